@@ -120,6 +120,8 @@ def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows does not remove a file that is open
+            (folder / name).unlink()
         lock.release()
 
 

@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
 from gradeclip_utils.datasets import Example, coco_captions, load
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.language import phrases, tagged_words
-from gradeclip_utils.measures.statistics import spearman
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
@@ -290,7 +289,7 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int 
         half = rng.permutation(sums.shape[1]) % 2
         one, other = ((sums @ part, sizes @ part) for part in (half, 1 - half))
         both = (one[1] > 0) & (other[1] > 0)
-        found.append(spearman(one[0][both] / one[1][both], other[0][both] / other[1][both]))
+        found.append(spearmanr(one[0][both] / one[1][both], other[0][both] / other[1][both]).statistic)
     r = float(np.mean(found))
     return 2 * r / (1 + r)
 

@@ -21,15 +21,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view, onto_image
-from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves, image_score
+from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves
 from gradeclip_utils.measures.localisation import localisation, pool
 from gradeclip_utils.measures.sanity import cost
-from gradeclip_utils.measures.statistics import interval, spearman
+from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
@@ -79,16 +80,20 @@ def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls
     rows = []
     for k, image in enumerate(images):
         pixels, colours = model_view(clip.preprocess, image).pixels, colours_of(clip.preprocess)
-        score = image_score(asker.image_tower.forward, prompts[k, 0])
+        score = partial(_similarity, asker, prompts[k, 0])
         first = {title: own[k, 1] for title, own in maps.items()}
         curves = image_curves(score, pixels, first, _FEW, colours=colours, games=["deletion"])
         kept = areas(curves).set_index("method")["auc"]
         for title, own in maps.items():
             heats = [onto_image(one, _BOX, (CANVAS, CANVAS)) for one in own[k]]
             found = np.mean([precision(heat, mask) for heat, mask in zip(heats[1:], masks[k], strict=True)])
-            ranked = spearman([heats[0][mask].sum() for mask in masks[k]], effects[k])
+            ranked = spearmanr([heats[0][mask].sum() for mask in masks[k]], effects[k]).statistic
             rows.append((clip.name, title, k, found, kept[title], float(np.nan_to_num(ranked))))
     return pd.DataFrame(rows, columns=["model", "method", "scene", *MEASURES])
+
+
+def _similarity(asker: Explainer, text: Tensor, pixels: Tensor) -> Tensor:
+    return asker.image_tower.forward(pixels) @ text
 
 
 def precision(heat: np.ndarray, mask: np.ndarray) -> float:

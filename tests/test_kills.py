@@ -115,7 +115,7 @@ def test_an_evaluation_that_is_killed_gives_the_rows_of_one_that_is_not_and_meas
     measured = [column for column in whole if column != "seconds"]
     found, whole = (one.sort_values(keys, ignore_index=True)[measured] for one in (found, whole))
     pd.testing.assert_frame_equal(found, whole, check_dtype=False)
-    assert {file.name for file in run.iterdir()} == {"settings.json", "rows.jsonl", "summary.csv", ".lock"}
+    assert {file.name for file in run.iterdir()} == {"settings.json", "rows.jsonl", "summary.csv"}
 
 
 def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, folder, tmp_path):

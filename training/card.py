@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.measures.statistics import interval, spearman, summarise
+from gradeclip_utils.measures.statistics import interval, summarise
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene
 from studies.pairs import CHANCE, draw_pairs, images_of, judge
@@ -158,7 +159,7 @@ def _word_rows(clip: Clip, split: str) -> list[dict]:
         clusters, right = zip(*above, strict=True)
         rows.append(_row(f"nouns of a true caption above zero, {name}", right, clusters=clusters))
     agreement = [
-        float(spearman(*([word.score for word in own if word.text.isalnum()] for own in pair)))
+        float(spearmanr(*([word.score for word in own if word.text.isalnum()] for own in pair)).statistic)
         for pair in zip(*scored.values(), strict=True)
     ]
     known = [value for value in agreement if np.isfinite(value)]

@@ -165,16 +165,15 @@ API = {  # page -> its title and what it documents, in the order in which a newc
     ),
     "datasets": (
         "Data sets", ["datasets.load", "datasets.load_choices", "datasets.Choice", "datasets.photographs",
-                      "datasets.own_images", "datasets.captioned_images", "datasets.from_huggingface",
+                      "datasets.captioned_images", "datasets.from_huggingface",
                       "datasets.coco", "datasets.coco_captions",
                       "datasets.sugar_crepe", "datasets.winoground", "datasets.aro", "datasets.colorswap"],
     ),
     "measures": (
         "Measures", ["measures.localisation", "measures.reference_baselines", "measures.image_curves",
                      "measures.word_curves", "measures.areas", "measures.randomised", "measures.agreement",
-                     "measures.cost", "measures.interval", "measures.difference_interval", "measures.answer",
-                     "measures.spearman",
-                     "measures.summarise", "measures.paired", "measures.evaluate", "measures.report"],
+                     "measures.cost", "measures.interval", "measures.answer", "measures.summarise", "measures.paired",
+                     "measures.evaluate", "measures.summary", "measures.conclusion", "measures.report"],
     ),
     "finetune": ("Fine-tuning", ["finetune.fine_tune", "finetune.Tuning", "finetune.Pair"]),
 }  # fmt: skip

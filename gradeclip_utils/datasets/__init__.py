@@ -17,14 +17,13 @@ also in another process. Nothing is downloaded: a message says where to get miss
 """
 
 from .choices import Choice, aro, colorswap, sugar_crepe, winoground
-from .emoji import emoji_scenes
 from .example import Example, optional_library
 from .mscoco import coco, coco_captions
-from .own import captioned_images, from_huggingface, own_images, photographs, read_captions
-from .registry import load, load_choices, register_choices, register_dataset, spread
+from .own import captioned_images, from_huggingface, photographs, read_captions
+from .registry import load, load_choices, register_dataset, spread
 
 __all__ = [
-    "Choice", "Example", "aro", "captioned_images", "coco", "coco_captions", "colorswap", "emoji_scenes",
-    "from_huggingface", "load", "load_choices", "optional_library", "own_images", "photographs", "read_captions",
-    "register_choices", "register_dataset", "spread", "sugar_crepe", "winoground",
+    "Choice", "Example", "aro", "captioned_images", "coco", "coco_captions", "colorswap",
+    "from_huggingface", "load", "load_choices", "optional_library", "photographs", "read_captions",
+    "register_dataset", "spread", "sugar_crepe", "winoground",
 ]  # fmt: skip

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from ..checks import as_path
+from ..checks import as_path, short
 from ..errors import GradeclipError
 from ..images import read_image
-from .example import Source
+from .example import not_empty, read_json
 
-SUGAR_CREPE = Source("https://github.com/RAIVNLab/sugar-crepe")
-WINOGROUND = Source("https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)")
-ARO = Source("https://github.com/mertyg/vision-language-models-are-bows")
-COLORSWAP = Source("https://github.com/Top34051/colorswap (or stanfordnlp/colorswap of huggingface.co)")
-_OF_COLORSWAP = ("image_1", "image_2", "caption_1", "caption_2")
-_OF_SUGAR_CREPE = ("filename", "caption", "negative_caption")
-_ENTRY = '{"filename": ..., "caption": ..., "negative_caption": ...}'
-_OF_WINOGROUND = ("image_0", "image_1", "caption_0", "caption_1")
+_SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe, folder data/"
+_WINOGROUND = "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
+_ARO = "https://github.com/mertyg/vision-language-models-are-bows"
+_COLORSWAP = "https://github.com/Top34051/colorswap (or stanfordnlp/colorswap of huggingface.co)"
 _ARO_FILES = ("visual_genome_relation.json", "visual_genome_attribution.json")
-_OF_ARO, _BOX = ("image_path", "true_caption", "false_caption"), ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+_BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,19 +62,14 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
     Raises:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
-    path, choices = SUGAR_CREPE.needed(path, "the captions of SugarCrepe, a JSON file or a folder of them"), []
-    images = as_path(images, "the folder of images of SugarCrepe")
+    path, images = as_path(path, "the captions of SugarCrepe"), as_path(images, "the folder of images of SugarCrepe")
+    choices = []
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        record = SUGAR_CREPE.read_json(file)
-        if not isinstance(record, dict):
-            raise SUGAR_CREPE.damaged(file, f"must hold one entry an image, {_ENTRY}, got a {type(record).__name__}")
-        for name, entry in record.items():
-            if not _has(entry, _OF_SUGAR_CREPE):
-                raise GradeclipError(f"entry {name!r} of {file} must be {_ENTRY}, got {entry!r}")
-            image, right, wrong = (entry[key].strip() for key in _OF_SUGAR_CREPE)
+        for name, entry in _entries(file, ("filename", "caption", "negative_caption"), _SUGAR_CREPE):
+            image, right, wrong = entry["filename"], entry["caption"].strip(), entry["negative_caption"].strip()
             reading = partial(read_image, images / image)
             choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading, image))
-    return Source(f"the folder data/ of {SUGAR_CREPE.place}").not_empty(choices, path, "captions")
+    return not_empty(choices, path, _SUGAR_CREPE)
 
 
 def winoground(folder: str | Path) -> list[Choice]:
@@ -97,61 +87,10 @@ def winoground(folder: str | Path) -> list[Choice]:
         Two choices an example; the kind is its `collapsed_tag` (Object, Relation, Both).
 
     Raises:
-        GradeclipError: there is no `examples.jsonl`, or a line of it is not in this form; the message names the line.
+        GradeclipError: there is no `examples.jsonl`, or a line of it is not in this form; the message names the entry.
     """
-    folder, choices = as_path(folder, "the folder of Winoground"), []
-    file = WINOGROUND.needed(folder / "examples.jsonl", "the captions of Winoground")
-    with WINOGROUND.form(file, "a file of text"):
-        lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise WINOGROUND.damaged(file, f"is cut short, or line {number} is not JSON ({error})") from error
-        if not _has(entry, _OF_WINOGROUND):
-            raise WINOGROUND.damaged(file, f"lacks one of {', '.join(_OF_WINOGROUND)} in line {number}")
-        for own, other in ((0, 1), (1, 0)):
-            name = f"{entry[f'image_{own}']}.png"
-            reading = partial(read_image, folder / "images" / name)
-            right, wrong = (entry[f"caption_{one}"].strip() for one in (own, other))
-            key, kind = f"{entry.get('id', number - 1)}/{own}", str(entry.get("collapsed_tag", "winoground"))
-            choices.append(Choice(key, kind, right, wrong, reading, name))
-    return WINOGROUND.not_empty(choices, file, "examples")
-
-
-def aro(path: str | Path) -> list[Choice]:
-    """Read ARO's two tests on Visual Genome: two captions about a part of an image.
-
-    M. Yuksekgonul, F. Bianchi, P. Kalluri, D. Jurafsky, J. Zou. *When and Why Vision-Language Models Behave like
-    Bags-Of-Words, and What to Do About It?* ICLR 2023. As published, the image is cut to the box of the relation.
-
-    Args:
-        path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json` and `images/`, or
-            one of the files. Images need not be there until they are read.
-
-    Returns:
-        One choice an entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
-
-    Raises:
-        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
-    """
-    path = ARO.needed(path, "ARO: a folder with visual_genome_relation.json or visual_genome_attribution.json")
-    files, choices = [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path], []
-    for file in files:
-        record, kind = ARO.read_json(file), file.stem.removeprefix("visual_genome_")
-        if not isinstance(record, list):
-            raise ARO.damaged(file, f"must hold a list of entries, got a {type(record).__name__}")
-        for number, entry in enumerate(record):
-            if not (_has(entry, _OF_ARO) and _has(entry, _BOX, (int, float))):
-                wanted = ", ".join((*_OF_ARO, *_BOX))
-                msg = f"entry {number} of {file} must have {wanted}, got {str(entry)[:80]}"
-                raise GradeclipError(msg)
-            image, right, wrong = (entry[key] for key in _OF_ARO)
-            relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
-            reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
-            key, kinds = f"{kind}/{number}", f"{kind}{relation}"
-            choices.append(Choice(key, kinds, right.strip(), wrong.strip(), reading, image))
-    return ARO.not_empty(choices, path, f"entries of {' or '.join(_ARO_FILES)}")
+    folder = as_path(folder, "the folder of Winoground")
+    return _two_by_two(folder / "examples.jsonl", "01", folder / "images", ".png", "collapsed_tag", _WINOGROUND)
 
 
 def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
@@ -171,26 +110,60 @@ def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
     Raises:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
-    folder, choices = as_path(folder, "the folder of ColorSwap"), []
-    file = COLORSWAP.needed(folder / f"{split}.json", "the captions of ColorSwap")
-    record = COLORSWAP.read_json(file)
-    if not isinstance(record, list):
-        raise COLORSWAP.damaged(file, f"must hold a list of entries, got a {type(record).__name__}")
-    for number, entry in enumerate(record):
-        if not _has(entry, _OF_COLORSWAP):
-            raise COLORSWAP.damaged(file, f"lacks one of {', '.join(_OF_COLORSWAP)} in entry {number}")
-        kind = str(entry.get("caption_source") or "colorswap")
-        for own, other in ((1, 2), (2, 1)):
-            image, right, wrong = (entry[key] for key in (f"image_{own}", f"caption_{own}", f"caption_{other}"))
-            reading = partial(read_image, folder / image)
-            key = f"{entry.get('id', number)}/{own}"
-            choices.append(Choice(key, kind, right.strip(), wrong.strip(), reading, image))
-    return COLORSWAP.not_empty(choices, file, "examples")
+    folder = as_path(folder, "the folder of ColorSwap")
+    return _two_by_two(folder / f"{split}.json", "12", folder, "", "caption_source", _COLORSWAP)
 
 
-def _has(entry: object, keys: tuple[str, ...], kind: type | tuple[type, ...] = str) -> bool:
-    """Return whether an entry is a record that has all of the keys, of this kind and not empty."""
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) and str(entry[key]).strip() for key in keys)
+def aro(path: str | Path) -> list[Choice]:
+    """Read ARO's two tests on Visual Genome: two captions about a part of an image.
+
+    M. Yuksekgonul, F. Bianchi, P. Kalluri, D. Jurafsky, J. Zou. *When and Why Vision-Language Models Behave like
+    Bags-Of-Words, and What to Do About It?* ICLR 2023. As published, the image is cut to the box of the relation.
+
+    Args:
+        path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json` and `images/`, or
+            one of the files. Images need not be there until they are read.
+
+    Returns:
+        One choice an entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
+
+    Raises:
+        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
+    """
+    path, choices = as_path(path, "the folder of ARO"), []
+    for file in [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path]:
+        kind = file.stem.removeprefix("visual_genome_")
+        for number, entry in _entries(file, ("image_path", "true_caption", "false_caption"), _ARO, _BOX):
+            relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
+            image, right, wrong = entry["image_path"], entry["true_caption"].strip(), entry["false_caption"].strip()
+            reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
+            choices.append(Choice(f"{kind}/{number}", f"{kind}{relation}", right, wrong, reading, image))
+    return not_empty(choices, path, _ARO)
+
+
+def _two_by_two(file: Path, sides: str, images: Path, ending: str, kind: str, source: str) -> list[Choice]:
+    """Return two choices an entry, which has two images and two captions: each image with the other one's caption."""
+    choices = []
+    for number, entry in _entries(file, [f"{part}_{side}" for part in ("image", "caption") for side in sides], source):
+        for own, other in (sides, sides[::-1]):
+            image = f"{entry[f'image_{own}']}{ending}"
+            right, wrong = (entry[f"caption_{side}"].strip() for side in (own, other))
+            key, reading = f"{entry.get('id', number)}/{own}", partial(read_image, images / image)
+            choices.append(Choice(key, str(entry.get(kind) or kind), right, wrong, reading, image))
+    return not_empty(choices, file, source)
+
+
+def _entries(file: Path, texts, source: str, numbers=()) -> Iterator[tuple]:
+    """Yield the entries of a JSON file by name or number, each with texts and numbers under these keys."""
+    record = read_json(file, source)
+    if not isinstance(record, (dict, list)):
+        raise GradeclipError(f"{file} must hold a list of entries, got {short(record)}: get it from {source}")
+    for name, entry in record.items() if isinstance(record, dict) else enumerate(record):
+        fine = isinstance(entry, dict) and all(isinstance(entry.get(key), (int, float)) for key in numbers)
+        if not fine or not all(isinstance(entry.get(key), str) and entry[key].strip() for key in texts):
+            wanted = ", ".join((*texts, *numbers))
+            raise GradeclipError(f"entry {name!r} of {file} must have {wanted}, got {short(entry)}: see {source}")
+        yield name, entry
 
 
 def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:

@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..checks import as_path, finite, listed, short, text
+from ..checks import finite, listed, short, text
 from ..errors import GradeclipError
-from ..images import read_image
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +49,8 @@ class Example:
         for name in ("key", "prompt", "concept", "caption"):
             value = text(f"{name} of an example", getattr(self, name))
             if any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise GradeclipError(
-                    f"{name} of an example holds half of a character: {short(value)}; decode it as UTF-8"
-                )
+                msg = f"{name} of an example holds half of a character: {short(value)}; decode it as UTF-8"
+                raise GradeclipError(msg)
         object.__setattr__(self, "present", tuple(listed("present of an example", self.present, (str,))))
         for name, value in (("image", self.image), ("load_mask", self.load_mask)):
             if not callable(value) and not (name == "load_mask" and value is None):
@@ -71,9 +69,8 @@ class Example:
             msg = f"the mask of {self.key!r} must be (H, W) of True and False, got {found.dtype} of shape {found.shape}"
             raise GradeclipError(msg)
         if not found.any():
-            raise GradeclipError(
-                f"the mask of {self.key!r} is empty: there is no object to find; leave the example out"
-            )
+            msg = f"the mask of {self.key!r} is empty: there is no object to find; leave the example out"
+            raise GradeclipError(msg)
         return found.astype(bool, copy=False)
 
     @property
@@ -82,58 +79,32 @@ class Example:
         return self.load_mask is not None
 
 
-@dataclass(frozen=True)
-class Source:
-    """The page of a published data set, which messages about missing or damaged files name."""
+def read_json(file: Path, source: str) -> Any:
+    """Read a JSON file, or one of JSON lines as a list; a refusal says where to get it."""
+    if not file.exists():
+        raise GradeclipError(f"{file} is missing: get it from {source}")
+    with in_form(file, "JSON", source):
+        content = file.read_text(encoding="utf-8")
+        return [json.loads(line) for line in content.splitlines()] if file.suffix == ".jsonl" else json.loads(content)
 
-    place: str
 
-    def needed(self, path: str | Path, what: str) -> Path:
-        """Return the path, if something is there."""
-        path = as_path(path, what)
-        if not path.exists():
-            raise GradeclipError(f"{path} is missing: {what}. Get it from {self.place}")
-        return path
-
-    def damaged(self, path: Path, what: str) -> ValueError:
-        """Return the error to raise for a damaged file."""
-        return GradeclipError(f"{path} {what}. Get it from {self.place}")
-
-    def not_empty(self, examples: list[T], path: Path, what: str) -> list[T]:
-        """Return the examples, if there are any."""
-        if not examples:
-            raise self.damaged(path, f"holds no {what}")
-        return examples
-
-    @contextmanager
-    def form(self, path: Path, form: str) -> Iterator[None]:
-        """Turn errors about a record into one sentence about its file."""
-        try:
-            yield
-        except GradeclipError:
+@contextmanager
+def in_form(file: Path, form: str, source: str) -> Iterator[None]:
+    """Turn errors about what a file holds into one sentence that names the file."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
+        if isinstance(error, GradeclipError):
             raise
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
-            said = f"it lacks {error}" if isinstance(error, KeyError) else error
-            raise self.damaged(path, f"is not {form}, or is cut short ({said})") from error
-
-    def read_json(self, path: Path) -> Any:
-        """Read a JSON file."""
-        with self.form(path, "JSON"):
-            return json.loads(path.read_text(encoding="utf-8"))
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise GradeclipError(f"{file} is not {form}, or is cut short ({said}): get it from {source}") from error
 
 
-def fitting(mask: np.ndarray, file: Path, image: Path) -> np.ndarray:
-    """Return the mask (H, W), if it has the size of its image."""
-    size = read_image(image).size
-    if mask.shape != size[::-1]:
-        msg = f"{file} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}"
-        raise GradeclipError(msg)
-    return mask
-
-
-def photo_prompt(name: str) -> str:
-    """Return the prompt for a class of a published data set, by CLIP's own template (Radford et al. 2021)."""
-    return f"a photo of a {name}."
+def not_empty(found: list[_T], file: Path, source: str) -> list[_T]:
+    """Return what was found in a file, if it is anything."""
+    if not found:
+        raise GradeclipError(f"{file} holds no examples: get it from {source}")
+    return found
 
 
 def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:

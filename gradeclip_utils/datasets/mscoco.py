@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from ..checks import as_path
+from ..errors import GradeclipError
 from ..images import read_image
-from .example import Example, Source, optional_library, photo_prompt
+from .example import Example, in_form, not_empty, optional_library, read_json
 
-COCO = Source("https://cocodataset.org/#download")
-_FOLDER, _FORM = "the folder of COCO", "a file of COCO annotations"
+_SOURCE = "https://cocodataset.org/#download"
+_FORM = "a file of COCO annotations"
 
 
 def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
     """Read COCO: an example for every category in every image; the mask is the union of all its instances.
 
     T.-Y. Lin et al. *Microsoft COCO: Common Objects in Context.* ECCV 2014. Masks are drawn by pycocotools, so that
-    they are COCO's own.
+    they are COCO's own. Prompts have CLIP's own template, "a photo of a dog." (Radford et al. 2021).
 
     Args:
         folder: holds `annotations/` with `instances_val2017.json` (`images`, `annotations` with `segmentation` as
@@ -35,14 +36,12 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
     Raises:
         GradeclipError: the annotations are missing or not in this form, or pycocotools is not installed.
     """
-    folder = as_path(folder, _FOLDER)
-    path = folder / "annotations" / f"instances_{split}.json"
-    record = _annotations(path, ("images", "annotations", "categories"))
+    folder = as_path(folder, "the folder of COCO")
+    path, captions = (folder / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions"))
+    record, examples = read_json(path, _SOURCE), []
     optional_library("pycocotools", "the mask of an object in COCO is stored as polygons or run lengths")
-    captions = folder / "annotations" / f"captions_{split}.json"
     said = {e.concept: e.caption for e in reversed(coco_captions(folder, split))} if captions.is_file() else {}
-    examples = []
-    with COCO.form(path, _FORM):
+    with in_form(path, _FORM, _SOURCE):
         names = {category["id"]: category["name"] for category in record["categories"]}
         shapes: dict = defaultdict(lambda: defaultdict(list))  # image -> category -> segmentations
         for annotation in record["annotations"]:
@@ -52,12 +51,33 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
             found, size = shapes[image["id"]], (image["height"], image["width"])
             present = tuple(names[category] for category in found)
             caption, reading = said.get(str(image["id"]), ""), partial(read_image, folder / split / image["file_name"])
-            examples += [
-                Example(f"{image['id']}/{name}", photo_prompt(name), name, caption, present, reading,
-                        partial(_mask, path, f"{name} in image {image['id']}", segmentations, size))
-                for name, segmentations in zip(present, found.values(), strict=True)
-            ]  # fmt: skip
-    return COCO.not_empty(examples, path, "annotations")
+            for name, segmentations in zip(present, found.values(), strict=True):
+                mask = partial(_mask, path, f"{name} in image {image['id']}", segmentations, size)
+                prompt = f"a photo of a {name}."
+                examples.append(Example(f"{image['id']}/{name}", prompt, name, caption, present, reading, mask))
+    return not_empty(examples, path, _SOURCE)
+
+
+def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
+    """Read COCO's captions (about five an image), without masks.
+
+    Args:
+        folder: as for `coco`.
+        split: as for `coco`.
+
+    Raises:
+        GradeclipError: the captions are missing or not in this form.
+    """
+    folder = as_path(folder, "the folder of COCO")
+    path, examples = folder / "annotations" / f"captions_{split}.json", []
+    record = read_json(path, _SOURCE)
+    with in_form(path, _FORM, _SOURCE):
+        files = {image["id"]: folder / split / image["file_name"] for image in record["images"]}
+        for said in sorted(record["annotations"], key=lambda said: (said["image_id"], said["id"])):
+            image, caption = str(said["image_id"]), said["caption"].strip()
+            reading = partial(read_image, files[said["image_id"]])
+            examples.append(Example(f"{image}/{said['id']}", caption, image, caption, (image,), reading))
+    return not_empty(examples, path, _SOURCE)
 
 
 def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> np.ndarray:
@@ -72,35 +92,4 @@ def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> 
                 runs.append(segmentation if packed else tools.frPyObjects(segmentation, *size))
         return tools.decode(tools.merge(runs)).astype(bool)
     except Exception as error:  # pycocotools raises no other
-        raise COCO.damaged(path, f"has a segmentation of {what} that is none ({error})") from error
-
-
-def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """Read COCO's captions (about five an image), without masks.
-
-    Args:
-        folder: as for `coco`.
-        split: as for `coco`.
-
-    Raises:
-        GradeclipError: the captions are missing or not in this form.
-    """
-    folder = as_path(folder, _FOLDER)
-    path, examples = folder / "annotations" / f"captions_{split}.json", []
-    record = _annotations(path, ("images", "annotations"))
-    with COCO.form(path, _FORM):
-        files = {image["id"]: folder / split / image["file_name"] for image in record["images"]}
-        for said in sorted(record["annotations"], key=lambda said: (said["image_id"], said["id"])):
-            image, caption = str(said["image_id"]), said["caption"].strip()
-            reading = partial(read_image, files[said["image_id"]])
-            examples.append(Example(f"{image}/{said['id']}", caption, image, caption, (image,), reading))
-    return COCO.not_empty(examples, path, "captions")
-
-
-def _annotations(path: Path, keys: tuple[str, ...]) -> dict:
-    """Read a file of annotations, which must have `keys`."""
-    record = COCO.read_json(COCO.needed(path, "the annotations of COCO"))
-    missing = [key for key in keys if not isinstance(record, dict) or key not in record]
-    if missing:
-        raise COCO.damaged(path, f"is not {_FORM}: it lacks {', '.join(missing)}")
-    return record
+        raise GradeclipError(f"{path} has a segmentation of {what} that is none ({error}): see {_SOURCE}") from error

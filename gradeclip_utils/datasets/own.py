@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os.path
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,57 +17,24 @@ from ..checks import as_path, readable, short
 from ..errors import GradeclipError
 from ..files import data_path
 from ..images import read_image
-from .example import Example, fitting
-
-_COLUMNS = "the columns image and caption"
+from .example import Example
 
 
-def own_images(path: str | Path) -> list[Example]:
-    """Read images of your own: a folder with `captions.csv`, `images/` and, if you have them, `masks/`.
+def captioned_images(
+    images: str | Path, captions: str | Path, masks: str | Path | None = None, *, check: bool = True
+) -> list[Example]:
+    """Read images of your own, with a table of captions and, if you have them, masks.
 
-    `captions.csv` has a row for every question, and the columns `image` (a file in `images/`) and `caption` (the
-    prompt); optionally `mask` (a file in `masks/`, of the image's size, where the object is anything but black, or in a
-    cut-out anything but transparent; by default the image's path with the ending `.png`) and `concept` (by default the
-    caption).
-
-    Args:
-        path: of the folder.
-
-    Returns:
-        One example a row, in the order of the table; keys are LINE-IMAGE.
-
-    Raises:
-        GradeclipError: the table, or a file that it names, is missing, or the table is not in this form; the message
-            names the line.
-    """
-    path = as_path(path, "the folder of images")
-    rows = read_captions(path / "captions.csv")
-    concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
-    present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
-    found, masks = [], dict[Path, str]()
-    for (line, row), concept in zip(rows.iterrows(), concepts, strict=True):
-        image, named = path / "images" / row["image"], row.get("mask") or ""
-        mask = path / "masks" / (named or f"{os.path.splitext(row['image'])[0]}.png")
-        for file, wanted in ((image, True), (mask, bool(named))):
-            if wanted and not os.path.isfile(file):  # also of a name that no file can have
-                raise GradeclipError(f"{path / 'captions.csv'}, line {line}: there is no file {file}")
-        if os.path.isfile(mask) and not named and masks.setdefault(mask, row["image"]) != row["image"]:
-            both = f"{masks[mask]} and {row['image']}"
-            raise GradeclipError(f"{mask} could be the mask of {both}: add a column mask to {path / 'captions.csv'}")
-        load_mask = partial(_drawn_mask, mask, image) if os.path.isfile(mask) else None
-        key, asked = f"{line}-{row['image']}", row["caption"]
-        read = partial(read_image, image)
-        found.append(Example(key, asked, concept, asked, present[row["image"]], read, load_mask))
-    return found
-
-
-def captioned_images(images: str | Path, captions: str | Path, *, check: bool = True) -> list[Example]:
-    """Read images in any folder, with a table of captions beside it or elsewhere.
+    The table (CSV) has a row for every question, and the columns `image` (a file in `images`) and `caption` (the
+    prompt); optionally `concept` (by default the caption) and `mask` (a file in `masks`, of the image's size, where the
+    object is anything but black, or in a cut-out anything but transparent; by default the image's path with the ending
+    `.png`). `load("folder:mine")` reads `mine/images`, `mine/captions.csv` and `mine/masks`.
 
     Args:
         images: the folder of the images.
-        captions: a table (CSV) with the columns image and caption; it names files of the folder.
-        check: whether a missing file is refused now, or when its image is read.
+        captions: the table.
+        masks: the folder of the masks.
+        check: whether a missing image is refused now, or when it is read.
 
     Returns:
         One example a row, in the order of the table; keys are LINE-IMAGE.
@@ -76,12 +43,27 @@ def captioned_images(images: str | Path, captions: str | Path, *, check: bool = 
         GradeclipError: the table, or a file that it names, is missing, or the table is not in this form; the message
             names the line.
     """
-    folder, found = as_path(images, "the folder of images"), []
-    for line, row in read_captions(captions).iterrows():
-        file = folder / row["image"]
-        if check and not os.path.isfile(file):  # also of a name that no file can have
-            raise GradeclipError(f"{captions}, line {line}: there is no file {file}")
-        found.append(_captioned(f"{line}-{row['image']}", row["image"], row["caption"], partial(read_image, file)))
+    images, masks = as_path(images, "the folder of images"), None if masks is None else as_path(masks, "masks")
+    rows, found, taken = read_captions(captions), [], dict[Path, str]()
+    concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
+    present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
+    for (line, row), concept in zip(rows.iterrows(), concepts, strict=True):
+        name, asked, image, load_mask = row["image"], row["caption"], images / row["image"], None
+        wanted = [image] if check else []
+        if masks is not None:
+            named = row.get("mask") or ""
+            mask = masks / (named or f"{os.path.splitext(name)[0]}.png")
+            wanted += [mask] if named else []
+            if os.path.isfile(mask):
+                load_mask = partial(_drawn_mask, mask, image)
+                if not named and taken.setdefault(mask, name) != name:
+                    both = f"{taken[mask]} and {name}"
+                    raise GradeclipError(f"{mask} could be the mask of {both}: add a column mask to {captions}")
+        for file in wanted:
+            if not os.path.isfile(file):  # also of a name that no file can have
+                raise GradeclipError(f"{captions}, line {line}: there is no file {file}")
+        read = partial(read_image, image)
+        found.append(Example(f"{line}-{name}", asked, concept, asked, present[name], read, load_mask))
     return found
 
 
@@ -143,40 +125,30 @@ def photographs() -> list[Example]:
 
 
 def read_captions(table: str | Path) -> pd.DataFrame:
-    """Return the rows of a CSV table with the columns `image` and `caption` as texts, indexed by their lines."""
-    table = readable(table, "a table of captions")
+    """Return the rows of a CSV table with the columns `image` and `caption` as texts, indexed by their last lines."""
+    table, records = readable(table, "a table of captions"), {}
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
-            records = list(_records(csv.reader(stream, strict=True), table))
+            reader = csv.DictReader(stream, restval="", strict=True)
+            header = list(reader.fieldnames or ())
+            for record in reader:  # blank lines are no records
+                records[reader.line_num] = record
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise GradeclipError(f"{table} cannot be read as a table (CSV, UTF-8): {error}") from error
-    header, records = (records[0][1], records[1:]) if records else ([], [])
     if twice := [name for name in ("image", "caption", "mask", "concept") if header.count(name) > 1]:
         raise GradeclipError(f"{table} has {header.count(twice[0])} columns {twice[0]!r}: keep one of them")
     if not {"image", "caption"} <= set(header):
-        raise GradeclipError(f"{table} must have {_COLUMNS}, and has {', '.join(header) or 'nothing'}")
+        has = ", ".join(header) or "nothing"
+        raise GradeclipError(f"{table} must have the columns image and caption, and has {has}")
     if not records:
         raise GradeclipError(f"{table} has no rows: it needs an image and a caption in every row")
-    rows = pd.DataFrame([fields for _, fields in records], columns=header, index=[line for line, _ in records])
-    rows = rows.loc[:, ~rows.columns.duplicated()].apply(lambda column: column.str.strip())
-    empty = rows.index[rows["image"].eq("") | rows["caption"].eq("")]
-    if len(empty):
-        raise GradeclipError(f"{table} needs an image and a caption in every row: line {empty[0]} lacks one of them")
-    return rows
-
-
-def _records(reader: Any, table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the fields of every row that is not blank, as many fields as the header has."""
-    line, width = 1, None
-    for fields in reader:
-        start, line = line, reader.line_num + 1
-        if not fields:
-            continue
-        width = len(fields) if width is None else width
-        if len(fields) > width:
-            more = f"line {start} has {len(fields)} fields and the header {width}"
-            raise GradeclipError(f"{table}: {more}; a caption with a comma needs quotes")
-        yield start, fields + [""] * (width - len(fields))
+    for line, record in records.items():
+        if more := record.get(None):
+            said = f"line {line} has {len(header) + len(more)} fields and the header {len(header)}"
+            raise GradeclipError(f"{table}: {said}; a caption with a comma needs quotes")
+        if not (record["image"].strip() and record["caption"].strip()):
+            raise GradeclipError(f"{table} needs an image and a caption in every row: line {line} lacks one of them")
+    return pd.DataFrame.from_dict(records, orient="index").apply(lambda column: column.str.strip())
 
 
 def _captioned(key: str, name: str, caption: str, read: Any) -> Example:
@@ -197,7 +169,10 @@ def _drawn_mask(file: Path, image: Path) -> np.ndarray:
         if read.has_transparency_data:
             opaque = np.asarray(read.convert("RGBA"))[..., 3] > 127
             shown = shown if opaque.all() else opaque
-    mask = fitting(shown, file, image)
-    if not mask.any():
+    size = read_image(image).size
+    if shown.shape != size[::-1]:
+        msg = f"{file} is {shown.shape[1]} x {shown.shape[0]} pixels, its image {size[0]} x {size[1]}"
+        raise GradeclipError(msg)
+    if not shown.any():
         raise GradeclipError(f"{file} is black all over: the object must have another colour")
-    return mask
+    return shown

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..checks import instance, listed, nearest, text, whole
+from ..checks import as_path, chosen, instance, listed, nearest, text, whole
 from ..errors import GradeclipError
+from ..scenes import SPLITS, Scene, describe, draw_scene
 from .choices import Choice, aro, colorswap, sugar_crepe, winoground
-from .emoji import emoji_scenes
 from .example import Example
 from .mscoco import coco
-from .own import own_images, photographs
+from .own import captioned_images, photographs
 
-T = TypeVar("T")
+_T = TypeVar("_T")
+_MOST_SCENES = 100_000  # all of them are held
 
 
-class Dataset(NamedTuple):
+class _Dataset(NamedTuple):
     """A kind of data set: `read` takes the text after the colon, whose form `form` describes."""
 
     read: Callable[[str], list]
     form: str
 
 
-DATASETS: dict[str, Dataset] = {}  # by kind
-CHOICES: dict[str, Dataset] = {}  # by kind
+DATASETS: dict[str, _Dataset] = {}  # by kind
+_CHOICES: dict[str, _Dataset] = {}  # by kind
 
 
 def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str = "WHERE") -> None:
@@ -45,26 +47,12 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     Raises:
         GradeclipError: the kind is taken or holds a colon, `read` is no function.
     """
-    _check_kind(kind, read)
-    DATASETS[kind] = Dataset(read, form)
-
-
-def register_choices(kind: str, read: Callable[[str], list[Choice]], form: str = "FOLDER") -> None:
-    """Add a data set of images with a right and a wrong caption each, as `register_dataset`, for `load_choices`."""
-    _check_kind(kind, read)
-    CHOICES[kind] = Dataset(read, form)
-    DATASETS[kind] = Dataset(
-        lambda rest: [Example(c.key, c.caption, c.key, c.caption, (c.key,), c.image) for c in read(rest)], form
-    )
-
-
-def _check_kind(kind: str, read: Callable) -> None:
     instance("read", read, Callable, "a function")
     if not text("the kind of a data set", kind) or ":" in kind:
         raise GradeclipError(f"a kind of data set is a name without a colon, got {kind!r}")
     if kind in DATASETS:
-        msg = f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}")
+    DATASETS[kind] = _Dataset(read, form)
 
 
 def load(what: str, limit: int | None = None) -> list[Example]:
@@ -95,10 +83,10 @@ def load_choices(what: str, limit: int | None = None) -> list[Choice]:
     Raises:
         GradeclipError: as `load`.
     """
-    return _read(what, limit, CHOICES, "data set of choices")
+    return _read(what, limit, _CHOICES, "data set of choices")
 
 
-def _read(what: str, limit: int | None, known: Mapping[str, Dataset], called: str) -> list:
+def _read(what: str, limit: int | None, known: Mapping[str, _Dataset], called: str) -> list:
     """Read a data set of a known kind, at most `limit` of it."""
     kind, _, rest = text("data", what).partition(":")
     if kind not in known or not rest:
@@ -110,7 +98,7 @@ def _read(what: str, limit: int | None, known: Mapping[str, Dataset], called: st
     return spread(known[kind].read(rest), limit)
 
 
-def spread(examples: list[T], limit: int | None) -> list[T]:
+def spread(examples: list[_T], limit: int | None) -> list[_T]:
     """Return at most `limit` examples, evenly spread, because most data sets are sorted by concept."""
     examples = listed("the examples of a data set", examples)
     if limit is None or whole("limit", limit, 1) >= len(examples):
@@ -118,23 +106,39 @@ def spread(examples: list[T], limit: int | None) -> list[T]:
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
 
 
-def _with_split(read: Callable[..., list]) -> Callable[[str], list]:
-    """Return a reader of `FOLDER` or `FOLDER@SPLIT`."""
-
-    def split_read(rest: str) -> list:
-        """Read a folder, or a split of it."""
-        path, _, split = rest.partition("@")
-        return read(path, split) if split else read(path)
-
-    return split_read
+# ------------------------------------------------------------------------------------------------- kinds of data sets
 
 
-def _drawn(rest: str) -> list[Example]:
+def _scenes(rest: str) -> list[Example]:
+    """Draw emoji scenes of a split, always the same ones, each with a question about one of its things.
+
+    The thing is drawn from those in the scene, the prompt is its name as a caption would say it ("a red car", "two
+    owls"), and the mask is exact.
+    """
     split, _, n = rest.partition(":")
     if not re.fullmatch(r"\d{1,9}", n):
-        msg = f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}"
-        raise GradeclipError(msg)
-    return emoji_scenes(split, int(n))
+        raise GradeclipError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}")
+    chosen("split", split, SPLITS)
+    whole("the number of scenes", int(n), 1, _MOST_SCENES)
+    return [_about(f"{split}/{i}", draw_scene([50, 0, i], split=split), i) for i in range(int(n))]
+
+
+def _about(key: str, scene: Scene, i: int) -> Example:
+    """Return the question about scene number i."""
+    asked = scene.objects[np.random.default_rng([51, i]).integers(len(scene.objects))]
+    members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
+    present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
+    prompt = describe([scene.objects[k] for k in members])[0]
+    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, partial(_mask, scene, members))
+
+
+def _mask(scene: Scene, members: list[int]) -> np.ndarray:
+    return np.asarray(scene.masks()[members].any(axis=0))
+
+
+def _folder(rest: str) -> list[Example]:
+    path = as_path(rest, "the folder of images")
+    return captioned_images(path / "images", path / "captions.csv", path / "masks")
 
 
 def _photographs(rest: str) -> list[Example]:
@@ -143,19 +147,31 @@ def _photographs(rest: str) -> list[Example]:
     return photographs()
 
 
+def _with_split(read: Callable[..., list], rest: str) -> list:
+    """Read `FOLDER` or `FOLDER@SPLIT`."""
+    path, _, split = rest.partition("@")
+    return read(path, split) if split else read(path)
+
+
 def _sugar_crepe(rest: str) -> list[Choice]:
     path, _, images = rest.partition("@")
     if not images:
-        msg = f"say where the images are: sugar-crepe:{CHOICES['sugar-crepe'].form}; got {'sugar-crepe:' + rest!r}"
-        raise GradeclipError(msg)
+        form = _CHOICES["sugar-crepe"].form
+        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {'sugar-crepe:' + rest!r}")
     return sugar_crepe(path, images)
 
 
-register_dataset("scenes", _drawn, "development:200")
-register_dataset("coco", _with_split(coco), "FOLDER")
-register_dataset("folder", own_images, "FOLDER")
+def _as_examples(read: Callable[[str], list[Choice]], rest: str) -> list[Example]:
+    return [Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image) for one in read(rest)]
+
+
+register_dataset("scenes", _scenes, "development:200")
+register_dataset("coco", partial(_with_split, coco), "FOLDER")
+register_dataset("folder", _folder, "FOLDER")
 register_dataset("photographs", _photographs, "all")
-register_choices("sugar-crepe", _sugar_crepe, "FILE_OR_FOLDER@IMAGES")
-register_choices("winoground", winoground)
-register_choices("aro", aro, "FOLDER")
-register_choices("colorswap", _with_split(colorswap), "FOLDER")
+_CHOICES["sugar-crepe"] = _Dataset(_sugar_crepe, "FILE_OR_FOLDER@IMAGES")
+_CHOICES["winoground"] = _Dataset(winoground, "FOLDER")
+_CHOICES["aro"] = _Dataset(aro, "FOLDER")
+_CHOICES["colorswap"] = _Dataset(partial(_with_split, colorswap), "FOLDER")
+for _kind, _choices in _CHOICES.items():
+    register_dataset(_kind, partial(_as_examples, _choices.read), _choices.form)

@@ -13,30 +13,14 @@
 | `table` | rows that survive a kill |
 """
 
-from importlib import import_module
+from .dataset_report import report
+from .evaluation import conclusion, evaluate, summary
+from .faithfulness import areas, image_curves, word_curves
+from .localisation import localisation, reference_baselines
+from .sanity import agreement, cost, randomised
+from .statistics import answer, interval, paired, summarise
 
-from .localisation import localisation  # before anything imports the file of this name, which would hide the function
-
-_NAMES = {  # file -> public names
-    "dataset_report": ("report",),
-    "evaluation": ("evaluate",),
-    "faithfulness": ("areas", "image_curves", "word_curves"),
-    "localisation": ("reference_baselines",),
-    "sanity": ("agreement", "cost", "randomised"),
-    "statistics": ("answer", "difference_interval", "interval", "paired", "spearman", "summarise"),
-}
-_HOMES = {name: home for home, names in _NAMES.items() for name in names}
-__all__ = ["localisation", *_HOMES]
-
-
-def __getattr__(name: str):
-    """Import a public name when it is first used: pandas, scipy and joblib take a second."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__all__ = [
+    "agreement", "answer", "areas", "conclusion", "cost", "evaluate", "image_curves", "interval", "localisation",
+    "paired", "randomised", "reference_baselines", "report", "summarise", "summary", "word_curves",
+]  # fmt: skip

@@ -5,9 +5,9 @@
 Deletion removes the highest first: a small area under the curve is good. Insertion starts from an empty canvas and
 brings the highest back first: a large area is good (Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for
 Explanation of Black-box Models", BMVC 2018). An area is divided by its range, so it is the mean height of the curve.
-Pixels are changed in the model's own input, after its preprocessing. `PUBLISHED` is the protocol of Grad-ECLIP's
+Pixels are changed in the model's own input, after its preprocessing. The protocol "published" is that of Grad-ECLIP's
 evaluation: half of the pixels, read in steps of 5 % (its insertion script appends the whole image as an eleventh point,
-which we leave out). `FULL` removes all pixels. Ties are ordered at random, the same way for every map.
+which we leave out). "full" removes all pixels. Ties are ordered at random, the same way for every map.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +17,20 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
 from .. import checks
 from ..checks import all_chosen, chosen, columns, finite, instance, listed, number, short, text, whole
 from ..errors import GradeclipError
 from ..images import onto_image
+from ..words import Word
 from .localisation import levelled
 
 GAMES = ("deletion", "insertion")
 _FILLS = ("mean", "random", "black")
 _CURVE = ["method", "game", "fraction"]
-_MOST_POINTS = 1001  # of a curve, each of which is a forward pass
-_MOST_AT_ONCE = 4096  # changed images
-Score = Callable[..., Tensor]  # of a batch: one number each
-Colours = tuple[Sequence[float], Sequence[float]]  # mean and deviation of the model's normalisation
+_Score = Callable[..., Tensor]  # of a batch: one number each
+_Colours = tuple[Sequence[float], Sequence[float]]  # mean and deviation of the model's normalisation
 
 
 @dataclass(frozen=True)
@@ -57,35 +55,40 @@ class Protocol:
     def __post_init__(self):
         if number("span", self.span, 0, 1) == 0:
             raise GradeclipError("span is the fraction that is removed in the end, above 0")
-        whole("points", self.points, 2, _MOST_POINTS)
+        whole("points", self.points, 2, 1001)
         chosen("fill", self.fill, _FILLS)
         chosen("canvas", self.canvas, _FILLS)
         checks.seed(self.seed)
 
 
-PUBLISHED = Protocol()
-FULL = Protocol(span=1.0, points=21)
+PROTOCOLS = {
+    "published": Protocol(),
+    "full": Protocol(span=1.0, points=21),
+    "mean-colour": Protocol(fill="mean", canvas="mean"),
+}
 
 
 @torch.no_grad()
 def image_curves(
-    score: Score, pixels: Tensor, maps: Mapping[str, np.ndarray], protocol: Protocol = PUBLISHED, *,
-    colours: Colours | None = None, games: Sequence[str] = GAMES, batch: int = 64,
+    score: _Score, pixels: Tensor, maps: Mapping[str, np.ndarray], protocol: str | Protocol = "published", *,
+    colours: _Colours | None = None, games: Sequence[str] = GAMES, batch: int = 64,
 ) -> pd.DataFrame:  # fmt: skip
     """Deletion and insertion curves of one image, for one map a method (Petsiuk, Das and Saenko, BMVC 2018).
 
     >>> pixels = model_view(clip.preprocess, image).pixels                               # doctest: +SKIP
-    >>> score = image_score(explainer.image_tower.forward, text_embedding)              # doctest: +SKIP
+    >>> text = explainer.embed_texts([prompt])[0]                                        # doctest: +SKIP
+    >>> score = lambda pixels: explainer.image_tower.forward(pixels) @ text              # doctest: +SKIP
     >>> maps = {"grad-eclip": explainer.explain(image, prompt).image_maps[0]}            # doctest: +SKIP
     >>> areas(image_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
 
     Args:
-        score: changed images (B, 3, H, W) -> numbers (B,); see `image_score`.
+        score: changed images (B, 3, H, W) -> numbers (B,).
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of this input, signed or not: (h, w) on its token grid, resized as heat maps are, or
             (H, W) in its pixels. A heat map in the image's own pixels comes there by
             `localisation.pool(heat, pixels.shape[1:], view.box)`.
-        protocol: how far pixels go, and which colour takes their place.
+        protocol: how far pixels go, and which colour takes their place: "published", "full", "mean-colour" or another
+            `Protocol`.
         colours: mean and deviation of the model's normalisation, for "random" and "black"; see `colours_of`.
         games: "deletion", "insertion" or both.
         batch: how many changed images go through the model at once, 1 to 4096.
@@ -97,56 +100,32 @@ def image_curves(
         GradeclipError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
             missing, an unknown game.
     """
-    games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1, _MOST_AT_ONCE)
+    games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1, 4096)
     if not isinstance(protocol, Protocol):
-        raise GradeclipError(f"protocol must be a Protocol, got {short(protocol)}")
+        protocol = PROTOCOLS[chosen("protocol", protocol, PROTOCOLS)]
     maps, size = _checked_maps(pixels, maps), tuple(pixels.shape[1:])
-    blanks = [_blank(kind, pixels, colours, protocol.seed) for kind in (protocol.fill, protocol.canvas)]
-    jobs, rows, masks = [], [], []  # curves' points, which image each is about, changed images
-    places: dict[tuple, int] = {}
+    fill, canvas = (_blank(kind, pixels, colours, protocol.seed) for kind in (protocol.fill, protocol.canvas))
+    points, asked = [], {}  # of all curves, and the changed images that they are about, each once
     for name, map_ in maps.items():
-        height, width = size
-        heat = map_ if map_.shape == size else onto_image(map_, (0, 0, width, height), (width, height))
+        heat = map_ if map_.shape == size else onto_image(map_, (0, 0, size[1], size[0]), size[::-1])
         order, last = _order(heat, protocol.seed), round(protocol.span * heat.size)
         for game in games:
             for taken in np.unique(np.rint(np.linspace(0, last, protocol.points)).astype(int)):
-                jobs.append((name, game, taken / heat.size))
                 whose = name if 0 < taken < heat.size else ""  # all of the image, and none of it, is alike for all maps
-                rows.append(places.setdefault((whose, *jobs[-1][1:]), len(masks)))
-                if rows[-1] == len(masks):
-                    masks.append((order, taken, game == "deletion"))
-
-    def changed(start: int) -> Tensor:
-        """Return images (B, 3, H, W), from mask number `start` on."""
-        touched = np.stack([order < taken for order, taken, _ in masks[start : start + batch]])
-        touched = torch.from_numpy(touched).to(pixels.device)[:, None]  # (B, 1, H, W)
-        deletes = torch.tensor([deleted for *_, deleted in masks[start : start + batch]], device=pixels.device)
-        deleted, inserted = torch.where(touched, blanks[0], pixels), torch.where(touched, pixels, blanks[1])
-        return torch.where(deletes[:, None, None, None], deleted, inserted)
-
-    scores = np.concatenate([_answer(score, changed(start)) for start in range(0, len(masks), batch)])
-    return pd.DataFrame(jobs, columns=_CURVE).assign(score=scores[rows])
+                asked[whose, game, taken] = order, taken, game == "deletion"
+                points.append((name, game, taken / heat.size, (whose, game, taken)))
+    scores, changes = [], list(asked.values())
+    for start in range(0, len(changes), batch):
+        some = changes[start : start + batch]
+        touched = torch.from_numpy(np.stack([order < taken for order, taken, _ in some])).to(pixels.device)[:, None]
+        deletes = torch.tensor([deleted for *_, deleted in some], device=pixels.device)[:, None, None, None]
+        images = torch.where(deletes, torch.where(touched, fill, pixels), torch.where(touched, pixels, canvas))
+        scores += _answer(score, images).tolist()
+    found = dict(zip(asked, scores, strict=True))
+    return pd.DataFrame([(*point, found[key]) for *point, key in points], columns=[*_CURVE, "score"])
 
 
-def image_score(encode: Callable[..., Tensor], target: Tensor) -> Score:
-    """Return a score for `image_curves` and `word_curves`: the similarity with a target embedding (E,)."""
-    encode = instance("encode", encode, Callable, "a function")
-    if not isinstance(target, Tensor) or target.ndim != 1 or not torch.isfinite(target).all():
-        raise GradeclipError(f"target must be a tensor (E,) of finite numbers, got {short(target)}")
-    target = F.normalize(target.float(), dim=-1)
-
-    def score(images: Tensor) -> Tensor:
-        """Return similarities (B,) of images or captions."""
-        embeddings = F.normalize(encode(images).float(), dim=-1)
-        if embeddings.shape[-1] != target.shape[-1]:
-            msg = f"the model's embeddings have width {embeddings.shape[-1]}, and the target's is {target.shape[-1]}"
-            raise GradeclipError(msg)
-        return embeddings @ target.to(embeddings.device)
-
-    return score
-
-
-def colours_of(preprocess: Callable) -> Colours:
+def colours_of(preprocess: Callable) -> _Colours:
     """Return mean and deviation of a preprocessing's normalisation."""
     for step in getattr(preprocess, "transforms", [preprocess]):
         if isinstance(step, Normalize):
@@ -156,47 +135,40 @@ def colours_of(preprocess: Callable) -> Colours:
 
 
 @torch.no_grad()
-def word_curves(
-    score: Score, caption: str, scores: Mapping[str, Sequence[float]], spans: Sequence[tuple[int, int]], seed: int = 0
-) -> pd.DataFrame:
+def word_curves(score: _Score, caption: str, words: Mapping[str, Sequence[Word]], seed: int = 0) -> pd.DataFrame:
     """Deletion and insertion curves of a caption's words; the words that are left keep their order.
 
     Words go one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
 
-    >>> spans = [(word.start, word.end) for word in explanation.words[0]]                  # doctest: +SKIP
-    >>> scores = {"grad-eclip": [word.score for word in explanation.words[0]]}             # doctest: +SKIP
-    >>> score = image_score(lambda said: tower.forward(clip.tokenizer(said)), embedding)   # doctest: +SKIP
-    >>> word_curves(score, caption, scores, spans)                                         # doctest: +SKIP
+    >>> image = explainer.embed_images([image])[0]                                         # doctest: +SKIP
+    >>> score = lambda texts: explainer.embed_texts(texts) @ image                         # doctest: +SKIP
+    >>> word_curves(score, caption, {"grad-eclip": explanation.words[0]})                  # doctest: +SKIP
 
     Args:
-        score: a list of B captions -> numbers (B,); `image_score` makes it of an image's embedding.
+        score: a list of B captions -> numbers (B,).
         caption: the caption.
-        scores: for each method one number a word.
-        spans: (start, end) of each of the W words, `caption[start:end]`. Letters outside of all spans always stay.
+        words: for each method the caption's words with their scores, as explanations have them. Letters outside of all
+            words always stay.
         seed: of the order of ties.
 
     Returns:
         Rows of method, game, fraction (of the words that are gone, or back) and score, curve by curve.
 
     Raises:
-        GradeclipError: a caption without words, scores that are not one a word or not finite.
+        GradeclipError: no words, words of another caption, scores that are not finite.
     """
-    seed, spans = checks.seed(seed), _checked_spans(text("caption", caption), spans)
-    if not spans:
-        raise GradeclipError(f"a caption needs at least one word, got {caption!r}")
+    seed, caption = checks.seed(seed), text("caption", caption)
     jobs, captions = [], []
-    for name, given in _by_name("scores", scores).items():
-        values = finite(f"the scores of {name!r}", given)
-        if values.shape != (len(spans),):
-            words = [caption[start:end] for start, end in spans]
-            msg = f"{name!r} needs one finite score for each of {len(words)} words {words}, got {values}"
-            raise GradeclipError(msg)
-        order = _order(values, seed)
+    for name, given in _by_name("words", words).items():
+        own = [instance("a word", word, Word, "a Word") for word in listed(f"the words of {name!r}", given)]
+        if not own or any(caption[word.start : word.end] != word.text or not word.text for word in own):
+            raise GradeclipError(f"{name!r} needs the words of {caption!r}, got {[word.text for word in own]}")
+        order = _order(finite(f"the scores of {name!r}", [word.score for word in own]), seed)
         for game in GAMES:
-            for taken in range(len(spans) + 1):
+            for taken in range(len(own) + 1):
                 gone = order < taken if game == "deletion" else order >= taken
-                jobs.append((name, game, taken / len(spans)))
-                captions.append(_without(caption, [span for span, is_gone in zip(spans, gone, strict=True) if is_gone]))
+                jobs.append((name, game, taken / len(own)))
+                captions.append(_without(caption, [word for word, is_gone in zip(own, gone, strict=True) if is_gone]))
     return pd.DataFrame(jobs, columns=_CURVE).assign(score=_answer(score, captions))
 
 
@@ -253,17 +225,7 @@ def _by_name(what: str, given: Mapping) -> Mapping:
     return given
 
 
-def _checked_spans(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    if not (given := listed("spans", spans)):
-        return []
-    found = finite("spans", given).astype(int)
-    if (found.shape != (len(given), 2) or not ((found >= 0) & (found <= len(caption))).all()
-            or not (found[:, 0] < found[:, 1]).all()):  # fmt: skip
-        raise GradeclipError(f"spans must be (start, end) within {caption!r}, got {short(spans)}")
-    return [(int(start), int(end)) for start, end in found]
-
-
-def _answer(score: Score, batch: Tensor | list[str]) -> np.ndarray:
+def _answer(score: _Score, batch: Tensor | list[str]) -> np.ndarray:
     """Return the scores (B,) of a batch, all of them finite."""
     answer = instance("score", score, Callable, "a function")(batch)
     found = finite("a score", answer).astype(float, copy=False)
@@ -273,7 +235,7 @@ def _answer(score: Score, batch: Tensor | list[str]) -> np.ndarray:
     return found
 
 
-def _blank(kind: str, pixels: Tensor, colours: Colours | None, seed: int) -> Tensor:
+def _blank(kind: str, pixels: Tensor, colours: _Colours | None, seed: int) -> Tensor:
     """Return the pixels of an empty image, (3, H, W) or (3, 1, 1), as the model's input."""
     if kind == "mean":
         return pixels.mean(dim=(1, 2), keepdim=True)
@@ -299,7 +261,7 @@ def _order(values: np.ndarray, seed: int) -> np.ndarray:
     return places.reshape(values.shape)
 
 
-def _without(caption: str, spans: list[tuple[int, int]]) -> str:
-    for start, end in sorted(spans, reverse=True):
-        caption = f"{caption[:start]} {caption[end:]}"
+def _without(caption: str, words: list[Word]) -> str:
+    for word in sorted(words, key=lambda word: word.start, reverse=True):
+        caption = f"{caption[: word.start]} {caption[word.end :]}"
     return " ".join(caption.split())

@@ -15,9 +15,9 @@ from ..checks import as_box, as_map, finite, instance, listed, whole
 from ..errors import GradeclipError
 from ..images import onto_image
 
-Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]
 MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
-THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
+_THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
 _MOST_CELLS = 10_000  # along a side of a grid
 
 
@@ -33,7 +33,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     - `iou_best`: intersection over union of the mask and the pixels above a threshold, at the best of all thresholds:
       an upper bound for any rule.
     - `iou_fixed` and `pixel_accuracy`: intersection over union, and fraction of pixels on the right side, where the
-      map's positive part reaches `THRESHOLD` times its maximum. 0.2 is the rule of Zhou et al., "Learning Deep
+      map's positive part reaches 0.2 of its maximum, the rule of Zhou et al., "Learning Deep
       Features for Discriminative Localization", CVPR 2016. Published tables use other rules (above the map's mean,
       say), so compare within a table only. With small objects, pixel accuracy favours maps that mark little.
 
@@ -58,7 +58,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         raise GradeclipError(msg)
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
-    marked = positive >= THRESHOLD * positive.max()
+    marked = positive >= _THRESHOLD * positive.max()
     found, above = _counts(values, inside)
     return {
         "pointing_game": float(inside[values == values.max()].mean()),
@@ -125,28 +125,26 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
 
 
 def reference_baselines(
-    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None,
-    guess: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Draw the reference baselines "random", "centre", "area", "oracle", and "mean mask" if there is a guess.
+    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: _Box | None = None
+) -> dict[str, np.ndarray]:
+    """Draw the reference baselines "random", "centre", "oracle" and "area".
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
     deviation a quarter of the sides; "oracle" is the true mask, averaged over each token. These lie on the token grid
-    and are resized as maps are. "area" is the same everywhere; "mean mask" is the guess, over the whole image. The
-    oracle is no upper bound: a map on the token deepest in the object can put more of its energy inside.
+    and are resized as maps are. "area" is the same everywhere. The oracle is no upper bound: a map on the token
+    deepest in the object can put more of its energy inside.
 
     Args:
         grid: (h, w) tokens.
         mask: (H, W) bool, in the image's pixels.
         rng: the generator of the random map.
         box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image if left out.
-        guess: the mean mask of other images, on a grid over the whole of the image.
 
     Returns:
         Heat maps (H, W) by name.
 
     Raises:
-        GradeclipError: as `localisation`, of the mask; a guess that is no map.
+        GradeclipError: as `localisation`, of the mask.
     """
     mask, grid = _mask(mask), _grid(grid)
     height, width = mask.shape
@@ -159,12 +157,10 @@ def reference_baselines(
     }
     heats = {name: onto_image(map_, box, (width, height)) for name, map_ in maps.items()}
     heats["area"] = np.ones((height, width))
-    if guess is not None:
-        heats["mean mask"] = onto_image(as_map(guess), (0.0, 0.0, width, height), (width, height))
     return heats
 
 
-def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:
+def pool(values: np.ndarray, grid: tuple[int, int], box: _Box | None = None) -> np.ndarray:
     """Return means over each cell of a grid that covers `box`; outside of the image is zero."""
     values, grid = as_map(values), _grid(grid)
     height, width = values.shape

@@ -15,17 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap, norm, permutation_test, rankdata, t
+from scipy.stats import binomtest, bootstrap, norm, permutation_test, t
 
 from ..checks import chosen, columns, finite, listed, number, text
 from ..errors import GradeclipError, short, warn
 
-DRAWS = 4000  # bootstrap samples of an interval
+_DRAWS = 4000  # bootstrap samples of an interval
 _FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
 _AT_ONCE = 2**21  # numbers drawn together, to bound the memory
 _MANY = 10_000  # from so many units on, Student's interval takes the place of the bootstrap's: they agree
 _LARGEST = 1e150  # of a value, so that squares and sums stay finite
-_KINDS = ("mean", "proportion")
 _RESULTS = ("mean", "low", "high", "n")
 
 
@@ -43,7 +42,7 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
     [0.61, 1.0]
 
     Args:
-        values: (n,).
+        values: (n,); the interval of a mean difference takes the differences, pair by pair.
         clusters: one label a value; whole clusters are drawn with replacement. Clustered proportions use the bootstrap,
             unless all answers are alike; then each cluster counts as one answer.
         kind: "mean", or "proportion" if the values are right and wrong answers, 1 and 0.
@@ -55,9 +54,15 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
         GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label a value, a proportion
             of values other than 0 and 1.
     """
-    checked = _checked(values)
-    sums, sizes = _sums(checked, clusters)
-    if chosen("kind", kind, _KINDS) == "mean":
+    checked = finite("an interval", values).astype(float)
+    if checked.ndim != 1 or not len(checked):
+        raise GradeclipError(f"an interval needs a list of one or more numbers, got shape {checked.shape}")
+    if np.abs(checked).max() > _LARGEST:
+        raise GradeclipError(f"values of an interval must be at most {_LARGEST:g} in size, got {checked.max():g}")
+    sums, sizes = _by_cluster(checked, clusters)
+    if len(sums) < 2:
+        raise GradeclipError(_too_few(len(checked), clusters))
+    if chosen("kind", kind, ("mean", "proportion")) == "mean":
         return _bootstrap(sums, sizes)
     if not np.isin(checked, (0.0, 1.0)).all():
         raise GradeclipError(f"a proportion has values 0 and 1 only, got {short(checked.tolist())}")
@@ -66,49 +71,6 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
         return _bootstrap(sums, sizes)
     low, high = binomtest(round(mean * len(sums)), len(sums)).proportion_ci(method="wilson")
     return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # rounding puts no mean outside
-
-
-def difference_interval(
-    values: ArrayLike, than: ArrayLike, clusters: Sequence | None = None, *, kind: str = "mean"
-) -> np.ndarray:
-    """95 % interval of the mean of `values - than`, pair by pair.
-
-    Of a mean it is the bootstrap interval of the differences. Of paired proportions it is the interval of Agresti and
-    Min ("Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 2005), which
-    keeps a width where all pairs agree.
-
-    >>> difference_interval([1, 1, 1, 1], [1, 1, 0, 1], kind="proportion").round(2).tolist()
-    [-0.28, 0.61]
-
-    Args:
-        values: (n,).
-        than: (n,).
-        clusters: as for `interval`.
-        kind: as for `interval`.
-
-    Returns:
-        [low, high].
-
-    Raises:
-        GradeclipError: as `interval`; also if there are not as many values on both sides.
-    """
-    values, than = _checked(values), _checked(than)
-    if len(values) != len(than):
-        raise GradeclipError(f"pairs need as many values on both sides, got {len(values)} and {len(than)}")
-    differences = values - than
-    sums, sizes = _sums(differences, clusters)
-    if chosen("kind", kind, _KINDS) == "mean":
-        return _bootstrap(sums, sizes)
-    if not np.isin([values, than], (0.0, 1.0)).all():
-        raise GradeclipError("a difference of proportions has values 0 and 1 only on both sides")
-    if clusters is not None:
-        if (differences != differences[0]).any():
-            return _bootstrap(sums, sizes)
-        differences = differences[: len(sums)]  # each cluster counts as one pair
-    better, worse, n = (differences > 0).sum() + 0.5, (differences < 0).sum() + 0.5, len(differences) + 2
-    mean = (better - worse) / n
-    error = np.sqrt(better + worse - (better - worse) ** 2 / n) / n
-    return np.clip(mean + norm.ppf(0.975) * error * np.array([-1, 1]), -1, 1)
 
 
 def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -> str:
@@ -137,41 +99,9 @@ def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -
     return "lower" if high < than else "undecided"
 
 
-def spearman(x: ArrayLike, y: ArrayLike, there: ArrayLike = True) -> np.ndarray:
-    """Spearman's rank correlation along the last axis, of many rows at once; ties share their mean rank.
-
-    Args:
-        x: (..., n).
-        y: (..., n).
-        there: (..., n) bool, which values take part; the others may be anything.
-
-    Returns:
-        (...), NaN where one side is constant.
-
-    Raises:
-        GradeclipError: shapes that do not fit each other, `there` not of True and False.
-    """
-    if (there := np.asarray(there)).dtype != bool:
-        raise GradeclipError(f"there must be of True and False, got {there.dtype}")
-    try:
-        x, y, there = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), there)
-    except (TypeError, ValueError):
-        raise GradeclipError(f"x and y must be numbers of one shape, got {short(x)} and {short(y)}") from None
-    if not x.ndim:
-        raise GradeclipError("a rank correlation needs lists of numbers, got single ones")
-    if not np.isfinite([x[there], y[there]]).all():
-        raise GradeclipError("a rank correlation needs finite numbers, and some are NaN or infinite: leave those out")
-    n = there.sum(-1, keepdims=True)
-    # Values that take no part get the last ranks, so that the other ranks stay as they are.
-    ranks = [np.where(there, rankdata(np.where(there, one, np.inf), axis=-1), 0.0) for one in (x, y)]
-    a, b = (np.where(there, rank - (n + 1) / 2, 0.0) for rank in ranks)  # ranks of n values have this mean
-    spread = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    return np.divide((a * b).sum(-1), spread, out=np.full(spread.shape, np.nan), where=spread > 0)[()]
-
-
 def summarise(
     rows: pd.DataFrame, value: str, by: str | Sequence[str] = "method", *,
-    unit: str | Sequence[str] = "image", cluster: str | None = None, kind: str = "mean",
+    unit: str | Sequence[str] = "image", cluster: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
 
@@ -183,7 +113,6 @@ def summarise(
         by: the column or columns whose values make the groups.
         unit: the column or columns that tell one unit from another.
         cluster: a column with one label a unit, such as "concept"; whole clusters are drawn.
-        kind: as for `interval`.
 
     Returns:
         One row a group: columns `by`, mean, low, high, and n (the number of units).
@@ -192,30 +121,29 @@ def summarise(
         GradeclipError: no rows, a column that is missing or called like one of the result, values that are not finite,
             a unit without a name or in two clusters.
     """
-    by, unit = _names(by), _names(unit)
+    by, unit = ([names] if isinstance(names, str) else list(names) for names in (by, unit))
     if taken := [name for name in by if name in _RESULTS]:
         raise GradeclipError(f"the result has a column {taken[0]!r} of its own: rename the column of `by`")
     records = []
     for group, part in _unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False):
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
+        bounds = np.full(2, np.nan)
         if len(values if labels is None else set(labels)) > 1:
-            bounds = interval(values, labels, kind=kind)
+            bounds = _around(values.mean(), interval(values, labels))
         else:
-            bounds = np.full(2, np.nan)
             warn(f"no interval for {_listed(group)}: {_too_few(len(values), labels)}", UserWarning)
-        records.append((*group, values.mean(), *_apart(bounds, values.mean()), len(values)))
+        records.append((*group, values.mean(), *bounds, len(values)))
     return pd.DataFrame(records, columns=[*by, *_RESULTS])
 
 
 def paired(
-    rows: pd.DataFrame, value: str, *, baseline: str = "grad-eclip", by: str = "method",
-    cluster: str | None = None, kind: str = "mean",
-) -> pd.DataFrame:  # fmt: skip
+    rows: pd.DataFrame, value: str, *, baseline: str = "grad-eclip", by: str = "method", cluster: str | None = None
+) -> pd.DataFrame:
     """Every method minus the baseline, image by image: difference, 95 % interval and p-values.
 
-    The interval is that of `difference_interval`. p is that of a two-sided sign-flip test of the mean difference, and
-    p_holm is Holm's correction over all methods of one measure ("A Simple Sequentially Rejective Multiple Test
-    Procedure", Scandinavian Journal of Statistics 1979).
+    The interval is the bootstrap interval of the differences. p is that of a two-sided sign-flip test of the mean
+    difference, and p_holm is Holm's correction over all methods of one measure ("A Simple Sequentially Rejective
+    Multiple Test Procedure", Scandinavian Journal of Statistics 1979).
 
     Args:
         rows: as for `summarise`; every image in every method.
@@ -223,7 +151,6 @@ def paired(
         baseline: the value of `by` that the others are compared with.
         by: the column with the names of the methods.
         cluster: a column with one label an image; whole clusters are drawn and flipped.
-        kind: as for `interval`.
 
     Returns:
         One row a method other than the baseline: `by`, difference, low, high, p, p_holm, n.
@@ -232,23 +159,28 @@ def paired(
         GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or there are fewer than
             two images or clusters.
     """
-    wide, labels = _pairs(_unit_means(rows, value, [by], ["image"], cluster), value, baseline, by, cluster)
+    means = _unit_means(rows, value, [by], ["image"], cluster)
+    order = list(dict.fromkeys(means[by]))
+    if baseline not in order:
+        msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
+        raise GradeclipError(msg)
+    if len(order) < 2:
+        raise GradeclipError(f"a comparison needs another {by} beside the baseline {baseline!r}")
+    wide = means.pivot(index="image", columns=by, values=value)[order]
+    lacking = wide.isna()
+    if lacking.to_numpy().any():
+        name = lacking.sum().idxmax()
+        raise GradeclipError(
+            f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} images, such as "
+            f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}",
+        )
+    labels = None if cluster is None else means.groupby("image")[cluster].first().loc[wide.index]
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
-    bounds = [difference_interval(wide[one], wide[baseline], labels, kind=kind) for one in differences]
+    bounds = [_around(one.mean(), interval(one, labels)) for _, one in differences.items()]
     table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
-    table[["low", "high"]] = _apart(np.array(bounds), table[["difference"]].to_numpy())
+    table[["low", "high"]] = bounds
     p = _sign_flip_p(_by_cluster(differences.to_numpy(), labels)[0].T)
-    return table.assign(p=p, p_holm=holm(p), n=len(differences))
-
-
-def holm(p: ArrayLike) -> np.ndarray:
-    """Return Holm's correction of the p-values (M,) of one family."""
-    p = finite("p-values", p)
-    if ((p < 0) | (p > 1)).any():
-        raise GradeclipError(f"p-values lie between 0 and 1, got {short(p.tolist())}")
-    order, corrected = p.argsort(kind="stable"), np.empty(p.shape)
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected
+    return table.assign(p=p, p_holm=_holm(p), n=len(differences))
 
 
 def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -258,16 +190,12 @@ def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         mean = sums.sum() / sizes.sum()
         error = np.sqrt(((sums - mean * sizes) ** 2).sum() * count / (count - 1)) / sizes.sum()
         return mean + t.ppf(0.975, count - 1) * error * np.array([-1, 1])
+    tail = float(norm.sf(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1)))  # Hesterberg: 2.8 deviations of six
     return np.array(bootstrap(
         (sums, sizes), lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis), paired=True, vectorized=True,
-        axis=-1, method="percentile", confidence_level=1 - 2 * expanded_tail(count), n_resamples=DRAWS,
+        axis=-1, method="percentile", confidence_level=1 - 2 * tail, n_resamples=_DRAWS,
         batch=max(1, _AT_ONCE // count), rng=np.random.default_rng(0),
     ).confidence_interval)  # fmt: skip
-
-
-def expanded_tail(count: int) -> float:
-    """Return the fraction of bootstrap means beyond either 95 % bound, once percentiles are expanded."""
-    return float(norm.sf(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1)))  # beyond 1.96 of many, 2.8 of six
 
 
 def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
@@ -278,24 +206,11 @@ def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
     ).pvalue  # fmt: skip
 
 
-def _checked(values: ArrayLike) -> np.ndarray:
-    """Return the values (n,) as finite floats."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise GradeclipError("an interval takes no masked array: leave out the masked values, values.compressed()")
-    checked = finite("an interval", values).astype(float)
-    if checked.ndim != 1 or not len(checked):
-        raise GradeclipError(f"an interval needs a list of one or more numbers, got shape {checked.shape}")
-    if np.abs(checked).max() > _LARGEST:
-        raise GradeclipError(f"values of an interval must be at most {_LARGEST:g} in size, got {checked.max():g}")
-    return checked
-
-
-def _sums(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums and sizes (K,) of the clusters of values (n,), at least two clusters."""
-    sums, sizes = _by_cluster(values, clusters)
-    if len(sums) < 2:
-        raise GradeclipError(_too_few(len(values), clusters))
-    return sums, sizes
+def _holm(p: np.ndarray) -> np.ndarray:
+    """Return Holm's correction of the p-values (M,) of one family."""
+    order, corrected = p.argsort(kind="stable"), np.empty(p.shape)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
 
 
 def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
@@ -325,9 +240,9 @@ def _too_few(n: int, clusters: Sequence | None) -> str:
     return f"resampling clusters needs at least two of them, but all {n} values belong to {only!r}"
 
 
-def _apart(bounds: np.ndarray, mean: np.ndarray | float) -> np.ndarray:
-    """Return the bounds; a bound that differs from the mean by rounding only is the mean."""
-    return np.where(np.abs(bounds - mean) < 1e-12, mean, bounds)
+def _around(mean: float, bounds: np.ndarray) -> tuple[float, float]:
+    """Return the bounds, which rounding does not put on the wrong side of the mean."""
+    return min(bounds[0], mean), max(bounds[1], mean)
 
 
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
@@ -355,32 +270,6 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
             )
         means = pd.concat([means, groups[cluster].first()], axis=1)
     return means.reset_index()
-
-
-def _pairs(means: pd.DataFrame, value: str, baseline: str, by: str, cluster: str | None):
-    """Return values (images, methods) and a cluster label an image, if the baseline and every pair are there."""
-    order = list(dict.fromkeys(means[by]))
-    if baseline not in order:
-        msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
-        raise GradeclipError(msg)
-    if len(order) < 2:
-        raise GradeclipError(f"a comparison needs another {by} beside the baseline {baseline!r}")
-    wide = means.pivot(index="image", columns=by, values=value)[order]
-    lacking = wide.isna()
-    if lacking.to_numpy().any():
-        name = lacking.sum().idxmax()
-        raise GradeclipError(
-            f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} images, such as "
-            f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}",
-        )
-    labels = None
-    if cluster is not None:
-        labels = means.drop_duplicates("image").set_index("image", drop=False)[cluster].loc[wide.index].to_numpy()
-    return wide, labels
-
-
-def _names(columns: str | Sequence[str]) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
 
 
 def _listed(parts) -> str:

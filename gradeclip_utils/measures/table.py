@@ -27,8 +27,7 @@ from ..files import locked, version, write_whole
 from ..images import read_image
 from ..models import Clip
 
-ROWS, SETTINGS = "rows.jsonl", "settings.json"
-_LOCK = ".lock"
+_ROWS, _SETTINGS, _LOCK = "rows.jsonl", "settings.json", ".lock"
 _LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "timm", "transformers", "numpy", "pillow")
 _PROBE = "A photo of 2 dogs, naïve cafés & Größe: 犬 🐕"
 
@@ -37,27 +36,18 @@ class Table:
     """The rows of one run in a folder, for one process at a time.
 
     Attributes:
+        folder: where they are.
         rows: the rows by key, as they are in the file.
     """
 
-    def __init__(
-        self, folder: str | Path, settings: Mapping, keys: Sequence[str], *, also: Iterable[str] = (),
-        overwrite: bool = False,
-    ):  # fmt: skip
+    def __init__(self, folder: str | Path, settings: Mapping, keys: Sequence[str], *, overwrite: bool = False):
         self.folder = writable(folder, "the folder of the rows", folder=True, size=1_000_000)
-        self._keys, self._file = tuple(keys), self.folder / ROWS
-        own = {ROWS, SETTINGS, _LOCK, *also}
-        there = {child.name for child in self.folder.iterdir()} if self.folder.is_dir() else set()
-        foreign = {name for name in there - own if not name.endswith(".new")}
-        if foreign and SETTINGS not in there:
-            msg = f"{folder} holds other files, such as {min(foreign)}: choose a folder for this run alone"
-            raise GradeclipError(msg)
+        self._keys, self._file = tuple(keys), self.folder / _ROWS
         with ExitStack() as opened:
             opened.enter_context(locked(self.folder, _LOCK))
             if overwrite:
-                for name in (ROWS, SETTINGS):
-                    (self.folder / name).unlink(missing_ok=True)
-            self._check(json.loads(json.dumps(settings)))  # as they will be read again
+                self._file.unlink(missing_ok=True)
+            self._keep(json.loads(json.dumps(settings)), overwrite)  # as they will be read again
             self.rows: dict[tuple, dict] = self._read()
             self._stream = opened.enter_context(self._file.open("ab", buffering=0))
             self._opened = opened.pop_all()
@@ -74,8 +64,7 @@ class Table:
             content = "".join(lines).encode()
             while content:  # a raw stream may write a part
                 content = content[self._stream.write(content) :]
-            if lines:
-                os.fsync(self._stream.fileno())
+            os.fsync(self._stream.fileno())
         except OSError as error:
             raise GradeclipError(f"{self._file} could not be written ({error}): free some space, and go on") from error
 
@@ -88,20 +77,20 @@ class Table:
     def _key(self, row: Mapping) -> tuple:
         return tuple(row[name] for name in self._keys)
 
-    def _check(self, settings: dict) -> None:
-        """Keep the settings of a new run, or compare them with those of the rows that are there."""
-        file = self.folder / SETTINGS
-        if not file.exists():
-            if self._file.exists() and self._file.stat().st_size:
-                raise GradeclipError(f"{file} is missing: nothing says what made the rows. Choose another folder")
+    def _keep(self, settings: dict, overwrite: bool) -> None:
+        """Write the settings of a new run, or compare them with those of the rows that are there."""
+        file = self.folder / _SETTINGS
+        if overwrite or not file.exists():
+            others = [one.name for one in self.folder.iterdir() if one.name != _LOCK and one.suffix != ".new"]
+            if others and not overwrite:
+                msg = f"{self.folder} holds other files, such as {min(others)}: choose a folder for this run alone"
+                raise GradeclipError(msg)
             text = json.dumps(settings, ensure_ascii=False, indent=1)
             return write_whole(file, lambda stream: stream.write(text.encode()))
         try:
-            found = json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+            found = dict(json.loads(file.read_bytes()))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise GradeclipError(f"{file} is damaged ({error}): choose another folder, or delete this one") from error
-        if not isinstance(found, dict) or not found:
-            raise GradeclipError(f"{file} holds no settings: choose another folder, or delete this one")
         differing = [
             f"{name} was {short(found.get(name))} and is {short(settings.get(name))} now"
             for name in {**found, **settings}
@@ -118,9 +107,7 @@ class Table:
         content, found = self._file.read_bytes(), {}
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            with self._file.open("r+b") as stream:
-                stream.truncate(whole)
-                os.fsync(stream.fileno())
+            os.truncate(self._file, whole)
         for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
             try:
                 row = json.loads(line)
@@ -166,8 +153,7 @@ def weights_digest(model: torch.nn.Module) -> str:
 def content_digest(image: Image.Image, mask: np.ndarray | None = None) -> str:
     """Return a checksum of an image's pixels and of its mask."""
     image = read_image(image)
-    shape = None if mask is None else mask.shape
-    about = f"{image.size} {shape}".encode()
+    about = f"{image.size} {None if mask is None else mask.shape}".encode()
     return _digest([about, image.tobytes(), b"" if mask is None else np.ascontiguousarray(mask).tobytes()])
 
 

@@ -3,7 +3,6 @@
 import copy
 import doctest
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures import sanity
 from gradeclip_utils.measures.localisation import MEASURES, localisation, located, pool, reference_baselines
@@ -86,41 +84,12 @@ def test_measures_do_not_depend_on_the_scale_of_the_map(mask, rng):
     assert localisation(1e-4 * heat, mask) == pytest.approx(localisation(heat, mask))
 
 
-@pytest.mark.parametrize(
-    ("heat", "wrong_mask", "says"),
-    [
-        (np.ones((2, 3)), np.ones((3, 2), bool), r"one shape, got \(2, 3\) and \(3, 2\)"),
-        (np.ones(4), np.ones((2, 2), bool), r"rows and columns, \(H, W\), got shape \(4,\)"),
-        (np.full((2, 2), np.nan), np.ones((2, 2), bool), "4 of 4 values of the map are NaN"),
-        (np.ones((2, 2)), np.zeros((2, 2), bool), "the mask is empty"),
-        (np.ones((2, 2)), np.full((2, 2), 0.5), "True and False, got float64 from 0.5 to 0.5"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused_in_one_sentence(heat, wrong_mask, says):
-    with pytest.raises(ValueError, match=says):
-        localisation(heat, wrong_mask)
-
-
 @pytest.fixture
 def two_things():
     """Masks of two things that do not touch, (2, 6, 8)."""
     masks = np.zeros((2, 6, 8), bool)
     masks[0, 1:3, 1:4] = masks[1, 4:, 5:] = True
     return masks
-
-
-@pytest.mark.parametrize(
-    ("masks", "says"),
-    [
-        (np.ones((2, 9, 9), bool), "masks of several things must not overlap"),
-        (np.zeros((1, 9, 9), bool), "mask 0 is empty"),
-        (np.ones((9, 9), bool), r"masks of a map .* are \(things, 9, 9\)"),
-        (np.ones((1, 8, 9), bool), r"masks of a map .* are \(things, 9, 9\)"),
-    ],
-)
-def test_masks_of_things_that_cannot_be_told_apart_are_refused(masks, says):
-    with pytest.raises(GradeclipError, match=says):
-        located(np.ones((9, 9)), masks)
 
 
 def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things, rng):
@@ -190,14 +159,6 @@ def test_reference_baselines_are_seeded_and_zero_where_the_model_does_not_look(m
     assert (first["area"] == 1).all()
 
 
-def test_a_mean_mask_lies_over_the_whole_image_wherever_the_model_looks(mask, rng):
-    guess = np.arange(HIGH * WIDE, dtype=float).reshape(HIGH, WIDE)
-    found = reference_baselines(GRID, mask, rng, box=(6.0, 0.0, 42.0, 36.0), guess=guess)["mean mask"]
-    np.testing.assert_allclose(found, guess)
-    with pytest.raises(ValueError, match="finite"):
-        reference_baselines(GRID, mask, rng, guess=np.full(GRID, np.nan))
-
-
 def test_a_randomised_model_is_a_seeded_copy_and_the_original_is_untouched(tiny):
     before = {name: weight.clone() for name, weight in tiny.model.state_dict().items()}
     torch.manual_seed(1)
@@ -212,16 +173,7 @@ def test_a_randomised_model_is_a_seeded_copy_and_the_original_is_untouched(tiny)
         assert same == (weight.numel() == 1 or bool(before[name].std() == 0))
         if not same:
             assert not torch.equal(weight, other.model.get_parameter(name)) and weight.requires_grad
-    assert "random weights (both, seed 0)" in first.name and first.tokenizer is tiny.tokenizer
-
-
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_one_side_is_drawn_anew_and_the_other_is_left(tiny, side):
-    changed = randomised(tiny, side=side).model
-    for name, weight in tiny.model.named_parameters():
-        part = "image" if name.startswith("visual.") else "text"
-        anew = part == side and weight.numel() > 1 and bool(weight.std() > 0)  # what is constant has no deviation
-        assert torch.equal(weight, changed.get_parameter(name)) != anew, name
+    assert "random weights (seed 0)" in first.name and first.tokenizer is tiny.tokenizer
 
 
 def test_a_randomised_model_can_be_explained_even_if_made_in_inference_mode(tiny, picture):
@@ -241,23 +193,18 @@ def test_agreement_is_spearmans_rank_correlation(rng):
         agreement(maps, others[0])
 
 
-def test_cost_is_counted_in_plain_passes():
-    def wait(seconds):
-        return lambda: time.sleep(seconds)
+def test_cost_is_counted_in_plain_passes_after_a_first_round_that_does_not_count(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(sanity.time, "perf_counter", lambda: clock[0])
+    first = iter([9.0])
 
-    table = cost({"same": wait(0.02), "five": wait(0.1)}, wait(0.02), repeats=3)
-    assert table["method"].tolist() == ["same", "five"]
-    assert 0.5 < table["passes"][0] < 2 < 3 < table["passes"][1] < 8
-    assert (table["low"] <= table["passes"]).all() and (table["passes"] <= table["high"]).all()
-    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
-        cost({}, wait(0), repeats=0)
+    def waits(seconds):
+        return lambda: clock.append(clock.pop() + next(first, seconds))
 
-
-def test_the_first_round_is_not_counted_unless_the_calls_are_warm():
-    for warm in (False, True):
-        waits = iter([0.1, 0.0])
-        table = cost({"slow at first": lambda waits=waits: time.sleep(next(waits))}, dict, repeats=1, warm=warm)
-        assert (table["seconds"] >= 0.1).all() == warm
+    table = cost({"same": waits(2), "five": waits(10)}, waits(2), repeats=3)
+    assert table["method"].tolist() == ["same", "five"] and table["seconds"].tolist() == [2, 10]
+    for column in ("passes", "low", "high"):
+        assert table[column].tolist() == [1, 5]
 
 
 def test_nothing_is_changed_in_what_is_measured(mask, rng):

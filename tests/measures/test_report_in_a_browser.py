@@ -4,25 +4,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gradeclip_utils.measures.report_page import write_page
+from gradeclip_utils.measures.report_page import page_of, worst_first
 from tests.browser import BROWSER, browser_context_args, browser_type_launch_args  # noqa: F401  (fixtures)
 
 pytestmark = BROWSER
 
 
 @pytest.fixture
-def report(tmp_path):
-    """A page of three pairs, one of which has a map of somebody else's beside it."""
-    rows = pd.DataFrame({"image": ["b", "b", "a", "c"], "prompt": ["a dog", "a dog", "<b>a cat</b>", "two cows"],
-                         "method": ["grad-eclip", "given map", "grad-eclip", "grad-eclip"],
-                         "similarity": [0.3, 0.3, 0.2, -0.1], "fit": [1.0, 1.0, 0.25, 0.5],
-                         "dependence": [0.9, None, 0.05, 0.4], "low": [0.8, None, 0.04, 0.3],
-                         "high": [1.0, None, 0.06, 0.5], "deletion": [0.1, 0.2, None, None],
-                         "error": "", "thumbnail": ["0.jpg", "0.jpg", "1.jpg", "2.jpg"]})  # fmt: skip
-    for name in set(rows["thumbnail"]):
+def report(tmp_path, tiny):
+    """A page of three pairs, one of which has no mask."""
+    rows = pd.DataFrame({"image": ["b", "a", "c"], "prompt": ["a dog", "<b>a cat</b>", "two cows"],
+                         "similarity": [0.3, 0.2, -0.1], "fit": [1.0, 0.25, 0.5], "dependence": [0.9, 0.05, 0.4],
+                         "low": [0.8, 0.04, 0.3], "high": [1.0, 0.06, 0.5], "average_precision": [0.1, 0.2, None],
+                         "thumbnail": ["0.jpg", "1.jpg", "2.jpg"]})  # fmt: skip
+    for name in rows["thumbnail"]:
         Image.new("RGB", (160, 160), "red").save(tmp_path / name)
-    with (tmp_path / "index.html").open("wb") as stream:
-        write_page(stream, rows, {"model": "tiny", "pretrained": "", "weights": "0" * 16}, "grad-eclip", "given map")
+    (tmp_path / "index.html").write_text(page_of(worst_first(rows.to_dict("records")), tiny, "grad-eclip"))
     return (tmp_path / "index.html").as_uri()
 
 
@@ -35,17 +32,18 @@ def test_a_click_on_a_head_sorts_up_and_then_down_and_what_is_not_known_comes_la
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(report)
-    assert len(column(page, 1)) == 4 and column(page, 2).count("<b>a cat</b>") == 1  # shown as it was written
+    assert len(column(page, 1)) == 3 and column(page, 2).count("<b>a cat</b>") == 1  # shown as it was written
     heads = page.locator("thead th").all_text_contents()
-    similarity, deletion, caption = (heads.index(name) + 1 for name in ("similarity", "deletion", "caption"))
+    names = "similarity", "average precision", "caption"
+    similarity, precision, caption = (heads.index(name) + 1 for name in names)
     page.get_by_role("button", name="similarity").click()
-    assert column(page, similarity) == ["-0.10", "0.20", "0.30", "0.30"]
+    assert column(page, similarity) == ["-0.10", "0.20", "0.30"]
     page.get_by_role("button", name="similarity").click()
-    assert column(page, similarity) == ["0.30", "0.30", "0.20", "-0.10"]
+    assert column(page, similarity) == ["0.30", "0.20", "-0.10"]
     assert page.locator("th[aria-sort=descending]").count() == 1
-    for expected in (["0.10", "0.20", "", ""], ["0.20", "0.10", "", ""]):
-        page.get_by_role("button", name="deletion").click()
-        assert column(page, deletion) == expected
+    for expected in (["0.10", "0.20", ""], ["0.20", "0.10", ""]):
+        page.get_by_role("button", name="average precision").click()
+        assert column(page, precision) == expected
     page.get_by_role("button", name="caption").click()
     assert column(page, caption)[-1] == "two cows"
     assert page.locator("img").first.evaluate("image => image.naturalWidth") == 160

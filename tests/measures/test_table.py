@@ -10,9 +10,10 @@ import pytest
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked
-from gradeclip_utils.measures.table import ROWS, SETTINGS, Table, describe_model
+from gradeclip_utils.measures.table import Table, describe_model
 from tests.refusals.cases import named
 
+ROWS, SETTINGS = "rows.jsonl", "settings.json"
 KEYS = ("image", "method")
 
 
@@ -59,11 +60,9 @@ def test_a_line_that_was_damaged_is_named(tmp_path):
 
 
 SETTINGS_FILES = [
-    ("emptied", "{}", "holds no settings"),
-    ("a list", "[]", "holds no settings"),
-    ("null", "null", "holds no settings"),
-    ("a number", "7", "holds no settings"),
-    ("a text", '"x"', "holds no settings"),
+    ("emptied", "{}", "seed was None and is 0 now"),
+    ("null", "null", "is damaged"),
+    ("a text", '"x"', "is damaged"),
     ("cut short", '{"seed"', "is damaged"),
     ("nothing", "", "is damaged"),
     ("others", '{"seed": 77}', "holds another run: seed was 77 and is 0 now"),
@@ -85,7 +84,7 @@ def test_rows_without_settings_and_folders_of_something_else_are_refused(tmp_pat
     with opened(tmp_path / "run") as table:
         table.add([row("a")])
     (tmp_path / "run" / SETTINGS).unlink()
-    with pytest.raises(GradeclipError, match="settings.json is missing"):
+    with pytest.raises(GradeclipError, match="holds other files, such as rows.jsonl"):
         opened(tmp_path / "run")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.tex").write_text("dear")
@@ -109,6 +108,7 @@ def test_half_a_file_that_a_killed_process_left_goes_with_the_next_one(tmp_path)
     (tmp_path / "settings.json.new").write_text("{")
     with opened(tmp_path):
         assert {file.name for file in tmp_path.iterdir()} == {ROWS, SETTINGS, ".lock"}
+    assert {file.name for file in tmp_path.iterdir()} == {ROWS, SETTINGS}
 
 
 def test_a_second_process_on_a_folder_is_refused_until_the_first_is_gone(tmp_path):

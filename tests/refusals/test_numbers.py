@@ -7,43 +7,60 @@ import torch
 
 from gradeclip_utils.checks import finite, number, whole
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.faithfulness import Protocol, areas, image_curves, image_score, word_curves
+from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves, word_curves
 from gradeclip_utils.measures.localisation import localisation, located, pool, reference_baselines
 from gradeclip_utils.measures.sanity import agreement, cost, randomised
 from gradeclip_utils.measures.statistics import (
     answer,
-    difference_interval,
     interval,
     paired,
     summarise,
 )
+from gradeclip_utils.words import Word
 from studies.pairs import draw_pairs
 from tests.refusals.cases import named
 
 ROWS = pd.DataFrame({"method": ["grad-eclip", "b"] * 8, "image": np.repeat(range(8), 2), "score": np.arange(16.0) % 7})
+HOLES = ROWS.assign(score=ROWS["score"].where(ROWS["score"] > 0))
 PIXELS, GREY = torch.zeros(3, 8, 8), ((0.5,) * 3, (0.25,) * 3)
 MASK, HEAT = np.eye(4, dtype=bool), np.arange(16.0).reshape(4, 4)
 NAN = np.where(MASK, np.nan, HEAT)
-VALUES = [0.1, 0.2, 0.4, 0.3]
+VALUES, DOG = [0.1, 0.2, 0.4, 0.3], [Word("dog", 0.5, 0, 3)]
 
 STATISTICS = [
     ("NaN", lambda: interval([*VALUES, np.nan]), "1 of 5 values of an interval are NaN or infinite"),
     ("words", lambda: interval(["a", "b"]), r"an interval must be an array of numbers, got \['a', 'b'\]"),
     ("lists of two lengths", lambda: interval([[1], [1, 2]]), "an interval must be an array of numbers, got"),
     ("no values", lambda: interval([]), "a list of one or more numbers"),
+    ("a table of values", lambda: interval([VALUES]), r"a list of one or more numbers, got shape \(1, 4\)"),
+    ("masked values", lambda: interval(np.ma.masked_array([1.0, 2.0], [True, False])), "must have no masked values"),
+    ("values without bounds", lambda: interval([1e308, -1e308]), "at most 1e"),
+    ("a proportion of scores", lambda: interval(VALUES, kind="proportion"), "a proportion has values 0 and 1 only"),
+    ("a fraction", lambda: interval([1, 0], kind="fraction"), "kind must be 'mean' or 'proportion', got 'fraction'"),
+    ("labels in a text", lambda: interval(VALUES, "abcd"), "clusters must be a list"),
+    ("labels that are lists", lambda: interval([1.0, 2.0], [[], None]), "cluster labels must be numbers or texts"),
     ("one value", lambda: interval([1]), "at least two values, got 1"),
     ("NaN for a cluster", lambda: interval(VALUES, ["a", "b", np.nan, None]), "2 of 4 cluster labels are missing"),
     ("labels too few", lambda: interval(VALUES, ["a"]), "one label a value, got 1 labels for 4 values"),
     ("one cluster", lambda: interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
-    ("pairs of two lengths", lambda: difference_interval(VALUES, [1]), "as many values on both sides, got 4 and 1"),
     ("a unit in 8 clusters", lambda: summarise(ROWS, "score", unit="method", cluster="image"), "8 clusters of 'image'"),
     ("no such column", lambda: summarise(ROWS, "points"), "no column 'points'; it has 'method', 'image', 'score'"),
     ("no table", lambda: summarise(None, "score"), "a table is needed, a pandas DataFrame, got None"),
     ("no table of pairs", lambda: paired("rows.csv", "score"), "a table is needed, .*got 'rows.csv'"),
     ("no rows", lambda: summarise(ROWS[:0], "score"), "the table is empty"),
+    ("a column of the result", lambda: summarise(ROWS.assign(n="a"), "score", by="n"), "has a column 'n' of its own"),
+    ("no names", lambda: summarise(ROWS.assign(image=np.nan), "score"), "16 rows have no 'image'"),
+    ("two columns", lambda: summarise(ROWS, ["score"]), "value must be a text"),
+    ("NaN in a table", lambda: paired(HOLES, "score"), "3 of 16 values of 'score' are NaN or inf.*"
+     "the first at method=grad-eclip, image=0; leave"),
+    ("one method", lambda: paired(ROWS[::2], "score"), "needs another method beside the baseline 'grad-eclip'"),
+    ("one pair", lambda: paired(ROWS[:2], "score"), "at least two values, got 1"),
+    ("pairs of one cluster", lambda: paired(ROWS.assign(concept="dog"), "score", cluster="concept"), "all 8 values be"),
     ("no such baseline", lambda: paired(ROWS, "score", baseline="c"), "baseline 'c' is not in column 'method'"),
     ("a pair without its other", lambda: paired(ROWS[:-1], "score"), "'b' has no value for 1 of 8 images"),
     ("a margin below zero", lambda: answer(0, 1, margin=-1), "margin must be 0 or more, got -1"),
+    ("an end that is NaN", lambda: answer(np.nan, 1), "low must be"),
+    ("a reference without end", lambda: answer(0, 1, than=np.inf), "than must be"),
     ("an interval upside down", lambda: answer(1, 0), "goes from low to high"),
 ]  # fmt: skip
 
@@ -72,9 +89,21 @@ MEASURES = [
     ("a map of dates", lambda: localisation(HEAT.astype("M8[s]"), MASK), "the map must be an array of numbers"),
     ("masks of grey", lambda: located(HEAT, HEAT[None]), "masks must be of True and False, got float64 from 0 to 15"),
     ("masks of NaN", lambda: located(HEAT, NAN[None]), "4 of 16 values of masks are NaN"),
+    ("things that overlap", lambda: located(HEAT, [MASK, MASK]), "masks of several things must not overlap"),
+    ("a thing that is not there", lambda: located(HEAT, [MASK & False]), "mask 0 is empty"),
+    ("things of another shape", lambda: located(HEAT, MASK), r"masks of a map .* are \(things, 4, 4\)"),
     ("a box without height", lambda: reference_baselines((2, 2), MASK, None, box=(0, 2, 4, 2)), "a box is"),
     ("a curve of a million points", lambda: Protocol(points=10**6), "points must be at most 1001, got 1000000"),
     ("a curve of one point", lambda: Protocol(points=1), "points must be at least 2, got 1"),
+    ("a curve of no length", lambda: Protocol(span=0), "span is the fraction"),
+    ("a curve into a blur", lambda: Protocol(fill="blur"), "fill must be one of mean, random, black, got 'blur'"),
+    ("a curve by another shape", lambda: curves(maps={"m": np.ones((9, 8))}), r"map of 'm' has shape \(9, 8\)"),
+    ("a curve by a flat map", lambda: curves(maps={"m": HEAT.ravel()}), r"map of 'm' has shape \(16,\)"),
+    ("a curve by NaN", lambda: curves(maps={"m": NAN}), "4 of 16 values of the map of 'm' are NaN"),
+    ("a curve of a batch", lambda: curves(pixels=PIXELS[None]), r"tensor \(3, H, W\), got \(1, 3, 8, 8\)"),
+    ("a curve without colours", lambda: curves(colours=None), "'random' pixels need the model's normalisation"),
+    ("a curve of another game", lambda: curves(games=["removal"]), "each of games must be .*, got 'removal'"),
+    ("colours of no preprocessing", lambda: colours_of(len), "no Normalize step"),
     ("a curve of words", lambda: Protocol(span="x"), "span must be a number, got 'x'"),
     ("a curve of True", lambda: Protocol(span=True), "span must be a number, got True"),
     ("a curve on letters", lambda: Protocol(canvas="letter"), "canvas must be"),
@@ -85,27 +114,25 @@ MEASURES = [
     ("a curve of NaN pixels", lambda: curves(pixels=PIXELS * torch.nan), "pixels must be finite"),
     ("a curve of bytes", lambda: curves(pixels=PIXELS.byte()), r"a float tensor \(3, H, W\), got \(3, 8, 8\)"),
     ("a curve in batches of none", lambda: curves(batch=0), "batch must be at least 1, got 0"),
-    ("a curve by a word", lambda: curves(protocol="full"), "protocol must be a Protocol, got 'full'"),
+    ("a curve by a word", lambda: curves(protocol="half"), "protocol must be one of published, full, mean"),
     ("a curve in no colours", lambda: curves(colours=((1, 2), (1, 2))), "mean and deviation of three channels"),
     ("a curve in colours that divide by zero", lambda: curves(colours=((0,) * 3,) * 2), "mean and deviation of three"),
     ("a score that is NaN", lambda: curves(score=lambda x: x.mean((1, 2, 3)) * torch.nan), "values of a score are NaN"),
     ("a score for all together", lambda: curves(score=lambda x: 1.0), r"one number for each of .*, got \(\)"),
     ("a score of nothing", lambda: curves(score=lambda x: None), "a score "),
-    ("a target of NaN", lambda: image_score(len, torch.ones(4) * torch.nan), r"target must be a tensor \(E,\)"),
-    ("a target of no model", lambda: image_score(lambda x: x, torch.ones(4))(torch.ones(2, 3)), "have width 3, and"),
-    ("words of a number", lambda: word_curves(len, 5, {"a": [1]}, [(0, 1)]), "caption must be a text, got 5"),
-    ("words by no scores", lambda: word_curves(len, "a", [1, 2], [(0, 1)]), "scores must be a dict, by the names of"),
-    ("words by words", lambda: word_curves(len, "a b", {"a": ["x"]}, [(0, 1)]), "scores of 'a' must be an array"),
-    ("words beyond the caption", lambda: word_curves(len, "a", {"a": [1]}, [(7, 9)]), "spans must be .* within 'a'"),
-    ("words turned round", lambda: word_curves(len, "a dog", {"a": [1]}, [(3, 1)]), "spans must be .* within 'a dog'"),
-    ("words by a number", lambda: word_curves(len, "a", {"a": [1]}, 5), "spans must be a list, got 5"),
-    ("words by no function", lambda: word_curves(None, "a", {"a": [1]}, [(0, 1)]), "score must be a function, got"),
-    ("a score that says nothing", lambda: word_curves(lambda said: {}, "a", {"a": [1]}, [(0, 1)]), "a score must be"),
-    ("a score of no function", lambda: image_score(None, torch.ones(4)), "encode must be a function, got None"),
+    ("words of a number", lambda: word_curves(len, 5, {"a": DOG}), "caption must be a text, got 5"),
+    ("words without a method", lambda: word_curves(len, "dog", DOG), "words must be a dict, by the names of"),
+    ("words by texts", lambda: word_curves(len, "dog", {"a": ["dog"]}), "a word must be a Word, got 'dog'"),
+    ("words by a number", lambda: word_curves(len, "dog", {"a": 5}), "the words of 'a' must be a list, got 5"),
+    ("no words", lambda: word_curves(len, " ", {"a": []}), r"'a' needs the words of ' ', got \[\]"),
+    ("words of another caption", lambda: word_curves(len, "cat", {"a": DOG}), r"words of 'cat', got \['dog'\]"),
+    ("words of NaN", lambda: word_curves(len, "dog", {"a": [Word("dog", np.nan, 0, 3)]}), "scores of 'a' are NaN"),
+    ("words by no function", lambda: word_curves(None, "dog", {"a": DOG}), "score must be a function, got"),
+    ("a score that says nothing", lambda: word_curves(lambda said: {}, "dog", {"a": DOG}), "a score must be"),
     ("no generator", lambda: reference_baselines((2, 2), MASK, 5), "rng must be a generator of numpy, got 5"),
     ("no model", lambda: randomised(None), "clip must be a Clip, got None"),
     ("the cost of nothing", lambda: cost(None, len), "calls must be a dictionary, got None"),
-    ("words by half a seed", lambda: word_curves(len, "a", {"a": [1]}, [(0, 1)], seed=-1), "seed must be at least 0"),
+    ("words by half a seed", lambda: word_curves(len, "dog", {"a": DOG}, seed=-1), "seed must be at least 0"),
     ("areas of nothing", lambda: areas(None), "a table is needed, a pandas DataFrame, got None"),
     ("areas of another table", lambda: areas(ROWS), "the table has no column 'fraction'"),
     ("an area of NaN", lambda: areas(ROWS.assign(fraction=range(16), score=np.nan)), "score of a curve are NaN"),
