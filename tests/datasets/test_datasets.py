@@ -54,27 +54,18 @@ def test_scenes_ask_for_something_that_is_there_and_know_exactly_where():
         assert {thing.noun for thing in scene.objects} == set(example.present)
         assert (example.mask() == scene.masks()[members].any(0)).all()
         assert example.mask().shape == example.image().size[::-1]
+        assert len(members) > 1 or example.prompt.split()[0] not in ("two", "three", "four")
         colour = scene.objects[members[0]].colour
         assert colour is None or colour in example.prompt
 
 
-def test_scenes_of_several_of_a_kind_ask_for_all_of_them():
-    several = [e for e in load("scenes:development:80") if e.prompt.split()[0] in ("two", "three", "four")]
-    assert several
-    assert all(example.prompt.split()[0] != "a" for example in several)
-
-
-def test_scenes_are_the_same_again_and_those_of_another_split_are_others():
-    again = [example.caption for example in load("scenes:development:10")]
-    assert again == [example.caption for example in load("scenes:development:10")]
-    assert again != [example.caption for example in load("scenes:train:10")]
-
-
-def test_an_example_goes_to_another_process_as_it_is():
-    example = load("scenes:development:1")[0]
-    copy = pickle.loads(pickle.dumps(example))
-    assert copy.key == example.key
-    assert (copy.mask() == example.mask()).all()
+def test_scenes_are_the_same_again_also_in_another_process_and_those_of_another_split_are_others():
+    examples = load("scenes:development:10")
+    captions = [example.caption for example in examples]
+    assert captions == [example.caption for example in load("scenes:development:10")]
+    assert captions != [example.caption for example in load("scenes:train:10")]
+    copy = pickle.loads(pickle.dumps(examples[0]))
+    assert copy.key == examples[0].key and (copy.mask() == examples[0].mask()).all()
 
 
 # --------------------------------------------------------------------------------------------------------------- COCO
@@ -186,10 +177,7 @@ def test_a_folder_of_images_needs_a_table_and_may_have_masks(mine):
     assert car.present == tree.present == ("car", "tree")
     assert len({e.key for e in (cat, car, tree)}) == 3
     assert cat.image().size == (30, 20)
-
-
-def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
-    (mine / "captions.csv").write_text("image,caption\ncat.jpg,a cat\n")
+    (mine / "captions.csv").write_text("image,caption\ncat.jpg,a cat\n")  # other columns are not needed
     (cat,) = load(f"folder:{mine}")
     assert (cat.concept, cat.has_mask) == ("a cat", True)
 
@@ -199,9 +187,6 @@ def test_a_folder_without_columns_for_masks_and_concepts_will_do(mine):
     [
         ("", "must have the columns image and caption, and has nothing"),
         ("file,text\na,b\n", "must have the columns image and caption, and has file, text"),
-        ("image,caption\n", "has no rows"),
-        ("image,caption\ncat.jpg,\n", "line 2 lacks one of them"),
-        ("image,caption\ncat.jpg,a cat\ndog.jpg,a dog\n", "line 3: there is no file .*dog.jpg"),
         ("image,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_run_may_be_begun_anew(tmp_path):
         assert not table.rows
 
 
-def test_half_a_file_that_a_killed_process_left_goes_with_the_next_one(tmp_path):
+def test_half_a_file_that_a_killed_process_left_is_no_obstacle_and_no_lock_stays(tmp_path):
     (tmp_path / "settings.json.new").write_text("{")
     with opened(tmp_path):
         assert {file.name for file in tmp_path.iterdir()} == {ROWS, SETTINGS, ".lock"}
