@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..checks import instance, whole, writable
 from ..checks import seed as checked_seed
-from ..checks import whole, writable
 from ..datasets import Example, captioned_images, load, spread
 from ..errors import GradeclipError
 from ..explain import Explainer
@@ -72,9 +72,10 @@ def report(
     Raises:
         GradeclipError: an unknown method, no examples, a folder of another report.
     """
+    instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
     (method,) = method_names([method])
     nulls, seed = whole("nulls", nulls, 2, 1000), checked_seed(seed)
-    examples = examples_of("report", clip, data, limit)
+    examples = examples_of(data, limit)
     settings = {"report": method, "nulls": nulls, "seed": seed}
     with run_table(out, clip, examples, settings, ("image",), overwrite) as table:
         explainer = Explainer(clip, method=method, seed=seed)

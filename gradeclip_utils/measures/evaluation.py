@@ -33,7 +33,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import chosen, first_line, hint, listed, whole, writable
+from ..checks import chosen, first_line, hint, instance, listed, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load, optional_library, spread
 from ..datasets.registry import DATASETS
@@ -113,6 +113,7 @@ def evaluate(
         GradeclipError: an unknown method or data set, options that do not go together, no mask or second concept, a
             folder of another run or one that another process works on, an image that was replaced since.
     """
+    instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
     jobs, seed = whole("jobs", jobs, -1, _MOST_JOBS), checked_seed(seed)
     if jobs == 0:
         raise GradeclipError("jobs must be 1 or more, or -1 for as many as there are processors, got 0")
@@ -120,7 +121,7 @@ def evaluate(
     if not isinstance(faithfulness, Protocol) and faithfulness != "":
         chosen("faithfulness", faithfulness, PROTOCOLS)
     names = method_names(methods)
-    examples = examples_of("evaluate", clip, data, limit)
+    examples = examples_of(data, limit)
     if not faithfulness and not any(example.has_mask for example in examples):
         raise GradeclipError("no example has a mask, so only faithfulness can be measured: ask for it (--faithfulness)")
     if isinstance(methods, str) and methods == "all":
@@ -150,16 +151,14 @@ def run_table(out: str | Path | None, clip: Clip, examples: list[Example], setti
 # --------------------------------------------------------------------------------------------------- what is measured
 
 
-def examples_of(caller: str, clip: Clip, data: str | Sequence[Example], limit: int | None) -> list[Example]:
+def examples_of(data: str | Sequence[Example], limit: int | None) -> list[Example]:
     """Return the examples of a data set, or the examples in hand, checked."""
-    if not isinstance(clip, Clip):
-        raise GradeclipError(f"{caller} needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
     examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
     if wrong := [one for one in examples if not isinstance(one, Example)]:
         msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
         raise GradeclipError(msg)
     if not examples:
-        raise GradeclipError(f"{caller} needs examples, and there are none")
+        raise GradeclipError("data must hold examples, and there are none")
     twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
     if twice:
         raise GradeclipError(f"every example needs a key of its own, and {twice[0]!r} is there more than once")

@@ -249,7 +249,7 @@ def elsewhere(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------ the door, the answer
 
 REFUSED = [
-    ("no model", {"clip": None}, "needs a Clip"),
+    ("no model", {"clip": None}, "clip must be a Clip"),
     ("no jobs", {"jobs": 0}, "jobs must be 1 or more"),
     ("half a job", {"jobs": 1.5}, "jobs must be a whole number"),
     ("a million jobs", {"jobs": 10**6}, "jobs must be at most 1024"),
@@ -265,7 +265,7 @@ REFUSED = [
     ("methods that are none", {"methods": None}, "methods must be a list"),
     ("data that is a number", {"data": 5}, "data must be a list"),
     ("data that is images", {"data": [1]}, "holds a int"),
-    ("no data", {"data": []}, "needs examples, and there are none"),
+    ("no data", {"data": []}, "must hold examples, and there are none"),
     ("a million scenes", {"data": "scenes:development:1000000"}, "number of scenes must be at most 100000, got 1"),
     ("one scene without a wrong word", {"data": "scenes:development:1"}, "or without references .--no-references."),
     ("an unknown kind", {"data": "scene:9"}, "names no data set"),
