@@ -101,7 +101,7 @@ def test_the_area_scores_the_fraction_of_the_image_that_the_object_is_in_every_m
 
 
 def test_faithfulness_adds_deletion_and_insertion_by_a_protocol_or_its_name(tiny, data):
-    options = {"references": False, "limit": 2, "progress": False}
+    options = {"references": False, "limit": 3, "progress": False}
     named = evaluate(tiny, data, faithfulness="mean-colour", **options)
     same(evaluate(tiny, data, faithfulness=Protocol(fill="mean", canvas="mean"), **options), named)
     noise = evaluate(tiny, data, faithfulness="published", **{**options, "references": True})
