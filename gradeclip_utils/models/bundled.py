@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from ..checks import as_path, listed, text
 from ..errors import GradeclipError
 from ..files import data_path, write_path_whole
-from .checkpoints import open_safetensors
 from .clip import Clip
-from .open_clip import build, preprocessing, put_in, reason_of
+from .open_clip import build, open_safetensors, preprocessing, put_in, reason_of
 
 BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.

@@ -21,8 +21,7 @@ from ..checks import first_line
 from ..errors import GradeclipError, UnsupportedModel
 from ..towers import Tower, open_image_tower, open_text_tower
 from ..towers.huggingface import KINDS, kind_of, unwrapped
-from .checkpoints import check_reachable, open_safetensors, some
-from .open_clip import check_finite
+from .open_clip import check_finite, check_reachable, open_safetensors, some
 
 PREFIX = "transformers:"
 _ANOTHER = "the processor is another model's: "

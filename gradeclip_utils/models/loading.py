@@ -15,10 +15,9 @@ import torch
 from ..checks import chosen, nearest, short
 from ..errors import GradeclipError
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
-from .checkpoints import SUFFIXES
 from .clip import Clip
 from .huggingface import PREFIX, load_transformers
-from .open_clip import CONFIG, load_open_clip
+from .open_clip import CONFIG, SUFFIXES, load_open_clip
 
 _PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 

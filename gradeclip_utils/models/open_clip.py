@@ -7,7 +7,12 @@ integers into floats, and report a misfit without its reason. Here one function 
 one puts weights into it.
 """
 
+import http.client
 import json
+import re
+import urllib.error
+import urllib.request
+import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
@@ -17,7 +22,10 @@ from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants as hub
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
 from open_clip.model import (
     convert_to_custom_text_state_dict,
@@ -32,17 +40,22 @@ from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import LayerNormFp32, QuickGELU
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import chosen, first_line
+from ..checks import chosen, first_line, short
 from ..errors import GradeclipError
-from .checkpoints import SUFFIXES, check_reachable, find_weights, plain_state, quick_gelu_name, read_weights, some
 
 CONFIG = "open_clip_config.json"
 _PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # among several files in a folder
 _SHOWN = ("mean", "std", "interpolation", "resize_mode")
 _Found = tuple[dict, dict, dict[str, Tensor], str]  # config, preprocessing, weights and the name of the weights
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_REACH_SECONDS = 10
+_WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # DataParallel, torch.compile, both, a trainer
+_OF_ARCHIVES = ("input_resolution", "context_length", "vocab_size")  # numbers among the weights that OpenAI published
 
 
 def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, Any, str]:
@@ -72,29 +85,29 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> t
 def _registered(name: str, pretrained: Any) -> _Found:
     """What belongs to an architecture that open_clip registers."""
     name, quick = name.replace("/", "-"), None
-    if name.endswith("-gelu") and quick_gelu_name(name.removesuffix("-gelu")):
+    if name.endswith("-gelu") and _quick_gelu_name(name.removesuffix("-gelu")):
         name, quick = name.removesuffix("-gelu"), False
     config, tags, published = open_clip.get_model_config(name), open_clip.list_pretrained_tags_by_model(name), {}
     if isinstance(pretrained, Mapping):
         said = "the state dict"
-        state, known = plain_state(pretrained, said)
+        state, known = _plain_state(pretrained, said)
     elif not pretrained:
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
         raise GradeclipError(msg)
     else:
         said = str(pretrained)
         published = open_clip.get_pretrained_cfg(name, said)
-        path = find_weights(name, said) if published else Path(pretrained).expanduser()
+        path = _find_weights(name, said) if published else Path(pretrained).expanduser()
         if not path.exists():
             if "/" in said or said.endswith(SUFFIXES):
                 raise GradeclipError(f"There is no file of weights {said}")
             hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
             raise GradeclipError(f"{said!r} is neither a file nor a tag of {name}. {hint}")
-        state, known = read_weights(path)
+        state, known = _read_weights(path)
     if quick is None:
         said_so = known if known is not None else config.get("quick_gelu") or None
         quick = published.get("quick_gelu", False) if published else said_so
-    if quick is None and (twin := quick_gelu_name(name)):
+    if quick is None and (twin := _quick_gelu_name(name)):
         trained = ", ".join(tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu"))
         raise GradeclipError(
             f"{said} does not say its activation, and with the wrong one every number is wrong: pass {twin!r} as the "
@@ -127,12 +140,7 @@ def _beside(name: str) -> _Found:
         raise GradeclipError(f"{name} cannot be loaded: {reason_of(error)}.") from error
     if found is None:
         raise GradeclipError(f"{place} has a config and no weights: put open_clip_model.safetensors beside it")
-    return config, shown, read_weights(found)[0], str(found)
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of an error's message; a KeyError names the missing key."""
-    return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error).rstrip(".")
+    return config, shown, _read_weights(found)[0], str(found)
 
 
 def build(config: dict, precision: str = "fp32", device: str = "cpu", *, empty: bool = False) -> nn.Module:
@@ -231,3 +239,144 @@ def preprocessing(model: nn.Module, shown: Mapping[str, Any]) -> Any:
 def said_in_files(model: nn.Module) -> dict[str, str]:
     """Metadata with which a file of weights says its activation, so that it can be loaded by its plain name."""
     return {"quick_gelu": str(any(isinstance(module, QuickGELU) for module in model.modules()))}
+
+
+# ------------------------------------------------------------------------------------------------- files of weights
+
+
+def _find_weights(name: str, tag: str) -> Path:
+    """The file with published weights of an open_clip model, from the cache or downloaded into it."""
+    config = open_clip.get_pretrained_cfg(name, tag)
+    repository, _, file = config["hf_hub"].rpartition("/")
+    files = [re.sub(r"\.(bin|pth)$", ".safetensors", file), file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    for one in files:  # in the order in which open_clip tries them
+        if isinstance(found := try_to_load_from_cache(repository, one), str):
+            return Path(found)
+    if (reason := _why_unreachable()) is None:
+        try:
+            return Path(open_clip.download_pretrained(config))
+        except (OSError, RuntimeError) as error:
+            reason = first_line(error)
+    if twin := _quick_gelu_name(name):
+        name = twin if config.get("quick_gelu") else f"{name}-gelu"
+    file, folder = file or files[0], Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    raise GradeclipError(
+        f"The weights {tag!r} of {name} are not on this machine and cannot be downloaded ({reason}).\n"
+        f"Without network, fetch them elsewhere with `hf download {repository} {file}`, and then\n"
+        f'  1. copy the file here and pass its path: load_clip("{name}", pretrained="/path/to/{file}"), or\n'
+        f"  2. copy the folder {folder.name} from that machine's cache to {folder} (HF_HOME names another place)."
+    )
+
+
+def _why_unreachable() -> str | None:
+    """One quick request before a download: the hub's own client retries for most of a minute."""
+    if hub.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()  # nosec B310
+    except urllib.error.HTTPError:
+        return None  # any answer means that it is within reach
+    except (OSError, http.client.HTTPException) as error:
+        return f"{hub.ENDPOINT.split('/')[2]} cannot be reached: {getattr(error, 'reason', error)}"
+    return None
+
+
+def check_reachable(name: str, file: str) -> None:
+    """Refuse a repository of a hub at once if the file is neither in the cache nor within reach."""
+    try:
+        if isinstance(try_to_load_from_cache(name, file), str):
+            return
+    except HFValidationError as error:
+        msg = f"{short(name)} is no name that a repository can have: owner/name"
+        raise GradeclipError(msg) from error
+    if reason := _why_unreachable():
+        msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
+        raise GradeclipError(msg)
+
+
+def _quick_gelu_name(name: str) -> str | None:
+    """The name of the same architecture with OpenAI's activation, x * sigmoid(1.702 x), if open_clip has one."""
+    return twin if (twin := f"{name}-quickgelu") in open_clip.list_models() else None
+
+
+def open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file; a damaged file is refused."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return metadata, load_file(path)
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> GradeclipError:
+    understandable = isinstance(error, (SafetensorError, RuntimeError)) and "weights_only" not in str(error)
+    reason = first_line(error) if understandable else "it cannot be read"
+    return GradeclipError(f"{path} ({path.stat().st_size:,} bytes) is damaged, cut off, or not a checkpoint: {reason}.")
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
+    """The state dict in a file, and whether its model has quick GELU; None if the file does not say."""
+    if path.is_dir():
+        raise GradeclipError(f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)}).")
+    if path.suffix not in SUFFIXES:
+        raise GradeclipError(f"{path} does not end like a checkpoint; expected one of {', '.join(SUFFIXES)}.")
+    quick = None
+    try:
+        if path.suffix == ".safetensors":
+            metadata, entries = open_safetensors(path)
+            quick = {"True": True, "False": False}.get(metadata.get("quick_gelu", ""))
+        elif _is_torchscript(path):
+            entries, quick = dict(torch.jit.load(path, map_location="cpu").state_dict()), True
+        else:
+            # tensors only: pickled objects could run code
+            entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except GradeclipError:
+        raise
+    except Exception as error:
+        if "unsupported global" in str(error).lower():
+            how = "which could run code; save its state dict as safetensors instead"
+            raise GradeclipError(f"{path} holds pickled Python objects, {how}.") from error
+        raise _damaged(path, error) from error
+    state, archived = _plain_state(entries, str(path))
+    return state, archived or quick
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, the form in which OpenAI published CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _plain_state(state: Any, what: str) -> tuple[dict[str, Tensor], bool | None]:
+    """The names and tensors of a state dict, without the wrappers of trainers, and True if it has OpenAI's form."""
+    rule = f"{what} holds no state dict: expected names and tensors, also under 'state_dict'"
+    if isinstance(state, Mapping) and "state_dict" in state:
+        state = state["state_dict"]
+    if not isinstance(state, Mapping):
+        raise GradeclipError(f"{rule}; got {short(state)}")
+    if not state or not all(isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()):
+        raise GradeclipError(f"{rule}; got {some(list(map(str, state)), 6) or 'an empty one'}")
+    for key, value in state.items():
+        kind = "on the device 'meta'" if value.is_meta else str(value.layout).removeprefix("torch.")
+        if value.is_meta or value.layout is not torch.strided:
+            raise GradeclipError(f"{what} cannot be read: {key} is {kind}; save its weights as plain tensors of floats")
+    for prefix in _WRAPPERS:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    archived = any(key in state for key in _OF_ARCHIVES) or None
+    return {key: value.detach().cpu() for key, value in state.items() if key not in _OF_ARCHIVES}, archived
+
+
+def some(items: list[str], count: int, separator: str = ", ") -> str:
+    """The first few of several things, and how many more there are."""
+    more = f"{separator}and {len(items) - count} more" if len(items) > count else ""
+    return separator.join(items[:count]) + more
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error's message; a KeyError names the missing key."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error).rstrip(".")

@@ -24,7 +24,7 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
     for position in range(tower.depth - tower.layers, tower.depth - tower.blocks[-1].pools):
         features = tower.run_block(trace, position, features)
     maps = []
-    for i, patches in enumerate(features[:, -count:].cpu().numpy()):
+    for i, patches in enumerate(features[:, -count:].detach().cpu().numpy()):
         labels = torch.as_tensor(KMeans(min(clusters, count), random_state=seed).fit_predict(patches)).long()
         hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[0].bool()  # (K, N)
         one = repeated(trace, i, len(hidden))

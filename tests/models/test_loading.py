@@ -14,7 +14,8 @@ from torch import nn
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.models import checkpoints, loading
+from gradeclip_utils.models import loading
+from gradeclip_utils.models import open_clip as weights_of
 from gradeclip_utils.models.open_clip import said_in_files
 from tests.refusals.cases import named
 from tests.shrinking import small
@@ -32,7 +33,7 @@ def tiny_models(monkeypatch):
     for name, config in (("ViT-tiny", CONFIG), ("ViT-two", CONFIG), ("ViT-two-quickgelu", CONFIG)):
         config = {**config, "quick_gelu": True} if name.endswith("quickgelu") else config
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
-    monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_OFFLINE", True)
     for variable in ("MODEL", "PRETRAINED", "DEVICE"):
         monkeypatch.delenv(f"GRADECLIP_{variable}", raising=False)
 
@@ -133,7 +134,7 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     in_folder(model, tmp_path / "models--somebody--model/snapshots/abc")
     (tmp_path / "models--somebody--model/refs").mkdir()
     (tmp_path / "models--somebody--model/refs/main").write_text("abc")
-    monkeypatch.setattr(checkpoints.hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     clip = load_clip("hf-hub:somebody/model")
     assert torch.equal(embeddings(clip.model), embeddings(model))
     assert clip.name == "hf-hub:somebody/model" and list(clip.preprocess.transforms[-1].mean) == [0.3] * 3
@@ -169,7 +170,7 @@ def test_a_tag_runs_with_the_activation_that_it_was_trained_with(model, tmp_path
     tag = {"hf_hub": "somebody/model/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     tags = {"openai": tag, "laion": {**tag, "quick_gelu": False}}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-two", tags)
-    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", lambda repository, file: str(path))
+    monkeypatch.setattr(weights_of, "try_to_load_from_cache", lambda repository, file: str(path))
     clip = load_clip("ViT-two", "openai")
     assert torch.equal(embeddings(clip.model), embeddings(quick(model))) and not list(recwarn)
     assert clip.preprocess.transforms[-1].mean == (0.1,) * 3
@@ -319,8 +320,8 @@ def test_weights_that_cannot_be_downloaded_name_both_ways_without_network():
 
 
 def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(checkpoints.hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(checkpoints.hub, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights_of.hub, "ENDPOINT", "http://127.0.0.1:9")
     begin = time.monotonic()
     with pytest.raises(GradeclipError, match=r"127.0.0.1:9 cannot be reached: .*refused"):
         load_clip("ViT-B-32", "openai")
@@ -336,7 +337,7 @@ def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch, model, tmp_path):
 
 
 def test_weights_in_a_cache_are_found_without_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints.hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--timm--vit_base_patch16_clip_224.openai"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs/main").write_text("abc")
