@@ -301,7 +301,7 @@ def _quick_gelu_name(name: str) -> str | None:
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The metadata and the tensors of a safetensors file; a damaged file is refused."""
+    """The metadata and the tensors of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

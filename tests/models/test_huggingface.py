@@ -146,12 +146,12 @@ def bert(place):
 
 
 FOLDERS = [
-    ("another model", bert, "BertModel is none of the models of transformers that are known"),
-    ("pickles only", only_pickles, r"has its weights only as pickles \(pytorch_model.bin\), which"),
-    ("no weights", lambda p: (p / "model.safetensors").unlink(), "has a config.json and no weights"),
+    ("another model", bert, "BertModel is none of the known models: load one of CLIPModel, "),
+    ("pickles only", only_pickles, r"cannot be loaded: .*model\.safetensors"),
+    ("no weights", lambda p: (p / "model.safetensors").unlink(), "cannot be loaded: .*model.safetensors"),
     ("no processor", lambda p: [file.unlink() for file in p.glob("*processor_config.json")], "has no processor"),
-    ("no config", lambda p: (p / "config.json").unlink(), r"has no config.json, so it holds no model of transformers"),
-    ("cut off", lambda p: os.truncate(p / "model.safetensors", 99), "is damaged, cut off, or not a checkpoint"),
+    ("no config", lambda p: (p / "config.json").unlink(), r"cannot be loaded: .*config\.json"),
+    ("cut off", lambda p: os.truncate(p / "model.safetensors", 99), "cannot be loaded: "),
     ("NaN", lambda p: weights(p, lambda s: s["text_projection.weight"].fill_(torch.nan)), r"NaN\): text_pr"),
     ("one encoder", lambda p: weights(p, without_vision), r"has no weights for \d+ parts of CLIPModel, vision_model"),
     ("another shape", lambda p: weights(p, lambda s: s.update({"text_projection.weight": torch.zeros(5, 64)})),
@@ -166,11 +166,13 @@ def test_a_folder_that_is_incomplete_or_damaged_is_refused(change, message, copi
         load_clip(f"transformers:{copied}")
 
 
-@pytest.mark.parametrize(("half", "other"), [("Text", "image"), ("Vision", "text")])
-def test_one_encoder_of_two_is_refused(half, other, copied):
+@pytest.mark.parametrize("half", ["Text", "Vision"])
+def test_one_encoder_of_two_is_refused(half, copied):
     part = getattr(transformers, f"CLIP{half}ModelWithProjection")
     model = part(getattr(build_hub("CLIP").config, f"{half.lower()}_config"))
-    with pytest.raises(UnsupportedModel, match=f"is one encoder of two: a similarity needs the {other} encoder too"):
+    with pytest.raises(
+        UnsupportedModel, match="is one encoder of two, and a similarity needs both: load one of CLIPModel, "
+    ):
         Clip.from_transformers(model, whole("CLIP")[1])
     model.save_pretrained(copied)
     with pytest.raises(UnsupportedModel, match=f"CLIP{half}ModelWithProjection is one encoder of two"):
