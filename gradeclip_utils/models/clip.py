@@ -15,8 +15,7 @@ from torch import nn
 
 from ..checks import short
 from ..errors import GradeclipError
-from ..towers import Tower, open_image_tower, open_text_tower
-from ..words import why_no_words
+from ..towers import open_image_tower, open_text_tower
 from .huggingface import read_processor
 
 _AS_OPEN_CLIP = (
@@ -35,7 +34,7 @@ class Clip:
         Clip.from_transformers(model, processor)     # one of transformers in hand
 
     `load_clip` makes one by name.
-    `print(clip)` says in three lines what it is, `print(clip.describe())` says more.
+    `print(clip)` says what it is, and what is explained by default.
 
     Args:
         model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or a model of
@@ -108,62 +107,26 @@ class Clip:
         return cls(model, *read_processor(model, processor), name, pretrained)
 
     def __repr__(self) -> str:
-        sides, explained = [], []
-        for side in ("image", "text"):
-            tower = self._tower(side)
-            if isinstance(tower, str):
-                sides.append(f"{side}: cannot be explained by attention")
+        image, text = (open_image_tower, self.image_layers or 1), (open_text_tower, self.text_layers)
+        lines, explained = [f"{self.name} ({self.pretrained or 'weights not named'})"], []
+        for side, (opens, layers) in (("image", image), ("text", text)):
+            try:
+                tower = opens(self.model, layers)
+            except GradeclipError as refusal:
+                lines.append(f"  {side}: cannot be explained by attention: {refusal}")
                 continue
-            parts = f", {_grid(tower)} patches" if side == "image" else ""
-            sides.append(f"{side}: {tower.kind}, {_count(tower.depth, 'layer')}{parts}")
-            explained.append(f"the last {_count(tower.layers, f'{side} layer')}")
-        return "\n".join((
-            f"{self.name} ({self.pretrained or 'weights not named'})",
-            f"  {'; '.join(sides)}",
-            f"  explained by default: {' and '.join(explained) or 'nothing'} (the paper explains 1 image layer)",
-        ))  # fmt: skip
-
-    def describe(self) -> str:
-        """More lines than `print(clip)`: sizes, who reads, the prompts that can be explained, and the training."""
-        weights, sample = sum(p.numel() for p in self.model.parameters()), next(self.model.parameters())
-        image, text = self._tower("image"), self._tower("text")
-        size = str(sample.dtype).removeprefix("torch.")
-        lines = [repr(self), f"  model: {type(self.model).__name__}, {weights / 1e6:.1f} million weights, {size} on "
-                             f"{sample.device}"]  # fmt: skip
-        if isinstance(image, str):
-            lines.append(f"  image: {image}; Grad-CAM, RISE and input gradients need no attention")
-        else:
-            lines.append(f"  image: {' x '.join(map(str, image.image_size))} pixels, {_reads(image)}")
-        if isinstance(text, str):
-            lines.append(f"  prompt: {text}")
-        else:
-            count = min(text.context_length, getattr(self.tokenizer, "context_length", None) or text.context_length)
-            pieces = f"explained word by word, up to {count - 2} pieces of {count} tokens"
-            if why_no_words(self.tokenizer):
-                pieces = f"{count} tokens, not explained: its tokenizer does not say which pieces make up a word"
-            lines.append(f"  prompt: {pieces}; {'causal' if text.causal else 'not causal'}, {_reads(text)}")
-        words = "any" if self.vocabulary is None else f"only {len(self.vocabulary)} (others get a warning)"
-        return "\n".join([*lines, f"  words: {words}", *([f"  training: {self.training}"] if self.training else [])])
-
-    def _tower(self, side: str) -> Tower | str:
-        """An encoder, opened, or the reason why it cannot be."""
-        try:
+            size = f"up to {getattr(tower, 'context_length', 0)} tokens"
             if side == "image":
-                return open_image_tower(self.model, self.image_layers or 1)
-            return open_text_tower(self.model, self.text_layers)
-        except GradeclipError as refusal:
-            return str(refusal)
+                (height, width), (down, across) = tower.image_size, tower.patch_size
+                size = f"{height // down} x {width // across} patches"
+            lines.append(f"  {side}: {tower.kind}, {_count(tower.depth, 'layer')}, {size}, {tower.query_token}")
+            explained.append(f"the last {_count(tower.layers, f'{side} layer')}")
+        said = " and ".join(explained) or "nothing"
+        lines.append(f"  explained by default: {said} (the paper explains 1 image layer)")
+        if self.vocabulary is not None:
+            lines.append(f"  words: only {len(self.vocabulary)} (others get a warning)")
+        return "\n".join([*lines, *([f"  training: {self.training}"] if self.training else [])])
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
-
-
-def _grid(tower: Tower) -> str:
-    (height, width), (down, across) = tower.image_size, tower.patch_size
-    return f"{height // down} x {width // across}"
-
-
-def _reads(tower: Tower) -> str:
-    pool = " of its attention pool, the only layer that can be explained" if tower.explained[-1].pools else ""
-    return f"{tower.query_token} by {_count(tower.heads, 'head')}{pool}"

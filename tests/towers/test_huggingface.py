@@ -213,7 +213,7 @@ def test_native_resolution_has_the_positions_that_transformers_would_give(name, 
     assert trace.grid == (3, 7)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["CLIP", "ChineseCLIP"])
 def test_half_precision_is_explained_and_close_to_full_precision(name, picture):
     model, processor = whole(name)
     full = Explainer(Clip.from_transformers(model, processor)).explain(picture, PROMPTS[0])
