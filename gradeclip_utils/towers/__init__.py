@@ -80,7 +80,7 @@ register_tower("text", "text", lambda model: True, TextTransformerTower)
 register_tower("text of transformers", "text", TransformersTextTower.matches, TransformersTextTower)
 
 
-def open_image_tower(model: nn.Module, layers: int = 1) -> Tower:
+def open_image_tower(model: nn.Module, layers: int | None = 1) -> Tower:
     """Open the image encoder of a model of open_clip, timm (classifiers), transformers, or a registered family."""
     return _opened("image", model, layers)
 
