@@ -97,8 +97,8 @@ class Explainer:
         if isinstance(method, str) and method not in METHODS:
             raise GradeclipError(f"there is no method {short(method)}: {hint(method, METHODS)}")
         instance("method", method, (str, Method), "the name of a method, or a Method")
-        self._options = {"method": method, "seed": seed, "resolution": resolution}
-        self._options |= {"image_layers": image_layers, "text_layers": text_layers}
+        layers = {"image_layers": image_layers, "text_layers": text_layers}
+        self._options: dict = {"method": method, "seed": seed, "resolution": resolution, **layers}
         self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
         self.seed, self.resolution = checked_seed(seed), chosen("resolution", resolution, ("model", "native"))
         if self.method.name == "grad-eclip":

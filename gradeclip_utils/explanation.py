@@ -125,8 +125,8 @@ class _Result:
             for wrong, content in zip(paths, (_as_json(record), arrays, png), strict=True):
                 if sums[wrong.name] != _sha256(content):
                     raise ValueError("its checksum is another")
-            fields = {one: _from_json(value) for one, value in record.items()}
-            return cls(image=read_image(paths[2]), **read_arrays(arrays), **fields)
+            fields: dict[str, Any] = {one: _from_json(value) for one, value in record.items()}
+            return cls(**{**fields, **read_arrays(arrays), "image": read_image(paths[2])})
         # the errors of Python, JSON and safetensors for a damaged file
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
@@ -160,7 +160,7 @@ class _Result:
         from .plots.page import page_of  # matplotlib is slow to import, and only what shows needs it
 
         path = writable(path, "the page of an explanation", suffixes=(".html",))
-        write_whole(path, lambda file: file.write_text(page_of(self), "utf-8"))
+        write_whole(path, lambda stream: stream.write(page_of(self).encode()))
         return path
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
@@ -292,7 +292,7 @@ class Interactions(_Result):
         return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
 
-def _listed(scores: Sequence[float]) -> str:
+def _listed(scores: Sequence[float] | np.ndarray) -> str:
     more = ", …" * (len(scores) > 10)  # as many as a figure draws
     return ", ".join(f"{score:.3f}" for score in scores[:10]) + more
 
