@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .explain import Explainer
     from .explanation import Explanation
 
-PROGRAM = "gradeclip"
+_PROGRAM = "gradeclip"
 _OVERWRITING = (
     "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. A run that "
     "was stopped goes on with the same command."
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
     """Return the parser of a call: it has all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=_PROGRAM,
         description="Explain what CLIP matched in an image and in a sentence.",
         epilog=f"{_examples(COMMANDS['explain'].example)}\n\n{fill(_OVERWRITING, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -121,7 +121,7 @@ def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def _examples(example: str) -> str:
-    return "\n".join(["example:", *(f"  {PROGRAM} {line}" for line in example.splitlines())])
+    return "\n".join(["example:", *(f"  {_PROGRAM} {line}" for line in example.splitlines())])
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -147,15 +147,12 @@ class Explainer:
     def explain_batch(
         self, images: Sequence[ImageLike], texts: Prompts, against: Prompts | None = None
     ) -> list[Explanation]:
-        """Explain pairs, `images[i]` with `texts[i]`, in batches.
+        """Explain pairs, `images[i]` with `texts[i]`, in batches: P explanations, each with one map.
 
         Args:
             images: P images, each as for `explain`.
             texts: P prompts, or embeddings (P, E).
             against: one prompt for all, or one for each.
-
-        Returns:
-            P explanations, each with one map.
 
         Raises:
             GradeclipError: there are not as many images as prompts; and the reasons of `explain`.
@@ -171,19 +168,16 @@ class Explainer:
         return found
 
     def interactions(self, image: ImageLike, caption: str) -> Interactions:
-        """Word x region: which part of the image does each word of the caption match? See `methods.interactions`.
+        """Word x region: signed maps (W, h, w), the part of the image that each word matches (`methods.interactions`).
 
-        A word's score is its first-order score, the same as from `explain`. To tell several things of one caption
-        apart, take away what their words share: `interactions(...).centred()`. With single-head attention both encoders
-        run with one head, and `provenance` reports the similarity that they give: under "image" that of both, which the
-        maps explain, under "text" that of the prompt's with the model's own image embedding, which the scores explain.
+        A word's score is the same as from `explain`. To tell several things of one caption apart, take away what their
+        words share: `interactions(...).centred()`. With a single head, both encoders run with one, and `provenance` has
+        the similarities that are explained: under "image", by the maps, that of both; under "text", by the scores, that
+        of the prompt's embedding with the model's own image embedding.
 
         Args:
             image: as for `explain`.
             caption: one prompt of W words.
-
-        Returns:
-            Signed maps (W, h, w), one a word.
 
         Raises:
             GradeclipError: the method is not Grad-ECLIP, the caption is no text, or the tokenizer does not say which
@@ -206,7 +200,7 @@ class Explainer:
         return Interactions(caption, words, grid, float((own * said).sum()), read, box, self._provenance(one_head))
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
-        """Maps of an image for prompts that are not about it: for `Explanation.prompt_dependence`.
+        """Signed maps (count, h, w) of an image for prompts that are not about it, each as `explain` gives it.
 
             explainer.explain(image, prompt).prompt_dependence(explainer.null_maps(image, prompt))
 
@@ -215,9 +209,6 @@ class Explainer:
             prompt: the null prompts have its form, with other nouns (`language.with_other_nouns`, by this explainer's
                 seed).
             count: how many, 2 to 10,000; the last one is the empty prompt.
-
-        Returns:
-            (count, h, w) signed maps, each as `explain` gives it for its prompt alone.
 
         Raises:
             GradeclipError: the method has no maps of images; and the reasons of `explain`.
@@ -262,7 +253,7 @@ class Explainer:
             texts: N prompts; a single string counts as a sequence of one. Words beyond the model's context are cut off.
 
         Returns:
-            (N, E), of unit length, in float32 at least, on the model's device, without a graph.
+            As `embed_images`.
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
@@ -327,11 +318,8 @@ class Explainer:
             explainer.score_words(captions, explainer.embed_images(images))       # those of `explain_batch`
 
         Args:
-            captions: P prompts.
+            captions: P prompts. They have no words if the method is not defined for prompts.
             directions: (P, E), or P of (E,).
-
-        Returns:
-            P tuples of words; empty ones if the method is not defined for prompts.
 
         Raises:
             GradeclipError: there are not as many captions as directions, or the tokenizer does not say which tokens
@@ -357,8 +345,7 @@ class Explainer:
                 the context length are in `Split.unread` and have no direction.
 
         Returns:
-            For each caption its words as they stand in it (`Split.spans`), and (W, E) on the model's device, without a
-            graph.
+            For each caption its words (`Split.spans`), and (W, E) on the model's device, without a graph.
 
         Raises:
             UnsupportedModel: the text encoder cannot be opened.

@@ -31,7 +31,7 @@ def bar(what: str, things: Iterable | None = None, total: int | None = None) -> 
 
 def rise(tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, seed: int = 0) -> Tensor:
     """RISE: how much more the target is when a patch is seen, over random masks M of the image."""
-    light_of = mask_maker(masks, tuple(trace.inputs.shape[-2:]), seed)
+    light_of = _mask_maker(masks, tuple(trace.inputs.shape[-2:]), seed)
     scores, seen = [], []
     for _, light, embeddings in seen_through(tower, trace, masks, light_of, "RISE"):
         scores.append(torch.einsum("bte,bne->btn", directions, embeddings))
@@ -105,7 +105,7 @@ def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
     return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
 
 
-def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Tensor], Tensor]:
+def _mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Tensor], Tensor]:
     """RISE's masks in [0, 1], from the numbers (n,) of some of them to these (n, H, W)."""
     cell = [-(-side // _CELLS) for side in size]  # rounded up: a shifted mask must still cover the image
     generator = torch.Generator().manual_seed(seed)

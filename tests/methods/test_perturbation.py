@@ -118,7 +118,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
     found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
-    light = perturbation.mask_maker(count, (32, 32), seed=3)(torch.arange(count))
+    light = perturbation._mask_maker(count, (32, 32), seed=3)(torch.arange(count))
     with torch.no_grad():
         scores = torch.stack([plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light]) @ target[0].T
     for t in range(2):
