@@ -195,9 +195,9 @@ class Explainer:
             _warn_of_empty_maps(maps, trace.valid_mask, "word maps are")
             scores = directions @ own[0]  # (W,)
             one_head = {"image": (trace.embedding * prompt).sum(-1).tolist(), "text": (own * prompt).sum(-1).tolist()}
-        spans, box, grid = asked.splits[0].spans, self._box(view, trace), _numpy(_on_grid(maps[0], trace))
-        words = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores.tolist(), strict=True))
-        return Interactions(caption, words, grid, float((own * said).sum()), read, box, self._provenance(one_head))
+        words, similarity = asked.splits[0].words(scores.tolist()), float((own * said).sum())
+        grid, box, provenance = _numpy(_on_grid(maps[0], trace)), self._box(view, trace), self._provenance(one_head)
+        return Interactions(caption, words, grid, similarity, read, box, provenance)
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
         """Signed maps (count, h, w) of an image for prompts that are not about it, each as `explain` gives it.
@@ -420,12 +420,12 @@ class Explainer:
             explained[some] = (trace.embedding * image[some]).sum(-1)
             if self.method.text is None or not asked.splits:
                 continue
-            splits = [asked.splits[i] for i in some]
-            options = {"seed": self.seed, "words": _word_ids(splits, trace.valid_mask)}
-            scores = self.method.text(tower, trace, sign * image[some, None], **options)
+            word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
+            scores = self.method.text(tower, trace, sign * image[some, None], seed=self.seed, words=word_ids)
             scores = _finite(scores, "scores", self.method, (len(some), 1, trace.valid_mask.shape[1]))[:, 0]
-            for i, split, row in zip(some, splits, scores.tolist(), strict=True):
-                words[i] = split.words(row[split.first :][: len(split.word_ids)])
+            for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
+                split, inside = asked.splits[i], ids >= 0
+                words[i] = split.words(ids[inside].bincount(row[inside], len(split.spans)).tolist())
         return _Read(embedding, (image * embedding).sum(-1), explained, words)
 
     def _directions_of_words(self, captions: list[str]) -> tuple[Asked, Tensor, Tensor, Tensor]:

@@ -55,12 +55,9 @@ class Split:
             unread = " ".join(self.unread)
             raise GradeclipError(f"the model does not read all of {self.prompt!r}, not {unread!r}")
 
-    def words(self, scores) -> tuple[Word, ...]:
+    def words(self, scores: Sequence[float]) -> tuple[Word, ...]:
         """The words that were read, with their scores."""
-        totals = [0.0] * len(self.spans)
-        for word, score in zip(self.word_ids, scores, strict=True):
-            totals[word] += float(score)
-        return tuple(Word(self.prompt[a:b], total, a, b) for (a, b), total in zip(self.spans, totals, strict=True))
+        return tuple(Word(self.prompt[a:b], score, a, b) for (a, b), score in zip(self.spans, scores, strict=True))
 
 
 def why_no_words(tokenizer: Any) -> str | None:

@@ -16,10 +16,14 @@ def split(prompt, tokenizer, pieces):
     return split_row(prompt, tokenizer, [0, *pieces, 0], 1 + len(pieces))
 
 
-def words(prompt, tokenizer=TOKENIZER):
-    """(text, number of pieces) of every word."""
-    pieces = tokenizer.encode(prompt)
-    return [(word.text, int(word.score)) for word in split(prompt, tokenizer, pieces).words([1] * len(pieces))]
+def counted(prompt):
+    """The words of a prompt, each with the number of its pieces for a score."""
+    found = split(prompt, TOKENIZER, TOKENIZER.encode(prompt))
+    return found.words([found.word_ids.count(i) for i in range(len(found.spans))])
+
+
+def words(prompt):
+    return [(word.text, word.score) for word in counted(prompt)]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_n
         with pytest.raises(ValueError, match="at least one word"):
             split(prompt, TOKENIZER, pieces)
         return
-    found = split(prompt, TOKENIZER, pieces).words([1] * len(pieces))
+    found = counted(prompt)
     assert sum(word.score for word in found) == len(pieces)
     assert all(word.score >= 1 and word.text and prompt[word.start : word.end] == word.text for word in found)
     assert all(before.end <= after.start for before, after in pairwise(found))
