@@ -92,17 +92,12 @@ def split_read(prompt: str, tokenizer: Any, tower) -> Split:
 
 def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
     """The words of a prompt and the tokens that make them up, for the `row` of ids that a model reads up to `end`."""
-    if not hasattr(tokenizer, "tokenizer"):
-        return _split(prompt, tokenizer, row[1:end])
-    tokens = _tokenised(prompt, tokenizer)[1]
-    first = row.index(tokens[0]) if tokens and tokens[0] in row else 0
-    read = _alike(tokens, row[first:])
-    return _split(prompt, tokenizer, row[first : first + read] if read else row[1:end], first)
-
-
-def _split(prompt: str, tokenizer: Any, ids: list[int], first: int = 1) -> Split:
-    """The same for the token `ids` between SOT and EOT."""
     cleaned, tokens, ranges = _tokenised(prompt, tokenizer)
+    first, ids = 1, row[1:end]
+    if hasattr(tokenizer, "tokenizer") and tokens:  # one of Hugging Face, which may have no SOT
+        start = row.index(tokens[0]) if tokens[0] in row else 0
+        if read := _alike(tokens, row[start:]):
+            first, ids = start, row[start : start + read]
     if not ids or not tokens:
         raise GradeclipError(f"a prompt needs at least one word, got {prompt!r}")
     if tokens[: len(ids)] != ids:
