@@ -268,7 +268,7 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
         (lambda *given: exclip(*given, steps=0), "steps must be at least 1, got 0"),
         (lambda *given: exclip(*given, steps=10**6), "steps must be at most 1000, got 1000000"),
         (lambda *given: fixlip(*given, masks=10**9), "masks must be at most 100000"),
-        (lambda *given: fixlip(*given, p=2), "p must be from 0 to 1, got 2"),
+        (lambda *given: fixlip(*given, p=2), "p must be from 0.01 to 0.99, got 2"),
     ],
 )
 def test_numbers_without_a_meaning_are_refused(tiny, picture, ask, message):
