@@ -9,7 +9,7 @@ behind on the model: no hook, no mode, no gradient.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -47,6 +47,7 @@ _NULLS: WeakKeyDictionary[torch.nn.Module, tuple[list, Tensor]] = WeakKeyDiction
 class _Read(NamedTuple):
     """P prompts as the model read them, each beside its image."""
 
+    names: tuple[str, ...]
     embedding: Tensor  # (P, E), unit length
     similarity: Tensor  # (P,), the model's own
     explained: Tensor  # (P,), the one whose words were scored: another number if the text encoder has a single head
@@ -376,10 +377,10 @@ class Explainer:
                 _warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
             image_explained = (trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))).sum(-1)
             nulls = self._null_similarities(own)  # (B, K)
-        parts: dict = {"prompts": asked.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
+        parts: dict = {"prompts": read.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
         parts["image_maps"] = _numpy(_on_grid(maps, trace).flatten(0, 1))
-        if others is not None and other is not None:
-            parts |= {"against": others.names, "against_similarity": _numpy(other.similarity)}
+        if other is not None:
+            parts |= {"against": other.names, "against_similarity": _numpy(other.similarity)}
             parts["against_words"] = tuple(other.words)
         found = []
         for i, (image, view) in enumerate(zip(images, views, strict=True)):
@@ -408,7 +409,7 @@ class Explainer:
         if asked.embedding is not None:
             embedding = F.normalize(asked.embedding.to(image), dim=-1)
             similarity = (image * embedding).sum(-1)
-            return _Read(embedding, similarity, similarity, [()] * len(embedding))
+            return _Read(asked.names, embedding, similarity, similarity, [()] * len(embedding))
         assert asked.ids is not None
         tower = self._opened_text_tower()
         embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
@@ -426,7 +427,7 @@ class Explainer:
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
                 split, inside = asked.splits[i], ids >= 0
                 words[i] = split.words(ids[inside].bincount(row[inside], len(split.spans)).tolist())
-        return _Read(embedding, (image * embedding).sum(-1), explained, words)
+        return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, words)
 
     def _directions_of_words(self, captions: list[str]) -> tuple[Asked, Tensor, Tensor, Tensor]:
         """Captions; their embeddings (B, E), the model's own and the explained one; directions of words (W, B, E)."""
@@ -457,9 +458,7 @@ class Explainer:
             raise GradeclipError(msg) from None
         found, allowed = dense("directions", given), [(*shape, self.image_tower.width) for shape in shapes]
         got = tuple(found.shape)
-        fits = any(
-            len(one) == len(got) and all(a in ("M", b) for a, b in zip(one, got, strict=True)) for one in allowed
-        )
+        fits = any(all(want in ("M", has) for want, has in zip_longest(shape, got)) for shape in allowed)
         if not fits or not found.numel() or not torch.isfinite(found).all():
             rule = " or ".join(f"({', '.join(map(str, shape))})" for shape in allowed)
             raise GradeclipError(f"directions must be {rule}, and finite, got {got}")
