@@ -1,7 +1,6 @@
 """`Explainer`: prompts, batches, models in hand and options that are refused, each in one sentence."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -18,27 +17,20 @@ from tests.refusals.cases import named
 PROMPTS = [
     ("none", None, "prompts must be strings"),
     ("a number", 5, "prompts must be strings"),
-    ("a path", Path("dog"), "prompts must be strings"),
-    ("bytes", b"dog", "prompts must be strings"),
     ("a dict", {"a": 1}, "prompts must be strings"),
     ("no prompts", [], "prompts must be strings"),
     ("a list of numbers", ["a dog", 2], "prompts must be strings, or a float array .*, got 2"),
     ("whole numbers", np.zeros((1, 48), int), "prompts must be strings"),
-    ("whole numbers of torch", torch.zeros((1, 48), dtype=torch.int64), "must be floats, got torch.int64"),
     ("complex numbers", torch.ones(1, 48) * 1j, "must be floats, got torch.complex64"),
-    ("a number of numpy", np.array(5), "prompts must be strings"),
     ("a table of two texts", pd.DataFrame({"a": ["x"], "b": ["y"]}), "a table with the columns a, b: give one of them"),
-    ("a table without text", pd.DataFrame({"n": [1]}), "a table with the columns n"),
     ("a column with a gap", pd.Series(["a dog", np.nan]), "prompts must be strings, .*, got nan"),
     ("empty", "", "at least one word"),
-    ("white space", " \n", "at least one word"),
     ("10,000 words", "dog " * 10_000, "a prompt can have 5000 characters, and .* has 40000"),
     ("half a character", "a \ud800 dog", "lone surrogate"),
     ("embeddings of another width", torch.ones(1, 3), r"must be \(T, 48\)"),
     ("an embedding of zeros", torch.zeros(1, 48), "finite and not zero"),
     ("a sparse embedding", torch.ones(2, 48).to_sparse(), "must be dense and have values, got torch.sparse_coo"),
     ("embeddings without values", torch.ones(2, 48, device="meta"), "must be dense and have values, got .* on meta"),
-    ("an embedding with NaN", torch.full((48,), torch.nan), "finite and not zero"),
 ]
 
 
@@ -61,14 +53,8 @@ def test_a_column_of_text_is_a_list_of_prompts(tiny, picture, several):
 
 
 IMAGES = [
-    (
-        "fewer than prompts",
-        lambda one, image: one.explain_batch([image], ["a", "b"]),
-        "as many images as prompts, got 1",
-    ),
-    ("one image", lambda one, image: one.explain_batch(image, ["a", "b"]), "as many images as prompts, got 1 and 2"),
+    ("fewer than prompts", lambda one, image: one.explain_batch([image], ["a", "b"]), "images as prompts, got 1 and 2"),
     ("a dict", lambda one, image: one.explain_batch({"a": image}, ["a"]), "images must be a list"),
-    ("a number", lambda one, image: one.explain_batch(5, ["a"]), "images must be a list"),
     ("a table of numbers", lambda one, image: one.embed_images(pd.DataFrame({"a": [1]})), "a table with the columns a"),
     ("none", lambda one, image: one.embed_images([]), "there are no images: give at least one"),
     ("none that comes one by one", lambda one, image: one.embed_images(iter(())), "there are no images"),
@@ -114,7 +100,6 @@ MODELS = [
     ("a tokenizer that fails", lambda clip: replace(clip, tokenizer=lambda texts, more: texts), "and this one fails: "),
     ("no tokenizer", lambda clip: replace(clip, tokenizer=None), "strings need the model's tokenizer"),
     ("tokens in a list", lambda clip: retold(clip, lambda ids: ids.tolist()), "this one gives list"),
-    ("tokens that are flags", lambda clip: retold(clip, lambda ids: ids > 0), "this one gives torch.bool"),
     ("tokens without values", lambda clip: retold(clip, lambda ids: ids.to("meta")), "this one gives .*meta"),
     ("another context", lambda clip: retold(clip, lambda ids: torch.cat([ids] * 2, 1)), r"\(1, 24\), .*\(1, 48"),
     ("foreign ids", lambda clip: retold(clip, lambda ids: ids + 10**6), "it is not its own"),
@@ -167,12 +152,10 @@ ASKED = [
      r"null maps must be \(M, 4, 4\), two or more of them, got"),
     ("against two of three", lambda one, image: one.explain(image, ["a", "b", "c"], ["d", "e"]),
      "against must be one prompt, or one for each of 3, got 2"),
-    ("things by letters", lambda one, image: one.interactions(image, "a dog").centred("dog"), "over must be a list"),
     ("things by flags", lambda one, image: one.interactions(image, "a dog").centred([True, 1]), "a whole number"),
     ("words of no caption", lambda one, image: one.word_directions(None), "prompts must be strings"),
     ("words of a long caption", lambda one, image: one.word_directions("dog " * 20_000), "5000 characters"),
     ("words of no captions", lambda one, image: one.word_directions([]), "prompts must be strings"),
-    ("words of embeddings", lambda one, image: one.word_directions(torch.ones(1, 48)), "must be strings here"),
     ("texts that are embeddings", lambda one, image: one.embed_texts(torch.ones(2, 48)), "must be strings here"),
     ("maps of words alone", lambda one, image: Explainer(one.clip, method="leave-one-out").maps(image, []),
      "Leave one word out explains prompts only"),
@@ -192,15 +175,10 @@ def test_what_cannot_be_asked_of_an_explainer_is_refused(tiny, picture, ask, mes
 DIRECTIONS = [
     ("prompts", ["a dog"], "directions must be floats of one length, as embed_texts gives them, got"),
     ("nothing", None, "directions must be floats of one length"),
-    ("an empty list", [], "directions must be floats of one length"),
     ("two lengths", [torch.ones(48), torch.ones(3)], "directions must be floats of one length"),
-    ("a number", torch.ones(()), "directions must be"),
     ("another width", torch.ones(1, 3), r"directions must be \((M|1), 48\)"),
     ("NaN", torch.full((1, 48), torch.nan), "and finite"),
     ("complex numbers", torch.ones(1, 48) * 1j, "directions must be floats, got torch.complex64"),
-    ("whole numbers", np.ones((1, 48), int), "directions must be floats, got torch.int64"),
-    ("no values", torch.ones(1, 48, device="meta"), "directions must be dense"),
-    ("sparse ones", torch.ones(1, 48).to_sparse(), "directions must be dense"),
 ]
 
 
@@ -213,13 +191,8 @@ def test_what_is_no_direction_is_refused(tiny, picture, directions, message):
 
 
 GIVEN = [
-    (
-        "NaN",
-        lambda tower, trace, directions: trace.tokens.new_full((1, 1, 17), torch.nan),
-        "maps that are NaN or infin",
-    ),
+    ("NaN", lambda tower, trace, directions: trace.tokens.new_full((1, 1, 17), torch.nan), "that are NaN or infinite"),
     ("another shape", lambda tower, trace, directions: torch.ones(3), r"a tensor \(1, 1, 17\), got \(3,\)"),
-    ("numpy", lambda tower, trace, directions: np.ones((1, 1, 17)), "must give maps as a tensor"),
     ("nothing", lambda tower, trace, directions: None, r"must give maps as a tensor \(1, 1, 17\), got None"),
 ]
 

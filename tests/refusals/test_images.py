@@ -64,7 +64,6 @@ def half_of(suffix):
 HEIC, FILM = (b"\0\0\0\x18ftyp" + brand + b"\0" * 99 for brand in (b"heic", b"isom"))
 IMAGES = [
     ("a photo of a telephone", holding("a.heic", HEIC), r"a\.heic is a HEIC or AVIF .*: save it as JPEG or PNG"),
-    ("the same, named otherwise", holding("a.jpg", HEIC), r"a\.jpg is a HEIC or AVIF .*: save it as JPEG or PNG"),
     ("a film", holding("a.png", FILM), r"is not an image that Pillow can read .*: save it as JPEG or PNG"),
     ("a text", holding("a.png", b"dear"), r"is not an image that Pillow can read .*: save it as JPEG or PNG"),
     ("an empty file", holding("a.png", b""), r"a\.png is empty"),
@@ -92,8 +91,6 @@ IMAGES = [
     ("an array of 16 bits", zeros(4, 4, 3, dtype=np.uint16), r"uint16 of shape \(4, 4, 3\): .* // 257"),
     ("an array of greys", zeros(4, 4), r"shape \(H, W, 3\).*\(4, 4\): of greys, np.stack"),
     ("channels first", zeros(3, 4, 4), r"\(3, 4, 4\): array.transpose\(1, 2, 0\)"),
-    ("four channels", zeros(4, 4, 4), r"\(4, 4, 4\)"),
-    ("an empty array", zeros(0, 4, 3), r"\(0, 4, 3\)"),
     ("a masked array", lambda _: np.ma.masked_array(np.zeros((4, 4, 3), np.uint8), mask=True), "this one is masked"),
 ]  # fmt: skip
 
