@@ -199,7 +199,8 @@ def _directive(name: str) -> str:
     """The Sphinx directive that documents one name, with its public members if it is a class."""
     thing = resolve_name(name)
     kind = "autoclass" if isinstance(thing, type) else "autofunction"
-    return f".. {kind}:: {name}" + ("\n   :members:" if kind == "autoclass" else "")
+    members = "\n   :members:\n   :inherited-members: ValueError, UserWarning, object" if kind == "autoclass" else ""
+    return f".. {kind}:: {name}{members}"
 
 
 if __name__ == "__main__":
