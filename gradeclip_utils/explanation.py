@@ -87,20 +87,15 @@ class _Result:
             folder: need not exist; it is returned.
 
         Raises:
-            GradeclipError: the folder cannot be written, or holds a result of another image. It stays as it was.
+            GradeclipError: the folder cannot be written. It stays as it was.
         """
         name, image = type(self).__name__.lower(), self.image
         folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
         png = io.BytesIO()
         image.save(png, "png", pnginfo=png_note(image))
-        shared = folder / "image.png"
-        others = [file.stem for file in folder.glob("*.json") if file.stem != name]
-        if others and shared.is_file() and shared.read_bytes() != png.getvalue():
-            msg = f"{folder} holds the {others[0]} of another image, which would be lost: choose another folder"
-            raise GradeclipError(msg)
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
-        parts = {f"{name}.safetensors": as_safetensors(arrays), "image.png": png.getvalue()}
+        parts = {f"{name}.safetensors": as_safetensors(arrays), f"{name}.png": png.getvalue()}
         sums = {file: _sha256(content) for file, content in {**parts, f"{name}.json": _as_json(record)}.items()}
         write_together(folder, {**parts, f"{name}.json": _as_json({**record, "sha256": sums})})
         return folder
@@ -116,7 +111,7 @@ class _Result:
             GradeclipError: a file is missing, was changed, or was not saved with the others; the message names it.
         """
         name, folder = cls.__name__.lower(), as_path(folder, "the folder of an explanation")
-        paths = [folder / f"{name}.json", folder / f"{name}.safetensors", folder / "image.png"]
+        paths = [folder / f"{name}.{kind}" for kind in ("json", "safetensors", "png")]
         text, arrays, png = (readable(path, "a file of a saved explanation").read_bytes() for path in paths)
         wrong = paths[0]
         try:

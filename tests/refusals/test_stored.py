@@ -27,18 +27,18 @@ def rewritten(folder, change):
     file.write_text(json.dumps(record))
 
 
-NPZ, JSON, PNG = "explanation.safetensors", "explanation.json", "image.png"
+NPZ, JSON, PNG = "explanation.safetensors", "explanation.json", "explanation.png"
 DAMAGED = [
     ("no JSON", lambda f: (f / JSON).unlink(), "There is no .*explanation.json"),
     ("no arrays", lambda f: (f / NPZ).unlink(), "There is no .*explanation.safetensors"),
-    ("no image", lambda f: (f / PNG).unlink(), "There is no .*image.png"),
+    ("no image", lambda f: (f / PNG).unlink(), "There is no .*explanation.png"),
     ("JSON cut off", lambda f: (f / JSON).write_text((f / JSON).read_text()[:99]), "explanation.json is not as"),
     ("random JSON", lambda f: (f / JSON).write_bytes(os.urandom(99)), "explanation.json is not as"),
     ("a list", lambda f: (f / JSON).write_text("[]"), "explanation.json is not as"),
     ("null", lambda f: (f / JSON).write_text("null"), "explanation.json is not as"),
     ("deep JSON", lambda f: (f / JSON).write_text("[" * 100_000), "explanation.json is not as"),
     ("arrays cut off", lambda f: (f / NPZ).write_bytes((f / NPZ).read_bytes()[:-9]), "safetensors is not as `save`"),
-    ("a swapped image", lambda f: Image.new("RGB", (9, 9)).save(f / PNG), "image.png is not as `save` wrote it"),
+    ("a swapped image", lambda f: Image.new("RGB", (9, 9)).save(f / PNG), "explanation.png is not as `save`"),
     ("a key is missing", lambda f: rewritten(f, lambda r: r.pop("prompts")), "json is not as .*its checksum"),
     ("prompts of another run", lambda f: rewritten(f, lambda r: r["prompts"].pop()), "json is not as .*its checksum"),
 ]  # fmt: skip
@@ -60,22 +60,17 @@ def test_folders_of_something_else_are_refused(stored, tmp_path):
     ):
         with pytest.raises(GradeclipError, match=message):
             reads.load(place)
-    for name, damage in (("interactions.json", b"[]"), ("interactions.safetensors", b"cut"), ("image.png", b"dear")):
+    for name, damage in (
+        ("interactions.json", b"[]"),
+        ("interactions.safetensors", b"cut"),
+        ("interactions.png", b"dear"),
+    ):
         file = stored.parent / "words" / name
         before = file.read_bytes()
         file.write_bytes(damage)
         with pytest.raises(GradeclipError, match=f"{name} is not as `save`"):
             Interactions.load(file.parent)
         file.write_bytes(before)
-
-
-def test_interactions_do_not_replace_the_image_of_an_explanation_of_another_one(stored, tiny, picture):
-    found = Explainer(tiny).interactions(picture.transpose(Image.Transpose.ROTATE_180), "a dog")
-    with pytest.raises(GradeclipError, match="holds the explanation of another image, which would be lost"):
-        found.save(stored)
-    assert not (stored / "interactions.json").exists()
-    Explanation.load(stored)
-    Explainer(tiny).interactions(picture, "a dog").save(stored)
 
 
 def test_an_explanation_that_cannot_be_saved_leaves_the_one_that_was_there(stored, tiny, picture, monkeypatch):
