@@ -19,7 +19,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from ..errors import warn
 from .colours import coloured, is_whole, largest, paint
 from .drawing import Cell, title_of
 
@@ -98,10 +97,9 @@ def drawable(text: str) -> str:
     """Return a text with a box in place of letters that matplotlib's font lacks (emoji, CJK)."""
     text = re.sub(r"(?<![^\s\[(])-(?=\d)", "\N{MINUS SIGN}", text)
     font = get_font(findfont(FontProperties()))
-    lacks = sorted({letter for letter in text if letter != "\n" and not font.get_char_index(ord(letter))})
-    if lacks:
-        warn(f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)")
-    return "".join("\N{WHITE SQUARE}" if letter in lacks else letter for letter in text)
+    return "".join(
+        letter if letter == "\n" or font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text
+    )
 
 
 def fitting(texts: Sequence[str], inches: float, size: float = SMALLEST) -> str:
