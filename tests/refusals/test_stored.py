@@ -65,7 +65,7 @@ def test_folders_of_something_else_are_refused(stored, tmp_path):
         ("interactions.safetensors", b"cut"),
         ("interactions.png", b"dear"),
     ):
-        file = stored.parent / "words" / name
+        file = stored.parent / "words" / f"interactions.{name}"
         before = file.read_bytes()
         file.write_bytes(damage)
         with pytest.raises(GradeclipError, match=f"{name} is not as `save`"):
