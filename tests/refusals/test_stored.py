@@ -60,11 +60,7 @@ def test_folders_of_something_else_are_refused(stored, tmp_path):
     ):
         with pytest.raises(GradeclipError, match=message):
             reads.load(place)
-    for name, damage in (
-        ("interactions.json", b"[]"),
-        ("interactions.safetensors", b"cut"),
-        ("interactions.png", b"dear"),
-    ):
+    for name, damage in (("json", b"[]"), ("safetensors", b"cut"), ("png", b"dear")):
         file = stored.parent / "words" / f"interactions.{name}"
         before = file.read_bytes()
         file.write_bytes(damage)
