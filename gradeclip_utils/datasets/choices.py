@@ -90,7 +90,7 @@ def winoground(folder: str | Path) -> list[Choice]:
         GradeclipError: there is no `examples.jsonl`, or a line of it is not in this form; the message names the entry.
     """
     folder = as_path(folder, "the folder of Winoground")
-    return _two_by_two(folder / "examples.jsonl", "01", folder / "images", ".png", "collapsed_tag", _WINOGROUND)
+    return _two_by_two(folder / "examples.jsonl", ("0", "1"), folder / "images", ".png", "collapsed_tag", _WINOGROUND)
 
 
 def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
@@ -111,7 +111,7 @@ def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
     folder = as_path(folder, "the folder of ColorSwap")
-    return _two_by_two(folder / f"{split}.json", "12", folder, "", "caption_source", _COLORSWAP)
+    return _two_by_two(folder / f"{split}.json", ("1", "2"), folder, "", "caption_source", _COLORSWAP)
 
 
 def aro(path: str | Path) -> list[Choice]:
@@ -141,7 +141,7 @@ def aro(path: str | Path) -> list[Choice]:
     return not_empty(choices, path, _ARO)
 
 
-def _two_by_two(file: Path, sides: str, images: Path, ending: str, kind: str, source: str) -> list[Choice]:
+def _two_by_two(file: Path, sides: tuple[str, str], images: Path, ending: str, kind: str, source: str) -> list[Choice]:
     """Return two choices an entry, which has two images and two captions: each image with the other one's caption."""
     choices = []
     for number, entry in _entries(file, [f"{part}_{side}" for part in ("image", "caption") for side in sides], source):
