@@ -104,14 +104,6 @@ def test_weights_that_two_models_share_are_stored_once(tmp_path):
         load_clip("emoji", path)
 
 
-def test_a_compact_file_in_mixed_precision_keeps_norms_as_open_clip_does(tmp_path):
-    path = saved(made(CONFIG), CONFIG, tmp_path / "x.safetensors")
-    mixed, pure = (load_clip("emoji", path, precision=precision).model for precision in ("bf16", "pure_bf16"))
-    block = mixed.visual.transformer.resblocks[0]
-    assert (block.mlp.c_fc.weight.dtype, block.ln_1.weight.dtype) == (torch.bfloat16, torch.float32)
-    assert {parameter.dtype for parameter in pure.parameters()} == {torch.bfloat16}
-
-
 def test_a_model_that_half_precision_cannot_hold_and_words_that_are_no_texts_are_not_saved(tmp_path):
     model = made(CONFIG)
     for words, message in ((None, "words must be a list, got None"), ([5], "got 5")):

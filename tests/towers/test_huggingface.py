@@ -224,7 +224,7 @@ def test_half_precision_is_explained_and_close_to_full_precision(name, picture):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", [name for name in ("CLIP", "Siglip2", "ChineseCLIP") if name in NAMES])
+@pytest.mark.parametrize("name", [name for name in ("Siglip2", "ChineseCLIP") if name in NAMES])
 def test_every_method_goes_through_these_towers(method, name, picture):
     try:
         found = Explainer(Clip.from_transformers(*whole(name)), method=method).explain(picture, PROMPTS[0])
