@@ -87,7 +87,7 @@ const head = (app) => {
     app.data.question && question(app),
     why?.text && h("details", { className: "gradeclip-fold" }, h("summary", {}, why.text), h("div", {}, why.answer)),
     scenes ? null : box("row", app.at("method"), app.at("compare")),
-    h("div", { className: `gradeclip-${say.kind || "none"} gradeclip-message`, role: say.kind === "wrong" ? "alert" : "status", hidden: !say.text },
+    h("div", { className: `gradeclip-${say.kind || "none"} gradeclip-message`, role: say.kind === "wrong" ? "alert" : "status" },
       say.text, say.kind === "busy" && stop),
   ].filter(Boolean);
 };
