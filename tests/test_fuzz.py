@@ -38,7 +38,7 @@ from gradeclip_utils.measures import (
 )
 from gradeclip_utils.measures.localisation import located, pool
 from gradeclip_utils.measures.table import Table
-from gradeclip_utils.panels.state import State, as_source
+from gradeclip_utils.panels.session import State
 from gradeclip_utils.scenes import Object, arrange, draw_scene
 from gradeclip_utils.scenes.emoji import concept
 from gradeclip_utils.scenes.grammar import RELATIONS
@@ -338,7 +338,7 @@ def test_a_random_scene_is_drawn_or_refused(seed, n_objects):
 
 @fuzzed(st.dictionaries(st.sampled_from([*State.__dataclass_fields__]), ANYTHING, min_size=1, max_size=3))
 def test_a_state_changes_as_a_whole_or_not_at_all(picture, values):
-    state = State(as_source(picture), "a dog")
+    state = State(picture, "a dog")
     with suppress(GradeclipError):
         found = replace(state, **values)
         assert replace(found) == found

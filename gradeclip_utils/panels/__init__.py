@@ -1,16 +1,13 @@
 """Panels: what moves in JupyterLab.
 
-    Explainer -> session -> explorer_view -> explorer;        draw(**values) -> lesson
+    Explainer -> session -> explorer;        draw(**values) -> lesson
 
 | file | holds |
 | --- | --- |
 | `explorer` | `explore`: any image, any caption, every control; `desk.js` is its half in the browser |
-| `explorer_view` | `View`: what was found, as a drawing, for the browser (`plots/front/view.js`), as Python |
-| `verdict` | what a map did, where the ground truth is known; which scenes can be chosen, what can be changed |
-| `lesson` | `panel`: a pure function turned with sliders, menus and text fields |
-| `state` | `State`: what is asked for |
-| `session` | what is computed for an image, and kept |
-| `jobs` | work beside the kernel, until a newer request comes |
+| `session` | `State`, what is asked for; `View`, what was found, as a drawing, for the browser, as Python |
+| `verdict` | where the objects of a scene are known: what a map marks, and what can be changed |
+| `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """
 
 from importlib import import_module

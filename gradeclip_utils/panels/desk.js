@@ -5,7 +5,7 @@
 
 const LONGEST = 1024; // pixels of an image that is sent to the kernel
 const PATIENCE = 3000; // milliseconds without an answer
-const SILENT = "The kernel has not answered for three seconds. If it was restarted, run this cell again.";
+const SILENT = "The kernel has not answered for three seconds. It is busy, or it was restarted: then run this cell again.";
 
 const button = (text, title, onclick, more) =>
   h("button", { type: "button", className: "gradeclip-button", title, onclick, ...more }, text);
@@ -14,25 +14,24 @@ const fold = (text, more, ...children) =>
 
 // One control. What was turned, and the kernel has not answered yet, stands in `app.turned`.
 const control = (app, spec) => {
-  const { name, kind, options, min = 0, max = 1, step = 0.05 } = spec;
-  const value = app.turned[name] ?? spec.value, type = { bool: "checkbox", int: "range", float: "range" }[kind];
-  const read = ({ target }) =>
-    (app.turned[name] = kind === "bool" ? target.checked : type === "range" ? target.valueAsNumber : target.value);
+  const { name, kind, options, label, help, max } = spec;
+  const value = app.turned[name] ?? spec.value, type = kind === "int" ? "range" : null;
+  const read = ({ target }) => (app.turned[name] = type ? target.valueAsNumber : target.value);
   const ask = (event, again) => { // again: Enter asks the same once more
     if (again || read(event) !== app.sent[name]) app.change({ [name]: (app.sent[name] = read(event)) });
   };
   const shared = { name, disabled: spec.disabled, "aria-invalid": spec.refused, onchange: (event) => ask(event) };
   const typed = {
-    type, min, max, step, spellcheck: false, autocomplete: "off", oninput: (event) => void (read(event), app.draw()),
+    type, min: 1, max, spellcheck: false, autocomplete: "off", oninput: (event) => void (read(event), app.draw()),
     onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event, true)),
     placeholder: name === "caption" ? "type what to look for, then press Enter" : "",
     then: (node) => name === "caption" && app.fresh && ((app.fresh = false), node.focus()),
   };
-  return h("label", { className: `gradeclip-control gradeclip-${name}`, title: spec.help }, h("span", {}, spec.label),
+  return h("label", { className: `gradeclip-control gradeclip-${name}`, title: help }, h("span", {}, label),
     kind === "choice"
       ? h("select", { ...shared, value }, options.map(([text, key]) => h("option", { value: key }, text)))
-      : h("input", { ...typed, ...shared, checked: value === true, value: String(value) }),
-    h("output", {}, type === "range" ? String(value) : ""));
+      : h("input", { ...typed, ...shared, value: String(value) }),
+    h("output", {}, type ? String(value) : ""));
 };
 
 // A large photograph is made smaller here: a kernel refuses long messages without a word.
@@ -56,46 +55,30 @@ const typedCaption = (app) => app.turned.caption ?? app.data.controls.find((one)
 const struck = (app) => app.data.struck.map(({ text, near }) => h("span", { className: "gradeclip-control" }, h("s", {}, text), near.map((word) =>
   button(word, `“${word}” instead of “${text}”`, () => retype(app, typedCaption(app).replace(new RegExp(text, "i"), word))))));
 
-const question = (app) => {
-  const { text, options, false: wrong, right, no } = app.data.question, { chosen } = app;
-  return box("row", h("span", {}, text), options.map((one) =>
-    button(one, "Answer.", () => app.set({ chosen: one }), { "aria-pressed": chosen === one })),
-  h("span", { role: "status" }, chosen ? (chosen === wrong ? right : no) : ""));
-};
-
 // The scenes, the caption and what can be pressed, above the view; and what there is to say.
 const head = (app) => {
-  const { scenes, rule, surprises, why, struck: unknown, message } = app.data;
-  const scene = ({ text, failure, chosen }, index) => button(
+  const { scenes, changes, struck: unknown, message } = app.data;
+  const scene = ({ text, chosen }, index) => button(
     h("img", { src: app.model.get("thumbnails")[index], alt: "" }), text, () => app.send({ kind: "scene", index }),
-    { className: `gradeclip-button${failure ? " gradeclip-failure" : ""}`, "aria-label": text, "aria-pressed": chosen });
-  const add = [
-    button("+ image", "Choose an image file of this computer.", (event) => event.target.nextSibling.click()),
-    h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "an image of your own",
-      onchange: ({ target }) => target.files.length && upload(app, target)
-        .catch(({ message: text }) => app.set({ notice: { text, kind: "wrong" } })) }),
-    button("reset", "The start, with all settings as they were.", () => app.send({ kind: "reset" })),
-  ];
-  const stop = button("stop", "Keep what is shown.", () => app.send({ kind: "stop" }));
+    { "aria-label": text, "aria-pressed": chosen });
   const busy = app.model.get("busy"), say = app.notice || (busy.text ? busy : message);
   return [
-    box("row", scenes && [h("div", { className: "gradeclip-scenes", role: "group", "aria-label": "images", title: rule }, scenes.map(scene)),
-      ...add, ...app.at("head")]),
-    box("row", app.at("caption"), scenes && app.known),
-    box("row", surprises.map((one, index) => button(one.text, one.help, () => app.send({ kind: "surprise", index })))),
+    box("row", h("div", { className: "gradeclip-scenes", role: "group", "aria-label": "images" }, scenes.map(scene)),
+      button("+ image", "Choose an image file of this computer.", (event) => event.target.nextSibling.click()),
+      h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "an image of your own",
+        onchange: ({ target }) => target.files.length && upload(app, target)
+          .catch(({ message: text }) => app.set({ notice: { text, kind: "wrong" } })) }),
+      button("reset", "The start, with all settings as they were.", () => app.send({ kind: "reset" })), app.at("head")),
+    box("row", app.at("caption"), app.known),
+    box("row", changes.map((name) => button(name, "Does the similarity fall?", () => app.send({ kind: "scene", name })))),
     unknown.length > 0 && box("row", h("span", {}, "This model does not know:"), struck(app)),
-    app.data.question && question(app),
-    why?.text && h("details", { className: "gradeclip-fold" }, h("summary", {}, why.text), h("div", {}, why.answer)),
-    scenes ? null : box("row", app.at("method"), app.at("compare")),
-    h("div", { className: `gradeclip-${say.kind || "none"} gradeclip-message`, role: say.kind === "wrong" ? "alert" : "status" },
-      say.text, say.kind === "busy" && stop),
+    h("div", { className: `gradeclip-message gradeclip-${say.kind || "quiet"}`, role: say.kind === "wrong" ? "alert" : "status" }, say.text),
   ].filter(Boolean);
 };
 
 // What is folded away below the view.
 const folds = (app) => {
   const { pinned, script } = app.data;
-  const save = (what, text, help) => button(text, help, () => app.send({ kind: "save", what, name: app.turned.file ?? "explanation" }));
   const copy = async ({ target }) => {
     const node = target.closest("details").querySelector("pre");
     const copied = await navigator.clipboard?.writeText(node.textContent).then(() => true, () => false);
@@ -111,8 +94,7 @@ const folds = (app) => {
     fold("Save, Python", {},
       h("label", { className: "gradeclip-control" }, h("span", {}, "name"),
         h("input", { name: "file", value: app.turned.file ?? "explanation", oninput: ({ target }) => void (app.turned.file = target.value) })),
-      save("image", "save image (PNG)", "The figure as it is shown."),
-      save("explanation", "save explanation", "The raw numbers, which Explanation.load reads."),
+      button("save image (PNG)", "The figure as it is shown.", () => app.send({ kind: "save", name: app.turned.file ?? "explanation" })),
       button("copy as Python", "The lines that compute this map again, in any notebook.", copy),
       h("pre", { tabIndex: 0 }, script)));
 };
@@ -125,25 +107,25 @@ const known = (app, groups) => {
 };
 
 const desk = (app) => {
-  const { model, root } = app, whole = () => app.data.scenes; // the explorer, and not one of its controls alone
+  const { model, root } = app;
   Object.assign(app, { turned: {}, sent: {}, notice: null });
   app.above = () => head(app);
-  app.below = () => (whole() ? [folds(app)] : []);
+  app.below = () => [folds(app)];
   app.at = (place) => app.data.controls.filter((one) => one.place === place).map((one) => control(app, one));
   app.send = (message, buffers) => {
     clearTimeout(app.waiting);
-    app.waiting = setTimeout(() => app.set({ notice: { text: SILENT, kind: "wrong" } }), PATIENCE);
+    if (!model.get("busy").text) // else it has answered, and computes
+      app.waiting = setTimeout(() => app.set({ notice: { text: SILENT, kind: "wrong" } }), PATIENCE);
     try {
       model.send(message, undefined, buffers);
     } catch {} // the line to a kernel that was restarted is closed
   };
   app.change = (fields) => app.send({ kind: "change", fields });
   app.taken = () => {
-    clearTimeout(app.waiting);
     const words = model.get("vocabulary"), writes = root.contains(document.activeElement) && document.activeElement.name;
     if (app.words !== words) app.known = known(app, words);
     const empty = app.data.empty && app.image !== undefined && app.image !== model.get("image");
-    Object.assign(app, { words, sent: {}, notice: null, fresh: empty, chosen: null });
+    Object.assign(app, { words, sent: {}, fresh: empty });
     for (const { name, kind, refused } of app.data.controls) // a text that is refused, or in somebody's hands, is left alone
       if (empty || kind !== "str" || (!refused && name !== writes)) delete app.turned[name];
   };

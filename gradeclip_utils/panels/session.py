@@ -1,180 +1,304 @@
-"""Session: what a panel needs to redraw while somebody is watching. What is computed for an image is kept.
+"""Session: what the explorer shows, without a widget.
 
-    architecture -> trace -> method -> explanation -> session -> explorer_view -> explorer
+    Explainer -> Session: State -> View -> explorer
 
-A frozen `State` says what is wanted, and `Session.view` answers with a frozen `View`. All relevance comes from
-`Explainer`. A session adds the map of a phrase: word x region maps (`Explainer.interactions`) added over the words of
-the phrase, less what the nouns of the caption share (`centred`), so that each shows its own thing.
+A `State` is a value that says what is wanted, and `Session.view` answers with a `View`. All relevance comes from
+`Explainer`. The map of a phrase is word x region (`Explainer.interactions`), summed over its words; where a caption
+names several things, each has its map less what they share.
 """
 
-import threading
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
+import torch
+from PIL import Image
+from torch import Tensor
 
-from ..checks import nearest, whole
+from ..checks import chosen, nearest, short, text, whole
 from ..errors import GradeclipError, heard_by
 from ..explain import Explainer
-from ..explanation import Explanation
+from ..explanation import Explanation, Interactions
+from ..images import read_image
 from ..methods import METHODS
-from ..methods.interactions import centred, named_things
+from ..methods.interactions import named_things
 from ..models import Clip
-from ..plots import colours
-from ..scenes import Scene, concepts
-from ..words import check_tokenizer, split_read, unknown_words, why_no_words
-from .explorer_view import View
-from .jobs import ANSWERS
-from .remembering import RememberingTower
-from .state import GRAD_ECLIP, Source, State, as_source, settings
+from ..plots.colours import largest
+from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
+from ..plots.page import image_url, payload
+from ..scenes import Scene, as_python, concepts
+from ..towers import Trace
+from ..words import split_read, unknown_words, why_no_words
+from . import verdict
 
-_KEPT = 64  # of what explainers found, how much is remembered
+GRAD_ECLIP = "grad-eclip"  # methods that begin so have word x region maps and a number of layers to choose
+_LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
+_YOUR_OWN = "image = ...  # your own"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An image to explain."""
+
+    name: str
+    image: Image.Image
+    code: str  # the Python lines that make it, `image = ...`
+    caption: str = ""  # to begin with
+    scene: Scene | None = None  # whose objects are known
+    before: "Source | None" = None  # the image that it was before something was changed in it
+
+    @cached_property
+    def url(self) -> str:
+        """The address under which a browser has it."""
+        return image_url(self.image)
+
+    @cached_property
+    def thumbnail(self) -> str:
+        """The address of a small copy."""
+        return image_url(self.image, 88)
+
+
+def as_source(image, name: str = "") -> Source:
+    """A scene, a PIL image, a path or a uint8 array as an image with a name; errors as in `read_image`."""
+    if isinstance(image, Source):
+        return image
+    if isinstance(image, Scene):
+        return Source(name or image.caption, image.image(), f"image = {as_python(image)}.image()", image.caption, image)
+    found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
+    code = f"image = read_image({path!r})" if path else _YOUR_OWN
+    if max(found.size) > _LONGEST:
+        found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
+        code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
+    return Source(name or Path(path).name or "your image", found, code)
+
+
+@dataclass(frozen=True)
+class State:
+    """What is wanted: every control of the explorer."""
+
+    source: Source  # or an image of any form
+    caption: str  # "" shows the image alone
+    model: str = ""  # of those that the panel can choose from
+    against: str = ""  # another caption: then the lead over it is explained
+    phrase: tuple[int, int] | None = None  # first and last word of the caption whose map is wanted
+    patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
+    method: str = GRAD_ECLIP
+    layers: int = 1
+    resolution: str = "model"
+
+    def __post_init__(self) -> None:
+        methods = [name for name, method in METHODS.items() if method.image is not None]
+        clean: dict[str, Any] = {"source": as_source(self.source), "layers": whole("layers", self.layers, 1)}
+        clean |= {name: text(name, getattr(self, name)) for name in ("caption", "against")}
+        clean["method"] = chosen("method", self.method, methods)
+        clean["resolution"] = chosen("resolution", self.resolution, ("model", "native"))
+        for name in ("phrase", "patch"):
+            place = getattr(self, name)
+            if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
+                raise GradeclipError(f"{name} must be two whole numbers or None, got {short(place)}")
+            clean[name] = None if place is None else tuple(whole(name, one) for one in place)
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The answer to a state: numbers, nothing drawn."""
+
+    state: State
+    explanation: Explanation | None = None  # of the whole caption; None if there is no caption
+    words: Interactions | None = None  # None where the method does not tell words apart
+    struck: Sequence[dict] = ()  # words that the model does not know, each with known ones near it
+    notes: tuple[str, ...] = ()
+
+    @property
+    def map(self) -> np.ndarray:
+        """The signed map (h, w) of the caption, or of a phrase in it."""
+        if self.state.phrase and self.words:
+            first, last = self.state.phrase
+            return self.words.maps[first : last + 1].sum(0)
+        return self.explanation.image_maps[0] if self.explanation else np.zeros((1, 1), np.float32)
+
+    def __repr__(self) -> str:
+        if self.explanation is None:
+            return "an image without a caption"
+        said = f"“{self.state.caption}”" + (f" rather than “{self.state.against}”" if self.state.against else "")
+        return f"{said}, similarity {self.explanation.similarity[0]:.2f}, {self.explanation.origin}"
+
+    def drawing(self, whole: bool = False) -> Drawing:
+        """The description of what is shown; `whole` leaves out the phrase and the patch that are chosen."""
+        if self.explanation is None:
+            return Drawing(self.state.source.image, None, ())
+        made = of_explanation(self.explanation)
+        if whole or self.words is None:
+            return made
+        panel, maps = made.panels[0], self.words.maps
+        if self.state.phrase:
+            panel = replace(panel, map=self.map, scale=largest([maps, self.map]))
+            made = replace(made, signed=True)
+        if self.state.patch:
+            row, column = self.state.patch
+            scored = zip(self.words.words, maps[:, row, column], strict=True)
+            panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in scored], ""))
+            made = replace(made, word_scale=largest([maps]))
+        return replace(made, panels=(panel,))
+
+    @property
+    def sentences(self) -> dict[str, Any]:
+        """What a map marks: of the whole caption ("all"), of each word ("words"), of the chosen "phrase"."""
+        if self.explanation is None:
+            return {}
+        scene, caption, spans = self.state.source.scene, self.state.caption, []
+        found: dict[str, Any] = {"all": verdict.sentence(scene, self.explanation.image_maps[0], caption)}
+        if self.words is not None:
+            spans = [(word.start, word.end) for word in self.words.words]
+            found["words"] = [
+                verdict.sentence(scene, one, caption, *span) for one, span in zip(self.words.maps, spans, strict=True)
+            ]
+        if self.state.phrase:
+            first, last = self.state.phrase
+            found["phrase"] = verdict.sentence(scene, self.map, caption, spans[first][0], spans[last][1])
+        return found
+
+    def payload(self, pinned: "View | None" = None) -> dict:
+        """Everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
+        drawn = self.drawing(whole=True) if pinned is None else compared(self, pinned, whole=True)
+        chosen = {"phrase": self.state.phrase, "patch": self.state.patch, "sentences": self.sentences}
+        return payload(drawn, self.words.maps if self.words else None, **chosen)
+
+    def python(self, clip: Clip) -> str:
+        """A script that computes the map again and paints it: `map_` (h, w)."""
+        state, own = self.state, f"clip = ...  # your {clip.name!r}"
+        layers = f", image_layers={state.layers}" if state.method.startswith(GRAD_ECLIP) else ""
+        against = f", against={state.against!r}" if state.against else ""
+        maps, signed = "explanation.image_maps[0]", bool(state.against or state.phrase)
+        if state.phrase and self.words:
+            groups = self.words.provenance.get("centred")
+            words = f"explainer.interactions(image, {state.caption!r})" + (f".centred({groups})" if groups else "")
+            maps = f"{words}.maps[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
+        return "\n".join([
+            "from gradeclip_utils import Explainer, load_clip, read_image",
+            "from gradeclip_utils.plots import paint",
+            "from gradeclip_utils.scenes import Object, Scene, Span, arrange",
+            "",
+            state.source.code,
+            f"clip = load_clip({clip.name!r})" if clip.pretrained == "bundled" else own,
+            f"explainer = Explainer(clip, method={state.method!r}, resolution={state.resolution!r}{layers})",
+            f"explanation = explainer.explain(image, {state.caption!r}{against})",
+            f"map_ = {maps}  # signed relevance of each patch",
+            f"paint(image, map_, box=explanation.box, signed={signed})\n",
+        ])  # fmt: skip
+
+
+def compared(view: View, pinned: View, whole: bool = False) -> Drawing:
+    """A view, a pinned one beside it, and the difference of their maps, each divided by its largest value."""
+    pairs = (view, pinned), (pinned, view)
+    drawings = [one.drawing(whole) for one, _ in pairs]
+    panels = [_named(made.panels[0], *pair) for made, pair in zip(drawings, pairs, strict=True)]
+    if all(getattr(view.state, name) == getattr(pinned.state, name) for name in ("model", "method")):  # the same units
+        top = max(panel.scale for panel in panels)
+        panels = [replace(panel, scale=top) for panel in panels]
+    one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
+    if one.shape == other.shape:
+        cells = title_of((), "first map minus second")
+        panels.append(Panel("the first map minus the second", cells, one - other, largest([one - other])))
+    words = max(one.word_scale for one in drawings)
+    return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
+
+
+def _named(panel: Panel, view: View, other: View) -> Panel:
+    """A panel whose title also names the model and the method, where they differ from those of another view."""
+    more = [view.state.model] if view.state.model != other.state.model else []
+    more += [METHODS[view.state.method].title] if view.state.method != other.state.method else []
+    return replace(panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in more))
 
 
 class Session:
-    """Answers states with views for one model. An image is traced once for each number of explained layers."""
+    """Answers states with views for one model."""
 
     def __init__(self, clip: Clip):
         self.clip, self._plain = clip, Explainer(clip)
         self.depth = self._plain.image_tower.depth
-        self._on_pass: Callable[[], None] | None = None  # called before each pass of the model; it may raise
-        self._traces: list = []
-        self._explainer, self._found = lru_cache(24)(self._opened), lru_cache(_KEPT)(self._asked)
-        self._working = threading.Lock()  # one view at a time
+        self._explainer, self._found = lru_cache(24)(self._opened), lru_cache(64)(self._explained)
 
-    def view(self, state: State, on_pass: Callable[[], None] | None = None, *, words: bool = True) -> View:
-        """Return what the state asks for; what is known already is not computed again."""
+    def view(self, state: State) -> View:
+        """The answer to a state, without the words of its caption that the model does not know."""
         whole("layers", state.layers, 1, self.depth)
-        with self._working, heard_by(lambda warning: None):
-            self._on_pass = on_pass
-            try:
-                return self._view(state, words)
-            finally:
-                self._on_pass = None
+        kept, struck = self._known_part(state.caption)
+        unknown = self._known_part(state.against)[1] or ([] if kept else struck)
+        if unknown:
+            said = ", ".join(f"“{word['text'][:60]}”" for word in unknown)
+            raise GradeclipError(f"the model {self.clip.name!r} does not know {said}")
+        state = replace(state, caption=kept)
+        if not kept:
+            return View(state)
+        explanation, words, notes = self._found(replace(state, phrase=None, patch=None, model=""))
+        if words is None and (state.phrase or state.patch):
+            raise GradeclipError(f"{METHODS[state.method].title} does not tell the words of this caption apart")
+        if words is not None:
+            count, rows, columns = words.maps.shape
+            if state.phrase and not state.phrase[0] <= state.phrase[1] < count:
+                raise GradeclipError(f"the caption has {count} words, and not the words {state.phrase}")
+            if state.patch and not (state.patch[0] < rows and state.patch[1] < columns):
+                raise GradeclipError(f"there are {rows} x {columns} patches, not {state.patch}")
+        return View(state, explanation, words, struck, notes)
 
-    def explain(
-        self, image, prompt: str, against: str = "", *, method: str = GRAD_ECLIP, on_pass: Callable | None = None
-    ) -> Explanation:
-        """Return the explanation of one prompt, from what is known already of the image."""
-        state = State(as_source(image), prompt, against=against, method=method, layers=self.clip.image_layers or 1)
-        explanation = self.view(state, on_pass, words=False).explanation
-        assert explanation is not None
-        return explanation
-
-    def scene_maps(self, scene: Scene, prompts: list[str]) -> np.ndarray:
-        """Return the maps (T, h, w) of a scene for prompts."""
-        with self._working, heard_by(lambda warning: None):
-            return self._plain.explain(scene.image(), prompts).image_maps
-
-    def known_part(self, caption: str) -> tuple[str, list[dict]]:
-        """Return a caption without the words that the model does not know, and these, each with known ones near it."""
+    def _known_part(self, caption: str) -> tuple[str, list[dict]]:
+        """A caption without the words that the model does not know, and these, each with known ones near it."""
         tower, known = self._plain.text_tower, self.clip.vocabulary
-        if known is None or tower is None or not caption.strip() or why_no_words(self.clip.tokenizer):
+        if not caption.strip():
+            return "", []
+        if known is None or tower is None or why_no_words(self.clip.tokenizer):
             return caption, []
         split = split_read(caption, self.clip.tokenizer, tower)
         unknown = unknown_words(split, known)
-        kept, last = "", 0
-        for start, end in split.spans:
+        for start, end in reversed(split.spans):
             if caption[start:end].lower() in unknown:
-                kept, last = kept + caption[last:start], end
-        kept = " ".join((kept + caption[last:]).split())
-        return kept, [{"text": word, "near": list(nearest(word, known, cutoff=0.6))} for word in unknown[:8]]
+                caption = caption[:start] + caption[end:]
+        near = [{"text": word, "near": nearest(word, known, cutoff=0.6)} for word in unknown[:8]]
+        return " ".join(caption.split()) if unknown else caption, near
 
-    def _check(self, caption: str) -> None:
-        """Refuse a caption that is empty, too long, or holds a word that the model does not know."""
-        check_tokenizer(self.clip.tokenizer, words=False)
-        if not caption.strip():
-            raise GradeclipError("the caption is empty: type what to look for, for example a dog")
-        if self._plain.text_tower is None:
-            raise self._plain.text_refusal or AssertionError
-        if not why_no_words(self.clip.tokenizer):
-            split_read(caption, self.clip.tokenizer, self._plain.text_tower).check_read()
-        if unknown := self.known_part(caption)[1]:
-            said = ", ".join(f"“{word['text'][:60]}”" for word in unknown)
-            raise GradeclipError(f"the model {self.clip.name!r} does not know {said}")
-
-    def _opened(self, **chosen: Any) -> Explainer:
-        """Return the encoders, opened with these settings, which remember what they traced."""
-        explainer: Any = Explainer(self.clip, **chosen)
-        for name in ("image_tower", "text_tower"):
-            if (tower := getattr(explainer, name)) is not None:
-                setattr(explainer, name, RememberingTower(tower, self._traces, self._passed))
+    def _opened(self, method: str, layers: int | None, resolution: str) -> Explainer:
+        explainer = Explainer(self.clip, method=method, image_layers=layers, resolution=resolution)
+        for tower in filter(None, (explainer.image_tower, explainer.text_tower)):
+            vars(tower)["trace"] = _remembering(tower.trace)
         return explainer
 
-    def _passed(self) -> None:
-        if self._on_pass is not None:
-            self._on_pass()
+    def _explained(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
+        own, notes, words = state.method.startswith(GRAD_ECLIP), [], None
+        explainer = self._explainer(state.method, state.layers if own else None, state.resolution)
+        with heard_by(notes.append):
+            explanation = explainer.explain(state.source.image, state.caption, state.against or None)
+            if own and explanation.words[0] and not state.against:
+                words = explainer.interactions(state.source.image, state.caption)
+                things = self._things(words)
+                words = words.centred(things) if len(things) > 1 else words
+        return explanation, words, tuple(dict.fromkeys(notes))
 
-    def _asked(self, source: Source, ask: Callable[..., Any], *asked: Any, **chosen: Any) -> Any:
-        """Return what `ask` finds on an image by an explainer with these settings."""
-        return ask(self._explainer(**chosen), source.image, *asked)
-
-    def _view(self, state: State, words: bool) -> View:
-        if not state.caption.strip() and words:
-            return View(state, None, np.zeros((1, 1), np.float32), None, None, False, 0.0)
-        self._check(state.caption)
-        if state.against:
-            self._check(state.against)
-        found = partial(self._found, state.source, **settings(state, state.method))
-        explanation: Explanation = found(Explainer.explain, state.caption, state.against or None)
-        columns: np.ndarray | None = None
-        regions: np.ndarray | None = None
-        groups: tuple = ()
-        spans = [(word.start, word.end) for word in explanation.words[0]]
-        if state.method == GRAD_ECLIP and spans and not state.against and (words or state.phrase):
-            try:
-                columns = found(_word_maps, state.caption)
-            except ANSWERS:  # this model does not let it
-                pass
-            else:
-                groups = self._things(state.caption, spans) if state.centred and len(spans) > 2 else ()
-                regions = centred(columns, groups) if len(groups) > 1 else columns
-        signed, map_, told = bool(state.against), explanation.image_maps[0], False
-        if state.phrase or state.patch:
-            if regions is None:
-                raise GradeclipError(f"{METHODS[state.method].title} does not tell the words of this caption apart")
-            self._check_places(state, regions)
-        if state.phrase:
-            first, last = state.phrase
-            assert regions is not None
-            signed, map_ = True, regions[first : last + 1].sum(0)
-            told = len(groups) > 1 and any(first <= i <= last for group in groups for i in group)
-        scale = colours.largest([colours.shown(map_, signed), *([regions] if state.phrase else [])])
-        return View(state, explanation, map_, regions, columns, signed, scale, groups if told else ())
-
-    def _things(self, caption: str, spans: list[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
-        """Return the words that name things, by index; without a tagger for a model of few words."""
+    def _things(self, found: Interactions) -> tuple[tuple[int, ...], ...]:
+        """The words that name things, by index; without a tagger for a model of few words."""
         if self.clip.vocabulary is None:
-            return named_things(caption, spans)
+            return named_things(found.caption, [(word.start, word.end) for word in found.words])
         table, groups, i = concepts(), [], 0
-        nouns, words = {*table["noun"], *table["plural"]}, [caption[a:b].lower() for a, b in spans]
+        nouns, words = {*table["noun"], *table["plural"]}, [word.text.lower() for word in found.words]
         while i < len(words):
             long = next((n for n in (3, 2, 1) if " ".join(words[i : i + n]) in nouns), 0)
-            groups += [tuple(range(i, min(i + long, len(words))))] * bool(long)
+            groups += [tuple(range(i, i + long))] if long else []
             i += max(long, 1)
         return tuple(groups)
 
-    @staticmethod
-    def _check_places(state: State, regions: np.ndarray) -> None:
-        count, rows, across = regions.shape
-        if state.phrase and not 0 <= state.phrase[0] <= state.phrase[1] < count:
-            raise GradeclipError(f"the caption has {count} words, and not the words {state.phrase}")
-        if state.patch and not (0 <= state.patch[0] < rows and 0 <= state.patch[1] < across):
-            raise GradeclipError(f"there are {rows} x {across} patches, not {state.patch}")
 
+def _remembering(trace: Callable[..., Trace]) -> Callable[..., Trace]:
+    """The same function, which does not trace again what it was given last: an image with another caption."""
+    last: Trace | None = None
 
-def _word_maps(explainer: Explainer, image: Image, caption: str) -> np.ndarray:
-    """Return word x region (W, h, w), by Grad-ECLIP with the chosen spatial weight."""
-    return explainer.maps(image, explainer.word_directions(caption)[0][1])[0].float().cpu().numpy()
+    def once(inputs: Tensor, graph: bool = False) -> Trace:
+        nonlocal last
+        if last is None or (graph and last.graph is None) or not torch.equal(last.inputs, inputs):
+            last = trace(inputs, graph)
+        return last
 
-
-def explain_each(asked: Mapping[Any, Callable[..., Explanation]], report: Callable | None = None) -> dict:
-    """Return what each of several questions finds; `report(fraction)` is called in between and may raise."""
-    found: dict[Any, Explanation] = {}
-    tell = report or (lambda fraction: None)
-    for name, question in asked.items():
-        tell(len(found) / len(asked))
-        found[name] = question(on_pass=lambda: tell(len(found) / len(asked)))
-    return found
+    return once

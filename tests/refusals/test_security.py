@@ -11,7 +11,7 @@ from gradeclip_utils import Explainer, Explanation, load_clip, read_image
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.evaluation import evaluate
-from gradeclip_utils.panels.state import as_source
+from gradeclip_utils.panels.session import as_source
 from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import bomb
 
