@@ -1,4 +1,4 @@
-"""Schematics: boxes and arrows between them, drawn as SVG; and the method on paper, with both towers in one.
+"""Schematics: boxes and arrows between them, and the method on paper, with both towers in one.
 
 names of tensors --here--> figure
 """
@@ -6,8 +6,8 @@ names of tensors --here--> figure
 from collections.abc import Mapping
 from typing import Any
 
-from gradeclip_utils.plots import InlineFigure, axes_at, headed
-from gradeclip_utils.plots.axes import PALETTE
+from gradeclip_utils.plots import InlineFigure, axes_at
+from gradeclip_utils.plots.figures import PALETTE
 
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's, text of the text's.
 _TOWERS = {
@@ -37,9 +37,10 @@ def plot_graph(
     alt: str,
     title: str,
 ) -> InlineFigure:
-    """Texts in boxes, and arrows from one to another, as SVG."""
-    figure = InlineFigure(width, height, f"{title}. {alt}", vector=True)
-    axes = axes_at(figure, 0, headed(figure, title), width, height)
+    """Texts in boxes, and arrows from one to another."""
+    figure = InlineFigure(width, height + 0.24, f"{title}. {alt}")
+    figure.text(0.12 / width, 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
+    axes = axes_at(figure, 0, 0.24, width, height)
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
     frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}

@@ -138,9 +138,9 @@ def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> 
     figure = InlineFigure(FULL_WIDTH, down * -(-len(scenes) // columns), alt)
     for number, (image, one) in enumerate(shown):
         left, top = number % columns * across, number // columns * down + 0.3
-        show_image(axes_at(figure, left, top, side - 0.06, side - 0.06), image, "")
+        show_image(axes_at(figure, left, top, side - 0.06, side - 0.06), image)
         for i, prompt in enumerate(one.prompts):
             axes = axes_at(figure, left + (i + 1) * side, top, side - 0.06, side - 0.06)
-            show_image(axes, paint(image, one.image_maps[i]), "")
+            show_image(axes, paint(image, one.image_maps[i]))
             axes.set_title(f"{prompt}  {one.similarity[i]:.2f}", fontsize=9, loc="left", pad=3)
     return figure

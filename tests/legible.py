@@ -9,7 +9,7 @@ WIDEST, DOTS = 900, 96  # pixels of a figure as a page shows it, and of an inch 
 
 def too_small(figure, width=None):
     """Which texts of a figure have fewer than nine points where a page shows it; of a width in inches, or its own."""
-    dots = DOTS if figure.vector else figure.dpi  # an SVG is as large as it says, a PNG has a pixel for each of ours
+    dots = figure.dpi  # a PNG has a pixel for each of ours
     shrunk = min(1, WIDEST / dots / max(width or figure.get_figwidth(), 1e-9))
     texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
     sizes = {text.get_text(): text.get_fontsize() * dots * shrunk / DOTS for text in texts}

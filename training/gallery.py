@@ -29,11 +29,11 @@ def gallery(clips: Mapping[str, Clip], n: int = SCENES) -> InlineFigure:
         figure.text((1 + 2 * column) / columns, 1 - 0.12 / figure.get_figheight(), name, va="center", fontsize=11)
     for row, scene in enumerate(scenes):
         top, drawn = 0.5 + row * (side + 0.22), scene.image(_SIDE)
-        show_image(axes_at(figure, 0, top, side - 0.06, side - 0.06), drawn, "")
+        show_image(axes_at(figure, 0, top, side - 0.06, side - 0.06), drawn)
         for column, explainer in enumerate(explainers.values()):
             found = explainer.explain(scene.image(CANVAS), prompts_of(scene))
             for i, prompt in enumerate(found.prompts):
                 axes = axes_at(figure, (1 + 2 * column + i) * side, top, side - 0.06, side - 0.06)
-                show_image(axes, paint(drawn, found.image_maps[i]), "")
+                show_image(axes, paint(drawn, found.image_maps[i]))
                 axes.set_title(f"{prompt}  {found.similarity[i]:.2f}", fontsize=9, loc="left", pad=2)
     return figure

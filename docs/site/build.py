@@ -155,8 +155,8 @@ API = {  # page -> its title and what it documents, in the order in which a newc
                          "towers.register_tower", "datasets.Example", "datasets.register_dataset"],
     ),
     "plots": (
-        "Figures", ["plots.plot_explanation", "plots.plot_interactions", "plots.plot_maps", "plots.plot_gallery",
-                    "plots.plot_intervals", "plots.paint"],
+        "Figures", ["plots.plot_explanation", "plots.plot_interactions", "plots.plot_maps", "plots.plot_intervals",
+                    "plots.paint"],
     ),
     "panels": ("Panels", ["panels.explorer.explore", "panels.lesson.panel"]),
     "scenes": (

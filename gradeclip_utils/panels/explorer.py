@@ -267,6 +267,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "Stopped"
     said = str(error).rstrip(".")
+    said = f"The {said[4:]}" if said.startswith("the ") else said
     return said if isinstance(error, GradeclipError) else f"{type(error).__name__}: {said}"
 
 

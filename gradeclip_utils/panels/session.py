@@ -142,7 +142,7 @@ class View:
         if self.state.patch:
             row, column = self.state.patch
             scored = zip(self.words.words, maps[:, row, column], strict=True)
-            panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in scored], ""))
+            panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in scored]))
             made = replace(made, word_scale=largest([maps]))
         return replace(made, panels=(panel,))
 
@@ -172,6 +172,7 @@ class View:
     def python(self, clip: Clip) -> str:
         """A script that computes the map again and paints it: `map_` (h, w)."""
         state, own = self.state, f"clip = ...  # your {clip.name!r}"
+        drawn = [name for name in ("Object", "Scene", "Span", "arrange") if f"{name}(" in state.source.code]
         layers = f", image_layers={state.layers}" if state.method.startswith(GRAD_ECLIP) else ""
         against = f", against={state.against!r}" if state.against else ""
         maps, signed = "explanation.image_maps[0]", bool(state.against or state.phrase)
@@ -182,7 +183,7 @@ class View:
         return "\n".join([
             "from gradeclip_utils import Explainer, load_clip, read_image",
             "from gradeclip_utils.plots import paint",
-            "from gradeclip_utils.scenes import Object, Scene, Span, arrange",
+            *([f"from gradeclip_utils.scenes import {', '.join(drawn)}"] if drawn else []),
             "",
             state.source.code,
             f"clip = load_clip({clip.name!r})" if clip.pretrained == "bundled" else own,
@@ -285,9 +286,9 @@ class Session:
         table, groups, i = concepts(), [], 0
         nouns, words = {*table["noun"], *table["plural"]}, [word.text.lower() for word in found.words]
         while i < len(words):
-            long = next((n for n in (3, 2, 1) if " ".join(words[i : i + n]) in nouns), 0)
-            groups += [tuple(range(i, i + long))] if long else []
-            i += max(long, 1)
+            end = next((i + n for n in (3, 2, 1) if " ".join(words[i : i + n]) in nouns), i)
+            groups += [tuple(range(i, min(end, len(words))))] if end > i else []
+            i = max(end, i + 1)
         return tuple(groups)
 
 

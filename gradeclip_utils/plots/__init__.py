@@ -6,16 +6,22 @@
 | --- | --- |
 | `colours` | the law of colour, and `paint`: a map on its image |
 | `drawing` | the description of what is drawn, of which there are two backends: |
-| `figures` | matplotlib: `plot_explanation`, `plot_maps`, `plot_gallery`, `plot_interactions`, `plot_intervals` |
+| `figures` | matplotlib: `plot_explanation`, `plot_maps`, `plot_interactions`, `plot_intervals`, parts for your own |
 | `page` | HTML, whose script (`front/`) is the explorer's as well |
-| `axes` | maps, shaded words and the theme on matplotlib axes, for figures of your own |
 """
 
-from .axes import axes_at, draw_heatmap, draw_words, headed, name_rows, show_image, style
 from .colours import paint
-from .figures import InlineFigure, plot_explanation, plot_gallery, plot_interactions, plot_intervals, plot_maps
+from .figures import (
+    InlineFigure,
+    axes_at,
+    plot_explanation,
+    plot_interactions,
+    plot_intervals,
+    plot_maps,
+    show_image,
+)  # fmt: skip
 
 __all__ = [
-    "InlineFigure", "axes_at", "draw_heatmap", "draw_words", "headed", "name_rows", "paint", "plot_explanation",
-    "plot_gallery", "plot_interactions", "plot_intervals", "plot_maps", "show_image", "style",
+    "InlineFigure", "axes_at", "paint", "plot_explanation", "plot_interactions", "plot_intervals", "plot_maps",
+    "show_image",
 ]  # fmt: skip

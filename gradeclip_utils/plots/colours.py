@@ -26,7 +26,7 @@ _SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint`
 
 @cache
 def law() -> np.ndarray:
-    """Return red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
+    """Red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
     strength = np.linspace(0, 1, 257)
     sides = [
         np.stack(
@@ -42,7 +42,7 @@ def law() -> np.ndarray:
 
 
 def coloured(values, base=1.0) -> np.ndarray:
-    """Return values (...) of -1 to 1 as red, green and blue (..., 3), over a background of 0 (black) to 1 (white)."""
+    """Values (...) of -1 to 1 as red, green and blue (..., 3), over a background of 0 (black) to 1 (white)."""
     rgba = law()[np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)]
     return base * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
 
@@ -80,14 +80,14 @@ def paint(
         factors = [max(1, round(2 * side / cells)) for side, cells in zip(base.size[::-1], heat.shape, strict=True)]
         heat = np.kron(heat, np.ones(factors, np.float32))
     values = onto_image(heat, there, base.size) / (vmax or 1)  # (H, W)
-    painted = Image.fromarray((coloured(values, grey_background(base)) * 255 + 0.5).astype(np.uint8))
+    painted = Image.fromarray((coloured(values, _grey(base)) * 255 + 0.5).astype(np.uint8))
     if not is_whole(box, image):
         ImageDraw.Draw(painted).rectangle(there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200)))
     return painted
 
 
 def is_whole(box, image: Image.Image) -> bool:
-    """Return whether a box is the whole image, within half a pixel in a hundred."""
+    """Whether a box is the whole image, within half a pixel in a hundred."""
     if box is None:
         return True
     left, top, right, bottom = box
@@ -96,32 +96,23 @@ def is_whole(box, image: Image.Image) -> bool:
 
 
 def shown(value, signed: bool):
-    """Return what a display shows of relevance: all of it, or its positive part."""
+    """What a display shows of relevance: all of it, or its positive part."""
     return value if signed else np.maximum(value, 0)
 
 
 def largest(values: Iterable) -> float:
-    """Return the largest magnitude in any of the arrays; 0 if there are none."""
+    """The largest magnitude in any of the arrays; 0 if there are none."""
     return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
 
 
-def number(value: float, vmax: float | None = None) -> str:
-    """Return a number with two digits of its scale, with a true minus sign."""
-    vmax = abs(value) if vmax is None else vmax
-    if not vmax:
-        return "0"
-    digits = max(0, min(6, 1 - math.floor(math.log10(vmax))))
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
-
-
-def grey_background(image: Image.Image) -> np.ndarray:
-    """Return an image as a light grey background (H, W, 1) of 0.62 to 1."""
+def _grey(image: Image.Image) -> np.ndarray:
+    """An image as a light grey background (H, W, 1) of 0.62 to 1."""
     luminance = image.convert("RGB").convert("L", (0.2126, 0.7152, 0.0722, 0))
     return 0.62 + 0.38 * np.asarray(luminance, dtype=np.float32)[..., None] / 255
 
 
 def _panel_sized(image: Image.Image) -> Image.Image:
-    """Return an RGB copy of 320 to 640 pixels; a small image is enlarged by a whole factor, so it is never blurred."""
+    """An RGB copy of 320 to 640 pixels; a small image is enlarged by a whole factor, so it is never blurred."""
     image, factor = image.convert("RGB"), -(-_SMALL // max(image.size))
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

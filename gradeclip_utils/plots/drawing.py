@@ -8,6 +8,7 @@ below it a bar: the similarity, or in a contrast the lead. All panels share one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .colours import is_whole, largest, number, shown
+from .colours import is_whole, largest, shown
 
 _SMALL_WORDS = frozenset(
     "a an the and or but of in on at to by for from with under over near behind beside between into onto is are was "
@@ -52,7 +53,7 @@ class Panel:
 
     @property
     def told(self) -> tuple[str, ...]:
-        """Return what stands at the bar, the longest wording first."""
+        """What stands at the bar, the longest wording first."""
         if self.note:
             return (self.note,)
         if self.value is None:
@@ -80,40 +81,39 @@ class Drawing:
     lead: bool = False  # the bars are leads, from zero
     median: float | None = None  # the similarity that half of the other captions lie below,
     count: int | None = None  # and how many there are
-    label: str = "relevance"
     origin: str = ""  # model, method and layers
     upsample: str = "bilinear"
 
     @property
     def framed(self) -> bool:
-        """Return whether the model saw a part of the image only."""
+        """Whether the model saw a part of the image only."""
         return not is_whole(self.box, self.image)
 
     @property
     def both(self) -> bool:
-        """Return whether anything in the drawing can be against."""
+        """Whether anything in the drawing can be against."""
         words = (word for panel in self.panels for cell in panel.cells for word in cell if word)
         return self.signed or any((word.score or 0) < 0 for word in words)
 
     @property
     def bars(self) -> tuple[float, float]:
-        """Return the ends of the axis of the bars."""
+        """The ends of the axis of the bars."""
         values = [panel.value for panel in self.panels if panel.value is not None]
         most = 1.45 * max([0.01, *map(abs, values), abs(self.median or 0)])
         return (-most if self.lead or min([0, *values]) < 0 else 0.0), most
 
     @property
     def legend(self) -> list[str]:
-        """Return the lines below the strip of colours: the scale, and what tick and frame are."""
+        """The lines below the strip of colours: the scale, and what tick and frame are."""
         scales = [panel.scale for panel in self.panels if panel.map is not None]
         lines = []
         if scales and not max(scales):
-            lines.append(f"{self.label}: " + ("zero everywhere" if self.signed else "nowhere above zero"))
+            lines.append("relevance: " + ("zero everywhere" if self.signed else "nowhere above zero"))
         elif scales:
             own = not self.shared and len(scales) > 1
-            lines.append(f"{self.label}: darkest " + ("in each map at its largest" if own else number(max(scales))))
+            lines.append("relevance: darkest " + ("in each map at its largest" if own else _number(max(scales))))
         if self.word_scale:
-            words = f"words: darkest {number(self.word_scale)}" if not lines else f"words {number(self.word_scale)}"
+            words = f"words: darkest {_number(self.word_scale)}" if not lines else f"words {_number(self.word_scale)}"
             lines = [", ".join([*lines, words])]
         if self.median is not None:
             lines.append(f"tick: half of {self.count or 'the'} other captions")
@@ -123,38 +123,43 @@ class Drawing:
 
     @property
     def alt(self) -> str:
-        """Return what is shown, for those who cannot see it."""
+        """What is shown, for those who cannot see it."""
         if not self.panels:
             return "An image"
-        return f"An image and its {self.label} maps: " + "; ".join(
+        return "An image and its relevance maps: " + "; ".join(
             f"{panel.name}" + "".join(f" ({words})" for words in panel.told[:1]) for panel in self.panels
         )
 
 
-def small(text: str) -> bool:
-    """Return whether a word is a function word or a sign."""
+def _number(value: float) -> str:
+    """A number above zero with two digits."""
+    return f"{value:.{max(0, min(6, 1 - math.floor(math.log10(value))))}f}"
+
+
+def _small(text: str) -> bool:
+    """Whether a word is a function word or a sign."""
     return text.lower() in _SMALL_WORDS or not any(map(str.isalnum, text))
 
 
-def title_of(words: Sequence, name: str, shaded: bool = True) -> tuple[Cell, ...]:
-    """Return the cells of a prompt: its words, or its name if it has none."""
+def title_of(words: Sequence, name: str = "") -> tuple[Cell, ...]:
+    """The cells of a prompt: its words, or its name if it has none."""
     if not words:
         return tuple((Shade(part), None) for part in name.split())
-    return tuple((_shade(word, shaded), None) for word in words)
+    return tuple((_shade(word), None) for word in words)
 
 
-def _shade(word, shaded: bool = True) -> Shade | None:
-    return word and Shade(word.text, float(word.score) if shaded else None, small(word.text))
+def _shade(word) -> Shade | None:
+    return word and Shade(word.text, float(word.score), _small(word.text))
 
 
-def stacked(words: Sequence, others: Sequence) -> tuple[Cell, ...]:
-    """Return the cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
+def _stacked(words: Sequence, others: Sequence) -> tuple[Cell, ...]:
+    """The cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
     cells: list[Cell] = []
     one, other = ([word.text.lower() for word in side] for side in (words, others))
     for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if kind == "equal":
             pairs = zip(words[a:b], others[c:d], strict=True)
-            cells += [(Shade(one.text, float(one.score + two.score), small(one.text)), None) for one, two in pairs]
+            cells += [(Shade(one.text, float(one.score + two.score), _small(one.text)), None) for one, two in pairs]
         else:
             nothing = Shade("")  # below a shared word stands None
             cells += [
@@ -164,14 +169,14 @@ def stacked(words: Sequence, others: Sequence) -> tuple[Cell, ...]:
 
 
 def of_explanation(explanation, *, shared: bool = True, most: int | None = None) -> Drawing:
-    """Return the drawing of an `Explanation`; `most` keeps that many prompts, the most similar ones."""
+    """The drawing of an `Explanation`; `most` keeps that many prompts, the most similar ones."""
     contrast = explanation.against is not None
     similarity = np.asarray(explanation.similarity, dtype=float)
     values = similarity - explanation.against_similarity if contrast else similarity
     kept = np.arange(len(values))
     if most is not None and len(values) > most:
         kept = np.sort(np.argsort(-values, kind="stable")[:most])
-    maps = None if explains_words_alone(explanation) else shown(explanation.image_maps, contrast)
+    maps = None if _words_alone(explanation) else shown(explanation.image_maps, contrast)
     top = largest([maps[kept]]) if maps is not None else 0.0
     above = None if contrast else getattr(explanation, "percentile", None)
     median = None if contrast else getattr(explanation, "null_median", None)
@@ -183,7 +188,7 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
         told = ""
         if contrast:
             others = explanation.against_words[i] if explanation.against_words else ()
-            cells = stacked(words, others) if words and others else title_of(words, name)
+            cells = _stacked(words, others) if words and others else title_of(words, name)
             name, other = f"{name}, not {explanation.against[i]}", explanation.against_similarity[i]
             leads = "leads" if values[i] > 0 else "is behind"
             told = f"{leads} by {abs(values[i]):.2f} ({similarity[i]:.2f}, other {other:.2f})"
@@ -204,16 +209,16 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
-    """Return the drawing of an `Interactions`: one signed map a word, function words only if `words` is "all"."""
-    kept = [i for i, word in enumerate(found.words) if words == "all" or not small(word.text)]
+    """The drawing of an `Interactions`: one signed map a word, function words only if `words` is "all"."""
+    kept = [i for i, word in enumerate(found.words) if words == "all" or not _small(word.text)]
     kept = kept or list(range(len(found.words)))
     top = largest([found.maps[kept]])
-    panels = [Panel(found.words[i].text, title_of([found.words[i]], ""), found.maps[i], top) for i in kept]
+    panels = [Panel(found.words[i].text, title_of([found.words[i]]), found.maps[i], top) for i in kept]
     return Drawing(found.image, found.box, tuple(panels), True, _word_scale(panels), origin=_origin(found))
 
 
 def of_maps(image: Image.Image, maps: Mapping[str, np.ndarray] | Sequence, *, signed=False, **more: Any) -> Drawing:
-    """Return the drawing of named maps of one image."""
+    """The drawing of named maps of one image."""
     pairs = list(maps.items()) if isinstance(maps, Mapping) else list(maps)
     pairs = [(name, shown(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in pairs]
     panels = [Panel(name, title_of((), name), map_, largest([map_])) for name, map_ in pairs]
@@ -221,22 +226,16 @@ def of_maps(image: Image.Image, maps: Mapping[str, np.ndarray] | Sequence, *, si
 
 
 def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
-    """Return drawings whose maps, and whose words, all have one scale where they share it."""
-    panels = [panel for one in drawings if one.shared for panel in one.panels]
-    top, word_scale = (
-        max((panel.scale for panel in panels), default=0.0),
-        max((one.word_scale for one in drawings), default=0),
-    )
+    """Drawings whose maps all have one scale where they share it."""
+    top = max((panel.scale for one in drawings if one.shared for panel in one.panels), default=0.0)
     return [
-        replace(one, word_scale=word_scale, panels=tuple(replace(panel, scale=top) for panel in one.panels))
-        if one.shared
-        else one
+        replace(one, panels=tuple(replace(panel, scale=top) for panel in one.panels)) if one.shared else one
         for one in drawings
     ]
 
 
-def explains_words_alone(explanation) -> bool:
-    """Return whether the method of an explanation has no maps of images, so that zeros stand for none."""
+def _words_alone(explanation) -> bool:
+    """Whether the method of an explanation has no maps of images, so that zeros stand for none."""
     return explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
 
 
@@ -245,6 +244,6 @@ def _word_scale(panels: Sequence[Panel]) -> float:
 
 
 def _origin(found) -> str:
-    """Return model, method and layers in one line."""
+    """model, method and layers in one line."""
     layers = found.provenance.get("image_layers")
     return found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")

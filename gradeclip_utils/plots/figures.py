@@ -11,44 +11,32 @@ import base64
 import io
 import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
 from PIL import Image
-from scipy.spatial import cKDTree
 
 from .. import checks
 from ..errors import GradeclipError
 from ..images import read_image
-from .axes import (
-    FULL_WIDTH,
-    LARGEST,
-    MARGIN,
-    MARKERS,
-    NOTE,
-    PALETTE,
-    SMALLEST,
-    axes_at,
-    draw_cells,
-    draw_heatmap,
-    drawable,
-    ems,
-    fitting,
-    flow,
-    name_rows,
-    shortened,
-    show_image,
-)
-from .colours import coloured
-from .drawing import Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
+from .colours import coloured, is_whole, paint
+from .drawing import Cell, Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
 
-_GAP = 0.22  # inches between panels
-_TALLEST = 3.3  # inches of a panel
-_LINE = 0.16  # inches of a line of the smallest type
+PALETTE = ("#1b7f79", "#4d4d4d", "#7cc5bd", "#a6a6a6")  # teal and grey: groups, told apart by their markers too
+_MARKERS = ("o", "s", "D", "^")
+_SMALLEST = 8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
+_LARGEST = 13  # points of type of the words of a title
+_NOTE: dict[str, Any] = {"color": "0.35", "fontsize": _SMALLEST, "parse_math": False}
+_WIDTH = 8.1  # inches: as wide as the column of a notebook, 860 pixels
+_MARGIN, _GAP, _LINE = 0.12, 0.22, 0.16  # inches: at the sides, between panels, of a line of the smallest type
+_TALLEST, _TALLEST_OF_MANY = 3.3, 2.4  # inches of a panel
 
 
 class InlineFigure(Figure):
@@ -56,80 +44,46 @@ class InlineFigure(Figure):
 
     Attributes:
         alt: what the figure shows, in words.
-        points: (axes, x, y, text) of points that show a text under the mouse where the figure is in a lesson's panel.
     """
 
-    def __init__(self, width: float, height: float, alt: str = "", vector: bool = False, **options: Any):
+    def __init__(self, width: float, height: float, alt: str = "", **options: Any):
         super().__init__(figsize=(width, height), dpi=110, **options)
         FigureCanvasAgg(self)
-        self.alt, self.vector = alt, vector
-        self.points: list = []
+        self.alt = alt
 
     def savefig(self, fname, **options: Any) -> None:
         """Write the whole figure; options as in matplotlib, whose `bbox_inches` is "tight" here."""
         super().savefig(fname, **{"bbox_inches": "tight", "pad_inches": 0.05, **options})
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        alt = alternative(self)
-        if self.vector:
-            buffer = io.BytesIO()
-            with rc_context({"svg.hashsalt": "gradeclip"}):  # the same figure is the same file
-                self.savefig(buffer, format="svg", metadata={"Date": None})
-            return {"image/svg+xml": buffer.getvalue().decode(), "text/plain": alt}, {"image/svg+xml": {"alt": alt}}
-        return _bundle(small_png(self), alt)
+        return bundle(rendered(self), alternative(self))
 
     def _repr_png_(self) -> bytes:
-        return small_png(self)
+        return _small_png(rendered(self))
 
 
 def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
-    """Return an image as a notebook keeps it, with what it shows in words: data and metadata, by media type."""
+    """An image as a notebook keeps it, with what it shows in words: data and metadata, by media type."""
+    png = base64.b64encode(_small_png(image)).decode("ascii")
+    return {"image/png": png, "text/plain": alt}, {"image/png": {"alt": alt}}
+
+
+def _small_png(image: Image.Image) -> bytes:
+    """A PNG file of 256 colours, which a notebook can afford to keep."""
     buffer = io.BytesIO()
-    few_colours(image.convert("RGB")).save(buffer, "png", optimize=True)
-    return _bundle(buffer.getvalue(), alt)
-
-
-def _bundle(png: bytes, alt: str) -> tuple[dict, dict]:
-    return {"image/png": base64.b64encode(png).decode("ascii"), "text/plain": alt}, {"image/png": {"alt": alt}}
-
-
-def small_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file of 256 colours, which a notebook can afford to keep."""
-    small = io.BytesIO()
-    few_colours(rendered(figure)).save(small, "png", optimize=True)
-    return small.getvalue()
+    image.convert("RGB").quantize(256).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def rendered(figure: Figure) -> Image.Image:
-    """Return all that is drawn of a figure as an RGB image."""
+    """All that is drawn of a figure as an RGB image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05)
     return Image.open(buffer).convert("RGB")
 
 
-def few_colours(image: Image.Image) -> Image.Image:
-    """Return an RGB image with a palette of 256 colours, refined by k-means so that rare colours are not lost."""
-    packed = np.asarray(image).reshape(-1, 3) @ np.array([65536, 256, 1])
-    packed, place, count = np.unique(packed, return_inverse=True, return_counts=True)
-    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1).astype(float)  # (C, 3)
-    centres, near, weight = colours, np.arange(len(colours)), count**0.6
-    if len(colours) > 256:
-        sample = np.repeat(colours, np.ceil(weight).astype(int), axis=0).astype(np.uint8)[None]
-        first = Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT).getpalette() or []
-        centres = np.array(first, float).reshape(-1, 3)
-        for _ in range(4):
-            near = cKDTree(centres).query(colours)[1]
-            total = np.bincount(near, weight, len(centres))
-            sums = [np.bincount(near, weight * channel, len(centres)) for channel in colours.T]
-            centres = np.where(total[:, None] > 0, np.transpose(sums) / np.maximum(total, 1e-9)[:, None], centres)
-        near = cKDTree(centres).query(colours)[1]
-    drawn = Image.fromarray(near[place].reshape(image.height, image.width).astype(np.uint8))
-    drawn.putpalette(np.rint(centres).astype(np.uint8).tobytes())
-    return drawn
-
-
 def alternative(figure) -> str:
-    """Return what a figure shows: its own `alt`, or its titles and the names of its axes."""
+    """What a figure shows: its own `alt`, or its titles and the names of its axes."""
     if getattr(figure, "alt", ""):
         return figure.alt
     parts = [figure.get_suptitle()]
@@ -140,12 +94,35 @@ def alternative(figure) -> str:
     return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
 
 
+def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
+    """New axes at a place given in inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
+
+
+def reduced(image: Image.Image, size: int = 720) -> Image.Image:
+    """An RGB copy of an image, no larger than a panel needs."""
+    image = image.convert("RGB")
+    image.thumbnail((size, size))  # on the copy that convert made; never enlarges
+    return image
+
+
+def show_image(axes: Axes, image: Image.Image, box=None) -> None:
+    """Draw an image from the upper left of the axes, without ticks, with a frame around what the model saw."""
+    small = reduced(image)
+    axes.set_axis_off()
+    axes.set_anchor("NW")
+    axes.imshow(small, interpolation="nearest" if max(small.size) < 200 else "antialiased")
+    if not is_whole(box, image):
+        left, top, right, bottom = np.maximum(box, 0) * small.width / image.width
+        frame = {"fill": False, "color": "0.2", "linewidth": 1, "linestyle": "--"}
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **frame))
+
+
 # ------------------------------------------------------------------------------------------------------------- drawings
 
 
-def plot_explanation(
-    explanation, *, shared_scale: bool = True, width: float = FULL_WIDTH, most: int = 9
-) -> InlineFigure:
+def plot_explanation(explanation, *, shared_scale: bool = True, width: float = _WIDTH, most: int = 9) -> InlineFigure:
     """Draw an explanation: the image in colour, then a panel a prompt with its shaded words, map and similarity.
 
     Args:
@@ -161,9 +138,7 @@ def plot_explanation(
     return draw([of_explanation(explanation, shared=shared_scale, most=most)], width=width)
 
 
-def plot_interactions(
-    interactions, *, words: str = "content", columns: int = 4, width: float = FULL_WIDTH
-) -> InlineFigure:
+def plot_interactions(interactions, *, words: str = "content", columns: int = 4, width: float = _WIDTH) -> InlineFigure:
     """Draw word x region: a signed map a word, all on one scale.
 
     Args:
@@ -185,9 +160,7 @@ def plot_maps(
     shared_scale: bool = True,
     columns: int = 3,
     upsample: str = "bilinear",
-    label: str = "relevance",
-    title: str = "",
-    width: float = FULL_WIDTH,
+    width: float = _WIDTH,
 ) -> InlineFigure:
     """Draw maps of one image beside it, or several images, a row each, with their maps.
 
@@ -201,8 +174,6 @@ def plot_maps(
         shared_scale: one scale for all maps; else each has its own, and the legend says so.
         columns: maps in a row, beside the image.
         upsample: "bilinear" or "nearest", for maps on the token grid.
-        label: what the values are.
-        title: one line over the figure.
         width: inches, 3 or more.
 
     Raises:
@@ -214,106 +185,69 @@ def plot_maps(
     images, each = (list(image), checks.listed("maps", maps)) if several else ([image], [maps])
     if len(images) != len(each) or not images:
         raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
-    drawings, look = [], {"signed": signed, "shared": shared_scale, "label": label, "upsample": upsample}
+    drawings, look = [], {"signed": signed, "shared": shared_scale, "upsample": upsample}
     for one, its in zip(images, each, strict=True):
         pairs = [(name, checks.as_map(heat)) for name, heat in checks.titled("maps", its)]
         drawings.append(of_maps(read_image(one), pairs, **look))
-    return draw(scaled(drawings), width=width, columns=columns, title=title, compact=several)
-
-
-def plot_gallery(
-    explanations: Sequence, *, shared_scale: bool = False, title: str = "", width: float = FULL_WIDTH
-) -> InlineFigure:
-    """Draw several explanations, a row each: the image, then a panel a prompt with its similarity beside its title.
-
-    Args:
-        explanations: `Explanation`s of different images.
-        shared_scale: one scale for all rows; else the prompts of an image share one.
-        title: one line over the figure.
-        width: inches, 3 or more.
-    """
-    drawings = [of_explanation(one) for one in checks.listed("explanations", explanations)]
-    if not drawings:
-        raise GradeclipError("plot_gallery needs explanations, got none")
-    drawings = scaled(drawings) if shared_scale else drawings
-    columns = min(4, max(len(one.panels) for one in drawings))
-    return draw(drawings, width=checks.number("width", width, 3), columns=columns, title=title, compact=True)
+    return draw(scaled(drawings), width=width, columns=columns, compact=several)
 
 
 def draw(
-    drawings: Sequence[Drawing], *, width: float = FULL_WIDTH, columns: int = 3, title: str = "", compact: bool = False
+    drawings: Sequence[Drawing], *, width: float = _WIDTH, columns: int = 3, compact: bool = False
 ) -> InlineFigure:
-    """Draw drawings, each from a new row. `compact` writes the similarity beside the title instead of a bar below."""
+    """Draw drawings, each from a new row. `compact` has smaller maps, and the legend at the end."""
     panels = [panel for one in drawings for panel in one.panels]
     columns = min(1 if width < 6 and not compact else columns, max(len(one.panels) for one in drawings))
-    tallest = 2.4 if compact else _TALLEST
-    side = min((width - 2 * MARGIN - columns * _GAP) / (columns + 1), tallest)
-    beside = compact and any(panel.value is not None for panel in panels)  # the similarity takes room of the title
-    wide, room = 2 * MARGIN + (columns + 1) * side + columns * _GAP, side - 0.4 * beside
-    size, rows = _type_size(panels, room), []  # drawing, panels, inches above the maps, of the maps, below them
+    tallest = _TALLEST_OF_MANY if compact else _TALLEST
+    side = min((width - 2 * _MARGIN - columns * _GAP) / (columns + 1), tallest)
+    wide, size = 2 * _MARGIN + (columns + 1) * side + columns * _GAP, _type_size(panels, side)
+    rows = []  # drawing, panels, inches above the maps, of the maps, below them
     for one in drawings:
         factor = min(side / one.image.width, tallest / one.image.height)
-        below = 0.16 + 0.36 * (not compact and any(panel.value is not None for panel in one.panels))
+        below = 0.16 + 0.36 * any(panel.value is not None for panel in one.panels)
         for start in range(0, max(len(one.panels), 1), columns or 1):
             some = one.panels[start : start + columns]
-            above = max((flow(panel.cells, room * 72, size)[1] / 72 + 0.07 for panel in some), default=0.0)
+            above = max((_flow(panel.cells, side * 72, size)[1] / 72 + 0.07 for panel in some), default=0.0)
             rows.append((one, some, above, (one.image.width * factor, one.image.height * factor), below))
-    legend, origins = _legend_lines(drawings, wide - 2 * MARGIN if compact else side), {one.origin for one in drawings}
-    origin = origins.pop() if len(origins) == 1 else ""  # of which model they are, where it is the same
-    tall = (0.28 + _LINE * len(legend)) * any(panel.map is not None or panel.cells for panel in panels)
+    legend = _legend_lines(drawings, wide - 2 * _MARGIN if compact else side)
+    origin = drawings[0].origin if len(drawings) == 1 else ""
+    tall = (0.28 + _LINE * len(legend)) * bool(panels)
     needed = [above + panel[1] + below for _, _, above, panel, below in rows]
     spare = 0.0 if compact else sum(needed) - rows[0][2] - rows[0][3][1]  # below the image
-    height = 0.1 + 0.3 * bool(title) + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.2 * bool(origin)
-    figure = InlineFigure(wide, height, ". ".join([title] * bool(title) + [one.alt for one in drawings]))
-    _write_title(figure, title)
-    top, before = 0.06 + 0.3 * bool(title), None
+    height = 0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.2 * bool(origin)
+    figure = InlineFigure(wide, height, ". ".join(one.alt for one in drawings))
+    top, before = 0.06, None
     for one, some, above, panel, below in rows:
         if one is not before:
-            show_image(axes_at(figure, MARGIN, top + above, *panel), one.image, box=one.box)
+            show_image(axes_at(figure, _MARGIN, top + above, *panel), one.image, one.box)
             if not compact:
                 _draw_legend(figure, one, legend, top + above + panel[1] + 0.1, side)
         for i, each in enumerate(some):
-            x, deep = MARGIN + (i + 1) * (side + _GAP), flow(each.cells, room * 72, size)[1] / 72
-            draw_cells(axes_at(figure, x, top + above - 0.07 - deep, room, deep), each.cells, one.word_scale, size)
+            x, deep = _MARGIN + (i + 1) * (side + _GAP), _flow(each.cells, side * 72, size)[1] / 72
+            _draw_cells(axes_at(figure, x, top + above - 0.07 - deep, side, deep), each.cells, one.word_scale, size)
             _draw_map(axes_at(figure, x, top + above, *panel), one, each)
-            if compact and each.value is not None:
-                place = (x + panel[0]) / wide, 1 - (top + above - 0.1) / height
-                figure.text(*place, each.told[-1], ha="right", va="bottom", **NOTE)
-            elif each.value is not None:
+            if each.value is not None:
                 _draw_bar(axes_at(figure, x, top + above + panel[1] + 0.07, side, 0.16), one, each)
         top, before = top + above + panel[1] + below, one
     if compact:
         _draw_legend(figure, drawings[0], legend, top + 0.02, wide)
-    origin = shortened(origin, wide - 2 * MARGIN, SMALLEST)
-    figure.text(MARGIN / wide, 0.05 / height, origin, va="bottom", parse_math=False, fontsize=SMALLEST, color="0.55")
+    _write(figure, 0.05 / height, _shortened(origin, wide - 2 * _MARGIN), va="bottom", color="0.55")
     return figure
 
 
-def _write_title(figure: Figure, title: str) -> None:
-    """Write one line over a figure."""
-    across, down = figure.get_size_inches()
-    line = shortened(title, across - 2 * MARGIN, 10.5)
-    figure.text(MARGIN / across, 1 - 0.06 / down, line, va="top", fontsize=10.5, parse_math=False)
+def _write(figure: Figure, y: float, text: str, **look: Any) -> None:
+    """Write a line at the left edge."""
+    figure.text(_MARGIN / figure.get_figwidth(), y, text, **{"va": "top", **_NOTE, **look})
 
 
-def _type_size(panels: Sequence[Panel], room: float) -> float:
-    """Return the largest type in which every title takes at most two lines, or the smallest."""
-    for size in np.arange(LARGEST, SMALLEST, -0.5):
-        words = [word for panel in panels for cell in panel.cells for word in cell if word]
-        fits = all(ems(drawable(word.text)) * size < room * 72 for word in words)
-        if fits and all(flow(panel.cells, room * 72, size)[2] <= 2 for panel in panels):
-            return float(size)
-    return float(SMALLEST)
-
-
-def _draw_map(axes, one: Drawing, panel: Panel) -> None:
+def _draw_map(axes: Axes, one: Drawing, panel: Panel) -> None:
     heat = np.zeros((1, 1), np.float32) if panel.map is None else panel.map
-    draw_heatmap(axes, one.image, heat, box=one.box, signed=one.signed, vmax=panel.scale, upsample=one.upsample)
+    show_image(axes, paint(one.image, heat, box=one.box, signed=one.signed, vmax=panel.scale, upsample=one.upsample))
     if panel.map is None:
         axes.text(0.5, 0.5, "no map: words alone", ha="center", va="center", transform=axes.transAxes, fontsize=10)
 
 
-def _draw_bar(axes, one: Drawing, panel: Panel) -> None:
+def _draw_bar(axes: Axes, one: Drawing, panel: Panel) -> None:
     """Draw the similarity or the lead as a bar, the tick, and what the bar is."""
     low, high = one.bars
     axes.set(xlim=(low, high), ylim=(0, 1))
@@ -322,19 +256,17 @@ def _draw_bar(axes, one: Drawing, panel: Panel) -> None:
     axes.add_patch(Rectangle((0, 0.1), panel.value, 0.8, color="0.25" if panel.best else "0.65", linewidth=0))
     for place in [0.0] * (low < 0) + [one.median] * (one.median is not None):
         axes.plot([place, place], [-0.3, 1.3], color="black", linewidth=1.4, clip_on=False, solid_capstyle="butt")
-    inches = axes.get_position().width * axes.get_figure().get_figwidth()
-    axes.text(
-        0, -0.35, drawable(fitting(panel.told, inches)), va="top", transform=axes.transAxes, parse_math=False, **NOTE
-    )
+    points = 72 * axes.get_position().width * axes.get_figure().get_figwidth()
+    told = next((text for text in panel.told if _ems(text) * _SMALLEST <= points), panel.told[-1])
+    axes.text(0, -0.35, _drawable(told), va="top", transform=axes.transAxes, **_NOTE)
 
 
 def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
-    """Return the lines of the legend, folded to a width."""
+    """The lines of the legend, folded to a width."""
     lines = list(dict.fromkeys(line for one in drawings for line in one.legend))
     if sum("darkest" in line for line in lines) > 1:
-        own = f"{drawings[0].label} and words: darkest in each row at its largest"
-        lines = [own, *(line for line in lines if "darkest" not in line)]
-    return [part for line in lines for part in textwrap.wrap(line, int(room * 72 / SMALLEST / 0.53))]
+        lines = ["darkest in each row at its largest", *(line for line in lines if "darkest" not in line)]
+    return [part for line in lines for part in textwrap.wrap(line, int(room * 72 / _SMALLEST / 0.53))]
 
 
 def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float, room: float) -> None:
@@ -342,17 +274,83 @@ def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float,
     if not one.panels:
         return
     (across, down), strip = figure.get_size_inches(), min(1.3, room - 1.2)
-    start = MARGIN + 0.65 * one.both
+    start, middle = _MARGIN + 0.65 * one.both, 1 - (top + 0.06) / down
     axes = axes_at(figure, start, top, strip, 0.12)
     axes.imshow(coloured(np.linspace(-1 if one.both else 0, 1, 256))[None], aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color="0.8", linewidth=0.5)
-    figure.text((start + strip + 0.08) / across, 1 - (top + 0.06) / down, "for", va="center", **NOTE)
-    if one.both:
-        figure.text(MARGIN / across, 1 - (top + 0.06) / down, "against", va="center", **NOTE)
+    figure.text((start + strip + 0.08) / across, middle, "for", va="center", **_NOTE)
+    _write(figure, middle, "against" if one.both else "", va="center")
     for i, line in enumerate(lines):
-        place = MARGIN / across, 1 - (top + 0.2 + _LINE * i) / down
-        figure.text(*place, drawable(line), va="top", parse_math=False, **NOTE)
+        _write(figure, 1 - (top + 0.2 + _LINE * i) / down, _drawable(line))
+
+
+# ----------------------------------------------------------------------------------------------------------------- text
+
+
+def _type_size(panels: Sequence[Panel], room: float) -> float:
+    """The largest type in which every title takes at most two lines, or the smallest."""
+    widest = max(
+        (_ems(_drawable(word.text)) for one in panels for cell in one.cells for word in cell if word), default=0
+    )
+    for size in np.arange(_LARGEST, _SMALLEST, -0.5):
+        if widest * size < room * 72 and all(_flow(panel.cells, room * 72, size)[2] <= 2 for panel in panels):
+            return float(size)
+    return float(_SMALLEST)
+
+
+def _draw_cells(axes: Axes, cells: Sequence[Cell], vmax: float, size: float) -> None:
+    """Write the cells of a title from the upper left of the axes, in lines."""
+    across, down = 72 * axes.get_position().size * axes.get_figure().get_size_inches()
+    axes.set_axis_off()
+    place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+    for word, text, x, y, width, height, type_size in _flow(cells, across, size)[0]:
+        shade = coloured(0.0 if not word.score or not vmax else word.score / vmax)
+        if (shade < 0.995).any():
+            corner, area = (x / across, 1 - (y + height) / down), (width / across, height / down)
+            axes.add_patch(Rectangle(corner, *area, facecolor=shade, linewidth=0, **place))
+        look = {"color": "white" if np.dot(shade, (0.2126, 0.7152, 0.0722)) < 0.5 else "black", "fontsize": type_size}
+        at = (x + width / 2) / across, 1 - (y + 0.72 * height) / down
+        axes.text(*at, text, ha="center", va="baseline", parse_math=False, **look, **place)
+
+
+def _flow(cells: Sequence[Cell], line_width: float, size: float) -> tuple[list, float, int]:
+    """Words, texts, x, y from the top, width, height and size of type (points); where they end; lines."""
+    height, gap, x, y, lines, placed = 1.5 * size, 0.16 * size, 0.0, 0.0, 1, []
+    deep = any(below for _, below in cells)
+    for cell in cells:
+        sizes = [max(0.82 * size, _SMALLEST) if word and word.small else size for word in cell]
+        pairs = list(zip(cell, sizes, strict=True))
+        texts = [_shortened(word.text, (line_width - 0.5 * size) / 72, s) if word else "" for word, s in pairs]
+        width = max(_ems(text) * s + 0.5 * size for text, s in zip(texts, sizes, strict=True))
+        if x and x + width > line_width:
+            x, y, lines = 0.0, y + (height + gap) * (1 + deep) + gap * deep, lines + 1
+        for row, (word, type_size) in enumerate(pairs):
+            if word:
+                middle = 0.5 * height * (deep and cell[1] is None)
+                placed.append((word, texts[row], x, y + row * (height + 1) + middle, width, height, type_size))
+        x += width + gap
+    return placed, y + (height + 1) * (1 + deep), lines
+
+
+@lru_cache(maxsize=4096)
+def _ems(text: str) -> float:
+    """How wide a text is, in units of the size of its type."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=100), ismath=False)[0] / 100
+
+
+def _drawable(text: str) -> str:
+    """A text with a box in place of letters that matplotlib's font lacks (emoji, CJK)."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(letter if font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text)
+
+
+def _shortened(text: str, inches: float, size: float = _SMALLEST) -> str:
+    """A text cut with an ellipsis where it is wider than some inches."""
+    text = _drawable(text)
+    while _ems(text) * size > inches * 72 and len(text) > 2:
+        text = text.rstrip("…")[:-1].rstrip() + "…"
+    return text
 
 
 # ------------------------------------------------------------------------------------------------------------ intervals
@@ -363,14 +361,12 @@ def plot_intervals(
     *,
     names: Sequence[str] | None = None,
     group: str | None = None,
-    control: str | Sequence[str] = (),
+    control: Sequence[str] = (),
     chance: float | None = None,
     chance_label: str = "chance",
     label: str = "",
     title: str = "",
     sort: bool = True,
-    limits: tuple[float, float] | None = None,
-    width: float = FULL_WIDTH,
 ) -> InlineFigure:
     """Draw estimates with their intervals, one row each, the highest on top.
 
@@ -378,55 +374,49 @@ def plot_intervals(
 
     Args:
         table: a DataFrame with the columns mean (or estimate), low and high, as `statistics.summarise` gives it.
-        names: what to call the rows; by default the column "label", or else the other columns, or the index.
+        names: the names of the rows; by default the columns beside the numbers, or the index.
         group: a column whose values get a colour and a marker each; rows of one name share a line.
-        control: rows that are no candidates (names of rows, or a column of booleans); they are grey, below a rule.
+        control: names of rows that are no candidates; they are grey, below a rule.
         chance: the value of a guess; a dashed line.
-        chance_label: what to call that line.
+        chance_label: the name of that line.
         label: what the values are, under the axis.
         title: what is measured, in one line.
         sort: highest first; False keeps the order of the table.
-        limits: ends of the axis; by default what the intervals need.
-        width: inches.
 
     Raises:
         GradeclipError: the table lacks a column, or has no row.
     """
     given = table.rename(columns={"estimate": "mean"}) if "estimate" in getattr(table, "columns", ()) else table
-    rows, flagged = checks.numbers(given, ("mean", "low", "high")), isinstance(control, str) and bool(control)
-    wanted = [str(group)] * bool(group) + [str(control)] * flagged
-    checks.columns(given, wanted)
-    if names is None and "label" in given.columns:
-        names = given["label"]
-    elif names is None:
-        others = [name for name in given.columns if name not in ("mean", "low", "high", "n", *wanted)]
-        names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else given.index
+    rows = checks.numbers(given, ("mean", "low", "high"))
+    checks.columns(given, [group] if group else [])
+    if names is None:
+        others = [name for name in given.columns if name not in ("mean", "low", "high", "n", group)]
+        names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)
     if not len(rows) or len(names) != len(rows):
         raise GradeclipError(f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names")
     rows = rows.assign(name=[str(name) for name in names], kind=given[group].astype(str).to_numpy() if group else "")
-    grey = set(rows["name"][given[control].to_numpy(bool)]) if flagged else set(control)
-    highest = rows.groupby("name", sort=False)["mean"].max()
-    lines = sorted(highest.index, key=lambda name: (name in grey, -highest[name] if sort else 0))
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
         raise GradeclipError(f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}")
-    left = 0.35 + min(max(ems(drawable(name)) for name in lines) * 9 / 72, width * 0.45)
+    highest, grey = rows.groupby("name", sort=False)["mean"].max(), set(control)
+    lines = sorted(highest.index, key=lambda name: (name in grey, -highest[name] if sort else 0))
+    left = 0.35 + min(max(_ems(_drawable(name)) for name in lines) * 9 / 72, _WIDTH * 0.45)
     above = 0.12 + 0.26 * bool(title) + 0.22 * (chance is not None) + 0.24 * bool(group)
     tall = (0.27 + 0.13 * (len(kinds) - 1)) * len(lines)
-    told = (f"{name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for name, one in _each(rows))
+    each = list(rows.itertuples(index=False))
+    told = (f"{one.name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for one in each)
     alt = f"{title or label}: {'; '.join(told)}".replace("  ", " ")
-    figure = InlineFigure(width, above + tall + 0.3 + 0.2 * bool(label), alt)
-    axes = axes_at(figure, left, above, width - left - 0.65, tall)
-    name_rows(axes, [shortened(name, left - 0.2, 9) for name in lines], label)
-    for name, one in _each(rows):
+    figure = InlineFigure(_WIDTH, above + tall + 0.3 + 0.2 * bool(label), alt)
+    axes = axes_at(figure, left, above, _WIDTH - left - 0.65, tall)
+    _name_rows(axes, [_shortened(name, left - 0.2, 9) for name in lines], label)
+    for one in each:
         kind = kinds.index(one.kind)
-        y = lines.index(name) + (0.42 * (kind / (len(kinds) - 1) - 0.5) if len(kinds) > 1 else 0)
-        look = {"color": "0.6" if name in grey else PALETTE[kind]}
+        y = lines.index(one.name) + (0.42 * (kind / (len(kinds) - 1) - 0.5) if len(kinds) > 1 else 0)
+        look = {"color": "0.6" if one.name in grey else PALETTE[kind]}
         axes.plot([one.low, one.high], [y, y], linewidth=2, solid_capstyle="butt", **look)
-        axes.plot(one.mean, y, marker=MARKERS[kind], markersize=5.5, **look)
-        value = drawable(f"{one.mean:.2f}")
-        axes.text(1.02, y, value, va="center", fontsize=SMALLEST, transform=axes.get_yaxis_transform(), **look)
-    axes.set_xlim(limits)
+        axes.plot(one.mean, y, marker=_MARKERS[kind], markersize=5.5, **look)
+        value = f"{one.mean:.2f}".replace("-", "\N{MINUS SIGN}")
+        axes.text(1.02, y, value, va="center", fontsize=_SMALLEST, transform=axes.get_yaxis_transform(), **look)
     for tick, name in zip(axes.get_yticklabels(), lines, strict=True):
         tick.set_color("0.5" if name in grey else "black")
     if 0 < (candidates := sum(name not in grey for name in lines)) < len(lines):
@@ -434,14 +424,24 @@ def plot_intervals(
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
         over = {"xycoords": axes.get_xaxis_transform(), "xytext": (0, 2), "textcoords": "offset points"}
-        axes.annotate(chance_label, (chance, 1), ha="center", va="bottom", **over, **NOTE)
-    _write_title(figure, title)
-    x, y = left / width, 1 - (0.18 + 0.26 * bool(title)) / figure.get_figheight()
+        axes.annotate(chance_label, (chance, 1), ha="center", va="bottom", **over, **_NOTE)
+    across, down = figure.get_size_inches()
+    _write(figure, 1 - 0.06 / down, _shortened(title, across - 2 * _MARGIN, 10.5), fontsize=10.5, color="black")
+    x = left
     for kind, colour, sign in zip(kinds if group else (), PALETTE, "●■◆▲", strict=False):
-        figure.text(x, y, f"{sign} {drawable(kind)}", color=colour, va="center", fontsize=9)
-        x += (ems(kind) * 9 / 72 + 0.35) / width
+        y = 1 - (0.18 + 0.26 * bool(title)) / down
+        figure.text(x / across, y, f"{sign} {_drawable(kind)}", color=colour, va="center", fontsize=9)
+        x += _ems(kind) * 9 / 72 + 0.35
     return figure
 
 
-def _each(rows):
-    return ((one.name, one) for one in rows.itertuples(index=False))
+def _name_rows(axes: Axes, names: Sequence[str], label: str) -> None:
+    """Give axes a named row for each of `names`, the first one on top, and a label below."""
+    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes.tick_params(labelsize=_SMALLEST)
+    axes.tick_params(axis="y", length=0)
+    axes.set_yticklabels(names, fontsize=9, parse_math=False)
+    axes.set_xlabel(_drawable(label), fontsize=9, parse_math=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)

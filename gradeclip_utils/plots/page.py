@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .axes import reduced
 from .colours import largest, law
 from .drawing import Drawing, Panel, of_explanation, title_of
+from .figures import reduced
 
-FRONT = Path(__file__).parent / "front"
+_FRONT = Path(__file__).parent / "front"
 _PAGE = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "<title>{title}</title><style>body{{margin:16px;font-family:system-ui,sans-serif}}</style>{body}</html>\n"
@@ -35,57 +35,50 @@ _PAGE = (
 
 @cache
 def front(name: str) -> str:
-    """Return the text of a file of `front/`."""
-    return (FRONT / name).read_text(encoding="utf-8")
+    """The text of a file of `front/`."""
+    return (_FRONT / name).read_text(encoding="utf-8")
 
 
 @cache
 def view_script() -> str:
-    """Return `front/view.js` as the beginning of a longer script, which finds `front.render` and `front.open`."""
+    """`front/view.js` as the beginning of a longer script, which finds `front.render` and `front.open`."""
     return front("view.js").replace("export default", "const front =")
 
 
-def numbers(values: np.ndarray) -> list:
-    """Return an array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
+def _numbers(values: np.ndarray) -> list:
+    """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
     values = np.asarray(values, dtype=float)
     digits = 4 - math.floor(math.log10(largest([values]) or 1))
     return np.round(values, digits).tolist()
 
 
-def image_url(image: Image.Image, size: int = 0) -> str:
-    """Return an image, or a thumbnail of it, as an address that needs no network."""
-    image, buffer = reduced(image), io.BytesIO()
-    if size:
-        image.thumbnail((size, size))
-    image.save(buffer, "webp", quality=90, method=1)
+def image_url(image: Image.Image, size: int = 720) -> str:
+    """An image, made smaller if it is large, as an address that needs no network."""
+    buffer = io.BytesIO()
+    reduced(image, size).save(buffer, "webp", quality=90, method=1)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def image_tag(image: Image.Image, alt: str) -> str:
-    """Return an image as HTML: every pixel is inside, so that nothing has to be fetched."""
-    stream = io.BytesIO()
-    image.save(stream, "webp", quality=92, method=1)
-    source = base64.b64encode(stream.getvalue()).decode("ascii")
+    """An image as HTML: every pixel is inside, so that nothing has to be fetched."""
     shape = 'style="display:block;max-width:100%;height:auto"'
-    return f'<img class="gradeclip-figure" alt="{html.escape(alt)}" {shape} src="data:image/webp;base64,{source}">'
+    return f'<img class="gradeclip-figure" alt="{html.escape(alt)}" {shape} src="{image_url(image, 10_000)}">'
 
 
-def payload(drawing: Drawing, regions: np.ndarray | None = None, columns=None, **more: Any) -> dict[str, Any]:
-    """Return everything that `front/view.js` shows of a drawing, as JSON has it.
+def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
+    """Everything that `front/view.js` shows of a drawing, as JSON has it.
 
     Args:
         drawing: what is drawn.
         regions: (W, h, w) maps of the words of the first panel.
-        columns: (W, h, w) scores of these words at each patch; by default the regions.
         **more: further fields, for the explorer.
     """
     panels = [_panel(panel) for panel in drawing.panels]
     if regions is not None:
-        columns = regions if columns is None else columns
-        panels[0] |= {"regions": _flat(regions), "region_scale": largest([regions]), "columns": _flat(columns)}
+        panels[0] |= {"regions": _numbers(regions.reshape(len(regions), -1)), "region_scale": largest([regions])}
     left, top, right, bottom = drawing.box or (0, 0, *drawing.image.size)
     width, height = drawing.image.size
-    names = ("signed", "word_scale", "lead", "median", "legend", "both", "bars", "framed", "origin", "alt")
+    names = ("signed", "word_scale", "median", "legend", "both", "bars", "framed", "origin", "alt")
     return {
         **{name: getattr(drawing, name) for name in names}, "panels": panels, "ratio": width / height,
         "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
@@ -94,21 +87,17 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, columns=None, *
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    cells = [[word and asdict(word) for word in cell] for cell in panel.cells]
     map_ = None if panel.map is None else np.asarray(panel.map)
     return {
-        "name": panel.name, "cells": cells, "scale": panel.scale, "value": panel.value, "best": panel.best,
-        "told": list(panel.told), "shape": [1, 1] if map_ is None else list(map_.shape),
-        "map": None if map_ is None else numbers(map_.ravel()), "regions": None, "columns": None, "region_scale": 0.0,
+        **{name: getattr(panel, name) for name in ("name", "scale", "value", "best", "told")},
+        "cells": [[word and asdict(word) for word in cell] for cell in panel.cells],
+        "shape": [1, 1] if map_ is None else list(map_.shape), "map": None if map_ is None else _numbers(map_.ravel()),
+        "regions": None, "region_scale": 0.0,
     }  # fmt: skip
 
 
-def _flat(maps: np.ndarray) -> list:
-    return numbers(maps.reshape(len(maps), -1))
-
-
 def embedded(views: Sequence[dict], image: Image.Image, inside: str = "") -> str:
-    """Return HTML that shows views of one image; `inside` stands there where no script runs."""
+    """HTML that shows views of one image; `inside` stands there where no script runs."""
     name = f"gradeclip-{secrets.token_hex(8)}"
     given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
     script = f"{view_script()}\nfront.open(document.getElementById({name!r}));"
@@ -119,14 +108,13 @@ def embedded(views: Sequence[dict], image: Image.Image, inside: str = "") -> str
 
 
 def page_of(found) -> str:
-    """Return a whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
-    regions = None
-    if hasattr(found, "caption"):
-        total, scale = found.maps.sum(0), largest([[word.score for word in found.words]])
-        cells, regions = title_of(found.words, found.caption), found.maps
-        panel = Panel(found.caption, cells, total, largest([total]), float(found.similarity))
-        drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
-    else:
+    """A whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
+    regions = getattr(found, "maps", None)
+    if regions is None:
         drawing = of_explanation(found)
+    else:
+        cells, scale = title_of(found.words), largest([[word.score for word in found.words]])
+        panel = Panel(found.caption, cells, regions.sum(0), largest([regions.sum(0)]), float(found.similarity))
+        drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
     return _PAGE.format(title=title, body=embedded([payload(drawing, regions)], found.image))

@@ -29,7 +29,7 @@ def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene], width
         figure.text(0, 1 - (top - 0.07) / figure.get_figheight(), title, fontsize=10)
         for column, (scene, found) in enumerate(zip(scenes, own, strict=True)):
             axes = axes_at(figure, column * side, top, side - 0.06, side - 0.06)
-            show_image(axes, scene.image(), "")
+            show_image(axes, scene.image())
             for (noun, name), mask in zip(found.items(), scene.masks(), strict=True):
                 axes.contour(mask, levels=[0.5], colors=[_RIGHT if name == noun else _WRONG], linewidths=1.2)
                 y, x = (float(np.mean(where)) for where in np.nonzero(mask))

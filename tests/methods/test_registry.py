@@ -11,7 +11,7 @@ from gradeclip_utils import METHODS, Explainer, UnsupportedModel
 from gradeclip_utils.methods import Method, input_gradients, perturbation, register_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
-from gradeclip_utils.plots.drawing import explains_words_alone
+from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
@@ -356,8 +356,9 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
 def test_a_method_for_prompts_alone_is_drawn_without_a_map_registered_or_not(tiny, picture):
     for method in (mine(text=values_of_words), "leave-one-out"):
         found = Explainer(tiny, method=method).explain(picture, "a dog")
-        assert found.provenance["image_layers"] is None and explains_words_alone(found)
-    assert not explains_words_alone(Explainer(tiny, method=mine(image=values_along)).explain(picture, "a dog"))
+        assert found.provenance["image_layers"] is None and of_explanation(found).panels[0].map is None
+    found = Explainer(tiny, method=mine(image=values_along)).explain(picture, "a dog")
+    assert of_explanation(found).panels[0].map is not None
 
 
 def test_a_method_is_given_those_options_that_it_names(tiny, picture):

@@ -175,7 +175,7 @@ def test_two_models_are_named_in_the_titles(tiny, picture):
 def test_a_contrast_stacks_both_captions(panel):
     panel.change(caption="a red car", against="a blue car")
     cells = panel.data["panels"][0]["cells"]
-    assert (cells[1][0]["text"], cells[1][1]["text"]) == ("red", "blue") and panel.data["lead"]
+    assert (cells[1][0]["text"], cells[1][1]["text"]) == ("red", "blue") and panel.data["signed"]
 
 
 # ---------------------------------------------------------------------------------------------------- taking it away

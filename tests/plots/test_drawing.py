@@ -8,10 +8,10 @@ from PIL import Image
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.colours import coloured, law, number
-from gradeclip_utils.plots.drawing import Panel, of_explanation, of_interactions, of_maps, scaled, stacked
+from gradeclip_utils.plots.colours import coloured, law
+from gradeclip_utils.plots.drawing import Panel, of_explanation, of_interactions, of_maps, scaled
 
-from .cases import explanation, interactions, words
+from .cases import explanation, interactions
 
 GREY = Image.new("RGB", (320, 320), (128, 128, 128))
 
@@ -56,14 +56,6 @@ def test_a_map_ends_at_the_frame_of_what_the_model_saw():
     assert (np.abs(painted[20:300] - 90).max(-1) < 25).any(0)[80:84].any()  # dashes at its edge
     whole = np.asarray(paint(GREY, np.zeros((4, 4))), dtype=int)
     assert len(np.unique(whole)) == 1
-
-
-@pytest.mark.parametrize(("value", "most", "text"), [
-    (0.0923, None, "0.092"), (-0.0174, None, "\N{MINUS SIGN}0.017"), (0.0, None, "0"), (-1e-9, 0.1, "0"),
-    (0.5, None, "0.50"),
-])  # fmt: skip
-def test_numbers_have_two_digits_of_their_scale(value, most, text):
-    assert number(value, most) == text
 
 
 # -------------------------------------------------------------------------------------------------------------- content
@@ -117,8 +109,8 @@ def test_a_contrast_stacks_the_words_that_differ_and_shows_the_lead():
 
 
 def test_captions_of_different_lengths_are_stacked_without_losing_a_word():
-    cells = stacked(words("a red car"), words("two cars and a boat"))
-    texts = [part.text for cell in cells for part in cell if part and part.text]
+    (panel,) = of_explanation(explanation("a red car", against="two cars and a boat")).panels
+    texts = [part.text for cell in panel.cells for part in cell if part and part.text]
     assert sorted(texts) == sorted("a red car two cars and boat".split())
 
 
@@ -129,9 +121,10 @@ def test_word_x_region_draws_nouns_and_adjectives_and_function_words_on_request(
     assert of_interactions(interactions("the of")).panels  # of function words alone, all
 
 
-def test_maps_of_several_images_share_a_scale():
-    drawings = scaled([of_maps(GREY, {"a": np.eye(4)}), of_maps(GREY, {"b": 3 * np.eye(4)})])
-    assert [one.panels[0].scale for one in drawings] == [3, 3]
+def test_maps_of_several_images_share_a_scale_whose_end_has_two_digits():
+    drawings = scaled([of_maps(GREY, {"a": np.eye(4)}), of_maps(GREY, {"b": 0.0923 * np.eye(4)})])
+    assert [one.panels[0].scale for one in drawings] == [1, 1]
+    assert of_maps(GREY, {"b": 0.0923 * np.eye(4)}).legend == ["relevance: darkest 0.092"]
 
 
 def test_the_legend_says_what_is_zero_and_that_the_model_saw_a_part():

@@ -14,7 +14,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.colours import coloured
 from gradeclip_utils.plots.drawing import of_explanation
-from gradeclip_utils.plots.page import numbers, payload
+from gradeclip_utils.plots.page import payload
 from tests.browser import BROWSER, browser_context_args, browser_type_launch_args
 
 from .cases import explanation, interactions
@@ -48,7 +48,7 @@ def test_word_x_region_has_the_map_of_every_word(tmp_path):
 def test_a_box_is_in_fractions_of_the_image_and_numbers_have_four_digits():
     view = payload(of_explanation(explanation("a dog", box=(15, 0, 105, 90))))
     assert view["box"] == pytest.approx([0.125, 0, 0.75, 1]) and view["framed"]
-    assert numbers(np.array([0.0123456, -0.00001234])) == [0.012346, -1.2e-05] and numbers(np.zeros(2)) == [0, 0]
+    assert max(len(str(value)) for value in view["panels"][0]["map"]) <= 8
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=BROWSER)])

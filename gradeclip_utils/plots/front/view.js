@@ -123,12 +123,12 @@ const frame = (app, panel) => {
     lay([left + (width * column) / columns, top + (height * row) / rows, width / columns, height / rows]);
   const text = phrase && panel?.regions && wordsOf(panel, phrase), framed = data.framed && h("div", { className: "gradeclip-crop", style: lay(data.box) });
   const alt = panel ? `${data.alt}, with the map of “${text || panel.name}”` : data.alt;
-  const handlers = panel?.columns ? { ...onPatches(app, panel.shape), "aria-label": `${alt}. ${keys}` } : {};
+  const handlers = panel?.regions ? { ...onPatches(app, panel.shape), "aria-label": `${alt}. ${keys}` } : {};
   return h("div", { className: `gradeclip-frame${panel ? " gradeclip-map" : ""}`, ...handlers },
     h("img", { alt, src: image, draggable: false }),
     panel && (panel.map ? h("canvas", { "aria-hidden": "true", then: (canvas) => paint(canvas, layer(panel, phrase), panel.shape, data) })
       : h("span", { className: "gradeclip-none" }, "no map: words alone")),
-    framed, panel?.columns && patch && h("div", { className: "gradeclip-cursor", style: at(patch) }));
+    framed, panel?.regions && patch && h("div", { className: "gradeclip-cursor", style: at(patch) }));
 };
 
 const wordsOf = (panel, [first, last]) => panel.cells.slice(first, last + 1).map(([word]) => word.text).join(" ");
@@ -136,11 +136,11 @@ const wordsOf = (panel, [first, last]) => panel.cells.slice(first, last + 1).map
 // The title: words shaded by their scores. Those that have a map can be pointed at and kept.
 const title = (app, panel) => {
   const { law, word_scale: scale } = app.data, { patch } = app.active(), { phrase } = app.picked;
-  const at = patch && panel.columns, cell = at && patch[0] * panel.shape[1] + patch[1];
-  const top = at ? Math.max(...panel.columns.flat().map(Math.abs)) : scale;
+  const at = patch && panel.regions, cell = at && patch[0] * panel.shape[1] + patch[1];
+  const top = at ? Math.max(...panel.regions.flat().map(Math.abs)) : scale;
   const word = (one, index) => {
     if (!one) return null;
-    const score = at ? panel.columns[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(law, score / top);
+    const score = at ? panel.regions[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(law, score / top);
     const told = score == null ? one.text : `${one.text}: ${number(score)}`, className = `gradeclip-word${one.small ? " gradeclip-small" : ""}`;
     if (!panel.regions || index == null) return h("span", { className, title: told, style: shade }, one.text);
     const [first, last] = phrase || [index, index], leave = () => app.point(null), point = () => app.point({ phrase: [index, index] });
