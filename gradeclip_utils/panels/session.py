@@ -34,7 +34,8 @@ from ..towers import Trace
 from ..words import split_read, unknown_words, why_no_words
 from . import verdict
 
-GRAD_ECLIP = "grad-eclip"  # methods that begin so have word x region maps and a number of layers to choose
+GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
+_WITH_WORDS = (GRAD_ECLIP, "grad-eclip-single-head")  # methods with word x region maps
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 _YOUR_OWN = "image = ...  # your own"
 
@@ -273,7 +274,7 @@ class Session:
         explainer = self._explainer(state.method, state.layers if own else None, state.resolution)
         with heard_by(notes.append):
             explanation = explainer.explain(state.source.image, state.caption, state.against or None)
-            if own and explanation.words[0] and not state.against:
+            if state.method in _WITH_WORDS and explanation.words[0] and not state.against:
                 words = explainer.interactions(state.source.image, state.caption)
                 things = self._things(words)
                 words = words.centred(things) if len(things) > 1 else words

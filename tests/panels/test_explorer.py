@@ -44,7 +44,7 @@ def drawn(tiny):
 
 
 def test_a_view_holds_what_the_explainer_finds(session, state, tiny):
-    for method in ("grad-eclip", "rollout"):
+    for method in ("grad-eclip", "rollout", "grad-eclip-softmax"):
         found = Explainer(tiny, method=method).explain(state.source.image, CAPTION)
         view = session.view(replace(state, method=method))
         np.testing.assert_allclose(view.map, found.image_maps[0], atol=1e-6)
