@@ -70,8 +70,9 @@ def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
 
 def _small_png(image: Image.Image) -> bytes:
     """A PNG file of 256 colours, which a notebook can afford to keep."""
-    buffer = io.BytesIO()
-    image.convert("RGB").quantize(256).save(buffer, "png", optimize=True)
+    image, buffer = image.convert("RGB"), io.BytesIO()
+    palette = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)  # keeps colours that are rare, such as blue
+    image.quantize(palette=palette).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 

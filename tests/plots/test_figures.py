@@ -95,10 +95,12 @@ def test_a_palette_keeps_grey_grey_and_rare_colours():
     pixels = np.repeat(random.integers(0, 255, (200, 200, 1)), 3, axis=2).astype(np.uint8)
     pixels[:, 50:90] = random.integers(0, 255, (200, 40, 3))
     pixels[:5, :5] = (200, 30, 20)
+    pixels[190:] = law = coloured(np.linspace(-1, 1, 200)) * 255
     png = bundle(Image.fromarray(pixels), "")[0]["image/png"]
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), dtype=int)
     assert np.abs(found[:5, :5] - (200, 30, 20)).max() < 40
-    assert np.ptp(found[100:, 120:], axis=-1).mean() < 25
+    assert np.ptp(found[100:190, 120:], axis=-1).mean() < 25
+    assert np.abs(found[190:].mean(0) - law).mean() < 5
 
 
 def test_maps_and_word_x_region_are_whole():
