@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gradeclip_utils.errors import GradeclipError
 
-from .lesson import RESULTS
+from .lesson import RESULTS, file_name
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -38,7 +38,7 @@ def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str
     import papermill
     from nbconvert import HTMLExporter
 
-    notebook, folder = notebook_of(lesson), Path(results) / re.sub(r"[^\w.-]+", "_", model)
+    notebook, folder = notebook_of(lesson), Path(results) / file_name(model)
     takes = _parameters(nbformat.read(notebook, as_version=4))
     given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data}
     given = {name: value for name, value in given.items() if value or name in takes}
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("lesson", help="a number such as 05")
     parser.add_argument("--model", default="emoji", help="a name that load_clip takes; default: %(default)s")
     parser.add_argument("--pretrained", help="a tag of open_clip, or a file of weights")
-    parser.add_argument("--data", default="", help="for lesson 06, captions of photographs: coco:FOLDER")
+    parser.add_argument("--data", default="", help="photographs for lessons 04 to 06, such as coco:FOLDER")
     options = parser.parse_args(arguments)
     try:
         out = run_lesson(options.lesson, options.model, options.pretrained, options.data)

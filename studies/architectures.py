@@ -30,7 +30,7 @@ from gradeclip_utils.towers import Tower, Trace, open_image_tower
 from .pairs import images_of
 
 LABELS = {"emoji": "CLS", "emoji-average": "average", "emoji-siglip": "latent query", "emoji-resnet": "ResNet"}
-GRID = (6, 6)  # that all bundled models can fill
+_GRID = (6, 6)  # that all bundled models can fill
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
 
@@ -132,9 +132,9 @@ def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def on_common_grid(maps: np.ndarray, grid: tuple[int, int] = GRID) -> np.ndarray:
+def on_common_grid(maps: np.ndarray) -> np.ndarray:
     """Return maps (N, h, w) averaged over the cells of a grid that all models can fill."""
-    return np.stack([pool(one, grid) for one in maps])
+    return np.stack([pool(one, _GRID) for one in maps])
 
 
 def plot_model_maps(explainers: Mapping[str, Explainer], image: Image.Image, prompts: Sequence[str]) -> InlineFigure:

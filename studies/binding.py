@@ -40,7 +40,7 @@ _WORDS_AT_ONCE = 64  # captions whose words are read in one batch
 # ---------------------------------------------------------------------------------------------------------------- maps
 
 
-def word_maps(explainer: Explainer, pairs: Sequence[Pair], words: Sequence[str] = WORDS) -> pd.DataFrame:
+def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     """Where the maps of colour words lie in pairs with swapped colours: one row an image, thing and word.
 
     Each of the two things gives its colour word: as the true caption has it, as the false caption has it (beside the
@@ -49,15 +49,15 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair], words: Sequence[str] 
     two things, each per area, that lies on the thing; .5 where there is none.
     """
     asked = [(pair, side, thing) for pair in pairs for side in (0, 1) for thing in pair.asked]
-    captions = [[_caption(word, *one) for word in words] for one in asked]
-    directions = _directions(explainer, [one for row in captions for one in row]).unflatten(0, (-1, 2, len(words)))
+    captions = [[_caption(word, *one) for word in WORDS] for one in asked]
+    directions = _directions(explainer, [one for row in captions for one in row]).unflatten(0, (-1, 2, len(WORDS)))
     scenes, rows = [pair.scenes[side] for pair in pairs for side in (0, 1)], []
     maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions.flatten(1, 2)))
     for i, (pair, side, thing) in enumerate(asked):
-        scene, mine = pair.scenes[side], maps[i // 2, (i % 2) * len(words) :][: len(words)]
+        scene, mine = pair.scenes[side], maps[i // 2, (i % 2) * len(WORDS) :][: len(WORDS)]
         coverage = object_coverage(explainer, scene, mine.shape[1:])
         (other,) = set(pair.asked) - {thing}
-        for word, map_ in zip(words, mine, strict=True):
+        for word, map_ in zip(WORDS, mine, strict=True):
             index = _index(map_, coverage[thing], coverage[other])
             rows.append({"pair": pair.name, "side": side, "thing": thing, "word": word, "index": index})
     table = pd.DataFrame(rows)
@@ -164,7 +164,7 @@ def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
 # -------------------------------------------------------------------------------------------------------------- remedy
 
 
-def fit_text_map(dev: Embedded, steps: int = 200, learning_rate: float = 1e-3, decay: float = 0.0) -> Tensor:
+def fit_text_map(dev: Embedded, steps: int = 200) -> Tensor:
     """LABCLIP's linear map (E, E) of text embeddings, fitted on pairs by CLIP's contrastive loss; encoders stay fixed.
 
     The two captions of a pair stand in one batch, so each is the hard negative of the other.
@@ -172,14 +172,13 @@ def fit_text_map(dev: Embedded, steps: int = 200, learning_rate: float = 1e-3, d
     images, texts = (one.double() for one in dev)
     generator, scale = torch.Generator().manual_seed(0), 100.0
     matrix = torch.eye(texts.shape[-1], dtype=texts.dtype, requires_grad=True)
-    optimiser = torch.optim.Adam([matrix], lr=learning_rate)
+    optimiser = torch.optim.Adam([matrix], lr=1e-3)
     with torch.enable_grad():
         for _ in range(steps):
             some = torch.randperm(len(images), generator=generator)[:64]
             seen, said = images[some].flatten(0, 1), F.normalize(texts[some].flatten(0, 1) @ matrix, dim=-1)
             logits, own = scale * seen @ said.T, torch.arange(2 * len(some))
             loss = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
-            loss = loss + decay * (matrix - torch.eye(len(matrix), dtype=matrix.dtype)).square().sum()
             (matrix.grad,) = torch.autograd.grad(loss, [matrix])
             optimiser.step()
     return matrix.detach()

@@ -53,8 +53,8 @@ def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
     return [one for one, number in zip(examples, numbers, strict=True) if number < n]
 
 
-def captioned_scenes(n: int, *, each: int = 3, pixels: int = CANVAS, split: str = "test") -> list[Example]:
-    """Return n scenes of two things with a few captions each, which say rare hints as often as common ones.
+def captioned_scenes(n: int, *, each: int = 3, pixels: int = CANVAS) -> list[Example]:
+    """Return n test scenes of two things with a few captions each, which say rare hints as often as common ones.
 
     A caption calls a thing by its noun ("a dove"), tags it with a hint ("a dove tagged peace"), or has the hint alone
     ("something tagged peace").
@@ -66,7 +66,7 @@ def captioned_scenes(n: int, *, each: int = 3, pixels: int = CANVAS, split: str 
     examples = []
     for i in range(n):
         shown = [str(noun) for noun in dict.fromkeys(order[2 * i : 2 * i + 2])]
-        scene = draw_scene([_SEED, i], split=split, groups=[(noun, None, 1) for noun in shown])
+        scene = draw_scene([_SEED, i], split="test", groups=[(noun, None, 1) for noun in shown])
         image = partial(scene.image, pixels)
         for k in range(each):
             tags, named = [], []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
-from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.measures.statistics import answer, interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
@@ -42,13 +42,6 @@ def lesson_models(model: str = "emoji", pretrained: str | None = None) -> dict[s
     """The models that a lesson measures, by name: the one asked for and, beside `emoji`, the second training."""
     names = [model, SECOND] if model == "emoji" and data_path(f"{SECOND}.safetensors").exists() else [model]
     return {name: load_clip(name, pretrained if name == model else None) for name in names}
-
-
-def answer(low: float, high: float, than: float = 0.0, margin: float = 0.0) -> str:
-    """What an interval says of a number beside a reference: "higher", "lower", "about equal" or "undecided"."""
-    if than - margin < low and high < than + margin:
-        return "about equal"
-    return "higher" if low > than else "lower" if high < than else "undecided"
 
 
 class Claims:
@@ -87,11 +80,11 @@ class Claims:
         if estimate is None or bounds is None:
             raise GradeclipError(f"a claim needs values, or an estimate and bounds, and {claim!r} has neither")
         low, high = map(float, bounds)
-        found, name = answer(low, high, than, margin), model or self.model
+        known = np.isfinite([low, high]).all()  # a correlation of too few words is none
+        found, name = answer(low, high, than=than, margin=margin) if known else "undecided", model or self.model
         self.rows.append((self.lesson, claim, name, float(estimate), low, high, float(than), n, found))
-        return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {found} than {than:.2f}".replace(
-            "about equal than", "about equal to"
-        )
+        told = {"about equal": "about equal to", "undecided": "undecided beside"}.get(found, f"{found} than")
+        return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {told} {than:.2f}"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -100,29 +93,35 @@ class Claims:
 
     def write(self, folder: str | Path = RESULTS) -> pd.DataFrame:
         """Write the table to `FOLDER/MODEL/LESSON.csv`, and return it in a form to read."""
-        place = Path(folder) / re.sub(r"[^\w.-]+", "_", self.model)
+        place = Path(folder) / file_name(self.model)
         place.mkdir(parents=True, exist_ok=True)
         self.table.round(4).to_csv(place / f"{self.lesson}.csv", index=False)
-        shown = self.table.drop(columns="lesson")
-        within = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
-        shown.insert(3, "95 % interval", within)
-        return shown.round({"estimate": 2, "than": 2})
+        return readable(self.table)
 
 
-def shown_scenes(
-    n: int, n_objects: int = 2, *, whole: bool = True, tint: float = 0.0, split: str = "test"
-) -> list[Scene]:
-    """Return the first n scenes of different things; `whole`: none is cut, none below an eighth of the side."""
-    found: list[Scene] = []
-    for seed in count():
-        if len(found) == n:
-            break
-        scene = draw_scene(seed, split=split, n_objects=n_objects, tint=tint, plain=True)
-        edges = [min(one.x, one.y, CANVAS - one.x, CANVAS - one.y) for one in scene.objects]
-        seen = all(CANVAS / 8 <= one.size <= 2 * edge for one, edge in zip(scene.objects, edges, strict=True))
-        if (seen or not whole) and len({one.noun for one in scene.objects}) == n_objects:
-            found.append(scene)
-    return found
+def file_name(text: str) -> str:
+    """A name for a file or folder, with _ for what such names cannot hold."""
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of claims with two digits, and the interval in one column."""
+    shown = table.drop(columns="lesson")
+    within = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
+    shown.insert(3, "95 % interval", within)
+    return shown.round({"estimate": 2, "than": 2})
+
+
+def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scene]:
+    """The first n test scenes of different things; `whole`: none is cut, none below an eighth of the side."""
+
+    def fits(scene: Scene) -> bool:
+        things = scene.objects
+        seen = (CANVAS / 8 <= one.size <= 2 * min(one.x, one.y, CANVAS - one.x, CANVAS - one.y) for one in things)
+        return len({one.noun for one in things}) == n_objects and (not whole or all(seen))
+
+    drawn = (draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count())
+    return list(islice(filter(fits, drawn), n))
 
 
 def prompts_of(scene: Scene) -> list[str]:

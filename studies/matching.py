@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import pandas as pd
@@ -23,19 +23,22 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.explanation import Interactions
 from gradeclip_utils.language import tagged_words
 from gradeclip_utils.scenes import (
+    CANVAS,
     COLOURS,
     PREFIXES,
     SPLITS,
     Scene,
     arrange,
+    concept,
     concepts,
+    covered,
     draw_scene,
+    is_withheld_colour,
+    is_withheld_pair,
     phrase,
     recoloured,
     showable,
 )
-from gradeclip_utils.scenes.emoji import CANVAS, concept, covered
-from gradeclip_utils.scenes.heldout import is_withheld_colour, is_withheld_pair
 
 from .pairs import images_of
 from .relevance import as_array, embedded, fraction_on_first, object_coverage
@@ -43,16 +46,11 @@ from .relevance import as_array, embedded, fraction_on_first, object_coverage
 # ---------------------------------------------------------------------------------------------------------------- words
 
 
-def two_coloured(n: int, split: str = "test") -> list[Scene]:
-    """The first `n` scenes of two different things whose captions say the colours of both."""
-    found: list[Scene] = []
-    for seed in count():
-        if len(found) == n:
-            return found
-        scene = draw_scene([81, seed], split=split, n_objects=2, tint=1, plain=True)
-        if len({one.noun for one in scene.objects}) == len({one.colour for one in scene.objects}) == 2:
-            found.append(scene)
-    raise AssertionError("scenes never end")
+def two_coloured(n: int) -> list[Scene]:
+    """The first `n` test scenes of two different things whose captions say the colours of both."""
+    drawn = (draw_scene([81, seed], split="test", n_objects=2, tint=1, plain=True) for seed in count())
+    different = (s for s in drawn if len({t.noun for t in s.objects}) == len({t.colour for t in s.objects}) == 2)
+    return list(islice(different, n))
 
 
 def shown_scene(scenes: Sequence[Scene]) -> Scene:
@@ -135,16 +133,16 @@ class ColourPair:
     plain: Scene  # the second keeps its own colours
 
 
-def colour_pairs(n: int, split: str = "test") -> list[ColourPair]:
+def colour_pairs(n: int) -> list[ColourPair]:
     """Pairs of like things in two colours, every pair of another noun, in places of a random scene."""
-    nouns, found = np.random.default_rng([SPLITS[split], 70]).permutation(list(concepts().index)), []
+    nouns, found = np.random.default_rng([SPLITS["test"], 70]).permutation(list(concepts().index)), []
     for number, noun in enumerate(map(str, nouns[:n])):
-        rng = np.random.default_rng([SPLITS[split], 71, number])
+        rng = np.random.default_rng([SPLITS["test"], 71, number])
         known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
         colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
         groups = [(noun, colour, 1), (noun, other, 1)]
         for attempt in count():
-            drawn = draw_scene([71, number, attempt], split=split, plain=True, groups=groups)
+            drawn = draw_scene([71, number, attempt], split="test", plain=True, groups=groups)
             first, second = drawn.objects
             first = replace(first, size=min(first.size, second.size))
             second = replace(first, colour=other, x=second.x, y=second.y)

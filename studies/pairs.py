@@ -258,6 +258,11 @@ def _image(scene: Scene, pixels: int) -> Image.Image:
     return scene.image(pixels)
 
 
+def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
+    """Unit image embeddings (N, E) on the CPU, from images as large as the model sees them."""
+    return explainer.embed_images(image for scene in scenes for image in images_of(explainer.clip, [scene])).cpu()
+
+
 class Embedded(NamedTuple):
     """Unit embeddings of pairs: images and captions, (P, 2, E) each."""
 
@@ -268,8 +273,8 @@ class Embedded(NamedTuple):
 def embed_pairs(clip: Clip, pairs: Sequence[Pair]) -> Embedded:
     """Embed both images and both captions of pairs."""
     scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
-    found = explainer.embed_images(images_of(clip, scenes)), explainer.embed_texts([one.caption for one in scenes])
-    return Embedded(*(one.cpu().unflatten(0, (-1, 2)) for one in found))
+    found = embed_scenes(explainer, scenes), explainer.embed_texts([one.caption for one in scenes]).cpu()
+    return Embedded(*(one.unflatten(0, (-1, 2)) for one in found))
 
 
 def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:

@@ -1,98 +1,107 @@
-"""Matching and binding on photographs: COCO with its masks, and published sets of right and wrong captions.
+"""Photographs in lessons 04 and 05: COCO with its masks, and published sets of right and wrong captions.
 
-    rows = matching_rows(clip, load("coco:FOLDER"), folder="results/mine/matching")     # one row an image
-    rows = colour_rows(clip, load("coco:FOLDER"))                                       # one row a colour and its noun
-    rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))                   # one row a choice
+    rows = matching_rows(clip, load("coco:FOLDER"), folder="runs/matching")    # one row an image
+    rows = colour_rows(clip, load("coco:FOLDER"))                              # one row a colour and its noun
+    rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # one row a choice
+    show_photographs(claims, clip, "coco:FOLDER")                              # a lesson's table and figure of them
 
-Each function reads an image once, appends its rows to a table as they are measured, and goes on from there after a
-kill. Memory does not grow with the number of images. Intervals are over images (column `image`).
+The first three append rows to a table as they are measured, and go on from there after a kill. Memory does not grow
+with the number of images.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from IPython.display import display
+from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from gradeclip_utils.datasets import Choice, Example
+from gradeclip_utils.datasets import Choice, Example, load, load_choices
+from gradeclip_utils.datasets.registry import CHOICES
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
-from gradeclip_utils.images import onto_image
+from gradeclip_utils.images import model_view, onto_image
+from gradeclip_utils.language import phrases
 from gradeclip_utils.measures.localisation import located
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
+from gradeclip_utils.plots import InlineFigure, plot_intervals
 from gradeclip_utils.scenes import COLOURS
 
-from .lesson import RESULTS
+from .lesson import RESULTS, Claims, file_name, readable
 
-AT_ONCE = 64  # images or choices between two writes
-PHRASE = re.compile(rf"\b({'|'.join(COLOURS)})\s+(?:\w+\s+)?(\w+)\b", re.IGNORECASE)
+_COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
+_TYPICAL = 64  # images whose mean stands for no image in particular
+_SHOWS = {
+    "04": "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add",
+    "05": "where the maps of colour words lie, or which captions the model prefers",
+}
 
 
-def matching_rows(
-    clip: Clip, examples: Sequence[Example], *, folder: str | Path | None = None, limit: int | None = None,
-    seed: int = 0, progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
-    """Ask images that show X and Y for "a X", "a Y" and "a X and a Y", and say where each map lies.
+def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | None = None) -> pd.DataFrame:
+    """Ask images that show X and Y for "a X", "a Y" and "a X and a Y", and measure where each map lies.
 
     Args:
         clip: the model.
         examples: with masks and keys IMAGE/CONCEPT, as `datasets.coco` gives them.
         folder: keeps the rows; the same call goes on from there.
-        limit: at most this many images.
-        seed: of the other image whose prompts are the control of the sum.
-        progress: show a bar.
 
     Returns:
-        One row an image: image, x, y; for each of X and Y the fraction of positive relevance of its prompt on its own
-        mask, on the other one, and its area; the same of the joint prompt; `embeddings`, the cosine of the joint
-        prompt's embedding with the sum of both, and `embeddings_other`, with the sum for another image; `maps`, the
-        correlation of the joint map with the sum of both maps.
+        One row an image with masks of exactly two concepts: image, x, y; for X and Y (`x_own` ...) the fraction of
+        positive relevance of the own prompt on the mask, of the own prompt on the other mask, of the joint prompt on
+        the mask, and the mask's area; `embeddings`, the cosine of the joint prompt's embedding with the sum of both,
+        and `embeddings_other`, with the sum for an image of other concepts; `maps`, the correlation of the joint map
+        with the sum of both maps.
 
     Raises:
         GradeclipError: no image has two concepts with masks, or `folder` holds another run.
     """
-    pairs = [found for found in map(_two_concepts, _by_image(examples)) if found][:limit]
+    shown = ([one for one in group if one.has_mask] for _, group in groupby(examples, _image_of))
+    pairs = {_image_of(some[0]): some for some in shown if len(some) == 2}
     if not pairs:
         raise GradeclipError("no image has masks of two concepts: matching needs data such as coco:FOLDER")
-    explainer, rng = Explainer(clip), np.random.default_rng(seed)
-    others = rng.permutation(len(pairs))
+    explainer, prompts = (
+        Explainer(clip),
+        {image: [_article(one.concept) for one in some] for image, some in pairs.items()},
+    )
+    waiting = list(prompts.values())
 
-    def measure(i: int) -> list[dict]:
-        x, y = pairs[i]
-        image, prompts = x.image(), [_article(x.concept), _article(y.concept)]
-        prompts.append(f"{prompts[0]} and {prompts[1]}")
-        explanation, embedded = explainer.explain(image, prompts), explainer.embed_texts(prompts)
-        masks = np.stack([x.mask(), y.mask() & ~x.mask()])
-        row: dict[str, Any] = {"image": _image_of(x), "x": x.concept, "y": y.concept}
-        for name, index, own in (("x", 0, 0), ("y", 1, 1)):
-            alone, joint = (located(explanation.heatmap(k, signed=True), masks)[own] for k in (index, 2))
-            row |= {f"{name}_own": alone.on_thing, f"{name}_other": alone.on_others, f"{name}_hit": alone.hit}
-            row |= {f"{name}_joint": joint.on_thing, f"{name}_area": masks[own].mean()}
-        other = [_article(one.concept) for one in pairs[others[i] if others[i] != i else i - 1]]
-        sums = embedded[:2].sum(0), explainer.embed_texts(other).sum(0)
-        row["embeddings"], row["embeddings_other"] = (float(F.cosine_similarity(embedded[2], s, dim=0)) for s in sums)
-        maps = explanation.image_maps
-        row["maps"] = float(np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1])
-        return [row]
+    def measure(image: str) -> dict | None:
+        things, own = pairs[image], prompts[image]
+        masks = np.stack([thing.mask() for thing in things])
+        masks[masks.sum((1, 2)).argmax()] &= ~masks.all(0)  # shared pixels belong to the smaller thing
+        if not masks.any((1, 2)).all():
+            return None
+        embedded = explainer.embed_texts([*own, " and ".join(own)])
+        maps, heats = _maps(explainer, things[0].image(), embedded)
+        (x, y), joint = [located(heat, masks) for heat in heats[:2]], located(heats[2], masks)
+        row: dict[str, Any] = {"x": things[0].concept, "y": things[1].concept}
+        for name, alone, both, mask in (("x", x[0], joint[0], masks[0]), ("y", y[1], joint[1], masks[1])):
+            found = {"own": alone.on_thing, "other": alone.on_others, "joint": both.on_thing, "area": mask.mean()}
+            row |= {f"{name}_{key}": value for key, value in found.items()}
+        other = next((one for one in waiting if not set(one) & set(own)), None)
+        sums = {"embeddings": embedded[:2], "embeddings_other": explainer.embed_texts(other) if other else None}
+        for name, parts in sums.items():
+            row[name] = np.nan if parts is None else float(F.cosine_similarity(embedded[2], parts.sum(0), dim=0))
+        return row | {"maps": np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]}
 
-    keys = [_image_of(x) for x, _ in pairs]
-    return _kept(clip, "matching", keys, measure, folder, progress, seed=seed)
+    return _measured(clip, "matching", list(pairs), measure, folder)
 
 
-def colour_rows(
-    clip: Clip, examples: Sequence[Example], *, folder: str | Path | None = None, limit: int | None = None,
-    progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
-    """Say where the map of a colour word lies when a caption gives a colour to a thing that has a mask.
+def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | None = None) -> pd.DataFrame:
+    """Measure where the map of a colour word lies when a caption gives a colour to a thing that has a mask.
 
     The control asks the same caption with a colour that it does not mention.
 
@@ -100,140 +109,194 @@ def colour_rows(
         clip: the model; its text encoder has words.
         examples: with masks, captions and keys IMAGE/CONCEPT, as `datasets.coco` gives them.
         folder: keeps the rows; the same call goes on from there.
-        limit: at most this many images.
-        progress: show a bar.
 
     Returns:
-        One row an image: image, concept, colour, `own`, the fraction of positive relevance of the colour word on the
+        One row an example: key, image, colour, `own`, the fraction of positive relevance of the colour word on the
         mask of its noun, `absent`, the same of the absent colour, and `area`.
 
     Raises:
         GradeclipError: no caption gives a colour to a concept with a mask, or `folder` holds another run.
     """
-    asked = []
-    for one in examples:
-        for match in PHRASE.finditer(one.caption):
-            if one.has_mask and one.concept.lower().split()[-1] in match.group(0).lower().split():
-                asked.append((one, match.group(1).lower(), match.span(1)))
-                break
-    asked = asked[:limit]
+    asked = {one.key: (one, place) for one in examples if (place := _colour_of(one))}
     if not asked:
         raise GradeclipError("no caption gives a colour to a concept that has a mask, such as 'a red car' for car")
     explainer = Explainer(clip)
 
-    def measure(i: int) -> list[dict]:
-        one, colour, (start, end) = asked[i]
-        image, mask, row = one.image(), one.mask(), {"image": one.key, "concept": one.concept, "colour": colour}
-        said = {word.lower() for word in re.findall(r"\w+", one.caption)}
-        absent = next(other for other in COLOURS if other not in said)
-        for name, word in (("own", colour), ("absent", absent)):
-            caption = one.caption[:start] + word + one.caption[end:]
-            ((split, directions),) = explainer.word_directions(caption)
-            here = [k for k, (a, b) in enumerate(split.spans) if a < start + len(word) and b > start]
-            map_ = explainer.maps(image, directions[here].sum(0, keepdim=True))[0, 0].cpu().numpy()
-            heat = onto_image(map_, explainer.explain(image, caption).box, image.size)
-            row[name] = located(heat, mask[None])[0].on_thing
-        return [row | {"area": float(mask.mean())}]
+    def measure(key: str) -> dict:
+        one, (start, end) = asked[key]
+        mask, mentioned = one.mask(), set(re.findall(r"\w+", one.caption.lower()))
+        absent = next(colour for colour in COLOURS if colour not in mentioned)
+        words = one.caption[start:end], absent
+        captions = [one.caption[:start] + word + one.caption[end:] for word in words]
+        directions = [
+            found[[k for k, (a, b) in enumerate(split.spans) if a < start + len(word) and b > start]].sum(0)
+            for word, (split, found) in zip(words, explainer.word_directions(captions), strict=True)
+        ]
+        _, heats = _maps(explainer, one.image(), torch.stack(directions))
+        own, other = (located(heat, mask[None])[0].on_thing for heat in heats)
+        about = {"image": _image_of(one), "colour": words[0].lower()}
+        return about | {"own": own, "absent": other, "area": float(mask.mean())}
 
-    return _kept(clip, "colours", [one.key for one, *_ in asked], measure, folder, progress)
+    return _measured(clip, "colours", list(asked), measure, folder)
 
 
-def choice_rows(
-    clip: Clip, choices: Sequence[Choice], *, folder: str | Path | None = None, limit: int | None = None,
-    progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
+def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None = None) -> pd.DataFrame:
     """Ask each image which of its two captions is right: SugarCrepe, ARO, Winoground, ColorSwap.
 
     Args:
         clip: the model.
         choices: as `datasets.load_choices` gives them.
         folder: keeps the rows; the same call goes on from there.
-        limit: at most this many choices.
-        progress: show a bar.
 
     Returns:
-        One row a choice: key, image, kind, `right` (1 or 0; .5 for a tie) and `text_only`, the same answer from the
-        captions alone, asked of the mean of some of the images.
+        One row a choice: key, image, kind, the similarity of the right caption and of the `wrong` one, `right` (1 or 0;
+        .5 for a tie) and `text_only`, the same answer of the mean of some of the images, which sees no image.
 
     Raises:
         GradeclipError: there are no choices, or `folder` holds another run.
     """
-    choices = list(choices)[:limit]
-    if not choices:
+    if not len(choices):
         raise GradeclipError("there are no choices to ask")
-    explainer, step = Explainer(clip), max(1, len(choices) // AT_ONCE)
-    typical = F.normalize(explainer.embed_images(one.image() for one in choices[::step][:AT_ONCE]).mean(0), dim=-1)
+    explainer, asked = Explainer(clip), {one.key: one for one in choices}
+    some = choices[:: max(1, len(choices) // _TYPICAL)][:_TYPICAL]
+    typical = F.normalize(explainer.embed_images(one.image() for one in some).mean(0), dim=-1)
 
-    def measure(i: int) -> list[dict]:
-        one = choices[i]
+    def measure(key: str) -> dict:
+        one = asked[key]
         texts = explainer.embed_texts([one.caption, one.negative])
-        leads = [float((texts[0] - texts[1]) @ image) for image in (explainer.embed_images(one.image())[0], typical)]
-        right, text_only = ((np.sign(lead) + 1) / 2 for lead in leads)
-        return [
-            {"image": one.key, "of": one.image_key or one.key, "kind": one.kind, "right": right, "text_only": text_only}
-        ]
+        right, wrong = (texts @ explainer.embed_images(one.image())[0]).tolist()
+        lead = float((texts[0] - texts[1]) @ typical)
+        about = {"image": one.image_key or key, "kind": one.kind, "similarity": right, "wrong": wrong}
+        return about | {"right": (np.sign(right - wrong) + 1) / 2, "text_only": (np.sign(lead) + 1) / 2}
 
-    return _kept(clip, "choices", [one.key for one in choices], measure, folder, progress)
-
-
-def _kept(
-    clip: Clip, study: str, keys: list[str], measure: Callable[[int], list[dict]], folder: str | Path | None,
-    progress: bool, **settings,
-) -> pd.DataFrame:  # fmt: skip
-    """Measure what `folder` does not have yet, and return all rows in the order of the keys."""
-    bar = tqdm(total=len(keys), unit="image", desc=study, disable=not progress)
-    with bar:
-        if folder is None:
-            rows = {}
-            for i, key in enumerate(keys):
-                rows[key] = measure(i)
-                bar.update()
-            return pd.DataFrame([row for key in keys for row in rows[key]])
-        with Table(folder, {"study": study, **settings, **describe_model(clip)}, ["image"]) as table:
-            todo = [i for i, key in enumerate(keys) if (key,) not in table.rows]
-            bar.update(len(keys) - len(todo))
-            for part in _parts(todo):
-                table.add([row for i in part for row in measure(i)])
-                bar.update(len(part))
-            return pd.DataFrame([table.rows[(key,)] for key in keys])
+    return _measured(clip, "choices", list(asked), measure, folder)
 
 
-def _parts(numbers: Iterable[int]) -> Iterator[list[int]]:
-    waiting = iter(numbers)
-    while part := list(islice(waiting, AT_ONCE)):
-        yield part
+def group_scores(rows: pd.DataFrame) -> pd.Series:
+    """Winoground's group score, a value an example: 1 if both images find their caption and both captions their image.
+
+    Args:
+        rows: as `choice_rows` gives them for Winoground or ColorSwap, two a key EXAMPLE/IMAGE.
+    """
+    example = rows["key"].str.rpartition("/")[0]
+    crossed = rows.groupby(example)["wrong"].transform(
+        lambda wrong: wrong.to_numpy()[::-1]
+    )  # this caption, other image
+    right = (rows["similarity"] > rows["wrong"]) & (rows["similarity"] > crossed)
+    return right.groupby(example).all().astype(float)
+
+
+def _maps(explainer: Explainer, image: Image.Image, directions: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Signed maps of an image for directions (T, E): on the token grid (T, h, w), and as heat maps (T, H, W)."""
+    maps = explainer.maps(image, directions)[0].float().cpu().numpy()
+    box = model_view(explainer.clip.preprocess, image).box
+    return maps, np.stack([onto_image(map_, box, image.size) for map_ in maps])
+
+
+def _measured(
+    clip: Clip, study: str, keys: Sequence[str], measure: Callable[[str], Mapping | None], folder: str | Path | None
+) -> pd.DataFrame:
+    """Measure the keys that `folder` does not have yet, and return all rows in the order of the keys."""
+    with TemporaryDirectory() as scratch:
+        settings = {"study": study, **describe_model(clip)}
+        with Table(folder or scratch, settings, ["key"]) as table:
+            for key in tqdm([key for key in keys if (key,) not in table.rows], desc=study, unit="image", disable=None):
+                if row := measure(key):
+                    table.add([{"key": key, **row}])
+            return pd.DataFrame([table.rows[(key,)] for key in keys if (key,) in table.rows])
+
+
+def _colour_of(example: Example) -> tuple[int, int] | None:
+    """Where the caption says the colour of the example's concept, if it does: "a red car", "two big red cars"."""
+    noun = example.concept.lower().split()[-1] if example.has_mask and example.concept else ""
+    for phrase in phrases(example.caption):
+        if phrase.head.lower() in (noun, f"{noun}s"):
+            for word in phrase.words:
+                if word.text.lower() in _COLOURS:
+                    return word.start, word.end
+    return None
 
 
 def _image_of(example: Example) -> str:
     return example.key.rpartition("/")[0] or example.key
 
 
-def _by_image(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """The examples of each image that have masks."""
-    for _, group in groupby(examples, _image_of):
-        yield [one for one in group if one.has_mask]
-
-
-def _two_concepts(examples: list[Example]) -> tuple[Example, Example] | None:
-    """The two concepts of an image, in the order of the data; None where there are not exactly two with masks."""
-    return (examples[0], examples[1]) if len(examples) == 2 else None
-
-
 def _article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
+# ------------------------------------------------------------------------------------------------------------- lessons
+
+
+def show_photographs(claims: Claims, clip: Clip, data: str) -> InlineFigure | None:
+    """Measure a lesson's question on photographs: add claims, show them as a table, and return their figure.
+
+    The rows lie in `results/MODEL/LESSON/DATA`. Without data, one line says what the cell would show.
+
+    Args:
+        claims: of lesson 04 or 05.
+        clip: the model.
+        data: as `datasets.load` takes it, such as coco:FOLDER; for lesson 05 also as `load_choices` does. Several stand
+            one after another with commas.
+    """
+    if not data:
+        command = f"make lesson NOTEBOOK={claims.lesson} MODEL=ViT-B-16 PRETRAINED=openai DATA=coco:FOLDER"
+        print(f"With your photographs, this cell shows {_SHOWS[claims.lesson]}:\n{command}")
+        return None
+    before = len(claims.table)
+    for one in re.split(r",(?=[\w-]+:)", data):
+        folder = RESULTS / file_name(claims.model) / claims.lesson / file_name(one)
+        if one.partition(":")[0] in CHOICES:
+            _claim_choices(claims, choice_rows(clip, load_choices(one), folder), one.partition(":")[0])
+        elif claims.lesson == "04":
+            _claim_matching(claims, matching_rows(clip, load(one), folder))
+        else:
+            _claim_colours(claims, colour_rows(clip, load(one), folder))
+    found = claims.table[before:]
+    display(readable(found))
+    names = [claim.removeprefix("photographs: ") for claim in found["claim"]]
+    return plot_intervals(found, names=names, sort=False, title="In photographs")
+
+
+def _claim_matching(claims: Claims, rows: pd.DataFrame) -> None:
+    own, other, joint, area = (
+        rows[[f"x_{name}", f"y_{name}"]].mean(axis=1) for name in ("own", "other", "joint", "area")
+    )
+    claims.add("photographs: “a X” lies on X, beyond its area", own - area)
+    claims.add("photographs: “a X” lies on X, more than “a Y” does", own - other)
+    claims.add("photographs: “a X and a Y” lies on X, more than “a X”", joint - own)
+    ahead = (rows["embeddings"] - rows["embeddings_other"].astype(float)).dropna()
+    if len(ahead) > 1:  # with other concepts in other images
+        claims.add("photographs: “a X and a Y” embeds as a sum, more than of other nouns", ahead)
+    claims.add("photographs: its map correlates with the sum of both", rows["maps"])
+
+
+def _claim_colours(claims: Claims, rows: pd.DataFrame) -> None:
+    told = {"clusters": rows["image"]}
+    claims.add("photographs: a colour word lies on its object, beyond its area", rows["own"] - rows["area"], **told)
+    claims.add("photographs: it does so more than an absent colour", rows["own"] - rows["absent"], **told)
+
+
+def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
+    four = data in ("winoground", "colorswap")  # two images and two captions an example
+    kinds = data if four else data + ", " + rows["kind"].str.partition(":")[0]  # ARO's relations count together
+    for name, some in rows.assign(kinds=kinds).groupby("kinds", sort=False):
+        said = f"photographs: {name}"
+        claims.add(f"{said}: finds its caption", some["right"], clusters=some["image"], than=0.5)
+        claims.add(f"{said}: without the image", some["text_only"], clusters=some["image"], than=0.5)
+        if four:
+            claims.add(f"{said}: all four right", group_scores(some), than=1 / 6)
+
+
 def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
     """The claims of all results, one column a model, and published numbers in the last column."""
-    results = Path(results)
-    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in sorted(results.glob("*/*.csv"))]
+    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in sorted(Path(results).glob("*/*.csv"))]
     if not tables:
         raise GradeclipError(f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=05`")
-    rows = pd.concat(tables, ignore_index=True)
+    rows, published = pd.concat(tables), pd.read_csv(data_path("published.csv"), dtype={"lesson": str})
     numbers = zip(rows["estimate"], rows["low"], rows["high"], strict=True)
     rows["said"] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in numbers]
-    wide = rows.pivot_table(index=["lesson", "claim"], columns="model", values="said", aggfunc="first", sort=False)
-    published = pd.read_csv(data_path("published.csv"))
-    if "claim" in published:
-        wide["published"] = wide.index.get_level_values("claim").map(published.set_index("claim")["value"].to_dict())
-    return wide.fillna("").rename_axis(columns=None)
+    told = published["model"] + " " + published["value"].map("{:.2f}".format)
+    rows = pd.concat([rows, published.assign(model="published", said=told)])
+    by = {"index": ["lesson", "claim"], "columns": "model", "values": "said"}
+    return rows.pivot_table(**by, aggfunc=", ".join, sort=False).fillna("").rename_axis(columns=None)

@@ -4,7 +4,7 @@
 | --- | --- |
 | `rounds` | the recipes of the models that are trained from scenes, and their batches |
 | `scratch` | training from nothing or from other weights, and export |
-| `distil` | the students, which learn from `emoji` |
+| `distil`, `recognition` | the students, which learn from `emoji`; which concepts a model knows |
 | `fine` | `emoji-fine` and its card, from the experiment in `studies/finetuning` |
 | `layers` | how many image layers should explain a model |
 | `card`, `gallery`, `tables` | the figures of the card, and maps to look at |

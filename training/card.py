@@ -24,11 +24,11 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.measures.statistics import interval, summarise
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene
-from studies.pairs import CHANCE, draw_pairs, images_of, judge
+from studies.pairs import CHANCE, draw_pairs, embed_scenes, images_of, judge
 from studies.pointing_game import games, play, play_true_masks
-from studies.recognition import chosen, classification, embed_scenes
 
 from . import layers
+from .recognition import chosen, classification
 from .rounds import MODELS
 from .scratch import CONFIG
 from .tables import markdown_table, write_between

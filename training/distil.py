@@ -32,16 +32,26 @@ from gradeclip_utils.checks import all_chosen, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
-from gradeclip_utils.finetune.loop import Loop, linear_decay, origin, quick_arithmetic
+from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from gradeclip_utils.models.open_clip import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
-from studies.recognition import embed_scenes, recognised
+from studies.pairs import embed_scenes
 
 from .optimiser import muon_of
+from .recognition import recognised
 from .rounds import Recipe, SceneBatches
-from .scratch import CONFIG, config_of, encode_text_by_length, full_table, normalise, rows_of, vocabulary_ids
+from .scratch import (
+    CONFIG,
+    config_of,
+    encode_text_by_length,
+    full_table,
+    linear_decay,
+    normalise,
+    rows_of,
+    vocabulary_ids,
+)
 from .tables import markdown_table, write_between
 
 TABLE, CARD = "students.csv", "students.md"

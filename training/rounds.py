@@ -19,7 +19,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene, hard_negative, render
+from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene, grouped, is_withheld_colour, render
 
 PATCH = 8  # pixels on a side of a patch of the model that is trained
 FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
@@ -116,6 +116,22 @@ class SceneBatches(torch.utils.data.Dataset):
             rng = np.random.default_rng([recipe.seed, step, recipe.batch])
             return [shuffle_colours(scene, rng) for scene in scenes]
         return scenes
+
+
+def hard_negative(scene: Scene, seed: list[int]) -> Scene | None:
+    """A training scene of the same things, drawn anew, in which each colour (or lack of one) went to the next thing.
+
+    Both captions have the same words if `scene` mentions all of its things and colours, so that only binding tells
+    them apart. None if nothing would change, or if a colour would become one that is withheld.
+    """
+    members = grouped(scene.objects)
+    nouns = [scene.objects[m[0]].noun for m in members]
+    colours = [scene.objects[m[0]].colour for m in members]
+    passed_on = colours[-1:] + colours[:-1]
+    if passed_on == colours or any(map(is_withheld_colour, nouns, passed_on)):
+        return None
+    groups = [(noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)]
+    return draw_scene(seed, groups=groups)
 
 
 def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from gradeclip_utils.checks import as_path, writable
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.finetune.loop import Loop, linear_decay, origin, quick_arithmetic, state_of
+from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic, state_of
 from gradeclip_utils.models import load_clip, save_compact
 from gradeclip_utils.scenes import CANVAS, vocabulary
 
@@ -90,6 +90,11 @@ def value_density(values: Tensor) -> Tensor:
     """How evenly the patches of an image share its values: mean norm over root mean square norm, at most 1."""
     squares = values.float().square().sum(-1) + 1e-6  # the root of zero has no gradient
     return (squares.sqrt().mean(1) / squares.mean(1).sqrt()).mean()
+
+
+def linear_decay(recipe: Any, step: int) -> float:
+    """The learning rate at a step: up to its highest over `warmup`, and along a line to zero at `steps`."""
+    return recipe.learning_rate * min((step + 1) / max(1, recipe.warmup), 1 - step / recipe.steps)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
     "panels": ("Panels", ["panels.explorer.explore", "panels.lesson.panel"]),
     "scenes": (
         "Scenes", ["scenes.arrange", "scenes.draw_scene", "scenes.Scene", "scenes.Object", "scenes.concepts",
-                   "scenes.vocabulary", "scenes.without", "scenes.recoloured", "scenes.hard_negative"],
+                   "scenes.vocabulary", "scenes.without", "scenes.recoloured"],
     ),
     "datasets": (
         "Data sets", ["datasets.load", "datasets.load_choices", "datasets.Choice", "datasets.photographs",

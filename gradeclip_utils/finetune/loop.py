@@ -27,7 +27,7 @@ from ..errors import GradeclipError
 from ..files import locked, version, write_whole
 from ..measures.table import weights_digest
 
-MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
+_MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 _AHEAD = 4  # batches that each worker makes ahead
 
 
@@ -110,7 +110,7 @@ class Loop:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         if hasattr(self.model, "logit_scale"):
-            self.model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+            self.model.logit_scale.data.clamp_(max=_MAX_LOGIT_SCALE)
         return {"loss": loss.item(), **parts, "learning_rate": learning_rate}
 
     def _resume(self) -> tuple[int, Tensor | None]:
@@ -166,18 +166,13 @@ def state_of(file: Path) -> Iterator[dict[str, Any]]:
         raise GradeclipError(msg) from error
 
 
-def linear_decay(recipe: Any, step: int) -> float:
-    """The learning rate at a step: up to its highest over `warmup`, and along a line to zero at `steps`."""
-    return recipe.learning_rate * min((step + 1) / max(1, recipe.warmup), 1 - step / recipe.steps)
-
-
 def cosine_decay(recipe: Any, step: int) -> float:
     """The learning rate at a step: up to its highest over `warmup`, times a cosine that is zero at `steps`."""
     rising = min(1.0, (step + 1) / max(1, recipe.warmup))
     return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def has_bfloat16(device: torch.device) -> bool:
+def _has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 itself; to emulate it takes more than twice as long as float32."""
     if device.type == "cpu":
         known = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 does not tell
@@ -190,5 +185,5 @@ def quick_arithmetic(device: torch.device, bfloat16: bool = True) -> Iterator[No
     """Forward and backward passes within it are as quick as the device allows."""
     # going back through the fused kernel takes half as long again on a CPU, at the size of these models
     kernel = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and has_bfloat16(device)), kernel:
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and _has_bfloat16(device)), kernel:
         yield

@@ -9,7 +9,6 @@ A caption is cut into noun phrases (`language.phrases`), and each phrase will be
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,14 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..checks import as_path, short
-from ..datasets import read_captions
 from ..errors import GradeclipError, warn
 from ..images import model_view, read_image
 from ..language import phrases as noun_phrases
 from ..measures.localisation import pool
 from ..prompts import as_prompts
 
-NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
+_NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
 
 
@@ -68,12 +66,6 @@ class Batch:
     there: Tensor  # (B, P) bool: which of the places hold a phrase
     spans: tuple[tuple[Spoken, ...], ...]  # the phrases themselves
     ground_truth: Tensor | None  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
-
-
-def read_pairs(captions: str | Path, images: str | Path) -> list[Pair]:
-    """The pairs of a table and a folder."""
-    rows, images = read_captions(captions), as_path(images, "the folder of images")
-    return [Pair(images / row.image, row.caption) for row in rows.itertuples()]
 
 
 def as_pair(given: Pair | Sequence) -> Pair:
@@ -116,7 +108,7 @@ def spoken(caption: str) -> tuple[Spoken, ...]:
     """The noun phrases of a caption, with their articles, without words for the image itself ("a photo of")."""
     found = []
     for phrase in noun_phrases(caption):
-        if phrase.head.lower() in NO_THINGS:
+        if phrase.head.lower() in _NO_THINGS:
             continue
         article = _ARTICLE.search(caption[: phrase.start])
         start = article.start() if article else phrase.start
@@ -167,11 +159,6 @@ class PairBatches(torch.utils.data.Dataset):
         ground_truth = None if self.grid is None else _ground_truth(pairs, spans, boxes, self.places, self.grid)
         pixels = torch.stack([view.pixels for view in views])
         return Batch(pixels, tuple(texts), captions, phrases, there, spans, ground_truth)
-
-
-def identity(text: str) -> int:
-    """A number for a text, the same in every process, whatever its case."""
-    return zlib.crc32(text.lower().encode())
 
 
 def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:

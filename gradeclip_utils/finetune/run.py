@@ -32,8 +32,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checks import chosen, listed, number, whole, writable
-from ..datasets import load, optional_library
+from ..checks import as_path, chosen, listed, number, whole, writable
+from ..datasets import load, optional_library, read_captions
 from ..errors import GradeclipError
 from ..files import output, write_path_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
@@ -41,7 +41,7 @@ from ..models.open_clip import said_in_files
 from ..towers.base import isolated_torch_state
 from .loop import Loop, cosine_decay, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, map_choices, region_loss
-from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs, read_pairs
+from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs
 
 STATE = "state.pt"
 _BOUNDS: dict[str, tuple] = {
@@ -123,7 +123,7 @@ def fine_tune(
         GradeclipError: images are missing or damaged, there are no pairs, the recipe does not hold together, `folder`
             holds another run, or the loss is not finite.
     """
-    tuning = check(tuning)
+    tuning = _checked(tuning)
     whole("save_every", save_every, 1)
     whole("workers", workers)
     if not isinstance(clip, Clip):
@@ -213,7 +213,7 @@ class _Run:
         }  # fmt: skip
 
 
-def check(tuning: Tuning) -> Tuning:
+def _checked(tuning: Tuning) -> Tuning:
     """A recipe with values that hold together, as Python's own numbers."""
     plain: dict[str, Any] = {}
     for one in fields(Tuning):
@@ -281,13 +281,14 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
     if (options.data is None) != (table is not None and folder is not None) or (options.data and (table or folder)):
         raise GradeclipError("fine-tune needs --captions and --images, or --data in place of both")
     if options.data is None:
-        return present_pairs(read_pairs(table, folder), options.skip_missing)
+        rows, folder = read_captions(table), as_path(folder, "the folder of images")
+        return present_pairs([Pair(folder / row.image, row.caption) for row in rows.itertuples()], options.skip_missing)
     return [Pair(example.image, example.caption or example.prompt) for example in load(options.data)]
 
 
 def run_command(options: argparse.Namespace) -> str | None:
     """Read the pairs, tune, save, and return what was used and how to load the result."""
-    tuning = check(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
+    tuning = _checked(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
     for name, least in (("save_every", 1), ("workers", 0)):  # before a model is loaded
         whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
     inputs = [options.captions, options.images, options.pretrained]

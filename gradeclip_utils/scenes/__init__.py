@@ -1,21 +1,32 @@
 """The emoji world: scenes of one to four emoji with captions, masks, and the words that describe each thing.
 
-    art -> emoji -> grammar, heldout -> compose -> changes
+    art -> emoji -> grammar -> compose
 
 Seven artists drew the emoji; training never sees one of them. A small grammar describes the scenes. `draw_scene` draws
 one at random, `arrange` makes one from your words, `first_scenes` gives the first of a split that are fit to be shown.
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
-from .changes import hard_negative, recoloured, without
-from .compose import SPLITS, Scene, arrange, as_python, draw_layout, draw_scene, first_scenes, showable
+from .compose import (
+    SPLITS,
+    Scene,
+    arrange,
+    as_python,
+    draw_layout,
+    draw_scene,
+    first_scenes,
+    is_withheld_colour,
+    is_withheld_pair,
+    recoloured,
+    showable,
+    without,
+)
 from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
-from .grammar import NUMBERS, POSITIONS, PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
-from .heldout import is_withheld_colour, is_withheld_pair
+from .grammar import PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
 
 __all__ = [
-    "ARTISTS", "CANVAS", "COLOURS", "IMAGE_SIZE", "NUMBERS", "POSITIONS", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
+    "ARTISTS", "CANVAS", "COLOURS", "IMAGE_SIZE", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
     "UNSEEN_ARTIST", "Object", "Scene", "Span", "arrange", "artists_of", "as_python", "concept", "concepts", "covered",
-    "describe", "draw_layout", "draw_scene", "first_scenes", "grouped", "hard_negative", "is_withheld_colour",
+    "describe", "draw_layout", "draw_scene", "first_scenes", "grouped", "is_withheld_colour",
     "is_withheld_pair", "phrase", "recoloured", "relation_between", "render", "showable", "vocabulary", "without",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from gradeclip_utils.checks import hint, nearest, short
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 
-ART = "art.zip"
+_ART = "art.zip"
 ARTISTS = ("openmoji", "twemoji", "fluent", "fluent-flat", "emojione", "emojione-1", "noto")
 UNSEEN_ARTIST = "noto"  # never trained on
 TRAINED_ARTISTS = tuple(artist for artist in ARTISTS if artist != UNSEEN_ARTIST)
@@ -34,7 +34,7 @@ _MASTER = 192  # and reduced from one raster of the whole square, this many pixe
 
 @cache
 def _archive() -> zipfile.ZipFile:
-    return zipfile.ZipFile(io.BytesIO(data_path(ART).read_bytes()))
+    return zipfile.ZipFile(io.BytesIO(data_path(_ART).read_bytes()))
 
 
 @cache
@@ -88,14 +88,14 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     return square.crop((round(left * width), round(top * width), round(right * width), round(bottom * width)))
 
 
-class Layers(NamedTuple):
+class _Layers(NamedTuple):
     """A drawing at one level, both images with alpha already multiplied in, so that they can be resampled."""
 
     own: Image.Image
     shade: Image.Image
 
 
-def _layers(noun: str, artist: str, level: int) -> Layers:
+def _layers(noun: str, artist: str, level: int) -> _Layers:
     rgba = _raster(noun, artist, level)
     values = np.asarray(rgba, np.float32)
     alpha = values[..., 3] / 255
@@ -107,14 +107,14 @@ def _layers(noun: str, artist: str, level: int) -> Layers:
     shade = [np.minimum(lightness, 1) * alpha * 255, np.maximum(lightness - 1, 0) * alpha * 255, alpha * 255]
     # one plane after the other is three times as fast as all of them at once
     as_bytes = [np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1) for planes in (own, shade)]
-    return Layers(Image.frombuffer("CMYK", rgba.size, as_bytes[0].tobytes(), "raw", "CMYK", 0, 1),
+    return _Layers(Image.frombuffer("CMYK", rgba.size, as_bytes[0].tobytes(), "raw", "CMYK", 0, 1),
                   Image.fromarray(as_bytes[1]))  # fmt: skip
 
 
 _small_level, _large_level = cache(_layers), lru_cache(maxsize=256)(_layers)
 
 
-def drawing(noun: str, artist: str, pixels: float) -> Layers:
+def drawing(noun: str, artist: str, pixels: float) -> _Layers:
     """The drawing on the smallest raster that is at least `pixels` long, or else on the largest."""
     level = next((n for n in _LEVELS if n >= pixels), _LEVELS[-1])
     return (_small_level if level <= _KEPT else _large_level)(noun, artist, level)

@@ -8,6 +8,7 @@ mentioned. `Scene.masks`, `Scene.spans` and `Scene.unnamed` have the truth.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -37,16 +38,15 @@ from .emoji import (
     render,
 )
 from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
-from .heldout import is_withheld_colour, is_withheld_pair
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
-MOST = 4  # objects that a layout has room for
+_MOST = 4  # objects that a layout has room for
 _SEEDS = 32  # of `arrange` that are tried for a script
 SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
 SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
-KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
-Place = tuple[float, float, float]  # x, y, size
-OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
+_KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
+_Place = tuple[float, float, float]  # x, y, size
+_OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,22 @@ class Scene:
         return bundle(self.image(), f"a scene: {self.caption}")
 
 
-def _overlap(a: Place, b: Place) -> float:
+def _one_in_ten(*names: str) -> bool:
+    """Whether a checksum withholds these names; it is the same on every machine."""
+    return zlib.crc32("|".join(names).encode()) % 10 == 0
+
+
+def is_withheld_colour(noun: str, colour: str | None) -> bool:
+    """Whether training never shows this noun in this colour."""
+    return colour is not None and _one_in_ten("colour", noun, colour)
+
+
+def is_withheld_pair(noun: str, other: str) -> bool:
+    """Whether training never shows these two nouns in one scene."""
+    return noun != other and _one_in_ten("pair", *sorted((noun, other)))
+
+
+def _overlap(a: _Place, b: _Place) -> float:
     """The intersection of two squares, as a fraction of the smaller."""
     reach, small = (a[2] + b[2]) / 2, min(a[2], b[2])
     across, down = reach - abs(a[0] - b[0]), reach - abs(a[1] - b[1])
@@ -101,20 +116,20 @@ def _overlap(a: Place, b: Place) -> float:
 
 def draw_layout(
     rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False, sizes: Sequence[float] = ()
-) -> list[Place]:
+) -> list[_Place]:
     """Places (x, y, size) for four objects in random order, or for objects of given sizes, in canvas units.
 
     All four are always laid out, and a scene of fewer takes the first of them: places and sizes do not depend on the
     number of things. In two fifths of the layouts the border may cut things. `around` are objects that stay where they
     are. Raises `GradeclipError` if there is no room.
     """
-    allowed = OVERLAP if overlapping else 0.02
+    allowed = _OVERLAP if overlapping else 0.02
     taken = [(o.x, o.y, o.size) for o in around]
     for attempt in range(1000):
-        chance = iter(rng.random(16 + 48 * MOST).tolist())
+        chance = iter(rng.random(16 + 48 * _MOST).tolist())
         cut = 0.2 if next(chance) < 0.4 else 0.0
         middle = SIZES[1] if attempt < 500 else SIZES[0]  # around many objects only small ones may fit
-        wanted = list(sizes) or [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(MOST)]
+        wanted = list(sizes) or [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(_MOST)]
         if not sizes and next(chance) < 0.7 and attempt < 500:
             wanted[0] = SIZES[1] + (SIZES[2] - SIZES[1]) * next(chance)
         placed = list(taken)
@@ -128,26 +143,26 @@ def draw_layout(
             else:
                 break
         central = any(max(abs(x - CANVAS / 2), abs(y - CANVAS / 2)) < CANVAS / 8 for x, y, _ in placed)
-        if len(placed) == len(taken) + len(wanted) and (central or next(chance) < KEPT_WITHOUT_MIDDLE):
-            order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(MOST)
+        if len(placed) == len(taken) + len(wanted) and (central or next(chance) < _KEPT_WITHOUT_MIDDLE):
+            order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(_MOST)
             return [placed[len(taken) + i] for i in order]
     msg = f"there is no room for other objects beside these {len(around)}: give all of them a place"
     raise GradeclipError(msg)
 
 
-def _lay_out(things: Sequence[Object], layout: Sequence[Place]) -> list[Object]:
+def _lay_out(things: Sequence[Object], layout: Sequence[_Place]) -> list[Object]:
     return [replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(things, layout, strict=False)]
 
 
 def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
     """Give objects random places; nothing hides more than a quarter of another."""
     if rng.random() < 0.35:
-        spare = rng.integers(len(_nouns()), size=MOST - len(things))
+        spare = rng.integers(len(_nouns()), size=_MOST - len(things))
         others = [_drawn(rng, _nouns()[i], None) for i in spare]
         for _ in range(20):
             placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
             apart = not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2))
-            if apart or hidden(placed).max() <= OVERLAP:
+            if apart or hidden(placed).max() <= _OVERLAP:
                 return placed[: len(things)]
     return _lay_out(things, draw_layout(rng))
 
@@ -180,8 +195,8 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
     """
     objects = listed("objects", objects, (str, Object))
     words = [o for o in objects if isinstance(o, str)]
-    if not objects or len(words) > MOST:
-        held = f"a scene holds an object or more, and {MOST} words at most"
+    if not objects or len(words) > _MOST:
+        held = f"a scene holds an object or more, and {_MOST} words at most"
         raise GradeclipError(f"{held}: {len(words)} were given; place more as Objects yourself")
     if strange := [o for o in objects if not isinstance(o, (str, Object))]:
         raise GradeclipError(f"a scene is made of words and Objects, got {short(strange[0])}")
@@ -208,7 +223,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
 def as_python(scene: Scene) -> str:
     """Return the shortest Python that makes a scene again: from its words with a small seed, or from its objects."""
     words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
-    for seed in range(_SEEDS if len(words) <= MOST else 0):
+    for seed in range(_SEEDS if len(words) <= _MOST else 0):
         if arrange(words, seed=seed) == scene:
             return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
     unnamed = list(scene.unnamed)
@@ -285,7 +300,7 @@ def draw_scene(
     all_said = chosen("plain", plain, (False, True)) or groups is not None
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
-        n = whole("n_objects", drawn, 1, MOST)
+        n = whole("n_objects", drawn, 1, _MOST)
         groups = _draw_groups(rng, n, tint)
     members = [i for i, (*_, number) in enumerate(groups) for _ in range(number)]
     things = _in_places(rng, [_drawn(rng, *groups[i][:2]) for i in members])
@@ -339,3 +354,26 @@ def _draw_phrases(
         said = ["", ""] if relation.endswith("than") else said
     prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
     return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix
+
+
+def without(scene: Scene, index: int) -> Scene:
+    """The same image without one object, plainly described."""
+    whole("index", index, 0, len(_objects(scene)) - 1)
+    things = [t for i, t in enumerate(scene.objects) if i != index]
+    unnamed = [i - (i > index) for i in scene.unnamed if i != index]
+    return arrange(things, background=scene.background, unnamed=unnamed)
+
+
+def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
+    """The same objects in other colours (None: its own), plainly described; swapped colours test binding."""
+    if len(listed("colours", colours)) != len(_objects(scene)):
+        raise GradeclipError(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours")
+    things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
+    return arrange(things, background=scene.background)
+
+
+def _objects(scene: Scene) -> tuple[Object, ...]:
+    """The objects of a scene."""
+    if not isinstance(scene, Scene):
+        raise GradeclipError(f"a scene is made by arrange or draw_scene, got {short(scene)}")
+    return scene.objects

@@ -9,11 +9,11 @@ from ..checks import chosen, short
 from ..errors import GradeclipError
 from .emoji import COLOURS, Object, concept, concepts
 
-NUMBERS = {2: "two", 3: "three", 4: "four"}
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
 PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
-POSITIONS = ("to the left of", "to the right of", "above", "below")
-RELATIONS = (*POSITIONS, "bigger than", "smaller than")
-CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
+_POSITIONS = ("to the left of", "to the right of", "above", "below")
+_RELATIONS = (*_POSITIONS, "bigger than", "smaller than")
+_CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ def vocabulary() -> list[str]:
     """All words that captions use, in alphabetical order."""
     table = concepts()
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
-    words = {*grammar, *COLOURS, *NUMBERS.values(), *table["noun"], *table["plural"]}
+    words = {*grammar, *COLOURS, *_NUMBERS.values(), *table["noun"], *table["plural"]}
     words.update(word for keywords in table["keywords"] for word in keywords)
-    words.update(word for phrase in (*PREFIXES, *POSITIONS) for word in phrase.split())
+    words.update(word for phrase in (*PREFIXES, *_POSITIONS) for word in phrase.split())
     return sorted(words - {""})
 
 
@@ -61,7 +61,7 @@ class _Caption:
         head = entry["plural" if several else "noun"] if named else "something"
         words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
         if several:
-            self._say(NUMBERS[len(members)], "count", members)
+            self._say(_NUMBERS[len(members)], "count", members)
         elif named and entry["article"]:
             self._say("an" if words[0][0][0] in "aeiou" and words[0][0] != "unicorn" else "a")
         for word, kind in words:
@@ -127,7 +127,7 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
     """The relation of the first object to the second, by position or size; "" if neither is clearly bigger."""
     if kind == "size":
         ratio = first.size / second.size
-        return "bigger than" if ratio > CLEARLY else "smaller than" if ratio < 1 / CLEARLY else ""
+        return "bigger than" if ratio > _CLEARLY else "smaller than" if ratio < 1 / _CLEARLY else ""
     across, down = first.x - second.x, first.y - second.y
     if abs(across) >= abs(down):
         return "to the left of" if across < 0 else "to the right of"
@@ -136,5 +136,5 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
 
 def holds(relation: str, first: Object, second: Object) -> bool:
     """Whether a relation holds between two objects."""
-    kind = "size" if chosen("relation", relation, RELATIONS).endswith("than") else "position"
+    kind = "size" if chosen("relation", relation, _RELATIONS).endswith("than") else "position"
     return relation_between(first, second, kind) == relation

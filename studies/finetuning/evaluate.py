@@ -24,9 +24,8 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 from gradeclip_utils.towers.base import isolated_torch_state
 
-from ..pairs import KINDS, draw_pairs, images_of, judge
+from ..pairs import KINDS, draw_pairs, embed_scenes, images_of, judge
 from ..pointing_game import games, play
-from ..recognition import embed_scenes
 
 _AT_ONCE = 32  # images in one batch
 
@@ -112,15 +111,14 @@ def boxed(mask: np.ndarray) -> np.ndarray:
     return box
 
 
-def named_regions(clip: Clip, scene: Scene, most: int = 3) -> pd.DataFrame:
-    """The nearest names of each object's dense features: a row an object, a column a name, the nearest first."""
+def named_regions(clip: Clip, scene: Scene) -> pd.Series:
+    """The nearest name of the dense features of each object, by its noun."""
     nouns, prompts = list(concepts().index), _concept_prompts(clip)
     (_, dense, size, box), *_ = dense_features(clip, [scene])
     found = {}
     for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
-        order = (prompts @ region_embedding(dense, mask, box)).argsort(descending=True)
-        found[thing.noun] = [nouns[i] for i in order[:most].tolist()]
-    return pd.DataFrame(found, index=[f"name {i + 1}" for i in range(most)]).T
+        found[thing.noun] = nouns[int((prompts @ region_embedding(dense, mask, box)).argmax())]
+    return pd.Series(found)
 
 
 def _pointing_rows(clip: Clip, amount: Amount) -> pd.DataFrame:

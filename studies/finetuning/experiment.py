@@ -102,11 +102,10 @@ def search(score: Callable[[float], float], values: Sequence[float]) -> float:
 
 
 def choose(
-    table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE, amount: Amount = PILOT, *,
-    any_weights: bool = False,
-) -> dict[str, Tuning]:  # fmt: skip
+    table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE, amount: Amount = PILOT
+) -> dict[str, Tuning]:
     """The recipe of each arm: its best learning rate, then its best weight, by pilots on development scenes."""
-    found, weights = {}, "" if any_weights else weights_digest(load_clip("emoji").model)
+    found, weights = {}, weights_digest(load_clip("emoji").model)
     for arm in arms:
         own = replace(recipe, **(ARMS[arm] or {}))
         score = partial(_score, table, runs, arm, amount, weights)
@@ -123,7 +122,7 @@ def choose(
 def _score(table: Path, runs: Path, arm: str, amount: Amount, weights: str, recipe: Tuning) -> float:
     """Regions named rightly plus single objects still recognised, from the table of pilots or measured now."""
     rows = read(table)
-    rows = rows[rows["weights"] == weights] if weights else rows
+    rows = rows[rows["weights"] == weights]
     for name in ("learning_rate", "regions", "steps"):
         rows = rows[(rows["arm"] == arm) & (rows[name] == getattr(recipe, name))]
     if rows.empty:
@@ -132,7 +131,7 @@ def _score(table: Path, runs: Path, arm: str, amount: Amount, weights: str, reci
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment, or its pilots, or merge two tables."""
+    """Run the experiment, or its pilots."""
     parser = argparse.ArgumentParser(prog="python -m studies.finetuning.experiment", description=__doc__.split("\n")[0])
     parser.add_argument("--pilots", action="store_true", help="only choose the recipe of each arm")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), metavar="ARM")
@@ -140,13 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="of each training; default: %(default)s")
     parser.add_argument("--table", type=Path, default=data_path(TABLE), help="default: %(default)s")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="for states and models; %(default)s")
-    parser.add_argument("--old-pilots", action="store_true", help="also use pilots that began from earlier weights")
     given = parser.parse_args(arguments)
     recipe, pilots = replace(RECIPE, steps=given.steps), given.table.with_name(PILOTS)
     try:
         given.runs.mkdir(parents=True, exist_ok=True)
         with locked(given.runs, f"{given.table.stem}.running"):
-            recipes = choose(pilots, given.runs, given.arms, recipe, any_weights=given.old_pilots)
+            recipes = choose(pilots, given.runs, given.arms, recipe)
             if not given.pilots:
                 run(given.table, given.runs, recipes, range(given.seeds))
     except GradeclipError as error:

@@ -10,18 +10,19 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, axes_at, show_image
 from gradeclip_utils.scenes import IMAGE_SIZE, Scene
 
+from ..lesson import FULL_WIDTH
 from .evaluate import named_regions
 
 _RIGHT, _WRONG = "#0a7d78", "#777777"
 
 
-def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene], width: float = 8.1) -> InlineFigure:
+def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> InlineFigure:
     """A row a model, a column a scene: each object with the nearest name of its region, right ones in a filled box."""
-    side = width / len(scenes)
-    names = {model: [named_regions(clip, scene, 1)["name 1"] for scene in scenes] for model, clip in clips.items()}
+    side = FULL_WIDTH / len(scenes)
+    names = {model: [named_regions(clip, scene) for scene in scenes] for model, clip in clips.items()}
     told = [f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
             for model, own in names.items()]  # fmt: skip
-    figure = InlineFigure(width, len(clips) * (side + 0.22), "; ".join(told))
+    figure = InlineFigure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(told))
     for row, (model, own) in enumerate(names.items()):
         top = row * (side + 0.22) + 0.22
         right = sum((one == one.index).sum() for one in own)

@@ -4,7 +4,7 @@ import pytest
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloured, without
-from gradeclip_utils.scenes.grammar import RELATIONS, holds
+from gradeclip_utils.scenes.grammar import holds
 from tests.refusals.cases import named
 
 OBJECTS = [
@@ -67,7 +67,9 @@ def test_a_scene_that_makes_no_sense_is_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize(
+    "relation", ["to the left of", "to the right of", "above", "below", "bigger than", "smaller than"]
+)
 def test_words_are_laid_out_so_that_the_relation_of_their_caption_holds(relation):
     for seed in range(3):
         scene = arrange(["cat", "dog"], relation=relation, seed=seed)

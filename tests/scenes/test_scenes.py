@@ -21,14 +21,12 @@ from gradeclip_utils.scenes import (
     UNSEEN_ARTIST,
     Object,
     arrange,
-    art,
     artists_of,
     concepts,
     covered,
     describe,
     draw_scene,
     first_scenes,
-    hard_negative,
     is_withheld_colour,
     is_withheld_pair,
     recoloured,
@@ -38,7 +36,7 @@ from gradeclip_utils.scenes import (
     vocabulary,
     without,
 )
-from gradeclip_utils.scenes.compose import BIG, OVERLAP, SIZES, SMALL
+from gradeclip_utils.scenes.compose import BIG, SIZES, SMALL
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED, hidden
 from tests.scenes import is_trained
 
@@ -62,7 +60,7 @@ def test_the_same_seed_gives_the_same_scene_and_splits_never_meet():
 
 def drawings():
     """Name -> bytes of every drawing that is shipped."""
-    with zipfile.ZipFile(data_path(art.ART)) as archive:
+    with zipfile.ZipFile(data_path("art.zip")) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -96,7 +94,7 @@ def test_spans_say_which_words_speak_of_which_objects():
             if span.kind == "colour":
                 assert {t.colour for t in things} == {text}
             if span.kind == "count":
-                assert text == scenes.NUMBERS[len(things)]
+                assert text == {2: "two", 3: "three", 4: "four"}[len(things)]
             if span.kind == "keyword":
                 assert text in concepts().loc[things[0].noun, "keywords"]
             if span.kind == "relation":
@@ -112,23 +110,6 @@ def test_a_third_of_the_scenes_of_several_things_leave_one_or_two_unnamed():
     assert 0.28 < (left_out > 0).mean() < 0.39 and left_out.max() == 2
     assert all(s.spans for s in several), "something is always named"
     assert not any(s.unnamed for s in some(300, plain=True))
-
-
-def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
-    told_apart = 0
-    for i, scene in enumerate(some(200, tint=0.5)):
-        other = hard_negative(scene, [78, i])
-        if other is None:
-            continue
-        told_apart += 1
-        known = {(t.noun, t.colour) for t in scene.objects}
-        assert sorted(t.noun for t in other.objects) == sorted(t.noun for t in scene.objects)
-        assert {t.colour for t in other.objects} == {t.colour for t in scene.objects}
-        assert {(t.noun, t.colour) for t in other.objects} != known
-        assert is_trained(other.objects) and not other.unnamed
-        assert {c for c, _ in other.words_of("colour")} <= {t.colour for t in other.objects}
-    assert told_apart > 60
-    assert hard_negative(arrange(["car", "ball"]), 0) is None
 
 
 def test_about_a_tenth_of_the_combinations_are_withheld_and_training_never_shows_them():
@@ -171,7 +152,7 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
     most = [hidden(s.objects).max() for s in some(400, n_objects=3)]
-    assert max(most) <= OVERLAP + 0.02  # rims are counted in whole pixels
+    assert max(most) <= 0.25 + 0.02  # rims are counted in whole pixels
     assert 0.1 < np.mean(np.array(most) > 0.02) < 0.4
 
 

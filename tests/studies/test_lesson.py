@@ -7,7 +7,7 @@ import pytest
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import CANVAS
-from studies.lesson import Claims, answer, gallery, prompts_of, shown_scenes
+from studies.lesson import Claims, gallery, prompts_of, shown_scenes
 
 
 @pytest.mark.parametrize("n_objects", [2, 3])
@@ -30,11 +30,12 @@ def test_the_gallery_names_every_prompt_for_those_who_cannot_see_it():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "found"),
-    [(0.1, 0.2, "higher"), (-0.2, -0.1, "lower"), (-0.04, 0.04, "about equal"), (-0.1, 0.2, "undecided")],
+    ("low", "high", "said"),
+    [(0.1, 0.2, "higher than"), (-0.04, 0.04, "about equal to"), (-0.1, 0.2, "undecided beside")],
 )
-def test_an_interval_has_one_of_four_answers(low, high, found):
-    assert answer(low, high, margin=0.05) == found
+def test_a_claim_reads_as_a_sentence(low, high, said):
+    line = Claims("09").add("it is there", estimate=0, bounds=(low, high), margin=0.05, than=0, n=2)
+    assert line.endswith(f"], {said} 0.00")
 
 
 def test_claims_are_written_to_a_folder_of_the_model(tmp_path):

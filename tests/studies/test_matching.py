@@ -35,7 +35,7 @@ def test_scenes_have_two_things_in_two_colours_and_the_caption_says_both():
     for scene in scenes:
         assert len({one.noun for one in scene.objects}) == len({one.colour for one in scene.objects}) == 2
         assert sorted(word for word, _ in scene.words_of("colour")) == sorted(one.colour for one in scene.objects)
-    assert scenes == two_coloured(6) and scenes != two_coloured(6, "development")
+    assert scenes == two_coloured(9)[:6]
     assert showable(shown_scene(two_coloured(30)))
 
 

@@ -23,13 +23,7 @@ def rows(clip):
 
 def test_true_masks_are_precise_and_a_map_that_is_the_same_everywhere_scores_the_area(rows):
     means = rows.groupby("method")["average precision"].mean()
-    assert means[TRUE] > 0.8 > 0.3 > means[SAME]
-
-
-def test_a_map_that_is_the_same_everywhere_ranks_things_by_their_area(clip):
-    (scene,) = shown_scenes(1, 4, whole=False)
-    found = measure(clip, [PACKAGE], [scene]).set_index("method")
-    assert -1 <= found.loc[SAME, "taken out"] <= 1 and np.isfinite(found[list(MEASURES)].to_numpy(float)).all()
+    assert means[TRUE] > 0.8 > 0.3 > means[SAME] and np.isfinite(rows[list(MEASURES)].to_numpy(float)).all()
 
 
 def test_one_layer_is_the_papers_and_the_packages_own_number_the_packages(clip):

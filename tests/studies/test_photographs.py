@@ -2,8 +2,8 @@
 
 import json
 
-import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 
@@ -11,98 +11,147 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.datasets import load, load_choices
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import draw_scene
-from studies.photographs import choice_rows, colour_rows, matching_rows
+from studies import photographs
+from studies.lesson import Claims
+from studies.photographs import choice_rows, colour_rows, group_scores, matching_rows, show_photographs
+from tests.conftest import TINY_TEXT, TINY_VISION, build
+from tests.huggingface import with_processor
 
-SIDE = 96
+from .folders import SHOWN, write_coco, write_open_clip
 
-
-def polygon(box):
-    x0, y0, x1, y1 = box
-    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
-
-
-def run_lengths(box):
-    """A crowd's mask as COCO keeps it: run lengths of the columns, from zeros."""
-    mask = np.zeros((SIDE, SIDE), bool)
-    x0, y0, x1, y1 = map(int, box)
-    mask[y0:y1, x0:x1] = True
-    flat = mask.T.ravel()
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], flat.astype(int), [0]])))
-    counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return {"counts": counts, "size": [SIDE, SIDE]}
+VISION, TEXT = {**TINY_VISION, "layers": 2, "head_width": 16}, {**TINY_TEXT, "context_length": 77, "layers": 2}
 
 
 @pytest.fixture(scope="module")
-def coco_folder(tmp_path_factory):
-    """COCO's own layout: annotations/instances_val2017.json, captions_val2017.json and val2017/."""
-    folder = tmp_path_factory.mktemp("coco")
-    (folder / "annotations").mkdir()
-    (folder / "val2017").mkdir()
-    images, annotations, captions, names = [], [], [], ["dog", "umbrella"]
-    for number in range(1, 5):
-        scene = draw_scene([3, number], n_objects=2)
-        file = f"{number:012d}.jpg"
-        scene.image().convert("RGB").resize((SIDE, SIDE)).save(folder / "val2017" / file)
-        images.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
-        for k, box in enumerate([(5, 5, 40, 40), (50, 50, 90, 90)]):
-            crowd = int(k == 1)
-            annotations.append(
-                {"id": 10 * number + k, "image_id": number, "category_id": k + 1, "iscrowd": crowd, "bbox": [*box],
-                 "area": 1000.0, "segmentation": run_lengths(box) if crowd else polygon(box)}
-            )  # fmt: skip
-        captions.append({"id": number, "image_id": number, "caption": "A red dog and an umbrella. "})
-    categories = [{"id": i + 1, "name": name, "supercategory": "thing"} for i, name in enumerate(names)]
-    record = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "annotations/instances_val2017.json").write_text(json.dumps(record))
-    (folder / "annotations/captions_val2017.json").write_text(json.dumps({"images": images, "annotations": captions}))
-    return folder
+def coco(tmp_path_factory):
+    return f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The bundled model, and ViT-B/32 of random weights from files of open_clip and of transformers."""
-    folder = tmp_path_factory.mktemp("models")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.create_model("ViT-B-32", pretrained=None).eval()
-    torch.save(model.state_dict(), folder / "open_clip.pt")
-    return {"bundled": load_clip(), "open_clip": load_clip("ViT-B-32-gelu", pretrained=str(folder / "open_clip.pt"))}
+def _openai(folder):
+    """Weights as OpenAI publishes them: a state dict with three numbers, of a model with QuickGELU."""
+    model = build(VISION, TEXT, quick_gelu=True)
+    numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+    state = {key: value for key, value in model.state_dict().items() if key != "attn_mask"}
+    torch.save(state | {key: torch.tensor(value) for key, value in numbers.items()}, folder / "openai.pt")
+    return load_clip("ViT-of-photographs", folder / "openai.pt")
 
 
-@pytest.mark.parametrize("name", ["bundled", "open_clip"])
-def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(models, coco_folder, name, tmp_path):
-    examples = load(f"coco:{coco_folder}")
-    rows = matching_rows(models[name], examples, folder=tmp_path / "rows", progress=False)
-    assert len(rows) == 4 and set(rows["x"]) | set(rows["y"]) == {"dog", "umbrella"}
-    fractions = rows.filter(regex="_(own|other|joint|area|hit)$")
-    assert fractions.ge(0).all(axis=None) and fractions.le(1).all(axis=None)
-    assert (rows["embeddings"] > rows["embeddings_other"] - 2).all() and rows["maps"].between(-1, 1).all()
-    again = matching_rows(models[name], examples, folder=tmp_path / "rows", progress=False)
-    assert rows.equals(again)
+def _transformers(folder):
+    """A `CLIPModel` and its processor as save_pretrained writes them."""
+    model, processor = with_processor("CLIP")
+    for part in (model, processor.image_processor, processor.tokenizer):
+        part.save_pretrained(folder / "transformers")
+    file = folder / "transformers" / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "processor_class": "CLIPProcessor"}))
+    return load_clip(f"transformers:{folder / 'transformers'}")
 
 
-@pytest.mark.parametrize("name", ["bundled", "open_clip"])
-def test_a_colour_word_is_measured_on_the_mask_of_its_noun_beside_an_absent_colour(models, coco_folder, name):
-    rows = colour_rows(models[name], load(f"coco:{coco_folder}"), progress=False)
-    assert list(rows["concept"]) == ["dog"] * 4 and set(rows["colour"]) == {"red"}
+@pytest.fixture(scope="module", params=["bundled", "open_clip", "OpenAI's format", "transformers"])
+def clip(request, tmp_path_factory):
+    """The bundled model, and models of random weights that were saved in three formats."""
+    folder = tmp_path_factory.mktemp("model")
+    if request.param == "bundled":
+        return load_clip()
+    if request.param == "transformers":
+        return _transformers(folder)
+    if request.param == "OpenAI's format":
+        configs = open_clip.factory._MODEL_CONFIGS
+        configs["ViT-of-photographs"] = {"embed_dim": 48, "vision_cfg": VISION, "text_cfg": TEXT}
+        request.addfinalizer(lambda: configs.pop("ViT-of-photographs"))
+        return _openai(folder)
+    return load_clip(str(write_open_clip(folder)))
+
+
+def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(clip, coco, tmp_path):
+    rows = matching_rows(clip, load(coco), tmp_path / "rows")
+    assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN
+    fractions = rows.filter(regex="^[xy]_")
+    assert fractions.shape[1] == 8 and fractions.ge(0).all(axis=None) and fractions.le(1).all(axis=None)
+    assert rows[["embeddings", "embeddings_other", "maps"]].abs().le(1.0001).sum().tolist() == [5, 5, 5]
+    assert rows.equals(matching_rows(clip, load(coco), tmp_path / "rows"))
+
+
+def test_a_colour_word_is_measured_on_the_mask_of_its_noun_beside_an_absent_colour(clip, coco):
+    rows = colour_rows(clip, load(coco))
+    found = list(zip(rows["key"], rows["colour"], strict=True))
+    assert found == [
+        ("1/dog", "red"), ("2/banana", "yellow"), ("2/clock", "black"), ("3/dog", "red"), ("5/banana", "green")
+    ]  # fmt: skip
     assert rows[["own", "absent", "area"]].ge(0).all(axis=None) and (rows["own"] != rows["absent"]).any()
 
 
-def test_data_without_pairs_or_colours_is_refused_in_a_sentence(models):
+def test_pixels_of_both_things_belong_to_the_smaller_one(coco, monkeypatch):
+    examples = load(coco)[:2]
+    whole = examples[0].mask() | True
+    object.__setattr__(examples[0], "load_mask", lambda: whole)
+    (row,) = matching_rows(load_clip(), examples).to_dict("records")
+    assert row["x_area"] + row["y_area"] == pytest.approx(1) and row["y_area"] == examples[1].mask().mean()
+    object.__setattr__(examples[1], "load_mask", lambda: whole)
+    assert matching_rows(load_clip(), examples).empty
+
+
+def test_data_without_pairs_or_colours_is_refused_in_a_sentence():
     with pytest.raises(GradeclipError, match="no image has masks of two concepts"):
-        matching_rows(models["bundled"], load("photographs:all"), progress=False)
+        matching_rows(load_clip(), load("photographs:all"))
     with pytest.raises(GradeclipError, match="gives a colour to a concept"):
-        colour_rows(models["bundled"], load("photographs:all"), progress=False)
+        colour_rows(load_clip(), load("photographs:all"))
+    with pytest.raises(GradeclipError, match="no choices"):
+        choice_rows(load_clip(), [])
 
 
-def test_choices_of_sugar_crepe_are_asked_beside_the_captions_alone(models, tmp_path):
-    (tmp_path / "images").mkdir()
-    entries = {}
+# ------------------------------------------------------------------------------------------------------------- choices
+
+
+@pytest.fixture(scope="module")
+def choices(tmp_path_factory):
+    """Scenes with swapped colours as ColorSwap has its images, and with a false caption as SugarCrepe has its."""
+    folder = tmp_path_factory.mktemp("choices")
+    (folder / "images").mkdir()
+    crepe, swaps = {}, []
     for i in range(4):
-        scene = draw_scene([5, i], n_objects=2)
-        scene.image().convert("RGB").save(tmp_path / "images" / f"{i}.jpg")
-        entries[str(i)] = {"filename": f"{i}.jpg", "caption": scene.caption, "negative_caption": "a photo of nothing"}
-    (tmp_path / "swap_att.json").write_text(json.dumps(entries))
-    rows = choice_rows(models["bundled"], load_choices(f"sugar-crepe:{tmp_path}@{tmp_path / 'images'}"), progress=False)
+        scenes = [draw_scene([5, i, k], n_objects=2, tint=1, plain=True) for k in (0, 1)]
+        files = [f"images/{i}{k}.jpg" for k in (0, 1)]
+        for scene, file in zip(scenes, files, strict=True):
+            scene.image(96).convert("RGB").save(folder / file)
+        captions = [scene.caption for scene in scenes]
+        crepe[str(i)] = {"filename": f"{i}0.jpg", "caption": captions[0], "negative_caption": "a photo of nothing"}
+        told = {"id": i, "image_1": files[0], "image_2": files[1], "caption_1": captions[0], "caption_2": captions[1]}
+        swaps.append({**told, "caption_source": "human"})
+    (folder / "swap_att.json").write_text(json.dumps(crepe))
+    (folder / "test.json").write_text(json.dumps(swaps))
+    return f"sugar-crepe:{folder / 'swap_att.json'}@{folder / 'images'},colorswap:{folder}"
+
+
+def test_choices_are_asked_beside_the_captions_alone(clip, choices):
+    rows = choice_rows(clip, load_choices(choices.split(",")[0]))
     assert len(rows) == 4 and set(rows["kind"]) == {"swap_att"} and rows["right"].isin([0, 0.5, 1]).all()
-    assert rows["right"].mean() >= 0.75  # true captions of drawn scenes, which this model knows
+    if clip.name == "emoji":  # which knows the true captions of drawn scenes
+        assert rows["right"].mean() >= 0.75
+
+
+def test_the_group_score_asks_both_images_and_both_captions():
+    keys = [f"{example}/{image}" for example in "ab" for image in (1, 2)]
+    rows = pd.DataFrame({"key": keys, "similarity": [0.3, 0.4, 0.3, 0.4], "wrong": [0.2, 0.1, 0.2, 0.35]})
+    assert group_scores(rows).tolist() == [1, 0]  # in b, the first caption is nearer to the second image
+
+
+# ------------------------------------------------------------------------------------------------------------- lessons
+
+
+def test_a_lesson_without_photographs_says_what_they_would_show_and_how(capsys):
+    for lesson in ("04", "05"):
+        assert show_photographs(Claims(lesson), load_clip(), "") is None
+        assert f"make lesson NOTEBOOK={lesson}" in capsys.readouterr().out
+
+
+def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(coco, choices, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "RESULTS", tmp_path)
+    matching, binding = Claims("04"), Claims("05")
+    figures = [
+        show_photographs(matching, load_clip(), coco),
+        show_photographs(binding, load_clip(), f"{coco},{choices}"),
+    ]
+    assert len(matching.table) == 5 and len(binding.table) == 2 + 2 + 3
+    assert all(claim.startswith("photographs: ") for claims in (matching, binding) for claim in claims.table["claim"])
+    assert all("In photographs" in figure.alt for figure in figures)
+    assert len(list(tmp_path.glob("emoji/0[45]/*/rows.jsonl"))) == 4

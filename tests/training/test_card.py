@@ -14,9 +14,8 @@ from gradeclip_utils.scenes import (
     is_withheld_colour,
     phrase,
 )
-from studies import recognition
 from studies.pointing_game import games, play_true_masks
-from training import card, gallery, layers
+from training import card, gallery, layers, recognition
 
 FEW = ["dog", "car", "book"]
 

@@ -13,11 +13,10 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.finetune.loop import (
     Loop,
     cosine_decay,
-    has_bfloat16,
-    linear_decay,
     quick_arithmetic,
 )
 from training.optimiser import muon_of
+from training.scratch import linear_decay
 from training.tables import markdown_table, write_between
 
 
@@ -143,7 +142,6 @@ def test_the_learning_rate_rises_and_falls():
 )  # fmt: skip
 def test_bfloat16_is_used_only_where_the_processor_has_it(capabilities, native, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert has_bfloat16(torch.device("cpu")) == native
     for wanted in (True, False):
         with quick_arithmetic(torch.device("cpu"), wanted):
             found = torch.ones(2, 2) @ torch.ones(2, 2)

@@ -15,12 +15,14 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower
+from tests.scenes import is_trained
 from training import scratch
 from training.__main__ import main
 from training.rounds import (
     MODELS,
     Recipe,
     SceneBatches,
+    hard_negative,
     scenes_of_training,
     shuffle_colours,
 )
@@ -140,6 +142,23 @@ def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_the_ot
             changed += after.caption != before.caption
     assert changed > 20
     assert SceneBatches(shuffled).scenes(2) == SceneBatches(shuffled).scenes(2)
+
+
+def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
+    told_apart = 0
+    for i, scene in enumerate(draw_scene([77, i], split="development", tint=0.5) for i in range(200)):
+        other = hard_negative(scene, [78, i])
+        if other is None:
+            continue
+        told_apart += 1
+        known = {(t.noun, t.colour) for t in scene.objects}
+        assert sorted(t.noun for t in other.objects) == sorted(t.noun for t in scene.objects)
+        assert {t.colour for t in other.objects} == {t.colour for t in scene.objects}
+        assert {(t.noun, t.colour) for t in other.objects} != known
+        assert is_trained(other.objects) and not other.unnamed
+        assert {c for c, _ in other.words_of("colour")} <= {t.colour for t in other.objects}
+    assert told_apart > 60
+    assert hard_negative(arrange(["car", "ball"]), [0]) is None
 
 
 def test_the_batches_of_a_whole_training_are_counted_through_its_rounds(monkeypatch):

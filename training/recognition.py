@@ -25,13 +25,7 @@ from gradeclip_utils.scenes import (
     phrase,
 )
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED
-
-from .pairs import images_of
-
-
-def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
-    """Unit image embeddings (N, E) on the CPU, from images as large as the model sees them."""
-    return explainer.embed_images(image for scene in scenes for image in images_of(explainer.clip, [scene])).cpu()
+from studies.pairs import embed_scenes
 
 
 def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None) -> Scene:

@@ -1,0 +1,62 @@
+"""Small folders in published forms: drawn scenes in COCO's own layout, and random weights as open_clip has them."""
+
+import json
+from itertools import groupby
+
+import numpy as np
+from pycocotools import mask as tools
+from safetensors.torch import save_file
+
+from gradeclip_utils.scenes import arrange
+from tests.conftest import TINY_TEXT, TINY_VISION, build
+
+SIDE = 96
+SHOWN = [("dog", "umbrella"), ("banana", "clock"), ("dog", "umbrella"), ("clock", "umbrella"), ("banana", "dog")]
+NAMES = sorted({name for pair in SHOWN for name in pair})
+SAID = [
+    "A red dog beside an umbrella. ",
+    "the black clock and a yellow banana",
+    "Two red dogs.",
+    "a clock",
+    "green banana",
+]
+
+
+def write_coco(folder):
+    """Write two files of annotations and val2017/; masks are polygons, and run lengths of crowds."""
+    (folder / "annotations").mkdir()
+    (folder / "val2017").mkdir()
+    images, annotations, captions = [], [], []
+    for number, (pair, said) in enumerate(zip(SHOWN, SAID, strict=True), start=1):
+        scene, file = arrange(list(pair), seed=number), f"{number:012d}.jpg"
+        scene.image(SIDE).convert("RGB").save(folder / "val2017" / file)
+        images.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
+        for k, (name, mask) in enumerate(zip(pair, scene.masks(SIDE), strict=True)):
+            annotation = {"id": 10 * number + k, "image_id": number, "category_id": NAMES.index(name) + 1, "iscrowd": k}
+            runs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+            x, y, wide, high = tools.toBbox(runs).tolist()
+            box = [[x, y, x + wide, y, x + wide, y + high, x, y + high]]
+            shape = {"counts": _run_lengths(mask), "size": [SIDE, SIDE]} if k else box
+            annotations.append({**annotation, "bbox": [x, y, wide, high], "area": 1000.0, "segmentation": shape})
+        captions.append({"id": number, "image_id": number, "caption": said})
+    categories = [{"id": i, "name": name, "supercategory": "thing"} for i, name in enumerate(NAMES, start=1)]
+    record = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations/instances_val2017.json").write_text(json.dumps(record))
+    (folder / "annotations/captions_val2017.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    return folder
+
+
+def _run_lengths(mask):
+    """As COCO has them for a crowd: along the columns, beginning with zeros."""
+    flat = mask.T.ravel().tolist()
+    return [0] * flat[0] + [len(list(run)) for _, run in groupby(flat)]
+
+
+def write_open_clip(folder):
+    """Write random weights of a small model with CLIP's own vocabulary and context."""
+    vision, text = {**TINY_VISION, "layers": 4}, {**TINY_TEXT, "context_length": 77}
+    config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    state = {key: value.contiguous() for key, value in build(vision, text).state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
