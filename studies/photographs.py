@@ -28,7 +28,6 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from gradeclip_utils.datasets import Choice, Example, load, load_choices
-from gradeclip_utils.datasets.registry import CHOICES
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
@@ -43,6 +42,7 @@ from gradeclip_utils.scenes import COLOURS
 from .lesson import RESULTS, Claims, file_name, readable
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
+_CHOICES = ("sugar-crepe", "aro", "winoground", "colorswap")  # kinds of data sets
 _TYPICAL = 64  # images whose mean stands for no image in particular
 _SHOWS = {
     "04": "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add",
@@ -246,7 +246,7 @@ def show_photographs(claims: Claims, clip: Clip, data: str) -> InlineFigure | No
     before = len(claims.table)
     for one in re.split(r",(?=[\w-]+:)", data):
         folder = RESULTS / file_name(claims.model) / claims.lesson / file_name(one)
-        if one.partition(":")[0] in CHOICES:
+        if one.partition(":")[0] in _CHOICES:
             _claim_choices(claims, choice_rows(clip, load_choices(one), folder), one.partition(":")[0])
         elif claims.lesson == "04":
             _claim_matching(claims, matching_rows(clip, load(one), folder))
