@@ -126,12 +126,14 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
         one, (start, end) = asked[key]
         mask, mentioned = one.mask(), set(re.findall(r"\w+", one.caption.lower()))
         absent = next(colour for colour in COLOURS if colour not in mentioned)
-        words = one.caption[start:end], absent
-        captions = [one.caption[:start] + word + one.caption[end:] for word in words]
-        directions = [
-            found[[k for k, (a, b) in enumerate(split.spans) if a < start + len(word) and b > start]].sum(0)
-            for word, (split, found) in zip(words, explainer.word_directions(captions), strict=True)
-        ]
+        words, captions, directions = (one.caption[start:end], absent), [], []
+        for word in words:
+            article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
+            captions.append(re.sub(r"\b(a)n? $", article, one.caption[:start], flags=re.I) + word + one.caption[end:])
+        for word, caption, (split, found) in zip(words, captions, explainer.word_directions(captions), strict=True):
+            stop = len(caption) - len(one.caption) + end
+            here = [k for k, (a, b) in enumerate(split.spans) if a < stop and b > stop - len(word)]
+            directions.append(found[here].sum(0))
         _, heats = _maps(explainer, one.image(), torch.stack(directions))
         own, other = (located(heat, mask[None])[0].on_thing for heat in heats)
         about = {"image": _image_of(one), "colour": words[0].lower()}
