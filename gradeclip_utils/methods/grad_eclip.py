@@ -97,7 +97,7 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
         at = zero_delta(trace) if delta is None else delta
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
-    return weights.permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
+    return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
 
 
 def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:

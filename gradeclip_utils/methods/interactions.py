@@ -44,7 +44,7 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
         """The change of the embedding for a change of o."""
         return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
 
-    found = torch.vmap(push)(torch.stack(pushes, dim=1))  # (W, L, B, R, D) -> (W, B, E)
+    found = torch.vmap(push)(torch.stack(pushes, dim=1)).detach()  # (W, L, B, R, D) -> (W, B, E)
     return found if word_mask.ndim == 3 else found[:, 0]
 
 

@@ -24,7 +24,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from .. import checks
-from ..errors import GradeclipError
+from ..errors import GradeclipError, warn
 from ..images import read_image
 from .colours import coloured, is_whole, paint
 from .drawing import Cell, Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
@@ -343,7 +343,10 @@ def _ems(text: str) -> float:
 def _drawable(text: str) -> str:
     """A text with a box in place of letters that matplotlib's font lacks (emoji, CJK)."""
     font = get_font(findfont(FontProperties()))
-    return "".join(letter if font.get_char_index(ord(letter)) else "\N{WHITE SQUARE}" for letter in text)
+    lacks = sorted({letter for letter in text if not font.get_char_index(ord(letter))})
+    if lacks:
+        warn(f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)")
+    return "".join("\N{WHITE SQUARE}" if letter in lacks else letter for letter in text)
 
 
 def _shortened(text: str, inches: float, size: float = _SMALLEST) -> str:

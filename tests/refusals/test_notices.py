@@ -49,6 +49,14 @@ def test_whatever_explains_an_image_says_once_that_it_is_not_marked(knowing, pic
     assert sum("not marked" in note for note in notes) == 1
 
 
+def test_a_script_that_figures_cannot_draw_is_said_when_it_is_drawn(tiny, picture):
+    for prompt, boxes in (("一只狗", True), ("a dog 🍕", True), ("ein Hündchen, собака", False)):
+        explanation, notes = Explainer(tiny).explain(picture, prompt), []
+        with heard_by(notes.append):
+            explanation.plot()
+        assert any("the font of figures lacks" in note for note in notes) == boxes
+
+
 @pytest.mark.parametrize(("prompt", "unknown"), [("🍕", "🍕"), ("...", "..."), ("a dog?!", ""), ("a $ dog", "$")])
 def test_a_prompt_of_signs_alone_is_said_to_be_none_that_the_model_was_shown(knowing, prompt, unknown):
     notes = [note for note in said(Explainer(knowing), arrange(["dog"]).image(), prompt) if "never shown" in note]
