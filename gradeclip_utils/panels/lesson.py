@@ -60,6 +60,10 @@ class panel(w.VBox):
     def __repr__(self) -> str:
         return f"a panel (turn {', '.join(self.controls)}) that shows: {alternative(self.figure)}"
 
+    def _repr_mimebundle_(self, **options):
+        """The widget and, for a page without a kernel, its figure."""
+        return super()._repr_mimebundle_(**options) | {"text/html": self._image.value}
+
     def _turned(self) -> None:
         self._say("Working ...", _NOTE)
         try:

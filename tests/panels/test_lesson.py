@@ -85,3 +85,7 @@ def test_a_figure_of_pyplot_is_shown_once():
         return figure
 
     assert "power 3" in image(panel(draw, power=3)) and plt.get_fignums() == []
+
+
+def test_a_page_without_a_kernel_has_the_figure_of_a_panel(shown):
+    assert shown._repr_mimebundle_()["text/html"] == image(shown)
