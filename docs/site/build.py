@@ -198,9 +198,10 @@ def write_api(folder: Path) -> None:
 def _directive(name: str) -> str:
     """The Sphinx directive that documents one name, with its public members if it is a class."""
     thing = resolve_name(name)
-    kind = "autoclass" if isinstance(thing, type) else "autofunction"
-    members = "\n   :members:\n   :inherited-members: ValueError, UserWarning, object" if kind == "autoclass" else ""
-    return f".. {kind}:: {name}{members}"
+    if not isinstance(thing, type):
+        return f".. autofunction:: {name}"
+    others = [one.__name__ for one in thing.__mro__ if not one.__module__.startswith("gradeclip_utils")]
+    return f".. autoclass:: {name}\n   :members:\n   :inherited-members: {', '.join(others)}"
 
 
 if __name__ == "__main__":
