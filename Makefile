@@ -19,7 +19,7 @@ EXECUTED := $(NOTEBOOKS:notebooks/%=build/executed/%)
 SOURCES := $(shell find gradeclip_utils studies -name '*.py') $(wildcard data/*)
 NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=1800 \
 	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False \
-	--ExecutePreprocessor.record_timing=False
+	--ExecutePreprocessor.record_timing=False --CoalesceStreamsPreprocessor.enabled=True
 
 run: $(EXECUTED) live
 	$(BIN)/python docs/site/build.py build $(EXECUTED)

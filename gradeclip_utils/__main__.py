@@ -187,7 +187,7 @@ def run_command(options: argparse.Namespace) -> str:
     from .scenes import draw_scene
 
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
-    explainer, scene, said = Explainer(clip), draw_scene(seed=0), [clip.describe()]
+    explainer, scene, said = Explainer(clip), draw_scene(seed=0), [str(clip)]
     for file, place in zip(tqdm(files, unit="image", disable=len(files) == 1), places, strict=True):
         image = scene.image() if file is None else read_image(file)
         explanation = explainer.explain(image, options.caption or [scene.caption])

@@ -38,6 +38,14 @@ def test_a_page_fits_a_telephone_in_both_themes_and_fetches_nothing(page, name):
         assert outside == []
 
 
+def test_figures_lie_on_white_in_the_dark(page):
+    open_page(page, "notebooks/03_methods_compared.html", 1280, "dark")
+    sheets = page.locator(".pst-scrollable-table-container:has(> img)")
+    assert sheets.count()
+    for i in range(sheets.count()):
+        assert sheets.nth(i).evaluate("one => getComputedStyle(one).backgroundColor") == "rgb(255, 255, 255)"
+
+
 @pytest.mark.parametrize("name", PAGES[:5])
 def test_axe_finds_no_violation_of_level_a_or_aa(page, name):
     open_page(page, name, 1280)

@@ -71,7 +71,8 @@ def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
 def _small_png(image: Image.Image) -> bytes:
     """A PNG file of 256 colours, which a notebook can afford to keep."""
     image, buffer = image.convert("RGB"), io.BytesIO()
-    palette = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)  # keeps colours that are rare, such as blue
+    palette = image.quantize(255, Image.Quantize.MAXCOVERAGE, kmeans=1)  # keeps colours that are rare, such as blue
+    palette.putpalette([*palette.getpalette()[: 3 * 255], 255, 255, 255])  # and the white of the page
     image.quantize(palette=palette).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 

@@ -90,17 +90,19 @@ def test_a_notebook_keeps_one_small_png_with_its_alternative_text():
     assert image.mode == "P" and len(data["image/png"]) < 200_000 and image.width <= 900
 
 
-def test_a_palette_keeps_grey_grey_and_rare_colours():
+def test_a_palette_keeps_grey_grey_white_white_and_rare_colours():
     random = np.random.default_rng(0)
     pixels = np.repeat(random.integers(0, 255, (200, 200, 1)), 3, axis=2).astype(np.uint8)
     pixels[:, 50:90] = random.integers(0, 255, (200, 40, 3))
     pixels[:5, :5] = (200, 30, 20)
     pixels[190:] = law = coloured(np.linspace(-1, 1, 200)) * 255
+    pixels[:5, 100:] = 255
     png = bundle(Image.fromarray(pixels), "")[0]["image/png"]
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), dtype=int)
     assert np.abs(found[:5, :5] - (200, 30, 20)).max() < 40
     assert np.ptp(found[100:190, 120:], axis=-1).mean() < 25
     assert np.abs(found[190:].mean(0) - law).mean() < 5
+    assert (found[:4, 120:] == 255).all()  # a figure has no edge on the white page
 
 
 def test_maps_and_word_x_region_are_whole():
