@@ -171,7 +171,7 @@ def explained(model: nn.Module, method: str) -> list[np.ndarray]:
         values.append(found.image_maps)
     if method == "grad-eclip":
         values.append(explainer.interactions(picture, PROMPTS[0]).maps)
-        embeddings = explainer.embed_images([picture, picture.rotate(90)], 1), explainer.embed_texts(PROMPTS)
+        embeddings = explainer.embed_images([picture, picture.rotate(90)]), explainer.embed_texts(PROMPTS)
         maps = [explainer.maps(picture, directions) for directions in (embeddings[1], np.eye(48)[:2])]
         values += [value.float().cpu().numpy() for value in (*embeddings, *maps)]
     return [np.asarray(value, dtype=float) for value in values]
