@@ -72,7 +72,7 @@ def _small_png(image: Image.Image) -> bytes:
     """A PNG file of 256 colours, which a notebook can afford to keep."""
     image, buffer = image.convert("RGB"), io.BytesIO()
     palette = image.quantize(255, Image.Quantize.MAXCOVERAGE, kmeans=1)  # keeps colours that are rare, such as blue
-    colours = np.reshape([*palette.getpalette()[: 3 * 255], 255, 255, 255], (-1, 3))
+    colours = np.reshape([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255], (-1, 3))
     colours[(colours > 247).all(axis=1)] = 255  # the white of the page, of which Pillow would take a neighbour
     palette.putpalette(colours.ravel().tolist())
     image.quantize(palette=palette).save(buffer, "png", optimize=True)
