@@ -114,8 +114,7 @@ const desk = (app) => {
   app.at = (place) => app.data.controls.filter((one) => one.place === place).map((one) => control(app, one));
   app.send = (message, buffers) => {
     clearTimeout(app.waiting);
-    if (!model.get("busy").text) // else it has answered, and computes
-      app.waiting = setTimeout(() => app.set({ notice: { text: SILENT, kind: "wrong" } }), PATIENCE);
+    app.waiting = setTimeout(() => app.set({ notice: { text: SILENT, kind: "wrong" } }), PATIENCE);
     try {
       model.send(message, undefined, buffers);
     } catch {} // the line to a kernel that was restarted is closed
