@@ -36,6 +36,7 @@ def slides(tmp_path_factory):
         code("second", ("image/png", PIXEL)),
         markdown("## Next\n\n**Predict.** How many?\n\n<details><summary>Answer</summary>\n\nSeven.\n\n</details>"),
         code("print('kept')", ("stdout", "kept\n"), tags=["slide"]),
+        markdown("## All prose\n\nEvery " + "word " * 40),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "short.ipynb")
     SLIDES["write_page"](folder / "short.ipynb", folder)
@@ -45,11 +46,7 @@ def slides(tmp_path_factory):
 
 def test_a_heading_opens_a_slide_and_every_further_figure_does(slides):
     texts = [slide.get_text() for slide in slides[1]]
-    assert ["A lesson" in texts[0], len(slides[1][0].find_all("img")), len(slides[1][1].find_all("img"))] == [
-        True,
-        1,
-        1,
-    ]
+    assert "A lesson" in texts[0] and [len(slide.find_all("img")) for slide in slides[1][:2]] == [1, 1]
     assert [text for text in texts if "Next" in text and "A lesson" not in text]
 
 
@@ -58,6 +55,11 @@ def test_prints_and_code_are_left_out_unless_tagged_and_answers_are_notes(slides
     notes = "".join(note.get_text() for note in slides[0].find_all("aside"))
     assert "nobody needs" not in text and "kept" in text and "first" not in text
     assert "Seven" in notes and "prose prose" in notes
+
+
+def test_a_heading_whose_text_is_all_prose_shows_it(slides):
+    (shown,) = [slide.get_text() for slide in slides[1] if "All prose" in slide.get_text()]
+    assert "Every word" in shown
 
 
 def test_nothing_is_fetched_from_another_host_and_figures_have_alternative_texts(slides):

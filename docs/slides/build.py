@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -112,6 +113,11 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
             kind = "subslide" if has_figure else "fragment" if asked else "-"
             add(NotebookNode(cell, outputs=outputs), kind, transient={"remove_source": not tagged})
             has_figure, asked = True, False
+    kinds = [cell.metadata.slideshow.slide_type for cell in cells]
+    for i, (before, kind) in enumerate(itertools.pairwise(kinds)):  # a heading whose text is all prose shows the first
+        rest = itertools.takewhile(lambda one: one not in ("slide", "subslide"), kinds[i + 1 :])
+        if before in ("slide", "subslide") and kind == "notes" and set(rest) == {"notes"}:
+            cells[i + 1].metadata.slideshow.slide_type = "-"
     return NotebookNode(notebook, cells=cells)
 
 
