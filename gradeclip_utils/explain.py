@@ -30,7 +30,8 @@ from .images import ImageLike, View, is_drawn, model_view, native_view, read_ima
 from .methods import METHODS, Method
 from .methods.interactions import word_directions, word_masks
 from .models import Clip
-from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, matched, null_captions, token_ids
+from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, matched, token_ids
+from .prompts import null_captions as default_nulls
 from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import isolated_torch_state, one_thread
 from .towers.blocks import eval_mode, upcast
@@ -40,8 +41,8 @@ _PROMPTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 16  # in one batch
 _ONE_HEAD = "grad-eclip-single-head"
 _GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # the methods with word x region maps
 _VERSIONS = {library: version(library) for library in ("gradeclip", "torch", "open_clip_torch", "transformers")}
-# embeddings (K, E) of null captions for each model, with the state of the weights that gave them
-_NULLS: WeakKeyDictionary[torch.nn.Module, tuple[list, Tensor]] = WeakKeyDictionary()
+# embeddings (K, E) of null captions for each model, with the captions and the state of the weights that gave them
+_NULLS: WeakKeyDictionary[torch.nn.Module, tuple[tuple, Tensor]] = WeakKeyDictionary()
 
 
 class _Read(NamedTuple):
@@ -91,7 +92,7 @@ class Explainer:
 
     def __init__(
         self, clip: Clip, *, method: str | Method = "grad-eclip", seed: int = 0, image_layers: int | None = None,
-        text_layers: int | None = None, resolution: str = "model",
+        text_layers: int | None = None, resolution: str = "model", null_captions: Sequence[str] | None = None,
     ):  # fmt: skip
         if not isinstance(clip, Clip):
             raise GradeclipError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
@@ -99,7 +100,11 @@ class Explainer:
             raise GradeclipError(f"there is no method {short(method)}: {hint(method, METHODS)}")
         instance("method", method, (str, Method), "the name of a method, or a Method")
         layers = {"image_layers": image_layers, "text_layers": text_layers}
-        self._options: dict = {"method": method, "seed": seed, "resolution": resolution, **layers}
+        self.null_captions = default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
+        if null_captions is not None and len(self.null_captions) < 2:
+            raise GradeclipError(f"null_captions must be two captions or more, got {short(null_captions)}")
+        own = {"resolution": resolution, "null_captions": null_captions}
+        self._options: dict = {"method": method, "seed": seed, **own, **layers}
         self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
         self.seed, self.resolution = checked_seed(seed), chosen("resolution", resolution, ("model", "native"))
         if self.method.name == "grad-eclip":
@@ -444,8 +449,8 @@ class Explainer:
         if not self.image_tower.unit or not callable(self.clip.tokenizer) or not embeds:
             return None
         weights = [(one.data_ptr(), one._version) for one in model.parameters()]  # those in training change
-        if model not in _NULLS or _NULLS[model][0] != weights:
-            _NULLS[model] = weights, self.embed_texts(null_captions(self.clip.vocabulary))
+        if model not in _NULLS or _NULLS[model][0] != (self.null_captions, weights):
+            _NULLS[model] = (self.null_captions, weights), self.embed_texts(self.null_captions)
         return embedding @ _NULLS[model][1].to(embedding).T
 
     def _directions(self, given: Tensor | np.ndarray | Sequence[Tensor], *shapes: tuple[int | str, ...]) -> Tensor:

@@ -202,6 +202,18 @@ class Explanation(_Result):
     null_median: float | None = None
     null_count: int = 0
 
+    @property
+    def percentile_interval(self) -> np.ndarray | None:
+        """The 95 % interval of `percentile`, (T, 2), as if null captions were drawn from many more (Wilson's).
+
+        Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+        """
+        if self.percentile is None:
+            return None
+        part, share = self.percentile / 100, 1.96**2 / self.null_count
+        middle, half = part + share / 2, np.sqrt(share * (part * (1 - part) + share / 4))
+        return 100 * np.stack([middle - half, middle + half], axis=-1) / (1 + share)
+
     def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
         """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest, ttest_1samp
 
 from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, Interactions, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
@@ -206,6 +206,27 @@ def test_the_percentile_counts_the_captions_below_and_half_of_the_equal_ones(tin
     np.testing.assert_allclose(found.percentile[:3], expected)
     assert found.percentile[3] == pytest.approx(100 * ((nulls < nulls[4]).sum() + 0.5) / len(own))
     assert (found.null_median, found.null_count) == (pytest.approx(np.median(nulls), abs=1e-6), len(own))
+
+
+def test_ones_own_null_captions_take_the_place_of_the_others(tiny, picture):
+    explainer = Explainer(tiny, null_captions=["a red car", "a dog"])
+    found, (car, dog) = (
+        explainer.explain(picture, PROMPTS),
+        explainer.explain(picture, ["a red car", "a dog"]).similarity,
+    )
+    assert found.null_count == 2 and found.null_median == pytest.approx((car + dog) / 2, abs=1e-6)
+    assert Explainer(tiny).explain(picture, PROMPTS).null_count == len(null_captions(None))
+    for wrong in (["a dog"], [], [3]):
+        with pytest.raises(GradeclipError):
+            Explainer(tiny, null_captions=wrong)
+
+
+def test_the_interval_of_a_percentile_is_wilsons(tiny, picture):
+    found = Explainer(tiny).explain(picture, PROMPTS)
+    for place, interval in zip(found.percentile, found.percentile_interval, strict=True):
+        below = round(place / 100 * found.null_count)
+        expected = binomtest(below, found.null_count).proportion_ci(method="wilson")
+        np.testing.assert_allclose(interval, 100 * np.array(expected), atol=0.01)
 
 
 def test_null_captions_are_embedded_once_for_a_model_and_again_when_its_weights_change(picture, monkeypatch):
