@@ -11,7 +11,7 @@ from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import BUNDLED_MODELS, bundled, save_compact
-from gradeclip_utils.models.open_clip import build
+from gradeclip_utils.models.loading import build
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32}
