@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -36,6 +35,7 @@ from ..files import write_whole
 from ..images import read_image
 from ..models import Clip, load_clip
 from ..plots import paint
+from ..towers.base import remembering
 from .evaluation import examples_of, method_names, run_table
 from .localisation import localisation
 from .report_page import page_of, worst_first
@@ -79,7 +79,7 @@ def report(
     settings = {"report": method, "nulls": nulls, "seed": seed}
     with run_table(out, clip, examples, settings, ("image",), overwrite) as table:
         explainer = Explainer(clip, method=method, seed=seed)
-        explainer.image_tower = _Remembering(explainer.image_tower)  # type: ignore[assignment]
+        vars(explainer.image_tower)["trace"] = remembering(explainer.image_tower.trace)
         sample = _sample(explainer, examples) if len(table.rows) < len(examples) else {}
         failed = {}
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
@@ -99,22 +99,6 @@ def report(
             lambda stream: stream.write(page_of(rows, clip, method).encode(errors="backslashreplace")),
         )
     return rows
-
-
-class _Remembering:
-    """A tower that does not trace the same image twice in a row."""
-
-    def __init__(self, tower):
-        self._tower, self._last = tower, None
-
-    def __getattr__(self, name: str):
-        return getattr(self._tower, name)
-
-    def trace(self, inputs: torch.Tensor, graph: bool = False):
-        last = self._last
-        if last is None or not torch.equal(last[0], inputs) or (graph and not last[1]):
-            self._last = last = inputs, graph, self._tower.trace(inputs, graph)
-        return last[2]
 
 
 def _sample(explainer: Explainer, examples: Sequence[Example]) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@
 | --- | --- |
 | `explorer` | `explore`: any image, any caption, every control; `desk.js` is its half in the browser |
 | `session` | `State`, what is asked for; `View`, what was found, as a drawing, for the browser, as Python |
-| `verdict` | where the objects of a scene are known: what a map marks, and what can be changed |
 | `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """
 

@@ -24,8 +24,7 @@ from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import draw, rendered
 from ..plots.page import embedded, front, image_tag, view_script
 from ..scenes import COLOURS, arrange, concepts, first_scenes
-from .session import GRAD_ECLIP, Session, Source, State, View, as_source, compared
-from .verdict import changes
+from .session import Session, Source, State, View
 
 _CONTROLS = {  # field of a state -> where it stands, its name, what it does
     "model": ("head", "Model", "Which CLIP is explained. Image and caption stay."),
@@ -38,11 +37,10 @@ _CONTROLS = {  # field of a state -> where it stands, its name, what it does
 }  # fmt: skip
 _FIELDS = tuple(field.name for field in fields(State))
 _WORKING = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}
-_PUT_BACK = "put it back"
 
 
-class Explorer(AnyWidget):
-    """The panel: any image, any caption, every control. `explore`, as notebooks call it, is the same.
+class explore(AnyWidget):
+    """The panel: any image, any caption, every control.
 
         explore()                                          # the bundled model on a scene
         explore("dog.jpg", "a dog on a sofa", my_clip)
@@ -74,11 +72,11 @@ class Explorer(AnyWidget):
         bundled = {name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()}
         self.models: dict[str, Clip | None] = {**bundled, clip.name: clip, **held}
         self._sessions = {clip.name: Session(clip)}
-        first = as_source(arrange(["dog", "umbrella"], seed=3) if image is None else image)
+        first = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
         self.shelf = [replace(first, caption=(first.caption or "a photo") if caption is None else caption)]
         if clip.vocabulary is not None:  # the first development scene of one to four things
             for n in range(1, 5):
-                self.shelf += map(as_source, first_scenes(1, split="development", n_objects=n, plain=True))
+                self.shelf += map(Source.of, first_scenes(1, split="development", n_objects=n, plain=True))
         self._start = State(self.shelf[0], self.shelf[0].caption, clip.name, layers=clip.image_layers or 1)
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None
@@ -128,13 +126,6 @@ class Explorer(AnyWidget):
     def _shown(self) -> Session:
         return self._sessions[self.view.state.model]
 
-    def _changes(self) -> dict:
-        """What one press can change in the scene that is shown."""
-        source = self.view.state.source
-        if source.before is not None:
-            return {_PUT_BACK: source.before}
-        return {} if source.scene is None else changes(source.scene, self.view.state.caption)
-
     # ------------------------------------------------------------------------------------------- what the browser says
 
     def press(self, message: Any, buffers: Sequence = ()) -> None:
@@ -146,7 +137,7 @@ class Explorer(AnyWidget):
             case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.shelf):
                 source = self.shelf[index]
                 self._change({"source": source, "caption": source.caption, "against": ""})
-            case {"kind": "scene", "name": str(name)} if name in (found := self._changes()):
+            case {"kind": "scene", "name": str(name)} if name in (found := self.view.changes):
                 self._change_scene(found[name])
             case {"kind": "image", "name": str(name)} if buffers:
                 with tempfile.TemporaryDirectory() as folder:
@@ -170,13 +161,13 @@ class Explorer(AnyWidget):
         if isinstance(change, str):
             return self._change({"caption": change})
         if not isinstance(change, Source):
-            change = replace(as_source(change()), before=state.source)
+            change = replace(Source.of(change()), before=state.source)
         return self._change({"source": change, "caption": state.caption})
 
     def open_image(self, image, name: str = "", note: str = "") -> None:
         """Show another image with an empty caption, and keep it beside the scenes; an error is answered in words."""
         try:
-            source = as_source(image, name)
+            source = Source.of(image, name)
         except (ValueError, TypeError, OSError) as error:  # what `read_image` raises
             self._say(f"{_sentence(error).replace(str(image), name or str(image))}.", "wrong")
         else:
@@ -209,7 +200,7 @@ class Explorer(AnyWidget):
 
     def figure(self):
         """What is shown as a static matplotlib figure."""
-        return draw([self.view.drawing() if self.beside is None else compared(self.view, self.beside)])
+        return draw([self.view.drawing(self.beside)])
 
     def python(self) -> str:
         """The script that computes what is shown."""
@@ -234,7 +225,7 @@ class Explorer(AnyWidget):
         ]
         more = {
             "message": {"text": text, "kind": text and kind}, "struck": list(self.view.struck), "scenes": scenes,
-            "changes": list(self._changes()), "controls": self._specs(), "pinned": pinned,
+            "changes": list(self.view.changes), "controls": self._specs(), "pinned": pinned,
             "script": self.python() if self.view.explanation else "", "empty": not state.caption,
         }  # fmt: skip
         with self.hold_sync():
@@ -254,7 +245,7 @@ class Explorer(AnyWidget):
             {
                 "name": name, "label": label, "help": text, "refused": name in self._refused, "place": place,
                 "value": self._typed if name == "caption" else getattr(state, name),
-                "disabled": name == "layers" and not state.method.startswith(GRAD_ECLIP),
+                "disabled": name == "layers" and not state.layered,
                 "options": list(choices.get(name, {}).items()), "max": self._shown.depth,
                 "kind": "choice" if name in choices else type(getattr(state, name)).__name__,
             }
@@ -282,6 +273,3 @@ def _grouped(words: frozenset[str] | None) -> list:
     colours = sorted(words & set(COLOURS))
     used = {part for noun in (*known["noun"], *known["plural"]) for part in noun.split()} | set(colours)
     return [["colours", colours], *sorted(groups.items()), ["other words", sorted(words - used)]]
-
-
-explore = Explorer

@@ -4,19 +4,19 @@
 
 A `State` is a value that says what is wanted, and `Session.view` answers with a `View`. All relevance comes from
 `Explainer`. The map of a phrase is word x region (`Explainer.interactions`), summed over its words; where a caption
-names several things, each has its map less what they share.
+names several things, each has its map less what they share. A scene knows which pixels are which object, and which
+words of its caption name it, so a view also says what a map marks and what can be changed.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ..checks import chosen, nearest, short, text, whole
 from ..errors import GradeclipError, heard_by
@@ -28,15 +28,15 @@ from ..models import Clip
 from ..plots.colours import largest
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
 from ..plots.page import image_url, payload
-from ..scenes import Scene, as_python, concepts
-from ..towers import Trace
+from ..scenes import CANVAS, Scene, as_python, concept, concepts, recoloured, without
+from ..towers.base import remembering
 from ..words import split_read, unknown_words, why_no_words
-from . import verdict
 
-GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
-_WITH_WORDS = (GRAD_ECLIP, "grad-eclip-single-head")  # methods with word x region maps
+_GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
+_WITH_WORDS = (_GRAD_ECLIP, "grad-eclip-single-head")  # methods with word x region maps
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 _YOUR_OWN = "image = ...  # your own"
+_PUT_BACK = "put it back"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +60,20 @@ class Source:
         """The address of a small copy."""
         return image_url(self.image, 88)
 
-
-def as_source(image, name: str = "") -> Source:
-    """A scene, a PIL image, a path or a uint8 array as an image with a name; errors as in `read_image`."""
-    if isinstance(image, Source):
-        return image
-    if isinstance(image, Scene):
-        return Source(name or image.caption, image.image(), f"image = {as_python(image)}.image()", image.caption, image)
-    found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
-    code = f"image = read_image({path!r})" if path else _YOUR_OWN
-    if max(found.size) > _LONGEST:
-        found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
-        code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
-    return Source(name or Path(path).name or "your image", found, code)
+    @classmethod
+    def of(cls, image, name: str = "") -> "Source":
+        """A scene, a PIL image, a path or a uint8 array as an image with a name; errors as in `read_image`."""
+        if isinstance(image, cls):
+            return image
+        if isinstance(image, Scene):
+            code = f"image = {as_python(image)}.image()"
+            return cls(name or image.caption, image.image(), code, image.caption, image)
+        found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
+        code = f"image = read_image({path!r})" if path else _YOUR_OWN
+        if max(found.size) > _LONGEST:
+            found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
+            code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
+        return cls(name or Path(path).name or "your image", found, code)
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class State:
     against: str = ""  # another caption: then the lead over it is explained
     phrase: tuple[int, int] | None = None  # first and last word of the caption whose map is wanted
     patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
-    method: str = GRAD_ECLIP
+    method: str = _GRAD_ECLIP
     layers: int = 1
     resolution: str = "model"
 
     def __post_init__(self) -> None:
         methods = [name for name, method in METHODS.items() if method.image is not None]
-        clean: dict[str, Any] = {"source": as_source(self.source), "layers": whole("layers", self.layers, 1)}
+        clean: dict[str, Any] = {"source": Source.of(self.source), "layers": whole("layers", self.layers, 1)}
         clean |= {name: text(name, getattr(self, name)) for name in ("caption", "against")}
         clean["method"] = chosen("method", self.method, methods)
         clean["resolution"] = chosen("resolution", self.resolution, ("model", "native"))
@@ -102,6 +103,11 @@ class State:
             clean[name] = None if place is None else tuple(whole(name, one) for one in place)
         for name, value in clean.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def layered(self) -> bool:
+        """Whether the method has a number of layers to choose."""
+        return self.method.startswith(_GRAD_ECLIP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +134,10 @@ class View:
         said = f"“{self.state.caption}”" + (f" rather than “{self.state.against}”" if self.state.against else "")
         return f"{said}, similarity {self.explanation.similarity[0]:.2f}, {self.explanation.origin}"
 
-    def drawing(self, whole: bool = False) -> Drawing:
-        """The description of what is shown; `whole` leaves out the phrase and the patch that are chosen."""
+    def drawing(self, pinned: "View | None" = None, whole: bool = False) -> Drawing:
+        """What is shown, beside a pinned view if there is one; `whole` leaves out the chosen phrase and patch."""
+        if pinned is not None:
+            return self._compared(pinned, whole)
         if self.explanation is None:
             return Drawing(self.state.source.image, None, ())
         made = of_explanation(self.explanation)
@@ -146,34 +154,56 @@ class View:
             made = replace(made, word_scale=largest([maps]))
         return replace(made, panels=(panel,))
 
+    def _compared(self, pinned: "View", whole: bool) -> Drawing:
+        """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
+        pairs = (self, pinned), (pinned, self)
+        drawings = [one.drawing(whole=whole) for one, _ in pairs]
+        panels = [_named(made.panels[0], *pair) for made, pair in zip(drawings, pairs, strict=True)]
+        if (self.state.model, self.state.method) == (pinned.state.model, pinned.state.method):  # the same units
+            top = max(panel.scale for panel in panels)
+            panels = [replace(panel, scale=top) for panel in panels]
+        one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
+        if one.shape == other.shape:
+            cells = title_of((), "first map minus second")
+            panels.append(Panel("the first map minus the second", cells, one - other, largest([one - other])))
+        words = max(one.word_scale for one in drawings)
+        return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
+
+    @property
+    def changes(self) -> Mapping[str, "Source | Callable[[], Scene] | str"]:
+        """What one press can change in the scene that is shown."""
+        source = self.state.source
+        if source.before is not None:
+            return {_PUT_BACK: source.before}
+        return {} if source.scene is None else _changes(source.scene, self.state.caption)
+
     @property
     def sentences(self) -> dict[str, Any]:
         """What a map marks: of the whole caption ("all"), of each word ("words"), of the chosen "phrase"."""
         if self.explanation is None:
             return {}
         scene, caption, spans = self.state.source.scene, self.state.caption, []
-        found: dict[str, Any] = {"all": verdict.sentence(scene, self.explanation.image_maps[0], caption)}
+        found: dict[str, Any] = {"all": _sentence(scene, self.explanation.image_maps[0], caption)}
         if self.words is not None:
             spans = [(word.start, word.end) for word in self.words.words]
             found["words"] = [
-                verdict.sentence(scene, one, caption, *span) for one, span in zip(self.words.maps, spans, strict=True)
+                _sentence(scene, one, caption, *span) for one, span in zip(self.words.maps, spans, strict=True)
             ]
         if self.state.phrase:
             first, last = self.state.phrase
-            found["phrase"] = verdict.sentence(scene, self.map, caption, spans[first][0], spans[last][1])
+            found["phrase"] = _sentence(scene, self.map, caption, spans[first][0], spans[last][1])
         return found
 
     def payload(self, pinned: "View | None" = None) -> dict:
         """Everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
-        drawn = self.drawing(whole=True) if pinned is None else compared(self, pinned, whole=True)
         chosen = {"phrase": self.state.phrase, "patch": self.state.patch, "sentences": self.sentences}
-        return payload(drawn, self.words.maps if self.words else None, **chosen)
+        return payload(self.drawing(pinned, whole=True), self.words.maps if self.words else None, **chosen)
 
     def python(self, clip: Clip) -> str:
         """A script that computes the map again and paints it: `map_` (h, w)."""
         state, own = self.state, f"clip = ...  # your {clip.name!r}"
         drawn = [name for name in ("Object", "Scene", "Span", "arrange") if f"{name}(" in state.source.code]
-        layers = f", image_layers={state.layers}" if state.method.startswith(GRAD_ECLIP) else ""
+        layers = f", image_layers={state.layers}" if state.layered else ""
         against = f", against={state.against!r}" if state.against else ""
         maps, signed = "explanation.image_maps[0]", bool(state.against or state.phrase)
         if state.phrase and self.words:
@@ -192,22 +222,6 @@ class View:
             f"map_ = {maps}  # signed relevance of each patch",
             f"paint(image, map_, box=explanation.box, signed={signed})\n",
         ])  # fmt: skip
-
-
-def compared(view: View, pinned: View, whole: bool = False) -> Drawing:
-    """A view, a pinned one beside it, and the difference of their maps, each divided by its largest value."""
-    pairs = (view, pinned), (pinned, view)
-    drawings = [one.drawing(whole) for one, _ in pairs]
-    panels = [_named(made.panels[0], *pair) for made, pair in zip(drawings, pairs, strict=True)]
-    if all(getattr(view.state, name) == getattr(pinned.state, name) for name in ("model", "method")):  # the same units
-        top = max(panel.scale for panel in panels)
-        panels = [replace(panel, scale=top) for panel in panels]
-    one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
-    if one.shape == other.shape:
-        cells = title_of((), "first map minus second")
-        panels.append(Panel("the first map minus the second", cells, one - other, largest([one - other])))
-    words = max(one.word_scale for one in drawings)
-    return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
 
 
 def _named(panel: Panel, view: View, other: View) -> Panel:
@@ -265,12 +279,12 @@ class Session:
     def _opened(self, method: str, layers: int | None, resolution: str) -> Explainer:
         explainer = Explainer(self.clip, method=method, image_layers=layers, resolution=resolution)
         for tower in filter(None, (explainer.image_tower, explainer.text_tower)):
-            vars(tower)["trace"] = _remembering(tower.trace)
+            vars(tower)["trace"] = remembering(tower.trace)
         return explainer
 
     def _explained(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
-        own, notes, words = state.method.startswith(GRAD_ECLIP), [], None
-        explainer = self._explainer(state.method, state.layers if own else None, state.resolution)
+        notes, words = [], None
+        explainer = self._explainer(state.method, state.layers if state.layered else None, state.resolution)
         with heard_by(notes.append):
             explanation = explainer.explain(state.source.image, state.caption, state.against or None)
             if state.method in _WITH_WORDS and explanation.words[0] and not state.against:
@@ -294,14 +308,83 @@ class Session:
         return tuple(groups)
 
 
-def _remembering(trace: Callable[..., Trace]) -> Callable[..., Trace]:
-    """The same function, which does not trace again what it was given last: an image with another caption."""
-    last: Trace | None = None
+# -------------------------------------------------------------------------------------- what a scene knows of its things
 
-    def once(inputs: Tensor, graph: bool = False) -> Trace:
-        nonlocal last
-        if last is None or (graph and last.graph is None) or not torch.equal(last.inputs, inputs):
-            last = trace(inputs, graph)
-        return last
 
-    return once
+@lru_cache(maxsize=32)
+def _covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
+    """The fraction of each patch that each thing covers: (things, h, w)."""
+    masks = scene.masks(CANVAS).astype(np.float32)
+    return np.stack([np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX)) for mask in masks])
+
+
+def _things_of(scene: Scene, caption: str, start: int, end: int) -> list[int]:
+    """The things of a scene that a part of a caption names, by the scene's own caption, else by noun and colour."""
+    if caption == scene.caption:
+        return sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects})
+    text = caption[start:end].lower()
+    named = [i for i, thing in enumerate(scene.objects) if _says(text, thing.noun)]
+    return named or [i for i, thing in enumerate(scene.objects) if thing.colour and _says(text, thing.colour)]
+
+
+def _absent(scene: Scene, text: str) -> list[str]:
+    """The nouns of a text that name nothing in a scene."""
+    there = {thing.noun for thing in scene.objects}
+    found = [noun for noun in concepts()["noun"] if noun not in there and _says(text.lower(), noun)]
+    return [noun for noun in found if not any(noun != other and noun in other.split() for other in [*found, *there])]
+
+
+def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None) -> str:
+    """Where the map of a part of a caption has its relevance; "" where nothing is known of the image."""
+    end = len(caption) if end is None else end
+    said, heat = f"“{caption[start:end]}”", np.maximum(map_, 0)
+    if not heat.any():
+        return f"The map of {said} has no relevance for it."
+    if scene is None:
+        return ""
+    wanted, missing = _things_of(scene, caption, start, end), _absent(scene, caption[start:end])
+    if missing:
+        return f"There is no {missing[0]} in this image. The map of {said} marks something all the same."
+    if not wanted:
+        return ""
+    cover = _covers(scene, map_.shape)
+    top = cover.reshape(len(cover), -1)[:, heat.argmax()]  # of the patch with the maximum
+    part = float((heat * cover[wanted].sum(0)).sum() / heat.sum())
+    area = float(cover[wanted].sum(0).mean())
+    verb = "covers" if len(wanted) == 1 else "cover"
+    them = _things_in_words(scene, wanted)
+    found = f"{part:.0%} of the relevance of {said} lies on {them}, which {verb} {area:.0%} of the image."
+    if top[wanted].max() > 0:
+        return found
+    where = f"on {_things_in_words(scene, [int(top.argmax())])}" if top.max() > 0 else "on the background"
+    return f"{found} The maximum lies {where}."
+
+
+def _changes(scene: Scene, caption: str) -> dict[str, Callable[[], Scene] | str]:
+    """What one press can change: the name of the button, and another scene (to be made) or another caption."""
+    colours, noun = [thing.colour for thing in scene.objects], scene.objects[0].noun
+    moved, found = colours[-1:] + colours[:-1], dict[str, Callable[[], Scene] | str]()
+    if moved != colours:
+        found["swap the colours"] = partial(recoloured, scene, moved)
+    if len(scene.objects) > 1:
+        found[f"take the {noun} away"] = partial(without, scene, 0)
+    other = "guitar" if any(thing.noun == "piano" for thing in scene.objects) else "piano"
+    if caption != _a(other):
+        return found | {f"ask for {_a(other)}": _a(other)}
+    return found | {"ask for what is there": scene.caption}
+
+
+def _says(text: str, word: str) -> bool:
+    several = concepts()["plural"].get(word) or word
+    return re.search(rf"\b({re.escape(word)}s?|{re.escape(several)})\b", text) is not None
+
+
+def _things_in_words(scene: Scene, things: Sequence[int]) -> str:
+    nouns = [scene.objects[i].noun for i in things]
+    several = {noun: concept(noun)["plural"] for noun in nouns if nouns.count(noun) > 1}
+    names = [f"the {several.get(noun) or noun}" for noun in dict.fromkeys(nouns)]
+    return " and ".join(names) if len(names) < 3 else f"the {len(things)} things that it names"
+
+
+def _a(noun: str) -> str:
+    return f"{concept(noun)['article']} {noun}"

@@ -325,6 +325,19 @@ def _changes_in(model: nn.Module) -> list[str]:
     return found
 
 
+def remembering(trace: Callable[..., Trace]) -> Callable[..., Trace]:
+    """A tower's `trace`, which does not trace again what it was given last: an image with another caption."""
+    last: Trace | None = None
+
+    def once(inputs: Tensor, graph: bool = False) -> Trace:
+        nonlocal last
+        if last is None or (graph and last.graph is None) or not torch.equal(last.inputs, inputs):
+            last = trace(inputs, graph)
+        return last
+
+    return once
+
+
 @contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
     """Compute in one thread: those of a small model wait for each other ten times longer than they compute."""

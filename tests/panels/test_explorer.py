@@ -11,8 +11,7 @@ from PIL import Image
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.panels import explore
-from gradeclip_utils.panels.session import Session, State
-from gradeclip_utils.panels.verdict import sentence
+from gradeclip_utils.panels.session import Session, State, _sentence
 from gradeclip_utils.scenes import arrange
 
 CAPTION = "a red car and a blue ball"
@@ -214,12 +213,12 @@ def test_a_page_without_a_kernel_shows_the_same_view(drawn):
 def test_sentences_tell_where_relevance_lies_on_a_scene():
     scene = arrange(["dog", "umbrella"], seed=3)
     dog = scene.masks(96)[0].reshape(12, 8, 12, 8).mean((1, 3))
-    assert sentence(scene, dog, "a dog") == (
+    assert _sentence(scene, dog, "a dog") == (
         "78% of the relevance of “a dog” lies on the dog, which covers 7% of the image."
     )
-    assert sentence(scene, dog, "an umbrella").endswith("The maximum lies on the dog.")
-    assert sentence(scene, dog, "a piano").startswith("There is no piano in this image.")
-    assert sentence(None, dog, "a dog") == "" and "no relevance" in sentence(scene, 0 * dog, "a dog")
+    assert _sentence(scene, dog, "an umbrella").endswith("The maximum lies on the dog.")
+    assert _sentence(scene, dog, "a piano").startswith("There is no piano in this image.")
+    assert _sentence(None, dog, "a dog") == "" and "no relevance" in _sentence(scene, 0 * dog, "a dog")
 
 
 def test_the_first_scenes_stand_beside_the_start(drawn, panel):

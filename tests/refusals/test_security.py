@@ -11,7 +11,7 @@ from gradeclip_utils import Explainer, Explanation, load_clip, read_image
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.evaluation import evaluate
-from gradeclip_utils.panels.session import as_source
+from gradeclip_utils.panels.session import Source
 from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import bomb
 
@@ -57,7 +57,7 @@ def test_a_bomb_is_refused_before_it_is_decoded_wherever_an_image_is_read(tiny, 
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
-    for read in (read_image, lambda image: Explainer(tiny).explain(image, "a dog"), as_source):
+    for read in (read_image, lambda image: Explainer(tiny).explain(image, "a dog"), Source.of):
         for image in (file, str(file)):
             with pytest.raises(GradeclipError, match="too many pixels for Pillow"):
                 read(image)
