@@ -308,7 +308,7 @@ class Session:
         return tuple(groups)
 
 
-# -------------------------------------------------------------------------------------- what a scene knows of its things
+# ------------------------------------------------------------------------------------- what a scene knows of its things
 
 
 @lru_cache(maxsize=32)
