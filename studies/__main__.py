@@ -49,9 +49,8 @@ def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / notebook.name
     try:
-        papermill.execute_notebook(
-            str(notebook), str(out), parameters=given, cwd=str(NOTEBOOKS), progress_bar=sys.stderr.isatty()
-        )
+        shown = {"progress_bar": sys.stderr.isatty(), "stderr_file": sys.stderr}  # with the bars of long cells
+        papermill.execute_notebook(str(notebook), str(out), parameters=given, cwd=str(NOTEBOOKS), **shown)
     except papermill.PapermillExecutionError as error:
         raise GradeclipError(f"a cell of {notebook.stem} failed on {model}: {error.ename}: {error.evalue}") from error
     page, _ = HTMLExporter().from_notebook_node(nbformat.read(out, as_version=4))

@@ -10,18 +10,24 @@ changes each word's mean, and then words (Owen, "The pigeonhole bootstrap", Anna
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from scipy.stats import rankdata, spearmanr
+from tqdm import tqdm
 
 from gradeclip_utils.datasets import Example, coco_captions, load
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.language import phrases, tagged_words
+from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
@@ -101,43 +107,75 @@ def image_numbers(examples: Sequence[Example]) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------- words
 
 
-def word_rows(clip: Clip, examples: Sequence[Example], methods: Sequence[str] = METHODS) -> pd.DataFrame:
+def word_rows(
+    clip: Clip, examples: Sequence[Example], methods: Sequence[str] = METHODS, folder: str | Path | None = None
+) -> pd.DataFrame:
     """Return one row a word of every caption, with its scores.
 
-    Columns: image and caption (numbers), word, part (of speech), place (0 for the first word, 1 for the last), length
-    (words of the caption), and for each method its score and, under the method's own name, the word's relevance as a
-    multiple of an average word's: its share of the caption's positive scores times the number of words.
+    Captions are scored by joblib, in this process or in those of `joblib.parallel_config`, such as a Dask cluster's.
+
+    Args:
+        clip: the model.
+        examples: captions with their images; the captions of an image stand one after the other.
+        methods: that score the words.
+        folder: keeps what was measured; the same call goes on from there.
+
+    Returns:
+        image and caption (numbers), word, part (of speech), place (0 for the first word, 1 for the last), length
+        (words of the caption), and for each method its score and, under the method's own name, the word's relevance as
+        a multiple of an average word's: its share of the caption's positive scores times the number of words.
     """
+    images, scores = image_numbers(examples), [f"{name} score" for name in methods]
+    settings = {"study": "words", "methods": list(methods), **describe_model(clip)}
+    with TemporaryDirectory() as scratch, Table(folder or scratch, settings, ["key"]) as table:
+        waiting = [i for i, one in enumerate(examples) if (one.key,) not in table.rows]
+        batches = _by_image(waiting, images)
+        calls = (joblib.delayed(_scored)(clip, methods, [examples[i] for i in some]) for some in batches)
+        computed = joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
+        with tqdm(total=len(waiting), desc=f"{clip.name}: captions", unit="caption", disable=folder is None) as bar:
+            for found in computed:
+                table.add(found)
+                bar.update(len(found))
+        words = [(table.rows[(one.key,)]["words"], i) for i, one in enumerate(examples)]
+    rows = [(images[i], i, *word) for found, i in words for word in found]
+    made = pd.DataFrame(rows, columns=["image", "caption", "word", "part", "place", "length", *scores])
+    for name, score in zip(methods, scores, strict=True):
+        positive = made[score].clip(lower=0)
+        total = positive.groupby(made["caption"]).transform("sum")
+        made[name] = positive / total.where(total > 0) * made["length"]
+    return made
+
+
+def _by_image(waiting: Sequence[int], images: Sequence[int]) -> Iterator[list[int]]:
+    """Split captions into batches that hold all captions of their images."""
+    batch: list[int] = []
+    for _, own in groupby(waiting, images.__getitem__):
+        batch += own
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> list[dict]:
+    """Score the words of some captions: for each a key and its words, as word, part, place, length and scores."""
     images = np.array(image_numbers(examples))
     first = np.unique(images, return_index=True)[1]
-    embeddings = Explainer(clip).embed_images(examples[i].image() for i in first)
+    embeddings = Explainer(clip).embed_images(examples[i].image() for i in first)[images.tolist()]
     captions = [one.caption for one in examples]
-    scored = {name: _scores(clip, name, captions, embeddings[images.tolist()]) for name in methods}
+    scored = [Explainer(clip, method=name).score_words(captions, embeddings) for name in methods]
     rows = []
-    for i, caption in enumerate(captions):
-        parts, words = _parts(caption), {name: found[i] for name, found in scored.items()}
-        kept = [k for k, word in enumerate(words[methods[0]]) if any(map(str.isalnum, word.text))]
-        for place, k in enumerate(kept):
-            word = words[methods[0]][k]
-            part = parts.get(word.start, "function")
-            known = (images[i], i, word.text.lower(), part, place / max(len(kept) - 1, 1), len(kept))
-            rows.append((*known, *(words[name][k].score for name in methods)))
-    columns = ["image", "caption", "word", "part", "place", "length", *(f"{name} score" for name in methods)]
-    table = pd.DataFrame(rows, columns=columns)
-    for name in methods:
-        positive = table[f"{name} score"].clip(lower=0)
-        total = positive.groupby(table["caption"]).transform("sum")
-        table[name] = positive / total.where(total > 0) * table["length"]
-    return table
-
-
-def _scores(clip: Clip, method: str, captions: Sequence[str], embeddings) -> list:
-    """Return the words of each caption, scored by one method for its own image."""
-    explainer, found = Explainer(clip, method=method), []
-    for start in range(0, len(captions), _BATCH):
-        some = slice(start, start + _BATCH)
-        found += explainer.score_words(captions[some], embeddings[some])
-    return found
+    for one, caption, *by_method in zip(examples, captions, *scored, strict=True):
+        parts = _parts(caption)
+        words = [found for found in zip(*by_method, strict=True) if any(map(str.isalnum, found[0].text))]
+        about = [
+            (found[0].text.lower(), parts.get(found[0].start, "function"), place / max(len(words) - 1, 1), len(words))
+            for place, found in enumerate(words)
+        ]
+        scores = [[word.score for word in found] for found in words]
+        rows.append({"key": one.key, "words": [[*known, *own] for known, own in zip(about, scores, strict=True)]})
+    return rows
 
 
 def _parts(caption: str) -> dict[int, str]:

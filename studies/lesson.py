@@ -104,6 +104,11 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text)
 
 
+def rows_folder(lesson: str, model: str, data: str) -> Path | None:
+    """Where a lesson keeps rows of a user's data, to go on from there after a kill; None for drawn scenes."""
+    return RESULTS / file_name(model) / lesson / file_name(data) if data else None
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of claims with two digits, and the interval in one column."""
     shown = table.drop(columns="lesson")

@@ -25,7 +25,7 @@ from IPython.display import display
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from gradeclip_utils.datasets import Choice, Example, load, load_choices
 from gradeclip_utils.errors import GradeclipError
@@ -39,7 +39,7 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, plot_intervals
 from gradeclip_utils.scenes import COLOURS
 
-from .lesson import RESULTS, Claims, file_name, readable
+from .lesson import RESULTS, Claims, readable, rows_folder
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _CHOICES = ("sugar-crepe", "aro", "winoground", "colorswap")  # kinds of data sets
@@ -72,10 +72,8 @@ def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | 
     pairs = {_image_of(some[0]): some for some in shown if len(some) == 2}
     if not pairs:
         raise GradeclipError("no image has masks of two concepts: matching needs data such as coco:FOLDER")
-    explainer, prompts = (
-        Explainer(clip),
-        {image: [_article(one.concept) for one in some] for image, some in pairs.items()},
-    )
+    explainer = Explainer(clip)
+    prompts = {image: [_article(one.concept) for one in some] for image, some in pairs.items()}
     waiting = list(prompts.values())
 
     def measure(image: str) -> dict | None:
@@ -181,9 +179,7 @@ def group_scores(rows: pd.DataFrame) -> pd.Series:
         rows: as `choice_rows` gives them for Winoground or ColorSwap, two a key EXAMPLE/IMAGE.
     """
     example = rows["key"].str.rpartition("/")[0]
-    crossed = rows.groupby(example)["wrong"].transform(
-        lambda wrong: wrong.to_numpy()[::-1]
-    )  # this caption, other image
+    crossed = rows.groupby(example)["wrong"].transform(lambda wrong: wrong.to_numpy()[::-1])  # with the other image
     right = (rows["similarity"] > rows["wrong"]) & (rows["similarity"] > crossed)
     return right.groupby(example).all().astype(float)
 
@@ -202,7 +198,8 @@ def _measured(
     with TemporaryDirectory() as scratch:
         settings = {"study": study, **describe_model(clip)}
         with Table(folder or scratch, settings, ["key"]) as table:
-            for key in tqdm([key for key in keys if (key,) not in table.rows], desc=study, unit="image", disable=None):
+            waiting = [key for key in keys if (key,) not in table.rows]
+            for key in tqdm(waiting, desc=study, unit="image", disable=folder is None):
                 if row := measure(key):
                     table.add([{"key": key, **row}])
             return pd.DataFrame([table.rows[(key,)] for key in keys if (key,) in table.rows])
@@ -247,7 +244,7 @@ def show_photographs(claims: Claims, clip: Clip, data: str) -> InlineFigure | No
         return None
     before = len(claims.table)
     for one in re.split(r",(?=[\w-]+:)", data):
-        folder = RESULTS / file_name(claims.model) / claims.lesson / file_name(one)
+        folder = rows_folder(claims.lesson, claims.model, one)
         if one.partition(":")[0] in _CHOICES:
             _claim_choices(claims, choice_rows(clip, load_choices(one), folder), one.partition(":")[0])
         elif claims.lesson == "04":

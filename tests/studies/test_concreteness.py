@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import concepts, draw_scene
 from studies import concreteness as study
 from studies.concreteness import (
@@ -150,6 +152,29 @@ def test_an_image_is_embedded_once_and_scores_are_those_of_the_explainer(tiny, c
     words = Explainer(tiny, method="leave-one-out").explain(examples[0].image(), examples[0].caption).words[0]
     scores = rows.loc[rows["caption"] == 0, LEFT_OUT]
     assert scores.tolist() == pytest.approx([word.score for word in words if word.text.isalpha()], abs=1e-4)
+
+
+def test_captions_that_were_scored_are_kept_and_a_killed_run_goes_on(tiny, coco, rows, tmp_path, monkeypatch, capsys):
+    examples = read_examples(coco, 5, [tiny])
+    monkeypatch.setattr(study, "_BATCH", 4)  # two images
+    whole, scored = study._scored, []
+
+    def killed(clip, methods, some):
+        if len(scored) == 1:
+            raise KeyboardInterrupt
+        return scored.append(len(some)) or whole(clip, methods, some)
+
+    monkeypatch.setattr(study, "_scored", killed)
+    with pytest.raises(KeyboardInterrupt):
+        word_rows(tiny, examples, folder=tmp_path)
+    monkeypatch.setattr(study, "_scored", lambda *given: scored.append(len(given[2])) or whole(*given))
+    with joblib.parallel_config("threading", n_jobs=2):
+        again = word_rows(tiny, examples, folder=tmp_path)
+    assert scored == [4, 4, 2]
+    pd.testing.assert_frame_equal(again, rows, atol=1e-5)
+    assert "captions: 100%" in capsys.readouterr().err
+    with pytest.raises(GradeclipError, match="methods was"):
+        word_rows(tiny, examples, ["grad-eclip"], tmp_path)
 
 
 def test_relevance_is_one_on_average_and_marks_are_no_words(rows):
