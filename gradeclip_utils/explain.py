@@ -28,7 +28,7 @@ from .explanation import Explanation, Interactions
 from .files import version
 from .images import ImageLike, View, is_drawn, model_view, native_view, read_image
 from .methods import METHODS, Method
-from .methods.grad_eclip import word_directions, word_masks
+from .methods.interactions import word_directions, word_masks
 from .models import Clip
 from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, matched, token_ids
 from .prompts import null_captions as default_nulls
@@ -174,7 +174,7 @@ class Explainer:
         return found
 
     def interactions(self, image: ImageLike, caption: str) -> Interactions:
-        """Word x region: signed maps (W, h, w), the part of the image that each word matches.
+        """Word x region: signed maps (W, h, w), the part of the image that each word matches (`methods.interactions`).
 
         A word's score is the same as from `explain`. To tell several things of one caption apart, take away what their
         words share: `interactions(...).centred()`. With a single head, both encoders run with one, and `provenance` has
@@ -342,7 +342,7 @@ class Explainer:
         """The words of each caption, and the direction (W, E) in which each of its W words pushes the embedding.
 
         A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
-        regions that each word matches, as `interactions` shows them. See `methods.grad_eclip.word_directions`.
+        regions that each word matches, as `interactions` shows them. See `methods.interactions.word_directions`.
 
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 

@@ -24,6 +24,7 @@ from .checks import as_path, finite, listed, readable, whole, writable
 from .errors import GradeclipError
 from .files import write_together, write_whole
 from .images import onto_image, png_note, read_image
+from .methods.interactions import centred, named_things
 from .words import Word
 
 _Box = tuple[float, float, float, float]
@@ -280,14 +281,12 @@ class Interactions(_Result):
 
         Args:
             over: the things, each a word by index, or a sequence of indices for a noun of several words. By default
-                the nouns of the caption (`language.named_things`). Other words keep their maps.
+                the nouns of the caption (`methods.interactions.named_things`). Other words keep their maps.
 
         Raises:
             GradeclipError: fewer than two things, or a word that is not there or given twice.
         """
         if over is None:
-            from .language import named_things  # its taggers are slow to import
-
             over = named_things(self.caption, [(word.start, word.end) for word in self.words])
             if len(over) < 2:
                 named = ", ".join(self.words[i].text for group in over for i in group) or "none"
@@ -297,20 +296,7 @@ class Interactions(_Result):
             tuple(whole("each word of over", i, 0, len(self.words) - 1) for i in listed("over", one, (int, np.integer)))
             for one in listed("over", over)
         ]
-        return replace(self, maps=_centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
-
-
-def _centred(maps: np.ndarray, groups: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Maps (W, ...) of words, each group's sum less the mean over the groups; other words keep their maps."""
-    words = [i for group in groups for i in group]
-    if len(groups) < 2 or not all(groups) or len(set(words)) < len(words):
-        msg = f"centring needs two groups of words or more, each word at most once, none empty, got {list(groups)!r}"
-        raise GradeclipError(msg)
-    shared = np.mean([maps[list(group)].sum(0) for group in groups], axis=0)
-    found = np.array(maps)
-    for group in groups:
-        found[list(group)] -= shared / len(group)
-    return found
+        return replace(self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups})
 
 
 def _listed(scores: Sequence[float] | np.ndarray) -> str:

@@ -7,7 +7,6 @@ Both libraries are imported when they are first needed: they are slow to import,
 `pip install "gradeclip[notebooks]"`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -115,17 +114,6 @@ def phrases(caption: str) -> list[Phrase]:
             start, end = inside[0].start, inside[-1].end
             found.append(Phrase(caption[start:end], start, end, inside[-1].text, tuple(inside)))
     return found
-
-
-def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
-    """The words that name things: for each noun phrase of a caption its nouns, as indices into the words."""
-    groups = []
-    for phrase in phrases(caption):
-        nouns = [word for word in phrase.words if word.part == "noun"] or [phrase.words[-1]]
-        found = (i for i, (start, end) in enumerate(spans) if any(start < n.end and end > n.start for n in nouns))
-        if group := tuple(found):
-            groups.append(group)
-    return tuple(groups)
 
 
 def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None = None, seed: int = 0) -> list[str]:

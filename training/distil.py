@@ -35,7 +35,7 @@ from gradeclip_utils.files import data_path
 from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
-from gradeclip_utils.models.loading import build
+from gradeclip_utils.models.open_clip import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 from studies.pairs import embed_scenes
 

@@ -30,7 +30,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.transforms import Normalize
 
 from gradeclip_utils import Clip, Explainer
-from gradeclip_utils.methods.grad_eclip import grad_eclip, word_directions
+from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.methods.interactions import word_directions
 from gradeclip_utils.towers import Entry
 from gradeclip_utils.towers.blocks import with_parts
 from gradeclip_utils.towers.open_clip import TextTransformerTower

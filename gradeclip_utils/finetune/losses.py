@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ..checks import chosen
 from ..methods import METHODS
-from ..methods.grad_eclip import word_directions, word_masks
+from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
 from ..towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.base import isolated_torch_state

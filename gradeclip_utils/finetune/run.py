@@ -29,13 +29,15 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checks import as_path, chosen, listed, number, whole, writable
 from ..datasets import load, optional_library, read_captions
 from ..errors import GradeclipError
-from ..files import output
-from ..models import BUNDLED_MODELS, Clip, load_clip, save_clip
+from ..files import output, write_path_whole
+from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
+from ..models.open_clip import said_in_files
 from ..towers.base import isolated_torch_state
 from .loop import Loop, cosine_decay, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, map_choices, region_loss
@@ -243,6 +245,17 @@ def _content(pairs: Sequence[Pair]) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
+def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
+    """Write a tuned model for `load_clip(name, path)`: compact for a bundled model, else its state as safetensors."""
+    if clip.name in BUNDLED_MODELS:
+        known = {*(clip.vocabulary or ()), *words}
+        write_path_whole(Path(path), lambda new: save_compact(clip.model, new, words=known, metadata=metadata))
+        return
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
+    metadata = {**metadata, **said_in_files(clip.model)}
+    write_path_whole(Path(path), lambda new: save_file(state, new, metadata=metadata))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command `fine-tune`."""
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
@@ -290,7 +303,7 @@ def run_command(options: argparse.Namespace) -> str | None:
     if int(os.environ.get("RANK", "0")) > 0:
         return None
     words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
-    save_clip(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
+    save_tuned(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
     if options.folder is None:
         for file in folder.glob("state.*"):
             file.unlink()

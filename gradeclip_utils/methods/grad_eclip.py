@@ -2,9 +2,10 @@
 
 Zhao, Wang, Zeng, Zhao and Chan, "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024; with the
 text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816. `grad_eclip_plain` is the whole method for an open_clip ViT. The
-rest of the file computes the same for every tower, and for many inputs, targets and layers at once; and word x region.
+rest of the file computes the same for every tower, and for many inputs, targets and layers at once.
 """
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..towers import Layer, Tower, Trace
-from ..words import Split
 
 
 def grad_eclip_plain(
@@ -94,10 +94,19 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
         ]  # each (t, L, B, R, D)
         return torch.cat(found).permute(2, 0, 1, 3, 4)
     with torch.enable_grad():
-        at = _zero_delta(trace) if delta is None else delta
+        at = zero_delta(trace) if delta is None else delta
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
+
+
+def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:
+    """Gradients of the targets embedding . direction, one direction after the other."""
+    with torch.enable_grad():
+        at = at.detach().requires_grad_()
+        embedding = encode(at)
+    for direction in directions.unbind(1):
+        yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
 
 
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
@@ -152,33 +161,11 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
     return torch.cat(maps, dim=1)
 
 
-def _zero_delta(trace: Trace) -> Tensor:
+def zero_delta(trace: Trace) -> Tensor:
     """No change of o in any explained layer: (L, B, R, D)."""
     return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
 
-def word_masks(split: Split, trace: Trace) -> Tensor:
-    """The tokens of each word of a prompt, (W, N) bool; SOT, EOT and padding belong to no word."""
-    word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
-    return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
-
-
-def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened") -> Tensor:
-    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`; or of several.
-
-    Grad-ECLIP of the image with t_j for a target is the region that *this word* matches: word x region.
-    """
-    masks, pushes = word_mask if word_mask.ndim == 3 else word_mask[:, None], []
-    assert len(trace.tokens) == masks.shape[1]
-    for layer in trace.layers:
-        mu = spatial_weights(layer, trace.valid_mask, spatial)
-        by_word = torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v)
-        pushes.append(by_word.flatten(3))  # (W, B, R, D)
-    start = _zero_delta(trace)
-
-    def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
-        """The change of the embedding for a change of o."""
-        return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
-
-    found = torch.vmap(push)(torch.stack(pushes, dim=1)).detach()  # (W, L, B, R, D) -> (W, B, E)
-    return found if word_mask.ndim == 3 else found[:, 0]
+def grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width."""
+    return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)

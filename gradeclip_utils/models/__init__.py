@@ -2,10 +2,12 @@
 
     weights of open_clip or transformers -> Clip -> towers -> trace -> method -> explanation
 
-`clip` holds what an explainer needs to know of a model; `loading` reads and writes weights.
+`loading` finds a model by its name, `open_clip` and `huggingface` read weights and make models of them, and `bundled`
+has the models that the project ships.
 """
 
+from .bundled import BUNDLED, BUNDLED_MODELS, save_compact
 from .clip import Clip
-from .loading import BUNDLED, BUNDLED_MODELS, load_clip, save_clip, save_compact
+from .loading import load_clip
 
-__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip", "save_clip", "save_compact"]
+__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip", "save_compact"]

@@ -24,6 +24,7 @@ from ..explain import Explainer
 from ..explanation import Explanation, Interactions
 from ..images import read_image
 from ..methods import METHODS
+from ..methods.interactions import named_things
 from ..models import Clip
 from ..plots.colours import largest
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
@@ -296,8 +297,6 @@ class Session:
     def _things(self, found: Interactions) -> tuple[tuple[int, ...], ...]:
         """The words that name things, by index; without a tagger for a model of few words."""
         if self.clip.vocabulary is None:
-            from ..language import named_things  # its taggers are slow to import
-
             return named_things(found.caption, [(word.start, word.end) for word in found.words])
         table, groups, i = concepts(), [], 0
         nouns, words = {*table["noun"], *table["plural"]}, [word.text.lower() for word in found.words]

@@ -22,17 +22,9 @@ from .blocks import Block, packed, separate, through, upcast, width_of, with_par
 from .open_clip import end_of_text
 
 _BLIP = "BlipForImageTextRetrieval"
-_KINDS = (
+KINDS = (
     "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", _BLIP,
 )  # fmt: skip
-
-
-def check_kind(kind: str) -> None:
-    """Refuse a class of transformers that is not known."""
-    if kind not in _KINDS:
-        half = "Text" in kind or "Vision" in kind
-        why = "is one encoder of two, and a similarity needs both" if half else "is none of the known models"
-        raise UnsupportedModel(f"{kind} {why}: load one of {', '.join(_KINDS)}")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -51,12 +43,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def kind_of(model: nn.Module) -> str | None:
-    """The name among `_KINDS` of the model's class or of one of its base classes; None if there is none."""
-    return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in _KINDS), None)
+    """The name among `KINDS` of the model's class or of one of its base classes; None if there is none."""
+    return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in KINDS), None)
 
 
 class TransformersImageTower(Tower):
-    """The image encoder of one of `_KINDS`."""
+    """The image encoder of one of `KINDS`."""
 
     name, any_size = "image", True
 
@@ -130,7 +122,7 @@ _READS = {"eos": "EOT reads", "first": "CLS reads", "last": "the last token read
 
 
 class TransformersTextTower(Tower):
-    """The text encoder of one of `_KINDS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`)."""
+    """The text encoder of one of `KINDS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`)."""
 
     name = "text"
 
@@ -195,7 +187,7 @@ class TransformersTextTower(Tower):
 
 
 def _text_of(model: nn.Module) -> _Text:
-    """The text encoder of one of `_KINDS`."""
+    """The text encoder of one of `KINDS`."""
     text, kind = model.text_model, kind_of(model)
     part = getattr(text, "text_model", getattr(text, "roberta", text))  # wrapped once more in some versions
     if kind in ("SiglipModel", "Siglip2Model"):

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
-from gradeclip_utils.methods.registry import path_points, repeated, word_numbers
+from gradeclip_utils.methods.input_gradients import path_points
+from gradeclip_utils.methods.perturbation import blank_maps, on_patches, repeated, word_numbers
 from gradeclip_utils.towers import Tower, Trace
 
 
@@ -25,7 +26,7 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
     maps = []
     for i, patches in enumerate(features[:, -count:].detach().cpu().numpy()):
         labels = torch.as_tensor(KMeans(min(clusters, count), random_state=seed).fit_predict(patches)).long()
-        hidden = F.pad(F.one_hot(labels.to(features.device)).T, (features.shape[1] - count, 0)).bool()  # (K, N)
+        hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[0].bool()  # (K, N)
         one = repeated(trace, i, len(hidden))
         seen = ~hidden[:, None, None]  # (K, 1, 1, N): the same for every head and query
         one = replace(one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask)
@@ -47,7 +48,7 @@ def integrated_attention(
         for alpha, layer in zip(weighted, trace.layers, strict=True)
     ]
     collected = torch.stack(brought)  # (L, B, R, D)
-    maps = directions.new_zeros(*directions.shape[:2], inside.shape[1])
+    maps = blank_maps(trace, directions)
     for place, weight in path_points(steps):
         slopes = channel_weights(tower, trace, directions, (place - 1) * collected)  # (B, T, L, R, D)
         for position, (alpha, layer) in enumerate(zip(weighted, trace.layers, strict=True)):

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from gradeclip_utils import Explainer, Interactions, Word
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.language import named_things
-from gradeclip_utils.methods.registry import without_tokens, word_numbers
+from gradeclip_utils.methods.interactions import named_things
+from gradeclip_utils.methods.perturbation import blank_maps, without_tokens, word_numbers
 from gradeclip_utils.towers import Tower, Trace
 from gradeclip_utils.words import split_read
 
@@ -140,7 +140,7 @@ def score_players(
 ) -> Tensor:  # fmt: skip
     """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens."""
     words = word_numbers(trace) if words is None else words
-    maps = directions.new_zeros(*directions.shape[:2], words.shape[1])
+    maps = blank_maps(trace, directions)
     for i, row in enumerate(words):
         players = torch.stack([row == word for word in row.unique().tolist() if word >= 0])  # (n, N)
         coalitions, weights = weigh(len(players))

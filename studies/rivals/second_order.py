@@ -25,8 +25,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradeclip_utils import METHODS, Explainer, Interactions, Word
 from gradeclip_utils.checks import number, whole
 from gradeclip_utils.methods import Method
-from gradeclip_utils.methods.grad_eclip import word_masks
-from gradeclip_utils.methods.registry import integrated_gradients, path_points, seen_through, word_numbers
+from gradeclip_utils.methods.input_gradients import integrated_gradients, path_points
+from gradeclip_utils.methods.interactions import word_masks
+from gradeclip_utils.methods.perturbation import on_patches, seen_through, word_numbers
 from gradeclip_utils.towers import Tower, Trace, open_text_tower
 
 from .metagame import embed_coalitions, score_players
@@ -124,8 +125,7 @@ def fixlip_of_patches(
 
     for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, "FIxLIP"):
         values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
-    found = torch.einsum("bpe,bte->btp", values, directions)
-    return F.pad(found, (trace.valid_mask.shape[1] - found.shape[-1], 0))  # tokens before the patches have no pixels
+    return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 
 
 def fixlip_of_words(

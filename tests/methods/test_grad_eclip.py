@@ -17,8 +17,8 @@ from gradeclip_utils.methods.grad_eclip import (
     grad_eclip,
     grad_eclip_plain,
     spatial_weights,
-    word_directions,
 )
+from gradeclip_utils.methods.interactions import word_directions
 from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
 from tests import plain
 from tests.shrinking import small

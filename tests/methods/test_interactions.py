@@ -6,8 +6,8 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view
-from gradeclip_utils.language import named_things
-from gradeclip_utils.methods.grad_eclip import grad_eclip, word_directions, word_masks
+from gradeclip_utils.methods.grad_eclip import grad_eclip
+from gradeclip_utils.methods.interactions import named_things, word_directions, word_masks
 from gradeclip_utils.words import split_read
 
 CAPTION = "a red car and a traffic light, and a ball"

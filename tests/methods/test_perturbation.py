@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import registry
+from gradeclip_utils.methods import input_gradients, perturbation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
@@ -35,7 +35,7 @@ def counting(model):
 
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(1, 2)
-    found = registry._input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
+    found = input_gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
     x = pixels[:1].clone().requires_grad_()
     for t in range(2):
         (slope,) = torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, t], x)
@@ -48,13 +48,13 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     tower, entering = open_text_tower(tiny.model, 3), []
     model.transformer.resblocks[0].register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
     (slope,) = torch.autograd.grad(plain.embed(model, "text", ids)[0] @ target[0, 0], entering)
-    found = registry._input_x_gradient(tower, tower.trace(ids), target)[0, 0]
+    found = input_gradients.input_x_gradient(tower, tower.trace(ids), target)[0, 0]
     close(found, (slope * entering[0])[0].sum(-1)[: len(found)].detach())
 
 
 def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels):
     tower, target, steps = open_image_tower(tiny.model), directions(1, 1), 5
-    found = registry.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
+    found = input_gradients.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
     places, weights = np.polynomial.legendre.leggauss(steps)
     mean = torch.zeros_like(pixels[:1])
     for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
@@ -66,7 +66,7 @@ def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels)
 def test_integrated_gradients_are_captums(tiny, pixels):
     attr, steps = pytest.importorskip("captum.attr"), 20  # more points of two images than one batch holds
     tower, directions = Explainer(tiny).image_tower, torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(0))
-    found = registry.integrated_gradients(tower, tower.trace(pixels), directions, steps=steps)
+    found = input_gradients.integrated_gradients(tower, tower.trace(pixels), directions, steps=steps)
     for target, direction in enumerate(directions.unbind(1)):
         theirs = attr.IntegratedGradients(lambda some, one: (tower.embed_pixels(some) * one).sum(-1))
         values = theirs.attribute(pixels, additional_forward_args=(direction,), n_steps=steps).detach().float().sum(1)
@@ -78,7 +78,7 @@ def test_integrated_gradients_of_tokens_sum_to_what_the_words_add_and_fall_on_wo
     ids, target = tiny.tokenizer([PROMPT, "a dog"]), directions(2, 2)
     tower = open_text_tower(tiny.model, 3)
     trace = tower.trace(ids)
-    maps = registry.integrated_gradients(tower, trace, target, steps=64)
+    maps = input_gradients.integrated_gradients(tower, trace, target, steps=64)
     model, ends = copy.deepcopy(tiny.model), ids.argmax(-1)
 
     def without_words(_, entering):
@@ -108,7 +108,7 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
     for model in (tiny.model, copy.deepcopy(tiny.model).to(dtype)):
         tower = open_image_tower(model)
         trace = tower.trace(pixels[:1])
-        maps.append(registry._input_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
+        maps.append(input_gradients.input_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
     close(maps[1], maps[0], 1e-4 if dtype == torch.float64 else 0.2)
 
 
@@ -117,8 +117,8 @@ def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
 
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
-    found = registry._rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
-    light = registry._mask_maker(count, (32, 32), seed=3)(torch.arange(count))
+    found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
+    light = perturbation._mask_maker(count, (32, 32), seed=3)(torch.arange(count))
     with torch.no_grad():
         scores = torch.stack([plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light]) @ target[0].T
     for t in range(2):
@@ -144,7 +144,9 @@ class Seeing:
 
 def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
     white = torch.ones(1, 3, 32, 32)
-    found = registry._rise(Seeing, open_image_tower(tiny.model).trace(white), torch.ones(1, 1, 1), masks=400)[0, 0, 1:]
+    found = perturbation.rise(Seeing, open_image_tower(tiny.model).trace(white), torch.ones(1, 1, 1), masks=400)[
+        0, 0, 1:
+    ]
     assert found.argmax() == 6 and found[6] > 3 * found[[0, 3, 12, 15]].abs().max()
 
 
@@ -153,7 +155,7 @@ def test_a_terminal_shows_a_bar_after_five_seconds_and_nothing_else_does(monkeyp
         seen = io.StringIO()
         seen.isatty = lambda terminal=terminal: terminal
         monkeypatch.setattr("sys.stderr", seen)
-        with registry._bar("RISE", total=9) as shown:
+        with perturbation.bar("RISE", total=9) as shown:
             shown.update(1)
             assert not seen.getvalue()
             if not shown.disable:
@@ -194,7 +196,7 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
         (open_image_tower if side == "image" else open_text_tower)(precise.model, 1),
         directions(1, 1).double(),
     )
-    found = registry._m2ib(tower, tower.trace(inputs), target, samples=2, steps=3, seed=1)[0, 0]
+    found = perturbation.m2ib(tower, tower.trace(inputs), target, samples=2, steps=3, seed=1)[0, 0]
     model, entering = copy.deepcopy(precise.model), []
     last = plain.blocks_of(model, side)[-1]
     last.register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))
@@ -244,14 +246,14 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     image, text = open_image_tower(model), open_text_tower(model)
     picture, prompt = image.trace(pixels[:1]), text.trace(clip.tokenizer([PROMPT]))
     seen = counting(model)
-    registry._rise(image, picture, target, masks=50)
+    perturbation.rise(image, picture, target, masks=50)
     assert sum(seen) == 50
     seen.clear()
-    registry.integrated_gradients(image, picture, target, steps=10)
+    input_gradients.integrated_gradients(image, picture, target, steps=10)
     assert sum(seen) == 10  # whatever the number of targets
     seen.clear()
-    registry._input_x_gradient(image, picture, target)
+    input_gradients.input_x_gradient(image, picture, target)
     assert sum(seen) == 1
     seen.clear()
-    registry._leave_one_out(text, prompt, target)
+    perturbation.leave_one_out(text, prompt, target)
     assert sum(seen) == len(prompt.valid_mask[0]) - 2

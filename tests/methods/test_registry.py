@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
-from gradeclip_utils.methods import Method, register_method, registry
+from gradeclip_utils.methods import Method, input_gradients, perturbation, register_method
+from gradeclip_utils.methods.attention import legrad
+from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.rivals.second_order import fixlip_of_patches
@@ -43,8 +45,8 @@ def run(name, side, model, inputs, target, **options):
     """Maps (B, T, N) by the method, through the layers that it asks for; the slow ones with fewer steps."""
     tower = tower_of(name, side, model)
     quick = {
-        "rise": (registry._rise, {"masks": 40}),
-        "integrated-gradients": (registry.integrated_gradients, {"steps": 6}),
+        "rise": (perturbation.rise, {"masks": 40}),
+        "integrated-gradients": (input_gradients.integrated_gradients, {"steps": 6}),
         "fixlip": (fixlip_of_patches, {"masks": 40}),
     }
     with torch.no_grad():
@@ -144,7 +146,7 @@ def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels
             (slope,) = torch.autograd.grad(score @ target[0, t], opened.alphas[layer], retain_graph=True)
             expected[t] += slope[0].clamp_min(0).mean(dim=(0, 1)) / 2
     tower = open_image_tower(tiny.model, 2)
-    found = registry._legrad(tower, tower.trace(pixels[:1]), target)[0]
+    found = legrad(tower, tower.trace(pixels[:1]), target)[0]
     for t in range(2):
         close(found[t], at(range(1, 17), expected[t]))
 
@@ -159,7 +161,7 @@ def test_maskclip_is_the_last_block_with_the_identity_for_attention(layers, tiny
 
     opened = Opened(tiny.model, "image", pixels[:1], change)
     tower = open_image_tower(tiny.model, layers)
-    found = registry._maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
+    found = maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
     close(found, at(range(1, 17), opened.read(opened.leaving[-1][0]) @ target[0, 1]))
 
 

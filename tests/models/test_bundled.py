@@ -10,8 +10,8 @@ from safetensors import safe_open
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
-from gradeclip_utils.models import BUNDLED_MODELS, loading, save_compact
-from gradeclip_utils.models.loading import build
+from gradeclip_utils.models import BUNDLED_MODELS, bundled, save_compact
+from gradeclip_utils.models.open_clip import build
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32}
@@ -130,7 +130,7 @@ def test_a_file_of_another_bundled_model_is_that_model():
 
 
 def test_a_bundled_model_that_an_installed_package_lacks_is_refused_with_its_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "data_path", lambda name="": tmp_path / name)
+    monkeypatch.setattr(bundled, "data_path", lambda name="": tmp_path / name)
     with pytest.raises(GradeclipError, match=r"emoji-bag is not here: .*'emoji' alone, .* data/emoji-bag.safetensors"):
         load_clip("emoji-bag")
 

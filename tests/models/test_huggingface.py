@@ -180,7 +180,7 @@ def test_one_encoder_of_two_is_refused(half, copied):
 
 
 def test_a_name_that_cannot_be_loaded_is_refused_at_once(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("gradeclip_utils.models.loading.hub.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("gradeclip_utils.models.open_clip.hub.HF_HUB_OFFLINE", True)
     with pytest.raises(GradeclipError, match="nobody/nothing is not in the cache .*HF_HUB_OFFLINE is set"):
         load_clip("transformers:nobody/nothing")
     with pytest.raises(GradeclipError, match=f"there is no folder {tmp_path}/nowhere"):

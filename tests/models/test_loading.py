@@ -14,7 +14,9 @@ from torch import nn
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.models import loading, save_clip
+from gradeclip_utils.models import loading
+from gradeclip_utils.models import open_clip as weights_of
+from gradeclip_utils.models.open_clip import said_in_files
 from tests.refusals.cases import named
 from tests.shrinking import small
 
@@ -31,7 +33,7 @@ def tiny_models(monkeypatch):
     for name, config in (("ViT-tiny", CONFIG), ("ViT-two", CONFIG), ("ViT-two-quickgelu", CONFIG)):
         config = {**config, "quick_gelu": True} if name.endswith("quickgelu") else config
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
-    monkeypatch.setattr(loading.hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_OFFLINE", True)
     for variable in ("MODEL", "PRETRAINED", "DEVICE"):
         monkeypatch.delenv(f"GRADECLIP_{variable}", raising=False)
 
@@ -110,7 +112,7 @@ def test_a_state_dict_in_hand_gives_the_model_that_was_tuned(model, prefix):
     assert clip.pretrained == "a state dict in hand"
 
 
-def test_half_precision_loading_another_grid_of_patches_are_resized(model):
+def test_half_precision_weights_of_another_grid_of_patches_are_resized(model):
     large = open_clip.CLIP(**{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "image_size": 48}}).half()
     clip = load_clip("ViT-tiny", large.state_dict())
     assert clip.model.visual.positional_embedding.shape == (17, 64)
@@ -132,7 +134,7 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     in_folder(model, tmp_path / "models--somebody--model/snapshots/abc")
     (tmp_path / "models--somebody--model/refs").mkdir()
     (tmp_path / "models--somebody--model/refs/main").write_text("abc")
-    monkeypatch.setattr(loading.hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     clip = load_clip("hf-hub:somebody/model")
     assert torch.equal(embeddings(clip.model), embeddings(model))
     assert clip.name == "hf-hub:somebody/model" and list(clip.preprocess.transforms[-1].mean) == [0.3] * 3
@@ -168,7 +170,7 @@ def test_a_tag_runs_with_the_activation_that_it_was_trained_with(model, tmp_path
     tag = {"hf_hub": "somebody/model/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     tags = {"openai": tag, "laion": {**tag, "quick_gelu": False}}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-two", tags)
-    monkeypatch.setattr(loading, "try_to_load_from_cache", lambda repository, file: str(path))
+    monkeypatch.setattr(weights_of, "try_to_load_from_cache", lambda repository, file: str(path))
     clip = load_clip("ViT-two", "openai")
     assert torch.equal(embeddings(clip.model), embeddings(quick(model))) and not list(recwarn)
     assert clip.preprocess.transforms[-1].mean == (0.1,) * 3
@@ -190,8 +192,7 @@ def test_weights_that_do_not_say_their_activation_are_refused_with_both_names(mo
 
 def test_a_file_of_fine_tuning_says_its_activation(model, tmp_path):
     for one in (model, quick(model)):
-        path = tmp_path / "tuned.safetensors"
-        save_clip(Clip(one, load_clip().preprocess, None), path, {})
+        path = saved(one.state_dict(), tmp_path / "tuned.safetensors", metadata=said_in_files(one))
         assert torch.equal(embeddings(load_clip("ViT-two", path).model), embeddings(one))
 
 
@@ -265,7 +266,7 @@ def test_a_state_dict_that_cannot_be_the_model_is_refused(model, change, message
         load_clip("ViT-tiny", state)
 
 
-def test_loading_another_width_are_refused_in_one_sentence(model, tmp_path):
+def test_weights_of_another_width_are_refused_in_one_sentence(model, tmp_path):
     path = saved(model.state_dict(), tmp_path / "weights.safetensors", metadata={"quick_gelu": "False"})
     with pytest.raises(
         GradeclipError, match=r"weights\.safetensors is a checkpoint of another architecture than ViT-B"
@@ -319,8 +320,8 @@ def test_weights_that_cannot_be_downloaded_name_both_ways_without_network():
 
 
 def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(loading.hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(loading.hub, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights_of.hub, "ENDPOINT", "http://127.0.0.1:9")
     begin = time.monotonic()
     with pytest.raises(GradeclipError, match=r"127.0.0.1:9 cannot be reached: .*refused"):
         load_clip("ViT-B-32", "openai")
@@ -336,7 +337,7 @@ def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch, model, tmp_path):
 
 
 def test_weights_in_a_cache_are_found_without_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading.hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--timm--vit_base_patch16_clip_224.openai"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs/main").write_text("abc")
@@ -374,7 +375,7 @@ def test_the_caller_the_environment_or_the_machine_say_the_device(monkeypatch, s
     monkeypatch.setenv("GRADECLIP_DEVICE", said)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(loading, "_load_bundled", lambda name, pretrained, device, precision: device)
+    monkeypatch.setattr(loading, "load_bundled", lambda name, pretrained, device, precision: device)
     assert load_clip(name, device=given) == goes_to
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods import METHODS
-from gradeclip_utils.methods.registry import _means_over_patches
+from gradeclip_utils.methods.perturbation import means_over_patches
 from gradeclip_utils.towers import (
     REGISTERED,
     Tower,
@@ -272,7 +272,7 @@ def test_pixels_that_no_patch_holds_are_in_no_map(classifier):
         total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
         torch.testing.assert_close(METHODS["integrated-gradients"].image(tower, trace, logit).sum(), total)
         apart = F.conv2d(pixels[:, :1], torch.ones(1, 1, 8, 8) / 64, stride=8)[0].flatten(1)
-    torch.testing.assert_close(_means_over_patches(tower, trace, pixels[0, :1]), apart)
+    torch.testing.assert_close(means_over_patches(tower, trace, pixels[0, :1]), apart)
 
 
 def test_a_classifier_without_attention_keeps_its_feature_map(pixels):

@@ -1,0 +1,85 @@
+"""Methods that read attention: raw attention, rollout, GAME and LeGrad.
+
+    model --tower--> Trace --here--> map --Explanation--> figure
+
+`registry` describes their common form. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
+width D, H heads of C channels, E the width of the embedding.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..towers import Tower, Trace
+from ..towers.blocks import Block, attend
+from .perturbation import blank_maps
+
+
+def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens."""
+    return _same_for_all(trace, trace.layers[-1].attention.mean(dim=(1, 2)), directions)
+
+
+def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest."""
+    layers = [(block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)]  # (B, N, N)
+    row = _query_row(tower, trace)
+    for block, weights in reversed(layers):
+        row = _times(row, weights) if block.pools else 0.5 * (row + _times(row, weights))
+    return _same_for_all(trace, row, directions)
+
+
+def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards."""
+    with torch.enable_grad():
+        blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
+        embedding = tower.resume(trace, tower.depth, outputs[-1])
+    maps = []
+    for direction in directions.unbind(1):
+        slopes = torch.autograd.grad(embedding, attentions, direction, retain_graph=True)
+        row = start = _query_row(tower, trace)
+        for block, weights, slope in zip(reversed(blocks), reversed(attentions), reversed(slopes), strict=True):
+            pulled = _times(row, (slope * weights.detach()).relu().mean(1))
+            row = pulled if block.pools else row + pulled
+        maps.append(row if blocks[-1].pools else row - start)
+    return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
+
+
+def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """LeGrad: map_i = mean over layers, heads and queries j of relu(dS_l / dA_l,ji)."""
+    maps = blank_maps(trace, directions)
+    with torch.enable_grad():
+        for block, weights, output in _layer_passes(tower, trace):
+            read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
+            embedding = tower.resume(trace, tower.depth, read)
+            for target, direction in enumerate(directions.unbind(1)):
+                (slope,) = torch.autograd.grad(embedding, weights, direction, retain_graph=True)  # (B, H, N, N)
+                maps[:, target] += slope.relu().mean(dim=(1, 2)) / tower.layers
+    return maps * trace.valid_mask[:, None]
+
+
+def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
+    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D), in the caller's graph."""
+    x = trace.tokens.detach().requires_grad_()  # for callers that want a graph
+    for block in tower.explained:
+        weights, o = attend(*block.project(x, trace.positions, trace.heads), trace.attention_mask)
+        x = block.finish(x, o)
+        yield block, weights, x
+
+
+def _query_row(tower: Tower, trace: Trace) -> Tensor:
+    """(B, N), one shared out over the query tokens; (B, R) where latent queries read."""
+    if tower.explained[-1].latent:
+        return torch.full_like(trace.layers[-1].o[..., 0], 1 / trace.layers[-1].o.shape[1])
+    row = torch.zeros_like(trace.valid_mask, dtype=trace.embedding.dtype)
+    return row.scatter(1, trace.query_index, 1 / trace.query_index.shape[1])
+
+
+def _times(row: Tensor, matrix: Tensor) -> Tensor:
+    return torch.einsum("bj,bji->bi", row, matrix)
+
+
+def _same_for_all(trace: Trace, rows: Tensor, directions: Tensor) -> Tensor:
+    """(B, N) -> (B, T, N)."""
+    return (rows * trace.valid_mask)[:, None].repeat(1, directions.shape[1], 1)
