@@ -1,37 +1,62 @@
-"""Grad-ECLIP a second time, as plainly as it can be written, from the model's own forward pass and autograd.
+"""Grad-ECLIP a second time, from the model's own forward pass and autograd; nothing of the package is used.
 
-Nothing of the package is used. On a deep copy of the model, attention is replaced by its textbook formula, so that
-alpha can be changed from outside and everything can be recorded.
+Attention is replaced by its textbook formula while a model computes, so that alpha can be changed from outside and
+everything can be recorded.
 """
 
-import copy
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 
-def open_attention(block, change=None, record=None):
-    """Replace one block's attention. ``change(alpha)`` may return another alpha (B, H, N, N)."""
-    attn = block.attn
+class Attention(NamedTuple):
+    """What one attention used and gave: q, k, v, o (B, H, N, C) and alpha (B, H, N, N)."""
 
-    def attention(q_x, k_x=None, v_x=None, attn_mask=None):
-        batch, count, width = q_x.shape
-        projected = q_x @ attn.in_proj_weight.T + attn.in_proj_bias
-        q, k, v = projected[..., :width], projected[..., width : 2 * width], projected[..., 2 * width :]
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    alpha: torch.Tensor
+    o: torch.Tensor
 
-        def by_head(x):
-            return x.reshape(batch, count, attn.num_heads, width // attn.num_heads).permute(0, 2, 1, 3)  # (B, H, N, C)
 
-        scores = by_head(q) @ by_head(k).transpose(2, 3) / (width // attn.num_heads) ** 0.5
-        alpha = torch.softmax(scores if attn_mask is None else scores + attn_mask.to(scores.dtype), dim=-1)
-        alpha = alpha if change is None else change(alpha)
-        o = (alpha @ by_head(v)).permute(0, 2, 1, 3).reshape(batch, count, width)  # (B, N, D)
-        if record is not None:
-            o = o.detach().requires_grad_() if not o.requires_grad else o
-            o.retain_grad()
-            record.append({"q": q.detach(), "k": k.detach(), "v": v.detach(), "o": o, "heads": attn.num_heads})
-        return o @ attn.out_proj.weight.T + attn.out_proj.bias
+@contextmanager
+def attention(change=None):
+    """Within it, attention is its textbook formula; ``change(call, alpha)`` may return another alpha. Yields all."""
+    kernel, fast, calls = F.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled(), []
 
-    block.attention = attention
+    def textbook(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **options):
+        assert dropout_p == 0
+        scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            attn_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        alpha = scores.softmax(-1)
+        alpha = alpha if change is None else change(len(calls), alpha)
+        calls.append(Attention(q, k, v, alpha, alpha @ v))
+        return calls[-1].o
+
+    F.scaled_dot_product_attention = textbook
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield calls
+    finally:
+        F.scaled_dot_product_attention = kernel
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def adding(calls, reader, token, amount):
+    """A change of alpha: ``amount`` is added at (reader, token), in every head of these calls."""
+
+    def change(call, alpha):
+        if call in calls:
+            alpha = alpha.clone()
+            alpha[..., reader, token] += amount
+        return alpha
+
+    return change
 
 
 def blocks_of(model, side):
@@ -43,42 +68,17 @@ def embed(model, side, inputs):
     return embedding / embedding.norm(dim=-1, keepdim=True)
 
 
-def changed_embedding(model, side, inputs, changes):
-    """Unit embedding when block ``layer``'s alpha is changed, for each layer in ``changes``."""
-    changed = copy.deepcopy(model)
-    for layer, change in changes.items():
-        open_attention(blocks_of(changed, side)[layer], change)
-    with torch.no_grad():
-        return embed(changed, side, inputs)
-
-
-def add_to(reader, token, amount):
-    """A change of alpha: ``amount`` is added at (reader, token), in every head."""
-
-    def change(alpha):
-        alpha = alpha.clone()
-        alpha[:, :, reader, token] += amount
-        return alpha
-
-    return change
-
-
-def grad_eclip(model, side, inputs, direction, layers, readers, tokens):
-    """The map (N,) of ONE input, summed over ``layers``, ``readers`` and heads; zero off ``tokens``."""
-    copied, record = copy.deepcopy(model), []
-    for layer in layers:
-        open_attention(blocks_of(copied, side)[layer], record=record)
-    (embed(copied, side, inputs)[0] @ direction).backward()
-    total = torch.zeros(inputs.shape[1] if side == "text" else record[0]["k"].shape[1], dtype=direction.dtype)
-    for layer in record:
-        width = layer["q"].shape[-1] // layer["heads"]
-        for reader in readers:
-            q = layer["q"][0, reader]  # over the whole width: lam is the same for all heads
-            cosines = {i: torch.cosine_similarity(q, layer["k"][0, i], dim=0).item() for i in tokens}
-            low, high = min(cosines.values()), max(cosines.values())
-            for head in range(layer["heads"]):
-                channels = slice(head * width, (head + 1) * width)
-                w = layer["o"].grad[0, reader, channels]
-                for i in tokens:
-                    total[i] += (cosines[i] - low) / (high - low) * (w @ layer["v"][0, i, channels])
+def grad_eclip(encode, direction, layers, readers, valid):
+    """The map (N,) of the first input that ``encode`` embeds; layers, readers and heads are summed."""
+    with attention() as calls, torch.enable_grad():
+        score = encode()[0] @ direction
+    gradients = torch.autograd.grad(score, [call.o for call in calls[-layers:]])
+    total = torch.zeros(len(valid))
+    for call, gradient in zip(calls[-layers:], gradients, strict=True):
+        q, k, v = (part[0].transpose(0, 1).detach() for part in (call.q, call.k, call.v))  # (N, H, C)
+        for reader in readers:  # over the whole width: lam is the same for all heads
+            lam = F.cosine_similarity(q[reader].flatten()[None], k.flatten(1)[: len(valid)], dim=-1)
+            low, high = lam[valid].min(), lam[valid].max()
+            values = torch.einsum("hc,nhc->n", gradient[0, :, reader], v)[: len(valid)]
+            total += torch.where(valid, (lam - low) / (high - low) * values, 0)
     return total

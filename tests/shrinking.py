@@ -12,7 +12,6 @@ import torch
 import transformers
 from timm.models.vitamin import VitCfg
 from torch import nn
-from torch.nn import functional as F
 
 FOLDER = Path(open_clip.__file__).parent / "model_configs"
 NAMES = sorted((path.stem for path in FOLDER.glob("*.json")), key=str.lower)
@@ -169,27 +168,3 @@ def fingerprint(part: nn.Module) -> frozenset:
     names |= {(name, str(getattr(part, name))) for name in settings if hasattr(part, name)}
     trunk = getattr(part, "trunk", None)
     return frozenset(names if trunk is None else names | fingerprint(trunk))
-
-
-@contextmanager
-def attention_changed(call: int, reader: int, token: int, amount: float):
-    """Within it attention is the textbook formula; in use number ``call`` every head's alpha (reader, token) grows."""
-    kernel, calls = F.scaled_dot_product_attention, []
-
-    def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, **options):
-        assert not is_causal and dropout_p == 0
-        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        alpha = (logits if attn_mask is None else logits + attn_mask).softmax(-1)
-        if len(calls) == call:
-            alpha[..., reader, token] += amount
-        calls.append(alpha)
-        return alpha @ v
-
-    fast = torch.backends.mha.get_fastpath_enabled()
-    F.scaled_dot_product_attention = attention
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield calls
-    finally:
-        F.scaled_dot_product_attention = kernel
-        torch.backends.mha.set_fastpath_enabled(fast)

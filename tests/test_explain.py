@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest, ttest_1samp
 
-from gradeclip_utils import Clip, Explainer, Explanation, ExplanationWarning, Interactions, UnsupportedModel, load_clip
+from gradeclip_utils import Explainer, Explanation, ExplanationWarning, Interactions, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import mark_drawn
+from gradeclip_utils.language import with_other_nouns
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import draw_scene
@@ -57,9 +58,12 @@ def test_maps_and_scores_are_those_of_the_methods(tiny, picture):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"method": "grad-eclip-single-head"}, {"image_layers": 2}, {"resolution": "native"}]
-)
-@pytest.mark.parametrize("name", ["tiny", "averaging"])
+    ("name", "options"),
+    [
+        ("tiny", {}), ("tiny", {"method": "grad-eclip-single-head"}), ("tiny", {"resolution": "native"}),
+        ("averaging", {"image_layers": 2}),
+    ],
+)  # fmt: skip
 def test_many_prompts_are_explained_as_each_alone(name, options, picture, request):
     explainer = Explainer(request.getfixturevalue(name), **options)
     together = explainer.explain(picture, PROMPTS)
@@ -189,13 +193,13 @@ def test_an_image_of_one_colour_and_identical_tokens_gives_zeros_not_nan():
 
 
 def test_true_captions_have_a_high_percentile_and_false_ones_any():
-    """On 300 test scenes, with the captions that the bundled model knows; false captions are those of other scenes."""
+    """On 60 test scenes, with the captions that the bundled model knows; false captions are those of other scenes."""
     explainer = Explainer(load_clip("emoji"), method="attention")
-    scenes = [draw_scene([7, i], split="test") for i in range(300)]
+    scenes = [draw_scene([7, i], split="test") for i in range(60)]
     captions = explainer.embed_texts([scene.caption for scene in scenes])
     found = [explainer.explain(scene.image(96), captions[[i, i - 1]]) for i, scene in enumerate(scenes)]
     true, false = np.array([one.percentile for one in found]).T
-    assert true.mean() > 97 and np.median(false) < 60
+    assert true.mean() > 95 and np.median(false) < 70
     assert (true[:, None] > false).mean() > 0.95  # the AUC of true against false captions
 
 
@@ -258,11 +262,11 @@ def state_of(model):
         for name, module in model.named_modules()
     ]
     parameters = [(n, p.requires_grad, p.grad is None, p.sum().item(), p._version) for n, p in model.named_parameters()]
-    return modules, parameters, torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state().tolist()
+    ours = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().tolist()
+    return modules, parameters, ours
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("options", [{}, {"method": "grad-eclip-single-head"}, {"image_layers": 2}])
+@pytest.mark.parametrize(("options", "training"), [({}, True), ({"image_layers": 2}, False)])
 def test_nothing_is_left_behind_after_success_and_after_bad_input(options, training, picture):
     model = build({"patch_dropout": 0.5}).train(training)
     model.visual.conv1.weight.requires_grad = False
@@ -319,11 +323,8 @@ def test_the_callers_default_precision_draws_no_other_numbers(method, tiny, pict
 def test_a_wrapped_frozen_or_training_model_is_explained_as_it_is(picture):
     model = build({"patch_dropout": 0.5})
     expected = Explainer(wrap(model)).explain(picture, PROMPTS)
-    changes = (
-        partial(torch.compile, backend="eager"), torch.nn.DataParallel,
-        lambda one: copy.deepcopy(one).requires_grad_(False), lambda one: copy.deepcopy(one).train(),
-    )  # fmt: skip
-    for change in changes:
+    compiled, frozen = partial(torch.compile, backend="eager"), lambda one: copy.deepcopy(one).requires_grad_(False)
+    for change in (compiled, torch.nn.DataParallel, frozen, lambda one: copy.deepcopy(one).train()):
         found = Explainer(replace(wrap(model), model=change(model))).explain(picture, PROMPTS)
         for i in range(3):
             same(found, expected, i, i)
@@ -353,9 +354,11 @@ def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(pict
     model.text_pool_type = "unknown"
     explainer = Explainer(wrap(model))
     model.text_pool_type = "argmax"
-    found = explainer.explain(picture, explainer.embed_texts(PROMPTS))
+    embeddings = explainer.embed_texts(PROMPTS)
+    torch.testing.assert_close(embeddings, Explainer(wrap(build())).embed_texts(PROMPTS))
+    found = explainer.explain(picture, embeddings)
     assert found.image_maps.shape == (3, 4, 4) and found.percentile.shape == (3,)
-    for ask in (explainer.explain, explainer.interactions):
+    for ask in (explainer.explain, explainer.interactions, lambda image, text: explainer.word_directions(text)):
         with pytest.raises(UnsupportedModel, match="text tower"):
             ask(picture, PROMPTS[0])
 
@@ -376,6 +379,10 @@ def test_a_model_that_computes_something_else_than_its_layers_say_is_refused_by_
     with pytest.raises(UnsupportedModel, match="another forward of visual.transformer.resblocks.2"):
         explainer.explain(picture, PROMPTS)
     del block.forward
+    clip.model.encode_image = lambda pixels: clip.model.visual(pixels).flip(-1)
+    with pytest.raises(UnsupportedModel, match="another encode_image of the model"):
+        explainer.explain(picture, PROMPTS)
+    del clip.model.encode_image
     same(explainer.explain(picture, PROMPTS), expected, 0)
 
 
@@ -443,13 +450,11 @@ def test_a_saved_explanation_is_read_back_as_it_was(against, tiny, picture, tmp_
     for name in ("similarity", "image_maps", "against_similarity", "percentile"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(explanation, name))
     np.testing.assert_array_equal(loaded.image, explanation.image)
-
-
-def test_saved_interactions_are_read_back_as_they_were(tiny, picture, tmp_path):
-    found = Explainer(tiny).interactions(picture, "a dog")
-    loaded = Interactions.load(found.save(tmp_path))
-    np.testing.assert_array_equal(loaded.maps, found.maps)
-    assert (loaded.words, loaded.caption, loaded.similarity) == (found.words, found.caption, found.similarity)
+    interactions = Explainer(tiny).interactions(picture, "a dog")
+    loaded = Interactions.load(interactions.save(tmp_path))
+    np.testing.assert_array_equal(loaded.maps, interactions.maps)
+    for name in ("words", "caption", "similarity"):
+        assert getattr(loaded, name) == getattr(interactions, name)
 
 
 def test_provenance_says_what_was_explained_and_with_how_many_layers(tiny, picture):
@@ -463,18 +468,7 @@ def test_provenance_says_what_was_explained_and_with_how_many_layers(tiny, pictu
     assert Explainer(tiny, method="maskclip").explain(picture, "a dog").provenance["text_layers"] is None
 
 
-def test_a_clip_in_hand_needs_only_model_preprocess_and_tokenizer(tiny, picture):
-    explanation = Explainer(Clip(tiny.model, tiny.preprocess, tiny.tokenizer)).explain(np.asarray(picture), "a dog")
-    assert explanation.words[0] and explanation.provenance["model"] == "custom"
-
-
 # --- does it depend on the prompt? --------------------------------------------------------------------------------
-
-
-def test_a_map_that_is_the_same_for_any_prompt_depends_on_nothing(tiny, picture):
-    explainer = Explainer(tiny, method="attention")
-    found = explainer.explain(picture, "a dog").prompt_dependence(explainer.null_maps(picture, "a dog", 5))
-    np.testing.assert_allclose(found, 0, atol=1e-6)
 
 
 def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(tiny, picture):
@@ -490,7 +484,10 @@ def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(
     assert scaled == pytest.approx(value, abs=1e-5)
 
 
-def test_maps_without_any_relevance_are_the_same_and_differ_from_all_others(tiny, picture):
+def test_a_map_that_is_the_same_for_any_prompt_depends_on_nothing_and_an_empty_one_differs_from_others(tiny, picture):
+    explainer = Explainer(tiny, method="attention")
+    found = explainer.explain(picture, "a dog").prompt_dependence(explainer.null_maps(picture, "a dog", 5))
+    np.testing.assert_allclose(found, 0, atol=1e-6)
     explanation = Explainer(tiny).explain(picture, "a dog")
     flat = replace(explanation, image_maps=np.zeros_like(explanation.image_maps))
     assert flat.prompt_dependence(np.ones((3, 4, 4)))[0] == 0
@@ -498,8 +495,6 @@ def test_maps_without_any_relevance_are_the_same_and_differ_from_all_others(tiny
 
 
 def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(tiny, picture):
-    from gradeclip_utils.language import with_other_nouns
-
     for method in ("grad-eclip", "clip-surgery"):
         explainer = Explainer(tiny, method=method)
         nulls = explainer.null_maps(picture, "a red dog", 3)

@@ -1,5 +1,6 @@
 """Rivals: their definitions, worked out over all coalitions or by full Jacobians, against what they compute."""
 
+import copy
 from itertools import permutations, product
 
 import numpy as np
@@ -282,19 +283,20 @@ def test_numbers_without_a_meaning_are_refused(tiny, picture, ask, message):
 def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):
     tower, target, leaving = open_image_tower(tiny.model, 3), directions(1, 2), []
     found = cci(tower, tower.trace(pixels[:1]), target, clusters=4, seed=3)[0]
-    model = plain.copy.deepcopy(tiny.model)
+    model = copy.deepcopy(tiny.model)
     model.visual.transformer.resblocks[-1].register_forward_hook(lambda _, entering, out: leaving.append(out))
     with torch.no_grad():
         whole = plain.embed(model, "image", pixels[:1])[0]
     labels = KMeans(4, random_state=3).fit_predict(leaving[0][0, 1:].numpy())
 
     def hidden_everywhere(patches):
-        def change(alpha):
+        def change(_, alpha):
             alpha = alpha.clone()
             alpha[..., [1 + patch for patch in patches]] = 0
             return alpha / alpha.sum(-1, keepdim=True)
 
-        return plain.changed_embedding(tiny.model, "image", pixels[:1], dict.fromkeys(range(3), change))[0]
+        with plain.attention(change), torch.no_grad():
+            return plain.embed(tiny.model, "image", pixels[:1])[0]
 
     falls = torch.stack([target[0] @ (whole - hidden_everywhere(np.flatnonzero(labels == k))) for k in range(4)])
     close(found[:, 1:], (falls / falls.abs().sum(0)).T[:, labels])
