@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from gradeclip_utils import Explainer, ExplanationWarning
-from gradeclip_utils.datasets import photographs
+from gradeclip_utils.datasets import load, photographs
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 
 FOLDER = data_path("photos")
@@ -14,12 +15,14 @@ FILES = sorted(file.name for file in FOLDER.glob("*.jpg"))
 
 
 def test_every_photograph_is_found_with_its_caption():
-    found = photographs()
+    found = load("photographs:all")
     assert [example.key for example in found] == FILES and len(found) == 5
     for example in found:
         with Image.open(FOLDER / example.key) as file:
             assert example.image().size == file.size and max(file.size) == 384
         assert example.prompt.startswith("a photo of a") and example.mask() is None
+    with pytest.raises(GradeclipError, match="write photographs:all, got"):
+        load("photographs:some")
 
 
 def test_every_photograph_is_small_and_says_whose_it_is_under_a_licence_that_lets_everybody_use_it():

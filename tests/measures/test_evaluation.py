@@ -20,7 +20,7 @@ from gradeclip_utils.measures.evaluation import REFERENCES, conclusion, evaluate
 from gradeclip_utils.measures.faithfulness import Protocol
 from gradeclip_utils.measures.localisation import MEASURES, localisation
 from gradeclip_utils.measures.sanity import randomised
-from gradeclip_utils.methods import Method, register_method
+from gradeclip_utils.methods import Method
 from tests.conftest import build, wrap
 from tests.refusals.cases import named
 
@@ -103,17 +103,12 @@ def test_the_area_scores_the_fraction_of_the_image_that_the_object_is_in_every_m
 def test_faithfulness_adds_deletion_and_insertion_by_a_protocol_or_its_name(tiny, data):
     options = {"references": False, "limit": 3, "progress": False}
     named = evaluate(tiny, data, faithfulness="mean-colour", **options)
-    same(evaluate(tiny, data, faithfulness=Protocol(fill="mean", canvas="mean"), **options), named)
+    in_hand = load(data, limit=3)
+    same(evaluate(tiny, in_hand, faithfulness=Protocol(fill="mean", canvas="mean"), **options), named)
     noise = evaluate(tiny, data, faithfulness="published", **{**options, "references": True})
     assert noise[["deletion", "insertion"]].notna().all(axis=None) and set(noise["method"]) == {METHODS[0], *REFERENCES}
     own = noise[noise["method"] == METHODS[0]].reset_index(drop=True)
     assert (named["deletion"] != own["deletion"]).all() and (named["insertion"] != own["insertion"]).all()
-
-
-def test_examples_in_hand_and_no_references_will_do(rows, tiny, data):
-    found = evaluate(tiny, load(data)[:2], "maskclip", references=False, progress=False)
-    expected = rows[(rows["method"] == "maskclip")].iloc[:2].reset_index(drop=True)
-    same(found, expected)
 
 
 def test_the_seed_decides_what_is_random_and_nothing_else_does(tiny, data):
@@ -187,21 +182,22 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
         ({"clip": wrap(build(seed=1))}, "weights was .* now"),
         ({"clip": replace(tiny, image_layers=2)}, "image_layers was None and is 2 now"),
         ({"clip": wrap(tiny.model, resize_mode="squash")}, "preprocess was .* now"),
-    ):
+        ({"clip": replace(tiny, tokenizer=lambda texts: tiny.tokenizer([text[::-1] for text in texts]))},
+         "tokenizer was .* now"),
+    ):  # fmt: skip
         given = {"clip": tiny, "methods": "maskclip", **options, **change}
         with pytest.raises(GradeclipError, match=f"holds another run: .*{message}.*delete it"):
             evaluate(given.pop("clip"), data, **given)
     assert (tmp_path / "run" / "rows.jsonl").read_bytes() == kept
 
 
-@pytest.mark.parametrize("changed", ["images", "masks"])
-def test_rows_of_an_image_or_mask_that_was_replaced_are_not_served(tiny, tmp_path, changed):
+def test_rows_of_a_mask_that_was_replaced_are_not_served(tiny, tmp_path):
     data, options = (
         write_folder(tmp_path / "mine", 4),
         {"out": tmp_path / "run", "references": False, "progress": False},
     )
     evaluate(tiny, data, **options)
-    folder = tmp_path / "mine" / changed
+    folder = tmp_path / "mine" / "masks"
     (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
     with pytest.raises(GradeclipError, match="image or mask of '2-0.png' was replaced since it was measured"):
         evaluate(tiny, data, **options)
@@ -251,26 +247,15 @@ def elsewhere(tmp_path, monkeypatch):
 REFUSED = [
     ("no model", {"clip": None}, "clip must be a Clip"),
     ("no jobs", {"jobs": 0}, "jobs must be 1 or more"),
-    ("half a job", {"jobs": 1.5}, "jobs must be a whole number"),
-    ("a million jobs", {"jobs": 10**6}, "jobs must be at most 1024"),
     ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
-    (
-        "a misspelt method",
-        {"methods": "grad-clip"},
-        "'grad-clip' is no method that explains images: did you mean grad-",
-    ),
+    ("a misspelt method", {"methods": "grad-clip"}, "'grad-clip' is no method .*: did you mean grad-"),
     ("a method of words", {"methods": ["maskclip", "leave-one-out"]}, "'leave-one-out' is no method that explains im"),
-    ("methods that are numbers", {"methods": [5]}, "5 is no method"),
     ("no methods", {"methods": []}, "no method was given: choose from grad-eclip"),
-    ("methods that are none", {"methods": None}, "methods must be a list"),
     ("data that is a number", {"data": 5}, "data must be a list"),
     ("data that is images", {"data": [1]}, "holds a int"),
     ("no data", {"data": []}, "must hold examples, and there are none"),
-    ("a million scenes", {"data": "scenes:development:1000000"}, "number of scenes must be at most 100000, got 1"),
     ("one scene without a wrong word", {"data": "scenes:development:1"}, "or without references .--no-references."),
-    ("an unknown kind", {"data": "scene:9"}, "names no data set"),
     ("references in words", {"references": "no"}, "references must be False or True, got 'no'"),
-    ("faithfulness in a list", {"faithfulness": ["full"]}, "faithfulness must be one of"),
     ("faithfulness by half", {"faithfulness": "half"}, "faithfulness must be one of published, full, mean-colour"),
     ("out is empty", {"out": ""}, "an empty one was given"),
     ("limit of none", {"limit": 0}, "limit must be at least 1, got 0"),
@@ -292,7 +277,6 @@ MADE = [
     ("nothing", {"image": lambda: None}, "an image must be a PIL image, .* got None"),
     ("floats", {"image": lambda: np.zeros((32, 32, 3))}, "n array must be uint8"),
     ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"one shape, got \(32, 32\) and \(8, 8\)"),
-    ("a mask of grey", {"load_mask": lambda: np.full((32, 32), 0.5)}, "the mask of 'k' must be .* of True and False"),
     ("a mask of words", {"load_mask": lambda: "dog"}, "the mask of 'k' must be an array of numbers, got"),
     ("a mask of NaN", {"load_mask": lambda: np.full((32, 32), np.nan)}, "the mask of 'k' are NaN"),
     ("a mask of nothing", {"load_mask": lambda: np.zeros((32, 32), bool)}, "the mask of 'k' is empty"),
@@ -307,14 +291,13 @@ def test_what_an_example_reads_is_refused_if_it_is_no_image_or_mask(tiny, tmp_pa
         evaluate(tiny, [example], references=False, progress=False, out=tmp_path / "run")
 
 
-def test_a_method_that_gives_nan_is_refused_where_it_does(tiny, data):
-    broken = lambda tower, trace, directions: torch.full((*directions.shape[:2], trace.valid_mask.shape[1]), np.nan)  # noqa: E731
-    register_method(Method("broken", "Broken", "-", "-", "-", image=broken))
-    try:
-        with pytest.raises(GradeclipError, match="NaN"):
-            evaluate(tiny, data, "broken", references=False, progress=False)
-    finally:
-        del methods.METHODS["broken"]
+def test_a_method_that_gives_nan_is_refused_where_it_does(tiny, data, monkeypatch):
+    def broken(tower, trace, directions):
+        return torch.full((*directions.shape[:2], trace.valid_mask.shape[1]), np.nan)
+
+    monkeypatch.setitem(methods.METHODS, "broken", Method("broken", "Broken", "-", "-", "-", image=broken))
+    with pytest.raises(GradeclipError, match="NaN"):
+        evaluate(tiny, data, "broken", references=False, progress=False)
 
 
 def test_all_methods_are_those_that_the_model_can_have_and_one_note_names_the_others(tiny, monkeypatch):

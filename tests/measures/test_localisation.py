@@ -1,8 +1,6 @@
 """Metrics: a perfect map scores one, a map that says nothing scores chance, and the checks see what they should."""
 
 import copy
-import doctest
-import sys
 
 import numpy as np
 import pytest
@@ -35,10 +33,6 @@ def rng() -> np.random.Generator:
 
 def grid_map(map_) -> np.ndarray:
     return onto_image(map_, (0, 0, WIDE, HIGH), (WIDE, HIGH))
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert all(doctest.testmod(module).failed == 0 for module in (sys.modules[localisation.__module__], sanity))
 
 
 def test_the_true_mask_scores_one_in_everything(mask):
@@ -77,11 +71,7 @@ def test_measures_are_what_their_definitions_say_pixel_by_pixel(mask, rng):
     assert found["pixel_accuracy"] == pytest.approx((marked == mask).mean(), abs=2e-3)
     each = [((heat >= t) & mask).sum() / ((heat >= t) | mask).sum() for t in np.unique(heat)]
     assert found["iou_best"] == pytest.approx(max(each), abs=2e-3)
-
-
-def test_measures_do_not_depend_on_the_scale_of_the_map(mask, rng):
-    heat = rng.normal(size=mask.shape)
-    assert localisation(1e-4 * heat, mask) == pytest.approx(localisation(heat, mask))
+    assert localisation(1e-4 * heat, mask) == pytest.approx(found)
 
 
 @pytest.fixture
@@ -111,10 +101,9 @@ def test_what_lies_on_one_thing_lies_on_the_others_other_thing(two_things):
     assert first.on_nothing == second.on_nothing == pytest.approx(0)
 
 
-@pytest.mark.parametrize("level", [2.0, 0.0, -2.0])
-def test_a_map_that_knows_nothing_scores_the_areas(two_things, level):
+def test_a_map_that_knows_nothing_scores_the_areas(two_things):
     areas = two_things.mean((1, 2))
-    for i, found in enumerate(located(np.full((6, 8), level), two_things)):
+    for i, found in enumerate(located(np.full((6, 8), -2.0), two_things)):
         assert found == pytest.approx((areas[i], areas[i], areas[1 - i], 1 - areas.sum()))
 
 
@@ -141,7 +130,7 @@ def test_the_oracle_beats_every_other_map_on_its_grid(mask, rng):
     assert list(framed) == ["random", "centre", "oracle", "area"]
     best = localisation(framed["oracle"], mask)
     assert best["pointing_game"] == 1 and best["average_precision"] > 0.9
-    for _ in range(100):
+    for _ in range(30):
         other = localisation(reference_baselines(GRID, mask, rng)["random"], mask)
         assert all(best[measure] >= other[measure] for measure in MEASURES)
     centre = localisation(framed["centre"], mask)

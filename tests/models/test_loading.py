@@ -51,11 +51,6 @@ def embeddings(model, prompt="a red car and a car"):
         return torch.cat([model.encode_image(pixels), model.encode_text(tokens)]).float()
 
 
-def embeddings_of(clip):
-    with torch.no_grad():
-        return clip.model.encode_text(clip.tokenizer(["a red car"]))
-
-
 def saved(state, path, **options):
     save_file({key: value.clone() for key, value in state.items()}, path, **options)
     return path
@@ -86,30 +81,31 @@ def in_folder(model, folder):
     return folder
 
 
+def in_cache(model, cache):
+    """The folder as the repository somebody/model of a hub's cache."""
+    repository = cache / "models--somebody--model"
+    in_folder(model, repository / "snapshots/abc")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("abc")
+
+
 # --- forms of weights ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin", ".ckpt"])
-def test_a_checkpoint_gives_the_model_that_was_saved(model, tmp_path, suffix):
-    path = tmp_path / f"weights{suffix}"
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt", "in hand"])
+def test_a_checkpoint_gives_the_model_that_was_saved(model, tmp_path, suffix, prefix):
+    path, state = tmp_path / f"weights{suffix}", {prefix + key: value for key, value in model.state_dict().items()}
     if suffix == ".safetensors":
-        saved(model.state_dict(), path)
-    else:  # of a training on several GPUs
-        state = {f"module.{key}": value for key, value in model.state_dict().items()}
-        torch.save({"epoch": 3, "state_dict": state}, path)
-    clip = load_clip("ViT-tiny", path)
-    assert torch.equal(embeddings(clip.model), embeddings(model))
-    assert (clip.name, clip.pretrained, clip.model.training) == ("ViT-tiny", str(path), False)
+        saved(state, path)
+    else:
+        state = {"epoch": 3, "state_dict": state} if prefix else state
+        torch.save(state, path)
+    clip = load_clip("ViT-tiny", state if suffix == "in hand" else path)
+    assert torch.equal(embeddings(clip.model), embeddings(model)) and not clip.model.training
+    assert (clip.name, clip.pretrained) == ("ViT-tiny", "a state dict in hand" if suffix == "in hand" else str(path))
     assert all(parameter.requires_grad for parameter in clip.model.parameters())
     assert clip.preprocess(Image.new("RGB", (40, 50))).shape == (3, 32, 32) and clip.tokenizer(["a"]).shape == (1, 20)
-
-
-@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
-def test_a_state_dict_in_hand_gives_the_model_that_was_tuned(model, prefix):
-    state = {prefix + key: value for key, value in model.state_dict().items()}
-    clip = load_clip("ViT-tiny", {"epoch": 3, "state_dict": state} if prefix else state)
-    assert torch.equal(embeddings(clip.model), embeddings(model))
-    assert clip.pretrained == "a state dict in hand"
 
 
 def test_half_precision_weights_of_another_grid_of_patches_are_resized(model):
@@ -121,7 +117,7 @@ def test_half_precision_weights_of_another_grid_of_patches_are_resized(model):
 def test_loading_draws_no_random_numbers(model):
     before = torch.get_rng_state()
     for clip in (load_clip(), load_clip("ViT-tiny", model.state_dict())):
-        assert torch.equal(torch.get_rng_state(), before) and torch.isfinite(embeddings_of(clip)).all()
+        assert torch.equal(torch.get_rng_state(), before) and torch.isfinite(clip.model.logit_scale)
 
 
 def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch):
@@ -131,9 +127,7 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
         assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
     with pytest.raises(GradeclipError, match=r"has its weights beside its config .* no pretrained, got 'epoch_3\.pt'"):
         load_clip(folder, pretrained="epoch_3.pt")
-    in_folder(model, tmp_path / "models--somebody--model/snapshots/abc")
-    (tmp_path / "models--somebody--model/refs").mkdir()
-    (tmp_path / "models--somebody--model/refs/main").write_text("abc")
+    in_cache(model, tmp_path)
     monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     clip = load_clip("hf-hub:somebody/model")
     assert torch.equal(embeddings(clip.model), embeddings(model))
@@ -166,11 +160,11 @@ def test_weights_in_the_form_of_openai_run_with_their_own_activation(model, tmp_
 
 
 def test_a_tag_runs_with_the_activation_that_it_was_trained_with(model, tmp_path, monkeypatch, recwarn):
-    path = saved(model.state_dict(), tmp_path / "weights.safetensors")
+    in_cache(model, tmp_path)
     tag = {"hf_hub": "somebody/model/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     tags = {"openai": tag, "laion": {**tag, "quick_gelu": False}}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-two", tags)
-    monkeypatch.setattr(weights_of, "try_to_load_from_cache", lambda repository, file: str(path))
+    monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     clip = load_clip("ViT-two", "openai")
     assert torch.equal(embeddings(clip.model), embeddings(quick(model))) and not list(recwarn)
     assert clip.preprocess.transforms[-1].mean == (0.1,) * 3
@@ -336,17 +330,6 @@ def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch, model, tmp_path):
     assert time.monotonic() - begin < 20
 
 
-def test_weights_in_a_cache_are_found_without_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
-    folder = tmp_path / "models--timm--vit_base_patch16_clip_224.openai"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs/main").write_text("abc")
-    (folder / "snapshots/abc").mkdir(parents=True)
-    (folder / "snapshots/abc/open_clip_model.safetensors").write_bytes(b"weights")
-    with pytest.raises(GradeclipError, match=r"open_clip_model.safetensors \(7 bytes\) is damaged"):  # it was read
-        load_clip("ViT-B-16", "openai")
-
-
 # --- what the environment says ------------------------------------------------------------------------------------
 
 
@@ -396,13 +379,10 @@ def test_what_open_clip_returns_is_refused_with_the_two_lines_that_are_right(mod
 CLIPS = [
     ("no model", {"model": None}, "needs a model, a torch module with weights, got None"),
     ("a name for a model", {"model": "ViT-B-32"}, r"got 'ViT-B-32': load_clip\("),
-    ("a class for a model", {"model": open_clip.CLIP}, "needs a model"),
     ("a model without weights", {"model": nn.ReLU()}, r"got ReLU\(\)"),
     ("a model without values", {"model": nn.Linear(2, 2, device="meta")}, "got one on the device 'meta'"),
     ("no preprocessing", {"preprocess": None}, "needs a preprocessing, a function of an image, got None"),
-    ("a class for a preprocessing", {"preprocess": nn.Identity}, "needs a preprocessing"),
     ("a name for a tokenizer", {"tokenizer": "bpe"}, "needs a tokenizer, a function of a list of texts, got 'bpe'"),
-    ("a class for a tokenizer", {"tokenizer": open_clip.SimpleTokenizer}, "needs a tokenizer"),
     ("the function that makes tokenizers", {"tokenizer": open_clip.get_tokenizer}, "needs a tokenizer"),
     ("one text for a vocabulary", {"vocabulary": "a dog"}, "vocabulary must be a set of words, got the text 'a dog'"),
 ]  # fmt: skip
@@ -431,14 +411,11 @@ def test_a_clip_is_printed_with_what_is_explained(model):
     assert "the last 2 image layers" in str(made_of(model, image_layers=2))
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
+def test_every_family_is_printed():
+    for name, line in (
         ("RN50", "image: ModifiedResNet, 1 layer, 2 x 2 patches, the mean of the patches reads"),
         ("ViT-B-16-SigLIP", "image: timm VisionTransformer, 3 layers, 3 x 3 patches, a latent query reads"),
         ("ViT-L-14-CLIPA", "image: VisionTransformer, 2 layers, 3 x 3 patches, all patches read and are averaged"),
-        ("convnext_tiny", "image: cannot be explained by attention: the image tower is a timm ConvNeXt: it is all con"),
-    ],
-)
-def test_every_family_is_printed(name, line):
-    assert line in str(made_of(small(name)))
+        ("convnext_tiny", "image: cannot be explained by attention: the image tower is a timm ConvNeXt: it is all"),
+    ):
+        assert line in str(made_of(small(name)))

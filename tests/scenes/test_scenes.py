@@ -78,14 +78,10 @@ def test_every_concept_has_five_drawings_or_more_and_no_two_concepts_share_one()
     assert set(TRAINED_ARTISTS) == set(ARTISTS) - {UNSEEN_ARTIST}
 
 
-def test_every_word_of_every_caption_is_in_the_vocabulary():
+def test_spans_say_which_words_speak_of_which_objects_and_every_word_is_in_the_vocabulary():
     known = set(vocabulary())
     for scene in some(400):
         assert set(scene.caption.replace(",", "").split()) <= known, scene.caption
-
-
-def test_spans_say_which_words_speak_of_which_objects():
-    for scene in some(300):
         for span in scene.spans:
             text, things = scene.caption[span.start : span.end], [scene.objects[i] for i in span.objects]
             if span.kind == "noun":
@@ -105,15 +101,15 @@ def test_spans_say_which_words_speak_of_which_objects():
 
 
 def test_a_third_of_the_scenes_of_several_things_leave_one_or_two_unnamed():
-    several = [s for s in some(1200) if len({(o.noun, o.colour) for o in s.objects}) > 1]
+    several = [s for s in some(400) if len({(o.noun, o.colour) for o in s.objects}) > 1]
     left_out = np.array([len({s.objects[i].noun for i in s.unnamed}) for s in several])
-    assert 0.28 < (left_out > 0).mean() < 0.39 and left_out.max() == 2
+    assert 0.25 < (left_out > 0).mean() < 0.42 and left_out.max() == 2
     assert all(s.spans for s in several), "something is always named"
-    assert not any(s.unnamed for s in some(300, plain=True))
+    assert not any(s.unnamed for s in some(60, plain=True))
 
 
 def test_about_a_tenth_of_the_combinations_are_withheld_and_training_never_shows_them():
-    assert all(is_trained(draw_scene(i).objects) for i in range(500))
+    assert all(is_trained(draw_scene(i).objects) for i in range(200))
     nouns = list(concepts().index)
     pairs = np.mean([is_withheld_pair(a, b) for a, b in combinations(nouns, 2)])
     colours = np.mean([is_withheld_colour(noun, colour) for noun in nouns for colour in COLOURS])
@@ -126,13 +122,13 @@ def test_about_a_tenth_of_the_combinations_are_withheld_and_training_never_shows
 def by_number():
     """For each number of objects, x, y and size of the first object in many scenes."""
     drawn = {}
-    for n in (1, 2, 3, 4):
-        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(800)]
+    for n in (1, 2, 4):
+        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(400)]
         drawn[n] = np.array([(o.x, o.y, o.size) for o in objects])
     return drawn
 
 
-@pytest.mark.parametrize("other", [2, 3, 4])
+@pytest.mark.parametrize("other", [2, 4])
 def test_where_a_thing_stands_and_how_big_it_is_say_nothing_of_how_many_there_are(by_number, other):
     """Overlapping layouts that hide too much are drawn again, rarely: a Kolmogorov-Smirnov test finds nothing."""
     for k in range(3):
@@ -147,18 +143,18 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
     assert 0.04 < middle.mean() < 0.1  # a sixteenth of the places
     assert SIZES[0] <= size.min() < 27 and 62 < size.max() <= SIZES[2]
     assert 0.15 < (size < SMALL).mean() < 0.4 and 0.15 < (size > BIG).mean() < 0.4
-    assert len(np.unique(size)) > 3000
+    assert len(np.unique(size)) > 1100
 
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
-    most = [hidden(s.objects).max() for s in some(400, n_objects=3)]
+    most = [hidden(s.objects).max() for s in some(200, n_objects=3)]
     assert max(most) <= 0.25 + 0.02  # rims are counted in whole pixels
     assert 0.1 < np.mean(np.array(most) > 0.02) < 0.4
 
 
 def test_the_border_cuts_some_things_and_never_half_of_one():
     inside = []
-    for scene in some(300, n_objects=1):
+    for scene in some(150, n_objects=1):
         thing = scene.objects[0]
         whole = Object(thing.noun, thing.artist, size=thing.size, tilt=thing.tilt, mirrored=thing.mirrored)
         inside.append(scene.masks(96)[0].sum() / covered([whole], 96)[0].sum())
@@ -166,9 +162,9 @@ def test_the_border_cuts_some_things_and_never_half_of_one():
 
 
 def test_half_are_mirrored_where_that_changes_nothing_and_all_are_tilted_a_little():
-    things = [t for s in some(800) for t in s.objects]
+    things = [t for s in some(400) for t in s.objects]
     free = [t.mirrored for t in things if t.noun not in NOT_MIRRORED]
-    assert 0.45 < np.mean(free) < 0.55 and not any(t.mirrored for t in things if t.noun in NOT_MIRRORED)
+    assert 0.43 < np.mean(free) < 0.57 and not any(t.mirrored for t in things if t.noun in NOT_MIRRORED)
     assert set(concepts().index) >= NOT_MIRRORED
     assert max(abs(t.tilt) for t in things) <= 15 and np.std([t.tilt for t in things]) > 7
 
@@ -192,7 +188,7 @@ def test_a_mask_holds_the_pixels_that_its_object_covers_and_no_others():
 
 def test_a_small_image_is_the_large_one_reduced():
     far = []
-    for scene in some(30):
+    for scene in some(12):
         reduced = np.asarray(scene.image(384).resize((96, 96), Image.BICUBIC)).astype(int)
         far.append(np.abs(reduced - np.asarray(scene.image(96))).mean())
     assert np.mean(far) < 1.5 and max(far) < 5  # of 255
@@ -214,6 +210,8 @@ def test_captions_read_as_people_write():
     assert arrange(["cat", "dog", "sun"], prefix="a photo of").caption == "a photo of a cat, a dog and a sun"
     assert describe([Object("dove")], tag=["peace"], named=[False])[0] == "something tagged peace"
     assert arrange(["cat", "dog"], relation="above").caption == "a cat above a dog"
+    five = arrange([Object(noun, x=16 * i + 16, size=14) for i, noun in enumerate(["cat", "dog", "car", "sun", "key"])])
+    assert five.caption == "a cat, a dog, a car, a sun and a key" and five.masks(96).any((1, 2)).all()
 
 
 def test_a_scene_shows_itself_and_says_what_it_shows():
@@ -223,13 +221,6 @@ def test_a_scene_shows_itself_and_says_what_it_shows():
     apart = np.asarray(shown.convert("RGB"), float) - np.asarray(scene.image().convert("RGB"), float)
     assert shown.size == scene.image().size and np.abs(apart).mean() < 4  # of 255: a PNG of 256 colours
     assert metadata["image/png"]["alt"] == data["text/plain"] == f"a scene: {scene.caption}"
-
-
-def test_a_scene_of_five_objects_is_drawn():
-    nouns = ["cat", "dog", "car", "sun", "key"]
-    scene = arrange([Object(noun, x=16 * i + 16, size=14) for i, noun in enumerate(nouns)])
-    assert scene.caption == "a cat, a dog, a car, a sun and a key"
-    assert scene.masks(96).any((1, 2)).all()
 
 
 def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():

@@ -1,6 +1,5 @@
 """Towers: the trace is the model, nothing is left behind, and models that cannot be opened are refused by name."""
 
-
 import open_clip
 import pytest
 import timm
