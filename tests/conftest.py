@@ -13,8 +13,6 @@ from PIL import Image
 
 from gradeclip_utils import Clip, load_clip
 
-from .legible import unreadable
-
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 
@@ -53,22 +51,6 @@ def pytest_collection_modifyitems(items):
             "executed" not in item.fixturenames,
         )
     )
-
-
-@pytest.fixture
-def legible(monkeypatch):
-    """Whatever is written in the figures that a test makes can be read."""
-    from gradeclip_utils.plots import InlineFigure  # with matplotlib, which many tests do without
-
-    made, make = [], InlineFigure.__init__
-
-    def remembered(self, *args, **options):
-        make(self, *args, **options)
-        made.append(self)
-
-    monkeypatch.setattr(InlineFigure, "__init__", remembered)
-    yield
-    assert not [fault for figure in made for fault in unreadable(figure)]
 
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
@@ -116,14 +98,6 @@ def precise() -> Clip:
 @pytest.fixture(scope="session")
 def bundled_shape() -> Clip:
     return wrap(build(BUNDLED_VISION, BUNDLED_TEXT, embed_dim=192), size=96)
-
-
-@pytest.fixture(scope="session", params=["ViT-B-32", "ViT-B-16"])
-def real_shape(request) -> Clip:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model, _, preprocess = open_clip.create_model_and_transforms(request.param, pretrained=None)
-    return Clip(model.eval(), preprocess, open_clip.get_tokenizer(request.param), request.param)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def test_repeated_words_are_kept_apart():
 LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from(" \n&;<>#'’.,!?aéſﬁ猫🍕\u200d\ufe0f")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @example("&amp;amp;lt; &#x27;&#39; &nbsp; x&y;z")
 @example("\u0301 \u0600a \r\n\u0000 \x7f")
 @example("\x85")  # white space that ftfy reads as an ellipsis
@@ -79,16 +79,6 @@ def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_n
     assert sum(word.score for word in found) == len(pieces)
     assert all(word.score >= 1 and word.text and prompt[word.start : word.end] == word.text for word in found)
     assert all(before.end <= after.start for before, after in pairwise(found))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from(["a", "Dog", "l'été", "猫", "🍕", "...", "e-mail", "Å"]), min_size=1, max_size=8))
-def test_clean_text_is_split_at_white_space_at_least(parts):
-    texts = [text for text, _ in words(" ".join(parts))]
-    assert "".join(texts) == "".join(parts)
-    boundaries = {sum(map(len, parts[:i])) for i in range(len(parts) + 1)}
-    ends = {sum(map(len, texts[:i])) for i in range(len(texts) + 1)}
-    assert boundaries <= ends
 
 
 @pytest.mark.parametrize(("kept", "unread"), [(1, ("naïve", "dog")), (2, ("naïve", "dog")), (4, ("dog",)), (5, ())])

@@ -57,26 +57,6 @@ def test_curves_of_an_additive_model_are_the_sums_that_can_be_worked_out_by_hand
     assert found["deletion"] == pytest.approx(gives.sum() - expected, abs=1e-4)
 
 
-def test_of_an_additive_model_no_order_beats_the_true_one_and_the_reverse_is_the_worst(additive):
-    score, pixels, gives = additive
-    rng = np.random.default_rng(0)
-    maps = {"true": gives, "reverse": -gives, **{f"random {i}": rng.random(gives.shape) for i in range(10)}}
-    for protocol in (BLACK, Protocol(fill="black")):
-        curves = image_curves(score, pixels, maps, protocol, colours=PLAIN)
-        found = areas(curves).pivot(index="method", columns="game", values="auc")
-        assert (found["deletion"].idxmin(), found["deletion"].idxmax()) == ("true", "reverse")
-        assert (found["insertion"].idxmax(), found["insertion"].idxmin()) == ("true", "reverse")
-
-
-def test_a_curve_begins_and_ends_where_it_must(additive):
-    score, pixels, gives = additive
-    curves = image_curves(score, pixels, {"true": gives}, replace(FULL, fill="mean", canvas="mean"))
-    plain, mean = score(pixels[None]).item(), score(pixels.mean((1, 2), keepdim=True).expand_as(pixels)[None]).item()
-    deletion, insertion = curve(curves, "true", "deletion"), curve(curves, "true", "insertion")
-    np.testing.assert_allclose([deletion[0], insertion[-1]], plain, rtol=1e-5)
-    np.testing.assert_allclose([deletion[-1], insertion[0]], mean, rtol=1e-4, atol=1e-5)
-
-
 def test_the_published_protocol_removes_half_and_reads_every_twentieth():
     pixels, maps = torch.ones(3, 20, 20), {"m": np.eye(20)}
     curves = image_curves(lambda images: images.mean((1, 2, 3)), pixels, maps, colours=PLAIN)

@@ -185,25 +185,16 @@ def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
         assert abs(found[word, region] - regions @ words) < 1e-6 * found.abs().max()
 
 
-def plain_is_explained(clip, image):
-    """The plain method and the explainer agree to 1e-5 of the largest value."""
-    prompt = "a red car and a blue ball"
+@pytest.mark.parametrize("name", ["tiny", "bundled"])
+def test_the_plain_method_gives_what_the_explainer_gives(name, request, picture):
+    clip, prompt = request.getfixturevalue(name), "a red car and a blue ball"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExplanationWarning)
-        expected = Explainer(clip, image_layers=1).explain(image, prompt)
-    pixels, tokens = clip.preprocess(image)[None], clip.tokenizer([prompt])
+        expected = Explainer(clip, image_layers=1).explain(picture, prompt)
+    pixels, tokens = clip.preprocess(picture)[None], clip.tokenizer([prompt])
     image_map, scores = grad_eclip_plain(clip.model, pixels, tokens, clip.text_layers)
     close(torch.tensor(expected.image_maps[0]), image_map)
     close(torch.tensor([word.score for word in expected.words[0]]), scores)
-
-
-@pytest.mark.parametrize("name", ["tiny", "bundled"])
-def test_the_plain_method_gives_what_the_explainer_gives(name, request, picture):
-    plain_is_explained(request.getfixturevalue(name), picture)
-
-
-def test_the_plain_method_gives_what_the_explainer_gives_at_the_size_of_real_clip(real_shape, picture):
-    plain_is_explained(real_shape, picture)
 
 
 def test_the_plain_method_leaves_no_hook_and_no_gradient(tiny, pixels, ids):

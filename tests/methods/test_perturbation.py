@@ -52,17 +52,6 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     close(found, (slope * entering[0])[0].sum(-1)[: len(found)].detach())
 
 
-def test_integrated_gradients_are_the_mean_gradient_along_the_path(tiny, pixels):
-    tower, target, steps = open_image_tower(tiny.model), directions(1, 1), 5
-    found = input_gradients.integrated_gradients(tower, tower.trace(pixels[:1]), target, steps=steps)[0, 0, 1:]
-    places, weights = np.polynomial.legendre.leggauss(steps)
-    mean = torch.zeros_like(pixels[:1])
-    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        x = (place * pixels[:1]).float().requires_grad_()
-        mean += weight * torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, 0], x)[0]
-    close(found, patches((mean * pixels[:1])[0].sum(0)))
-
-
 def test_integrated_gradients_are_captums(tiny, pixels):
     attr, steps = pytest.importorskip("captum.attr"), 20  # more points of two images than one batch holds
     tower, directions = Explainer(tiny).image_tower, torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(0))
@@ -126,28 +115,6 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
         for score, mask in zip(scores[:, t] - scores[:, t].mean(), light, strict=True):
             expected += score * patches(mask) / 64 / (count * 0.5)
         close(found[t, 1:], expected, 1e-3)
-
-
-class Seeing:
-    """A tower whose embedding is the light in one patch."""
-
-    patch_size = (8, 8)
-
-    @staticmethod
-    def reads(pixels):
-        return True
-
-    @staticmethod
-    def forward(pixels):
-        return pixels[:, 0, 8:16, 16:24].mean((1, 2))[:, None]
-
-
-def test_rise_finds_the_one_patch_that_is_looked_at(tiny):
-    white = torch.ones(1, 3, 32, 32)
-    found = perturbation.rise(Seeing, open_image_tower(tiny.model).trace(white), torch.ones(1, 1, 1), masks=400)[
-        0, 0, 1:
-    ]
-    assert found.argmax() == 6 and found[6] > 3 * found[[0, 3, 12, 15]].abs().max()
 
 
 def test_a_terminal_shows_a_bar_after_five_seconds_and_nothing_else_does(monkeypatch):

@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.rivals import RIVALS, exclip, fixlip, metagame
 from studies.rivals.attention import cci, integrated_attention
-from studies.rivals.metagame import sampled_weights, shapley_weights
-from studies.rivals.second_order import banzhaf_weights, fixlip_of_patches, fixlip_of_words, integrated_word_directions
+from studies.rivals.metagame import sampled_weights
+from studies.rivals.second_order import banzhaf_weights, fixlip_of_patches, fixlip_of_words
 from tests import plain
 from tests.conftest import build, wrap
 from tests.methods.test_registry import close, directions
@@ -62,24 +61,6 @@ def game(players, seed=0):
     """A random game: a number for each set of players."""
     values = np.random.default_rng(seed).normal(size=2**players)
     return values, lambda some: values[sum(2**player for player in some)]
-
-
-@pytest.mark.parametrize("players", [1, 2, 5])
-def test_shapley_weights_give_the_mean_over_all_orders(players):
-    values, value = game(players)
-    _, weights = shapley_weights(players)
-    np.testing.assert_allclose(weights.numpy() @ values, value_by_orders(players, value), atol=1e-12)
-
-
-def test_the_index_of_a_pair_is_what_it_does_beyond_its_members():
-    values, value = game(4)
-    found = (shapley_weights(4, order=2)[1].numpy() @ values).tolist()
-    pairs = [(j, k) for j in range(4) for k in range(j + 1, 4)]
-    for (j, k), index in zip(pairs, found, strict=True):  # the Shapley value of k, with j there less without j
-        others = [i for i in range(4) if i != j]
-        with_j = value_by_orders(3, lambda some, j=j, others=others: value([others[i] for i in some] + [j]))
-        without = value_by_orders(3, lambda some, others=others: value([others[i] for i in some]))
-        assert index == pytest.approx((with_j - without)[others.index(k)])
 
 
 def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_many():
@@ -189,18 +170,6 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
     assert found.provenance["method"] == "exCLIP"
 
 
-def test_exclip_directions_add_up_to_what_the_reference_leaves(small, scene):
-    _, _, _, tower, text = scene
-    with torch.no_grad():
-        words = torch.eye(5, dtype=torch.bool)[1:4]
-        directions_ = integrated_word_directions(tower, text, words, steps=40)
-        together = integrated_word_directions(tower, text, torch.stack([words[0], words[1] | words[2]]), steps=40)
-        tokens, end = text.tokens[0].clone(), text.tokens.shape[1] - 1
-        tokens[1:end] = 0
-        near(directions_.sum(0), text.embedding[0] - prompt_of(small.model, tokens, end), 1e-3)
-    near(together[1], directions_[1] + directions_[2], 1e-9)  # a word of two tokens has the sum of theirs
-
-
 def nearest_game_of_second_order(values, players, p):
     """Coefficients of all pairs in the game of order two that is nearest to the values of all coalitions."""
     coalitions = np.array(list(product([0, 1], repeat=players)))
@@ -228,18 +197,6 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
     pairs = nearest_game_of_second_order(value, 7, p)
     expected = np.array([[pairs[4 + j, i] for i in range(4)] for j in range(3)])
     near(fixlip(explainer, image, CAPTION, p=p).maps.reshape(3, 4), expected.astype(np.float32), 1e-4)
-
-
-def test_banzhaf_values_are_means_of_what_a_player_adds():
-    coalitions, weights = banzhaf_weights(4, p=0.3)
-    values = np.random.default_rng(0).normal(size=16)
-    of = {tuple(row): value for row, value in zip(coalitions.int().tolist(), values, strict=True)}
-    for i, found in enumerate((weights.numpy() @ values).tolist()):
-        adds = 0.0
-        for others in product([0, 1], repeat=3):
-            with_i, without = ((*others[:i], there, *others[i:]) for there in (1, 0))
-            adds += np.prod([0.3 if one else 0.7 for one in others]) * (of[with_i] - of[without])
-        assert found == pytest.approx(adds)
 
 
 def test_drawn_coalitions_find_an_additive_game_exactly():
@@ -316,14 +273,3 @@ def test_integrated_attention_adds_up_to_what_words_bring(small, layers):
         ]
         less = tower.readout(trace, torch.stack(gone)[:, None, None])
     near(found.sum(), ((trace.embedding - less)[0] @ target[0, 0]), 1e-5)
-
-
-def test_integrated_attention_of_a_short_path_is_attention_times_gradient(small):
-    """A path of one point in the middle, on values so small that the readout is straight."""
-    tower = open_text_tower(small.model, 1)
-    trace = tower.trace(small.tokenizer([CAPTION]))
-    trace.layers[0].v[0, 1:4] *= 1e-6
-    with torch.no_grad():
-        target = torch.ones(1, 1, 48, dtype=torch.float64)
-        expected = grad_eclip(tower, trace, target, spatial="softmax")[0, 0, 1:-1]
-        near(integrated_attention(tower, trace, target, steps=1)[0, 0, 1:-1], expected, 1e-4)

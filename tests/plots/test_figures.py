@@ -14,8 +14,8 @@ from gradeclip_utils.plots.colours import coloured
 from gradeclip_utils.plots.figures import PALETTE, bundle
 
 from .cases import explanation, interactions
+from .legible import legible, unreadable  # noqa: F401  (a fixture of every test here)
 
-pytestmark = pytest.mark.usefixtures("legible")
 ODD = ["\N{GRINNING FACE}", "\u732b", "$x_1$", "<script>alert(1)</script>", "a&b", "\\frac{1}", "$"]
 MORE = {"percentile": np.array([98.0, 33.0]), "null_median": 0.34, "null_count": 243}
 TABLE = pd.DataFrame(
@@ -35,8 +35,8 @@ def assert_whole(figure):
     assert box.width <= figure.get_figwidth() + 0.1 and box.height <= figure.get_figheight() + 0.1
 
 
-@pytest.mark.parametrize("width", [3.5, 6, 8.1])
-@pytest.mark.parametrize("prompts", [("a dog",), ("a dog", "a piano"), ("a dog",) * 5])
+@pytest.mark.parametrize("width", [3.5, 8.1])
+@pytest.mark.parametrize("prompts", [("a dog", "a piano"), ("a dog",) * 5])
 @pytest.mark.parametrize("size", [(120, 90), (80, 300), (400, 60)])
 def test_a_figure_is_whole_and_readable_at_every_width_and_shape(width, prompts, size):
     more = MORE if len(prompts) == 2 else {}
@@ -106,10 +106,8 @@ def test_a_palette_keeps_grey_grey_white_white_and_rare_colours():
 
 
 def test_maps_and_word_x_region_are_whole():
-    image, maps = (
-        Image.effect_noise((90, 90), 60).convert("RGB"),
-        {"a": np.eye(5), "b": -np.eye(5), "c": np.ones((90, 90))},
-    )
+    image = Image.effect_noise((90, 90), 60).convert("RGB")
+    maps = {"a": np.eye(5), "b": -np.eye(5), "c": np.ones((90, 90))}
     for options in ({}, {"signed": True}, {"shared_scale": False, "upsample": "nearest"}):
         assert_whole(plot_maps(image, maps, **options))
     assert_whole(plot_maps(image, {}))
@@ -118,14 +116,9 @@ def test_maps_and_word_x_region_are_whole():
     assert_whole(interactions().plot(words="all", columns=2, width=5))
 
 
-@pytest.mark.parametrize("options", [{}, {"group": "model"}, {"group": "model", "control": ["random"], "chance": 0.25}])
-def test_intervals_are_whole(options):
-    table = TABLE if "group" in options else TABLE[:3].drop(columns="model")
-    assert_whole(plot_intervals(table, label="fraction of maxima", title="Pointing game", **options))
-
-
 def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_line():
     figure = plot_intervals(TABLE, group="model", control=["random"], chance=0.25, label="hits")
+    assert_whole(figure)
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Grad-ECLIP", "rollout", "random"]
     colours = {to_rgb(line.get_color()) for line in axes.lines if line.get_marker() not in ("None", None, "")}
@@ -135,6 +128,7 @@ def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_l
 
 def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_of_mean():
     table = TABLE[:3].drop(columns="model").rename(columns={"mean": "estimate"})
+    assert_whole(plot_intervals(table, title="Pointing game"))
     (axes,) = plot_intervals(table, sort=False).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["rollout", "Grad-ECLIP", "random"]
 

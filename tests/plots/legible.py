@@ -2,7 +2,10 @@
 
 from itertools import combinations
 
+import pytest
 from matplotlib.text import Text
+
+from gradeclip_utils.plots import InlineFigure
 
 WIDEST, DOTS = 900, 96  # pixels of a figure as a page shows it, and of an inch of that page
 
@@ -36,3 +39,17 @@ def unreadable(figure):
         if across > 2 and down > 2:  # pixels, of which a letter's own box has one or two to spare
             faults.append(f"{one!r} lies upon {other!r}")
     return faults
+
+
+@pytest.fixture(autouse=True)
+def legible(monkeypatch):
+    """Whatever is written in the figures that a test makes can be read."""
+    made, make = [], InlineFigure.__init__
+
+    def remembered(self, *args, **options):
+        make(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(InlineFigure, "__init__", remembered)
+    yield
+    assert not [fault for figure in made for fault in unreadable(figure)]
