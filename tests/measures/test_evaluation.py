@@ -192,10 +192,8 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
 
 
 def test_rows_of_a_mask_that_was_replaced_are_not_served(tiny, tmp_path):
-    data, options = (
-        write_folder(tmp_path / "mine", 4),
-        {"out": tmp_path / "run", "references": False, "progress": False},
-    )
+    data = write_folder(tmp_path / "mine", 4)
+    options = {"out": tmp_path / "run", "references": False, "progress": False}
     evaluate(tiny, data, **options)
     folder = tmp_path / "mine" / "masks"
     (folder / "0.png").write_bytes((folder / "1.png").read_bytes())

@@ -16,10 +16,9 @@ from gradeclip_utils.methods.grad_eclip import (
     channel_weights,
     grad_eclip,
     grad_eclip_plain,
-    spatial_weights,
 )
 from gradeclip_utils.methods.interactions import word_directions
-from gradeclip_utils.towers import Layer, open_image_tower, open_text_tower
+from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
@@ -79,9 +78,7 @@ def test_channel_weights_times_values_are_the_derivative_by_attention(name, open
     ("name", "side", "layers", "count"),
     [("tiny", "image", 3, 3), ("averaging", "image", 2, 1), ("averaging", "image", 1, 3), ("tiny", "text", 3, 3)],
 )
-def test_a_trace_that_keeps_its_graph_gives_the_same_weights_and_is_otherwise_the_same(
-    name, side, layers, count, request, pixels, ids
-):
+def test_a_trace_that_keeps_its_graph_gives_the_same_weights(name, side, layers, count, request, pixels, ids):
     opened = open_image_tower if side == "image" else open_text_tower
     tower, inputs = opened(request.getfixturevalue(name).model, layers), pixels if side == "image" else ids
     directions = torch.stack([torch.stack([unit(48, 3 * i + t) for t in range(count)]) for i in range(2)])
@@ -110,41 +107,6 @@ def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opene
     close(grad_eclip(tower, trace, direction[None, None])[0, 0].detach(), expected)
 
 
-@pytest.mark.parametrize("spatial", ["loosened", "softmax", "none"])
-def test_maps_are_linear_in_the_direction(spatial, tiny, pixels):
-    tower = open_image_tower(tiny.model)
-    trace = tower.trace(pixels[:1])
-    a, b = unit(48, 1), unit(48, 2)
-    maps = grad_eclip(tower, trace, torch.stack([a, b, a - b])[None], spatial)[0]
-    close(maps[2], maps[0] - maps[1])
-
-
-def test_spatial_weights_span_zero_to_one_over_real_tokens_in_every_head(tiny, pixels, ids):
-    for tower, inputs in ((open_image_tower(tiny.model), pixels), (open_text_tower(tiny.model), ids)):
-        trace = tower.trace(inputs)
-        lam = spatial_weights(trace.layers[-1], trace.valid_mask)
-        there = trace.valid_mask[:, None, None].expand_as(lam)
-        assert (lam[~there] == 0).all()
-        assert (lam.masked_fill(~there, 1).amin(-1) == 0).all() and (lam.amax(-1) == 1).all()
-
-
-def test_the_spatial_weight_is_that_of_one_head_for_all_heads(tiny, pixels):
-    tower = open_image_tower(tiny.model)
-    trace = tower.trace(pixels)
-    of_one, of_all = (spatial_weights(one.layers[0], one.valid_mask) for one in (tower.with_one_head(trace), trace))
-    assert of_all.shape[1] == 4
-    torch.testing.assert_close(of_all, of_one.expand_as(of_all))
-
-
-def test_a_constant_cosine_gives_zeros_and_never_nan():
-    q, same = torch.ones(1, 1, 2, 4), torch.ones(1, 5, 2, 4) * torch.tensor([1.0, 2, 3, 4, 5])[None, :, None, None]
-    layer = Layer(q, same, same, torch.full((1, 2, 1, 5), 0.2), torch.ones(1, 1, 8))
-    lam = spatial_weights(layer, torch.ones(1, 5, dtype=torch.bool))
-    assert lam.eq(0).all()
-    one_left = spatial_weights(layer, torch.tensor([[True, False, False, False, False]]))
-    assert one_left.eq(0).all()
-
-
 def test_word_directions_along_the_picture_are_the_word_scores(tiny):
     tower, direction = open_text_tower(tiny.model), unit(48)
     trace = tower.trace(first_prompt(tiny))
@@ -156,9 +118,7 @@ def test_word_directions_along_the_picture_are_the_word_scores(tiny):
 
 
 @pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 3), (2, 2)])
-def test_interactions_without_spatial_weights_are_the_mixed_second_difference(
-    image_layers, text_layers, precise, pixels
-):
+def test_interactions_without_lam_are_the_mixed_second_difference(image_layers, text_layers, precise, pixels):
     """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
     model, picture, ids = precise.model, pixels[:1].double(), first_prompt(precise)
     image_tower, text_tower = open_image_tower(model, image_layers), open_text_tower(model, text_layers)
