@@ -63,12 +63,14 @@ def hub_config(name: str | None, small: bool):
 
 
 def without_memory(name: str) -> nn.Module:
-    """The registered model, without weights. Transformers have two layers at most: the others repeat their blocks."""
+    """The registered model, without weights and with few layers: the others repeat their blocks."""
     config = config_of(name)
     for part in (config["vision_cfg"], config["text_cfg"]):
         if isinstance(part.get("layers"), int) and "hf_model_name" not in part:
             part["layers"] = min(part["layers"], 2)
-    with torch.device("meta"), timm_with(lambda name: {"depth": 2} if _is_transformer(name) else {}):
+        elif isinstance(part.get("layers"), list):
+            part["layers"] = [1, 1, 1, 1]
+    with torch.device("meta"), timm_with(_shallow):
         return build_config(config)
 
 
@@ -88,26 +90,30 @@ def shrink(config: dict) -> dict:
     return {**config, "embed_dim": 64 if unprojected else 48}  # elsewhere the embedding has a width of its own
 
 
+def _shallow(name: str) -> dict:
+    """What leaves a timm model few layers."""
+    if name.startswith(("vit_", "eva", "vitamin")):
+        return {"depth": 2}
+    if name.startswith(("convnext", "swin")):
+        return {"depths": (1, 1, 1, 1)}
+    return {"layers": (1,) * (5 if name in ("fastvit_mci3", "fastvit_mci4") else 4)}
+
+
 def _narrow(name: str) -> dict:
     """What makes a timm model small, and leaves its parts as they are."""
-    patch = int((re.search(r"patch(\d+)", name) or [0, 16])[1])
+    patch, few = int((re.search(r"patch(\d+)", name) or [0, 16])[1]), _shallow(name)
     if name.startswith("vitamin"):
         stem = VitCfg(embed_dim=(8, 16, 64), depths=(2, 2, 1), stem_width=8)
-        return {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 4, "embed_cfg": stem}
+        return {**few, "img_size": 64, "embed_dim": 64, "num_heads": 4, "embed_cfg": stem}
     if name.startswith("vit_base_mci"):  # its stem fixes the width
-        return {"img_size": 64, "depth": 2, "mlp_ratio": 0.25}
+        return {**few, "img_size": 64, "mlp_ratio": 0.25}
     if name.startswith(("vit_", "eva")):
-        return {"img_size": 3 * patch, "embed_dim": 64, "depth": 2, "num_heads": 4}
+        return {**few, "img_size": 3 * patch, "embed_dim": 64, "num_heads": 4}
     if name.startswith("convnext"):
-        return {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
+        return {**few, "dims": (8, 16, 24, 32)}
     if name.startswith("swin"):
-        return {"embed_dim": 32, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
-    stages = 5 if name in ("fastvit_mci3", "fastvit_mci4") else 4
-    return {"layers": (1,) * stages, "embed_dims": (16, 32, 64, 128, 256)[:stages]}  # fastvit
-
-
-def _is_transformer(name: str) -> bool:
-    return name.startswith(("vit_", "eva", "vitamin"))
+        return {**few, "embed_dim": 32, "num_heads": (1, 1, 2, 2)}
+    return {**few, "embed_dims": (16, 32, 64, 128, 256)[: len(few["layers"])]}  # fastvit
 
 
 @contextmanager

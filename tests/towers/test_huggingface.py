@@ -285,19 +285,15 @@ def blip() -> nn.Module:
         return stir(transformers.BlipForImageTextRetrieval(config))
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-def test_the_image_encoder_of_blip_is_traced_as_it_computes_at_any_size(layers, blip, pixels):
-    tower = open_image_tower(blip, layers)
-    trace = tower.trace(pixels)
-    torch.testing.assert_close(trace.embedding, tower.forward(pixels), atol=1e-5, rtol=0)
-    assert (trace.embedding[0] - trace.embedding[1]).abs().max() > 1e-2
-    resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
-    torch.testing.assert_close(resumed, trace.embedding, atol=1e-5, rtol=0)
-    wide = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        hidden = blip.vision_model(wide, interpolate_pos_encoding=True).last_hidden_state[:, 0]
-    torch.testing.assert_close(tower.trace(wide).embedding, F.normalize(blip.vision_proj(hidden), dim=-1).detach(),
-                               atol=1e-5, rtol=0)  # fmt: skip
+def test_the_image_encoder_of_blip_is_traced_as_it_computes_at_any_size(blip, pixels):
+    tower = open_image_tower(blip, 3)
+    for inputs in (pixels, torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))):
+        trace = tower.trace(inputs)
+        with torch.no_grad():
+            hidden = blip.vision_model(inputs, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+        own = F.normalize(blip.vision_proj(hidden), dim=-1).detach()
+        torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
+        torch.testing.assert_close(tower.resume(trace, 0, trace.tokens), own, atol=1e-5, rtol=0)
 
 
 def test_the_similarity_that_is_explained_is_blips_own(blip, picture):

@@ -10,11 +10,9 @@ from torch.nn import functional as F
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods import METHODS
-from gradeclip_utils.methods.perturbation import means_over_patches
 from gradeclip_utils.towers import (
     REGISTERED,
     Tower,
-    open_feature_map,
     open_image_tower,
     open_text_tower,
     register_tower,
@@ -140,12 +138,12 @@ def test_nan_weights_are_refused_by_their_name(pixels, ids):
     assert open_text_tower(model).trace(ids).embedding.isfinite().all()
 
 
-@pytest.mark.parametrize("layers", [0, 4, -1, 1.5])
-def test_layers_that_do_not_exist_are_refused(layers):
-    with pytest.raises(GradeclipError, match="image_layers must be"):
-        open_image_tower(build(), layers)
-    with pytest.raises(GradeclipError, match="text_layers must be"):
-        open_text_tower(build(), layers)
+def test_layers_that_do_not_exist_are_refused():
+    for layers in (0, 4, -1, 1.5):
+        with pytest.raises(GradeclipError, match="image_layers must be"):
+            open_image_tower(build(), layers)
+        with pytest.raises(GradeclipError, match="text_layers must be"):
+            open_text_tower(build(), layers)
     assert open_text_tower(build()).layers == 2 and open_text_tower(build(text={"layers": 12})).layers == 8
 
 
@@ -194,21 +192,10 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
 
 def test_pixels_that_no_patch_holds_are_in_no_map(classifier):
     tower, pixels = open_image_tower(classifier), torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1))
-    trace, logit = tower.trace(pixels), torch.eye(7)[None, :1]
     with torch.no_grad():
         total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
-        torch.testing.assert_close(METHODS["integrated-gradients"].image(tower, trace, logit).sum(), total)
-        apart = F.conv2d(pixels[:, :1], torch.ones(1, 1, 8, 8) / 64, stride=8)[0].flatten(1)
-    torch.testing.assert_close(means_over_patches(tower, trace, pixels[0, :1]), apart)
-
-
-def test_a_classifier_without_attention_keeps_its_feature_map(pixels):
-    model = timm.create_model("convnext_atto", num_classes=7).eval()
-    with pytest.raises(UnsupportedModel, match="a timm ConvNeXt: it is all convolutions"):
-        open_image_tower(model)
-    trace = open_feature_map(model).trace(F.interpolate(pixels, 64))
-    assert trace.grid == (2, 2)
-    torch.testing.assert_close(trace.embedding, model(F.interpolate(pixels, 64)).detach(), atol=1e-5, rtol=0)
+        map_ = METHODS["integrated-gradients"].image(tower, tower.trace(pixels), torch.eye(7)[None, :1])
+        torch.testing.assert_close(map_.sum(), total)
 
 
 # --- a family of your own -----------------------------------------------------------------------------------------
