@@ -23,16 +23,8 @@ def test_embeddings_are_those_of_the_unmodified_model_whatever_the_batches(tiny,
         texts = tiny.model.encode_text(tiny.tokenizer(prompts), normalize=True)
     torch.testing.assert_close(explainer.embed_images(pictures), images, atol=1e-5, rtol=0)
     torch.testing.assert_close(explainer.embed_texts(prompts), texts, atol=1e-5, rtol=0)
-
-
-def test_an_image_may_have_any_form_that_explain_takes_and_may_be_a_single_one(tiny, picture, tmp_path):
-    explainer, file = Explainer(tiny), tmp_path / "picture.png"
-    picture.save(file)
-    forms = [picture, str(file), file, np.asarray(picture)]
-    together = explainer.embed_images(forms)
-    for form, embedding in zip(forms, together, strict=True):
-        torch.testing.assert_close(explainer.embed_images(form)[0], embedding)
-        torch.testing.assert_close(embedding, together[0])
+    for single in (pictures[0], np.asarray(pictures[0])):
+        torch.testing.assert_close(explainer.embed_images(single), images[:1], atol=1e-5, rtol=0)
     assert explainer.embed_texts("a dog").shape == (1, 48)
 
 

@@ -30,9 +30,7 @@ def words(prompt):
     ("prompt", "expected"),
     [
         ("A red car.", [("A", 1), ("red", 1), ("car", 1), (".", 1)]),
-        ("  two\t spaces \n", [("two", 1), ("spaces", 1)]),
         ("a dog's ball", [("a", 1), ("dog's", 2), ("ball", 1)]),
-        ("wait... what?!", [("wait", 1), ("...", 1), ("what", 1), ("?!", 1)]),
         ("3d in 2026", [("3d", 2), ("in", 1), ("2026", 4)]),
         ("naïve café", [("naïve", 3), ("café", 1)]),
         ("日本語, 猫", [("日", 1), ("本", 1), ("語", 2), (",", 1), ("猫", 3)]),  # no spaces say where a word ends
@@ -42,7 +40,6 @@ def words(prompt):
         ("&lt;b&gt;hi", [("&lt;", 1), ("b", 1), ("&gt;", 1), ("hi", 1)]),
         ("<b>hi</b>", [("<", 1), ("b", 1), (">", 1), ("hi", 1), ("</", 1), ("b", 1), (">", 1)]),
         ("&Aacute;a ﬁsh", [("&Aacute;a", 2), ("ﬁsh", 1)]),
-        ("ｆｕｌｌ width", [("ｆｕｌｌ", 1), ("width", 1)]),
         ("İstanbul", [("İstanbul", 3)]),
         ("“quoted”", [("“", 1), ("quoted", 1), ("”", 1)]),
         ("schÃ¶n", [("schÃ¶n", 3)]),  # ftfy mends it to "schön" before the model reads it

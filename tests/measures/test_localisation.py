@@ -1,6 +1,5 @@
 """Metrics: a perfect map scores one, a map that says nothing scores chance, and the checks see what they should."""
 
-
 import numpy as np
 import pytest
 import torch

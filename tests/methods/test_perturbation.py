@@ -90,17 +90,6 @@ def test_gradients_of_pixels_at_another_size_are_refused(method, tiny, picture):
         Explainer(tiny, method=method, resolution="native").explain(picture, "a dog")
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_gradients_of_pixels_work_in_other_precisions(dtype, tiny, pixels):
-    target = directions(1, 1)
-    maps = []
-    for model in (tiny.model, copy.deepcopy(tiny.model).to(dtype)):
-        tower = open_image_tower(model)
-        trace = tower.trace(pixels[:1])
-        maps.append(input_gradients.input_x_gradient(tower, trace, target.to(trace.embedding))[0].float())
-    close(maps[1], maps[0], 1e-4 if dtype == torch.float64 else 0.2)
-
-
 # --- RISE -------------------------------------------------------------------------------------------------------
 
 

@@ -64,13 +64,12 @@ def clip_of(folder):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("layers", [1, 3])
-def test_the_trace_is_what_encode_text_gives_and_padding_is_in_no_part_of_it(name, layers, clip_of):
+def test_the_trace_is_what_encode_text_gives_and_padding_is_in_no_part_of_it(name, clip_of):
     clip = clip_of(name)
     ids = clip.tokenizer([CAPTION, "一只猫"])
     with torch.no_grad():
         own = F.normalize(clip.model.encode_text(ids), dim=-1)
-    tower = open_text_tower(clip.model, layers)
+    tower = open_text_tower(clip.model, 3)
     trace = tower.trace(ids)
     torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
     torch.testing.assert_close(tower.trace(ids[1:]).embedding, own[1:], atol=1e-5, rtol=0)
