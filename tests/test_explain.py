@@ -358,7 +358,7 @@ def test_a_model_that_computes_something_else_than_its_layers_say_is_refused_by_
     del block.forward
     clip.model.encode_image = lambda pixels: clip.model.visual(pixels).flip(-1)
     with pytest.raises(UnsupportedModel, match="another encode_image of the model"):
-        explainer.explain(picture, PROMPTS)
+        Explainer(clip).explain(picture, PROMPTS)
     del clip.model.encode_image
     same(explainer.explain(picture, PROMPTS), expected, 0)
 
