@@ -1,5 +1,6 @@
 """Hugging Face encoders inside open_clip (BiomedCLIP, multilingual CLIPs): words and interactions, or a refusal."""
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def test_other_poolers_and_encoders_are_refused_by_name(clip_of):
     model = clip_of("BERT, mean", pooler="max_pooler").model
     with pytest.raises(UnsupportedModel, match="the text tower is a BertModel with a MaxPooler: only CLS or a mean"):
         open_text_tower(model)
+    model = copy.deepcopy(clip_of("BERT, mean").model)
     model.text.transformer = transformers.DistilBertModel(transformers.DistilBertConfig(dim=64, n_heads=4, n_layers=1))
     with pytest.raises(UnsupportedModel, match="the text tower is a DistilBertModel; of Hugging Face"):
         open_text_tower(model)
