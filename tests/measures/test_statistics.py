@@ -113,14 +113,6 @@ def test_a_group_of_one_keeps_its_mean_and_says_that_it_has_no_interval():
     assert got["mean"][0] == 0.3 and got[["low", "high"]].isna().all(axis=None)
 
 
-def test_a_unit_cannot_belong_to_two_clusters():
-    rows = table({"a": [0.1, 0.2]}).assign(concept=["dog", "cat"])
-    rows = pd.concat([rows, rows.assign(concept="owl")])
-    with pytest.raises(ValueError, match=r"one unit \(a, 0\) belongs to 2 clusters of 'concept'.*unit=\['image', 'con"):
-        summarise(rows, "score", cluster="concept")
-    assert summarise(rows, "score", unit=["image", "concept"], cluster="concept")["n"][0] == 4
-
-
 def test_a_paired_difference_sees_what_the_separate_intervals_cannot():
     rng = np.random.default_rng(0)
     images = rng.normal(size=40)  # some images are easy for every method

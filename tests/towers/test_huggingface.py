@@ -195,8 +195,9 @@ def with_lora(name, **options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("CLIP", {"use_rslora": True}), ("CLIP", {"lora_bias": True}), ("Siglip", {}), ("ChineseCLIP", {})],
-)
+    [("CLIP", {"use_rslora": True}), ("CLIP", {"use_dora": True}), ("CLIP", {"lora_bias": True}), ("Siglip", {}),
+     ("ChineseCLIP", {})],
+)  # fmt: skip
 def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pixels):
     model = with_lora(name, **options)
     merged = copy.deepcopy(model).merge_and_unload()
@@ -204,7 +205,7 @@ def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pi
     for opened, inputs in ((open_image_tower, pixels), (open_text_tower, ids_of(name))):
         tower, without = opened(model), opened(built(name)).trace(inputs).embedding
         traced = tower.trace(inputs).embedding  # compared with the model's own pass here
-        assert all((a - b).abs().max() > 1e-2 for a, b in zip(traced, without, strict=True))
+        assert (traced - without).abs().amax(-1).min() > 1e-3
         direction = torch.randn(1, 1, tower.width, generator=torch.Generator().manual_seed(0)).expand(2, 1, -1)
         maps = [grad_eclip(one, one.trace(inputs), direction) for one in (tower, opened(merged))]
         torch.testing.assert_close(*maps, atol=1e-5, rtol=1e-4)
@@ -214,22 +215,6 @@ def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pi
     model.merge_adapter()
     for tower, inputs, traced in sides:
         torch.testing.assert_close(tower.trace(inputs).embedding, traced, atol=1e-5, rtol=0)
-
-
-def test_adapters_of_other_kinds_are_explained_as_they_compute(pixels):
-    peft = pytest.importorskip("peft")
-    options = {"target_modules": ["q_proj"], "init_r": 4, "target_r": 2, "total_step": 9, "tinit": 1, "tfinal": 1}
-    adaptive = peft.get_peft_model(copy.deepcopy(built("CLIP")), peft.AdaLoraConfig(**options))
-    scaling = peft.get_peft_model(copy.deepcopy(built("CLIP")), peft.IA3Config(target_modules=["k_proj"],
-                                                                               feedforward_modules=[]))  # fmt: skip
-    without = open_image_tower(built("CLIP")).trace(pixels).embedding
-    for model in (with_lora("CLIP", use_dora=True), adaptive, scaling):
-        for name, parameter in model.named_parameters():
-            if "lora_" in name or "ia3_" in name:
-                parameter.data = 0.3 * torch.randn_like(parameter)
-        traced = open_image_tower(model.eval()).trace(pixels).embedding  # compared with the model's own pass here
-        assert (traced - without).abs().max() > 1e-3
-        assert open_text_tower(model).trace(ids_of("CLIP")).embedding.isfinite().all()
 
 
 # --- what cannot be opened ---------------------------------------------------------------------------------------

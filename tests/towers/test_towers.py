@@ -78,16 +78,13 @@ def test_traces_of_the_bundled_model_and_of_blocks_with_the_batch_second(bundled
     traced(model, "text", ids)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "only_matrices"), [(torch.float16, True), (torch.float16, False), (torch.bfloat16, True)]
-)
-def test_half_precision_is_traced_to_its_own_precision_and_explained_in_float32(dtype, only_matrices, pixels, ids):
-    model = build(cast_dtype=dtype if only_matrices else None)
-    model = open_clip.convert_weights_to_lp(model, dtype) or model if only_matrices else model.to(dtype)
+def test_matrices_in_half_precision_are_traced_to_it_and_explained_in_float32(pixels, ids):
+    model = build(cast_dtype=torch.float16)
+    open_clip.convert_weights_to_lp(model, torch.float16)  # norms stay in float32
     for tower, inputs in ((open_image_tower(model), pixels), (open_text_tower(model), ids)):
         trace = tower.trace(inputs)
         assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
-        assert (trace.embedding - tower.forward(inputs)).abs().max() < torch.finfo(dtype).eps
+        assert (trace.embedding - tower.forward(inputs)).abs().max() < torch.finfo(torch.float16).eps
 
 
 def test_padding_after_eot_is_neither_real_nor_attended(tiny, ids):
