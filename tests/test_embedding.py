@@ -64,6 +64,8 @@ def test_maps_of_word_directions_are_interactions_however_many_captions_are_read
         expected = explainer.interactions(picture, caption)
         np.testing.assert_allclose(explainer.maps(picture, directions)[0], expected.maps, atol=1e-6)
         assert [caption[start:end] for start, end in split.spans] == [word.text for word in expected.words]
+        scores = directions @ explainer.embed_images(picture)[0]
+        np.testing.assert_allclose(scores, [word.score for word in expected.words], atol=1e-6)
 
 
 def test_the_model_and_the_callers_torch_state_stay_as_they_were(tiny, pictures):

@@ -75,14 +75,10 @@ def test_the_interval_of_a_proportion_holds_those_whose_score_test_does_not_reje
         assert abs(p - right / of) == pytest.approx(1.959964 * error, abs=1e-6)
 
 
-def test_a_proportion_has_to_be_asked_for_by_name():
-    for values in (np.ones(30), np.zeros(4096)):
-        assert np.ptp(interval(values)) == 0 < np.ptp(interval(values, kind="proportion"))
-
-
 def test_proportions_of_clusters_use_the_bootstrap_unless_all_answers_are_alike():
     labels, every, mixed = np.arange(30) // 3, np.ones(30), np.repeat([1.0, 0.0], 15)
     np.testing.assert_allclose(interval(every, labels, kind="proportion"), interval(every[:10], kind="proportion"))
+    assert np.ptp(interval(every)) == 0 < np.ptp(interval(every, kind="proportion"))  # which has to be asked for
     np.testing.assert_allclose(interval(mixed, labels, kind="proportion"), interval(mixed, labels))
 
 

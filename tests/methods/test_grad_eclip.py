@@ -107,16 +107,6 @@ def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opene
     close(grad_eclip(tower, trace, direction[None, None])[0, 0].detach(), expected)
 
 
-def test_word_directions_along_the_picture_are_the_word_scores(tiny):
-    tower, direction = open_text_tower(tiny.model), unit(48)
-    trace = tower.trace(first_prompt(tiny))
-    scores = grad_eclip(tower, trace, direction[None, None])[0, 0]
-    members = torch.zeros(3, trace.tokens.shape[1], dtype=torch.bool)
-    members[0, 1] = members[1, 2:4] = members[2, 7] = True
-    expected = torch.stack([scores[1], scores[2] + scores[3], scores[7]])
-    close(word_directions(tower, trace, members) @ direction, expected)
-
-
 @pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 3), (2, 2)])
 def test_interactions_without_lam_are_the_mixed_second_difference(image_layers, text_layers, precise, pixels):
     """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
