@@ -394,8 +394,8 @@ _ARROWS = ("confounder cause", "confounder effect", "cause mediator", "mediator 
 
 def plot_causes() -> InlineFigure:
     """Draw the causal graph that the lesson assumes: a confounder, a mediator, and the arrow that is in question."""
-    told = "; ".join(" to ".join(_BOXES[end][2].replace("\n", " ") for end in pair.split()) for pair in _ARROWS)
-    figure = InlineFigure(7.4, 2.5, f"A causal graph with arrows from {told}")
+    arrows = "; ".join(" to ".join(_BOXES[end][2].replace("\n", " ") for end in pair.split()) for pair in _ARROWS)
+    figure = InlineFigure(7.4, 2.5, f"A causal graph with arrows from {arrows}")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.4), ylim=(0, 2.5))
     axes.set_axis_off()
     frame = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.4"}

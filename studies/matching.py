@@ -86,8 +86,8 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
         positive = np.maximum([word.score for word in words], 0)
         relevance = positive / positive.mean() if positive.any() else np.ones(len(words))
         left_out = (whole[i] - rest) @ seen[i]
-        told = {"image": i, "word": [word.text for word in words], "kind": kinds}
-        rows.append(pd.DataFrame({**told, "relevance": relevance, "left_out": left_out}))
+        about = {"image": i, "word": [word.text for word in words], "kind": kinds}
+        rows.append(pd.DataFrame({**about, "relevance": relevance, "left_out": left_out}))
     return pd.concat(rows, ignore_index=True)
 
 

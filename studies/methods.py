@@ -109,7 +109,7 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
     return cost(calls, partial(own.embed_images, [image]), repeats=repeats).set_index("method")["passes"]
 
 
-def told(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
+def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
     """Return the table of lesson 03: mean and 95 % interval of every measure, the most precise method first."""
     table = {}
     for title, part in rows.groupby("method", sort=False):

@@ -296,10 +296,10 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
         about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
         for side in (0, 1):
             own, other = similarity[side, side], similarity[side, 1 - side]
-            told = {"side": side, "similarity": own, "other_similarity": other, "margin": own - other}
+            answer = {"side": side, "similarity": own, "other_similarity": other, "margin": own - other}
             asked = own - other, own - similarity[1 - side, side], blind[side] - blind[1 - side]
             found = zip(("right", "right_image", "text_only"), map(_right, asked), strict=True)
-            rows.append({**about, **told, **dict(found)})
+            rows.append({**about, **answer, **dict(found)})
     return pd.DataFrame(rows)
 
 

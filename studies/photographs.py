@@ -271,9 +271,9 @@ def _claim_matching(claims: Claims, rows: pd.DataFrame) -> None:
 
 
 def _claim_colours(claims: Claims, rows: pd.DataFrame) -> None:
-    told = {"clusters": rows["image"]}
-    claims.add("photographs: a colour word lies on its object, beyond its area", rows["own"] - rows["area"], **told)
-    claims.add("photographs: it does so more than an absent colour", rows["own"] - rows["absent"], **told)
+    by_image = {"clusters": rows["image"]}
+    claims.add("photographs: a colour word lies on its object, beyond its area", rows["own"] - rows["area"], **by_image)
+    claims.add("photographs: it does so more than an absent colour", rows["own"] - rows["absent"], **by_image)
 
 
 def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
@@ -295,7 +295,7 @@ def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
     rows, published = pd.concat(tables), pd.read_csv(data_path("published.csv"), dtype={"lesson": str})
     numbers = zip(rows["estimate"], rows["low"], rows["high"], strict=True)
     rows["said"] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in numbers]
-    told = published["model"] + " " + published["value"].map("{:.2f}".format)
-    rows = pd.concat([rows, published.assign(model="published", said=told)])
+    values = published["model"] + " " + published["value"].map("{:.2f}".format)
+    rows = pd.concat([rows, published.assign(model="published", said=values)])
     by = {"index": ["lesson", "claim"], "columns": "model", "values": "said"}
     return rows.pivot_table(**by, aggfunc=", ".join, sort=False).fillna("").rename_axis(columns=None)

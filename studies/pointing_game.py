@@ -86,8 +86,8 @@ def play(
         for name, explainer in explainers.items():
             mine = {question: directions[question] for question in asked[name] if question in directions}
             for question, heats in question_maps(explainer, scenes, mine).items():
-                told = {"question": question, "method": name}
-                rows += [{**row, **told} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
+                labels = {"question": question, "method": name}
+                rows += [{**row, **labels} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

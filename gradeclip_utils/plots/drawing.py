@@ -52,7 +52,7 @@ class Panel:
     note: str = ""
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         """What stands at the bar, the longest wording first."""
         if self.note:
             return (self.note,)
@@ -127,7 +127,7 @@ class Drawing:
         if not self.panels:
             return "An image"
         return "An image and its relevance maps: " + "; ".join(
-            f"{panel.name}" + "".join(f" ({words})" for words in panel.told[:1]) for panel in self.panels
+            f"{panel.name}" + "".join(f" ({words})" for words in panel.labels[:1]) for panel in self.panels
         )
 
 
@@ -185,13 +185,13 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
     for i in kept:
         words = explanation.words[i]
         name = explanation.prompts[i]
-        told = ""
+        note = ""
         if contrast:
             others = explanation.against_words[i] if explanation.against_words else ()
             cells = _stacked(words, others) if words and others else title_of(words, name)
             name, other = f"{name}, not {explanation.against[i]}", explanation.against_similarity[i]
             leads = "leads" if values[i] > 0 else "is behind"
-            told = f"{leads} by {abs(values[i]):.2f} ({similarity[i]:.2f}, other {other:.2f})"
+            note = f"{leads} by {abs(values[i]):.2f} ({similarity[i]:.2f}, other {other:.2f})"
             if not (words and others):
                 cells += title_of((), f"not {explanation.against[i]}")
         else:
@@ -199,7 +199,7 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
         scale = largest([maps[i]]) if maps is not None and not shared else top
         panels.append(Panel(
             name, cells, None if maps is None else maps[i], scale, float(values[i]),
-            None if above is None else float(np.asarray(above)[i]), bool(values[i] == values[kept].max()), told,
+            None if above is None else float(np.asarray(above)[i]), bool(values[i] == values[kept].max()), note,
         ))  # fmt: skip
     return Drawing(
         explanation.image, explanation.box, tuple(panels), contrast, _word_scale(panels), shared, contrast,

@@ -261,8 +261,8 @@ def _draw_bar(axes: Axes, one: Drawing, panel: Panel) -> None:
     for place in [0.0] * (low < 0) + [one.median] * (one.median is not None):
         axes.plot([place, place], [-0.3, 1.3], color="black", linewidth=1.4, clip_on=False, solid_capstyle="butt")
     points = 72 * axes.get_position().width * axes.get_figure().get_figwidth()
-    told = next((text for text in panel.told if _ems(text) * _SMALLEST <= points), panel.told[-1])
-    axes.text(0, -0.35, _drawable(told), va="top", transform=axes.transAxes, **_NOTE)
+    label = next((text for text in panel.labels if _ems(text) * _SMALLEST <= points), panel.labels[-1])
+    axes.text(0, -0.35, _drawable(label), va="top", transform=axes.transAxes, **_NOTE)
 
 
 def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
@@ -411,8 +411,8 @@ def plot_intervals(
     above = 0.12 + 0.26 * bool(title) + 0.22 * (chance is not None) + 0.24 * bool(group)
     tall = (0.27 + 0.13 * (len(kinds) - 1)) * len(lines)
     each = list(rows.itertuples(index=False))
-    told = (f"{one.name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for one in each)
-    alt = f"{title or label}: {'; '.join(told)}".replace("  ", " ")
+    intervals = (f"{one.name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for one in each)
+    alt = f"{title or label}: {'; '.join(intervals)}".replace("  ", " ")
     figure = InlineFigure(_WIDTH, above + tall + 0.3 + 0.2 * bool(label), alt)
     axes = axes_at(figure, left, above, _WIDTH - left - 0.65, tall)
     _name_rows(axes, [_shortened(name, left - 0.2, 9) for name in lines], label)

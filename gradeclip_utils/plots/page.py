@@ -89,7 +89,7 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) ->
 def _panel(panel: Panel) -> dict[str, Any]:
     map_ = None if panel.map is None else np.asarray(panel.map)
     return {
-        **{name: getattr(panel, name) for name in ("name", "scale", "value", "best", "told")},
+        **{name: getattr(panel, name) for name in ("name", "scale", "value", "best", "labels")},
         "cells": [[word and asdict(word) for word in cell] for cell in panel.cells],
         "shape": [1, 1] if map_ is None else list(map_.shape), "map": None if map_ is None else _numbers(map_.ravel()),
         "regions": None, "region_scale": 0.0,

@@ -20,9 +20,9 @@ def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> In
     """A row a model, a column a scene: each object with the nearest name of its region, right ones in a filled box."""
     side = FULL_WIDTH / len(scenes)
     names = {model: [named_regions(clip, scene) for scene in scenes] for model, clip in clips.items()}
-    told = [f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
+    descriptions = [f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
             for model, own in names.items()]  # fmt: skip
-    figure = InlineFigure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(told))
+    figure = InlineFigure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(descriptions))
     for row, (model, own) in enumerate(names.items()):
         top = row * (side + 0.22) + 0.22
         right = sum((one == one.index).sum() for one in own)

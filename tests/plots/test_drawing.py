@@ -83,12 +83,12 @@ def test_prompts_that_are_compared_share_one_scale_and_the_most_similar_are_kept
 def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     more = {"percentile": np.array([99.7, 33.3]), "null_median": 0.34, "null_count": 243}
     made = of_explanation(explanation("a dog", "a piano", **more))
-    assert made.panels[0].told[0] == "similarity 0.40, above 99 % of captions"
-    assert made.panels[1].told[0] == "similarity 0.30, above 33 % of captions"
+    assert made.panels[0].labels[0] == "similarity 0.40, above 99 % of captions"
+    assert made.panels[1].labels[0] == "similarity 0.30, above 33 % of captions"
     assert made.median == 0.34 and "tick: half of 243 other captions" in made.legend
     bare = of_explanation(explanation("a dog"))
-    assert bare.panels[0].told[0] == "similarity 0.40" and bare.median is None
-    assert Panel("", (), None, value=0.5, above=100.0).told[0].endswith("above all other captions")
+    assert bare.panels[0].labels[0] == "similarity 0.40" and bare.median is None
+    assert Panel("", (), None, value=0.5, above=100.0).labels[0].endswith("above all other captions")
 
 
 def test_a_contrast_stacks_the_words_that_differ_without_losing_one_and_shows_the_lead():
@@ -98,7 +98,7 @@ def test_a_contrast_stacks_the_words_that_differ_without_losing_one_and_shows_th
     assert cells == [("a", None), ("red", "blue"), ("car", None)]
     assert made.panels[0].cells[0][0].score == pytest.approx(2 * found.words[0][0].score)
     assert made.signed and made.panels[0].value == pytest.approx(0.1)
-    assert made.panels[0].told[0].startswith("leads by 0.10")
+    assert made.panels[0].labels[0].startswith("leads by 0.10")
     assert made.bars[0] == -made.bars[1]
     (panel,) = of_explanation(explanation("a red car", against="two cars and a boat")).panels
     texts = [part.text for cell in panel.cells for part in cell if part and part.text]

@@ -8,7 +8,7 @@ import torch
 from gradeclip_utils import Explainer, load_clip
 from studies import methods
 from studies.lesson import shown_scenes
-from studies.methods import MEASURES, PACKAGE, PAPER, SAME, TRUE, explainer_of, maps_of, measure, precision, told
+from studies.methods import MEASURES, PACKAGE, PAPER, SAME, TRUE, as_table, explainer_of, maps_of, measure, precision
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_mask_itself_has_the_best_precision_and_its_opposite_the_worst():
 
 
 def test_the_table_is_sorted_and_names_mean_interval_cost_and_number_of_scenes(rows):
-    table = told(rows, pd.Series({PACKAGE: 3.2}))
+    table = as_table(rows, pd.Series({PACKAGE: 3.2}))
     assert table.index[0] == TRUE and table.loc[PACKAGE, "cost in passes"] == "3" and table.loc[SAME, "scenes"] == 3
     assert all("[" in cell for cell in table["deletion"])
 

@@ -141,8 +141,8 @@ const title = (app, panel) => {
   const word = (one, index) => {
     if (!one) return null;
     const score = at ? panel.regions[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(law, score / top);
-    const told = score == null ? one.text : `${one.text}: ${number(score)}`, className = `gradeclip-word${one.small ? " gradeclip-small" : ""}`;
-    if (!panel.regions || index == null) return h("span", { className, title: told, style: shade }, one.text);
+    const label = score == null ? one.text : `${one.text}: ${number(score)}`, className = `gradeclip-word${one.small ? " gradeclip-small" : ""}`;
+    if (!panel.regions || index == null) return h("span", { className, title: label, style: shade }, one.text);
     const [first, last] = phrase || [index, index], leave = () => app.point(null), point = () => app.point({ phrase: [index, index] });
     const keep = ({ shiftKey }) => app.pick({ phrase: shiftKey ? [Math.min(first, index), Math.max(last, index)] : [index, index] });
     const onkeydown = (event) => {
@@ -151,7 +151,7 @@ const title = (app, panel) => {
       keep(event);
     };
     return h("button", {
-      type: "button", className, title: told, "aria-label": told, style: shade, onclick: keep, onkeydown, onfocus: point, onblur: leave,
+      type: "button", className, title: label, "aria-label": label, style: shade, onclick: keep, onkeydown, onfocus: point, onblur: leave,
       onpointerenter: point, onpointerleave: leave, "aria-pressed": Boolean(phrase) && first <= index && index <= last,
     }, one.text);
   };
@@ -163,12 +163,12 @@ const title = (app, panel) => {
 const bar = (app, panel) => {
   const { bars: [low, high], median } = app.data, place = (value) => (value - low) / (high - low), { value } = panel;
   const { phrase } = app.active(), word = phrase && panel.regions && panel.cells[phrase[0]]?.[0];
-  const told = word ? `“${wordsOf(panel, phrase)}”${phrase[0] === phrase[1] ? `: relevance ${number(word.score)}` : ""}` : panel.told[0];
+  const line = word ? `“${wordsOf(panel, phrase)}”${phrase[0] === phrase[1] ? `: relevance ${number(word.score)}` : ""}` : panel.labels[0];
   const from = place(Math.min(0, value)), filled = `left: ${percent(from)}; width: ${percent(place(Math.max(0, value)) - from)}`;
   return box("match", value != null && h("div", { className: "gradeclip-bar", "aria-hidden": "true" },
     h("i", { className: panel.best ? "gradeclip-best" : "", style: filled }),
     [low < 0 ? 0 : null, median].map((tick) => tick != null && h("b", { style: `left: ${percent(place(tick))}` }))),
-  h("small", {}, told || ""));
+  h("small", {}, line || ""));
 };
 
 const legend = ({ data }) => {
