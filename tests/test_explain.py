@@ -384,7 +384,7 @@ def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_wh
 def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, picture):
     scene = mark_drawn(picture.copy())
     with pytest.warns(ExplanationWarning, match=r"never shown these words: skateboarding, cat$"):
-        Explainer(knowing).explain(scene, ["a RED skateboarding dog!", "a cat, a cat"])
+        Explainer(knowing).explain(scene, ["a RED skateboarding dog!", "a cat, a Skateboarding cat"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Explainer(knowing).explain(scene, ["a dog don't, A Dog?!"])

@@ -250,13 +250,11 @@ REFUSED = [
     ("a method of words", {"methods": ["maskclip", "leave-one-out"]}, "'leave-one-out' is no method that explains im"),
     ("no methods", {"methods": []}, "no method was given: choose from grad-eclip"),
     ("data that is a number", {"data": 5}, "data must be a list"),
-    ("data that is images", {"data": [1]}, "holds a int"),
     ("no data", {"data": []}, "must hold examples, and there are none"),
     ("one scene without a wrong word", {"data": "scenes:development:1"}, "or without references .--no-references."),
     ("references in words", {"references": "no"}, "references must be False or True, got 'no'"),
     ("faithfulness by half", {"faithfulness": "half"}, "faithfulness must be one of published, full, mean-colour"),
     ("out is empty", {"out": ""}, "an empty one was given"),
-    ("limit of none", {"limit": 0}, "limit must be at least 1, got 0"),
     ("no scheduler", {"dask": "tcp://127.0.0.1:9"}, "no Dask scheduler answers|needs distributed"),
 ]
 
@@ -273,10 +271,8 @@ def test_an_evaluation_that_makes_no_sense_is_refused(tiny, options, message, mo
 SHOWN = Image.effect_noise((32, 32), 60).convert("RGB")
 MADE = [
     ("nothing", {"image": lambda: None}, "an image must be a PIL image, .* got None"),
-    ("floats", {"image": lambda: np.zeros((32, 32, 3))}, "n array must be uint8"),
     ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"one shape, got \(32, 32\) and \(8, 8\)"),
     ("a mask of words", {"load_mask": lambda: "dog"}, "the mask of 'k' must be an array of numbers, got"),
-    ("a mask of NaN", {"load_mask": lambda: np.full((32, 32), np.nan)}, "the mask of 'k' are NaN"),
     ("a mask of nothing", {"load_mask": lambda: np.zeros((32, 32), bool)}, "the mask of 'k' is empty"),
 ]
 
@@ -315,13 +311,9 @@ def test_all_methods_are_those_that_the_model_can_have_and_one_note_names_the_ot
 
 
 def rows_of(**values):
-    parts = [
-        pd.DataFrame(
-            {"image": [*map(str, range(len(row)))], "method": name.replace("_", "-"), "average_precision": row}
-        )
-        for name, row in values.items()
-    ]
-    return pd.concat(parts, ignore_index=True).assign(concept="dog", seconds=0.1)
+    rows = [(str(i), name.replace("_", "-"), value) for name, row in values.items() for i, value in enumerate(row)]
+    table = pd.DataFrame(rows, columns=["image", "method", "average_precision"])
+    return table.assign(concept="dog", seconds=0.1)
 
 
 def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
@@ -336,9 +328,8 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
     assert "not clearly better than" in alike and "How sure: undecided" in alike
     alone = conclusion(summary(rows_of(grad_eclip=far, area=near)))
     assert "better than the best reference, area" in alone
-    assert f"has a mean average precision of {far.mean():.3f} on 30 images" in conclusion(
-        summary(rows_of(grad_eclip=far))
-    )
+    nothing_beside = conclusion(summary(rows_of(grad_eclip=far)))
+    assert f"has a mean average precision of {far.mean():.3f} on 30 images" in nothing_beside
     assert conclusion(summary(rows_of(grad_eclip=far[:1]))).startswith("Nothing can be compared")
 
 
