@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.plots import paint
+from gradeclip_utils.plots import InlineFigure, paint
 from gradeclip_utils.plots.colours import coloured, law
 from gradeclip_utils.plots.drawing import Panel, of_explanation, of_interactions, of_maps, scaled
 
 from .cases import explanation, interactions
+from .legible import unreadable
 
 GREY = Image.new("RGB", (320, 320), (128, 128, 128))
 
@@ -128,3 +129,11 @@ def test_the_legend_says_what_is_zero_and_that_the_model_saw_a_part():
 def test_an_embedding_has_a_name_and_no_shades(tiny, picture):
     made = of_explanation(Explainer(tiny).explain(picture, np.eye(48, dtype="float32")[:1]))
     assert all(cell[0].score is None for cell in made.panels[0].cells)
+
+
+def test_a_text_that_is_too_small_or_upon_another_is_found():
+    figure = InlineFigure(8, 2)
+    figure.text(0.1, 0.5, "small", fontsize=7.5)
+    figure.text(0.1, 0.2, "one")
+    figure.text(0.12, 0.2, "other")
+    assert unreadable(figure) == ["'small' has 8.6 points", "'one' lies upon 'other'"]

@@ -14,7 +14,7 @@ from gradeclip_utils.plots.colours import coloured
 from gradeclip_utils.plots.figures import PALETTE, bundle
 
 from .cases import explanation, interactions
-from .legible import legible, unreadable  # noqa: F401  (a fixture of every test here)
+from .legible import legible  # noqa: F401  (a fixture of every test here)
 
 ODD = ["\N{GRINNING FACE}", "\u732b", "$x_1$", "<script>alert(1)</script>", "a&b", "\\frac{1}", "$"]
 MORE = {"percentile": np.array([98.0, 33.0]), "null_median": 0.34, "null_count": 243}
