@@ -229,7 +229,7 @@ def test_another_device_gives_the_same_explanation(case, device):
     gap = apart(device)[case]
     assert not isinstance(gap, str), gap
     # sums are as exact as their order; CUDA may use another one than the CPU does
-    assert gap < (torch.finfo(torch.bfloat16).eps * 4 if case == "bfloat16" else 1e-5 if device == "stand-in" else 1e-3)
+    assert gap < (torch.finfo(torch.bfloat16).eps * 4 if case == "bfloat16" else 1e-4 if device == "stand-in" else 1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
