@@ -12,8 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import GradeclipError, first_line, short
@@ -36,6 +38,16 @@ def hint(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = nearest(name, known)
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+
+
+def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
+    """A library that only some people need, or a refusal that says how to install it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        name = name.partition(".")[0]
+        msg = f"{why}, and needs {name}: pip install {name} (in a checkout, pip install '.[{extra}]')"
+        raise GradeclipError(msg) from error
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers

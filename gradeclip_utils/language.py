@@ -9,13 +9,11 @@ Both libraries are imported when they are first needed: they are slow to import,
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import import_module
 from types import ModuleType
 
 import numpy as np
 
-from .checks import text, whole
-from .errors import GradeclipError
+from .checks import optional_library, text, whole
 
 # A noun phrase: what determines, counts and describes, and then nouns. A participle describes only behind one of
 # those ("a parked car"), because behind a noun it is a verb ("a man riding horses", "a dove tagged peace"). The last
@@ -156,12 +154,7 @@ def _role(word: TaggedWord, after: TaggedWord | None) -> str:
 
 
 def _library(name: str) -> ModuleType:
-    """A library of the notebooks' extra, or a refusal that says how to install it."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        msg = f'nouns and phrases need {name.partition(".")[0]}: pip install "gradeclip[notebooks]"'
-        raise GradeclipError(msg) from error
+    return optional_library(name, "nouns and phrases come from nltk and textblob", "notebooks")
 
 
 @cache

@@ -16,14 +16,13 @@ A data set is a list of examples, or of choices between two captions. Images and
 also in another process. Nothing is downloaded: a message says where to get missing files.
 """
 
-from .choices import Choice, aro, colorswap, sugar_crepe, winoground
-from .example import Example, optional_library
-from .mscoco import coco, coco_captions
+from .example import Example
 from .own import captioned_images, from_huggingface, photographs, read_captions
-from .registry import load, load_choices, register_dataset, spread
+from .published import Choice, aro, coco, coco_captions, colorswap, sugar_crepe, winoground
+from .registry import load, load_choices, register_dataset
 
 __all__ = [
     "Choice", "Example", "aro", "captioned_images", "coco", "coco_captions", "colorswap",
-    "from_huggingface", "load", "load_choices", "optional_library", "photographs", "read_captions",
-    "register_dataset", "spread", "sugar_crepe", "winoground",
+    "from_huggingface", "load", "load_choices", "photographs", "read_captions",
+    "register_dataset", "sugar_crepe", "winoground",
 ]  # fmt: skip

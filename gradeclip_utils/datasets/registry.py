@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -12,10 +13,9 @@ import numpy as np
 from ..checks import as_path, chosen, instance, listed, nearest, text, whole
 from ..errors import GradeclipError
 from ..scenes import SPLITS, Scene, describe, draw_scene
-from .choices import Choice, aro, colorswap, sugar_crepe, winoground
 from .example import Example
-from .mscoco import coco
 from .own import captioned_images, photographs
+from .published import Choice, aro, coco, colorswap, sugar_crepe, winoground
 
 _T = TypeVar("_T")
 _MOST_SCENES = 100_000  # all of them are held
@@ -55,19 +55,30 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     DATASETS[kind] = _Dataset(read, form)
 
 
-def load(what: str, limit: int | None = None) -> list[Example]:
+def load(data: str | Sequence[Example], limit: int | None = None) -> list[Example]:
     """The examples of a data set, in its order.
 
     Args:
-        what: its kind, a colon, and where it is. A split other than the default follows an `@`:
-            `coco:FOLDER@train2017`.
+        data: its kind, a colon, and where it is. A split other than the default follows an `@`:
+            `coco:FOLDER@train2017`. A list of examples is checked, and taken as it is.
         limit: at most this many examples, spread evenly.
 
     Raises:
         GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says where to get it) or
-            not in its form, a library that is not installed.
+            not in its form, a library that is not installed; no examples, or two of one key.
     """
-    return _read(what, limit, DATASETS, "data set")
+    if isinstance(data, str):
+        examples = _read(data, limit, DATASETS, "data set")
+    else:
+        examples = _spread(listed("data", data), limit)
+    if wrong := [one for one in examples if not isinstance(one, Example)]:
+        msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
+        raise GradeclipError(msg)
+    if not examples:
+        raise GradeclipError("data must hold examples, and there are none")
+    if twice := [key for key, times in Counter(example.key for example in examples).items() if times > 1]:
+        raise GradeclipError(f"every example needs a key of its own, and {twice[0]!r} is there more than once")
+    return examples
 
 
 def load_choices(what: str, limit: int | None = None) -> list[Choice]:
@@ -94,11 +105,11 @@ def _read(what: str, limit: int | None, known: Mapping[str, _Dataset], called: s
         forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
         raise GradeclipError(f"{what!r} names no {called}: {hint}")
-    spread([], limit)  # a wrong limit is refused before anything is read
-    return spread(known[kind].read(rest), limit)
+    _spread([], limit)  # a wrong limit is refused before anything is read
+    return _spread(known[kind].read(rest), limit)
 
 
-def spread(examples: list[_T], limit: int | None) -> list[_T]:
+def _spread(examples: list[_T], limit: int | None) -> list[_T]:
     """Return at most `limit` examples, evenly spread, because most data sets are sorted by concept."""
     examples = listed("the examples of a data set", examples)
     if limit is None or whole("limit", limit, 1) >= len(examples):

@@ -32,8 +32,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checks import as_path, chosen, listed, number, whole, writable
-from ..datasets import load, optional_library, read_captions
+from ..checks import as_path, chosen, listed, number, optional_library, whole, writable
+from ..datasets import load, read_captions
 from ..errors import GradeclipError
 from ..files import output, write_path_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact

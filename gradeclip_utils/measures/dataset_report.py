@@ -15,8 +15,9 @@ written at the end, whole. A pair that cannot be explained is a row that says wh
 from __future__ import annotations
 
 import argparse
+import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tqdm.auto import tqdm
 
 from ..checks import instance, whole, writable
 from ..checks import seed as checked_seed
-from ..datasets import Example, captioned_images, load, spread
+from ..datasets import Example, captioned_images, load
 from ..errors import GradeclipError
 from ..explain import Explainer
 from ..explanation import Explanation
@@ -36,14 +37,57 @@ from ..images import read_image
 from ..models import Clip, load_clip
 from ..plots import paint
 from ..towers.base import remembering
-from .evaluation import examples_of, method_names, run_table
+from .evaluation import method_names, run_table
 from .localisation import localisation
-from .report_page import page_of, worst_first
 from .table import content_digest
 
 _PAGE, _THUMBNAILS = "index.html", "thumbnails"
 _SAMPLE = 64  # images of the data set that every caption is compared with
 _HEIGHT = 160  # pixels of a thumbnail
+_FAR = 3.5  # robust deviations from the median that make an outlier (Iglewicz and Hoaglin 1993)
+_ENOUGH = 8  # pairs, from which on a deviation is known
+_QUESTIONS = {  # column -> its meaning, for the head of the page
+    "fit": "fraction of other images that the caption fits less than its own: .5 is chance",
+    "dependence": "1 minus the map's mean correlation with maps for prompts about other things, and its 95 % interval: "
+    "near 0 the map does not depend on the caption",
+    "deviation": f"distance of the similarity from the median of all pairs, in robust deviations: beyond {_FAR} is "
+    "rare",
+}
+_WARNINGS = {  # warning -> what the page says of one pair, and of several
+    "not explained": ("pair could not be explained.", "pairs could not be explained."),
+    "fit": ("caption fits other images as well as its own.", "captions fit other images as well as their own."),
+    "dependence": ("map stays within .1 of those of other prompts.", "maps stay within .1 of those of other prompts."),
+    "deviation": (f"similarity lies beyond {_FAR} deviations.", f"similarities lie beyond {_FAR} deviations."),
+}
+_COLUMNS = ("similarity", *_QUESTIONS, "pointing_game", "average_precision")  # the file of rows has all measures
+_TEXTS = ("image", "prompt", "error", "content", "thumbnail")
+_NUMBERS = ("similarity", "fit", "dependence", "low", "high", "largest")
+_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
+table{border-collapse:collapse}
+td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;overflow-wrap:anywhere}
+.table{overflow-x:auto}img{height:120px;width:auto;max-width:none;display:block}
+td:nth-child(2),td:nth-child(3){min-width:9rem}
+th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}
+th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
+dt{font-weight:600}"""
+_SCRIPT = """for (const head of document.querySelectorAll("th")) {
+  const button = document.createElement("button");
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
+    const body = document.querySelector("tbody"), column = head.cellIndex;
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const value = (row) => row.cells[column].textContent || row.cells[column].querySelector("img")?.title || "";
+    const compare = (a, b) => {
+      const [x, y] = [value(a), value(b)], [p, q] = [parseFloat(x), parseFloat(y)];
+      if (Number.isNaN(p) !== Number.isNaN(q)) return Number.isNaN(p) ? 1 : -1;  // unknown values come last
+      return (up ? 1 : -1) * (Number.isNaN(p) ? x.localeCompare(y) : p - q);
+    };
+    body.append(...[...body.rows].sort(compare));
+  });
+}"""
 
 
 def report(
@@ -75,7 +119,7 @@ def report(
     instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
     (method,) = method_names([method])
     nulls, seed = whole("nulls", nulls, 2, 1000), checked_seed(seed)
-    examples = examples_of(data, limit)
+    examples = load(data, limit)
     settings = {"report": method, "nulls": nulls, "seed": seed}
     with run_table(out, clip, examples, settings, ("image",), overwrite) as table:
         explainer = Explainer(clip, method=method, seed=seed)
@@ -93,10 +137,10 @@ def report(
                 failed[example.key] = row  # not kept, so that a mended file is explained next time
             else:
                 table.add([row])
-        rows = worst_first([failed.get(one.key) or table.rows[(one.key,)] for one in examples])
+        rows = _worst_first([failed.get(one.key) or table.rows[(one.key,)] for one in examples])
         write_whole(
             table.folder / _PAGE,
-            lambda stream: stream.write(page_of(rows, clip, method).encode(errors="backslashreplace")),
+            lambda stream: stream.write(_page_of(rows, clip, method).encode(errors="backslashreplace")),
         )
     return rows
 
@@ -104,7 +148,7 @@ def report(
 def _sample(explainer: Explainer, examples: Sequence[Example]) -> dict[str, np.ndarray]:
     """Return embeddings (E,) of some images, spread over the data, by the image's checksum."""
     found = {}
-    for example in spread(list(examples), _SAMPLE):
+    for example in load(examples, _SAMPLE):
         with suppress(GradeclipError):  # its own row says what is wrong
             image = read_image(example.image())
             found[content_digest(image)] = explainer.embed_images(image)[0].cpu().numpy()
@@ -141,6 +185,73 @@ def _write_thumbnail(file: Path, explanation: Explanation) -> None:
     for i, image in enumerate(shown):
         strip.paste(image.resize(size, Image.Resampling.LANCZOS), (i * (size[0] + 4), 0))
     write_whole(file, lambda stream: strip.save(stream, "JPEG", quality=85))
+
+
+# ----------------------------------------------------------------------------------------------------------------- page
+
+
+def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """Return the rows of a report as a table, the worst first, with the columns deviation and warnings.
+
+    Pairs that could not be explained come first, then those with more warnings, then those whose caption fits less and
+    whose map depends less on it.
+    """
+    table = pd.DataFrame(list(rows))
+    table = table.reindex(columns=[*dict.fromkeys([*_TEXTS, *_NUMBERS, *table])])
+    table = table.fillna(dict.fromkeys(_TEXTS, "")).astype(dict.fromkeys(_NUMBERS, float))
+    apart = (table["similarity"] - table["similarity"].median()).abs()
+    scale = 1.4826 * apart.median()  # of a normal distribution: its standard deviation
+    table["deviation"] = apart / scale if scale > 0 and apart.notna().sum() >= _ENOUGH else np.nan
+    flags = {
+        "not explained": table["error"] != "", "fit": table["fit"] <= 0.5, "dependence": table["high"] < 0.1,
+        "deviation": table["deviation"] > _FAR,
+    }  # fmt: skip
+    table["warnings"] = [", ".join(name for name in flags if flags[name][i]) for i in table.index]
+    table = table.assign(_failed=flags["not explained"], _count=sum(flag.astype(int) for flag in flags.values()))
+    table = table.sort_values(["_failed", "_count", "fit", "dependence"], ascending=[False, False, True, True])
+    return table.drop(columns=["_failed", "_count"]).reset_index(drop=True)
+
+
+def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
+    """Return the page of rows with the worst first."""
+    columns = [name for name in _COLUMNS if name in table and table[name].notna().any()]
+    warnings = table["warnings"].where(table["error"] == "", table["warnings"] + ": " + table["error"])
+    shown = pd.DataFrame({
+        f"image, {method}": [_thumbnail(row) for row in table.itertuples()],
+        "caption": table["prompt"].map(_cut), "warnings": warnings.map(html.escape),
+        **{name: table[name].map("{:.2f}".format, na_action="ignore") for name in columns},
+    })  # fmt: skip
+    if "dependence" in shown:
+        bounds = table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
+        shown["dependence"] += bounds
+    with pd.option_context("display.max_colwidth", None):
+        rows = shown.rename(columns=lambda name: name.replace("_", " ")).to_html(index=False, escape=False, na_rep="")
+    counts = " ".join(_counted(table["warnings"].str.contains(name).sum(), *said) for name, said in _WARNINGS.items())
+    about = "".join(
+        f"<dt>{name}</dt><dd>{html.escape(_QUESTIONS[name])}</dd>" for name in columns if name in _QUESTIONS
+    )
+    model = html.escape(f"{clip.name} ({clip.pretrained or 'own weights'})")
+    title = f"Report of {_counted(len(table), 'pair', 'pairs')}"
+    reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "
+               "colour (zero or less) to dark (its largest value).")  # fmt: skip
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    text = f"<h1>{title}</h1><p>{model}. {counts} {reading}</p><dl>{about}</dl>"
+    return f"{head}{text}<div class=table>{rows}</div><script>{_SCRIPT}</script></html>\n"
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def _cut(text: str) -> str:
+    return html.escape(text if len(text) <= 120 else f"{text[:120]}...")
+
+
+def _thumbnail(row) -> str:
+    """Return the image and map of a pair, or the name of one that could not be explained."""
+    key, file = _cut(row.image), html.escape(row.thumbnail)
+    alt = f"{key}, and its map for: {_cut(row.prompt)}"
+    return key if row.error else f'<img src="{file}" loading="lazy" alt="{alt}" title="{key}">'
 
 
 # ------------------------------------------------------------------------------------------------------------ command

@@ -21,7 +21,6 @@ import re
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
@@ -33,9 +32,9 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import chosen, first_line, hint, instance, listed, whole, writable
+from ..checks import chosen, first_line, hint, instance, listed, optional_library, whole, writable
 from ..checks import seed as checked_seed
-from ..datasets import Example, load, optional_library, spread
+from ..datasets import Example, load
 from ..datasets.registry import DATASETS
 from ..errors import GradeclipError, heard_by, warn
 from ..explain import Explainer
@@ -50,7 +49,7 @@ from .sanity import randomised
 from .statistics import answer, paired, summarise
 from .table import Table, content_digest, describe_model
 
-REFERENCES = ("random", "centre", "area", "random weights", "wrong word", "oracle")
+_REFERENCES = ("random", "centre", "area", "random weights", "wrong word", "oracle")
 _SUMMARY = "summary.csv"
 _TOGETHER = 8  # examples that a method traces in one batch; a kill loses no more than the batches under way
 _PROMPTLESS = ("random", "centre", "area", "random weights")
@@ -121,12 +120,12 @@ def evaluate(
     if not isinstance(faithfulness, Protocol) and faithfulness != "":
         chosen("faithfulness", faithfulness, PROTOCOLS)
     names = method_names(methods)
-    examples = examples_of(data, limit)
+    examples = load(data, limit)
     if not faithfulness and not any(example.has_mask for example in examples):
         raise GradeclipError("no example has a mask, so only faithfulness can be measured: ask for it (--faithfulness)")
     if isinstance(methods, str) and methods == "all":
         names = _available(clip, names)
-    plan = _Plan(names, REFERENCES if references else (), faithfulness, seed)
+    plan = _Plan(names, _REFERENCES if references else (), faithfulness, seed)
     settings = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan)}
     with run_table(out, clip, examples, settings, ("image", "method"), overwrite) as table:
         found = {} if table is None else table.rows
@@ -149,20 +148,6 @@ def run_table(out: str | Path | None, clip: Clip, examples: list[Example], setti
 
 
 # --------------------------------------------------------------------------------------------------- what is measured
-
-
-def examples_of(data: str | Sequence[Example], limit: int | None) -> list[Example]:
-    """Return the examples of a data set, or the examples in hand, checked."""
-    examples = load(data, limit) if isinstance(data, str) else spread(listed("data", data), limit)
-    if wrong := [one for one in examples if not isinstance(one, Example)]:
-        msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
-        raise GradeclipError(msg)
-    if not examples:
-        raise GradeclipError("data must hold examples, and there are none")
-    twice = [key for key, times in Counter(example.key for example in examples).items() if times > 1]
-    if twice:
-        raise GradeclipError(f"every example needs a key of its own, and {twice[0]!r} is there more than once")
-    return examples
 
 
 def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
@@ -383,7 +368,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             continue
         cluster = "concept" if some["concept"].nunique() > 1 else None
         table = summarise(some, value, cluster=cluster)
-        own = table[~table["method"].isin(REFERENCES)] if (~table["method"].isin(REFERENCES)).any() else table
+        own = table[~table["method"].isin(_REFERENCES)] if (~table["method"].isin(_REFERENCES)).any() else table
         best = own.loc[own["mean"].idxmin() if value == "deletion" else own["mean"].idxmax(), "method"]
         if len(table) > 1:
             against = paired(some, value, baseline=best, cluster=cluster).drop(columns="n")
@@ -400,7 +385,7 @@ def conclusion(table: pd.DataFrame) -> str:
     part = table[table["measure"] == value].set_index("method")
     best, title = part["than"].iloc[0], value.replace("_", " ")
     rivals = part.drop(index=best)
-    own = rivals[~rivals.index.isin(REFERENCES)]
+    own = rivals[~rivals.index.isin(_REFERENCES)]
     rivals = own if len(own) else rivals[rivals.index.isin(_PROMPTLESS)]
     if rivals.empty:
         return f"{best} has a mean {title} of {part.loc[best, 'mean']:.3f} on {part.loc[best, 'n']} images."

@@ -16,7 +16,7 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import evaluation as door
-from gradeclip_utils.measures.evaluation import REFERENCES, conclusion, evaluate, summary
+from gradeclip_utils.measures.evaluation import _REFERENCES, conclusion, evaluate, summary
 from gradeclip_utils.measures.faithfulness import Protocol
 from gradeclip_utils.measures.localisation import MEASURES, localisation
 from gradeclip_utils.measures.sanity import randomised
@@ -75,7 +75,7 @@ def same(found, expected):
 def test_there_is_one_row_for_every_image_and_method_and_reference_baseline(rows, data):
     keys = [example.key for example in load(data)]
     assert list(zip(rows["image"], rows["method"], strict=True)) == [
-        (k, m) for k in keys for m in (*METHODS, *REFERENCES)
+        (k, m) for k in keys for m in (*METHODS, *_REFERENCES)
     ]
     assert rows[list(MEASURES)].notna().all(axis=None)
     assert (rows["seconds"] > 0).equals(~rows["method"].isin(["random", "centre", "area", "oracle"]))
@@ -106,7 +106,10 @@ def test_faithfulness_adds_deletion_and_insertion_by_a_protocol_or_its_name(tiny
     in_hand = load(data, limit=3)
     same(evaluate(tiny, in_hand, faithfulness=Protocol(fill="mean", canvas="mean"), **options), named)
     noise = evaluate(tiny, data, faithfulness="published", **{**options, "references": True})
-    assert noise[["deletion", "insertion"]].notna().all(axis=None) and set(noise["method"]) == {METHODS[0], *REFERENCES}
+    assert noise[["deletion", "insertion"]].notna().all(axis=None) and set(noise["method"]) == {
+        METHODS[0],
+        *_REFERENCES,
+    }
     own = noise[noise["method"] == METHODS[0]].reset_index(drop=True)
     assert (named["deletion"] != own["deletion"]).all() and (named["insertion"] != own["insertion"]).all()
 
@@ -352,8 +355,8 @@ def test_the_command_answers_in_three_lines_and_the_tables_are_in_its_folder(tin
     printed = capsys.readouterr()
     assert [line.split(":")[0] for line in printed.out.splitlines()[1:]] == ["Which map", "By how much", "How sure"]
     assert "8/8" in printed.err  # the bar, also without a terminal
-    assert set(pd.read_csv("run/summary.csv")["method"]) == {"grad-eclip", "maskclip", *REFERENCES}
+    assert set(pd.read_csv("run/summary.csv")["method"]) == {"grad-eclip", "maskclip", *_REFERENCES}
     assert main([*arguments, "maskclip"]) == 2
     assert "holds another run: methods was" in capsys.readouterr().err
     assert main([*arguments, "maskclip", "--overwrite"]) == 0
-    assert set(pd.read_csv("run/summary.csv")["method"]) == {"maskclip", *REFERENCES}
+    assert set(pd.read_csv("run/summary.csv")["method"]) == {"maskclip", *_REFERENCES}

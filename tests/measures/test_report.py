@@ -15,9 +15,8 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import dataset_report as module
-from gradeclip_utils.measures.dataset_report import report
+from gradeclip_utils.measures.dataset_report import _worst_first, report
 from gradeclip_utils.measures.localisation import localisation
-from gradeclip_utils.measures.report_page import worst_first
 from gradeclip_utils.scenes import arrange
 from tests.measures.test_evaluation import write_folder
 
@@ -111,13 +110,13 @@ def test_the_order_is_by_warnings_then_by_fit_then_by_dependence():
                          "dependence": [0.5, 0.6, 0.02, 0.7, 0.9, 0.03, 0.7, 0.8, np.nan],
                          "high": [0.6, 0.7, 0.05, 0.8, 1, 0.05, 0.8, 0.9, np.nan],
                          "error": ["", "", "", "", "", "", "", "", "no image"]})  # fmt: skip
-    table = worst_first(rows.to_dict("records"))
+    table = _worst_first(rows.to_dict("records"))
     assert table["image"].tolist() == ["i", "f", "b", "c", "e", "d", "a", "g", "h"]
     warnings = table.set_index("image")["warnings"]
     assert warnings[["i", "f", "b", "c", "e", "a"]].tolist() == [
         "not explained", "fit, dependence", "fit", "dependence", "deviation", "",
     ]  # fmt: skip
-    assert worst_first(rows[:2].to_dict("records"))["deviation"].isna().all()  # of two pairs both are as far
+    assert _worst_first(rows[:2].to_dict("records"))["deviation"].isna().all()  # of two pairs both are as far
 
 
 def test_the_page_shows_every_pair_escapes_what_people_wrote_and_fetches_nothing(written):

@@ -13,7 +13,6 @@ from gradeclip_utils.datasets import (
     colorswap,
     load,
     register_dataset,
-    spread,
     sugar_crepe,
     winoground,
 )
@@ -121,7 +120,7 @@ def test_an_image_by_a_name_that_no_file_can_have_is_named_with_its_line(tmp_pat
 ASKED = [
     ("a reader that is none", lambda: register_dataset("own", 5), "read must be a function, got 5"),
     ("a kind that is a number", lambda: register_dataset(5, load), "kind of a data set must be a text, got 5"),
-    ("no examples", lambda: spread(None, 2), "examples of a data set must be a list, got None"),
+    ("no examples", lambda: load(None, 2), "data must be a list, got None"),
 ]
 
 
