@@ -21,8 +21,8 @@ def main() -> None:
     explanation = Explainer(load_clip()).explain(scene.image(), ["a dog", "a piano"])
     for name, width in (("explained", 8.7), ("explained-narrow", 3.9)):
         figure = explanation.plot(width=width)
-        write_whole(DOCS / f"{name}.png", partial(figure.savefig, format="png", dpi=150))
-    write_whole(DOCS / "schematic.png", partial(plot_method().savefig, format="png", dpi=150))
+        write_whole({DOCS / f"{name}.png": partial(figure.savefig, format="png", dpi=150)})
+    write_whole({DOCS / "schematic.png": partial(plot_method().savefig, format="png", dpi=150)})
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
 
 Exit code 0 if it was done, 2 with one sentence if something was wrong with the input, 130 if it was stopped. `--debug`
-shows the traceback of that sentence. Commands write their results before they print. The arguments of a command are in
-the room that does the work, as `add_arguments(parser)` and `run_command(options)`, which returns the text to print.
+shows the traceback of that sentence. Commands write their results before they print. The room that does the work has
+`command(parser)`, which adds the arguments and returns the function that runs it: options -> the text to print.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -37,14 +38,14 @@ _OVERWRITING = (
 
 
 class _Command(NamedTuple):
-    """A command: what it does, calls to show, and the module with `add_arguments` and `run_command`."""
+    """A command: what it does, calls to show, and the module with `command`."""
 
     about: str
     example: str
     module: str
 
 
-COMMANDS = {
+_COMMANDS = {
     "explain": _Command(
         "explain images by captions: a figure of each image, with the similarity and how it compares",
         'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"\n'
@@ -73,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # without the line of source
-            if given[:1] and given[0] in COMMANDS and not {"-h", "--help"} & set(given):
+            if given[:1] and given[0] in _COMMANDS and not {"-h", "--help"} & set(given):
                 print(f"gradeclip {given[0]}: loading", file=sys.stderr, flush=True)  # torch takes seconds to import
-            options = parser_of(given).parse_args(given)
+            options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:
         print("gradeclip: stopped. Rows and states that were kept stay: the same command goes on", file=sys.stderr)
@@ -88,19 +89,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
+def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
     """Return the parser of a call: it has all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="Explain what CLIP matched in an image and in a sentence.",
-        epilog=f"{_examples(COMMANDS['explain'].example)}\n\n{fill(_OVERWRITING, 100)}",
+        epilog=f"{_examples(_COMMANDS['explain'].example)}\n\n{fill(_OVERWRITING, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     versions = f"gradeclip {__version__}, torch {metadata.version('torch')}"
     parser.add_argument("--version", action="version", version=versions)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for name, command in COMMANDS.items():
+    for name, command in _COMMANDS.items():
         added = commands.add_parser(
             name,
             help=command.about,
@@ -115,8 +116,7 @@ def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
             added.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
             added.add_argument("--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu")
             added.add_argument("--overwrite", action="store_true", help="replace a result that exists")
-            room.add_arguments(added)
-            added.set_defaults(run=room.run_command)
+            added.set_defaults(run=room.command(added))
     return parser
 
 
@@ -143,13 +143,14 @@ def _print(text: str | None) -> int:
 # ------------------------------------------------------------------------------------------------------------ explain
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `explain`."""
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+    """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene")
     parser.add_argument("--caption", metavar="TEXT", nargs="+", type=_text, help="one caption or more for each image")
     kinds = "a PNG, SVG or PDF; of several images each has its name added; default: %(default)s"
     parser.add_argument("--out", metavar="FILE", default="explanation.png", help=kinds)
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32")
+    return _run_command
 
 
 def _text(given: str) -> str:
@@ -161,7 +162,7 @@ def _text(given: str) -> str:
         raise argparse.ArgumentTypeError(f"a caption is not UTF-8 (the locale is {name}): {given!a}") from None
 
 
-def run_command(options: argparse.Namespace) -> str:
+def _run_command(options: argparse.Namespace) -> str:
     """Explain each image, and return the numbers of each, after the figures are written."""
     if options.image and not options.caption:
         raise GradeclipError("--image needs a --caption: what should be looked for in it?")
@@ -192,7 +193,7 @@ def run_command(options: argparse.Namespace) -> str:
         image = scene.image() if file is None else read_image(file)
         explanation = explainer.explain(image, options.caption or [scene.caption])
         with matplotlib.rc_context({"pdf.fonttype": 42}):  # letters as TrueType, as many journals ask for
-            write_whole(place, partial(explanation.plot().savefig, format=place.suffix[1:].lower()))
+            write_whole({place: partial(explanation.plot().savefig, format=place.suffix[1:].lower())})
         said += [_numbers(explainer, explanation, file or "a drawn scene", i) for i in range(len(explanation.prompts))]
         left, top, right, bottom = explanation.box
         if left > 0.5 or top > 0.5 or right < explanation.image.width - 0.5 or bottom < explanation.image.height - 0.5:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import GradeclipError, first_line, short
+from .errors import GradeclipError, short
 
 if TYPE_CHECKING:  # the command line's help does without
     import numpy as np
@@ -167,15 +167,6 @@ def instance(name: str, value: Any, kind: Any, said: str) -> Any:
 text = partial(instance, kind=str, said="a text")
 
 
-def titled(name: str, values: Any) -> list[tuple[str, Any]]:
-    """Things with their titles, as pairs."""
-    found = list(values.items()) if isinstance(values, Mapping) else listed(name, values)
-    for one in found:
-        if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[0], str):
-            raise GradeclipError(f"{name} must be pairs of a title and a thing, got {short(one)}")
-    return found
-
-
 def columns(table: Any, names: Iterable[str]) -> None:
     """Refuse a table that lacks a column."""
     if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
@@ -183,15 +174,6 @@ def columns(table: Any, names: Iterable[str]) -> None:
     if missing := [name for name in names if name not in table]:
         has = ", ".join(map(repr, table)) or "none"
         raise GradeclipError(f"the table has no column {missing[0]!r}; it has {has}")
-
-
-def numbers(table: Any, names: Iterable[str]) -> Any:
-    """Some columns of a table as floats."""
-    columns(table, names := list(names))
-    try:
-        return table[names].astype(float)
-    except (TypeError, ValueError) as error:
-        raise GradeclipError(f"the columns {', '.join(names)} must hold numbers ({first_line(error)})") from None
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

@@ -26,7 +26,7 @@ from .checks import seed as checked_seed
 from .errors import GradeclipError, UnsupportedModel, warn
 from .explanation import Explanation, Interactions
 from .files import version
-from .images import ImageLike, View, is_drawn, model_view, native_view, read_image
+from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import word_directions, word_masks
 from .models import Clip
@@ -399,7 +399,9 @@ class Explainer:
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         read = read_image(image)
-        if self.clip.vocabulary is not None and not is_drawn(read):  # a model of few words was trained on drawn scenes
+        if (
+            self.clip.vocabulary is not None and DRAWN not in read.info
+        ):  # a model of few words was trained on drawn scenes
             about = "and this image is not marked as one: at a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return read

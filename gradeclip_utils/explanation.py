@@ -16,14 +16,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as as_safetensors
 
 from .checks import as_path, finite, listed, readable, whole, writable
 from .errors import GradeclipError
-from .files import write_together, write_whole
-from .images import onto_image, png_note, read_image
+from .files import write_whole
+from .images import DRAWN, onto_image, read_image
 from .methods.interactions import centred, named_things
 from .words import Word
 
@@ -91,13 +92,16 @@ class _Result:
         """
         name, image = type(self).__name__.lower(), self.image
         folder = writable(folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height)
-        png = io.BytesIO()
-        image.save(png, "png", pnginfo=png_note(image))
+        png, note = io.BytesIO(), PngInfo()
+        if DRAWN in image.info:
+            note.add_text(DRAWN, "yes")
+        image.save(png, "png", pnginfo=note)
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
         parts = {f"{name}.safetensors": as_safetensors(arrays), f"{name}.png": png.getvalue()}
         sums = {file: _sha256(content) for file, content in {**parts, f"{name}.json": _as_json(record)}.items()}
-        write_together(folder, {**parts, f"{name}.json": _as_json({**record, "sha256": sums})})
+        parts[f"{name}.json"] = _as_json({**record, "sha256": sums})
+        write_whole({folder / file: content for file, content in parts.items()})
         return folder
 
     @classmethod
@@ -155,7 +159,7 @@ class _Result:
         from .plots.page import page_of  # matplotlib is slow to import, and only what shows needs it
 
         path = writable(path, "the page of an explanation", suffixes=(".html",))
-        write_whole(path, lambda stream: stream.write(page_of(self).encode()))
+        write_whole({path: page_of(self).encode()})
         return path
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:

@@ -10,15 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
-from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
-from .checks import as_path, first_line, writable
+from .checks import as_path, writable
 from .errors import GradeclipError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _PACKAGE = Path(__file__).parent
 
@@ -27,16 +22,6 @@ def data_path(name: str = "") -> Path:
     """Return the path of a file in the project's `data/` folder, which an installed package carries inside itself."""
     inside = _PACKAGE / "data"
     return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
-
-
-def read_csv(file: Path, **options) -> pd.DataFrame:
-    """Read a table, or raise GradeclipError."""
-    import pandas as pd  # slow to import, and drawing scenes does without
-
-    try:
-        return pd.read_csv(file, **options)
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise GradeclipError(f"{file} cannot be read as a table: {first_line(error)}") from error
 
 
 def output(
@@ -60,35 +45,21 @@ def _is_same(one: Path, other: str | os.PathLike) -> bool:
         return False
 
 
-def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, whenever the process or the machine dies."""
+def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
+    """Write files whole or not at all, whenever the process or the machine dies: their content, or by a function.
 
-    def into(path: Path) -> None:
-        """Write to one path."""
-        with path.open("wb") as stream:
-            write(stream)
-
-    _write({file: into})
-
-
-def write_path_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all, by a function that takes the path to write to."""
-    _write({file: write})
-
-
-def write_together(folder: Path, parts: Mapping[str, bytes]) -> None:
-    """Write several files into a folder: all are on the disk before the first takes its name."""
-    _write({folder / name: methodcaller("write_bytes", content) for name, content in parts.items()})
-
-
-def _write(parts: Mapping[Path, Callable[[Path], object]]) -> None:
+    All are on the disk before the first takes its name.
+    """
     from safetensors import SafetensorError  # raised on a full disk
 
     news = {file: file.with_name(f"{file.name}.new") for file in parts}
     try:
-        for file, write in parts.items():
+        for file, content in parts.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            write(news[file])
+            if callable(content):
+                content(news[file])
+            else:
+                news[file].write_bytes(content)
             with news[file].open("r+b") as stream:
                 os.fsync(stream.fileno())
         for file, new in news.items():

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
-from .checks import first_line, readable, short
-from .errors import GradeclipError, warn
+from .checks import readable, short
+from .errors import GradeclipError, first_line, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,28 +144,7 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-_DRAWN = "gradeclip: drawn"  # in the `info` of an image, which its copies keep
-
-
-def mark_drawn(image: Image.Image) -> Image.Image:
-    """Mark an image as a scene like those that the bundled models were trained on, and return it."""
-    image.info[_DRAWN] = "yes"
-    return image
-
-
-def is_drawn(image: Image.Image) -> bool:
-    """Whether an image is a scene as it was drawn, or a part of one."""
-    return bool(image.info.get(_DRAWN))
-
-
-def png_note(image: Image.Image) -> PngInfo:
-    """The text chunk that marks a PNG file as a drawn scene: `image.save(file, pnginfo=png_note(image))`."""
-    note = PngInfo()
-    if is_drawn(image):
-        note.add_text(_DRAWN, "yes")
-    return note
-
-
+DRAWN = "gradeclip: drawn"  # in the `info` of scenes like those that bundled models were trained on; copies keep it
 _MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native resolution is scaled down to this
 
 

@@ -40,7 +40,7 @@ _PARTS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "CD": "
 
 
 @dataclass(frozen=True)
-class TaggedWord:
+class _TaggedWord:
     """A word, its Penn Treebank tag, and where it stands. `caption[start:end] == text`."""
 
     text: str
@@ -65,10 +65,10 @@ class Phrase:
     start: int
     end: int
     head: str
-    words: tuple[TaggedWord, ...]
+    words: tuple[_TaggedWord, ...]
 
 
-def tagged_words(caption: str) -> list[TaggedWord]:
+def tagged_words(caption: str) -> list[_TaggedWord]:
     """The words and marks of an English caption, each with its tag and its place.
 
     Contractions are split as in the Penn Treebank ("do", "n't"; "man", "'s").
@@ -146,7 +146,7 @@ def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None =
     return found
 
 
-def _role(word: TaggedWord, after: TaggedWord | None) -> str:
+def _role(word: _TaggedWord, after: _TaggedWord | None) -> str:
     """The tag for the chunk grammar: pronouns, auxiliaries and "left" in "left of" make no phrase."""
     if word.text.lower() in _PLACES and after is not None and after.text.lower() == "of":
         return "IN"
@@ -173,7 +173,7 @@ def _has_nltk_tagger() -> bool:
 
 
 @lru_cache(maxsize=50_000)  # training asks for the same captions again
-def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
+def _tagged(caption: str, by_nltk: bool) -> tuple[_TaggedWord, ...]:
     words, tokenize = [], _library("nltk.tokenize")
     for first, last in tokenize.PunktSentenceTokenizer().span_tokenize(caption):
         spans = [(first + a, first + b) for a, b in tokenize.NLTKWordTokenizer().span_tokenize(caption[first:last])]
@@ -183,5 +183,5 @@ def _tagged(caption: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
         else:
             tagged = _library("textblob.en.taggers").PatternTagger().tag(" ".join(texts), tokenize=False)
             tags = ["NN" if word in _MISTAKEN else tag for word, tag in tagged]
-        words += [TaggedWord(text, tag, *span) for text, tag, span in zip(texts, tags, spans, strict=True)]
+        words += [_TaggedWord(text, tag, *span) for text, tag, span in zip(texts, tags, spans, strict=True)]
     return tuple(words)

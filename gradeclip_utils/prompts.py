@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import first_line, listed, short
-from .errors import GradeclipError, warn
+from .checks import listed, short
+from .errors import GradeclipError, first_line, warn
 from .towers import Tower
 from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
 

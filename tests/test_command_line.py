@@ -15,7 +15,7 @@ from PIL import Image
 
 import gradeclip_utils
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.__main__ import COMMANDS, main, parser_of
+from gradeclip_utils.__main__ import _COMMANDS, _parser_of, main
 from gradeclip_utils.models import save_compact
 
 CONFIG = {
@@ -43,7 +43,7 @@ def nowhere_else(tmp_path, monkeypatch):
 
 
 def test_the_four_commands_are_a_console_script():
-    assert list(COMMANDS) == ["explain", "report", "evaluate", "fine-tune"]
+    assert list(_COMMANDS) == ["explain", "report", "evaluate", "fine-tune"]
     project = tomllib.loads((Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"gradeclip": "gradeclip_utils.__main__:main"}
 
@@ -134,7 +134,7 @@ def test_a_command_or_argument_that_does_not_exist_is_refused(arguments, capsys)
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", list(COMMANDS))
+@pytest.mark.parametrize("name", list(_COMMANDS))
 def test_the_help_of_a_command_ends_with_an_example_that_its_parser_takes(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
@@ -143,7 +143,7 @@ def test_the_help_of_a_command_ends_with_an_example_that_its_parser_takes(name, 
     assert examples
     for example in examples:
         given = shlex.split(example)
-        assert given[0] == name and callable(parser_of(given).parse_args(given).run)
+        assert given[0] == name and callable(_parser_of(given).parse_args(given).run)
 
 
 def test_help_comes_at_once_because_only_the_chosen_command_is_imported():

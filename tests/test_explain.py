@@ -15,7 +15,7 @@ from scipy.stats import binomtest, ttest_1samp
 
 from gradeclip_utils import Explainer, Explanation, ExplanationWarning, Interactions, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.images import mark_drawn
+from gradeclip_utils.images import DRAWN
 from gradeclip_utils.language import with_other_nouns
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import draw_scene
@@ -382,7 +382,8 @@ def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_wh
 
 
 def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, picture):
-    scene = mark_drawn(picture.copy())
+    scene = picture.copy()
+    scene.info[DRAWN] = "yes"
     with pytest.warns(ExplanationWarning, match=r"never shown these words: skateboarding, cat$"):
         Explainer(knowing).explain(scene, ["a RED skateboarding dog!", "a cat, a Skateboarding cat"])
     with warnings.catch_warnings():

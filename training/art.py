@@ -22,7 +22,7 @@ import pandas as pd
 
 from gradeclip_utils.checks import writable
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path, write_path_whole
+from gradeclip_utils.files import data_path, write_whole
 from gradeclip_utils.scenes.art import RASTERS, draw_svg
 
 _KEPT_PIXELS = 384  # on a side of the drawings that are stored as pixels
@@ -89,7 +89,7 @@ def build(path: Path) -> None:
     emoji = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)["emoji"].to_dict()
     with tempfile.TemporaryDirectory() as folder:
         sets = {artist: _icons(package, Path(folder)) for artist, package in PACKAGES.items()}
-    write_path_whole(path, partial(_write, emoji, sets))
+    write_whole({path: partial(_write, emoji, sets)})
 
 
 def _write(emoji: dict[str, str], sets: dict[str, dict], path: Path) -> None:

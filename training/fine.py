@@ -44,4 +44,4 @@ def ship(table: Path, runs: Path, out: Path) -> None:
     write_between(out / CARD, START, END, f"{figures}\n\n{about}")
     for name, source in (("emoji-fine.safetensors", weights), ("emoji-fine.json", data_path("emoji.json"))):
         content = source.read_bytes()
-        write_whole(out / name, lambda stream, content=content: stream.write(content))
+        write_whole({out / name: content})

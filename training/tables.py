@@ -22,4 +22,4 @@ def write_between(file: Path, begin: str, end: str, text: str) -> None:
         msg = f"{file} needs the lines {begin!r} and {end!r}, between which the table goes"
         raise GradeclipError(msg)
     content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
-    write_whole(file, lambda stream: stream.write(content))
+    write_whole({file: content})

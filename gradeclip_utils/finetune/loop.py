@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from ..checks import first_line, short
-from ..errors import GradeclipError
+from ..checks import short
+from ..errors import GradeclipError, first_line
 from ..files import locked, version, write_whole
 from ..measures.table import weights_digest
 
@@ -138,7 +138,7 @@ class Loop:
             return
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), **self.extra}
         state |= {"step": step, "recipe": asdict(self.recipe) | dict(self.origin), "log": self.log}
-        write_whole(self.file, partial(torch.save, state | {"random": torch.get_rng_state()}))
+        write_whole({self.file: partial(torch.save, state | {"random": torch.get_rng_state()})})
 
 
 def _line(row: Mapping[str, float]) -> str:

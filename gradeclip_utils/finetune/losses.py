@@ -36,12 +36,6 @@ WORDS, UNIFORM, OTHER, GROUND_TRUTH = "word x region", "uniform", "other image",
 _CHUNKS = 4  # texts are read in so many groups of like length, so that short ones cost little
 
 
-def map_choices() -> tuple[str, ...]:
-    """The values of `maps`: methods that explain images, `word x region`, and the reference baselines."""
-    methods = [name for name, method in METHODS.items() if method.image is not None]
-    return (*methods, WORDS, UNIFORM, OTHER, GROUND_TRUTH)
-
-
 @dataclass(frozen=True)
 class Features:
     """The input of the losses, with a graph; from one process, or gathered from all."""
@@ -60,7 +54,7 @@ class Learner(nn.Module):
 
     def __init__(self, clip: Clip, maps: str = "grad-eclip", regional: bool = True) -> None:
         super().__init__()
-        chosen("maps", maps, map_choices())
+        chosen("maps", maps, self.choices())
         self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
         self.image_tower = open_image_tower(clip.model)
         if not self.image_tower.unit:
@@ -73,6 +67,12 @@ class Learner(nn.Module):
         self._drawn = own if layers in (None, own.layers) else open_image_tower(clip.model, layers)
         self._words = open_text_tower(clip.model) if maps == WORDS else None
 
+    @staticmethod
+    def choices() -> tuple[str, ...]:
+        """The values of `maps`: methods that explain images, `word x region`, and the reference baselines."""
+        methods = [name for name, method in METHODS.items() if method.image is not None]
+        return (*methods, WORDS, UNIFORM, OTHER, GROUND_TRUTH)
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`Features` as a dict: what passes through a wrapper for several processes."""
         trace = self.image_tower.trace_with_grad(batch.pixels)
@@ -83,7 +83,7 @@ class Learner(nn.Module):
         patches = _patches(trace)
         dense = self.image_tower.dense(trace)[:, -patches:].float()  # (B, N, E)
         phrases, there = texts[batch.phrases], batch.there
-        maps = self.phrase_maps(detached(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
+        maps = self.phrase_maps(_detached(trace), phrases.detach(), batch).relu() * there[..., None]  # (B, P, N)
         with torch.autocast(phrases.device.type, enabled=False):
             gathered = torch.einsum("bpn,bne->bpe", maps / maps.sum(-1, keepdim=True).clamp_min(1e-12), dense)
         numbers = torch.tensor([zlib.crc32(text.lower().encode()) for text in batch.texts], device=phrases.device)
@@ -138,7 +138,7 @@ def _patches(trace: Trace) -> int:
     return trace.grid[0] * trace.grid[1]
 
 
-def detached(trace: Trace) -> Trace:
+def _detached(trace: Trace) -> Trace:
     """The same trace without a graph, in float32: what a map is made of."""
 
     def plain(tensor: Tensor) -> Tensor:

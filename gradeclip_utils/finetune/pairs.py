@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,12 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..checks import as_path, short
-from ..errors import GradeclipError, warn
+from ..errors import GradeclipError
 from ..images import model_view, read_image
-from ..language import phrases as noun_phrases
+from ..language import Phrase, phrases
 from ..measures.localisation import pool
-from ..prompts import as_prompts
 
 _NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
@@ -47,15 +45,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A noun phrase of a caption with its article."""
-
-    text: str
-    start: int  # in the caption
-    end: int
-
-
-@dataclass(frozen=True)
 class Batch:
     """B pairs with room for P phrases each; texts are listed once, and found by their row."""
 
@@ -64,55 +53,20 @@ class Batch:
     captions: Tensor  # (B,) long, rows of texts
     phrases: Tensor  # (B, P) long
     there: Tensor  # (B, P) bool: which of the places hold a phrase
-    spans: tuple[tuple[Spoken, ...], ...]  # the phrases themselves
+    spans: tuple[tuple[Phrase, ...], ...]  # the phrases themselves
     ground_truth: Tensor | None  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
 
 
-def as_pair(given: Pair | Sequence) -> Pair:
-    """A pair."""
-    pair = given if isinstance(given, Pair) else None
-    if isinstance(given, (tuple, list)) and len(given) in (2, 3):
-        pair = Pair(*given)
-    image = None if pair is None else pair.image
-    if pair is None or not (isinstance(image, (Image.Image, str, Path)) or callable(image)):
-        raise GradeclipError(f"a pair is an image (or its path) and a caption, got {short(given)}")
-    as_prompts(pair.caption)
-    if not isinstance(pair.caption, str) or not pair.caption.strip():
-        msg = f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}"
-        raise GradeclipError(msg)
-    return pair
-
-
-def present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
-    """The pairs; images that are missing are refused by name, or skipped with a warning."""
-    if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
-        return pairs
-    files = [pair for pair in pairs if isinstance(pair.image, (str, Path))]
-    missing = [pair for pair in files if not as_path(pair.image, "the image of a pair").is_file()]
-    if missing:
-        listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
-        message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
-        if not skip_missing:
-            how = "Correct the table (a caption with a comma needs quotes) or the folder"
-            raise GradeclipError(f"{message}. {how}, or skip them (skip_missing=True, --skip-missing)")
-        warn(f"{message}. Their pairs are skipped.", UserWarning)
-        gone = set(map(id, missing))
-        pairs = [pair for pair in pairs if id(pair) not in gone]
-    if not pairs:
-        raise GradeclipError("fine-tuning needs pairs of an image and a caption, and there are none")
-    return pairs
-
-
 @lru_cache(maxsize=100_000)
-def spoken(caption: str) -> tuple[Spoken, ...]:
+def spoken(caption: str) -> tuple[Phrase, ...]:
     """The noun phrases of a caption, with their articles, without words for the image itself ("a photo of")."""
     found = []
-    for phrase in noun_phrases(caption):
+    for phrase in phrases(caption):
         if phrase.head.lower() in _NO_THINGS:
             continue
         article = _ARTICLE.search(caption[: phrase.start])
         start = article.start() if article else phrase.start
-        found.append(Spoken(caption[start : phrase.end], start, phrase.end))
+        found.append(replace(phrase, text=caption[start : phrase.end], start=start))
     return tuple(found)
 
 

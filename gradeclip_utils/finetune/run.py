@@ -29,21 +29,23 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checks import as_path, chosen, listed, number, optional_library, whole, writable
+from ..checks import as_path, chosen, listed, number, optional_library, short, whole, writable
 from ..datasets import load, read_captions
-from ..errors import GradeclipError
-from ..files import output, write_path_whole
+from ..errors import GradeclipError, warn
+from ..files import output, write_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..models.open_clip import said_in_files
+from ..prompts import as_prompts
 from ..towers.base import isolated_torch_state
 from .loop import Loop, cosine_decay, origin, quick_arithmetic
-from .losses import GROUND_TRUTH, Features, Learner, global_loss, map_choices, region_loss
-from .pairs import Batch, Pair, PairBatches, as_pair, present_pairs
+from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
+from .pairs import Batch, Pair, PairBatches
 
-STATE = "state.pt"
+_STATE = "state.pt"
 _BOUNDS: dict[str, tuple] = {
     "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "phrases": (1,),
     "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
@@ -133,8 +135,8 @@ def fine_tune(
     if folder is not None:  # the state before and the next one: weights and two moments
         folder = writable(folder, "the folder of the state", folder=True, size=2 * 3 * weights * 4)
     if not hasattr(pairs, "__getitem__") or isinstance(pairs, (list, tuple, str, dict)):
-        pairs = [as_pair(pair) for pair in listed("pairs", pairs)]
-    pairs = present_pairs(cast(Sequence[Pair], pairs))
+        pairs = [_as_pair(pair) for pair in listed("pairs", pairs)]
+    pairs = _present_pairs(cast(Sequence[Pair], pairs))
     run = _Run(clip, tuning)
     batches = PairBatches(
         clip.preprocess, pairs, tuning.batch, tuning.steps, tuning.seed, place=run.place, places=tuning.phrases,
@@ -142,12 +144,47 @@ def fine_tune(
     )  # fmt: skip
     about = {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model)
     loop = Loop(
-        run.model, run.optimiser, tuning, cosine_decay, about, file=None if folder is None else Path(folder) / STATE,
+        run.model, run.optimiser, tuning, cosine_decay, about, file=None if folder is None else Path(folder) / _STATE,
         save_every=save_every, writes=run.place[0] == 0, progress=progress,
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
     model = run.model.requires_grad_(False).eval()
     return Tuned(replace(clip, model=model, pretrained=f"{clip.pretrained}, fine-tuned"), log)
+
+
+def _as_pair(given: Pair | Sequence) -> Pair:
+    """A pair."""
+    pair = given if isinstance(given, Pair) else None
+    if isinstance(given, (tuple, list)) and len(given) in (2, 3):
+        pair = Pair(*given)
+    image = None if pair is None else pair.image
+    if pair is None or not (isinstance(image, (Image.Image, str, Path)) or callable(image)):
+        raise GradeclipError(f"a pair is an image (or its path) and a caption, got {short(given)}")
+    as_prompts(pair.caption)
+    if not isinstance(pair.caption, str) or not pair.caption.strip():
+        msg = f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}"
+        raise GradeclipError(msg)
+    return pair
+
+
+def _present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
+    """The pairs; images that are missing are refused by name, or skipped with a warning."""
+    if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
+        return pairs
+    files = [pair for pair in pairs if isinstance(pair.image, (str, Path))]
+    missing = [pair for pair in files if not as_path(pair.image, "the image of a pair").is_file()]
+    if missing:
+        listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
+        message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
+        if not skip_missing:
+            how = "Correct the table (a caption with a comma needs quotes) or the folder"
+            raise GradeclipError(f"{message}. {how}, or skip them (skip_missing=True, --skip-missing)")
+        warn(f"{message}. Their pairs are skipped.", UserWarning)
+        gone = set(map(id, missing))
+        pairs = [pair for pair in pairs if id(pair) not in gone]
+    if not pairs:
+        raise GradeclipError("fine-tuning needs pairs of an image and a caption, and there are none")
+    return pairs
 
 
 class _Run:
@@ -224,7 +261,7 @@ def _checked(tuning: Tuning) -> Tuning:
             value = door(one.name, value, *_BOUNDS.get(one.name, (0,)))
         plain[one.name] = value
     chosen("weighted", plain["weighted"], (False, True))
-    chosen("maps", plain["maps"], map_choices())
+    chosen("maps", plain["maps"], Learner.choices())
     chosen("precision", plain["precision"], ("fp32", "bf16"))
     return replace(tuning, **plain)
 
@@ -249,15 +286,14 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
     """Write a tuned model for `load_clip(name, path)`: compact for a bundled model, else its state as safetensors."""
     if clip.name in BUNDLED_MODELS:
         known = {*(clip.vocabulary or ()), *words}
-        write_path_whole(Path(path), lambda new: save_compact(clip.model, new, words=known, metadata=metadata))
-        return
+        return save_compact(clip.model, path, words=known, metadata=metadata)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
     metadata = {**metadata, **said_in_files(clip.model)}
-    write_path_whole(Path(path), lambda new: save_file(state, new, metadata=metadata))
+    return write_whole({Path(path): lambda new: save_file(state, new, metadata=metadata)})
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command `fine-tune`."""
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+    """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
     parser.add_argument("--images", type=Path, help="the folder of the images")
     parser.add_argument("--data", metavar="KIND:WHERE", help="instead of the two: a data set, as evaluate takes it")
@@ -273,6 +309,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind = {"action": argparse.BooleanOptionalAction} if one.type == "bool" else {"type": type(one.default)}
         name = f"--{one.name.replace('_', '-')}"
         parser.add_argument(name, default=one.default, help=f"{about[one.name]}; %(default)s by default", **kind)
+    return _run_command
 
 
 def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
@@ -282,11 +319,13 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
         raise GradeclipError("fine-tune needs --captions and --images, or --data in place of both")
     if options.data is None:
         rows, folder = read_captions(table), as_path(folder, "the folder of images")
-        return present_pairs([Pair(folder / row.image, row.caption) for row in rows.itertuples()], options.skip_missing)
+        return _present_pairs(
+            [Pair(folder / row.image, row.caption) for row in rows.itertuples()], options.skip_missing
+        )
     return [Pair(example.image, example.caption or example.prompt) for example in load(options.data)]
 
 
-def run_command(options: argparse.Namespace) -> str | None:
+def _run_command(options: argparse.Namespace) -> str | None:
     """Read the pairs, tune, save, and return what was used and how to load the result."""
     tuning = _checked(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
     for name, least in (("save_every", 1), ("workers", 0)):  # before a model is loaded

@@ -17,8 +17,9 @@ from __future__ import annotations
 import argparse
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,10 +139,8 @@ def report(
             else:
                 table.add([row])
         rows = _worst_first([failed.get(one.key) or table.rows[(one.key,)] for one in examples])
-        write_whole(
-            table.folder / _PAGE,
-            lambda stream: stream.write(_page_of(rows, clip, method).encode(errors="backslashreplace")),
-        )
+        page = _page_of(rows, clip, method).encode(errors="backslashreplace")
+        write_whole({table.folder / _PAGE: page})
     return rows
 
 
@@ -184,7 +183,7 @@ def _write_thumbnail(file: Path, explanation: Explanation) -> None:
     shown = explanation.image, paint(explanation.image, explanation.image_maps[0], box=explanation.box)
     for i, image in enumerate(shown):
         strip.paste(image.resize(size, Image.Resampling.LANCZOS), (i * (size[0] + 4), 0))
-    write_whole(file, lambda stream: strip.save(stream, "JPEG", quality=85))
+    write_whole({file: partial(strip.save, format="JPEG", quality=85)})
 
 
 # ----------------------------------------------------------------------------------------------------------------- page
@@ -257,8 +256,8 @@ def _thumbnail(row) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `gradeclip report`."""
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+    """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--data", required=True, help="a folder of images, or a data set, KIND:WHERE")
     parser.add_argument("--captions", help="with a folder: a table with the columns image and caption")
     parser.add_argument("--out", required=True, help="the folder of the report")
@@ -266,9 +265,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="at most this many pairs, spread over the data set")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts that maps are compared with")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
+    return _run_command
 
 
-def run_command(options: argparse.Namespace) -> str:
+def _run_command(options: argparse.Namespace) -> str:
     """Write the report, and return a line that says where it is."""
     if options.captions is not None and not str(options.captions).strip():
         raise GradeclipError("--captions must be a path, and an empty one was given")

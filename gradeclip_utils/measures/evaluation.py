@@ -21,7 +21,7 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -32,11 +32,11 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import chosen, first_line, hint, instance, listed, optional_library, whole, writable
+from ..checks import chosen, hint, instance, listed, optional_library, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load
 from ..datasets.registry import DATASETS
-from ..errors import GradeclipError, heard_by, warn
+from ..errors import GradeclipError, first_line, heard_by, warn
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
@@ -407,8 +407,8 @@ def conclusion(table: pd.DataFrame) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `gradeclip evaluate`."""
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+    """Add the arguments of the command, and return the function that runs it."""
     kinds = ", ".join(f"{kind}:{one.form}" for kind, one in DATASETS.items())
     names = ",".join(method_names("all"))
     parser.add_argument("--data", default="scenes:development:200", help=f"one of {kinds}; default: %(default)s")
@@ -421,9 +421,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes on this machine")
     parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, whose workers do the work instead")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
+    return _run_command
 
 
-def run_command(options: argparse.Namespace) -> str:
+def _run_command(options: argparse.Namespace) -> str:
     """Evaluate as the options say, and return three lines that say which map is better."""
     methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
     method_names(methods)  # before a model is loaded, which may take minutes
@@ -432,6 +433,6 @@ def run_command(options: argparse.Namespace) -> str:
     names = "limit references faithfulness seed jobs dask overwrite".split()
     rows = evaluate(clip, options.data, methods, out=out, **{name: getattr(options, name) for name in names})
     table = summary(rows)
-    write_whole(out / _SUMMARY, lambda stream: stream.write(table.to_csv(index=False).encode()))
+    write_whole({out / _SUMMARY: table.to_csv(index=False).encode()})
     about = f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}"
     return f"{about}; rows and means of every measure are in {out}\n{conclusion(table)}"

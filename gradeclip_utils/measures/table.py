@@ -86,7 +86,7 @@ class Table:
                 msg = f"{self.folder} holds other files, such as {min(others)}: choose a folder for this run alone"
                 raise GradeclipError(msg)
             text = json.dumps(settings, ensure_ascii=False, indent=1)
-            return write_whole(file, lambda stream: stream.write(text.encode()))
+            return write_whole({file: text.encode()})
         try:
             found = dict(json.loads(file.read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..checks import as_path, listed, text
 from ..errors import GradeclipError
-from ..files import data_path, write_path_whole
+from ..files import data_path, write_whole
 from .clip import Clip
 from .open_clip import build, open_safetensors, preprocessing, put_in, reason_of
 
@@ -88,7 +88,7 @@ def save_compact(
         state = {key: value for key, value in state.items() if key not in others or not torch.equal(value, others[key])}
         metadata = {**metadata, "shared": Path(shared).name, "shared_sha256": _checksum(shared)}
     about = {**metadata, "words": " ".join(words)}
-    write_path_whole(Path(path), lambda place: save_file(state, place, metadata=about))
+    write_whole({Path(path): lambda place: save_file(state, place, metadata=about)})
     Path(path).chmod(0o644)  # safetensors writes through a private temporary file
     if config is not None:
         Path(path).with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")

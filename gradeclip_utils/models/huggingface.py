@@ -7,7 +7,6 @@ transformers is optional: `pip install '.[transformers]'`.
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
-from ..checks import first_line
-from ..errors import GradeclipError, UnsupportedModel
+from ..checks import optional_library
+from ..errors import GradeclipError, UnsupportedModel, first_line
 from ..towers import Tower, open_image_tower, open_text_tower
 from ..towers.huggingface import KINDS, kind_of, unwrapped
 from .open_clip import check_finite, check_reachable, some
@@ -100,11 +99,7 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
 
 def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module, Any]:
     """A model of transformers in evaluation mode, and its processor."""
-    try:
-        transformers = import_module("transformers")
-    except ImportError as error:
-        how = "pip install transformers (in a checkout, pip install '.[transformers]')"
-        raise GradeclipError(f"{PREFIX}{name} needs transformers: {how}") from error
+    transformers = optional_library("transformers", f"{PREFIX}{name} is a model of transformers", "transformers")
     folder = Path(name).expanduser()
     if folder.is_dir():
         name = str(folder)

@@ -45,8 +45,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import chosen, first_line, short
-from ..errors import GradeclipError
+from ..checks import chosen, short
+from ..errors import GradeclipError, first_line
 
 CONFIG = "open_clip_config.json"
 _PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # among several files in a folder

@@ -9,6 +9,7 @@ browser's half is `desk.js` around `plots/front/view.js`.
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
-from ..plots.figures import draw, rendered
-from ..plots.page import embedded, front, image_tag, view_script
+from ..plots.figures import draw, figure_tag
+from ..plots.page import embedded, front, view_script
 from ..scenes import COLOURS, arrange, concepts, first_scenes
 from .session import Session, Source, State, View
 
@@ -190,7 +191,7 @@ class explore(AnyWidget):
             stem = str(name).strip() or "explanation"
             paths = (as_path(f"{stem}{end}.png", "the name") for end in ("", *(f"-{i}" for i in range(2, 1000))))
             path = writable(next(path for path in paths if not path.exists()), "the name")
-            write_whole(path, lambda stream: self.figure().savefig(stream, format="png"))
+            write_whole({path: partial(self.figure().savefig, format="png")})
         except (OSError, ValueError) as error:
             self._say(f"{_sentence(error)}.", "wrong")
         else:
@@ -212,9 +213,9 @@ class explore(AnyWidget):
     def _repr_mimebundle_(self, **options):
         """The widget and, for a page without a kernel, the same view."""
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        figure, views = self.figure(), [self.view.payload(self.beside)]
-        still = image_tag(rendered(figure), figure.alt)
-        return data | {"text/html": embedded(views, self.view.state.source.image, still)}, metadata
+        still = figure_tag(self.figure())
+        page = embedded([self.view.payload(self.beside)], self.view.state.source.image, still)
+        return data | {"text/html": page}, metadata
 
     def _say(self, text: str, kind: str) -> None:
         """Bring everything on the panel in line with the view, and say something."""

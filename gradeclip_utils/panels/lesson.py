@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from ..checks import short
 from ..errors import GradeclipError, heard_by
-from ..plots.figures import alternative, rendered
-from ..plots.page import image_tag
+from ..plots.figures import alternative, figure_tag
 
 _BOX = (
     "padding:5px 9px;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
@@ -80,7 +79,7 @@ class panel(w.VBox):
             figure = self._draw(**{name: control.value for name, control in self.controls.items()})
         if not isinstance(figure, Figure):
             raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
-        self.figure, self._image.value = figure, image_tag(rendered(figure), alternative(figure))
+        self.figure, self._image.value = figure, figure_tag(figure)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(figure)
         self._say(" ".join(f"{note.rstrip('.')}." for note in dict.fromkeys(notes)), _NOTE)

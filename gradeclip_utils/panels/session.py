@@ -28,7 +28,8 @@ from ..methods.interactions import named_things
 from ..models import Clip
 from ..plots.colours import largest
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
-from ..plots.page import image_url, payload
+from ..plots.figures import image_url
+from ..plots.page import payload
 from ..scenes import CANVAS, Scene, as_python, concept, concepts, recoloured, without
 from ..towers.base import remembering
 from ..words import split_read, unknown_words, why_no_words

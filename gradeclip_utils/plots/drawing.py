@@ -35,7 +35,7 @@ class Shade:
     small: bool = False
 
 
-Cell = tuple[Shade | None, Shade | None]  # of a title: a word; below it, in a contrast, the word in the other caption
+_Cell = tuple[Shade | None, Shade | None]  # of a title: a word; below it, in a contrast, the word in the other caption
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Panel:
     """A title, a map, and what stands below them."""
 
     name: str  # the title in plain text
-    cells: tuple[Cell, ...]
+    cells: tuple[_Cell, ...]
     map: np.ndarray | None  # (h, w) on the token grid, or in pixels of the box; None: the method has no maps of images
     scale: float = 0.0  # the value of the darkest colour
     value: float | None = None  # of the bar: a similarity, or the lead in a contrast
@@ -141,7 +141,7 @@ def _small(text: str) -> bool:
     return text.lower() in _SMALL_WORDS or not any(map(str.isalnum, text))
 
 
-def title_of(words: Sequence, name: str = "") -> tuple[Cell, ...]:
+def title_of(words: Sequence, name: str = "") -> tuple[_Cell, ...]:
     """The cells of a prompt: its words, or its name if it has none."""
     if not words:
         return tuple((Shade(part), None) for part in name.split())
@@ -152,9 +152,9 @@ def _shade(word) -> Shade | None:
     return word and Shade(word.text, float(word.score), _small(word.text))
 
 
-def _stacked(words: Sequence, others: Sequence) -> tuple[Cell, ...]:
+def _stacked(words: Sequence, others: Sequence) -> tuple[_Cell, ...]:
     """The cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
-    cells: list[Cell] = []
+    cells: list[_Cell] = []
     one, other = ([word.text.lower() for word in side] for side in (words, others))
     for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if kind == "equal":

@@ -8,9 +8,10 @@ Figures belong to no pyplot state: they show themselves once in a notebook, and 
 from __future__ import annotations
 
 import base64
+import html
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,10 +25,10 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from .. import checks
-from ..errors import GradeclipError, warn
+from ..errors import GradeclipError, first_line, short, warn
 from ..images import read_image
 from .colours import coloured, is_whole, paint
-from .drawing import Cell, Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
+from .drawing import Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
 
 PALETTE = ("#1b7f79", "#4d4d4d", "#7cc5bd", "#a6a6a6")  # teal and grey: groups, told apart by their markers too
 _MARKERS = ("o", "s", "D", "^")
@@ -56,10 +57,10 @@ class InlineFigure(Figure):
         super().savefig(fname, **{"bbox_inches": "tight", "pad_inches": 0.05, **options})
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return bundle(rendered(self), alternative(self))
+        return bundle(_rendered(self), alternative(self))
 
     def _repr_png_(self) -> bytes:
-        return _small_png(rendered(self))
+        return _small_png(_rendered(self))
 
 
 def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
@@ -79,7 +80,7 @@ def _small_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def rendered(figure: Figure) -> Image.Image:
+def _rendered(figure: Figure) -> Image.Image:
     """All that is drawn of a figure as an RGB image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05)
@@ -104,16 +105,29 @@ def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -
     return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
 
 
-def reduced(image: Image.Image, size: int = 720) -> Image.Image:
+def _reduced(image: Image.Image, size: int = 720) -> Image.Image:
     """An RGB copy of an image, no larger than a panel needs."""
     image = image.convert("RGB")
     image.thumbnail((size, size))  # on the copy that convert made; never enlarges
     return image
 
 
+def image_url(image: Image.Image, size: int = 720) -> str:
+    """An image, made smaller if it is large, as an address that needs no network."""
+    buffer = io.BytesIO()
+    _reduced(image, size).save(buffer, "webp", quality=90, method=1)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def figure_tag(figure: Figure) -> str:
+    """A figure as HTML: every pixel is inside, so that nothing has to be fetched."""
+    alt, shape = html.escape(alternative(figure)), 'style="display:block;max-width:100%;height:auto"'
+    return f'<img class="gradeclip-figure" alt="{alt}" {shape} src="{image_url(_rendered(figure), 10_000)}">'
+
+
 def show_image(axes: Axes, image: Image.Image, box=None) -> None:
     """Draw an image from the upper left of the axes, without ticks, with a frame around what the model saw."""
-    small = reduced(image)
+    small = _reduced(image)
     axes.set_axis_off()
     axes.set_anchor("NW")
     axes.imshow(small, interpolation="nearest" if max(small.size) < 200 else "antialiased")
@@ -191,9 +205,18 @@ def plot_maps(
         raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
     drawings, look = [], {"signed": signed, "shared": shared_scale, "upsample": upsample}
     for one, its in zip(images, each, strict=True):
-        pairs = [(name, checks.as_map(heat)) for name, heat in checks.titled("maps", its)]
+        pairs = [(name, checks.as_map(heat)) for name, heat in _titled("maps", its)]
         drawings.append(of_maps(read_image(one), pairs, **look))
     return draw(scaled(drawings), width=width, columns=columns, compact=several)
+
+
+def _titled(name: str, values: Any) -> list[tuple[str, Any]]:
+    """Things with their titles, as pairs."""
+    found = list(values.items()) if isinstance(values, Mapping) else checks.listed(name, values)
+    for one in found:
+        if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[0], str):
+            raise GradeclipError(f"{name} must be pairs of a title and a thing, got {short(one)}")
+    return found
 
 
 def draw(
@@ -303,7 +326,7 @@ def _type_size(panels: Sequence[Panel], room: float) -> float:
     return float(_SMALLEST)
 
 
-def _draw_cells(axes: Axes, cells: Sequence[Cell], vmax: float, size: float) -> None:
+def _draw_cells(axes: Axes, cells: Sequence[tuple], vmax: float, size: float) -> None:
     """Write the cells of a title from the upper left of the axes, in lines."""
     across, down = 72 * axes.get_position().size * axes.get_figure().get_size_inches()
     axes.set_axis_off()
@@ -318,7 +341,7 @@ def _draw_cells(axes: Axes, cells: Sequence[Cell], vmax: float, size: float) -> 
         axes.text(*at, text, ha="center", va="baseline", parse_math=False, **look, **place)
 
 
-def _flow(cells: Sequence[Cell], line_width: float, size: float) -> tuple[list, float, int]:
+def _flow(cells: Sequence[tuple], line_width: float, size: float) -> tuple[list, float, int]:
     """Words, texts, x, y from the top, width, height and size of type (points); where they end; lines."""
     height, gap, x, y, lines, placed = 1.5 * size, 0.16 * size, 0.0, 0.0, 1, []
     deep = any(below for _, below in cells)
@@ -394,7 +417,7 @@ def plot_intervals(
         GradeclipError: the table lacks a column, or has no row.
     """
     given = table.rename(columns={"estimate": "mean"}) if "estimate" in getattr(table, "columns", ()) else table
-    rows = checks.numbers(given, ("mean", "low", "high"))
+    rows = _numbers(given, ("mean", "low", "high"))
     checks.columns(given, [group] if group else [])
     if names is None:
         others = [name for name in given.columns if name not in ("mean", "low", "high", "n", group)]
@@ -440,6 +463,15 @@ def plot_intervals(
         figure.text(x / across, y, f"{sign} {_drawable(kind)}", color=colour, va="center", fontsize=9)
         x += _ems(kind) * 9 / 72 + 0.35
     return figure
+
+
+def _numbers(table: Any, names: Iterable[str]) -> Any:
+    """Some columns of a table as floats."""
+    checks.columns(table, names := list(names))
+    try:
+        return table[names].astype(float)
+    except (TypeError, ValueError) as error:
+        raise GradeclipError(f"the columns {', '.join(names)} must hold numbers ({first_line(error)})") from None
 
 
 def _name_rows(axes: Axes, names: Sequence[str], label: str) -> None:

@@ -7,9 +7,7 @@ Resizing, fading and colouring happen in the browser, by the law of `colours`.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import math
 import secrets
@@ -24,7 +22,7 @@ from PIL import Image
 
 from .colours import largest, law
 from .drawing import Drawing, Panel, of_explanation, title_of
-from .figures import reduced
+from .figures import image_url
 
 _FRONT = Path(__file__).parent / "front"
 _PAGE = (
@@ -50,19 +48,6 @@ def _numbers(values: np.ndarray) -> list:
     values = np.asarray(values, dtype=float)
     digits = 4 - math.floor(math.log10(largest([values]) or 1))
     return np.round(values, digits).tolist()
-
-
-def image_url(image: Image.Image, size: int = 720) -> str:
-    """An image, made smaller if it is large, as an address that needs no network."""
-    buffer = io.BytesIO()
-    reduced(image, size).save(buffer, "webp", quality=90, method=1)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def image_tag(image: Image.Image, alt: str) -> str:
-    """An image as HTML: every pixel is inside, so that nothing has to be fetched."""
-    shape = 'style="display:block;max-width:100%;height:auto"'
-    return f'<img class="gradeclip-figure" alt="{html.escape(alt)}" {shape} src="{image_url(image, 10_000)}">'
 
 
 def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from PIL import Image
 from .. import checks
 from ..checks import chosen, listed, short, whole
 from ..errors import GradeclipError
-from ..images import mark_drawn
+from ..images import DRAWN
 from .art import TRAINED_ARTISTS, artists_of
 from .emoji import (
     BACKGROUNDS,
@@ -70,7 +70,9 @@ class Scene:
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
         """The image, RGB, `size` pixels on a side: a multiple of 96."""
-        return mark_drawn(Image.fromarray(render(self.objects, self.background, size)))
+        drawn = Image.fromarray(render(self.objects, self.background, size))
+        drawn.info[DRAWN] = "yes"
+        return drawn
 
     def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
         """Which pixels each object covers, (objects, size, size) bool; an object in front hides one behind it."""

@@ -20,16 +20,14 @@ model's own forward pass. `docs/architectures.md` lists the known families.
 from collections.abc import Callable
 from typing import Any, Literal
 
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from ..checks import chosen, instance, text
 from ..errors import GradeclipError, UnsupportedModel
+from . import huggingface, open_clip, timm
 from .base import Entry, Layer, Tower, Trace
-from .huggingface import TransformersImageTower, TransformersTextTower, kind_of, unwrapped
-from .open_clip import ResNetTower, TextTransformerTower, VisionTower
-from .timm import FeatureMapTower, TrunkTower, trunk_of
+from .huggingface import unwrapped
+from .timm import feature_map
 
 __all__ = [
     "REGISTERED", "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower",
@@ -68,16 +66,8 @@ def register_tower(
     REGISTERED[name] = side, matches, opens
 
 
-def _visual(model: nn.Module) -> nn.Module:
-    return getattr(model, "visual", model)
-
-
-register_tower("timm", "image", lambda model: trunk_of(model) is not None, TrunkTower)
-register_tower("ResNet", "image", lambda model: isinstance(_visual(model), ModifiedResNet), ResNetTower)
-register_tower("ViT", "image", lambda model: isinstance(_visual(model), VisionTransformer), VisionTower)
-register_tower("transformers", "image", kind_of, TransformersImageTower)
-register_tower("text", "text", lambda model: True, TextTransformerTower)
-register_tower("text of transformers", "text", TransformersTextTower.matches, TransformersTextTower)
+for _family in (*timm.FAMILIES, *open_clip.FAMILIES, *huggingface.FAMILIES):
+    register_tower(*_family)
 
 
 def open_image_tower(model: nn.Module, layers: int | None = 1) -> Tower:
@@ -90,20 +80,18 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
     return _opened("text", model, layers)
 
 
-def open_feature_map(model: nn.Module) -> FeatureMapTower:
+def open_feature_map(model: nn.Module) -> Tower:
     """Open the last feature map of a timm model, for methods that need no attention."""
-    model = _inside(model)
-    if trunk_of(model) is not None:
-        return FeatureMapTower(model)
-    what = type(_visual(model)).__name__
-    raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
+    return feature_map(_inside(model))
 
 
 def _opened(side: str, model: nn.Module, layers: int | None) -> Tower:
     model = _inside(model)
     opens = next((opens for one, fits, opens in reversed(REGISTERED.values()) if one == side and fits(model)), None)
     if opens is None:
-        raise UnsupportedModel(f"the {side} tower is a {type(_visual(model)).__name__}, which is not known")
+        raise UnsupportedModel(
+            f"the {side} tower is a {type(getattr(model, 'visual', model)).__name__}, which is not known"
+        )
     try:
         return opens(model, layers)
     except AttributeError as error:

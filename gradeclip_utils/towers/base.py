@@ -8,7 +8,7 @@ A family of models says three things, and everything else is here:
     _enter     inputs -> the tokens that enter the first explained layer, an `Entry`
     _embed     the query tokens after the last layer -> embeddings
 
-`ResNetTower` in `open_clip.py` is the shortest family. Shapes: B inputs, N tokens, R query tokens, H heads of C
+`_ResNetTower` in `open_clip.py` is the shortest family. Shapes: B inputs, N tokens, R query tokens, H heads of C
 channels, D = H * C, and embeddings of width E.
 """
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import first_line, whole
-from ..errors import GradeclipError, UnsupportedModel
+from ..checks import whole
+from ..errors import GradeclipError, UnsupportedModel, first_line
 from .blocks import Block, attend, attend_fused, eval_mode, upcast
 
 _VERIFIED = 4  # inputs of the first batch that are compared with the model's own forward pass

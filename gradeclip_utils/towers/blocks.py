@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Part = Callable[[Tensor], Tensor]  # most often a module of the model
+_Part = Callable[[Tensor], Tensor]  # most often a module of the model
 
 
 @dataclass(eq=False)
@@ -29,8 +29,8 @@ class Block:
     heads: int
     qkv: Callable[[Tensor, Tensor | None], Sequence[Tensor]]  # tokens (B, N, D) and `Entry.positions` -> q, k and v,
     # (B, N, D) each, for all heads in one; latent queries are (1, R, D)
-    out: Sequence[Part]  # o (B, R, D) goes through these, and is added to the tokens
-    mlp: Sequence[Part] = ()  # so do the tokens, and are added to themselves
+    out: Sequence[_Part]  # o (B, R, D) goes through these, and is added to the tokens
+    mlp: Sequence[_Part] = ()  # so do the tokens, and are added to themselves
     behind: Sequence[nn.Module] = ()  # the norms behind both additions, if that is where they stand
     pools: bool = False  # whether it is an attention pool, which adds nothing to the tokens before its MLP
     latent: bool = False  # whether its queries are parameters of the layer, not made from tokens
@@ -47,7 +47,7 @@ class Block:
         return through(self.behind[1:], x + through(self.mlp, x)) if self.mlp else x
 
 
-def through(parts: Iterable[Part], x: Tensor) -> Tensor:
+def through(parts: Iterable[_Part], x: Tensor) -> Tensor:
     """What parts of the model compute, one after the other, in evaluation mode and in float32 at least."""
     for part in parts:
         if isinstance(part, nn.Module):

@@ -47,7 +47,7 @@ def kind_of(model: nn.Module) -> str | None:
     return next((kind.__name__ for kind in type(unwrapped(model)).__mro__ if kind.__name__ in KINDS), None)
 
 
-class TransformersImageTower(Tower):
+class _TransformersImageTower(Tower):
     """The image encoder of one of `KINDS`."""
 
     name, any_size = "image", True
@@ -121,7 +121,7 @@ _READS = {"eos": "EOT reads", "first": "CLS reads", "last": "the last token read
           "mean": "all tokens read and are averaged"}  # fmt: skip
 
 
-class TransformersTextTower(Tower):
+class _TransformersTextTower(Tower):
     """The text encoder of one of `KINDS`, or a Hugging Face encoder inside open_clip (`HFTextEncoder`)."""
 
     name = "text"
@@ -138,11 +138,6 @@ class TransformersTextTower(Tower):
             self.context_length -= text.part.embeddings.padding_idx + 1
         blocks, encode = _blocks_of(self.own_layers, self.name), self._own_features if hub else model.encode_text
         super().__init__(model, text.part, blocks, layers, encode)
-
-    @staticmethod
-    def matches(model: nn.Module) -> bool:
-        """Whether a model has such an encoder."""
-        return kind_of(model) not in (None, _BLIP) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder"
 
     def ends(self, ids: Tensor) -> Tensor:
         """The position (B,) of EOT, or of the last token, in token ids (B, context_length)."""
@@ -293,3 +288,13 @@ def _blocks_of(layers: nn.ModuleList, name: str) -> list[Block]:
             raise UnsupportedModel(f"the {name} tower has a {type(layer).__name__}, which has none of {known} to open")
         found.append(opens(layer))
     return found
+
+
+def _has_text(model: nn.Module) -> bool:
+    return kind_of(model) not in (None, _BLIP) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder"
+
+
+FAMILIES = [
+    ("transformers", "image", kind_of, _TransformersImageTower),
+    ("text of transformers", "text", _has_text, _TransformersTextTower),
+]

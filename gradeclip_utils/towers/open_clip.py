@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import open_clip
 import torch
-from open_clip.transformer import TextTransformer
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ def _block(block: nn.Module, tower: str) -> Block:
     )  # fmt: skip
 
 
-class VisionTower(Tower):
+class _VisionTower(Tower):
     """A `VisionTransformer`: CLS reads, all patches read (CLIPA), or latent queries read in a pool (CoCa)."""
 
     name, kind = "image", "VisionTransformer"
@@ -105,7 +106,7 @@ def _resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> 
     return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h*w, D)
 
 
-class ResNetTower(Tower):
+class _ResNetTower(Tower):
     """A `ModifiedResNet` (RN50, RN101, RN50x4, RN50x16, RN50x64): the mean of the last feature map reads that map.
 
     All layers below the attention pool are convolutions, so the pool is the one layer with an attention to explain.
@@ -156,7 +157,7 @@ _QUERY_TOKENS = {"argmax": "EOT reads", "eos": "EOT reads", "last": "the last to
                  "first": "the first token reads", "cls": "an appended CLS reads"}  # fmt: skip
 
 
-class TextTransformerTower(Tower):
+class _TextTransformerTower(Tower):
     """open_clip's text transformer. Two thirds of its layers are explained by default."""
 
     name, kind = "text", "TextTransformer"
@@ -234,3 +235,10 @@ def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
     if padding is not None:
         return (torch.arange(ids.shape[1], device=ids.device) * (ids != padding)).amax(dim=-1)
     return ids.shape[1] - (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)
+
+
+FAMILIES = [
+    ("ResNet", "image", lambda model: isinstance(getattr(model, "visual", model), ModifiedResNet), _ResNetTower),
+    ("ViT", "image", lambda model: isinstance(getattr(model, "visual", model), VisionTransformer), _VisionTower),
+    ("text", "text", lambda model: True, _TextTransformerTower),
+]

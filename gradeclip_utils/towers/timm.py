@@ -5,7 +5,7 @@ a classifier: its logits take the place of the embedding, and the direction of a
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..errors import UnsupportedModel
 from .base import Entry, Tower, Trace
-from .blocks import Block, Part, eval_mode, separate, through, upcast, width_of, with_parts
+from .blocks import Block, eval_mode, separate, through, upcast, width_of, with_parts
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -29,7 +29,7 @@ _WHY_NOT = {
 }
 
 
-def trunk_of(model: nn.Module) -> Any:
+def _trunk_of(model: nn.Module) -> Any:
     """The image encoder if it is a timm model: a part of an open_clip model, or the model itself; else None."""
     visual = getattr(model, "visual", None)
     if isinstance(visual, TimmModel):
@@ -37,13 +37,13 @@ def trunk_of(model: nn.Module) -> Any:
     return model if visual is None and type(model).__module__.startswith("timm.") else None
 
 
-class TrunkTower(Tower):
+class _TrunkTower(Tower):
     """A timm `VisionTransformer` or `Eva`, alone (a classifier) or inside open_clip's `TimmModel`."""
 
     name = "image"
 
     def __init__(self, model: nn.Module, layers: int | None):
-        trunk = trunk_of(model)
+        trunk = _trunk_of(model)
         _check_trunk(trunk)
         self.kind = f"timm {type(trunk).__name__}"
         self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
@@ -106,7 +106,7 @@ def _trunk_block(block: nn.Module) -> Block:
             found[:2] = [_rotated(one, positions, getattr(attn, "rotate_half", False)) for one in found[:2]]
         return [one.flatten(2) if one.ndim == 4 else one for one in found]
 
-    out: tuple[Part, ...] = (attn.norm, attn.proj)
+    out: tuple[...] = (attn.norm, attn.proj)
     if behind:
         return Block(block, attn.num_heads, qkv, (*out, block.norm1), (block.mlp, block.norm2))
     return Block(block, attn.num_heads, qkv, (*out, _scale(block, 1)), (block.norm2, block.mlp, _scale(block, 2)))
@@ -137,7 +137,7 @@ def _rotated(x: Tensor, positions: Tensor, half: bool) -> Tensor:
     return torch.cat([x[:, :first], turned], dim=1)
 
 
-def _scale(block: nn.Module, number: int) -> Part:
+def _scale(block: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
     """LayerScale is a parameter in Eva (gamma_1), a module in a VisionTransformer (ls1), or absent."""
     gamma = getattr(block, f"gamma_{number}", None)
     return getattr(block, f"ls{number}", nn.Identity()) if gamma is None else lambda x: x * upcast(gamma)
@@ -163,7 +163,7 @@ def _check_trunk(trunk: nn.Module) -> None:
         raise UnsupportedModel(f"{inside} whose every layer has rotary positions of its own; it cannot be opened")
 
 
-class FeatureMapTower(Tower):
+class _FeatureMapTower(Tower):
     """The last feature map of any timm model, for methods that need no attention. Its trace has no layers.
 
     These are Grad-CAM (`resume`), RISE (`forward`) and input gradients (`embed_pixels`).
@@ -176,7 +176,7 @@ class FeatureMapTower(Tower):
     verified = False
 
     def __init__(self, model: nn.Module):
-        trunk = trunk_of(model)
+        trunk = _trunk_of(model)
         if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
             raise UnsupportedModel(f"the image tower is a {type(trunk).__name__}, whose last feature map is not known")
         self.model, self.part, self.trunk = model, trunk, trunk
@@ -234,3 +234,14 @@ def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
         return tuple(trunk.patch_embed.dynamic_feat_size(size))
     reduction = trunk.feature_info[-1]["reduction"]
     return tuple(max(1, -(-side // reduction)) for side in size)
+
+
+def feature_map(model: nn.Module) -> Tower:
+    """The last feature map of a timm model."""
+    if _trunk_of(model) is not None:
+        return _FeatureMapTower(model)
+    what = type(getattr(model, "visual", model)).__name__
+    raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
+
+
+FAMILIES = [("timm", "image", lambda model: _trunk_of(model) is not None, _TrunkTower)]

@@ -18,7 +18,7 @@ import pandas as pd
 from statsmodels.stats.weightstats import DescrStatsW
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path, read_csv
+from gradeclip_utils.files import data_path
 from gradeclip_utils.finetune.losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
 from gradeclip_utils.finetune.pairs import Pair
 from gradeclip_utils.finetune.run import Tuning
@@ -69,7 +69,10 @@ def _described(scene: Scene, start: int, end: int) -> np.ndarray | None:
 def read(table: Path | None = None) -> pd.DataFrame:
     """The table, one row an arm, seed and figure; `weights` tells the model that the arms began from."""
     table = data_path(TABLE) if table is None else table
-    found = read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)
+    try:
+        found = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)
+    except ValueError as error:  # pandas' own errors are of this kind
+        raise GradeclipError(f"{table} cannot be read as a table: {error}") from error
     if not set(COLUMNS) <= set(found):
         raise GradeclipError(f"{table} is no table of this experiment: it has the columns {', '.join(found)}")
     return found

@@ -63,7 +63,7 @@ def add_rows(
 
 def _write(table: Path, rows: pd.DataFrame) -> None:
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(table, lambda stream: stream.write(rows.to_csv(index=False).encode()))
+    write_whole({table: rows.to_csv(index=False).encode()})
 
 
 def folder_of(arm: str, recipe: Tuning, runs: Path, clip: Clip) -> Path:
@@ -83,10 +83,10 @@ def tuned(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
         folder.mkdir(parents=True, exist_ok=True)
         made = fine_tune(clip, ScenePairs(recipe.steps * recipe.batch), recipe, folder=folder, save_every=20)
         save_tuned(made.clip, file, {name: str(value) for name, value in asdict(recipe).items()})
-        write_whole(log, lambda stream: stream.write(made.log.to_csv(index=False).encode()))
+        write_whole({log: made.log.to_csv(index=False).encode()})
         (folder / "state.pt").unlink()
     config = data_path("emoji.json").read_bytes()
-    write_whole(file.with_suffix(".json"), lambda stream: stream.write(config))
+    write_whole({file.with_suffix(".json"): config})
     return load_clip("emoji", file), float(pd.read_csv(log)["cpu_seconds"].iloc[-1]) / 60
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradeclip_utils.__main__ import COMMANDS, main
+from gradeclip_utils.__main__ import _COMMANDS, main
 from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
 
@@ -55,7 +55,7 @@ def test_a_command_that_would_fail_in_the_end_is_refused_at_the_start(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    room = import_module(COMMANDS[arguments[0]].module, "gradeclip_utils")
+    room = import_module(_COMMANDS[arguments[0]].module, "gradeclip_utils")
     for module in ("gradeclip_utils.models", room.__name__):
         monkeypatch.setattr(f"{module}.load_clip", None, raising=False)  # nothing is loaded before
     assert main(arguments) == 2
@@ -120,7 +120,7 @@ def test_one_rule_says_what_is_overwritten_and_help_says_it(here, capsys):
     assert Path("explanation.png").read_bytes() == photo
     assert main([*EXPLAIN, "photo.png", "--overwrite"]) == 0
     assert Path("explanation.png").read_bytes() != photo
-    for arguments in (["--help"], *([name, "--help"] for name in COMMANDS)):
+    for arguments in (["--help"], *([name, "--help"] for name in _COMMANDS)):
         with pytest.raises(SystemExit):
             main(arguments)
         said = " ".join(capsys.readouterr().out.split())

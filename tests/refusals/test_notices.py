@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gradeclip_utils import Explainer, Explanation, ExplanationWarning
 from gradeclip_utils.errors import heard_by, warn
-from gradeclip_utils.images import is_drawn, png_note
+from gradeclip_utils.images import DRAWN
 from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import said
 
@@ -30,11 +31,13 @@ def test_a_photograph_shown_to_a_model_that_knows_drawn_scenes_alone_is_said(kno
 
 def test_a_scene_is_known_as_one_when_it_is_read_back(knowing, tmp_path):
     scene = arrange(["dog"]).image().crop((10, 10, 200, 200))
-    scene.save(tmp_path / "scene.png", pnginfo=png_note(scene))
+    note = PngInfo()
+    note.add_text(DRAWN, "yes")
+    scene.save(tmp_path / "scene.png", pnginfo=note)
     assert said(Explainer(knowing), tmp_path / "scene.png", "a dog") == []
     found = Explainer(knowing).explain(scene, "a dog")
     again = Explanation.load(found.save(tmp_path / "found"))
-    assert is_drawn(again.image) and is_drawn(pickle.loads(pickle.dumps(scene)))
+    assert DRAWN in again.image.info and DRAWN in pickle.loads(pickle.dumps(scene)).info
     montage = Image.new("RGB", (800, 400))
     montage.paste(scene, (0, 0))
     assert "this image is not marked as one" in said(Explainer(knowing), montage, "a dog")[0]

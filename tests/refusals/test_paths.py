@@ -66,10 +66,10 @@ def test_a_place_that_is_read_only_is_refused():
 def test_what_cannot_be_written_in_the_end_leaves_what_was_there(tmp_path):
     (tmp_path / "model").write_bytes(b"old")
     with pytest.raises(GradeclipError, match="model could not be written: .*No space left"):
-        write_whole(tmp_path / "model", full)
+        write_whole({tmp_path / "model": full})
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model", b"old")]
     (tmp_path / "model.new").write_bytes(b"half")  # of a process that was killed
-    write_whole(tmp_path / "model", lambda stream: stream.write(b"whole"))
+    write_whole({tmp_path / "model": b"whole"})
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model", b"whole")]
 
 

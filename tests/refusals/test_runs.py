@@ -14,7 +14,7 @@ from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked
 from gradeclip_utils.finetune.pairs import Pair
-from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
+from gradeclip_utils.finetune.run import _STATE, Tuning, fine_tune
 from tests.refusals.cases import named
 
 PAIR_IMAGE = Image.effect_noise((32, 32), 60).convert("RGB")
@@ -98,7 +98,7 @@ def saved(what):
 
 @pytest.mark.parametrize(("damage",), named(STATES))
 def test_a_state_that_was_damaged_is_named_and_left_as_it_is(tiny, tmp_path, damage):
-    state = tmp_path / STATE
+    state = tmp_path / _STATE
     state.write_bytes(damage(saved({"step": 1})))
     before = state.read_bytes()
     with pytest.raises(GradeclipError, match="state.pt (is damaged, or holds no state|holds a run of another recipe)"):
@@ -110,7 +110,7 @@ def test_numbers_of_numpy_are_kept_in_a_state_as_pythons_own(tiny, tmp_path):
     given = {"steps": np.int64(2), "batch": np.int16(2), "regions": np.float32(0.5), "learning_rate": np.float64(1e-3)}
     given |= {"maps": np.str_("grad-eclip"), "weighted": np.True_, "seed": np.uint8(0)}
     tuned = fine_tune(tiny, PAIRS[:3], replace(SHORT, **given), folder=tmp_path, progress=False)
-    kept = torch.load(tmp_path / STATE, weights_only=True)["recipe"]
+    kept = torch.load(tmp_path / _STATE, weights_only=True)["recipe"]
     assert {name: kept[name] for name in given} == given
     again = fine_tune(tiny, PAIRS[:3], replace(SHORT, regions=0.5), folder=tmp_path, progress=False)
     assert again.log.equals(tuned.log)  # it was done, and not begun again

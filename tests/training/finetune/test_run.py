@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.finetune.losses import Features, Learner, detached, global_loss, region_loss
-from gradeclip_utils.finetune.pairs import Pair, PairBatches, present_pairs, spoken
-from gradeclip_utils.finetune.run import STATE, Tuning, fine_tune
+from gradeclip_utils.finetune.losses import Features, Learner, _detached, global_loss, region_loss
+from gradeclip_utils.finetune.pairs import Pair, PairBatches, spoken
+from gradeclip_utils.finetune.run import _STATE, Tuning, _present_pairs, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests.conftest import build, wrap
 
@@ -188,7 +188,7 @@ def test_every_choice_of_maps_gives_one_map_a_phrase(maps, tiny, pairs):
     batches = PairBatches(tiny.preprocess, pairs, 8, 1, seed=0)
     learner, batch, rows = Learner(tiny, maps), batches[0], batches.rows(0).tolist()
     found = learner(batch)
-    trace = detached(open_image_tower(tiny.model).trace(batch.pixels))
+    trace = _detached(open_image_tower(tiny.model).trace(batch.pixels))
     drawn = learner.phrase_maps(trace, found["phrases"].detach(), batch)
     assert drawn.shape == (*batch.there.shape, 16) and torch.isfinite(drawn).all() and not drawn.requires_grad
     if maps == "uniform":
@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         tune(tiny, pairs, folder=tmp_path, save_every=1)
     monkeypatch.undo()
-    assert len(torch.load(tmp_path / STATE, weights_only=True)["log"]) == 2
+    assert len(torch.load(tmp_path / _STATE, weights_only=True)["log"]) == 2
     resumed = tune(tiny, pairs, folder=tmp_path)
     same(weights(whole.clip.model), weights(resumed.clip.model))
     assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
@@ -309,11 +309,11 @@ def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs
     pairs[0].image.save(tmp_path / "there.png")
     files = [Pair(tmp_path / name, "a dog") for name in ("there.png", "gone.png", "lost.png")]
     with pytest.raises(GradeclipError, match="2 of 3 images are missing: .*gone.png, .*lost.png"):
-        present_pairs(files)
+        _present_pairs(files)
     with pytest.warns(UserWarning, match="2 of 3 images are missing"):
-        assert present_pairs(files, skip_missing=True) == files[:1]
+        assert _present_pairs(files, skip_missing=True) == files[:1]
     with pytest.raises(GradeclipError, match="there are none"):
-        present_pairs([])
+        _present_pairs([])
 
 
 def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path, pairs, capsys):
