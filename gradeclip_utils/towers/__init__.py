@@ -89,9 +89,8 @@ def _opened(side: str, model: nn.Module, layers: int | None) -> Tower:
     model = _inside(model)
     opens = next((opens for one, fits, opens in reversed(REGISTERED.values()) if one == side and fits(model)), None)
     if opens is None:
-        raise UnsupportedModel(
-            f"the {side} tower is a {type(getattr(model, 'visual', model)).__name__}, which is not known"
-        )
+        what = type(getattr(model, "visual", model)).__name__
+        raise UnsupportedModel(f"the {side} tower is a {what}, which is not known")
     try:
         return opens(model, layers)
     except AttributeError as error:

@@ -157,7 +157,7 @@ _QUERY_TOKENS = {"argmax": "EOT reads", "eos": "EOT reads", "last": "the last to
                  "first": "the first token reads", "cls": "an appended CLS reads"}  # fmt: skip
 
 
-class _TextTransformerTower(Tower):
+class TextTransformerTower(Tower):
     """open_clip's text transformer. Two thirds of its layers are explained by default."""
 
     name, kind = "text", "TextTransformer"
@@ -240,5 +240,5 @@ def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
 FAMILIES = [
     ("ResNet", "image", lambda model: isinstance(getattr(model, "visual", model), ModifiedResNet), _ResNetTower),
     ("ViT", "image", lambda model: isinstance(getattr(model, "visual", model), VisionTransformer), _VisionTower),
-    ("text", "text", lambda model: True, _TextTransformerTower),
+    ("text", "text", lambda model: True, TextTransformerTower),
 ]
