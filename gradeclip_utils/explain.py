@@ -30,7 +30,7 @@ from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import word_directions, word_masks
 from .models import Clip
-from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, matched, token_ids
+from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, token_ids
 from .prompts import null_captions as default_nulls
 from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import isolated_torch_state, one_thread
@@ -148,7 +148,7 @@ class Explainer:
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
         """
         prompts = as_prompts(texts)
-        return self._explain([self._read_image(image)], prompts, matched(against, len(prompts)))[0]
+        return self._explain([self._read_image(image)], prompts, _matched(against, len(prompts)))[0]
 
     def explain_batch(
         self, images: Sequence[ImageLike], texts: Prompts, against: Prompts | None = None
@@ -167,7 +167,7 @@ class Explainer:
         images = listed("images", images, (str, Path, Image.Image))
         if len(images) != len(prompts):
             raise GradeclipError(f"pairs need as many images as prompts, got {len(images)} and {len(prompts)}")
-        others, found = matched(against, len(prompts)), []
+        others, found = _matched(against, len(prompts)), []
         for some in self._batches(len(images)):
             read = [self._read_image(image) for image in images[some]]
             found += self._explain(read, prompts[some], None if others is None else others[some], some.start)
@@ -591,6 +591,17 @@ def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     if not (found := listed("images", images)):
         raise GradeclipError("there are no images: give at least one")
     return found
+
+
+def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
+    """One prompt for each of `count` others, from one for all or one for each."""
+    if against is None:
+        return None
+    prompts = as_prompts(against)
+    if len(prompts) not in (1, count):
+        msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
+        raise GradeclipError(msg)
+    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * (count // len(prompts))
 
 
 def _strings(texts: str | Sequence[str]) -> list[str]:

@@ -105,17 +105,6 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
     return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
 
 
-def matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
-    """One prompt for each of `count` others, from one for all or one for each."""
-    if against is None:
-        return None
-    prompts = as_prompts(against)
-    if len(prompts) not in (1, count):
-        msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
-        raise GradeclipError(msg)
-    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * (count // len(prompts))
-
-
 def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
     """Embeddings in place of prompts, checked."""
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():

@@ -16,9 +16,10 @@ A data set is a list of examples, or of choices between two captions. Images and
 also in another process. Nothing is downloaded: a message says where to get missing files.
 """
 
+from .choices import Choice, aro, colorswap, sugar_crepe, winoground
 from .example import Example
+from .mscoco import coco, coco_captions
 from .own import captioned_images, from_huggingface, photographs, read_captions
-from .published import Choice, aro, coco, coco_captions, colorswap, sugar_crepe, winoground
 from .registry import load, load_choices, register_dataset
 
 __all__ = [

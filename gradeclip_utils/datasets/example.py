@@ -5,14 +5,20 @@ data set -> Example: image, prompt, mask -> Explainer -> map -> evaluation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ..checks import finite, listed, short, text
 from ..errors import GradeclipError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +75,31 @@ class Example:
     def has_mask(self) -> bool:
         """Whether the data set has a mask of this example."""
         return self.load_mask is not None
+
+
+def read_json(file: Path, source: str) -> Any:
+    """Read a JSON file, or one of JSON lines as a list; a refusal says where to get it."""
+    if not file.exists():
+        raise GradeclipError(f"{file} is missing: get it from {source}")
+    with in_form(file, "JSON", source):
+        content = file.read_text(encoding="utf-8")
+        return [json.loads(line) for line in content.splitlines()] if file.suffix == ".jsonl" else json.loads(content)
+
+
+@contextmanager
+def in_form(file: Path, form: str, source: str) -> Iterator[None]:
+    """Turn errors about what a file holds into one sentence that names the file."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
+        if isinstance(error, GradeclipError):
+            raise
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise GradeclipError(f"{file} is not {form}, or is cut short ({said}): get it from {source}") from error
+
+
+def not_empty(found: list[_T], file: Path, source: str) -> list[_T]:
+    """Return what was found in a file, if it is anything."""
+    if not found:
+        raise GradeclipError(f"{file} holds no examples: get it from {source}")
+    return found

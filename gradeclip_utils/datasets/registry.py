@@ -13,9 +13,10 @@ import numpy as np
 from ..checks import as_path, chosen, instance, listed, nearest, text, whole
 from ..errors import GradeclipError
 from ..scenes import SPLITS, Scene, describe, draw_scene
+from .choices import Choice, aro, colorswap, sugar_crepe, winoground
 from .example import Example
+from .mscoco import coco
 from .own import captioned_images, photographs
-from .published import Choice, aro, coco, colorswap, sugar_crepe, winoground
 
 _T = TypeVar("_T")
 _MOST_SCENES = 100_000  # all of them are held

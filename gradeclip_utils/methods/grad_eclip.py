@@ -94,7 +94,7 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
         ]  # each (t, L, B, R, D)
         return torch.cat(found).permute(2, 0, 1, 3, 4)
     with torch.enable_grad():
-        at = zero_delta(trace) if delta is None else delta
+        at = _zero_delta(trace) if delta is None else delta
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
@@ -161,11 +161,6 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
     return torch.cat(maps, dim=1)
 
 
-def zero_delta(trace: Trace) -> Tensor:
+def _zero_delta(trace: Trace) -> Tensor:
     """No change of o in any explained layer: (L, B, R, D)."""
     return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
-
-
-def grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width."""
-    return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from ..words import Split
-from .grad_eclip import spatial_weights, zero_delta
+from .grad_eclip import spatial_weights
 
 
 def word_masks(split: Split, trace: Trace) -> Tensor:
@@ -38,7 +38,7 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
         mu = spatial_weights(layer, trace.valid_mask, spatial)
         by_word = torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v)
         pushes.append(by_word.flatten(3))  # (W, B, R, D)
-    start = zero_delta(trace)
+    start = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
         """The change of the embedding for a change of o."""

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from ..checks import chosen, instance, text
 from ..errors import GradeclipError
+from ..towers import Tower, Trace
 from . import input_gradients, perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
-from .grad_eclip import grad_eclip, grad_eclip_with_one_head
+from .grad_eclip import grad_eclip
 
 _FRACTIONS = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
 
@@ -100,6 +101,11 @@ def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tenso
     return _method
 
 
+def _grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width."""
+    return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)
+
+
 _OWN = "the model's own similarity"
 _GRAD_ECLIP = (
     "Zhao, Wang, Zeng, Zhao and Chan, Gradient-based Visual Explanation for Transformer-based CLIP, ICML 2024; with "
@@ -118,8 +124,8 @@ METHODS: dict[str, Method] = {
                partial(grad_eclip, spatial="softmax")),
         Method("grad-eclip-single-head", "Grad-ECLIP with one head", f"{_GRAD_ECLIP} (as published)",
                "the similarity of another network, with one attention head",
-               "the explained layers again, and a gradient through them", grad_eclip_with_one_head,
-               grad_eclip_with_one_head),
+               "the explained layers again, and a gradient through them", _grad_eclip_with_one_head,
+               _grad_eclip_with_one_head),
         Method("attention", "Raw attention", "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and "
                "Wallace, Attention is not Explanation, NAACL 2019", "where the tower looks, for any text or image",
                "nothing beyond the trace", attention, attention),
