@@ -204,7 +204,6 @@ def _run_command(options: argparse.Namespace) -> str:
 
 
 def _named(out: str, file: str) -> Path:
-    """Return the name of the figure of one of several images."""
     place = Path(out)
     return place.with_name(f"{place.stem}-{Path(file).stem}{place.suffix}")
 

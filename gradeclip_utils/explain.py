@@ -605,7 +605,6 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
 
 
 def _strings(texts: str | Sequence[str]) -> list[str]:
-    """Prompts that are no embeddings, as a list."""
     prompts = as_prompts(texts)
     if isinstance(prompts, Tensor):
         raise GradeclipError(f"prompts must be strings here, got embeddings {tuple(prompts.shape)}")

@@ -38,7 +38,6 @@ def output(
 
 
 def _is_same(one: Path, other: str | os.PathLike) -> bool:
-    """Return whether two paths are of one file that exists."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):

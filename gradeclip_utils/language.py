@@ -164,7 +164,6 @@ def _chunker():
 
 @cache
 def _has_nltk_tagger() -> bool:
-    """Whether the data of nltk's own tagger is installed."""
     try:
         _library("nltk").pos_tag(["word"])
     except LookupError:

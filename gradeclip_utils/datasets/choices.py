@@ -167,7 +167,6 @@ def _entries(file: Path, texts, source: str, numbers=()) -> Iterator[tuple]:
 
 
 def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
-    """Read the part of an image that a relation is about."""
     image, (left, top, width, height) = read_image(file), box
     shown = -width < left < image.width and -height < top < image.height  # a part of it: some reach over the border
     if not (shown and 1 <= width <= 2 * image.width and 1 <= height <= 2 * image.height):

@@ -99,7 +99,6 @@ def load_choices(what: str, limit: int | None = None) -> list[Choice]:
 
 
 def _read(what: str, limit: int | None, known: Mapping[str, _Dataset], called: str) -> list:
-    """Read a data set of a known kind, at most `limit` of it."""
     kind, _, rest = text("data", what).partition(":")
     if kind not in known or not rest:
         near = nearest(kind, known, most=1)
@@ -136,7 +135,6 @@ def _scenes(rest: str) -> list[Example]:
 
 
 def _about(key: str, scene: Scene, i: int) -> Example:
-    """Return the question about scene number i."""
     asked = scene.objects[np.random.default_rng([51, i]).integers(len(scene.objects))]
     members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
     present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
@@ -160,7 +158,6 @@ def _photographs(rest: str) -> list[Example]:
 
 
 def _with_split(read: Callable[..., list], rest: str) -> list:
-    """Read `FOLDER` or `FOLDER@SPLIT`."""
     path, _, split = rest.partition("@")
     return read(path, split) if split else read(path)
 

@@ -95,7 +95,6 @@ class Loop:
         return pd.DataFrame(self.log)
 
     def _step(self, step: int, batch: Any, losses: Callable) -> dict[str, float]:
-        """One update of the weights: the loss, its parts, and the learning rate."""
         learning_rate = self.schedule(self.recipe, step)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
@@ -142,7 +141,6 @@ class Loop:
 
 
 def _line(row: Mapping[str, float]) -> str:
-    """A step in the log, its numbers with six digits."""
     short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in row.items()}
     return f"{json.dumps(short)}\n"
 

@@ -142,7 +142,6 @@ def _detached(trace: Trace) -> Trace:
     """The same trace without a graph, in float32: what a map is made of."""
 
     def plain(tensor: Tensor) -> Tensor:
-        """Without a graph, in float32 at least."""
         return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
     layers = tuple(Layer(*(plain(getattr(layer, f.name)) for f in fields(Layer))) for layer in trace.layers)

@@ -100,7 +100,6 @@ class PairBatches(torch.utils.data.Dataset):
         texts: dict[str, int] = {}
 
         def row_of(text: str) -> int:
-            """The row of a text."""
             return texts.setdefault(text, len(texts))
 
         captions = torch.tensor([row_of(pair.caption) for pair in pairs])

@@ -153,7 +153,6 @@ def fine_tune(
 
 
 def _as_pair(given: Pair | Sequence) -> Pair:
-    """A pair."""
     pair = given if isinstance(given, Pair) else None
     if isinstance(given, (tuple, list)) and len(given) in (2, 3):
         pair = Pair(*given)
@@ -313,7 +312,6 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
-    """The pairs of a table and a folder, or of a data set."""
     table, folder = options.captions, options.images
     if (options.data is None) != (table is not None and folder is not None) or (options.data and (table or folder)):
         raise GradeclipError("fine-tune needs --captions and --images, or --data in place of both")
@@ -326,7 +324,6 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 
 
 def _run_command(options: argparse.Namespace) -> str | None:
-    """Read the pairs, tune, save, and return what was used and how to load the result."""
     tuning = _checked(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
     for name, least in (("save_every", 1), ("workers", 0)):  # before a model is loaded
         whole(f"--{name.replace('_', '-')}", getattr(options, name), least)

@@ -176,7 +176,6 @@ def _row(explainer: Explainer, example: Example, sample: dict, nulls: int, folde
 
 
 def _write_thumbnail(file: Path, explanation: Explanation) -> None:
-    """Write the image and the map on it, side by side."""
     width, height = explanation.image.size
     size = (min(4 * _HEIGHT, max(1, round(width * _HEIGHT / height))), _HEIGHT)
     strip = Image.new("RGB", (2 * size[0] + 4, _HEIGHT), "white")
@@ -212,7 +211,6 @@ def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
-    """Return the page of rows with the worst first."""
     columns = [name for name in _COLUMNS if name in table and table[name].notna().any()]
     warnings = table["warnings"].where(table["error"] == "", table["warnings"] + ": " + table["error"])
     shown = pd.DataFrame({
@@ -269,7 +267,6 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _run_command(options: argparse.Namespace) -> str:
-    """Write the report, and return a line that says where it is."""
     if options.captions is not None and not str(options.captions).strip():
         raise GradeclipError("--captions must be a path, and an empty one was given")
     if os.path.isdir(options.data) == (options.captions is None):  # also of a name that no folder can have

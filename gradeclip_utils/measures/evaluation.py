@@ -269,7 +269,6 @@ def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[
 
 
 def _explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
-    """Return one explainer a method, and one with random weights, by name."""
     opened = partial(Explainer, seed=plan.seed)
     explainers = {name: opened(clip, method=name) for name in plan.methods}
     if plan.references:
@@ -310,7 +309,6 @@ def _content(example: Example) -> str:
 def _measures(
     explainer: Explainer, plan: _Plan, one: Example, explained: dict[str, Explanation]
 ) -> dict[str, dict[str, float]]:
-    """Return the measures of each row of one example."""
     baseline, mask, references = explained[plan.baseline], one.mask(), {}
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     if plan.references:
@@ -425,7 +423,6 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _run_command(options: argparse.Namespace) -> str:
-    """Evaluate as the options say, and return three lines that say which map is better."""
     methods = options.methods if options.methods == "all" else re.split(r"\s*,\s*", options.methods)
     method_names(methods)  # before a model is loaded, which may take minutes
     out = writable(options.out, "--out", folder=True)

@@ -169,7 +169,6 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: _Box | None = None) -> 
 
 
 def _mask(mask: np.ndarray) -> np.ndarray:
-    """Return the mask (H, W) as bool, checked."""
     mask = _booleans("a mask", mask)
     if mask.ndim != 2:
         raise GradeclipError(f"a mask is (H, W) of True and False, got shape {mask.shape}")
@@ -189,7 +188,6 @@ def _booleans(what: str, values: np.ndarray) -> np.ndarray:
 
 
 def _grid(grid: tuple[int, int]) -> tuple[int, int]:
-    """Return rows and columns of a grid, checked."""
     cells = [whole("rows and columns of a grid", one, 1, _MOST_CELLS) for one in listed("a grid", grid)]
     if len(cells) != 2:
         raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")

@@ -211,7 +211,6 @@ def plot_maps(
 
 
 def _titled(name: str, values: Any) -> list[tuple[str, Any]]:
-    """Things with their titles, as pairs."""
     found = list(values.items()) if isinstance(values, Mapping) else checks.listed(name, values)
     for one in found:
         if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[0], str):
@@ -466,7 +465,6 @@ def plot_intervals(
 
 
 def _numbers(table: Any, names: Iterable[str]) -> Any:
-    """Some columns of a table as floats."""
     checks.columns(table, names := list(names))
     try:
         return table[names].astype(float)

@@ -375,7 +375,6 @@ def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
 
 
 def _objects(scene: Scene) -> tuple[Object, ...]:
-    """The objects of a scene."""
     if not isinstance(scene, Scene):
         raise GradeclipError(f"a scene is made by arrange or draw_scene, got {short(scene)}")
     return scene.objects
