@@ -399,9 +399,7 @@ class Explainer:
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         read = read_image(image)
-        if (
-            self.clip.vocabulary is not None and DRAWN not in read.info
-        ):  # a model of few words was trained on drawn scenes
+        if self.clip.vocabulary is not None and DRAWN not in read.info:  # of few words: trained on drawn scenes
             about = "and this image is not marked as one: at a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return read
