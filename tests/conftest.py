@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
         if {"executed", "registry"} & set(item.fixturenames) or training in item.path.parents:
             item.add_marker(pytest.mark.slow)
     browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
-    browsing.update(dict.fromkeys({item.path for item in items if {"lab", "sessions"} & set(item.fixturenames)}, 40))
+    browsing.update(dict.fromkeys({item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40))
     items.sort(
         key=lambda item: (
             item.path in browsing,

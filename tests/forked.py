@@ -30,8 +30,4 @@ def command(arguments, surroundings, said: Path):
     with said.open("w") as file:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(file.fileno(), 2)
-    if arguments[0] == "-c":
-        sys.argv = ["-c", *arguments[2:]]
-        exec(arguments[1], {})
-    else:
-        sys.exit(main(arguments))
+    sys.exit(main(arguments))

@@ -4,10 +4,13 @@ import nbformat
 import pandas as pd
 import pytest
 
-from studies.__main__ import run_lesson
+from studies.__main__ import NOTEBOOKS, notebook_of, run_lesson
+from studies.lesson import file_name
+from tests.one_kernel import errors, execute_in_one_kernel
 from tests.studies.folders import write_coco, write_open_clip
 
-LESSONS = ["01", "02", "03", "04", "05", "06"]  # 07 tunes and 08 compares bundled models; 09 prints no name
+IMAGES = {"01": 12, "03": 6, "04": 24, "05": 12, "06": 60}  # 07 tunes and 08 compares bundled models; 09 prints no name
+ON_PHOTOGRAPHS = ("04", "05")
 pytestmark = pytest.mark.slow
 
 
@@ -16,30 +19,29 @@ def folder(tmp_path_factory):
     return str(write_open_clip(tmp_path_factory.mktemp("real")))
 
 
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    return f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
-
-
-def printed(notebook):
-    """What the cells of an executed notebook print."""
-    executed = nbformat.read(notebook, as_version=4)
-    return "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
-
-
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_a_lesson_runs_on_a_model_of_ones_own_and_says_so(lesson, folder, coco, tmp_path, monkeypatch):
+@pytest.fixture
+def results(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADECLIP_RESULTS", str(tmp_path))
-    data = coco if lesson in ("04", "05") else ""
-    executed = run_lesson(lesson, folder, data=data, results=tmp_path)
-    assert folder in printed(executed), "the model is named in what the lesson prints"
-    table = pd.read_csv(executed.parent / f"{lesson}.csv")
-    assert table["claim"].str.startswith("photographs: ").any() == bool(data)
+    return tmp_path
 
 
-@pytest.mark.parametrize("lesson", ["04", "05"])
-def test_a_lesson_runs_on_photographs_with_the_bundled_model(lesson, coco, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADECLIP_RESULTS", str(tmp_path))
-    executed = run_lesson(lesson, "emoji", data=coco, results=tmp_path)
-    assert len(list(executed.parent.glob(f"{lesson}/*/rows.jsonl"))) == 1
-    assert "photographs: " in (executed.parent / f"{lesson}.csv").read_text()
+def test_a_lesson_runs_on_a_model_of_ones_own_and_says_so(folder, results):
+    executed = run_lesson("02", folder, results=results)
+    outputs = [output for cell in nbformat.read(executed, as_version=4).cells for output in cell.get("outputs", [])]
+    assert folder in "".join(output.get("text", "") for output in outputs)
+    assert executed.with_suffix(".html").is_file() and (executed.parent / "02.csv").is_file()
+
+
+def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photographs(folder, results, tmp_path_factory):
+    coco = f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
+    lessons = {lesson: nbformat.read(notebook_of(lesson), as_version=4) for lesson in IMAGES}
+    for lesson, notebook in lessons.items():
+        (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+        given = f"MODEL, N, DATA = {folder!r}, {IMAGES[lesson]}, {coco if lesson in ON_PHOTOGRAPHS else ''!r}"
+        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(given))
+    execute_in_one_kernel(lessons.values(), NOTEBOOKS)
+    for lesson, notebook in lessons.items():
+        assert errors(notebook) == []
+        table = pd.read_csv(results / file_name(folder) / f"{lesson}.csv")
+        assert (table["model"] == folder).any()
+        assert table["claim"].str.startswith("photographs: ").any() == (lesson in ON_PHOTOGRAPHS)

@@ -40,14 +40,6 @@ def test_links_and_figures_of_the_pages_lead_to_files(pages):
             assert (page.parent / target).exists(), (page.name, target)
 
 
-def test_parts_that_a_page_includes_from_another_are_there(pages):
-    for page in pages.rglob("*.md"):
-        for file, options in re.findall(r"^```\{include\} (\S+)\n(.*?)^```", page.read_text(), re.M | re.S):
-            text = (page.parent / file).read_text()
-            for mark in re.findall(r"^:(?:start-after|end-before): \"(.*)\"$", options, re.M):
-                assert len(re.findall(rf"^{re.escape(mark)}$", text, re.M)) == 1, (page.name, mark)
-
-
 def test_a_notebook_that_was_executed_here_stands_for_the_committed_one(build, tmp_path):
     (tmp_path / "executed").mkdir()
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "executed" / "01_start_here.ipynb")

@@ -98,11 +98,6 @@ def test_unknown_words_are_struck_out_and_the_rest_is_explained(drawn):
     assert "does not know “happy”" in drawn.message and drawn.view.state.caption == "the dog and the"
 
 
-def test_known_words_are_grouped_by_category(drawn):
-    groups = dict(drawn.vocabulary)
-    assert "dog" in groups["animal"] and groups["colours"] == ["red"] and "and" in groups["other words"]
-
-
 def test_a_wrong_value_is_answered_and_the_last_view_stays(panel):
     before = panel.view
     for wrong in ({"caption": 5}, {"method": "none"}, {"layers": 99}, {"colour": "red"}):
@@ -160,15 +155,6 @@ def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     assert len(panel.figure().axes) >= 6
     panel.press({"kind": "unpin"})
     assert len(panel.data["panels"]) == 1
-
-
-def test_two_models_are_named_in_the_titles(tiny, picture):
-    panel = explore(picture, "a dog", tiny)
-    panel.models["other"] = replace(tiny, name="other")
-    panel.pin()
-    panel.change(model="other")
-    titles = [[cell[0]["text"] for cell in one["cells"]] for one in panel.data["panels"][:2]]
-    assert titles == [["a", "dog", "· other"], ["a", "dog", "· tiny"]]
 
 
 def test_a_contrast_stacks_both_captions(panel):

@@ -2,11 +2,8 @@
 
 import zlib
 
-import numpy as np
 import pytest
 from PIL import Image
-
-from gradeclip_utils.errors import heard_by
 
 
 def named(cases):
@@ -27,18 +24,3 @@ def bomb(folder):
 def full(stream):
     stream.write(b"half")
     raise OSError(28, "No space left on device")
-
-
-def said(explainer, image, prompt):
-    notes = []
-    with heard_by(notes.append):
-        explainer.explain(image, prompt)
-    return notes
-
-
-def write_example(folder, i, rng, mode="L"):
-    mask = np.zeros((32, 32), np.uint8)
-    top, left = rng.integers(0, 16, 2)
-    mask[top : top + 12, left : left + 12] = 255
-    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"images/{i}.png")
-    Image.fromarray(mask).convert(mode).save(folder / f"masks/{i}.png")

@@ -20,21 +20,17 @@ TUNE = ["fine-tune", *PAIRS, "--out", "x.safetensors"]
 REFUSED = [
     ("fine-tune into a folder", ["fine-tune", *PAIRS, "--out", "."], "--out must end in .safetensors"),
     ("fine-tune into nothing", ["fine-tune", *PAIRS, "--out", ""], "--out must"),
-    ("fine-tune into a .pt", ["fine-tune", *PAIRS, "--out", "x.pt"], "--out must end in .safetensors"),
     ("fine-tune into /proc", ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"], "cannot be written: "),
     ("fine-tune saved never", [*TUNE, "--save-every", "0"], "--save-every must be at"),
     ("fine-tune with workers below zero", [*TUNE, "--workers", "-1"], "--workers must"),
-    ("fine-tune with a seed below zero", [*TUNE, "--seed", "-1"], "seed must be at"),
     ("fine-tune's state in /proc", [*TUNE, "--folder", "/proc/x"], "--folder /proc/x cannot be written"),
     ("fine-tune's state in a file", [*TUNE, "--folder", "/proc/version"], "must be a folder, and /proc/version is a f"),
-    ("fine-tune's state nowhere", [*TUNE, "--folder", ""], "--folder must be a path"),
     ("fine-tune by no maps", [*TUNE, "--maps", "gradcam"], "maps must be one of grad-e"),
     ("fine-tune by 10^9 pairs", [*TUNE, "--batch", "1000000000"], "at most 65536"),
     ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out /proc/x cannot be written"),
     ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "must be a folder, and /proc/version is a file"),
     ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is no method that explains images"),
     ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "cannot be written: "),
-    ("report by no method", ["report", "--data", "photographs:all", "--out", "x", "--method", "x"], "'x' is no method"),
     (
         "report of a long name",
         ["report", "--data", "x" * 5000, "--captions", "x.csv", "--out", "x"],
@@ -44,7 +40,6 @@ REFUSED = [
     ("explain no image", ["explain", "--image", "", "--caption", "x"], "empty"),
     ("explain what is not there", ["explain", "--image", "x.png", "--caption", "x"], "x.png"),
     ("explain an image without a caption", ["explain", "--image", "x.png"], "--image needs a --caption"),
-    ("explain a NUL", ["explain", "--out", "a\0.png"], "cannot be used"),
     ("explain into a tiff", ["explain", "--out", "x.tiff"], "must end in .png or .svg or .pdf"),
     ("explain two of a name", ["explain", "--image", "a.png", "b/a.png", "--caption", "x"], "two images would be"),
 ]
@@ -150,19 +145,13 @@ def test_figures_are_written_whatever_standard_output_takes(here, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_a_terminal_of_ascii_and_a_locale_of_c_lose_nothing(tmp_path):
+def test_a_terminal_of_ascii_and_a_locale_of_c_lose_nothing(tmp_path):
     Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / "a.png")
-    root = str(Path(__file__).parent.parent.parent)
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    command = f'{sys.executable} -m gradeclip_utils explain --image a.png --caption "ein schöner 🐶" --out'
-    calls = {
-        "pipe": f"{command} pipe.png | head -0",
-        "ascii": f"{command} ascii.png",
-    }
-    for name, call in calls.items():
-        environment = {**os.environ, "PYTHONPATH": root} | (ascii_only if name == "ascii" else {})
-        found = subprocess.run(call, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert (tmp_path / f"{name}.png").is_file() and "Traceback" not in found.stderr, found.stderr
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)} | ascii_only
+    command = [sys.executable, "-m", "gradeclip_utils", "explain", "--image", "a.png", "--caption", "ein schöner 🐶"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (tmp_path / "explanation.png").is_file() and "Traceback" not in found.stderr, found.stderr
     assert r"sch\xf6ner \U0001f436" in found.stdout
 
 

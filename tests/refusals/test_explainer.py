@@ -16,12 +16,8 @@ from tests.refusals.cases import named
 
 PROMPTS = [
     ("none", None, "prompts must be strings"),
-    ("a number", 5, "prompts must be strings"),
-    ("a dict", {"a": 1}, "prompts must be strings"),
     ("no prompts", [], "prompts must be strings"),
     ("a list of numbers", ["a dog", 2], "prompts must be strings, or a float array .*, got 2"),
-    ("whole numbers", np.zeros((1, 48), int), "prompts must be strings"),
-    ("complex numbers", torch.ones(1, 48) * 1j, "must be floats, got torch.complex64"),
     ("a table of two texts", pd.DataFrame({"a": ["x"], "b": ["y"]}), "a table with the columns a, b: give one of them"),
     ("a column with a gap", pd.Series(["a dog", np.nan]), "prompts must be strings, .*, got nan"),
     ("empty", "", "at least one word"),
@@ -29,7 +25,6 @@ PROMPTS = [
     ("half a character", "a \ud800 dog", "lone surrogate"),
     ("embeddings of another width", torch.ones(1, 3), r"must be \(T, 48\)"),
     ("an embedding of zeros", torch.zeros(1, 48), "finite and not zero"),
-    ("a sparse embedding", torch.ones(2, 48).to_sparse(), "must be dense and have values, got torch.sparse_coo"),
     ("embeddings without values", torch.ones(2, 48, device="meta"), "must be dense and have values, got .* on meta"),
 ]
 
@@ -94,6 +89,7 @@ def broken():
 
 MODELS = [
     ("numpy", lambda clip: replace(clip, preprocess=np.asarray), "this one gives ndarray"),
+    ("of two arguments", lambda clip: replace(clip, preprocess=lambda image, size: image), "<lambda> fails on an"),
     ("a batch", lambda clip: replace(clip, preprocess=lambda i: clip.preprocess(i)[None]), r"gives .*\(1, 3, 32, 32\)"),
     ("NaN", lambda clip: replace(clip, preprocess=lambda i: clip.preprocess(i) * torch.nan), "gives NaN"),
     ("of another size", lambda clip: wrap(clip.model, 48), "gives 48 x 48 pixels, and the model takes 32 x 32"),
@@ -118,10 +114,8 @@ def test_a_model_whose_parts_do_not_fit_is_refused_by_the_part(tiny, picture, ch
 
 OPTIONS = [
     ("half a seed", {"seed": 1.5}, "seed must be a whole number, got 1.5"),
-    ("no seed", {"seed": None}, "seed must be a whole number"),
     ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
     ("a method that is nearly one", {"method": "gradcam"}, "there is no method 'gradcam': did you mean grad-cam"),
-    ("methods", {"method": ["rise"]}, "method must be the name of a method, or a Method"),
     ("resolution", {"resolution": 224}, "resolution must be 'model' or 'native', got 224"),
     ("too many layers", {"image_layers": 4}, "image_layers must be at most 3, got 4"),
     ("no layers", {"text_layers": 0}, "text_layers must be at least 1, got 0"),
@@ -137,25 +131,19 @@ def test_an_option_that_is_no_choice_is_refused(tiny, options, message):
 ASKED = [
     ("interactions of another method", lambda one, image: Explainer(one.clip, method="rise").interactions(image, "a"),
      "interactions are Grad-ECLIP's own, and this Explainer's method is 'rise'"),
-    ("interactions of a list", lambda one, image: one.interactions(image, ["a dog"]), "caption must be a text, got"),
     ("interactions of a long caption", lambda one, image: one.interactions(image, "a " * 9999), "5000 characters"),
     ("a map that is not there", lambda one, image: one.explain(image, "a").heatmap(1), "must be at most 0, got 1"),
     ("a map of half", lambda one, image: one.explain(image, "a").heatmap(0.5), "index must be a whole number"),
     ("null maps of one", lambda one, image: one.null_maps(image, "a", 1), "count must be at least 2, got 1"),
-    ("null maps of half", lambda one, image: one.null_maps(image, "a", 2.5), "count must be a whole number"),
     ("null maps of words", lambda one, image: Explainer(one.clip, method="leave-one-out").null_maps(image, "a"),
      "Leave one word out explains prompts only: it has no maps of images"),
-    ("dependence on letters", lambda one, image: one.explain(image, "a").prompt_dependence("x"), "array of numbers"),
     ("dependence on NaN", lambda one, image: one.explain(image, "a").prompt_dependence(np.full((3, 4, 4), np.nan)),
      "48 of 48 values of null maps are NaN"),
     ("dependence on another grid", lambda one, image: one.explain(image, "a").prompt_dependence(np.ones((3, 5, 4))),
      r"null maps must be \(M, 4, 4\), two or more of them, got"),
     ("against two of three", lambda one, image: one.explain(image, ["a", "b", "c"], ["d", "e"]),
      "against must be one prompt, or one for each of 3, got 2"),
-    ("things by flags", lambda one, image: one.interactions(image, "a dog").centred([True, 1]), "a whole number"),
     ("words of no caption", lambda one, image: one.word_directions(None), "prompts must be strings"),
-    ("words of a long caption", lambda one, image: one.word_directions("dog " * 20_000), "5000 characters"),
-    ("words of no captions", lambda one, image: one.word_directions([]), "prompts must be strings"),
     ("texts that are embeddings", lambda one, image: one.embed_texts(torch.ones(2, 48)), "must be strings here"),
     ("maps of words alone", lambda one, image: Explainer(one.clip, method="leave-one-out").maps(image, []),
      "Leave one word out explains prompts only"),
@@ -175,7 +163,6 @@ def test_what_cannot_be_asked_of_an_explainer_is_refused(tiny, picture, ask, mes
 DIRECTIONS = [
     ("prompts", ["a dog"], "directions must be floats of one length, as embed_texts gives them, got"),
     ("nothing", None, "directions must be floats of one length"),
-    ("two lengths", [torch.ones(48), torch.ones(3)], "directions must be floats of one length"),
     ("another width", torch.ones(1, 3), r"directions must be \((M|1), 48\)"),
     ("NaN", torch.full((1, 48), torch.nan), "and finite"),
     ("complex numbers", torch.ones(1, 48) * 1j, "directions must be floats, got torch.complex64"),

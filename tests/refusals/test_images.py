@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision import transforms
 
 from gradeclip_utils import read_image
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.images import model_view
 from gradeclip_utils.scenes import arrange
 from tests.refusals.cases import bomb, named
 
@@ -65,7 +63,6 @@ HEIC, FILM = (b"\0\0\0\x18ftyp" + brand + b"\0" * 99 for brand in (b"heic", b"is
 IMAGES = [
     ("a photo of a telephone", holding("a.heic", HEIC), r"a\.heic is a HEIC or AVIF .*: save it as JPEG or PNG"),
     ("a film", holding("a.png", FILM), r"is not an image that Pillow can read .*: save it as JPEG or PNG"),
-    ("a text", holding("a.png", b"dear"), r"is not an image that Pillow can read .*: save it as JPEG or PNG"),
     ("an empty file", holding("a.png", b""), r"a\.png is empty"),
     ("a file that was closed", closed, "damaged"),
     ("a file that ends too early, opened lazily", truncated, "damaged"),
@@ -88,7 +85,6 @@ IMAGES = [
     ("a path of 5,000 letters", lambda _: "x" * 5000, "File name too long"),
     ("a folder", lambda folder: folder, "is a folder"),
     ("an array of floats", zeros(4, 4, 3, dtype=np.float32), r"uint8 .*float32 of shape .*\(array \* 255\)"),
-    ("an array of 16 bits", zeros(4, 4, 3, dtype=np.uint16), r"uint16 of shape \(4, 4, 3\): .* // 257"),
     ("an array of greys", zeros(4, 4), r"shape \(H, W, 3\).*\(4, 4\): of greys, np.stack"),
     ("channels first", zeros(3, 4, 4), r"\(3, 4, 4\): array.transpose\(1, 2, 0\)"),
     ("a masked array", lambda _: np.ma.masked_array(np.zeros((4, 4, 3), np.uint8), mask=True), "this one is masked"),
@@ -99,29 +95,3 @@ IMAGES = [
 def test_things_that_are_no_image_are_refused(tmp_path, make, message):
     with pytest.raises(GradeclipError, match=message):
         read_image(make(tmp_path))
-
-
-def test_a_lower_bound_of_pillow_is_named_as_its_own(tmp_path, monkeypatch):
-    Image.new("RGB", (80, 64)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(GradeclipError, match=r"a.png has too many pixels for Pillow to open it: .*5120 pixels"):
-        read_image(tmp_path / "a.png")
-
-
-PREPROCESSINGS = [
-    ("of two arguments", lambda image, size: image, "the preprocessing <lambda> fails on an RGB image"),
-    ("that fails", transforms.Normalize([0.5] * 3, [0.5] * 3), "the preprocessing Normalize fails on an RGB image"),
-    ("that gives an image", lambda image: image, "and this one gives Image"),
-    ("that gives integers", transforms.PILToTensor(), "gives torch.uint8"),
-    ("that gives a batch", lambda image: torch.zeros(1, 3, 4, 4), r"gives torch.float32 \(1, 3, 4, 4\)"),
-    ("that gives NaN", lambda image: torch.full((3, 4, 4), torch.nan), "gives NaN"),
-    ("that gives a tensor without values", lambda image: torch.zeros(3, 4, 4, device="meta"), "no plain tensor"),
-    ("that gives a sparse tensor", lambda image: torch.zeros(3, 4, 4).to_sparse(), "no plain tensor"),
-]
-
-
-@pytest.mark.filterwarnings("ignore:preprocessing step")
-@pytest.mark.parametrize(("preprocess", "message"), named(PREPROCESSINGS))
-def test_a_preprocessing_that_gives_no_pixels_is_refused(preprocess, message):
-    with pytest.raises(GradeclipError, match=message):
-        model_view(preprocess, Image.new("RGB", (4, 4)))

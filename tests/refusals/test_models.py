@@ -9,12 +9,9 @@ from tests.refusals.cases import named
 
 LOADED = [
     ("a number", [5], {}, "name of a model must be a string or a path, got 5"),
-    ("bytes", [b"emoji"], {}, "name of a model must be a string or a path"),
     ("an empty name", [""], {}, "'' names no model"),
     ("a hub without a name", ["hf-hub:"], {}, "'hf-hub:' names no model"),
-    ("transformers without a name", ["transformers:"], {}, "'transformers:' names no model"),
     ("a name of 5,000 letters", ["x" * 5000], {}, "no model and no folder has a name like 'xxx"),
-    ("a name with a zero byte", ["hf-hub:a\0b"], {}, "no model and no folder has a name like"),
     ("a hub's name with a space", ["hf-hub:my model"], {}, "'my model' is no name that a repository can have"),
     ("a misspelt name", ["ViT-B-61", "openai"], {}, "has no model 'ViT-B-61'. Nearest: "),
     ("a name in other letters", ["vit-b-32"], {}, "no model 'vit-b-32'. Nearest: .*ViT-B-32"),
@@ -22,21 +19,16 @@ LOADED = [
     ("a folder that is not there", ["/models/my-clip"], {}, "there is no folder /models/my-clip: one with open_clip_c"),
     ("a repository", ["openai/clip-vit-base-patch32"], {}, "'transformers:openai/clip-vit-base-patch32'"),
     ("a number for weights", ["ViT-B-16", 5], {}, "pretrained must be a tag, a path or a state dict, got 5"),
-    ("a list for weights", ["ViT-B-16", ["openai"]], {}, "pretrained must be a tag, a path or a state dict"),
     ("no weights", ["ViT-B-16"], {}, "ViT-B-16 needs weights: pretrained='openai' or"),
     ("an unknown tag", ["ViT-B-16", "opnai"], {}, "'opnai' is neither a file nor a tag of ViT-B-16.*openai, laion400m"),
     ("a file that is not there", ["ViT-B-16", "/x/y.pt"], {}, "There is no file of weights /x/y.pt"),
     ("a state dict for a bundled model", ["emoji", {"a": torch.ones(1)}], {}, "not a state dict"),
     ("a state dict by numbers", ["ViT-B-32", {0: torch.ones(1)}], {}, "holds no state dict: .*got 0"),
-    ("an empty state dict", ["ViT-B-32", {}], {}, "holds no state dict: .*got an empty one"),
     ("a number for a state dict", ["ViT-B-32", {"state_dict": 5}], {}, "holds no state dict: .*got 5"),
     ("a tag for a bundled model", ["emoji", "openai"], {}, "There is no file of weights openai"),
     ("an unknown device", ["emoji"], {"device": "gpu"}, "device must be one that torch knows"),
     ("a device without values", ["emoji"], {"device": "meta"}, "on the device 'meta'"),
-    ("a device that is not here", ["emoji"], {"device": "xla"}, "device must be one that torch knows"),
-    ("a device without its library", ["emoji"], {"device": "hpu"}, "device must be one that torch knows"),
     ("a GPU that is not here", ["emoji"], {"device": "cuda:99"}, "device 'cuda:99' cannot be used: torch sees "),
-    ("a list for a device", ["emoji"], {"device": []}, "a device must be one that torch knows"),
     ("an unknown precision", ["emoji"], {"precision": "int8"}, "precision must be one of fp32, bf16"),
 ]
 
@@ -45,12 +37,6 @@ LOADED = [
 def test_arguments_that_name_no_model_are_refused(given, options, message):
     with pytest.raises(GradeclipError, match=message):
         load_clip(*given, **options)
-
-
-def test_a_gpu_of_apple_is_refused_if_there_is_none(monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(GradeclipError, match="device 'mps' cannot be used: torch sees no such GPU here"):
-        load_clip("emoji", device="mps")
 
 
 def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path):

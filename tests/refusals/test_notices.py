@@ -11,7 +11,13 @@ from gradeclip_utils import Explainer, Explanation, ExplanationWarning
 from gradeclip_utils.errors import heard_by, warn
 from gradeclip_utils.images import DRAWN
 from gradeclip_utils.scenes import arrange
-from tests.refusals.cases import said
+
+
+def said(explainer, image, prompt):
+    notes = []
+    with heard_by(notes.append):
+        explainer.explain(image, prompt)
+    return notes
 
 
 def test_a_warning_points_at_the_line_that_asked():

@@ -3,17 +3,14 @@
 import pytest
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloured, without
-from gradeclip_utils.scenes.grammar import holds
+from gradeclip_utils.scenes import Object, arrange, draw_scene, recoloured, without
 from tests.refusals.cases import named
 
 OBJECTS = [
     ("an unknown noun", ["dgo"], {}, "'dgo' is no noun of the scenes: did you mean .*dog"),
-    ("a list of nouns", [["dog"]], {}, "no noun of the scenes"),
     ("an unknown artist", ["dog", "picasso"], {}, "artist of a dog must be one of openmoji, .*got 'picasso'"),
     ("an unknown colour", ["dog"], {"colour": "mauve"}, "colour of an object must be one of red, .*got 'mauve'"),
     ("size 0", ["dog"], {"size": 0}, "size of an object must be from 1 to 192, got 0"),
-    ("NaN for a place", ["dog"], {"x": float("nan")}, "x of an object's centre must be from 0 to 96, got nan"),
     ("text for a place", ["dog"], {"y": "left"}, "y of an object's centre must be a number, got 'left'"),
     ("off the canvas", ["dog"], {"x": -30}, "x of an object's centre must be from 0 to 96, got -30"),
     ("a mirror of text", ["dog"], {"mirrored": "x"}, "mirrored must be .*False.*True.*, got 'x'"),
@@ -33,9 +30,7 @@ SCENES = [
     ("nothing", lambda: arrange([]), "an object or more"),
     ("five words", lambda: arrange(["dog"] * 5), "4 words at most: 5 were given"),
     ("a number", lambda: arrange([5]), "made of words and Objects, got 5"),
-    ("none", lambda: arrange(None), "objects must be a list"),
     ("background below zero", lambda: arrange(TWO, background=-1), "background of a scene must be at least 0"),
-    ("half a background", lambda: arrange(TWO, background=1.5), "background of a scene must be a whole number"),
     ("seed below zero", lambda: arrange(TWO, seed=-1), "seed must be at least 0"),
     ("an unknown relation", lambda: arrange(TWO, relation="beside"), "relation must be one of to the left of"),
     ("a relation of three", lambda: arrange([*TWO, "cat"], relation="above"), "two groups of things, and there are 3"),
@@ -50,14 +45,11 @@ SCENES = [
     ("an unknown split", lambda: draw_scene(1, split="val"), "split must be one of train, development, test"),
     ("seven tints", lambda: draw_scene(1, tint=7), "tint must be from 0 to 1, got 7"),
     ("a seed in words", lambda: draw_scene("x"), "seed must be a whole number, got 'x'"),
-    ("seeds below zero", lambda: draw_scene([1, -2]), "seed must be at least 0, got -2"),
-    ("without, of nothing", lambda: without(None, 0), "a scene is made by arrange or draw_scene, got None"),
     ("colours of nothing", lambda: recoloured("dog", ["red"]), "a scene is made by arrange or draw_scene"),
     ("plain by text", lambda: draw_scene(0, plain="x"), "plain must be .*False.*True.*, got 'x'"),
     ("without what is not there", lambda: without(arrange(TWO), 9), "index must be at most 1, got 9"),
     ("colours of one", lambda: recoloured(arrange(TWO), ["red"]), "has 2 objects, got 1 colours"),
     ("a colour that is none", lambda: recoloured(arrange(TWO), ["mauve", None]), "colour of an object must be"),
-    ("a scene's background", lambda: Scene((), "", (), -1), "background of a scene must be at least 0"),
 ]  # fmt: skip
 
 
@@ -65,18 +57,3 @@ SCENES = [
 def test_a_scene_that_makes_no_sense_is_refused(make, message):
     with pytest.raises(GradeclipError, match=message):
         make()
-
-
-@pytest.mark.parametrize(
-    "relation", ["to the left of", "to the right of", "above", "below", "bigger than", "smaller than"]
-)
-def test_words_are_laid_out_so_that_the_relation_of_their_caption_holds(relation):
-    for seed in range(3):
-        scene = arrange(["cat", "dog"], relation=relation, seed=seed)
-        assert scene.caption == f"a cat {relation} a dog" and holds(relation, *scene.objects)
-
-
-def test_a_relation_of_objects_in_place_is_said_as_it_is_told():
-    left, right = Object("cat", x=20, size=30), Object("dog", x=70, size=30)
-    assert arrange([left, right], relation="to the right of").caption == "a cat to the right of a dog"
-    assert not holds("to the right of", left, right)

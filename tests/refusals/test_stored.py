@@ -1,7 +1,6 @@
 """Stored explanations: what was damaged or is something else, and what stays when saving fails."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -33,9 +32,7 @@ DAMAGED = [
     ("no arrays", lambda f: (f / NPZ).unlink(), "There is no .*explanation.safetensors"),
     ("no image", lambda f: (f / PNG).unlink(), "There is no .*explanation.png"),
     ("JSON cut off", lambda f: (f / JSON).write_text((f / JSON).read_text()[:99]), "explanation.json is not as"),
-    ("random JSON", lambda f: (f / JSON).write_bytes(os.urandom(99)), "explanation.json is not as"),
     ("a list", lambda f: (f / JSON).write_text("[]"), "explanation.json is not as"),
-    ("null", lambda f: (f / JSON).write_text("null"), "explanation.json is not as"),
     ("deep JSON", lambda f: (f / JSON).write_text("[" * 100_000), "explanation.json is not as"),
     ("arrays cut off", lambda f: (f / NPZ).write_bytes((f / NPZ).read_bytes()[:-9]), "safetensors is not as `save`"),
     ("a swapped image", lambda f: Image.new("RGB", (9, 9)).save(f / PNG), "explanation.png is not as `save`"),

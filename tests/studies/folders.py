@@ -1,9 +1,10 @@
-"""Small folders in published forms: drawn scenes in COCO's own layout, and random weights as open_clip has them."""
+"""Small folders in published forms: images with captions and masks, COCO's own layout, and weights as open_clip's."""
 
 import json
 from itertools import groupby
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as tools
 from safetensors.torch import save_file
 
@@ -20,6 +21,22 @@ SAID = [
     "a clock",
     "green banana",
 ]
+
+
+def write_noise(folder, captions):
+    """Write images of noise, each with a box that is its object, and a table of their captions."""
+    rng, lines = np.random.default_rng(0), ["image,caption"]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for i, caption in enumerate(captions):
+        mask = np.zeros((32, 32), np.uint8)
+        top, left = rng.integers(0, 16, 2)
+        mask[top : top + 12, left : left + 12] = 255
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"images/{i}.png")
+        Image.fromarray(mask).save(folder / f"masks/{i}.png")
+        lines.append(f"{i}.png,{caption}")
+    (folder / "captions.csv").write_text("\n".join(lines))
+    return folder
 
 
 def write_coco(folder):

@@ -51,12 +51,6 @@ def test_maps_of_queries_add_up_to_the_map(averaging, pixels, ids):
     assert apart.std(0).max() > 1e-6, "queries must differ"
 
 
-def test_scenes_are_of_two_untinted_things_and_always_the_same():
-    scenes = r.two_thing_scenes(5)
-    assert scenes == r.two_thing_scenes(5) and len(scenes) == 5
-    assert all(len({thing.noun for thing in one.objects}) == 2 and not one.objects[0].colour for one in scenes)
-
-
 def test_maps_of_both_things_are_those_of_explain(tiny):
     explainer, scenes = Explainer(tiny), r.two_thing_scenes(2)
     maps = r.maps_of_things(explainer, scenes)
@@ -74,12 +68,6 @@ def test_relevance_on_a_thing_is_one_for_a_map_inside_of_it_and_its_area_for_an_
     assert (found["own"][there] == 1).all() and (found["other"][there] < 0.2).all()
     assert found["area"].to_numpy() == pytest.approx(cover.mean((2, 3)).ravel())
     assert (found["best"] > found["area"]).all() and (found["best"] <= 1).all()
-
-
-def test_a_map_on_a_common_grid_keeps_the_mean_of_a_cell():
-    maps = np.random.default_rng(0).normal(size=(2, 12, 12))
-    cells = r.on_common_grid(maps)
-    assert cells.shape == (2, 6, 6) and cells[1, 0, 0] == pytest.approx(maps[1, :2, :2].mean())
 
 
 def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(tiny, averaging, picture):

@@ -18,27 +18,6 @@ def pairs():
     return draw_pairs("swapped colours", 3, nouns=16)
 
 
-def asked(pair, side, thing, word):
-    return binding._caption(word, pair, side, thing)
-
-
-def test_each_word_is_asked_in_its_caption(pairs):
-    for pair in pairs:
-        scene, other = pair.scenes
-        for thing in (0, 1):
-            colour = scene.objects[thing].colour
-            for word, whole in (("true caption", scene.caption), ("false caption", other.caption)):
-                caption, span, less = asked(pair, 0, thing, word)
-                assert (caption, caption[span.start : span.end], less) == (whole, colour, "")
-            caption, span, _ = asked(pair, 0, thing, "absent colour")
-            absent = caption[span.start : span.end]
-            assert absent in COLOURS and absent not in {one.colour for one in scene.objects}
-            assert caption.split()[-1] == scene.caption.split()[-1]
-            caption, _, less = asked(pair, 0, thing, "contrast")
-            assert caption == scene.caption and colour not in less.split()
-            assert less.split().count(scene.objects[1 - thing].colour) == 2
-
-
 def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled_shape, pairs):
     explainer = Explainer(bundled_shape)
     rows = word_maps(explainer, pairs)

@@ -27,7 +27,6 @@ from studies.concreteness import (
     hold_constant,
     norms,
     partial_spearman,
-    plot_causes,
     plot_words,
     read_examples,
     reliability,
@@ -116,15 +115,6 @@ def test_the_partial_correlation_is_that_of_the_formula():
     xy, xz, yz = (spearmanr(a, b)[0] for a, b in ((x, y), (x, z), (y, z)))
     expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
     assert partial_spearman(x, y, z[:, None]) == pytest.approx(expected)
-
-
-def test_text_columns_that_are_held_constant_become_one_column_a_value():
-    rows, table = world(slope=0)
-    table["group"] = np.where(np.arange(len(table)) % 2, "a", "b")
-    table["x"] += 3 * (table["group"] == "a")
-    rows["y"] += 3 * rows["word"].map(table["group"]).eq("a")
-    plain, left, _ = hold_constant(rows, table, "y", ["group"], "x", draws=20)
-    assert plain.value > 0.5 > 0.25 > abs(left.value)
 
 
 def test_means_without_noise_are_reliable_and_noise_is_not():
@@ -225,13 +215,9 @@ def test_words_of_the_drawn_world_name_or_hint():
 
 @pytest.mark.slow
 def test_exposure_is_how_often_captions_of_training_say_a_word():
-    scenes = [draw_scene([9, i], n_objects=1) for i in range(3000)]
+    scenes = [draw_scene([9, i], n_objects=1) for i in range(600)]
     counts = Counter(word for scene in scenes for word, _ in scene.words_of("keyword"))
     table = drawn_words()
     hints = table.index[table["role"] == HINT]
     expected = np.exp(table.loc[hints, "exposure"]).sum() * len(scenes)
-    assert sum(counts[word] for word in hints) == pytest.approx(expected, rel=0.15)
-
-
-def test_the_causal_graph_tells_its_arrows():
-    assert "concreteness to relevance" in plot_causes().alt
+    assert sum(counts[word] for word in hints) == pytest.approx(expected, rel=0.25)

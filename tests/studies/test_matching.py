@@ -99,11 +99,6 @@ def test_a_sum_lies_in_the_plane_of_its_parts_and_a_foreign_plane_holds_little_o
     assert table[["first", "second"]].to_numpy() == pytest.approx(1, abs=0.2)
 
 
-def test_no_noun_comes_in_two_pairs():
-    nouns = [noun for pair in noun_pairs(40) for noun in pair]
-    assert len(set(nouns)) == len(nouns) == 80
-
-
 def test_words_x_things_are_means_of_the_words_maps(explainer):
     scene = two_coloured(1)[0]
     table = region_table(explainer, scene)

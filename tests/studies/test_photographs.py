@@ -2,10 +2,8 @@
 
 import json
 
-import open_clip
 import pandas as pd
 import pytest
-import torch
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.datasets import load, load_choices
@@ -14,12 +12,8 @@ from gradeclip_utils.scenes import draw_scene
 from studies import photographs
 from studies.lesson import Claims
 from studies.photographs import choice_rows, colour_rows, group_scores, matching_rows, show_photographs
-from tests.conftest import TINY_TEXT, TINY_VISION, build
-from tests.huggingface import with_processor
 
 from .folders import SHOWN, write_coco, write_open_clip
-
-VISION, TEXT = {**TINY_VISION, "layers": 2, "head_width": 16}, {**TINY_TEXT, "context_length": 77, "layers": 2}
 
 
 @pytest.fixture(scope="module")
@@ -27,39 +21,12 @@ def coco(tmp_path_factory):
     return f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
 
 
-def _openai(folder):
-    """Weights as OpenAI publishes them: a state dict with three numbers, of a model with QuickGELU."""
-    model = build(VISION, TEXT, quick_gelu=True)
-    numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
-    state = {key: value for key, value in model.state_dict().items() if key != "attn_mask"}
-    torch.save(state | {key: torch.tensor(value) for key, value in numbers.items()}, folder / "openai.pt")
-    return load_clip("ViT-of-photographs", folder / "openai.pt")
-
-
-def _transformers(folder):
-    """A `CLIPModel` and its processor as save_pretrained writes them."""
-    model, processor = with_processor("CLIP")
-    for part in (model, processor.image_processor, processor.tokenizer):
-        part.save_pretrained(folder / "transformers")
-    file = folder / "transformers" / "preprocessor_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "processor_class": "CLIPProcessor"}))
-    return load_clip(f"transformers:{folder / 'transformers'}")
-
-
-@pytest.fixture(scope="module", params=["bundled", "open_clip", "OpenAI's format", "transformers"])
+@pytest.fixture(scope="module", params=["bundled", "random weights"])
 def clip(request, tmp_path_factory):
-    """The bundled model, and models of random weights that were saved in three formats."""
-    folder = tmp_path_factory.mktemp("model")
+    """The bundled model, and one of random weights with the vocabulary and context of CLIP."""
     if request.param == "bundled":
         return load_clip()
-    if request.param == "transformers":
-        return _transformers(folder)
-    if request.param == "OpenAI's format":
-        configs = open_clip.factory._MODEL_CONFIGS
-        configs["ViT-of-photographs"] = {"embed_dim": 48, "vision_cfg": VISION, "text_cfg": TEXT}
-        request.addfinalizer(lambda: configs.pop("ViT-of-photographs"))
-        return _openai(folder)
-    return load_clip(str(write_open_clip(folder)))
+    return load_clip(str(write_open_clip(tmp_path_factory.mktemp("model"))))
 
 
 def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(clip, coco, tmp_path):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import onto_image
@@ -116,14 +115,6 @@ def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):
     assert asked_of_one == {"caption", "prompt", "word x region"}
     assert set(rows[rows["objects"] == 2]["question"]) == set(QUESTIONS)
     assert not len(play(tiny, played[:1], questions=["contrast"]))
-
-
-def test_a_coloured_object_is_asked_for_by_its_noun_alone(tiny):
-    game = next(game for game in games(20, counts=[2]) if game.scene.objects[0].colour)
-    bare = arrange([thing.noun for thing in game.scene.objects])
-    directions = question_directions(Explainer(tiny), [game.scene], ["prompt"])["prompt"]
-    plain = question_directions(Explainer(tiny), [bare], ["prompt"])["prompt"]
-    assert game.scene.objects[0].colour in game.scene.caption and torch.equal(directions, plain)
 
 
 def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):

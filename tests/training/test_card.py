@@ -7,15 +7,13 @@ import pytest
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.scenes import (
-    TRAINED_ARTISTS,
     UNSEEN_ARTIST,
     artists_of,
     concepts,
-    is_withheld_colour,
     phrase,
 )
 from studies.pointing_game import games, play_true_masks
-from training import card, gallery, layers, recognition
+from training import card, layers, recognition
 
 FEW = ["dog", "car", "book"]
 
@@ -31,12 +29,6 @@ def test_every_drawing_of_a_concept_is_asked_about_once(tiny):
     )
     assert rows["colour"].isna().all() and rows["right"].equals(rows["right_said"])
     assert UNSEEN_ARTIST not in set(recognition.recognised(tiny, 3)["artist"])
-
-
-def test_tinted_things_have_colours_that_training_showed_on_them(tiny):
-    rows = recognition.classification(tiny, "development", 4, tinted=True, artists=TRAINED_ARTISTS, only=FEW)
-    assert rows.groupby("noun").size().to_dict() == dict.fromkeys(FEW, 4)
-    assert not any(map(is_withheld_colour, rows["noun"], rows["colour"])) and set(rows["artist"]) <= {*TRAINED_ARTISTS}
 
 
 def test_an_answer_is_the_noun_whose_prompt_is_closest(tiny, monkeypatch):
@@ -108,16 +100,3 @@ def test_the_fewest_layers_are_chosen_that_come_within_the_margin_in_both_measur
     assert layers.fewest(table({1: 0.61, 2: 0.81, 4: 0.75}, {1: 0.71, 2: 0.90, 4: 0.92})) == 2
     assert layers.fewest(table({1: 0.45, 2: 0.55, 4: 0.55}, {1: 0.51, 2: 0.68, 4: 0.78})) == 4
     assert layers.fewest(table({1: 0.80, 2: 0.81, 4: 0.75}, {1: 0.88, 2: 0.90, 4: 0.92})) == 1
-
-
-def test_layers_are_measured_and_written_into_the_config(tiny, tmp_path):
-    found = layers.measure(tiny, n=2)
-    assert len(found) == 2 * 2 * 3 and (found["low"] <= found["mean"]).all()
-    (tmp_path / "x.json").write_text('{"embed_dim": 3, "image_layers": 4}')
-    layers.write(2, tmp_path / "x.safetensors")
-    assert '"image_layers": 2' in (tmp_path / "x.json").read_text() and "embed_dim" in (tmp_path / "x.json").read_text()
-
-
-def test_the_gallery_shows_two_models_side_by_side(bundled):
-    figure = gallery.gallery({"emoji": bundled, "emoji-plain": bundled}, 2)
-    assert len(figure.axes) == 2 * 5 and [text.get_text() for text in figure.texts] == ["emoji", "emoji-plain"]

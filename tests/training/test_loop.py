@@ -117,13 +117,6 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
         train(looped(), Broken())
 
 
-def test_the_global_random_state_of_the_caller_stays(tmp_path):
-    loop = looped(file=tmp_path / "state.pt")
-    before = torch.get_rng_state()
-    train(loop)
-    assert torch.equal(before, torch.get_rng_state())
-
-
 def test_the_learning_rate_rises_and_falls():
     recipe = Recipe(steps=10, learning_rate=0.5, warmup=4)
     linear, cosine = ([decay(recipe, step) for step in range(10)] for decay in (linear_decay, cosine_decay))

@@ -95,14 +95,6 @@ def test_the_true_and_the_swapped_caption_are_equally_frequent_where_colours_are
     assert {shuffle_colours(half, rng).caption for _ in range(30)} == {"a red car and an owl", "a car and a red owl"}
 
 
-def test_the_colour_of_a_thing_that_is_named_alone_is_not_said_where_colours_are_shuffled():
-    for before, after in [("orange car", "a car"), ("red owl", "an owl"), ("cat", "a cat")]:
-        assert shuffle_colours(arrange([before]), np.random.default_rng(0)).caption == after
-    said = shuffle_colours(arrange(["red owl"], prefix="here is", tag=["night"]), np.random.default_rng(0))
-    assert said.caption == "here is an owl tagged night"
-    assert [said.caption[s.start : s.end] for s in said.spans] == ["owl", "night"]
-
-
 def test_training_knows_nothing_of_where_things_are():
     """A batch holds images and tokens, the recipes name no place, and the loss reads nothing else."""
     images, tokens = SceneBatches(SHORT)[0]

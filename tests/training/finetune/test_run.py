@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.__main__ import main
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.finetune.losses import Features, Learner, _detached, global_loss, region_loss
 from gradeclip_utils.finetune.pairs import Pair, PairBatches, spoken
-from gradeclip_utils.finetune.run import _STATE, Tuning, _present_pairs, fine_tune
+from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests.conftest import build, wrap
 
@@ -226,26 +225,6 @@ def test_both_losses_fall_on_pairs_that_are_seen_again_and_again(tiny, pairs):
     assert last["contrast"] < 0.5 * first["contrast"] and last["regions"] < 0.5 * first["regions"]
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_weights(tiny, pairs, tmp_path, monkeypatch):
-    whole = tune(tiny, pairs)
-    original = PairBatches.__getitem__
-
-    def killed_in_the_third_step(self, number):
-        if number == 2:
-            raise KeyboardInterrupt
-        return original(self, number)
-
-    monkeypatch.setattr(PairBatches, "__getitem__", killed_in_the_third_step)
-    with pytest.raises(KeyboardInterrupt):
-        tune(tiny, pairs, folder=tmp_path, save_every=1)
-    monkeypatch.undo()
-    assert len(torch.load(tmp_path / _STATE, weights_only=True)["log"]) == 2
-    resumed = tune(tiny, pairs, folder=tmp_path)
-    same(weights(whole.clip.model), weights(resumed.clip.model))
-    assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
-    assert resumed.log["seconds"].is_monotonic_increasing and resumed.log["cpu_seconds"].is_monotonic_increasing
-
-
 def _tuned_in_a_process(clip, pairs, folder):
     os.environ["OMP_NUM_THREADS"] = "1"  # else accelerate takes more, and a pool of threads does not survive a fork
     torch.set_num_threads(1)
@@ -288,32 +267,6 @@ def test_a_tower_without_dense_features_is_refused_by_name(tiny, pairs):
     )
     with pytest.raises(UnsupportedModel, match="ConvNeXt"):
         tune(wrap(model), pairs)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"batch": 1}, "batch must be at least 2, got 1"),
-        ({"learning_rate": -1.0}, "learning_rate must be from 0 to 10, got -1.0"),
-        ({"precision": "fp16"}, "precision must be 'fp32' or 'bf16', got 'fp16'"),
-        ({"maps": "gradcam"}, "maps must be one of grad-eclip, .*, word x region, .*got 'gradcam'"),
-    ],
-)
-def test_a_recipe_that_does_not_hold_together_is_refused(change, message, tiny, pairs):
-    with pytest.raises(GradeclipError, match=message):
-        tune(tiny, pairs, replace(SHORT, **change))
-
-
-def test_missing_pictures_are_listed_and_skipped_only_when_asked(tmp_path, pairs):
-    pairs[0].image.save(tmp_path / "there.png")
-    files = [Pair(tmp_path / name, "a dog") for name in ("there.png", "gone.png", "lost.png")]
-    with pytest.raises(GradeclipError, match="2 of 3 images are missing: .*gone.png, .*lost.png"):
-        _present_pairs(files)
-    with pytest.warns(UserWarning, match="2 of 3 images are missing"):
-        assert _present_pairs(files, skip_missing=True) == files[:1]
-    with pytest.raises(GradeclipError, match="there are none"):
-        _present_pairs([])
 
 
 def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path, pairs, capsys):
