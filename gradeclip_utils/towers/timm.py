@@ -106,7 +106,7 @@ def _trunk_block(block: nn.Module) -> Block:
             found[:2] = [_rotated(one, positions, getattr(attn, "rotate_half", False)) for one in found[:2]]
         return [one.flatten(2) if one.ndim == 4 else one for one in found]
 
-    out: tuple[...] = (attn.norm, attn.proj)
+    out: tuple = (attn.norm, attn.proj)
     if behind:
         return Block(block, attn.num_heads, qkv, (*out, block.norm1), (block.mlp, block.norm2))
     return Block(block, attn.num_heads, qkv, (*out, _scale(block, 1)), (block.norm2, block.mlp, _scale(block, 2)))
