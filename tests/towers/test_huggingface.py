@@ -193,6 +193,21 @@ def with_lora(name, **options):
     return wrapped.eval()
 
 
+def test_adapters_of_other_kinds_are_explained_as_they_compute(pixels):
+    peft = pytest.importorskip("peft")
+    steps = {"init_r": 4, "target_r": 2, "total_step": 9, "tinit": 1, "tfinal": 1}
+    adaptive = peft.AdaLoraConfig(target_modules=["q_proj"], **steps)
+    scaling = peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[])
+    without = open_image_tower(built("CLIP")).trace(pixels).embedding
+    for config in (adaptive, scaling):
+        model = peft.get_peft_model(copy.deepcopy(built("CLIP")), config).eval()
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "ia3_" in name:
+                parameter.data = 0.3 * torch.randn_like(parameter)
+        traced = open_image_tower(model).trace(pixels).embedding  # compared with the model's own pass here
+        assert (traced - without).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("CLIP", {"use_rslora": True}), ("CLIP", {"use_dora": True}), ("CLIP", {"lora_bias": True}), ("Siglip", {}),
