@@ -21,6 +21,6 @@ def bomb(folder):
     return folder / "bomb.png"
 
 
-def full(stream):
-    stream.write(b"half")
+def full(file):
+    file.write_bytes(b"half")
     raise OSError(28, "No space left on device")

@@ -72,7 +72,7 @@ def test_an_explanation_that_cannot_be_saved_leaves_the_one_that_was_there(store
 
     def fails(path, content):
         written.append(path)
-        return full(path.open("wb")) if len(written) == 2 else write(path, content)
+        return full(path) if len(written) == 2 else write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", fails)
     with pytest.raises(GradeclipError, match="could not be written: .*No space left"):

@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
+import studies.lesson
 from gradeclip_utils import load_clip
 from gradeclip_utils.datasets import load, load_choices
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import draw_scene
-from studies import photographs
 from studies.lesson import Claims
 from studies.photographs import choice_rows, colour_rows, group_scores, matching_rows, show_photographs
 
@@ -112,7 +112,7 @@ def test_a_lesson_without_photographs_says_what_they_would_show_and_how(capsys):
 
 
 def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(coco, choices, tmp_path, monkeypatch):
-    monkeypatch.setattr(photographs, "RESULTS", tmp_path)
+    monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path)
     matching, binding = Claims("04"), Claims("05")
     figures = [
         show_photographs(matching, load_clip(), coco),
