@@ -82,8 +82,8 @@ def test_a_kill_while_the_state_is_written_leaves_the_state_before(tmp_path, mon
         train(looped(file=tmp_path / "state.pt", save_every=1), Batches(killed=2))
     kept = (tmp_path / "state.pt").read_bytes()
 
-    def killed(state, stream):
-        stream.write(b"half of it")
+    def killed(state, file):
+        file.write_bytes(b"half of it")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", killed)
