@@ -21,7 +21,11 @@ NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=18
 	--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.store_widget_state=False \
 	--ExecutePreprocessor.record_timing=False --CoalesceStreamsPreprocessor.enabled=True
 
-run: $(EXECUTED) live
+CORES = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
+
+# A notebook takes one thread, so that as many run side by side as there are cores.
+run: live
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) $(EXECUTED)
 	$(BIN)/python docs/site/build.py build $(EXECUTED)
 	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 
@@ -40,7 +44,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 # Tests wait for browsers, kernels and clocks a sixth of the time: one process more than there are cores.
 test: $(STAMP)
-	$(PYTEST) --numprocesses $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))') --no-loadscope-reorder tests
+	$(PYTEST) --numprocesses $$((1 + $(CORES))) --no-loadscope-reorder tests
 
 quick: $(STAMP)
 	$(PYTEST) -m 'not slow and not browser' tests
