@@ -78,9 +78,11 @@ class Explainer:
         text_layers: the same for text; by default `clip.text_layers` for Grad-ECLIP, or two thirds (8 of 12).
         resolution: "model" shows the model what its own preprocessing makes of the image. "native" shows it the whole
             image in its own shape, sides rounded to the patch and position embeddings interpolated.
+        null_captions: two or more captions that `Explanation.percentile` compares a similarity with; by default
+            "a photo of a dog", "a photo of a bridge" and so on, by nouns that the model knows.
 
     Attributes:
-        clip, method, seed, resolution: as given.
+        clip, method, seed, resolution, null_captions: as given, or the default.
         image_tower: the image encoder, opened.
         text_tower: the text encoder, opened, or None if that is not possible; then `text_refusal` is the reason.
 
@@ -103,8 +105,8 @@ class Explainer:
         self.null_captions = default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
         if null_captions is not None and len(self.null_captions) < 2:
             raise GradeclipError(f"null_captions must be two captions or more, got {short(null_captions)}")
-        own = {"resolution": resolution, "null_captions": null_captions}
-        self._options: dict = {"method": method, "seed": seed, **own, **layers}
+        others = {"seed": seed, "resolution": resolution, "null_captions": null_captions}
+        self._options: dict = {"method": method, **layers, **others}
         self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
         self.seed, self.resolution = checked_seed(seed), chosen("resolution", resolution, ("model", "native"))
         if self.method.name == "grad-eclip":

@@ -5,8 +5,8 @@
     rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # one row a choice
     show_photographs(claims, clip, "coco:FOLDER")                              # a lesson's table and figure of them
 
-The first three append rows to a table as they are measured, and go on from there after a kill. Memory does not grow
-with the number of images.
+The first three append rows to a table as they are measured, and go on from there after a kill. One image is in
+memory at a time.
 """
 
 from __future__ import annotations
