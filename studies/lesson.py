@@ -76,7 +76,8 @@ class Claims:
         """
         if values is not None:
             values = np.asarray(values, dtype=float)
-            estimate, bounds, n = float(values.mean()), interval(values, clusters), len(values)
+            kind = "proportion" if (values == 1).all() else "mean"  # a bootstrap of equal answers has no width
+            estimate, bounds, n = float(values.mean()), interval(values, clusters, kind=kind), len(values)
         if estimate is None or bounds is None:
             raise GradeclipError(f"a claim needs values, or an estimate and bounds, and {claim!r} has neither")
         low, high = map(float, bounds)

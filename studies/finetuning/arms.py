@@ -1,7 +1,7 @@
 """The arms of the fine-tuning experiment, the scenes they share, and the table of their figures.
 
 An *arm* fine-tunes the bundled model on the same training scenes, with as many steps, and another map. The learning
-rate and the weight of the region loss are chosen for each arm by itself (`experiment.search`), because a control with
+rate and the weight of the region loss are chosen for each arm by itself (`experiment.choose`), because a control with
 the rate of another arm is a weak control.
 """
 

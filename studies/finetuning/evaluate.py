@@ -19,7 +19,7 @@ from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view
 from gradeclip_utils.measures.localisation import pool
-from gradeclip_utils.measures.statistics import summarise
+from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 from gradeclip_utils.towers.base import isolated_torch_state
@@ -53,9 +53,13 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means with intervals over scenes, one row a figure: figure, estimate, low, high (95 %), n, chance."""
-    table = summarise(rows.assign(image=range(len(rows))), "right", "figure", cluster="cluster")
-    chance = rows.groupby("figure", sort=False)["chance"].mean().to_numpy()
-    return table.rename(columns={"mean": "estimate"}).assign(chance=chance)
+    found = []
+    for figure, part in rows.groupby("figure", sort=False):
+        mean, chance = part[["right", "chance"]].mean()
+        kind = "proportion" if mean in (0, 1) else "mean"  # a bootstrap of equal answers has no width
+        bounds = interval(part["right"], part["cluster"].tolist(), kind=kind)
+        found.append((figure, mean, *bounds, len(part), chance))
+    return pd.DataFrame(found, columns=["figure", "estimate", "low", "high", "n", "chance"])
 
 
 def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:

@@ -3,6 +3,9 @@
     python -m studies.finetuning.experiment --pilots    # recipe of each arm, into data/finetuning_pilots.csv
     python -m studies.finetuning.experiment --seeds 8   # all arms, into data/finetuning.csv
 
+The table of pilots says which weights they began from. Later weights keep the recipes that it holds; move it away, and
+they are searched anew.
+
 Both go on where they were stopped: rows in the table are not measured again, and a training that was cut short goes
 on from its last state in --runs. A training takes about two minutes of one core, its figures one more. A seed
 decides the order of the scenes; the scenes are the same for all.
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +32,6 @@ from .arms import ARMS, BEFORE, COLUMNS, GLOBAL, KEPT, PILOTS, RECIPE, TABLE, TU
 from .evaluate import AMOUNT, PILOT, Amount, measure
 
 RATES, WEIGHTS = (1e-4, 3e-4, 1e-3), (0.1, 0.25, 1.0)
-_MOST = 7  # values that a search tries
 MODEL = "tuned.safetensors"
 
 
@@ -90,39 +92,25 @@ def tuned(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
     return load_clip("emoji", file), float(pd.read_csv(log)["cpu_seconds"].iloc[-1]) / 60
 
 
-def search(score: Callable[[float], float], values: Sequence[float]) -> float:
-    """The value with the highest score; while the best lies at the border, the next value beyond is tried."""
-    scores = {value: score(value) for value in values}
-    while True:
-        best = max(scores, key=scores.__getitem__)
-        beyond = best / 3 if best == min(scores) else best * 3 if best == max(scores) else None
-        if beyond is None or len(scores) >= _MOST:
-            return best
-        scores[beyond] = score(beyond)
-
-
 def choose(
     table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE, amount: Amount = PILOT
 ) -> dict[str, Tuning]:
     """The recipe of each arm: its best learning rate, then its best weight, by pilots on development scenes."""
-    found, weights = {}, weights_digest(load_clip("emoji").model)
+    found = {}
     for arm in arms:
         own = replace(recipe, **(ARMS[arm] or {}))
-        score = partial(_score, table, runs, arm, amount, weights)
+        score = partial(_score, table, runs, arm, amount)
         if ARMS[arm] is not None:
-            rate = search(lambda value, own=own, score=score: score(replace(own, learning_rate=value)), RATES)
-            own = replace(own, learning_rate=rate)
+            own = max((replace(own, learning_rate=rate) for rate in RATES), key=score)
             if arm != GLOBAL:
-                weight = search(lambda value, own=own, score=score: score(replace(own, regions=value)), WEIGHTS)
-                own = replace(own, regions=weight)
+                own = max((replace(own, regions=weight) for weight in WEIGHTS), key=score)
         found[arm] = own
     return found
 
 
-def _score(table: Path, runs: Path, arm: str, amount: Amount, weights: str, recipe: Tuning) -> float:
+def _score(table: Path, runs: Path, arm: str, amount: Amount, recipe: Tuning) -> float:
     """Regions named rightly plus single objects still recognised, from the table of pilots or measured now."""
     rows = read(table)
-    rows = rows[rows["weights"] == weights]
     for name in ("learning_rate", "regions", "steps"):
         rows = rows[(rows["arm"] == arm) & (rows[name] == getattr(recipe, name))]
     if rows.empty:

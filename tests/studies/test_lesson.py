@@ -38,6 +38,10 @@ def test_a_claim_reads_as_a_sentence(low, high, said):
     assert line.endswith(f"], {said} 0.00")
 
 
+def test_a_claim_that_is_right_every_time_is_not_certain():
+    assert Claims("09").add("it is right", np.ones(50), than=0.5).endswith("1.00 [0.93, 1.00], higher than 0.50")
+
+
 def test_claims_are_written_to_a_folder_of_the_model(tmp_path):
     claims = Claims("09", "my/model")
     line = claims.add("it is larger", np.full(20, 0.6) + np.arange(20) / 100, than=0.5)
