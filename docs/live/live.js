@@ -145,7 +145,7 @@ const drawCaptions = (scene) => {
         const false_ = caption === scene.absent;
         await redraw({ caption });
         byId.answer.textContent = false_
-          ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity tells: it stands above ${Math.round(shown.percentile)} % of the other captions.`
+          ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${Math.round(shown.percentile)} % of the other captions.`
           : `No, “${caption}” is there: its similarity stands above ${Math.round(shown.percentile)} % of the other captions. Try again.`;
       }),
     ),
