@@ -4,7 +4,7 @@
     pairs, colour words -> maps -> the thing they lie on
     embeddings of pairs -> a linear map of text embeddings that binds
 
-    python -m studies.binding runs/emoji-bag-control/weights.safetensors      # writes data/binding_control.csv
+    python -m studies.binding runs/emoji-bag-control.safetensors      # writes data/binding_control.csv
 
 The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a Bag-of-Words Model Cross-modally but not
 Uni-modally", arXiv 2502.03566).
@@ -199,7 +199,8 @@ def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
     clip, rows = load_clip("emoji", weights), []
     for kind in _ASKED:
         found = judge(clip, draw_pairs(kind, n, split="test"))
-        low, high = interval(found["right"], found["pair"].array)
+        kind_of = "proportion" if found["right"].all() else "mean"  # a bootstrap of equal answers has no width
+        low, high = interval(found["right"], found["pair"].array, kind=kind_of)
         rows.append({"question": kind, "right": found["right"].mean(), "low": low, "high": high, "n": len(found)})
     return pd.DataFrame(rows).round(4)
 
