@@ -25,12 +25,11 @@ from torch.nn import functional as F
 
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
-from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, plot_maps
 from gradeclip_utils.scenes import COLOURS, Span, showable
 
-from .pairs import Embedded, Pair, draw_pairs, images_of, judge
+from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
 from .relevance import as_array, object_coverage
 
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
@@ -199,8 +198,7 @@ def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
     clip, rows = load_clip("emoji", weights), []
     for kind in _ASKED:
         found = judge(clip, draw_pairs(kind, n, split="test"))
-        kind_of = "proportion" if found["right"].all() else "mean"  # a bootstrap of equal answers has no width
-        low, high = interval(found["right"], found["pair"].array, kind=kind_of)
+        low, high = right_interval(found["right"], found["pair"].array)
         rows.append({"question": kind, "right": found["right"].mean(), "low": low, "high": high, "n": len(found)})
     return pd.DataFrame(rows).round(4)
 

@@ -19,11 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.checks import chosen, whole
 from gradeclip_utils.explain import Explainer
+from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
     CANVAS,
@@ -306,6 +308,12 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
 def all_right(rows: pd.DataFrame) -> pd.Series:
     """Winoground's group score of each pair: 1 if both images find their caption and both captions their image."""
     return (rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1) == 1).astype(float)
+
+
+def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:
+    """The 95 % interval of a fraction of right answers; Wilson's if all are alike, where a bootstrap has no width."""
+    kind = "proportion" if np.mean(right) in (0, 1) else "mean"
+    return interval(right, clusters, kind=kind)
 
 
 def _right(margin: float) -> float:

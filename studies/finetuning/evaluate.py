@@ -19,12 +19,11 @@ from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view
 from gradeclip_utils.measures.localisation import pool
-from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 from gradeclip_utils.towers.base import isolated_torch_state
 
-from ..pairs import KINDS, draw_pairs, embed_scenes, images_of, judge
+from ..pairs import KINDS, draw_pairs, embed_scenes, images_of, judge, right_interval
 from ..pointing_game import games, play
 
 _AT_ONCE = 32  # images in one batch
@@ -56,8 +55,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for figure, part in rows.groupby("figure", sort=False):
         mean, chance = part[["right", "chance"]].mean()
-        kind = "proportion" if mean in (0, 1) else "mean"  # a bootstrap of equal answers has no width
-        bounds = interval(part["right"], part["cluster"].tolist(), kind=kind)
+        bounds = right_interval(part["right"], part["cluster"].array)
         found.append((figure, mean, *bounds, len(part), chance))
     return pd.DataFrame(found, columns=["figure", "estimate", "low", "high", "n", "chance"])
 
