@@ -69,14 +69,14 @@ _THIRD = Recipe(
 )
 _FOURTH = replace(_THIRD, steps=1050, whole_images=0.03, seed=5)
 _FIFTH = replace(_FOURTH, steps=1100, patches_dropped=0.6, tint=0.65, seed=6)
-_PLAIN = Recipe(steps=2000, tint=0.5, seed=11)  # two rounds, so that each fits an evening
+_PLAIN = Recipe(steps=1100, tint=0.5, seed=11)
 _BAG = Recipe(
     steps=250, learning_rate=8e-4, warmup=20, tint=0.5, whole_images=0.06, hard_negatives=True, shuffled_colours=True,
     sparse_values=2.0, logit_scale=100.0, seed=4,
 )  # fmt: skip
 MODELS: dict[str, tuple[Recipe, ...]] = {  # the rounds of each; a round begins from the weights of the one before
     "emoji": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
-    "emoji-plain": (_PLAIN, replace(_PLAIN, steps=1350, warmup=50, seed=12)),
+    "emoji-plain": (_PLAIN, replace(_PLAIN, warmup=50, seed=12), replace(_PLAIN, warmup=50, seed=13)),
     "emoji-bag": (_BAG,),
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
 }
