@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--n", type=int, help="how many scenes, or in lesson 06 images; default: the lesson's own")
     options = parser.parse_args(arguments)
     try:
-        out = run_lesson(options.lesson, options.model, options.pretrained, options.data, options.n)
+        out = run_lesson(options.lesson, options.model, options.pretrained, options.data, options.n, RESULTS)
     except GradeclipError as error:
         print(f"gradeclip: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ changes each word's mean, and then words (Owen, "The pigeonhole bootstrap", Anna
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -99,9 +99,14 @@ def _chosen_nouns(rng: np.random.Generator) -> list[str]:
 def image_numbers(examples: Sequence[Example]) -> list[int]:
     """Return the number of the image of each example; examples whose images are read alike share one."""
     numbers: dict = {}
-    reads = [one.image for one in examples]
-    keys = [(read.func, read.args) if isinstance(read, partial) else read for read in reads]
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
+    return [numbers.setdefault(_identity(one.image), len(numbers)) for one in examples]
+
+
+def _identity(read: Callable) -> tuple:
+    """What tells one way to read an image from another: the function, and what it is given."""
+    if not isinstance(read, partial):
+        return (read,)
+    return read.func, *(one if isinstance(one, Hashable) else id(one) for one in read.args)
 
 
 # ------------------------------------------------------------------------------------------------------------- words

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +38,7 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, plot_intervals
 from gradeclip_utils.scenes import COLOURS
 
+from .concreteness import image_numbers
 from .lesson import RESULTS, Claims, readable, rows_folder
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
@@ -55,7 +55,7 @@ def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | 
 
     Args:
         clip: the model.
-        examples: with masks and keys IMAGE/CONCEPT, as `datasets.coco` gives them.
+        examples: with masks, one for each concept of an image, as `datasets.coco` or a table of your own gives them.
         folder: keeps the rows; the same call goes on from there.
 
     Returns:
@@ -68,8 +68,10 @@ def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | 
     Raises:
         GradeclipError: no image has two concepts with masks, or `folder` holds another run.
     """
-    shown = ([one for one in group if one.has_mask] for _, group in groupby(examples, _image_of))
-    pairs = {_image_of(some[0]): some for some in shown if len(some) == 2}
+    shown: dict[str, list[Example]] = {}
+    for one, image in zip(examples, _images_of(examples), strict=True):
+        shown.setdefault(image, []).extend([one] if one.has_mask else [])
+    pairs = {image: some for image, some in shown.items() if len(some) == 2}
     if not pairs:
         raise GradeclipError("no image has masks of two concepts: matching needs data such as coco:FOLDER")
     explainer = Explainer(clip)
@@ -105,7 +107,7 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
 
     Args:
         clip: the model; its text encoder has words.
-        examples: with masks, captions and keys IMAGE/CONCEPT, as `datasets.coco` gives them.
+        examples: with masks and captions, as for `matching_rows`.
         folder: keeps the rows; the same call goes on from there.
 
     Returns:
@@ -115,13 +117,14 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
     Raises:
         GradeclipError: no caption gives a colour to a concept with a mask, or `folder` holds another run.
     """
-    asked = {one.key: (one, place) for one in examples if (place := _colour_of(one))}
+    shown = zip(examples, _images_of(examples), strict=True)
+    asked = {one.key: (one, image, place) for one, image in shown if (place := _colour_of(one))}
     if not asked:
         raise GradeclipError("no caption gives a colour to a concept that has a mask, such as 'a red car' for car")
     explainer = Explainer(clip)
 
     def measure(key: str) -> dict:
-        one, (start, end) = asked[key]
+        one, image, (start, end) = asked[key]
         mask, mentioned = one.mask(), set(re.findall(r"\w+", one.caption.lower()))
         absent = next(colour for colour in COLOURS if colour not in mentioned)
         words, captions, directions = (one.caption[start:end], absent), [], []
@@ -134,7 +137,7 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
             directions.append(found[here].sum(0))
         _, heats = _maps(explainer, one.image(), torch.stack(directions))
         own, other = (located(heat, mask[None])[0].on_thing for heat in heats)
-        about = {"image": _image_of(one), "colour": words[0].lower()}
+        about = {"image": image, "colour": words[0].lower()}
         return about | {"own": own, "absent": other, "area": float(mask.mean())}
 
     return _measured(clip, "colours", list(asked), measure, folder)
@@ -216,8 +219,11 @@ def _colour_of(example: Example) -> tuple[int, int] | None:
     return None
 
 
-def _image_of(example: Example) -> str:
-    return example.key.rpartition("/")[0] or example.key
+def _images_of(examples: Sequence[Example]) -> list[str]:
+    """The image of each example, by the beginning of the key of the first one that shows it."""
+    names: dict[int, str] = {}
+    numbers = zip(examples, image_numbers(examples), strict=True)
+    return [names.setdefault(number, one.key.rpartition("/")[0] or one.key) for one, number in numbers]
 
 
 def _article(noun: str) -> str:

@@ -1,15 +1,18 @@
 """Lessons on a model of one's own: each that takes a model runs on a folder of open_clip with random weights."""
 
+import re
+
 import nbformat
 import pandas as pd
 import pytest
 
-from studies.__main__ import NOTEBOOKS, notebook_of, run_lesson
+import studies.__main__
+from studies.__main__ import NOTEBOOKS, main, notebook_of
 from studies.lesson import file_name
 from tests.one_kernel import errors, execute_in_one_kernel
-from tests.studies.folders import write_coco, write_open_clip
+from tests.studies.folders import write_coco, write_coco_captions, write_open_clip
 
-IMAGES = {"01": 12, "03": 6, "04": 24, "05": 12, "06": 60}  # 07 tunes and 08 compares bundled models; 09 prints no name
+IMAGES = {"01": 12, "02": 20, "03": 6, "04": 24, "05": 12}  # 07 tunes and 08 compares bundled models; 09 prints no name
 ON_PHOTOGRAPHS = ("04", "05")
 pytestmark = pytest.mark.slow
 
@@ -25,12 +28,19 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_lesson_runs_on_a_model_of_ones_own_on_as_many_scenes_as_asked_for_and_says_so(folder, results):
-    executed = run_lesson("02", folder, n=20, results=results)
+def test_the_command_that_lesson_06_prints_runs_it_on_a_model_and_captions_of_ones_own(
+    folder, results, tmp_path_factory, monkeypatch
+):
+    monkeypatch.setattr(studies.__main__, "RESULTS", results)
+    printed = re.search(r'"python -m studies (06 [^\\"]*)', notebook_of("06").read_text())[1]
+    photographs = str(write_coco_captions(tmp_path_factory.mktemp("captions"), 60))
+    asked = printed.replace("ViT-B-16 --pretrained openai", folder).replace("FOLDER", photographs).split()
+    assert main([*asked, "--n", "50"]) == 0
+    executed = results / file_name(folder) / "06_word_concreteness.ipynb"
     outputs = [output for cell in nbformat.read(executed, as_version=4).cells for output in cell.get("outputs", [])]
-    assert folder in "".join(output.get("text", "") for output in outputs)
+    words = re.search(r"50 captions, (\d+) rated words", "".join(output.get("text", "") for output in outputs))[1]
     assert executed.with_suffix(".html").is_file()
-    assert 20 in set(pd.read_csv(executed.parent / "02.csv")["n"])
+    assert int(words) >= 16 and int(words) in set(pd.read_csv(executed.parent / "06.csv")["n"])
 
 
 def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photographs(folder, results, tmp_path_factory):

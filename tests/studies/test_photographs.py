@@ -1,19 +1,23 @@
 """The studies on photographs, on small folders in exactly the published formats."""
 
 import json
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import studies.lesson
 from gradeclip_utils import load_clip
 from gradeclip_utils.datasets import load, load_choices
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.scenes import draw_scene
+from gradeclip_utils.scenes import arrange, draw_scene
+from studies.concreteness import GRAD_ECLIP, LEFT_OUT, read_examples, word_rows
 from studies.lesson import Claims
 from studies.photographs import choice_rows, colour_rows, group_scores, matching_rows, show_photographs
 
-from .folders import SHOWN, write_coco, write_open_clip
+from .folders import SHOWN, SIDE, write_coco, write_vit_b_32
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +25,22 @@ def coco(tmp_path_factory):
     return f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
 
 
-@pytest.fixture(scope="module", params=["bundled", "random weights"])
+@pytest.fixture(scope="module", params=["bundled", "open_clip", "openai", "transformers"])
 def clip(request, tmp_path_factory):
-    """The bundled model, and one of random weights with the vocabulary and context of CLIP."""
+    """The bundled model, and ViT-B/32 of random weights in the three forms in which weights are published."""
     if request.param == "bundled":
         return load_clip()
-    return load_clip(str(write_open_clip(tmp_path_factory.mktemp("model"))))
+    folder = tmp_path_factory.mktemp("model")
+    clip = load_clip(*write_vit_b_32(folder, request.param))
+    shutil.rmtree(folder)  # half a gigabyte
+    return clip
+
+
+def test_every_word_of_a_caption_is_scored_by_both_methods(clip, coco):
+    rows = word_rows(clip, read_examples(coco, 5, [clip]))
+    assert " ".join(rows.loc[rows["caption"] == 1, "word"]) == "the black clock and a yellow banana"
+    assert rows["caption"].nunique() == 5 and np.isfinite(rows[[LEFT_OUT, GRAD_ECLIP]]).all(axis=None)
+    assert (rows.groupby("caption")[GRAD_ECLIP].std() > 0).sum() == 5
 
 
 def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(clip, coco, tmp_path):
@@ -55,6 +69,25 @@ def test_pixels_of_both_things_belong_to_the_smaller_one(coco, monkeypatch):
     assert row["x_area"] + row["y_area"] == pytest.approx(1) and row["y_area"] == examples[1].mask().mean()
     object.__setattr__(examples[1], "load_mask", lambda: whole)
     assert matching_rows(load_clip(), examples).empty
+
+
+def test_a_table_of_ones_own_does_as_well(tmp_path):
+    lines = ["image,caption,concept,mask"]
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "a").mkdir(parents=True)
+    for number, pair in enumerate(SHOWN[:2]):
+        scene, said = arrange(list(pair), seed=number), "A {} with a blue {}.".format(*pair)
+        scene.image(SIDE).save(tmp_path / f"images/a/{number}.png")
+        for name, mask in zip(pair, scene.masks(SIDE), strict=True):
+            Image.fromarray(mask).save(tmp_path / f"masks/{number}-{name}.png")
+            lines.append(f"a/{number}.png,{said},{name},{number}-{name}.png")
+    (tmp_path / "captions.csv").write_text("\n".join(lines))
+    examples = load(f"folder:{tmp_path}")
+    rows = matching_rows(load_clip(), examples)
+    assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN[:2]
+    assert colour_rows(load_clip(), examples)["key"].tolist() == ["3-a/0.png", "5-a/1.png"]
+    words = word_rows(load_clip(), examples)
+    assert words.groupby("image")["caption"].nunique().tolist() == [2, 2]
 
 
 def test_data_without_pairs_or_colours_is_refused_in_a_sentence():
