@@ -4,8 +4,8 @@
     gradeclip explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
     gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
 
-Exit code 0 if it was done, 2 with one sentence if something was wrong with the input, 130 if it was stopped. `--debug`
-shows the traceback of that sentence. Commands write their results before they print. The room that does the work has
+The exit code is 0 after success, 2 after invalid input, with one sentence, and 130 after an interruption. `--debug`
+adds a traceback to the sentence. Commands write their results before they print. The module of a command has
 `command(parser)`, which adds the arguments and returns the function that runs it: options -> the text to print.
 """
 

@@ -2,8 +2,8 @@
 
     file, array -> image -> pixels --model--> trace --method--> map -> heat map in the image's own pixels
 
-A model's own preprocessing resizes and crops. Its steps are read, so that a map lies where it belongs in the image.
-torch is imported where it is needed, so that reading an image starts at once.
+A model's own preprocessing resizes and crops. The package reads its steps to lay a map where it belongs in the image.
+torch is imported only where it is needed, so that reading an image starts at once.
 """
 
 from __future__ import annotations

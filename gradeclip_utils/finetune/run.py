@@ -1,4 +1,4 @@
-"""Fine-tuning: a CLIP that sees finer, from image-caption pairs alone. Grad-ECLIP maps are the region labels.
+"""Fine-tuning on image-caption pairs, with Grad-ECLIP maps as region labels.
 
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(image, caption)
     Explainer(tuned.clip).explain(image, "a red car")
@@ -54,7 +54,7 @@ _BOUNDS: dict[str, tuple] = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """Everything that decides the tuned weights, beside the model and the pairs.
+    """Everything that determines the tuned weights, besides the model and the pairs.
 
     Attributes:
         steps: updates of the weights.
@@ -122,8 +122,8 @@ def fine_tune(
 
     Raises:
         UnsupportedModel: a tower cannot be opened, or has no dense features.
-        GradeclipError: images are missing or damaged, there are no pairs, the recipe does not hold together, `folder`
-            holds another run, or the loss is not finite.
+        GradeclipError: images are missing or damaged, there are no pairs, values of the recipe do not fit together,
+            `folder` holds a different run, or the loss is not finite.
     """
     tuning = _checked(tuning)
     whole("save_every", save_every, 1)

@@ -8,8 +8,8 @@ Every pair is asked three questions. Does the caption fit its own image better t
 depend on the caption (`dependence`, see `Explanation.prompt_dependence`)? Is the similarity far from those of the other
 pairs (`deviation`)? If the data set has masks, the map is compared with them.
 
-Rows are kept as those of an evaluation are (`table`): a report that was killed goes on where it was, and the page is
-written at the end, whole. A pair that cannot be explained is a row that says why.
+Rows are stored like those of an evaluation (`table`), so a report that was killed goes on, and the page is written at
+the end. If a pair cannot be explained, its row says why.
 """
 
 from __future__ import annotations

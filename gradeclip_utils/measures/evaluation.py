@@ -5,10 +5,10 @@
     gradeclip evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
     gradeclip evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
-The rows lie in `--out` (see `table`): the same command goes on where it was stopped. Beside the methods stand reference
-baselines: maps that anybody can draw ("random", "centre", "area", which is the same everywhere), the first method with
-random weights ("random weights") or asked for something that is not there ("wrong word"), and the true mask on the
-token grid ("oracle").
+The rows lie in `--out` (see `table`): the same command goes on where it was stopped. Reference baselines are measured
+as well: maps that need no model ("random", "centre", and "area", which is the same everywhere), the first method with
+random weights ("random weights") or with a prompt for something that is not there ("wrong word"), and the true mask on
+the token grid ("oracle").
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def evaluate(
     Args:
         clip: the model.
         data: a data set as `datasets.load` takes it, or a list of `Example`.
-        methods: names of `methods.METHODS`, or "all" that this model can have; a warning names the others.
+        methods: names of `methods.METHODS`, or "all" that work with this model; a warning names the others.
         out: a folder that keeps the rows (`rows.jsonl`), and from which a run that was stopped goes on.
         limit: at most this many examples, spread evenly over the data.
         references: add the rows of reference baselines.
@@ -176,7 +176,7 @@ def _available(clip: Clip, names: Sequence[str]) -> tuple[str, ...]:
         raise refused[names[0]]
     if refused:
         others = "; ".join(f"{name} ({first_line(why.__cause__ or why)})" for name, why in refused.items())
-        warn(f"left out are methods that the model {clip.name!r} cannot have: {others}")
+        warn(f"these methods do not work with the model {clip.name!r} and are left out: {others}")
     return tuple(name for name in names if name not in refused)
 
 
@@ -189,7 +189,7 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
         others = (concepts[(start + k) % len(concepts)] for k in range(len(concepts)))
         wrong = next((concept for concept in others if concept not in present), None)
         if wrong is None:
-            msg = f"no other example asks for something that {example.key!r} does not show, so no word is wrong"
+            msg = f"no other example asks for something that {example.key!r} does not show, so there is no wrong word"
             raise GradeclipError(f"{msg}: evaluate more examples, or without references (--no-references)")
         found.append(prompts[wrong])
     return found
@@ -352,8 +352,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return every measure's mean of every method, and its difference from the best method, with 95 % intervals.
 
     Args:
-        rows: as `evaluate` gives them. A measure is taken over the images that have it, of the methods that have it of
-            all these images.
+        rows: as `evaluate` gives them. A measure is averaged over the images that have it, for the methods that have it
+            on all these images.
 
     Returns:
         One row a measure and method: the columns of `summarise` and, with `than`, the best method, those of `paired`.

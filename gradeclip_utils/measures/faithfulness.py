@@ -1,4 +1,4 @@
-"""Faithfulness: the pixels or words that a map ranks highest go, or come back, and the model scores each step.
+"""Faithfulness: remove or restore the pixels or words that a map ranks highest, and score each step.
 
     map --order--> changed images or captions --unmodified model--> curve --area--> one number an image
 
@@ -87,8 +87,7 @@ def image_curves(
         maps: for each method a map of this input, signed or not: (h, w) on its token grid, resized as heat maps are, or
             (H, W) in its pixels. A heat map in the image's own pixels comes there by
             `localisation.pool(heat, pixels.shape[1:], view.box)`.
-        protocol: how far pixels go, and which colour takes their place: "published", "full", "mean-colour" or another
-            `Protocol`.
+        protocol: how many pixels are replaced, and by which colour: "published", "full", "mean-colour" or a `Protocol`.
         colours: mean and deviation of the model's normalisation, for "random" and "black"; see `colours_of`.
         games: "deletion", "insertion" or both.
         batch: how many changed images go through the model at once, 1 to 4096.
@@ -138,7 +137,7 @@ def colours_of(preprocess: Callable) -> _Colours:
 def word_curves(score: _Score, caption: str, words: Mapping[str, Sequence[Word]], seed: int = 0) -> pd.DataFrame:
     """Deletion and insertion curves of a caption's words; the words that are left keep their order.
 
-    Words go one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
+    Words are removed one by one, from the whole caption to the empty one; `seed` orders ties.
 
     >>> image = explainer.embed_images([image])[0]                                         # doctest: +SKIP
     >>> score = lambda texts: explainer.embed_texts(texts) @ image                         # doctest: +SKIP

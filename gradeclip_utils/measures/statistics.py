@@ -4,8 +4,8 @@
 
 Tables are tidy: one row an image and method, a column a measure. Intervals are percentile bootstrap intervals (Efron,
 "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 1979), expanded for few values (Hesterberg,
-"What Teachers Should Know About the Bootstrap", The American Statistician 2015). Images that show one concept resemble
-each other; then whole concepts ("clusters") are drawn. All draws come from generators with a fixed seed.
+"What Teachers Should Know About the Bootstrap", The American Statistician 2015). If images of one concept resemble each
+other, whole concepts ("clusters") are drawn. All draws come from generators with a fixed seed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
     """95 % interval of a mean by the percentile bootstrap, or of a proportion by Wilson's score interval.
 
     Of 1,000 samples of a normal distribution the bootstrap interval held the true mean in 93 % with 6 values, in 95 %
-    with 12, 24 and 60, and in 74 % with 3. A bootstrap of equal values has no width; a proportion (Wilson, "Probable
-    Inference, the Law of Succession, and Statistical Inference", JASA 1927) keeps one where all answers are alike.
-    With 10,000 values or clusters and more, Student's interval replaces the bootstrap's.
+    with 12, 24 and 60, and in 74 % with 3. The bootstrap interval of equal values has no width; that of a proportion
+    (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927) always has one. With
+    10,000 values or clusters and more, Student's interval replaces the bootstrap's.
 
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.15, 0.45]

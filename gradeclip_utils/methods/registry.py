@@ -41,7 +41,7 @@ class Method:
         name: what `Explainer(method=...)` and tables call it, such as "grad-eclip".
         title: what figures call it, such as "Grad-ECLIP".
         paper: authors, title, venue.
-        explains: which number: "the model's own similarity", or what is not that.
+        explains: which number: "the model's own similarity", or what else.
         cost: in forward passes beyond the trace, in words.
         image: a function `(tower, trace, directions) -> maps`, as the module says; None if the method is not defined
             for images. It may have keywords `seed`, `words` and `empty`, and gets those that it has:
@@ -54,8 +54,8 @@ class Method:
         wants_attention: if not, it also explains an encoder without attention (`towers.open_feature_map`).
 
     Raises:
-        GradeclipError: it explains neither images nor prompts, one of them is no function, or `layers` is none of the
-            four.
+        GradeclipError: it explains neither images nor prompts, `image` or `text` is no function, or `layers` is none of
+            the four.
     """
 
     name: str

@@ -168,7 +168,7 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
         raise GradeclipError(msg)
     if _checksum(other) != metadata["shared_sha256"]:
         was = f"{metadata['shared']} as it was when the file was written"
-        raise GradeclipError(f"{path} shares weights with {was}, and {other} is another one: distil it again.")
+        raise GradeclipError(f"{path} shares weights with {was}, but {other} is a different one: distil it again.")
     return load_file(other)
 
 

@@ -1,4 +1,4 @@
-"""`Clip`: a model with its preprocessing and tokenizer, all that an explainer needs to know about it.
+"""`Clip`: a model with its preprocessing and tokenizer.
 
 weights -> Clip --towers--> trace -> method -> explanation
 """
@@ -41,8 +41,8 @@ class Clip:
             transformers (CLIP, SigLIP, SigLIP 2, MetaCLIP 2, Chinese CLIP, AltCLIP, BLIP with its contrastive head);
             it is not changed, and may be in any mode and precision.
         preprocess: PIL image -> (3, H, W) float tensor; open_clip's transform for evaluation, not the one for training.
-        tokenizer: list of T strings -> (T, context length) long tensor; None if every prompt is an embedding, or the
-            one-hot direction of a class.
+        tokenizer: list of T strings -> (T, context length) long tensor; None if prompts are embeddings or one-hot
+            directions of classes.
         name, pretrained: the model's name and the source of its weights; every explanation carries them.
         vocabulary: the lower-case words that the model was trained on, or None if it knows any word.
         image_layers: how many of the last image layers Grad-ECLIP explains by default; None for one, as the paper.
@@ -88,7 +88,7 @@ class Clip:
 
     @classmethod
     def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Self:
-        """A model of transformers in hand, with its processor.
+        """Make a `Clip` of a model of transformers and its processor.
 
             model = CLIPModel.from_pretrained("openai/clip-vit-base-patch32")
             Clip.from_transformers(model, AutoProcessor.from_pretrained("openai/clip-vit-base-patch32"))

@@ -100,7 +100,7 @@ def describe(
     """
     groups, caption = grouped(objects, unnamed), _Caption()
     if relation and len(groups) != 2:
-        msg = f"{relation!r} stands between two groups of things, and there are {len(groups)}"
+        msg = f"{relation!r} needs two groups of things, got {len(groups)}"
         raise GradeclipError(msg)
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))

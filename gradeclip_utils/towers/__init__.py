@@ -42,7 +42,7 @@ REGISTERED: dict[str, tuple[str, Callable[[nn.Module], Any], _Opens]] = {}  # na
 def register_tower(
     name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], Any], opens: _Opens
 ) -> None:
-    """Let `Explainer` open one more family of models.
+    """Add a family of models that `Explainer` can open.
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
 

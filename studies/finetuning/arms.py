@@ -55,7 +55,7 @@ class ScenePairs(Sequence[Pair]):
 
     def __getitem__(self, i: int) -> Pair:  # type: ignore[override]  # one at a time
         if not 0 <= i < self.n:
-            raise IndexError(f"there are {self.n} pairs, and number {i} was asked for")
+            raise IndexError(f"there are {self.n} pairs, got number {i}")
         scene = draw_scene([70, i], split="train")
         return Pair(partial(scene.image, CANVAS), scene.caption, partial(_described, scene))
 

@@ -59,7 +59,7 @@ def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path)
         (
             "DEVICE",
             "cuda:99",
-            "'cuda:99' cannot be used: torch sees .* such GPU here .The environment has",
+            "'cuda:99' cannot be used: torch finds .* such GPU here .The environment has",
         ),
     ],
 )

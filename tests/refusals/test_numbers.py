@@ -41,7 +41,7 @@ STATISTICS = [
     ("one cluster", lambda: interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
     ("a unit in 8 clusters", lambda: summarise(ROWS, "score", unit="method", cluster="image"), "8 clusters of 'image'"),
     ("no such column", lambda: summarise(ROWS, "points"), "no column 'points'; it has 'method', 'image', 'score'"),
-    ("no table", lambda: summarise(None, "score"), "a table is needed, a pandas DataFrame, got None"),
+    ("no table", lambda: summarise(None, "score"), "the table must be a pandas DataFrame, got None"),
     ("no rows", lambda: summarise(ROWS[:0], "score"), "the table is empty"),
     ("a column of the result", lambda: summarise(ROWS.assign(n="a"), "score", by="n"), "has a column 'n' of its own"),
     ("no names", lambda: summarise(ROWS.assign(image=np.nan), "score"), "16 rows have no 'image'"),
