@@ -180,7 +180,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
 
 
 def write_api(folder: Path) -> None:
-    """Write one page a subject, and an index."""
+    """Write one page per subject, and an index."""
     folder.mkdir()
     for page, (title, names) in API.items():
         blocks = [f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names]

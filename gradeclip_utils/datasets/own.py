@@ -37,7 +37,7 @@ def captioned_images(
         check: whether a missing image is refused now, or when it is read.
 
     Returns:
-        One example a row, in the order of the table; keys are LINE-IMAGE.
+        One example per row, in the order of the table; keys are LINE-IMAGE.
 
     Raises:
         GradeclipError: the table, or a file that it names, is missing, or the table is not in this form; the message
@@ -79,7 +79,7 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
         caption: the name of the column of captions; a caption is a text, or a list of texts.
 
     Returns:
-        One example a caption, without masks; keys are ROW or ROW/NUMBER. Images are decoded when they are read.
+        One example per caption, without masks; keys are ROW or ROW/NUMBER. Images are decoded when they are read.
 
     Raises:
         GradeclipError: a column that is not there, captions that are no texts, no caption at all.

@@ -90,7 +90,7 @@ class Tuned:
 
     Attributes:
         clip: the model.
-        log: one row a step: step, loss, `contrast` (the global loss), regions; `phrases` (that had a region) and
+        log: one row per step: step, loss, `contrast` (the global loss), regions; `phrases` (that had a region) and
             `wordless` (captions without a phrase, which count as a whole alone); learning_rate; seconds and
             cpu_seconds since the start.
     """

@@ -109,7 +109,7 @@ def report(
         overwrite: begin anew in a folder that holds another run.
 
     Returns:
-        One row a pair, the worst first: image, prompt, error (why the pair could not be explained), content (a checksum
+        One row per pair, the worst first: image, prompt, error (why it could not be explained), content (a checksum
         of image and mask), thumbnail, similarity, fit (fraction of up to 64 other images that the caption fits less),
         dependence, low and high (its interval), largest (value of the map), the measures of `localisation` if there is
         a mask, deviation (of the similarity from the median, in robust deviations) and warnings.

@@ -1,4 +1,4 @@
-"""Evaluation: is this map better than that one? One row an image and method, on any data set.
+"""Evaluation: is this map better than that one? One row per image and method, on any data set.
 
     data set + model -> Explainer -> maps -> measures -> rows -> means with intervals -> which map is better
 
@@ -104,7 +104,7 @@ def evaluate(
         overwrite: begin anew in a folder that holds another run.
 
     Returns:
-        One row an example and method: image (the example's key), concept, prompt, method, content (a checksum of image
+        One row per example and method: image (the example's key), concept, prompt, method, content (a checksum of image
         and mask), the measures of `localisation` (NaN without a mask), with `faithfulness` also deletion and insertion
         (areas), and seconds of an explanation.
 
@@ -356,7 +356,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             on all these images.
 
     Returns:
-        One row a measure and method: the columns of `summarise` and, with `than`, the best method, those of `paired`.
+        One row per measure and method: the columns of `summarise` and, with `than`, the best method, those of `paired`.
     """
     tables = []
     for value in (*MEASURES, *GAMES):

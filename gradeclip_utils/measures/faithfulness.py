@@ -1,6 +1,6 @@
 """Faithfulness: remove or restore the pixels or words that a map ranks highest, and score each step.
 
-    map --order--> changed images or captions --unmodified model--> curve --area--> one number an image
+    map --order--> changed images or captions --unmodified model--> curve --area--> one number per image
 
 Deletion removes the highest first: a small area under the curve is good. Insertion starts from an empty canvas and
 brings the highest back first: a large area is good (Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for
@@ -73,7 +73,7 @@ def image_curves(
     score: _Score, pixels: Tensor, maps: Mapping[str, np.ndarray], protocol: str | Protocol = "published", *,
     colours: _Colours | None = None, games: Sequence[str] = GAMES, batch: int = 64,
 ) -> pd.DataFrame:  # fmt: skip
-    """Deletion and insertion curves of one image, for one map a method (Petsiuk, Das and Saenko, BMVC 2018).
+    """Deletion and insertion curves of one image, for one map per method (Petsiuk, Das and Saenko, BMVC 2018).
 
     >>> pixels = model_view(clip.preprocess, image).pixels                               # doctest: +SKIP
     >>> text = explainer.embed_texts([prompt])[0]                                        # doctest: +SKIP
@@ -182,7 +182,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
         curves: as `image_curves` and `word_curves` give them; columns other than fraction and score tell curves apart.
 
     Returns:
-        One row a curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
+        One row per curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
 
     Raises:
         GradeclipError: a curve of one point, fractions that do not grow, NaN, a column that is missing.

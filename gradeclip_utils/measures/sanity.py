@@ -77,7 +77,7 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
         repeats: how many rounds are counted, 1 to 1000.
 
     Returns:
-        One row a call: method; seconds, the median over rounds; passes, the median over rounds of the ratio to the
+        One row per call: method; seconds, the median over rounds; passes, the median over rounds of the ratio to the
         plain call of the same round; low and high, the smallest ratio and the largest.
 
     Raises:

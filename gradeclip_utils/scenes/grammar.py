@@ -95,8 +95,8 @@ def describe(
         relation: between two groups, such as "above" or "bigger than".
         prefix: the beginning of the caption, one of `PREFIXES`.
         unnamed: indices of objects that the caption leaves out.
-        **phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
-            ""; whether the noun is written, or "something"; whether the colour is written.
+        **phrases: `size`, `tag`, `named` and `colour`, each with one value per group: "small", "big" or ""; a keyword
+            or ""; whether the noun is written, or "something"; whether the colour is written.
     """
     groups, caption = grouped(objects, unnamed), _Caption()
     if relation and len(groups) != 2:

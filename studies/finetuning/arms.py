@@ -67,7 +67,7 @@ def _described(scene: Scene, start: int, end: int) -> np.ndarray | None:
 
 
 def read(table: Path | None = None) -> pd.DataFrame:
-    """The table, one row an arm, seed and figure; `weights` tells the model that the arms began from."""
+    """The table, one row per arm, seed and figure; `weights` tells the model that the arms began from."""
     table = data_path(TABLE) if table is None else table
     try:
         found = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)

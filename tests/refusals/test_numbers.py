@@ -37,7 +37,7 @@ STATISTICS = [
     ("a fraction", lambda: interval([1, 0], kind="fraction"), "kind must be 'mean' or 'proportion', got 'fraction'"),
     ("labels in a text", lambda: interval(VALUES, "abcd"), "clusters must be a list"),
     ("NaN for a cluster", lambda: interval(VALUES, ["a", "b", np.nan, None]), "2 of 4 cluster labels are missing"),
-    ("labels too few", lambda: interval(VALUES, ["a"]), "one label a value, got 1 labels for 4 values"),
+    ("labels too few", lambda: interval(VALUES, ["a"]), "one label per value, got 1 labels for 4 values"),
     ("one cluster", lambda: interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
     ("a unit in 8 clusters", lambda: summarise(ROWS, "score", unit="method", cluster="image"), "8 clusters of 'image'"),
     ("no such column", lambda: summarise(ROWS, "points"), "no column 'points'; it has 'method', 'image', 'score'"),
