@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _PROGRAM = "gradeclip"
 _OVERWRITING = (
-    "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. A run that "
-    "was stopped goes on with the same command."
+    "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. The same "
+    "command continues a run that was stopped."
 )
 
 
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:
-        print("gradeclip: stopped. Rows and states that were kept stay: the same command goes on", file=sys.stderr)
+        print("gradeclip: stopped. Finished rows and states are kept: the same command continues", file=sys.stderr)
         return 130
     except (GradeclipError, OSError, ImportError, MemoryError) as error:  # any other error is a fault of gradeclip
         if debug:

@@ -188,7 +188,7 @@ class Explainer:
             caption: one prompt of W words.
 
         Raises:
-            GradeclipError: the method is not Grad-ECLIP, the caption is no text, or the tokenizer does not say which
+            GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the tokenizer does not say which
                 tokens make up a word; and the reasons of `explain`.
         """
         if self.method.name not in _GRAD_ECLIP:
@@ -265,7 +265,7 @@ class Explainer:
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
-            GradeclipError: a prompt is no string, or the tokenizer drops tokens at random.
+            GradeclipError: a prompt is not a string, or the tokenizer drops tokens at random.
         """
         prompts = _strings(texts)
         with self._isolated():

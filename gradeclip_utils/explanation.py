@@ -73,7 +73,7 @@ class _Result:
             signed: False cuts off relevance below zero, on the token grid.
 
         Raises:
-            GradeclipError: there are not as many maps, or `index` is no whole number.
+            GradeclipError: there are not as many maps, or `index` is not a whole number.
         """
         maps = getattr(self, self._arrays[0])
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]

@@ -45,7 +45,7 @@ def read_image(image: ImageLike) -> Image.Image:
 
     Raises:
         GradeclipError: there is no such file, it is not an image, ends too early, or has more than 80 megapixels;
-            the array has another shape or dtype; or it is none of the three.
+            the array has a different shape or dtype; or it is none of the three.
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))

@@ -82,7 +82,7 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
         One example per caption, without masks; keys are ROW or ROW/NUMBER. Images are decoded when they are read.
 
     Raises:
-        GradeclipError: a column that is not there, captions that are no texts, no caption at all.
+        GradeclipError: a missing column, captions that are not texts, or no caption at all.
     """
     if hasattr(dataset, "keys") or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         splits = f", such as [{next(iter(dataset), 'train')!r}]" if hasattr(dataset, "keys") else ""

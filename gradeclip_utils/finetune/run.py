@@ -9,7 +9,7 @@
 The loss of a step is CLIP's contrastive loss over whole images and captions, plus `regions` times the region-phrase
 loss (`losses.region_loss`). The maps are drawn by the model as it is at that step. Towers are in evaluation mode: no
 dropout, and a batch norm keeps its statistics. The same pairs, recipe and seed give the same steps, and a killed run
-goes on from its last state to the same weights (`loop`).
+continues from its last state to the same weights (`loop`).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def fine_tune(
         clip: any model with towers that can be opened; it stays as it is.
         pairs: `Pair`s or (image, caption) tuples; a list, or any sequence that makes a pair when it is asked for one.
         tuning: the recipe.
-        folder: for the state, from which a killed run goes on. None: nothing is stored.
+        folder: for the state, from which a killed run continues. None: nothing is stored.
         save_every: steps between two states.
         workers: processes that read images ahead; 0 reads them between the steps.
         progress: show a bar.
@@ -298,7 +298,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
     parser.add_argument("--data", metavar="KIND:WHERE", help="instead of the two: a data set, as evaluate takes it")
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
     where = "beside --out by default, and gone when the model is written"
-    parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short goes on there; {where}")
+    parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short continues there; {where}")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pairs whose image is missing")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images ahead")
     parser.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")

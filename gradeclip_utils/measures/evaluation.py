@@ -5,7 +5,7 @@
     gradeclip evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
     gradeclip evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
-The rows lie in `--out` (see `table`): the same command goes on where it was stopped. Reference baselines are measured
+The rows lie in `--out` (see `table`): the same command continues where it was stopped. Reference baselines are measured
 as well: maps that need no model ("random", "centre", and "area", which is the same everywhere), the first method with
 random weights ("random weights") or with a prompt for something that is not there ("wrong word"), and the true mask on
 the token grid ("oracle").
@@ -92,7 +92,7 @@ def evaluate(
         clip: the model.
         data: a data set as `datasets.load` takes it, or a list of `Example`.
         methods: names of `methods.METHODS`, or "all" that work with this model; a warning names the others.
-        out: a folder that keeps the rows (`rows.jsonl`), and from which a run that was stopped goes on.
+        out: a folder that keeps the rows (`rows.jsonl`), and from which a stopped run continues.
         limit: at most this many examples, spread evenly over the data.
         references: add the rows of reference baselines.
         faithfulness: "published" (half range), "mean-colour" (the same, filled with the image's mean colour), "full" or
@@ -101,7 +101,7 @@ def evaluate(
         jobs: processes on this machine; -1 for one a processor.
         dask: the address of a Dask scheduler, whose workers do the work (see joblib's Dask backend).
         progress: show a bar.
-        overwrite: begin anew in a folder that holds another run.
+        overwrite: start again in a folder that holds another run.
 
     Returns:
         One row per example and method: image (the example's key), concept, prompt, method, content (a checksum of image
@@ -156,7 +156,7 @@ def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     asked = known if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
     for name in asked:
         if name not in known:
-            raise GradeclipError(f"{name!r} is no method that explains images: {hint(str(name), known)}")
+            raise GradeclipError(f"{name!r} is not a method that explains images: {hint(str(name), known)}")
     if not asked:
         raise GradeclipError(f"no method was given: choose from {', '.join(known)}")
     return tuple(dict.fromkeys(asked))

@@ -131,7 +131,7 @@ def reference_baselines(
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
     deviation a quarter of the sides; "oracle" is the true mask, averaged over each token. These lie on the token grid
-    and are resized as maps are. "area" is the same everywhere. The oracle is no upper bound: a map on the token
+    and are resized as maps are. "area" is the same everywhere. The oracle is not an upper bound: a map on the token
     deepest in the object can put more of its energy inside.
 
     Args:

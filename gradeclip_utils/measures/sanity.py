@@ -81,7 +81,7 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
         plain call of the same round; low and high, the smallest ratio and the largest.
 
     Raises:
-        GradeclipError: calls that are no functions by name, a number of rounds out of range.
+        GradeclipError: `calls` does not map names to functions, or the number of rounds is out of range.
     """
     repeats, calls = whole("repeats", repeats, 1, 1000), instance("calls", calls, Mapping, "a dictionary")
     for name, call in {**calls, "plain": plain}.items():

@@ -54,8 +54,8 @@ class Method:
         wants_attention: if not, it also explains an encoder without attention (`towers.open_feature_map`).
 
     Raises:
-        GradeclipError: it explains neither images nor prompts, `image` or `text` is no function, or `layers` is none of
-            the four.
+        GradeclipError: it explains neither images nor prompts, `image` or `text` is not a function, or `layers` is none
+            of the four.
     """
 
     name: str

@@ -30,8 +30,8 @@ _RANDOM = re.compile(r"Rand|AutoAug|TrivialAug|AugMix|ColorJitter|color_jitter|g
 class Clip:
     """A model with its preprocessing and tokenizer.
 
-        Clip(model, preprocess, tokenizer)           # an open_clip model in hand
-        Clip.from_transformers(model, processor)     # one of transformers in hand
+        Clip(model, preprocess, tokenizer)           # a loaded open_clip model
+        Clip.from_transformers(model, processor)     # one of transformers
 
     `load_clip` makes one by name.
     `print(clip)` says what it is, and what is explained by default.
@@ -50,8 +50,8 @@ class Clip:
         training: one sentence on how the model was trained.
 
     Raises:
-        GradeclipError: the model is no torch module with weights, the preprocessing cannot be called or is the one for
-            training, the tokenizer cannot be called or is a transform of images, or the vocabulary is one text.
+        GradeclipError: the model is not a torch module with weights, the preprocessing cannot be called or is the one
+            for training, the tokenizer cannot be called or is a transform of images, or the vocabulary is one text.
     """
 
     model: torch.nn.Module

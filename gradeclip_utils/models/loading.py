@@ -48,7 +48,7 @@ def load_clip(
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
             repository or a folder), or one of `BUNDLED_MODELS`.
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
-            archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
+            archive), or a state dict. For a bundled model, a file written by `save_compact`.
         device: as torch names it. None is `GRADECLIP_DEVICE`; without this variable, a GPU if there is one and no name
             was given, and else the CPU.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".

@@ -288,7 +288,7 @@ def check_reachable(name: str, file: str) -> None:
         if isinstance(try_to_load_from_cache(name, file), str):
             return
     except HFValidationError as error:
-        msg = f"{short(name)} is no name that a repository can have: owner/name"
+        msg = f"{short(name)} is not the name of a repository: write owner/name"
         raise GradeclipError(msg) from error
     if reason := _why_unreachable():
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."

@@ -195,7 +195,7 @@ def plot_maps(
         width: inches, 3 or more.
 
     Raises:
-        GradeclipError: what is no image or no map, or lists of different lengths.
+        GradeclipError: something is not an image or not a map, or lists differ in length.
     """
     width, columns = checks.number("width", width, 3), checks.whole("columns", columns, 1)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
@@ -405,7 +405,7 @@ def plot_intervals(
         table: a DataFrame with the columns mean (or estimate), low and high, as `statistics.summarise` gives it.
         names: the names of the rows; by default the columns beside the numbers, or the index.
         group: a column whose values get a colour and a marker each; rows of one name share a line.
-        control: names of rows that are no candidates; they are grey, below a rule.
+        control: names of reference rows; they are grey, below a rule.
         chance: the value of a guess; a dashed line.
         chance_label: the name of that line.
         label: what the values are, under the axis.

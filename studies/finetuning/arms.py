@@ -74,7 +74,7 @@ def read(table: Path | None = None) -> pd.DataFrame:
     except ValueError as error:  # pandas' own errors are of this kind
         raise GradeclipError(f"{table} cannot be read as a table: {error}") from error
     if not set(COLUMNS) <= set(found):
-        raise GradeclipError(f"{table} is no table of this experiment: it has the columns {', '.join(found)}")
+        raise GradeclipError(f"{table} is not a table of this experiment: it has the columns {', '.join(found)}")
     return found
 
 

@@ -144,5 +144,5 @@ def test_a_bundled_model_that_an_installed_package_lacks_is_refused_with_its_pla
 def test_a_damaged_config_beside_a_compact_file_is_refused(change, tmp_path):
     path = saved(made(CONFIG), CONFIG, tmp_path / "x.safetensors")
     path.with_suffix(".json").write_text(change({**CONFIG, "preprocess": PREPROCESS}))
-    with pytest.raises(GradeclipError, match=r"x.json is no config of a model: \w"):
+    with pytest.raises(GradeclipError, match=r"x.json is not the config of a model: \w"):
         load_clip("emoji", path)

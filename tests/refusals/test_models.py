@@ -12,7 +12,7 @@ LOADED = [
     ("an empty name", [""], {}, "'' names no model"),
     ("a hub without a name", ["hf-hub:"], {}, "'hf-hub:' names no model"),
     ("a name of 5,000 letters", ["x" * 5000], {}, "no model and no folder has a name like 'xxx"),
-    ("a hub's name with a space", ["hf-hub:my model"], {}, "'my model' is no name that a repository can have"),
+    ("a hub's name with a space", ["hf-hub:my model"], {}, "'my model' is not the name of a repository"),
     ("a misspelt name", ["ViT-B-61", "openai"], {}, "has no model 'ViT-B-61'. Nearest: "),
     ("a name in other letters", ["vit-b-32"], {}, "no model 'vit-b-32'. Nearest: .*ViT-B-32"),
     ("a bundled name, misspelt", ["emojy"], {}, "no model 'emojy'. Nearest: .*emoji"),

@@ -7,7 +7,7 @@ from gradeclip_utils.scenes import Object, arrange, draw_scene, recoloured, with
 from tests.refusals.cases import named
 
 OBJECTS = [
-    ("an unknown noun", ["dgo"], {}, "'dgo' is no noun of the scenes: did you mean .*dog"),
+    ("an unknown noun", ["dgo"], {}, "'dgo' is not a noun of the scenes: did you mean .*dog"),
     ("an unknown artist", ["dog", "picasso"], {}, "artist of a dog must be one of openmoji, .*got 'picasso'"),
     ("an unknown colour", ["dog"], {"colour": "mauve"}, "colour of an object must be one of red, .*got 'mauve'"),
     ("size 0", ["dog"], {"size": 0}, "size of an object must be from 1 to 192, got 0"),
