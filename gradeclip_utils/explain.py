@@ -301,7 +301,7 @@ class Explainer:
             the maps that `explain` shows for the same prompts.
 
         Raises:
-            GradeclipError: the method has no maps of images; directions of another shape; images of several grids
+            GradeclipError: the method has no maps of images; directions of a wrong shape; images of several grids
                 (`resolution="native"`) in one call; maps that are not finite.
         """
         if self.method.image is None:

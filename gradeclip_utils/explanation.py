@@ -236,7 +236,7 @@ class Explanation(_Result):
             The mean over null prompts, and its 95 % interval over them (Student's), low and high.
 
         Raises:
-            GradeclipError: maps of another shape, fewer than two, values that are not finite, or no such prompt.
+            GradeclipError: maps of a different shape, fewer than two, values that are not finite, or no such prompt.
         """
         nulls, count = finite("null maps", nulls), len(self.image_maps)
         index = whole("index", index, -count, count - 1)

@@ -128,7 +128,7 @@ class Loop:
                 self.optimiser.load_state_dict(state["optimiser"])
                 self.log[:] = state["log"]
                 return state["step"], state["random"].byte()
-        msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"
+        msg = f"{self.file} holds a run with a different recipe ({different}): choose another folder, or delete it"
         raise GradeclipError(msg)
 
     def _save(self, step: int) -> None:

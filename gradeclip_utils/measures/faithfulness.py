@@ -96,7 +96,7 @@ def image_curves(
         Rows of method, game, fraction (of the pixels that are gone, or back) and score, curve by curve.
 
     Raises:
-        GradeclipError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
+        GradeclipError: a map that is not finite or does not fit the input, pixels of a wrong shape, colours that are
             missing, an unknown game.
     """
     games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1, 4096)

@@ -101,7 +101,7 @@ class Clip:
             pretrained: the source of its weights.
 
         Raises:
-            UnsupportedModel: another model, one encoder only, or a quantised model.
+            UnsupportedModel: an unknown kind of model, one encoder only, or a quantised model.
             GradeclipError: the processor is missing, incomplete, or another model's.
         """
         return cls(model, *read_processor(model, processor), name, pretrained)

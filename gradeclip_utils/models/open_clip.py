@@ -183,7 +183,7 @@ class _Unset(TorchFunctionMode):
 def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> None:
     """Load a state dict as open_clip does, its positions resized; what does not fit is named."""
     own = model.state_dict()
-    other = f"{said} is a checkpoint of another architecture than {name}"
+    other = f"{said} is not a checkpoint of {name}, but of a different architecture"
     state = convert_state_dict(model, dict(state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)

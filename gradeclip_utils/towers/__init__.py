@@ -56,7 +56,7 @@ def register_tower(
             subclass of `Tower`.
 
     Raises:
-        GradeclipError: the name is taken, the side is another one, or `matches` or `opens` cannot be called.
+        GradeclipError: the name is taken, `side` is neither of the two, or `matches` or `opens` cannot be called.
     """
     if text("name", name) in REGISTERED:
         raise GradeclipError(f"there is a family of towers {name!r}: choose another name")
