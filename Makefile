@@ -1,7 +1,7 @@
 # make run     set up, execute every notebook and build the site of them in build/ (the committed ones stay as they are)
 # make test    everything that CI runs         make lab     JupyterLab on the notebooks
 # make quick   tests without notebooks, browser and training
-# make lesson NOTEBOOK=05 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER]   a lesson on your own model
+# make lesson NOTEBOOK=05 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model
 # make lint    style, types, security          make notebooks   execute in place, to commit the outputs
 # make fuzz    ten minutes of drawn inputs     make bench       speed as ratios within one run
 # make site    the site and the live page, from the committed notebooks, in build/site
@@ -53,7 +53,7 @@ fuzz: $(STAMP)
 	GRADECLIP_FUZZ=600 $(PYTEST) tests/test_fuzz.py  # seconds
 
 lesson: $(STAMP)
-	$(BIN)/python -m studies $(NOTEBOOK) $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)') $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m studies $(NOTEBOOK) $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)') $(if $(DATA),--data '$(DATA)') $(if $(N),--n '$(N)')
 
 lab: $(STAMP)  # root is who one is in a container, and JupyterLab wants to be told that this is meant
 	$(BIN)/jupyter-lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

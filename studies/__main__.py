@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from gradeclip_utils.checks import whole
 from gradeclip_utils.errors import GradeclipError
 
 from .lesson import RESULTS, file_name
@@ -28,7 +29,10 @@ def notebook_of(lesson: str) -> Path:
     return found[0]
 
 
-def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str = "", results: Path = RESULTS) -> Path:
+def run_lesson(
+    lesson: str, model: str, pretrained: str | None = None, data: str = "", n: int | None = None,
+    results: Path = RESULTS,
+) -> Path:  # fmt: skip
     """Execute a lesson on a model, and return the executed notebook, beside which its page lies.
 
     Raises:
@@ -40,8 +44,8 @@ def run_lesson(lesson: str, model: str, pretrained: str | None = None, data: str
 
     notebook, folder = notebook_of(lesson), Path(results) / file_name(model)
     takes = _parameters(nbformat.read(notebook, as_version=4))
-    given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data}
-    given = {name: value for name, value in given.items() if value or name in takes}
+    given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data, "N": None if n is None else whole("n", n, 20)}
+    given = {name: value for name, value in given.items() if value or (name in takes and name != "N")}
     if unknown := [name for name in given if name not in takes]:
         raise GradeclipError(
             f"lesson {notebook.stem} takes no {unknown[0]}; its parameters are {', '.join(takes) or 'none'}"
@@ -72,9 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="emoji", help="a name that load_clip takes; default: %(default)s")
     parser.add_argument("--pretrained", help="a tag of open_clip, or a file of weights")
     parser.add_argument("--data", default="", help="photographs for lessons 04 to 06, such as coco:FOLDER")
+    parser.add_argument("--n", type=int, help="how many scenes, or in lesson 06 images; default: the lesson's own")
     options = parser.parse_args(arguments)
     try:
-        out = run_lesson(options.lesson, options.model, options.pretrained, options.data)
+        out = run_lesson(options.lesson, options.model, options.pretrained, options.data, options.n)
     except GradeclipError as error:
         print(f"gradeclip: {error}", file=sys.stderr)
         return 2

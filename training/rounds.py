@@ -76,7 +76,7 @@ _BAG = Recipe(
 )  # fmt: skip
 MODELS: dict[str, tuple[Recipe, ...]] = {  # the rounds of each; a round begins from the weights of the one before
     "emoji": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
-    "emoji-plain": (_PLAIN, replace(_PLAIN, warmup=50, seed=12), replace(_PLAIN, warmup=50, seed=13)),
+    "emoji-plain": (_PLAIN, replace(_PLAIN, warmup=50, seed=12), replace(_PLAIN, steps=1150, warmup=50, seed=13)),
     "emoji-bag": (_BAG,),
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
 }

@@ -7,6 +7,7 @@ import pytest
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import CANVAS
+from studies.__main__ import main as run_lessons
 from studies.lesson import Claims, gallery, prompts_of, shown_scenes
 
 
@@ -54,3 +55,19 @@ def test_claims_are_written_to_a_folder_of_the_model(tmp_path):
 def test_a_claim_without_numbers_is_refused():
     with pytest.raises(GradeclipError, match="'nothing' has neither"):
         Claims("09").add("nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["5x"], "there is no lesson '5x'"),
+        (["../05"], "there is no lesson '../05'"),
+        (["01", "--data", "coco:photos"], "takes no DATA"),
+        (["09", "--n", "50"], "takes no N"),
+        (["06", "--n", "3"], "n must be at least 20, got 3"),
+    ],
+)
+def test_a_lesson_that_cannot_run_is_refused_in_one_sentence(arguments, said, capsys):
+    assert run_lessons(arguments) == 2
+    refusal = capsys.readouterr().err
+    assert refusal.startswith("gradeclip: ") and said in refusal and refusal.count("\n") == 1

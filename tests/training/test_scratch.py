@@ -1,6 +1,8 @@
 """The bundled model's training: seeded, resumable, and equal to CLIP's own arithmetic."""
 
 import inspect
+import signal
+import time
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -15,6 +17,7 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower
+from tests.forked import FORKED
 from tests.scenes import is_trained
 from training import scratch
 from training.__main__ import main
@@ -49,18 +52,15 @@ def trained(tmp_path_factory):
     return folder, run(folder)
 
 
-def test_training_that_is_killed_goes_on_to_the_same_weights(trained, tmp_path, monkeypatch):
-    whole = SceneBatches.__getitem__
-
-    def killed_in_the_third_step(self, step):
-        if step == 2:
-            raise KeyboardInterrupt
-        return whole(self, step)
-
-    monkeypatch.setattr(SceneBatches, "__getitem__", killed_in_the_third_step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, save_every=1)
-    monkeypatch.undo()
+def test_training_that_is_killed_goes_on_to_the_same_weights(trained, tmp_path):
+    process = FORKED.Process(target=run, args=(tmp_path,), kwargs={"save_every": 1})
+    process.start()
+    while not (tmp_path / scratch.STATE).exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     resumed = run(tmp_path)
     for name, weight in trained[1].state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
