@@ -105,7 +105,7 @@ def describe(
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))
         if not isinstance(values, (list, tuple)) or len(values) != len(groups):
-            msg = f"{key} must be a list of {len(groups)}, one a group, got {short(values)}"
+            msg = f"{key} must be a list of {len(groups)}, one per group, got {short(values)}"
             raise GradeclipError(msg)
     if prefix:
         caption._say(prefix)

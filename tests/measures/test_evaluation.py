@@ -249,7 +249,7 @@ REFUSED = [
     ("no model", {"clip": None}, "clip must be a Clip"),
     ("no jobs", {"jobs": 0}, "jobs must be 1 or more"),
     ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
-    ("a misspelt method", {"methods": "grad-clip"}, "'grad-clip' is no method .*: did you mean grad-"),
+    ("a misspelt method", {"methods": "grad-clip"}, "'grad-clip' is not a method .*: did you mean grad-"),
     ("a method of words", {"methods": ["maskclip", "leave-one-out"]}, "'leave-one-out' is not a method that explains"),
     ("no methods", {"methods": []}, "no method was given: choose from grad-eclip"),
     ("data that is a number", {"data": 5}, "data must be a list"),

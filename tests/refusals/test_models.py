@@ -28,7 +28,7 @@ LOADED = [
     ("a tag for a bundled model", ["emoji", "openai"], {}, "There is no file of weights openai"),
     ("an unknown device", ["emoji"], {"device": "gpu"}, "device must be one that torch knows"),
     ("a device without values", ["emoji"], {"device": "meta"}, "on the device 'meta'"),
-    ("a GPU that is not here", ["emoji"], {"device": "cuda:99"}, "device 'cuda:99' cannot be used: torch sees "),
+    ("a GPU that is not here", ["emoji"], {"device": "cuda:99"}, "device 'cuda:99' cannot be used: torch finds "),
     ("an unknown precision", ["emoji"], {"precision": "int8"}, "precision must be one of fp32, bf16"),
 ]
 
