@@ -59,7 +59,7 @@ def mask(scene: Scene, index: int) -> np.ndarray:
 
 
 def examples(count: int) -> list[Example]:
-    """Return an example a thing, with its mask and a caption that says the colour of one."""
+    """Return an example per thing, with its mask and a caption that says the colour of one."""
     found = []
     for i, scene in enumerate(scenes(count)):
         said = " and ".join(phrase(thing.noun, colour=thing.colour) for thing in scene.objects)
@@ -80,7 +80,7 @@ def captions(count: int) -> list[Example]:
 
 
 def choices(count: int) -> list[Choice]:
-    """Return a choice an image."""
+    """Return a choice per image."""
     return [
         Choice(str(i), "swap_att", "a red dog and a blue car", "a blue dog and a red car", partial(photograph, scene))
         for i, scene in enumerate(scenes(count))
@@ -118,7 +118,7 @@ def measured(made: Callable, name: str, count: int) -> tuple[float, float]:
 
 
 def table(head: str, made: Callable, rows: Sequence[tuple[str, str, int]]) -> None:
-    """Print one table, a row a name, title and number of images."""
+    """Print one table, a row per name, title and number of images."""
     print(f"\n| {head} | seconds for 1,000 images | most memory |\n| --- | --: | --: |")
     for name, title, count in rows:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
@@ -128,4 +128,4 @@ def table(head: str, made: Callable, rows: Sequence[tuple[str, str, int]]) -> No
 
 if __name__ == "__main__":
     table("study", study, [(name, f"{name}: {what}", 8) for name, what in STUDIES.items()])
-    table("method, one prompt an image", method, [(n, m.title, SLOW.get(n, 8)) for n, m in METHODS.items()])
+    table("method, one prompt per image", method, [(n, m.title, SLOW.get(n, 8)) for n, m in METHODS.items()])

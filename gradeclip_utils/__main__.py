@@ -4,8 +4,8 @@
     gradeclip explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
     gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
 
-Exit code 0 if it was done, 2 with one sentence if something was wrong with the input, 130 if it was stopped. `--debug`
-shows the traceback of that sentence. Commands write their results before they print. The room that does the work has
+The exit code is 0 after success, 2 after invalid input, with one sentence, and 130 after an interruption. `--debug`
+adds a traceback to the sentence. Commands write their results before they print. The module of a command has
 `command(parser)`, which adds the arguments and returns the function that runs it: options -> the text to print.
 """
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _PROGRAM = "gradeclip"
 _OVERWRITING = (
-    "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. A run that "
-    "was stopped goes on with the same command."
+    "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. The same "
+    "command continues a run that was stopped."
 )
 
 
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:
-        print("gradeclip: stopped. Rows and states that were kept stay: the same command goes on", file=sys.stderr)
+        print("gradeclip: stopped. Finished rows and states are kept: the same command continues", file=sys.stderr)
         return 130
     except (GradeclipError, OSError, ImportError, MemoryError) as error:  # any other error is a fault of gradeclip
         if debug:

@@ -170,7 +170,7 @@ text = partial(instance, kind=str, said="a text")
 def columns(table: Any, names: Iterable[str]) -> None:
     """Refuse a table that lacks a column."""
     if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
-        raise GradeclipError(f"a table is needed, a pandas DataFrame, got {short(table)}")
+        raise GradeclipError(f"the table must be a pandas DataFrame, got {short(table)}")
     if missing := [name for name in names if name not in table]:
         has = ", ".join(map(repr, table)) or "none"
         raise GradeclipError(f"the table has no column {missing[0]!r}; it has {has}")

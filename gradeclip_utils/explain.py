@@ -64,20 +64,20 @@ class Explainer:
         Explainer(load_clip(), method="maskclip").explain("dog.png", "a dog")
 
     With method="grad-eclip-single-head", the published variant, the explained encoder runs its explained layers with
-    one head over the full width, and the other encoder stays as it is. That explains another number than the model's
-    similarity; `Explanation.provenance` reports both.
+    one head over the full width, and the other encoder stays as it is. This explains a different number from the
+    model's similarity; `Explanation.provenance` has both.
 
     Args:
         clip: a model with its preprocessing and tokenizer.
-        method: a name in `methods.METHODS`, or a `methods.Method` of your own. Explanations by a method that is not
-            defined for prompts have no words; by one that is not defined for images their maps are zero, and
+        method: a name in `methods.METHODS`, or a `methods.Method` of your own. If it is not defined for prompts,
+            explanations have no words. If it is not defined for images, their maps are zero, and
             `provenance["image_layers"]` is None.
-        seed: of the methods that draw random numbers (RISE, M2IB).
-        image_layers: how many of the last image layers are explained and summed; by default as many as the method goes
-            through, for Grad-ECLIP `clip.image_layers`, or one, as published.
+        seed: for the methods that draw random numbers (RISE, M2IB).
+        image_layers: how many of the last image layers are explained and summed; by default as many as the method
+            explains, for Grad-ECLIP `clip.image_layers`, or one, as published.
         text_layers: the same for text; by default `clip.text_layers` for Grad-ECLIP, or two thirds (8 of 12).
-        resolution: "model" shows the model what its own preprocessing makes of the image. "native" shows it the whole
-            image in its own shape, sides rounded to the patch and position embeddings interpolated.
+        resolution: "model" uses the model's own preprocessing. "native" shows the model the whole image in its own
+            shape, with sides rounded to whole patches and interpolated position embeddings.
         null_captions: two or more captions that `Explanation.percentile` compares a similarity with; by default
             "a photo of a dog", "a photo of a bridge" and so on, by nouns that the model knows.
 
@@ -131,8 +131,8 @@ class Explainer:
 
         With `against`, the target is the difference S(image, text) - S(image, against): maps are signed for it, and
         so are the scores of both prompts' words (a word of `against` that lowers the other similarity is positive).
-        Raw attention and rollout know no target, and their maps stay the same. A prompt whose tokenizer does not say
-        which tokens make up a word has maps, no words, and a warning.
+        Raw attention and rollout do not depend on the target. If the tokenizer does not say which tokens make up a
+        word, the prompt has maps but no words, and a warning says so.
 
         Args:
             image: a PIL image, a path, or a uint8 array (H, W, 3).
@@ -178,17 +178,17 @@ class Explainer:
     def interactions(self, image: ImageLike, caption: str) -> Interactions:
         """Word x region: signed maps (W, h, w), the part of the image that each word matches (`methods.interactions`).
 
-        A word's score is the same as from `explain`. To tell several things of one caption apart, take away what their
-        words share: `interactions(...).centred()`. With a single head, both encoders run with one, and `provenance` has
-        the similarities that are explained: under "image", by the maps, that of both; under "text", by the scores, that
-        of the prompt's embedding with the model's own image embedding.
+        A word's score is the same as from `explain`. To tell several things of one caption apart, subtract what their
+        words share: `interactions(...).centred()`. With a single head, both encoders run with one. `provenance` then
+        has the similarities that are explained: under "image" that of both such embeddings, which the maps explain;
+        under "text" that of the prompt's with the model's own image embedding, which the scores explain.
 
         Args:
             image: as for `explain`.
             caption: one prompt of W words.
 
         Raises:
-            GradeclipError: the method is not Grad-ECLIP, the caption is no text, or the tokenizer does not say which
+            GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the tokenizer does not say which
                 tokens make up a word; and the reasons of `explain`.
         """
         if self.method.name not in _GRAD_ECLIP:
@@ -235,8 +235,8 @@ class Explainer:
         """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
 
         Args:
-            images: N images as for `explain`; a single one counts as a sequence of one. A generator is asked for one
-                batch after the other, so that many images need not be in memory together.
+            images: N images as for `explain`; a single one counts as a sequence of one. A generator is read batch by
+                batch, so many images need not be in memory together.
 
         Returns:
             (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on the model's device,
@@ -265,7 +265,7 @@ class Explainer:
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
-            GradeclipError: a prompt is no string, or the tokenizer drops tokens at random.
+            GradeclipError: a prompt is not a string, or the tokenizer drops tokens at random.
         """
         prompts = _strings(texts)
         with self._isolated():
@@ -286,9 +286,9 @@ class Explainer:
     ) -> Tensor:
         """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
 
-        The target of a direction d is `embed_images(image) . d`: with the embedding of a prompt its similarity, with
-        the difference of two their contrast, with a row of `word_directions` a word's score. Directions keep their
-        length, in which Grad-ECLIP is linear.
+        The target of a direction d is `embed_images(image) . d`: a similarity if d is the embedding of a prompt, a
+        contrast if it is the difference of two, a word's score if it is a row of `word_directions`. Directions are not
+        normalised; Grad-ECLIP is linear in them.
 
             explainer.maps(images, explainer.embed_texts(["a dog", "a cat"]))      # (N, 2, h, w)
 
@@ -301,7 +301,7 @@ class Explainer:
             the maps that `explain` shows for the same prompts.
 
         Raises:
-            GradeclipError: the method has no maps of images; directions of another shape; images of several grids
+            GradeclipError: the method has no maps of images; directions of a wrong shape; images of several grids
                 (`resolution="native"`) in one call; maps that are not finite.
         """
         if self.method.image is None:
@@ -402,7 +402,7 @@ class Explainer:
     def _read_image(self, image: ImageLike) -> Image.Image:
         read = read_image(image)
         if self.clip.vocabulary is not None and DRAWN not in read.info:  # of few words: trained on drawn scenes
-            about = "and this image is not marked as one: at a photograph it can only guess"
+            about = "and this image is not marked as one: on a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return read
 
@@ -579,7 +579,7 @@ def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Metho
     try:
         return tower if asked is None else opened(model, asked)
     except UnsupportedModel as refusal:
-        raise UnsupportedModel(f"{method.title} goes through {asked} layers, and {refusal}") from refusal
+        raise UnsupportedModel(f"{method.title} explains {asked} layers, and {refusal}") from refusal
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

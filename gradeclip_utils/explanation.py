@@ -1,9 +1,9 @@
-"""Explanation: the result for one image, with everything that is needed to look at it and to trust it.
+"""Explanation: the result for one image, with what is needed to show it and to check it.
 
     tower -> trace -> method -> map -> Explanation -> figure
 
-Frozen results: arrays are read-only and numbers are raw and signed. Cutting off what is negative, scaling and resizing
-are display, and happen in `heatmap` and in the plots.
+Results are frozen: arrays are read-only, and numbers are raw and signed. Only `heatmap` and the plots cut off negative
+values, scale and resize.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class _Result:
             signed: False cuts off relevance below zero, on the token grid.
 
         Raises:
-            GradeclipError: there are not as many maps, or `index` is no whole number.
+            GradeclipError: there are not as many maps, or `index` is not a whole number.
         """
         maps = getattr(self, self._arrays[0])
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
@@ -180,8 +180,8 @@ class Explanation(_Result):
         image: the image as it was given, upright RGB.
         box: left, top, right, bottom of what the model saw, in the image's pixels; beyond it where it was padded.
         provenance: model, pretrained, method and what it explains, attention (of Grad-ECLIP), layers, resolution,
-            library versions; for single-head attention also the similarities that the single-head towers give, because
-            those are the numbers explained.
+            library versions; for single-head attention also the similarities of the single-head towers, which are the
+            numbers explained.
         against, against_similarity, against_words: the other prompts of a contrastive target, their own similarities
             (T,), and their words, whose scores are for the *target*: positive where a word lowers S(image, against).
         percentile: (T,) the place of each similarity among the similarities of the same image with null captions
@@ -236,7 +236,7 @@ class Explanation(_Result):
             The mean over null prompts, and its 95 % interval over them (Student's), low and high.
 
         Raises:
-            GradeclipError: maps of another shape, fewer than two, values that are not finite, or no such prompt.
+            GradeclipError: maps of a different shape, fewer than two, values that are not finite, or no such prompt.
         """
         nulls, count = finite("null maps", nulls), len(self.image_maps)
         index = whole("index", index, -count, count - 1)
@@ -278,8 +278,8 @@ class Interactions(_Result):
     def centred(self, over: Sequence[int | Sequence[int]] | None = None) -> "Interactions":
         """The same with maps that tell the named things apart: each thing's map less the mean of all things' maps.
 
-        The maps of all words have a part in common, which matches any object. Without it the maximum of a noun's map
-        lies on its own object more often, above all in captions with several objects (lesson 03).
+        The maps of all words have a part in common, which matches any object. Without this part, the maximum of a
+        noun's map lies on its own object more often, above all in captions with several objects (lesson 03).
 
             explainer.interactions(image, "a dog and an umbrella").centred().plot()
 

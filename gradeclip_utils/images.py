@@ -2,8 +2,8 @@
 
     file, array -> image -> pixels --model--> trace --method--> map -> heat map in the image's own pixels
 
-A model's own preprocessing resizes and crops. Its steps are read, so that a map lies where it belongs in the image.
-torch is imported where it is needed, so that reading an image starts at once.
+A model's own preprocessing resizes and crops. The package reads its steps to lay a map where it belongs in the image.
+torch is imported only where it is needed, so that reading an image starts at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_image(image: ImageLike) -> Image.Image:
 
     Raises:
         GradeclipError: there is no such file, it is not an image, ends too early, or has more than 80 megapixels;
-            the array has another shape or dtype; or it is none of the three.
+            the array has a different shape or dtype; or it is none of the three.
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))

@@ -80,7 +80,7 @@ def tagged_words(caption: str) -> list[_TaggedWord]:
         caption: any English text.
 
     Raises:
-        GradeclipError: it is no text, or nltk and textblob are not installed.
+        GradeclipError: it is not a text, or nltk and textblob are not installed.
     """
     return list(_tagged(text("caption", caption), _has_nltk_tagger()))
 

@@ -160,5 +160,5 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     if clip.vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
         if unknown:
-            warn(f"the model {clip.name!r} was never shown these words: {', '.join(unknown)}")
+            warn(f"the model {clip.name!r} does not know these words: {', '.join(unknown)}")
     return Asked(tuple(prompts), splits, ids)

@@ -53,7 +53,7 @@ class Split:
         """Refuse a prompt whose end the model does not read."""
         if self.unread:
             unread = " ".join(self.unread)
-            raise GradeclipError(f"the model does not read all of {self.prompt!r}, not {unread!r}")
+            raise GradeclipError(f"the model reads only the beginning of {self.prompt!r}, not {unread!r}: shorten it")
 
     def words(self, scores: Sequence[float]) -> tuple[Word, ...]:
         """The words that were read, with their scores."""
@@ -79,7 +79,7 @@ def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
     """Refuse a tokenizer that drops tokens or, with `words`, that does not say which tokens make up a word."""
     if getattr(tokenizer, "reduction_fn", None) is not None:
         drops = "this tokenizer drops tokens at random (reduction_mask); make one without it"
-        raise GradeclipError(f"a prompt that is explained must be read as it stands, and {drops}")
+        raise GradeclipError(f"a prompt can only be explained if the model reads all of it, and {drops}")
     if words and (reason := why_no_words(tokenizer)):
         raise GradeclipError(reason)
 
@@ -101,7 +101,7 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
     if not ids or not tokens:
         raise GradeclipError(f"a prompt needs at least one word, got {prompt!r}")
     if tokens[: len(ids)] != ids:
-        msg = f"the tokenizer reads {prompt!r} in another order than its own pieces; it cannot be explained"
+        msg = f"the tokenizer reads {prompt!r} in a different order from its tokens; it cannot be explained"
         raise GradeclipError(msg)
     firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it

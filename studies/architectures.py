@@ -50,7 +50,7 @@ def two_thing_scenes(n: int) -> list[Scene]:
 
 
 def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
-    """Return one column a model: what reads its image and its prompt, and the shape of the trace of a grey image."""
+    """Return one column per model: what reads its image and its prompt, and the shape of the trace of a grey image."""
     columns = {}
     for name, explainer in explainers.items():
         image, text = explainer.image_tower, explainer.text_tower
@@ -117,7 +117,7 @@ def maps_of_things(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarray:
 
 
 def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Return one row a scene and thing: the fraction of positive relevance on the thing, by four maps.
+    """Return one row per scene and thing: the fraction of positive relevance on the thing, by four maps.
 
     Columns: scene, noun; own, the map of the thing's name; other, that of the other thing's name; area, a map that is
     the same everywhere; best, the thing's true outline on the model's grid.
@@ -138,7 +138,7 @@ def on_common_grid(maps: np.ndarray) -> np.ndarray:
 
 
 def plot_model_maps(explainers: Mapping[str, Explainer], image: Image.Image, prompts: Sequence[str]) -> InlineFigure:
-    """Draw a row a prompt and a column a model; each map is divided by its own maximum."""
+    """Draw a row per prompt and a column per model; each map is divided by its own maximum."""
     side, columns = 1.6, 1 + len(explainers)
     figure = InlineFigure(side * columns, (side + 0.22) * len(prompts), f"Maps of {', '.join(prompts)} by "
                           f"{', '.join(explainers)}, each divided by its own maximum")  # fmt: skip

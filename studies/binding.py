@@ -40,7 +40,7 @@ _WORDS_AT_ONCE = 64  # captions whose words are read in one batch
 
 
 def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Where the maps of colour words lie in pairs with swapped colours: one row an image, thing and word.
+    """Where the maps of colour words lie in pairs with swapped colours: one row per image, thing and word.
 
     Each of the two things gives its colour word: as the true caption has it, as the false caption has it (beside the
     other thing), and a colour that is nowhere in the image in its place. "contrast" is the map of the true caption

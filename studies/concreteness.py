@@ -115,7 +115,7 @@ def _identity(read: Callable) -> tuple:
 def word_rows(
     clip: Clip, examples: Sequence[Example], methods: Sequence[str] = METHODS, folder: str | Path | None = None
 ) -> pd.DataFrame:
-    """Return one row a word of every caption, with its scores.
+    """Return one row per word of every caption, with its scores.
 
     Captions are scored by joblib, in this process or in those of `joblib.parallel_config`, such as a Dask cluster's.
 
@@ -190,7 +190,7 @@ def _parts(caption: str) -> dict[int, str]:
 
 
 def norms(words: Sequence[str]) -> pd.DataFrame:
-    """How concrete people find words, 1 to 5, and how common the words are, on the Zipf scale; a row a word.
+    """How concrete people find words, 1 to 5, and how common the words are, on the Zipf scale; a row per word.
 
     The ratings are those of Brysbaert et al. (2014), of each word as it is written, NaN for a word that has none.
     """
@@ -203,7 +203,7 @@ def norms(words: Sequence[str]) -> pd.DataFrame:
 
 
 def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
-    """Return one row a content word: its group, its means over captions, its ratings and how common it is.
+    """Return one row per content word: its group, its means over captions, its ratings and how common it is.
 
     In the drawn world the group is the word's role (it names a thing or hints at one) and `exposure` is the logarithm
     of how often training said it; elsewhere the group is the part of speech.

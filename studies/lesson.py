@@ -65,7 +65,7 @@ class Claims:
             than: the reference, such as .5 for guessing.
             margin: a difference that does not matter, in the unit of the number.
             model: whose number it is; the lesson's model by default.
-            clusters: one label a value; whole clusters are drawn by the bootstrap.
+            clusters: one label per value; whole clusters are drawn by the bootstrap.
             n: how many measurements; counted where `values` are given.
 
         Returns:
@@ -89,7 +89,7 @@ class Claims:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a claim and model: lesson, claim, model, estimate, low, high, than, n, answer."""
+        """One row per claim and model: lesson, claim, model, estimate, low, high, than, n, answer."""
         return pd.DataFrame(self.rows, columns=COLUMNS)
 
     def write(self, folder: str | Path = RESULTS) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scen
 
 
 def prompts_of(scene: Scene) -> list[str]:
-    """Return one prompt a thing of a scene: "a dog", "cheese"."""
+    """Return one prompt per thing of a scene: "a dog", "cheese"."""
     return [phrase(one.noun) for one in scene.objects]
 
 

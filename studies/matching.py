@@ -71,7 +71,7 @@ def word_kinds(scene: Scene) -> list[str]:
 
 
 def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Word scores of captions beside their own image: one row a word.
+    """Word scores of captions beside their own image: one row per word.
 
     `relevance` is the word's part of the caption's positive relevance, times the number of words: 1 is an average word.
     `left_out` is what the similarity loses without the word.
@@ -92,7 +92,7 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
 
 
 def scores_by_kind(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Scores of nouns and colour words in the true caption and with colours exchanged: one row a scene and caption.
+    """Scores of nouns and colour words in the true caption and with colours exchanged: one row per scene and caption.
 
     Columns image, caption, noun, colour; each the sum of the signed scores of these words.
     """
@@ -168,7 +168,7 @@ def colour_prompts(pair: ColourPair) -> dict[str, str]:
 
 
 def adjective_shift(explainer: Explainer, pairs: Sequence[ColourPair], plain: bool = False) -> pd.DataFrame:
-    """How much of the relevance on both things a colour word moves to the first: one row a pair and prompt.
+    """How much of the relevance on both things a colour word moves to the first: one row per pair and prompt.
 
     Columns noun, prompt, fraction (of the positive relevance on both things, on the first) and moved (less that of the
     prompt without a colour). `plain` asks images whose second thing has its own colours.
@@ -204,7 +204,7 @@ def noun_pairs(n: int) -> list[tuple[str, str]]:
 
 
 def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """How much of "an A and a B" lies in the plane of e("an A") and e("a B"): one row a pair, of its squared length.
+    """How much of "an A and a B" lies in the plane of e("an A") and e("a B"): one row per pair, of its squared length.
 
     The mean of the parts is taken from the parts, and the mean of the sentences from the sentences: all prompts share a
     large part. `foreign` is the plane of another pair's parts, the control; first and second are the weights.
@@ -235,7 +235,7 @@ def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
 
 
 def region_table(explainer: Explainer, scene: Scene) -> pd.DataFrame:
-    """Mean signed relevance of each word on each thing: a row a word, a column a thing."""
+    """Mean signed relevance of each word on each thing: a row per word, a column per thing."""
     found = _interactions(explainer, scene)
     values = _on_things(found, object_coverage(explainer, scene, found.maps.shape[1:]))
     names = [phrase(thing.noun, colour=thing.colour) for thing in scene.objects]
@@ -243,7 +243,7 @@ def region_table(explainer: Explainer, scene: Scene) -> pd.DataFrame:
 
 
 def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Whether each noun and each colour word matches its own thing more than the others: one row a word."""
+    """Whether each noun and each colour word matches its own thing more than the others: one row per word."""
     rows = []
     for i, scene in enumerate(scenes):
         found = _interactions(explainer, scene)

@@ -1,6 +1,6 @@
 """Methods compared: the maps of many methods, measured in three ways on drawn scenes. Lesson 03.
 
-    scenes of four things -> maps by every method -> a row a scene and method
+    scenes of four things -> maps by every method -> a row per scene and method
 
     python -m studies.methods              # writes data/methods.csv: the slow methods, on few scenes
 
@@ -62,7 +62,7 @@ def maps_of(clip: Clip, title: str, images: Sequence, directions: Tensor) -> np.
 
 
 def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls: bool = True) -> pd.DataFrame:
-    """Measure the maps of methods on scenes of four things: a row a scene and method, with the three measures."""
+    """Measure the maps of methods on scenes of four things: a row per scene and method, with the three measures."""
     asker, images = Explainer(clip), [scene.image(CANVAS) for scene in scenes]
     captions = asker.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
     prompts = asker.embed_texts([text for scene in scenes for text in prompts_of(scene)]).unflatten(0, (-1, 4))

@@ -1,6 +1,6 @@
 """Pairs of images and captions in which nothing but one attribute differs: does a model know who is red?
 
-    kind of attribute -> pairs: two images, two captions -> embeddings -> one row an image -> accuracy
+    kind of attribute -> pairs: two images, two captions -> embeddings -> one row per image -> accuracy
 
 Each image of a pair is asked which of the two captions is its own, so each caption is right once and wrong once, and a
 scorer that looks at the captions alone is right in exactly one of two (Hsieh et al., "SugarCrepe", NeurIPS 2023, show
@@ -280,12 +280,12 @@ def embed_pairs(clip: Clip, pairs: Sequence[Pair]) -> Embedded:
 
 
 def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Ask both images of every pair which caption is theirs: one row an image, see `answers`."""
+    """Ask both images of every pair which caption is theirs: one row per image, see `answers`."""
     return answers(pairs, embed_pairs(clip, pairs))
 
 
 def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
-    """What embeddings answer: one row an image.
+    """What embeddings answer: one row per image.
 
     Columns pair, kind, objects, composition, side; similarity to the own caption and to the other one, and the margin;
     right (1, 0 or .5), right_image (the same asked of captions: which image is yours?), and text_only: what a scorer

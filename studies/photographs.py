@@ -1,8 +1,8 @@
 """Photographs in lessons 04 and 05: COCO with its masks, and published sets of right and wrong captions.
 
-    rows = matching_rows(clip, load("coco:FOLDER"), folder="runs/matching")    # one row an image
-    rows = colour_rows(clip, load("coco:FOLDER"))                              # one row a colour and its noun
-    rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # one row a choice
+    rows = matching_rows(clip, load("coco:FOLDER"), folder="runs/matching")    # one row per image
+    rows = colour_rows(clip, load("coco:FOLDER"))                              # one row per colour and its noun
+    rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # one row per choice
     show_photographs(claims, clip, "coco:FOLDER")                              # a lesson's table and figure of them
 
 The first three append rows to a table as they are measured, and go on from there after a kill. One image is in
@@ -59,7 +59,7 @@ def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | 
         folder: keeps the rows; the same call goes on from there.
 
     Returns:
-        One row an image with masks of exactly two concepts: image, x, y; for X and Y (`x_own` ...) the fraction of
+        One row per image with masks of exactly two concepts: image, x, y; for X and Y (`x_own` ...) the fraction of
         positive relevance of the own prompt on the mask, of the own prompt on the other mask, of the joint prompt on
         the mask, and the mask's area; `embeddings`, the cosine of the joint prompt's embedding with the sum of both,
         and `embeddings_other`, with the sum for an image of other concepts; `maps`, the correlation of the joint map
@@ -111,7 +111,7 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
         folder: keeps the rows; the same call goes on from there.
 
     Returns:
-        One row an example: key, image, colour, `own`, the fraction of positive relevance of the colour word on the
+        One row per example: key, image, colour, `own`, the fraction of positive relevance of the colour word on the
         mask of its noun, `absent`, the same of the absent colour, and `area`.
 
     Raises:
@@ -152,8 +152,8 @@ def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None
         folder: keeps the rows; the same call goes on from there.
 
     Returns:
-        One row a choice: key, image, kind, the similarity of the right caption and of the `wrong` one, `right` (1 or 0;
-        .5 for a tie) and `text_only`, the same answer of the mean of some of the images, which sees no image.
+        One row per choice: key, image, kind, the similarity of the right caption and of the `wrong` one, `right` (1, 0,
+        or .5 for a tie) and `text_only`, the same answer of the mean of some of the images, which sees no image.
 
     Raises:
         GradeclipError: there are no choices, or `folder` holds another run.
@@ -176,7 +176,7 @@ def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None
 
 
 def group_scores(rows: pd.DataFrame) -> pd.Series:
-    """Winoground's group score, a value an example: 1 if both images find their caption and both captions their image.
+    """Winoground's group score, a value per example: 1 if both images find their caption and both captions their image.
 
     Args:
         rows: as `choice_rows` gives them for Winoground or ColorSwap, two a key EXAMPLE/IMAGE.
@@ -283,7 +283,7 @@ def _claim_colours(claims: Claims, rows: pd.DataFrame) -> None:
 
 
 def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
-    four = data in ("winoground", "colorswap")  # two images and two captions an example
+    four = data in ("winoground", "colorswap")  # two images and two captions per example
     kinds = data if four else data + ", " + rows["kind"].str.partition(":")[0]  # ARO's relations count together
     for name, some in rows.assign(kinds=kinds).groupby("kinds", sort=False):
         said = f"photographs: {name}"
@@ -294,7 +294,7 @@ def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
 
 
 def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
-    """The claims of all results, one column a model, and published numbers in the last column."""
+    """The claims of all results, one column per model, and published numbers in the last column."""
     tables = [pd.read_csv(file, dtype={"lesson": str}) for file in sorted(Path(results).glob("*/*.csv"))]
     if not tables:
         raise GradeclipError(f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=05`")

@@ -1,6 +1,6 @@
 """Pointing game: several objects in one image and one caption. Does the map of each word point at its own object?
 
-    scene -> directions, one a question -> trace, method -> map -> its maximum -> one row an object and question
+    scene -> directions, one a question -> trace, method -> map -> its maximum -> one row per object and question
 
 The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
 three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
@@ -141,7 +141,7 @@ def question_maps(
 
 
 def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
-    """One row a noun of one image, from the maps of one question: one for all nouns, or one each."""
+    """One row per noun of one image, from the maps of one question: one for all nouns, or one each."""
     masks = _masks(game.scene)
     found = [located(heat, masks) for heat in heats]
     for i, thing in enumerate(game.scene.objects):

@@ -347,7 +347,7 @@ def test_a_model_that_computes_something_else_than_its_layers_say_is_refused_by_
     recording = block.register_forward_hook(lambda module, entering, leaving: None)
     same(explainer.explain(picture, PROMPTS), expected, 0)  # it changes nothing
     changing = block.register_forward_hook(lambda module, entering, leaving: leaving + leaving.roll(1, -1))
-    with pytest.raises(UnsupportedModel, match=r"computes something else than its layers say \(a hook on visual"):
+    with pytest.raises(UnsupportedModel, match=r"does not compute what its layers say \(a hook on visual"):
         explainer.explain(picture, PROMPTS)
     changing.remove()
     recording.remove()
@@ -383,7 +383,7 @@ def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_wh
 def test_words_that_the_model_never_saw_are_named_whole_and_once(knowing, picture):
     scene = picture.copy()
     scene.info[DRAWN] = "yes"
-    with pytest.warns(ExplanationWarning, match=r"never shown these words: skateboarding, cat$"):
+    with pytest.warns(ExplanationWarning, match=r"does not know these words: skateboarding, cat$"):
         Explainer(knowing).explain(scene, ["a RED skateboarding dog!", "a cat, a Skateboarding cat"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -18,7 +18,7 @@ _SIDE = 288  # pixels of a scene as the figure draws it
 
 
 def gallery(clips: Mapping[str, Clip], n: int = SCENES) -> InlineFigure:
-    """A row a scene: the image, and for each model the maps of its two things with their similarities."""
+    """A row per scene: the image, and for each model the maps of its two things with their similarities."""
     explainers = {name: Explainer(clip) for name, clip in clips.items()}
     scenes = shown_scenes(n)
     columns = 1 + 2 * len(clips)

@@ -45,7 +45,7 @@ def classification(
     artists: Sequence[str] = ARTISTS,
     only: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Zero-shot answers among all concepts, one row an image of one object: noun, artist, colour, right, right_said."""
+    """Zero-shot answers among all concepts, one row per object's image: noun, artist, colour, right, right_said."""
     nouns, explainer = list(concepts().index), Explainer(clip)
     rows, scenes = [], []
     for number, noun in enumerate(nouns):

@@ -175,4 +175,4 @@ def scenes_of_training(number: int) -> list[Scene]:
         if 0 <= step < recipe.steps:
             return _batches(recipe if i == 0 else replace(recipe, start="the round before")).scenes(step)
         step -= recipe.steps
-    raise IndexError(f"the training has {number - step} batches, and number {number} was asked for")
+    raise IndexError(f"the training has {number - step} batches, got number {number}")

@@ -123,9 +123,9 @@ def methods_page() -> str:
         LookupError: the paper of a method is not in the bibliography.
     """
     head = (
-        "# Methods\n\nEvery method that `Explainer(method=...)` takes, as the package has it in "
-        "`gradeclip_utils.methods.METHODS`. Only what explains *the model's own similarity* may be read as a reason "
-        "for the number that the model gave. Cost is in forward passes beyond the trace.\n"
+        "# Methods\n\n`Explainer(method=...)` takes each of these methods (`gradeclip_utils.methods.METHODS`). Only "
+        "maps that explain *the model's own similarity* say why the model gave its number. Cost counts forward passes "
+        "beyond the trace.\n"
     )
     known = entries()
     rows = ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"]
@@ -180,7 +180,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
 
 
 def write_api(folder: Path) -> None:
-    """Write one page a subject, and an index."""
+    """Write one page per subject, and an index."""
     folder.mkdir()
     for page, (title, names) in API.items():
         blocks = [f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names]

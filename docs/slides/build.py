@@ -1,4 +1,4 @@
-"""Build slides of the committed notebooks: one page a lesson, and reveal.js beside them, so that nothing is fetched.
+"""Build slides of the committed notebooks: one page per lesson, and reveal.js beside them, so that nothing is fetched.
 
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 

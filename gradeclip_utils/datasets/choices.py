@@ -57,7 +57,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
         images: COCO's folder `val2017`; they need not be there until they are read.
 
     Returns:
-        One choice an entry.
+        One choice per entry.
 
     Raises:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
@@ -73,7 +73,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
 
 
 def winoground(folder: str | Path) -> list[Choice]:
-    """Read Winoground: two images and two captions an example.
+    """Read Winoground: two images and two captions per example.
 
     T. Thrush, R. Jiang, M. Bartolo, A. Singh, A. Williams, D. Kiela, C. Ross. *Winoground: Probing Vision and Language
     Models for Visio-Linguistic Compositionality.* CVPR 2022. By its text score
@@ -84,7 +84,7 @@ def winoground(folder: str | Path) -> list[Choice]:
             they are read.
 
     Returns:
-        Two choices an example; the kind is its `collapsed_tag` (Object, Relation, Both).
+        Two choices per example; the kind is its `collapsed_tag` (Object, Relation, Both).
 
     Raises:
         GradeclipError: there is no `examples.jsonl`, or a line of it is not in this form; the message names the entry.
@@ -94,7 +94,7 @@ def winoground(folder: str | Path) -> list[Choice]:
 
 
 def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
-    """Read ColorSwap: two images and two captions an example, with the same words and the colours swapped.
+    """Read ColorSwap: two images and two captions per example, with the same words and the colours swapped.
 
     J. Burapacheep, I. Gaur, A. Bhatia, T. Thrush. *ColorSwap: A Color and Word Order Dataset for Multimodal
     Evaluation.* ACL Findings 2024, arXiv 2402.04492. An example is right if both of its images are (`ID/1`, `ID/2`).
@@ -105,7 +105,7 @@ def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
         split: "test" or "train".
 
     Returns:
-        Two choices an example; the kind is its caption_source ("human" or a generator).
+        Two choices per example; the kind is its caption_source ("human" or a generator).
 
     Raises:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
@@ -125,7 +125,7 @@ def aro(path: str | Path) -> list[Choice]:
             one of the files. Images need not be there until they are read.
 
     Returns:
-        One choice an entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
+        One choice per entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
 
     Raises:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
@@ -142,7 +142,7 @@ def aro(path: str | Path) -> list[Choice]:
 
 
 def _two_by_two(file: Path, sides: tuple[str, str], images: Path, ending: str, kind: str, source: str) -> list[Choice]:
-    """Return two choices an entry, which has two images and two captions: each image with the other one's caption."""
+    """Return two choices per entry, which has two images and two captions: each image with the other one's caption."""
     choices = []
     for number, entry in _entries(file, [f"{part}_{side}" for part in ("image", "caption") for side in sides], source):
         for own, other in (sides, sides[::-1]):

@@ -92,4 +92,4 @@ def _mask(path: Path, what: str, segmentations: list, size: tuple[int, int]) -> 
                 runs.append(segmentation if packed else tools.frPyObjects(segmentation, *size))
         return tools.decode(tools.merge(runs)).astype(bool)
     except Exception as error:  # pycocotools raises no other
-        raise GradeclipError(f"{path} has a segmentation of {what} that is none ({error}): see {_SOURCE}") from error
+        raise GradeclipError(f"{path} has an invalid segmentation of {what} ({error}): see {_SOURCE}") from error

@@ -26,9 +26,9 @@ def captioned_images(
     """Read images of your own, with a table of captions and, if you have them, masks.
 
     The table (CSV) has a row for every question, and the columns `image` (a file in `images`) and `caption` (the
-    prompt); optionally `concept` (by default the caption) and `mask` (a file in `masks`, of the image's size, where the
-    object is anything but black, or in a cut-out anything but transparent; by default the image's path with the ending
-    `.png`). `load("folder:mine")` reads `mine/images`, `mine/captions.csv` and `mine/masks`.
+    prompt); optionally `concept` (by default the caption) and `mask` (a file in `masks`, of the image's size, not black
+    on the object, or in a cut-out not transparent; by default the image's path with the ending `.png`).
+    `load("folder:mine")` reads `mine/images`, `mine/captions.csv` and `mine/masks`.
 
     Args:
         images: the folder of the images.
@@ -37,7 +37,7 @@ def captioned_images(
         check: whether a missing image is refused now, or when it is read.
 
     Returns:
-        One example a row, in the order of the table; keys are LINE-IMAGE.
+        One example per row, in the order of the table; keys are LINE-IMAGE.
 
     Raises:
         GradeclipError: the table, or a file that it names, is missing, or the table is not in this form; the message
@@ -79,10 +79,10 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
         caption: the name of the column of captions; a caption is a text, or a list of texts.
 
     Returns:
-        One example a caption, without masks; keys are ROW or ROW/NUMBER. Images are decoded when they are read.
+        One example per caption, without masks; keys are ROW or ROW/NUMBER. Images are decoded when they are read.
 
     Raises:
-        GradeclipError: a column that is not there, captions that are no texts, no caption at all.
+        GradeclipError: a missing column, captions that are not texts, or no caption at all.
     """
     if hasattr(dataset, "keys") or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         splits = f", such as [{next(iter(dataset), 'train')!r}]" if hasattr(dataset, "keys") else ""
@@ -113,8 +113,8 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
 def photographs() -> list[Example]:
     """Return five photographs in the public domain or under CC0, at most 384 pixels a side, each with one caption.
 
-    There are no masks, and five images measure nothing: they show what a model of photographs does. The bundled models
-    have never seen a photograph, and warn.
+    There are no masks. Five images measure nothing; they let you try a model of photographs. The bundled models have
+    never seen a photograph, and warn.
 
     Raises:
         GradeclipError: the installation is damaged.
@@ -174,5 +174,5 @@ def _drawn_mask(file: Path, image: Path) -> np.ndarray:
         msg = f"{file} is {shown.shape[1]} x {shown.shape[0]} pixels, its image {size[0]} x {size[1]}"
         raise GradeclipError(msg)
     if not shown.any():
-        raise GradeclipError(f"{file} is black all over: the object must have another colour")
+        raise GradeclipError(f"{file} is black all over: the object must have a different colour")
     return shown

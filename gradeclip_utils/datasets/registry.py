@@ -46,7 +46,7 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
         form: describes the text after the colon, for messages.
 
     Raises:
-        GradeclipError: the kind is taken or holds a colon, `read` is no function.
+        GradeclipError: the kind is taken or has a colon, or `read` is not a function.
     """
     instance("read", read, Callable, "a function")
     if not text("the kind of a data set", kind) or ":" in kind:

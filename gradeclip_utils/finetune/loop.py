@@ -46,7 +46,7 @@ class Loop:
         extra: tensors that are stored with the state.
         writes: whether this process writes and shows; one of several does.
         progress: whether it shows a bar, called `name`.
-        log: one row a step: step, loss, the parts of the loss, learning_rate, seconds and cpu_seconds since the start.
+        log: one row per step: step, loss, the parts of the loss, learning_rate, seconds and cpu_seconds so far.
     """
 
     model: nn.Module
@@ -65,7 +65,7 @@ class Loop:
     def run(
         self, data: Any, losses: Callable[[int, Any], tuple[Tensor, dict[str, float]]], workers: int = 0
     ) -> pd.DataFrame:
-        """Train until `steps` are done, from the last state; the log, one row a step."""
+        """Train until `steps` are done, from the last state; the log, one row per step."""
         alone: AbstractContextManager = nullcontext()
         log_file, steps = Path(os.devnull), self.recipe.steps
         if self.file is not None and self.writes:
@@ -128,7 +128,7 @@ class Loop:
                 self.optimiser.load_state_dict(state["optimiser"])
                 self.log[:] = state["log"]
                 return state["step"], state["random"].byte()
-        msg = f"{self.file} holds a run of another recipe ({different}): choose another folder, or delete it"
+        msg = f"{self.file} holds a run with a different recipe ({different}): choose another folder, or delete it"
         raise GradeclipError(msg)
 
     def _save(self, step: int) -> None:

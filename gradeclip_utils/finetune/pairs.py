@@ -119,7 +119,7 @@ def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Te
     ground_truth = torch.zeros(len(pairs), places, *grid)
     for b, (pair, own, box) in enumerate(zip(pairs, spans, boxes, strict=True)):
         if pair.where is None:
-            msg = f"maps='ground truth' needs pairs that know where things are; {pair.caption!r} has no `where`"
+            msg = f"maps='ground truth' needs pairs with `where`; that of {pair.caption!r} has none"
             raise GradeclipError(msg)
         for p, phrase in enumerate(own):
             mask = pair.where(phrase.start, phrase.end)

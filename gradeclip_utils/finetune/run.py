@@ -1,4 +1,4 @@
-"""Fine-tuning: a CLIP that sees finer, from image-caption pairs alone. Grad-ECLIP maps are the region labels.
+"""Fine-tuning on image-caption pairs, with Grad-ECLIP maps as region labels.
 
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(image, caption)
     Explainer(tuned.clip).explain(image, "a red car")
@@ -9,7 +9,7 @@
 The loss of a step is CLIP's contrastive loss over whole images and captions, plus `regions` times the region-phrase
 loss (`losses.region_loss`). The maps are drawn by the model as it is at that step. Towers are in evaluation mode: no
 dropout, and a batch norm keeps its statistics. The same pairs, recipe and seed give the same steps, and a killed run
-goes on from its last state to the same weights (`loop`).
+continues from its last state to the same weights (`loop`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _BOUNDS: dict[str, tuple] = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """Everything that decides the tuned weights, beside the model and the pairs.
+    """Everything that determines the tuned weights, besides the model and the pairs.
 
     Attributes:
         steps: updates of the weights.
@@ -90,7 +90,7 @@ class Tuned:
 
     Attributes:
         clip: the model.
-        log: one row a step: step, loss, `contrast` (the global loss), regions; `phrases` (that had a region) and
+        log: one row per step: step, loss, `contrast` (the global loss), regions; `phrases` (that had a region) and
             `wordless` (captions without a phrase, which count as a whole alone); learning_rate; seconds and
             cpu_seconds since the start.
     """
@@ -115,15 +115,15 @@ def fine_tune(
         clip: any model with towers that can be opened; it stays as it is.
         pairs: `Pair`s or (image, caption) tuples; a list, or any sequence that makes a pair when it is asked for one.
         tuning: the recipe.
-        folder: for the state, from which a killed run goes on. None: nothing is stored.
+        folder: for the state, from which a killed run continues. None: nothing is stored.
         save_every: steps between two states.
         workers: processes that read images ahead; 0 reads them between the steps.
         progress: show a bar.
 
     Raises:
         UnsupportedModel: a tower cannot be opened, or has no dense features.
-        GradeclipError: images are missing or damaged, there are no pairs, the recipe does not hold together, `folder`
-            holds another run, or the loss is not finite.
+        GradeclipError: images are missing or damaged, there are no pairs, values of the recipe do not fit together,
+            `folder` holds a different run, or the loss is not finite.
     """
     tuning = _checked(tuning)
     whole("save_every", save_every, 1)
@@ -298,7 +298,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
     parser.add_argument("--data", metavar="KIND:WHERE", help="instead of the two: a data set, as evaluate takes it")
     parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
     where = "beside --out by default, and gone when the model is written"
-    parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short goes on there; {where}")
+    parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short continues there; {where}")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pairs whose image is missing")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images ahead")
     parser.add_argument("--save-every", type=int, default=50, help="steps between two checkpoints")

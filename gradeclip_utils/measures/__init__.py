@@ -1,6 +1,6 @@
 """Measures: is this map better than that one?
 
-    map + ground truth -> measure -> one row an image and method -> mean with its interval, comparison, answer
+    map + ground truth -> measure -> one row per image and method -> mean with its interval, comparison, answer
 
 | file | holds |
 | --- | --- |

@@ -8,8 +8,8 @@ Every pair is asked three questions. Does the caption fit its own image better t
 depend on the caption (`dependence`, see `Explanation.prompt_dependence`)? Is the similarity far from those of the other
 pairs (`deviation`)? If the data set has masks, the map is compared with them.
 
-Rows are kept as those of an evaluation are (`table`): a report that was killed goes on where it was, and the page is
-written at the end, whole. A pair that cannot be explained is a row that says why.
+Rows are stored like those of an evaluation (`table`), so a report that was killed can continue, and the page is written
+at the end. If a pair cannot be explained, its row says why.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def report(
         nulls: how many prompts about other things a map is compared with (`Explainer.null_maps`), 2 to 1000.
         seed: of these prompts.
         progress: show a bar.
-        overwrite: begin anew in a folder that holds another run.
+        overwrite: start again in a folder that holds another run.
 
     Returns:
-        One row a pair, the worst first: image, prompt, error (why the pair could not be explained), content (a checksum
+        One row per pair, the worst first: image, prompt, error (why it could not be explained), content (a checksum
         of image and mask), thumbnail, similarity, fit (fraction of up to 64 other images that the caption fits less),
         dependence, low and high (its interval), largest (value of the map), the measures of `localisation` if there is
         a mask, deviation (of the similarity from the median, in robust deviations) and warnings.

@@ -1,14 +1,14 @@
-"""Evaluation: is this map better than that one? One row an image and method, on any data set.
+"""Evaluation: is this map better than that one? One row per image and method, on any data set.
 
     data set + model -> Explainer -> maps -> measures -> rows -> means with intervals -> which map is better
 
     gradeclip evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
     gradeclip evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
 
-The rows lie in `--out` (see `table`): the same command goes on where it was stopped. Beside the methods stand reference
-baselines: maps that anybody can draw ("random", "centre", "area", which is the same everywhere), the first method with
-random weights ("random weights") or asked for something that is not there ("wrong word"), and the true mask on the
-token grid ("oracle").
+The rows lie in `--out` (see `table`): the same command continues where it was stopped. Reference baselines are measured
+as well: maps that need no model ("random", "centre", and "area", which is the same everywhere), the first method with
+random weights ("random weights") or with a prompt for something that is not there ("wrong word"), and the true mask on
+the token grid ("oracle").
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def evaluate(
     Args:
         clip: the model.
         data: a data set as `datasets.load` takes it, or a list of `Example`.
-        methods: names of `methods.METHODS`, or "all" that this model can have; a warning names the others.
-        out: a folder that keeps the rows (`rows.jsonl`), and from which a run that was stopped goes on.
+        methods: names of `methods.METHODS`, or "all" that work with this model; a warning names the others.
+        out: a folder that keeps the rows (`rows.jsonl`), and from which a stopped run continues.
         limit: at most this many examples, spread evenly over the data.
         references: add the rows of reference baselines.
         faithfulness: "published" (half range), "mean-colour" (the same, filled with the image's mean colour), "full" or
@@ -101,10 +101,10 @@ def evaluate(
         jobs: processes on this machine; -1 for one a processor.
         dask: the address of a Dask scheduler, whose workers do the work (see joblib's Dask backend).
         progress: show a bar.
-        overwrite: begin anew in a folder that holds another run.
+        overwrite: start again in a folder that holds another run.
 
     Returns:
-        One row an example and method: image (the example's key), concept, prompt, method, content (a checksum of image
+        One row per example and method: image (the example's key), concept, prompt, method, content (a checksum of image
         and mask), the measures of `localisation` (NaN without a mask), with `faithfulness` also deletion and insertion
         (areas), and seconds of an explanation.
 
@@ -156,7 +156,7 @@ def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     asked = known if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
     for name in asked:
         if name not in known:
-            raise GradeclipError(f"{name!r} is no method that explains images: {hint(str(name), known)}")
+            raise GradeclipError(f"{name!r} is not a method that explains images: {hint(str(name), known)}")
     if not asked:
         raise GradeclipError(f"no method was given: choose from {', '.join(known)}")
     return tuple(dict.fromkeys(asked))
@@ -176,7 +176,7 @@ def _available(clip: Clip, names: Sequence[str]) -> tuple[str, ...]:
         raise refused[names[0]]
     if refused:
         others = "; ".join(f"{name} ({first_line(why.__cause__ or why)})" for name, why in refused.items())
-        warn(f"left out are methods that the model {clip.name!r} cannot have: {others}")
+        warn(f"these methods do not work with the model {clip.name!r} and are left out: {others}")
     return tuple(name for name in names if name not in refused)
 
 
@@ -189,7 +189,7 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
         others = (concepts[(start + k) % len(concepts)] for k in range(len(concepts)))
         wrong = next((concept for concept in others if concept not in present), None)
         if wrong is None:
-            msg = f"no other example asks for something that {example.key!r} does not show, so no word is wrong"
+            msg = f"no other example asks for something that {example.key!r} does not show, so there is no wrong word"
             raise GradeclipError(f"{msg}: evaluate more examples, or without references (--no-references)")
         found.append(prompts[wrong])
     return found
@@ -352,11 +352,11 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return every measure's mean of every method, and its difference from the best method, with 95 % intervals.
 
     Args:
-        rows: as `evaluate` gives them. A measure is taken over the images that have it, of the methods that have it of
-            all these images.
+        rows: as `evaluate` gives them. A measure is averaged over the images that have it, for the methods that have it
+            on all these images.
 
     Returns:
-        One row a measure and method: the columns of `summarise` and, with `than`, the best method, those of `paired`.
+        One row per measure and method: the columns of `summarise` and, with `than`, the best method, those of `paired`.
     """
     tables = []
     for value in (*MEASURES, *GAMES):

@@ -1,6 +1,6 @@
-"""Faithfulness: the pixels or words that a map ranks highest go, or come back, and the model scores each step.
+"""Faithfulness: remove or restore the pixels or words that a map ranks highest, and score each step.
 
-    map --order--> changed images or captions --unmodified model--> curve --area--> one number an image
+    map --order--> changed images or captions --unmodified model--> curve --area--> one number per image
 
 Deletion removes the highest first: a small area under the curve is good. Insertion starts from an empty canvas and
 brings the highest back first: a large area is good (Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for
@@ -73,7 +73,7 @@ def image_curves(
     score: _Score, pixels: Tensor, maps: Mapping[str, np.ndarray], protocol: str | Protocol = "published", *,
     colours: _Colours | None = None, games: Sequence[str] = GAMES, batch: int = 64,
 ) -> pd.DataFrame:  # fmt: skip
-    """Deletion and insertion curves of one image, for one map a method (Petsiuk, Das and Saenko, BMVC 2018).
+    """Deletion and insertion curves of one image, for one map per method (Petsiuk, Das and Saenko, BMVC 2018).
 
     >>> pixels = model_view(clip.preprocess, image).pixels                               # doctest: +SKIP
     >>> text = explainer.embed_texts([prompt])[0]                                        # doctest: +SKIP
@@ -87,8 +87,7 @@ def image_curves(
         maps: for each method a map of this input, signed or not: (h, w) on its token grid, resized as heat maps are, or
             (H, W) in its pixels. A heat map in the image's own pixels comes there by
             `localisation.pool(heat, pixels.shape[1:], view.box)`.
-        protocol: how far pixels go, and which colour takes their place: "published", "full", "mean-colour" or another
-            `Protocol`.
+        protocol: how many pixels are replaced, and by which colour: "published", "full", "mean-colour" or a `Protocol`.
         colours: mean and deviation of the model's normalisation, for "random" and "black"; see `colours_of`.
         games: "deletion", "insertion" or both.
         batch: how many changed images go through the model at once, 1 to 4096.
@@ -97,7 +96,7 @@ def image_curves(
         Rows of method, game, fraction (of the pixels that are gone, or back) and score, curve by curve.
 
     Raises:
-        GradeclipError: a map that is not finite or does not fit the input, pixels of another shape, colours that are
+        GradeclipError: a map that is not finite or does not fit the input, pixels of a wrong shape, colours that are
             missing, an unknown game.
     """
     games, batch = all_chosen("games", games, GAMES), whole("batch", batch, 1, 4096)
@@ -138,7 +137,7 @@ def colours_of(preprocess: Callable) -> _Colours:
 def word_curves(score: _Score, caption: str, words: Mapping[str, Sequence[Word]], seed: int = 0) -> pd.DataFrame:
     """Deletion and insertion curves of a caption's words; the words that are left keep their order.
 
-    Words go one after the other, from the whole caption to the empty one; ties are ordered by `seed`.
+    Words are removed one by one, from the whole caption to the empty one; `seed` orders ties.
 
     >>> image = explainer.embed_images([image])[0]                                         # doctest: +SKIP
     >>> score = lambda texts: explainer.embed_texts(texts) @ image                         # doctest: +SKIP
@@ -183,7 +182,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
         curves: as `image_curves` and `word_curves` give them; columns other than fraction and score tell curves apart.
 
     Returns:
-        One row a curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
+        One row per curve: those columns, and `auc`; ready for `statistics.summarise` once a column names the image.
 
     Raises:
         GradeclipError: a curve of one point, fractions that do not grow, NaN, a column that is missing.

@@ -1,6 +1,6 @@
 """Localisation: does a map lie on the object?
 
-    map --resized--> heat map, true mask --here--> one number an image --statistics--> table
+    map --resized--> heat map, true mask --here--> one number per image --statistics--> table
 
 All functions take plain arrays: a heat map (H, W), signed or not, and the mask of the object (H, W) bool in the same
 pixels. Values that differ by less than a millionth of the largest magnitude are ties, and ties are shared, so that a
@@ -102,7 +102,7 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
         masks: (things, H, W) of True and False, which do not overlap.
 
     Returns:
-        One `Located` a thing.
+        One `Located` per thing.
 
     Raises:
         GradeclipError: shapes that differ, a map that is not finite, masks that are empty or overlap.
@@ -131,7 +131,7 @@ def reference_baselines(
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
     deviation a quarter of the sides; "oracle" is the true mask, averaged over each token. These lie on the token grid
-    and are resized as maps are. "area" is the same everywhere. The oracle is no upper bound: a map on the token
+    and are resized as maps are. "area" is the same everywhere. The oracle is not an upper bound: a map on the token
     deepest in the object can put more of its energy inside.
 
     Args:

@@ -77,11 +77,11 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
         repeats: how many rounds are counted, 1 to 1000.
 
     Returns:
-        One row a call: method; seconds, the median over rounds; passes, the median over rounds of the ratio to the
+        One row per call: method; seconds, the median over rounds; passes, the median over rounds of the ratio to the
         plain call of the same round; low and high, the smallest ratio and the largest.
 
     Raises:
-        GradeclipError: calls that are no functions by name, a number of rounds out of range.
+        GradeclipError: `calls` does not map names to functions, or the number of rounds is out of range.
     """
     repeats, calls = whole("repeats", repeats, 1, 1000), instance("calls", calls, Mapping, "a dictionary")
     for name, call in {**calls, "plain": plain}.items():

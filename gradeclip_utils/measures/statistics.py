@@ -1,11 +1,11 @@
 """Intervals of a mean, paired comparisons, and the answer that follows from an interval.
 
-    one row an image and method -> mean with its 95 % interval -> "higher", "lower", "about equal", "undecided"
+    one row per image and method -> mean with its 95 % interval -> "higher", "lower", "about equal", "undecided"
 
-Tables are tidy: one row an image and method, a column a measure. Intervals are percentile bootstrap intervals (Efron,
-"Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 1979), expanded for few values (Hesterberg,
-"What Teachers Should Know About the Bootstrap", The American Statistician 2015). Images that show one concept resemble
-each other; then whole concepts ("clusters") are drawn. All draws come from generators with a fixed seed.
+Tables are tidy: one row per image and method, a column per measure. Intervals are percentile bootstrap intervals
+(Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 1979), expanded for few values
+(Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015). If images of one concept
+resemble each other, whole concepts ("clusters") are drawn. All draws come from generators with a fixed seed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
     """95 % interval of a mean by the percentile bootstrap, or of a proportion by Wilson's score interval.
 
     Of 1,000 samples of a normal distribution the bootstrap interval held the true mean in 93 % with 6 values, in 95 %
-    with 12, 24 and 60, and in 74 % with 3. A bootstrap of equal values has no width; a proportion (Wilson, "Probable
-    Inference, the Law of Succession, and Statistical Inference", JASA 1927) keeps one where all answers are alike.
-    With 10,000 values or clusters and more, Student's interval replaces the bootstrap's.
+    with 12, 24 and 60, and in 74 % with 3. The bootstrap interval of equal values has no width; that of a proportion
+    (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927) always has one. With
+    10,000 values or clusters and more, Student's interval replaces the bootstrap's.
 
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.15, 0.45]
@@ -43,15 +43,15 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
 
     Args:
         values: (n,); the interval of a mean difference takes the differences, pair by pair.
-        clusters: one label a value; whole clusters are drawn with replacement. Clustered proportions use the bootstrap,
-            unless all answers are alike; then each cluster counts as one answer.
+        clusters: one label per value; whole clusters are drawn with replacement. Clustered proportions use the
+            bootstrap, unless all answers are alike; then each cluster counts as one answer.
         kind: "mean", or "proportion" if the values are right and wrong answers, 1 and 0.
 
     Returns:
         [low, high].
 
     Raises:
-        GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label a value, a proportion
+        GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label per value, a proportion
             of values other than 0 and 1.
     """
     checked = finite("an interval", values).astype(float)
@@ -108,14 +108,14 @@ def summarise(
     A group with a single unit or cluster keeps its mean, its interval is NaN, and a warning says so.
 
     Args:
-        rows: one row a unit and group, or several.
+        rows: one row per unit and group, or several.
         value: the column to average.
         by: the column or columns whose values make the groups.
         unit: the column or columns that tell one unit from another.
-        cluster: a column with one label a unit, such as "concept"; whole clusters are drawn.
+        cluster: a column with one label per unit, such as "concept"; whole clusters are drawn.
 
     Returns:
-        One row a group: columns `by`, mean, low, high, and n (the number of units).
+        One row per group: columns `by`, mean, low, high, and n (the number of units).
 
     Raises:
         GradeclipError: no rows, a column that is missing or called like one of the result, values that are not finite,
@@ -150,10 +150,10 @@ def paired(
         value: the column to compare.
         baseline: the value of `by` that the others are compared with.
         by: the column with the names of the methods.
-        cluster: a column with one label an image; whole clusters are drawn and flipped.
+        cluster: a column with one label per image; whole clusters are drawn and flipped.
 
     Returns:
-        One row a method other than the baseline: `by`, difference, low, high, p, p_holm, n.
+        One row per method other than the baseline: `by`, difference, low, high, p, p_holm, n.
 
     Raises:
         GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or there are fewer than
@@ -219,7 +219,7 @@ def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarr
         return values, np.ones(len(values))
     labels = listed("clusters", clusters)
     if len(labels) != len(values):
-        raise GradeclipError(f"clusters needs one label a value, got {len(labels)} labels for {len(values)} values")
+        raise GradeclipError(f"clusters needs one label per value, got {len(labels)} labels for {len(values)} values")
     try:
         codes, names = pd.factorize(pd.Series(labels, dtype=object))
     except TypeError:
@@ -246,7 +246,7 @@ def _around(mean: float, bounds: np.ndarray) -> tuple[float, float]:
 
 
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
-    """Return one row a group and unit, with the mean of the value and the unit's cluster."""
+    """Return one row per group and unit, with the mean of the value and the unit's cluster."""
     keys = list(dict.fromkeys([*by, *unit]))
     text("value", value)
     columns(rows, [*keys, value, *([] if cluster is None else [cluster])])

@@ -41,7 +41,7 @@ class Method:
         name: what `Explainer(method=...)` and tables call it, such as "grad-eclip".
         title: what figures call it, such as "Grad-ECLIP".
         paper: authors, title, venue.
-        explains: which number: "the model's own similarity", or what is not that.
+        explains: which number: "the model's own similarity", or what else.
         cost: in forward passes beyond the trace, in words.
         image: a function `(tower, trace, directions) -> maps`, as the module says; None if the method is not defined
             for images. It may have keywords `seed`, `words` and `empty`, and gets those that it has:
@@ -49,13 +49,13 @@ class Method:
             without words, if `wants_empty`.
         text: the same for prompts.
         layers: the explained layers: "last" as many as Grad-ECLIP; "all", "half", "sixth" that part, from the top.
-        text_layers: the same for prompts, if it is another part.
+        text_layers: the same for prompts, if it differs.
         wants_empty: whether `empty` is computed for it; such a method compares the targets of a call.
         wants_attention: if not, it also explains an encoder without attention (`towers.open_feature_map`).
 
     Raises:
-        GradeclipError: it explains neither images nor prompts, one of them is no function, or `layers` is none of the
-            four.
+        GradeclipError: it explains neither images nor prompts, `image` or `text` is not a function, or `layers` is none
+            of the four.
     """
 
     name: str
@@ -123,7 +123,7 @@ METHODS: dict[str, Method] = {
                "a gradient through the explained layers", partial(grad_eclip, spatial="softmax"),
                partial(grad_eclip, spatial="softmax")),
         Method("grad-eclip-single-head", "Grad-ECLIP with one head", f"{_GRAD_ECLIP} (as published)",
-               "the similarity of another network, with one attention head",
+               "the similarity of a different network, with one attention head",
                "the explained layers again, and a gradient through them", _grad_eclip_with_one_head,
                _grad_eclip_with_one_head),
         Method("attention", "Raw attention", "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and "
@@ -143,7 +143,7 @@ METHODS: dict[str, Method] = {
                "cosines of each patch's own feature, which the model never reads", "the last block", maskclip, None),
         Method("clip-surgery", "CLIP Surgery", "Li et al., CLIP Surgery for Better Explainability with Enhancement in "
                "Open-Vocabulary Tasks, arXiv 2304.05653",
-               "features of another attention, less what the prompts of one call share", "half a forward pass",
+               "features of a different attention, less what the prompts of one call share", "half a forward pass",
                clip_surgery, None, layers="half", wants_empty=True),
         Method("m2ib", "M2IB", "Wang, Rudner and Wilson, Visual Explanations of Image-Text Representations via "
                "Multi-Modal Information Bottleneck Attribution, NeurIPS 2023, arXiv 2312.17174",

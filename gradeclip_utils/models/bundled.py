@@ -66,7 +66,7 @@ def save_compact(
         shared: a compact file in the same folder. Tensors that it has too, bit by bit, are left out and read from it.
 
     Raises:
-        GradeclipError: a weight is not finite in half precision, or a word is no text.
+        GradeclipError: a weight is not finite in half precision, or a word is not a text.
     """
     tokenizer = open_clip.SimpleTokenizer()
     words = sorted({text("each of words", word).lower() for word in listed("words", words)})
@@ -121,7 +121,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
         model = build(config, precision, device, empty=True)
         preprocess = preprocessing(model, shown)
     except Exception as error:
-        raise GradeclipError(f"{config_path} is no config of a model: {reason_of(error)}") from error
+        raise GradeclipError(f"{config_path} is not the config of a model: {reason_of(error)}") from error
     if "shared" in metadata:  # the other model's tensors that this model has no place for are left out
         known, others = {*model.state_dict(), "token_ids"}, _shared_state(path, metadata)
         state = {key: value for key, value in others.items() if key in known} | state
@@ -168,7 +168,7 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
         raise GradeclipError(msg)
     if _checksum(other) != metadata["shared_sha256"]:
         was = f"{metadata['shared']} as it was when the file was written"
-        raise GradeclipError(f"{path} shares weights with {was}, and {other} is another one: distil it again.")
+        raise GradeclipError(f"{path} shares weights with {was}, but {other} is a different one: distil it again.")
     return load_file(other)
 
 

@@ -1,4 +1,4 @@
-"""`Clip`: a model with its preprocessing and tokenizer, all that an explainer needs to know about it.
+"""`Clip`: a model with its preprocessing and tokenizer.
 
 weights -> Clip --towers--> trace -> method -> explanation
 """
@@ -30,8 +30,8 @@ _RANDOM = re.compile(r"Rand|AutoAug|TrivialAug|AugMix|ColorJitter|color_jitter|g
 class Clip:
     """A model with its preprocessing and tokenizer.
 
-        Clip(model, preprocess, tokenizer)           # an open_clip model in hand
-        Clip.from_transformers(model, processor)     # one of transformers in hand
+        Clip(model, preprocess, tokenizer)           # a loaded open_clip model
+        Clip.from_transformers(model, processor)     # one of transformers
 
     `load_clip` makes one by name.
     `print(clip)` says what it is, and what is explained by default.
@@ -41,8 +41,8 @@ class Clip:
             transformers (CLIP, SigLIP, SigLIP 2, MetaCLIP 2, Chinese CLIP, AltCLIP, BLIP with its contrastive head);
             it is not changed, and may be in any mode and precision.
         preprocess: PIL image -> (3, H, W) float tensor; open_clip's transform for evaluation, not the one for training.
-        tokenizer: list of T strings -> (T, context length) long tensor; None if every prompt is an embedding, or the
-            one-hot direction of a class.
+        tokenizer: list of T strings -> (T, context length) long tensor; None if prompts are embeddings or one-hot
+            directions of classes.
         name, pretrained: the model's name and the source of its weights; every explanation carries them.
         vocabulary: the lower-case words that the model was trained on, or None if it knows any word.
         image_layers: how many of the last image layers Grad-ECLIP explains by default; None for one, as the paper.
@@ -50,8 +50,8 @@ class Clip:
         training: one sentence on how the model was trained.
 
     Raises:
-        GradeclipError: the model is no torch module with weights, the preprocessing cannot be called or is the one for
-            training, the tokenizer cannot be called or is a transform of images, or the vocabulary is one text.
+        GradeclipError: the model is not a torch module with weights, the preprocessing cannot be called or is the one
+            for training, the tokenizer cannot be called or is a transform of images, or the vocabulary is one text.
     """
 
     model: torch.nn.Module
@@ -88,7 +88,7 @@ class Clip:
 
     @classmethod
     def from_transformers(cls, model: nn.Module, processor: Any, name: str = "custom", pretrained: str = "") -> Self:
-        """A model of transformers in hand, with its processor.
+        """Make a `Clip` of a model of transformers and its processor.
 
             model = CLIPModel.from_pretrained("openai/clip-vit-base-patch32")
             Clip.from_transformers(model, AutoProcessor.from_pretrained("openai/clip-vit-base-patch32"))
@@ -101,7 +101,7 @@ class Clip:
             pretrained: the source of its weights.
 
         Raises:
-            UnsupportedModel: another model, one encoder only, or a quantised model.
+            UnsupportedModel: an unknown kind of model, one encoder only, or a quantised model.
             GradeclipError: the processor is missing, incomplete, or another model's.
         """
         return cls(model, *read_processor(model, processor), name, pretrained)

@@ -39,16 +39,16 @@ def load_clip(
         load_clip("transformers:openai/clip-vit-base-patch32")
 
     Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`), and without a device
-    `GRADECLIP_DEVICE`. A tag runs with its own activation, also "openai", and so does OpenAI's own archive. Another
-    file does not say its activation: for a name that open_clip has with "-quickgelu" too, the name must say it, as
-    "ViT-B-32-quickgelu" or "ViT-B-32-gelu". A file does not say its normalisation either: it is the one that all
-    published weights of the name share, or else OpenAI's.
+    `GRADECLIP_DEVICE`. Tags, also "openai", and OpenAI's own archive run with their own activation. Other files do
+    not say theirs: if open_clip has the architecture in both forms, the name must say which, "ViT-B-32-quickgelu" or
+    "ViT-B-32-gelu". Files do not say their normalisation either: it is the one that all published weights of the name
+    share, or else OpenAI's.
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
             repository or a folder), or one of `BUNDLED_MODELS`.
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
-            archive), or a state dict in hand. For a bundled model, a file written by `save_compact`.
+            archive), or a state dict. For a bundled model, a file written by `save_compact`.
         device: as torch names it. None is `GRADECLIP_DEVICE`; without this variable, a GPU if there is one and no name
             was given, and else the CPU.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".
@@ -120,11 +120,11 @@ def _checked(device: Any) -> str:
         msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got device {short(device)}"
         raise GradeclipError(msg) from error
     if found.type == "meta":
-        raise GradeclipError("on the device 'meta' weights have no values, so that nothing is computed")
+        raise GradeclipError("weights have no values on the device 'meta': choose another device")
     seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (found.index or 0) >= seen.get(found.type, math.inf):
         gpus = seen[found.type] or "no"
-        raise GradeclipError(f"device {short(device)} cannot be used: torch sees {gpus} such GPU here")
+        raise GradeclipError(f"device {short(device)} cannot be used: torch finds {gpus} such GPU here")
     return str(found)
 
 

@@ -183,7 +183,7 @@ class _Unset(TorchFunctionMode):
 def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> None:
     """Load a state dict as open_clip does, its positions resized; what does not fit is named."""
     own = model.state_dict()
-    other = f"{said} is a checkpoint of another architecture than {name}"
+    other = f"{said} is not a checkpoint of {name}, but of a different architecture"
     state = convert_state_dict(model, dict(state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -288,7 +288,7 @@ def check_reachable(name: str, file: str) -> None:
         if isinstance(try_to_load_from_cache(name, file), str):
             return
     except HFValidationError as error:
-        msg = f"{short(name)} is no name that a repository can have: owner/name"
+        msg = f"{short(name)} is not the name of a repository: write owner/name"
         raise GradeclipError(msg) from error
     if reason := _why_unreachable():
         msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."

@@ -41,7 +41,7 @@ _WORKING = {"kind": "busy", "text": "Working ... (the button ■ above the noteb
 
 
 class explore(AnyWidget):
-    """The panel: any image, any caption, every control.
+    """The explorer: a panel that explains any image and caption, with every control.
 
         explore()                                          # the bundled model on a scene
         explore("dog.jpg", "a dog on a sofa", my_clip)

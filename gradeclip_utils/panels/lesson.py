@@ -27,7 +27,7 @@ class panel(w.VBox):
 
         panel(draw, noun=["dog", "cat"], layers=(1, 12))
 
-    What cannot be drawn (a `ValueError` of `draw`) is answered in a sentence, and the last figure stays.
+    If `draw` raises a `ValueError`, the panel shows its message and keeps the last figure.
 
     Args:
         draw: a function that returns a matplotlib figure.

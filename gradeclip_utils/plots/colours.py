@@ -67,7 +67,7 @@ def paint(
         upsample: "bilinear", or "nearest" to see the patches.
 
     Raises:
-        GradeclipError: the map is no map, or the box lies outside of the image.
+        GradeclipError: the map is not a map, or the box lies outside of the image.
     """
     checks.number("vmax", vmax or 0, 0, math.inf)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))

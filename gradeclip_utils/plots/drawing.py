@@ -2,7 +2,7 @@
 
     Explanation, Interactions, maps --here--> Drawing -> figures (matplotlib), page (HTML)
 
-A drawing is an image and one panel a prompt. A panel has a title, whose words are shaded by their scores, a map, and
+A drawing is an image and one panel per prompt. A panel has a title, whose words are shaded by their scores, a map, and
 below it a bar: the similarity, or in a contrast the lead. All panels share one scale unless it says otherwise.
 """
 
@@ -209,7 +209,7 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
-    """The drawing of an `Interactions`: one signed map a word, function words only if `words` is "all"."""
+    """The drawing of an `Interactions`: one signed map per word, function words only if `words` is "all"."""
     kept = [i for i, word in enumerate(found.words) if words == "all" or not _small(word.text)]
     kept = kept or list(range(len(found.words)))
     top = largest([found.maps[kept]])

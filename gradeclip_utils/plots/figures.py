@@ -141,12 +141,12 @@ def show_image(axes: Axes, image: Image.Image, box=None) -> None:
 
 
 def plot_explanation(explanation, *, shared_scale: bool = True, width: float = _WIDTH, most: int = 9) -> InlineFigure:
-    """Draw an explanation: the image in colour, then a panel a prompt with its shaded words, map and similarity.
+    """Draw an explanation: the image in colour, then a panel per prompt with its shaded words, map and similarity.
 
     Args:
         explanation: an `Explanation`.
         shared_scale: one colour scale for all prompts, so that they can be compared; else one for each.
-        width: inches, 3 or more. Below 6 there is one prompt a row, beside the image.
+        width: inches, 3 or more. Below 6 there is one prompt per row, beside the image.
         most: how many prompts are drawn; of more than that the most similar ones, or those that lead by most.
 
     Raises:
@@ -157,7 +157,7 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = _
 
 
 def plot_interactions(interactions, *, words: str = "content", columns: int = 4, width: float = _WIDTH) -> InlineFigure:
-    """Draw word x region: a signed map a word, all on one scale.
+    """Draw word x region: a signed map per word, all on one scale.
 
     Args:
         interactions: an `Interactions`.
@@ -195,7 +195,7 @@ def plot_maps(
         width: inches, 3 or more.
 
     Raises:
-        GradeclipError: what is no image or no map, or lists of different lengths.
+        GradeclipError: something is not an image or not a map, or lists differ in length.
     """
     width, columns = checks.number("width", width, 3), checks.whole("columns", columns, 1)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
@@ -405,7 +405,7 @@ def plot_intervals(
         table: a DataFrame with the columns mean (or estimate), low and high, as `statistics.summarise` gives it.
         names: the names of the rows; by default the columns beside the numbers, or the index.
         group: a column whose values get a colour and a marker each; rows of one name share a line.
-        control: names of rows that are no candidates; they are grey, below a rule.
+        control: names of reference rows; they are grey, below a rule.
         chance: the value of a guess; a dashed line.
         chance_label: the name of that line.
         label: what the values are, under the axis.

@@ -95,17 +95,17 @@ def describe(
         relation: between two groups, such as "above" or "bigger than".
         prefix: the beginning of the caption, one of `PREFIXES`.
         unnamed: indices of objects that the caption leaves out.
-        **phrases: `size`, `tag`, `named` and `colour`, each with one value a group: "small", "big" or ""; a keyword or
-            ""; whether the noun is written, or "something"; whether the colour is written.
+        **phrases: `size`, `tag`, `named` and `colour`, each with one value per group: "small", "big" or ""; a keyword
+            or ""; whether the noun is written, or "something"; whether the colour is written.
     """
     groups, caption = grouped(objects, unnamed), _Caption()
     if relation and len(groups) != 2:
-        msg = f"{relation!r} stands between two groups of things, and there are {len(groups)}"
+        msg = f"{relation!r} needs two groups of things, got {len(groups)}"
         raise GradeclipError(msg)
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))
         if not isinstance(values, (list, tuple)) or len(values) != len(groups):
-            msg = f"{key} must be a list of {len(groups)}, one a group, got {short(values)}"
+            msg = f"{key} must be a list of {len(groups)}, one per group, got {short(values)}"
             raise GradeclipError(msg)
     if prefix:
         caption._say(prefix)

@@ -42,7 +42,7 @@ REGISTERED: dict[str, tuple[str, Callable[[nn.Module], Any], _Opens]] = {}  # na
 def register_tower(
     name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], Any], opens: _Opens
 ) -> None:
-    """Let `Explainer` open one more family of models.
+    """Add a family of models that `Explainer` can open.
 
         register_tower("mine", "image", lambda model: isinstance(model, MyModel), MyTower)
 
@@ -56,7 +56,7 @@ def register_tower(
             subclass of `Tower`.
 
     Raises:
-        GradeclipError: the name is taken, the side is another one, or `matches` or `opens` cannot be called.
+        GradeclipError: the name is taken, `side` is neither of the two, or `matches` or `opens` cannot be called.
     """
     if text("name", name) in REGISTERED:
         raise GradeclipError(f"there is a family of towers {name!r}: choose another name")

@@ -295,7 +295,7 @@ class Tower:
         if not difference <= allowed:
             seen = "; ".join(_changes_in(self.model)[:3]) or "no hook and no replaced method was found"
             raise UnsupportedModel(
-                f"the {self.name} encoder of this {type(self.model).__name__} computes something else than its layers "
+                f"the {self.name} encoder of this {type(self.model).__name__} does not compute what its layers "
                 f"say ({seen}; its embeddings differ by {difference:.1e}): remove the changes, or load the model again"
             )
         self.verified = True

@@ -55,7 +55,7 @@ class ScenePairs(Sequence[Pair]):
 
     def __getitem__(self, i: int) -> Pair:  # type: ignore[override]  # one at a time
         if not 0 <= i < self.n:
-            raise IndexError(f"there are {self.n} pairs, and number {i} was asked for")
+            raise IndexError(f"there are {self.n} pairs, got number {i}")
         scene = draw_scene([70, i], split="train")
         return Pair(partial(scene.image, CANVAS), scene.caption, partial(_described, scene))
 
@@ -67,14 +67,14 @@ def _described(scene: Scene, start: int, end: int) -> np.ndarray | None:
 
 
 def read(table: Path | None = None) -> pd.DataFrame:
-    """The table, one row an arm, seed and figure; `weights` tells the model that the arms began from."""
+    """The table, one row per arm, seed and figure; `weights` tells the model that the arms began from."""
     table = data_path(TABLE) if table is None else table
     try:
         found = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)
     except ValueError as error:  # pandas' own errors are of this kind
         raise GradeclipError(f"{table} cannot be read as a table: {error}") from error
     if not set(COLUMNS) <= set(found):
-        raise GradeclipError(f"{table} is no table of this experiment: it has the columns {', '.join(found)}")
+        raise GradeclipError(f"{table} is not a table of this experiment: it has the columns {', '.join(found)}")
     return found
 
 

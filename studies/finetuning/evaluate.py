@@ -51,7 +51,7 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means with intervals over scenes, one row a figure: figure, estimate, low, high (95 %), n, chance."""
+    """Means with intervals over scenes, one row per figure: figure, estimate, low, high (95 %), n, chance."""
     found = []
     for figure, part in rows.groupby("figure", sort=False):
         mean, chance = part[["right", "chance"]].mean()
@@ -61,7 +61,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
-    """Whether the dense features of a region name its object: one row an object and figure (boxes, masks; top-1, 5)."""
+    """Whether dense features of a region name its object: one row per object and figure (boxes, masks; top-1, 5)."""
     nouns, prompts, rows = list(concepts().index), _concept_prompts(clip), []
     scenes = region_scenes(amount.regions, amount.split)
     for number, (scene, dense, size, box) in enumerate(dense_features(clip, scenes)):

@@ -39,7 +39,7 @@ def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int
     """Add the rows of all arms and seeds that the table lacks, seed by seed."""
     weights = weights_digest(load_clip("emoji").model)
     if set(read(table)["weights"]) - {weights}:
-        raise GradeclipError(f"{table} holds arms of another emoji than the present one: move it away, or delete it")
+        raise GradeclipError(f"{table} holds arms of a different `emoji`: move it away, or delete it")
     for seed in seeds:
         for arm, recipe in recipes.items():
             done = read(table)

@@ -17,7 +17,7 @@ _RIGHT, _WRONG = "#0a7d78", "#777777"
 
 
 def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> InlineFigure:
-    """A row a model, a column a scene: each object with the nearest name of its region, right ones in a filled box."""
+    """A row per model, a column per scene: each object with the nearest name of its region, filled if it is right."""
     side = FULL_WIDTH / len(scenes)
     names = {model: [named_regions(clip, scene) for scene in scenes] for model, clip in clips.items()}
     descriptions = [f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"

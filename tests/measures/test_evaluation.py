@@ -249,8 +249,8 @@ REFUSED = [
     ("no model", {"clip": None}, "clip must be a Clip"),
     ("no jobs", {"jobs": 0}, "jobs must be 1 or more"),
     ("a seed below zero", {"seed": -1}, "seed must be at least 0"),
-    ("a misspelt method", {"methods": "grad-clip"}, "'grad-clip' is no method .*: did you mean grad-"),
-    ("a method of words", {"methods": ["maskclip", "leave-one-out"]}, "'leave-one-out' is no method that explains im"),
+    ("a misspelt method", {"methods": "grad-clip"}, "'grad-clip' is not a method .*: did you mean grad-"),
+    ("a method of words", {"methods": ["maskclip", "leave-one-out"]}, "'leave-one-out' is not a method that explains"),
     ("no methods", {"methods": []}, "no method was given: choose from grad-eclip"),
     ("data that is a number", {"data": 5}, "data must be a list"),
     ("no data", {"data": []}, "must hold examples, and there are none"),
@@ -306,7 +306,7 @@ def test_all_methods_are_those_that_the_model_can_have_and_one_note_names_the_ot
     options = {"limit": 2, "references": False, "progress": False}
     assert set(evaluate(tiny, "scenes:development:2", "all", **options)["method"]) == {*door.method_names("all")}
     pooling = wrap(build({"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 3}))
-    with pytest.warns(UserWarning, match="left out are methods that the model 'tiny' cannot have: .*rollout"):
+    with pytest.warns(UserWarning, match="these methods do not work with the model 'tiny' and are left out: .*rollout"):
         found = evaluate(pooling, "scenes:development:2", "all", **options)
     assert "grad-eclip" in set(found["method"]) and "rollout" not in set(found["method"])
     with pytest.raises(GradeclipError, match="attention pool"):

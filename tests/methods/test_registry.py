@@ -293,7 +293,7 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by
     }
     assert all(np.isfinite(found).all() and found.any() for found in maps.values())
     np.testing.assert_allclose(maps["rollout"], maps["attention"], rtol=1e-5)  # one layer without a residual stream
-    with pytest.raises(UnsupportedModel, match="GAME goes through 4 layers, and the image tower ends in an attention"):
+    with pytest.raises(UnsupportedModel, match="GAME explains 4 layers, and the image tower ends in an attention"):
         Explainer(clip, method="game")
     with pytest.raises(UnsupportedModel, match="CLIP Surgery needs transformer blocks as CLIP's own are, the tower"):
         Explainer(clip, method="clip-surgery", image_layers=1).explain(picture, SEVERAL[0])

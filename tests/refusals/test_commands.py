@@ -29,7 +29,7 @@ REFUSED = [
     ("fine-tune by 10^9 pairs", [*TUNE, "--batch", "1000000000"], "at most 65536"),
     ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out /proc/x cannot be written"),
     ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "must be a folder, and /proc/version is a file"),
-    ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is no method that explains images"),
+    ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is not a method that explains"),
     ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "cannot be written: "),
     (
         "report of a long name",

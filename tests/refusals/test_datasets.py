@@ -79,7 +79,7 @@ def test_a_segmentation_that_is_none_is_named_by_its_image(tmp_path, shape):
     record = {**COCO, "annotations": [{**DOG, "segmentation": shape}]}
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(record))
     (example,) = coco(tmp_path)
-    with pytest.raises(GradeclipError, match="val2017.json has a segmentation of dog in image 1 that is none"):
+    with pytest.raises(GradeclipError, match="val2017.json has an invalid segmentation of dog in image 1"):
         example.mask()
 
 

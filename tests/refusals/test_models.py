@@ -12,7 +12,7 @@ LOADED = [
     ("an empty name", [""], {}, "'' names no model"),
     ("a hub without a name", ["hf-hub:"], {}, "'hf-hub:' names no model"),
     ("a name of 5,000 letters", ["x" * 5000], {}, "no model and no folder has a name like 'xxx"),
-    ("a hub's name with a space", ["hf-hub:my model"], {}, "'my model' is no name that a repository can have"),
+    ("a hub's name with a space", ["hf-hub:my model"], {}, "'my model' is not the name of a repository"),
     ("a misspelt name", ["ViT-B-61", "openai"], {}, "has no model 'ViT-B-61'. Nearest: "),
     ("a name in other letters", ["vit-b-32"], {}, "no model 'vit-b-32'. Nearest: .*ViT-B-32"),
     ("a bundled name, misspelt", ["emojy"], {}, "no model 'emojy'. Nearest: .*emoji"),
@@ -28,7 +28,7 @@ LOADED = [
     ("a tag for a bundled model", ["emoji", "openai"], {}, "There is no file of weights openai"),
     ("an unknown device", ["emoji"], {"device": "gpu"}, "device must be one that torch knows"),
     ("a device without values", ["emoji"], {"device": "meta"}, "on the device 'meta'"),
-    ("a GPU that is not here", ["emoji"], {"device": "cuda:99"}, "device 'cuda:99' cannot be used: torch sees "),
+    ("a GPU that is not here", ["emoji"], {"device": "cuda:99"}, "device 'cuda:99' cannot be used: torch finds "),
     ("an unknown precision", ["emoji"], {"precision": "int8"}, "precision must be one of fp32, bf16"),
 ]
 
@@ -59,7 +59,7 @@ def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path)
         (
             "DEVICE",
             "cuda:99",
-            "'cuda:99' cannot be used: torch sees .* such GPU here .The environment has",
+            "'cuda:99' cannot be used: torch finds .* such GPU here .The environment has",
         ),
     ],
 )

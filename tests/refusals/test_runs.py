@@ -104,7 +104,7 @@ def test_a_state_that_was_damaged_is_named_and_left_as_it_is(tiny, tmp_path, dam
     state = tmp_path / _STATE
     state.write_bytes(damage(saved({"step": 1})))
     before = state.read_bytes()
-    with pytest.raises(GradeclipError, match="state.pt (is damaged, or holds no state|holds a run of another recipe)"):
+    with pytest.raises(GradeclipError, match="state.pt (is damaged, or holds no state|holds a run with a different)"):
         fine_tune(tiny, PAIRS[:3], SHORT, folder=tmp_path, progress=False)
     assert state.read_bytes() == before
 
@@ -117,7 +117,7 @@ def test_a_state_of_pairs_of_which_one_pixel_was_changed_is_refused(tiny, tmp_pa
     fine_tune(tiny, pairs(PAIRS[0].image), SHORT, folder=tmp_path, progress=False)
     changed = PAIRS[0].image.copy()
     changed.putpixel((0, 0), (1, 2, 3))
-    with pytest.raises(GradeclipError, match="holds a run of another recipe .content is"):
+    with pytest.raises(GradeclipError, match="holds a run with a different recipe .content is"):
         fine_tune(tiny, pairs(changed), SHORT, folder=tmp_path, progress=False)
 
 

@@ -7,7 +7,7 @@ from gradeclip_utils.scenes import Object, arrange, draw_scene, recoloured, with
 from tests.refusals.cases import named
 
 OBJECTS = [
-    ("an unknown noun", ["dgo"], {}, "'dgo' is no noun of the scenes: did you mean .*dog"),
+    ("an unknown noun", ["dgo"], {}, "'dgo' is not a noun of the scenes: did you mean .*dog"),
     ("an unknown artist", ["dog", "picasso"], {}, "artist of a dog must be one of openmoji, .*got 'picasso'"),
     ("an unknown colour", ["dog"], {"colour": "mauve"}, "colour of an object must be one of red, .*got 'mauve'"),
     ("size 0", ["dog"], {"size": 0}, "size of an object must be from 1 to 192, got 0"),
@@ -33,9 +33,9 @@ SCENES = [
     ("background below zero", lambda: arrange(TWO, background=-1), "background of a scene must be at least 0"),
     ("seed below zero", lambda: arrange(TWO, seed=-1), "seed must be at least 0"),
     ("an unknown relation", lambda: arrange(TWO, relation="beside"), "relation must be one of to the left of"),
-    ("a relation of three", lambda: arrange([*TWO, "cat"], relation="above"), "two groups of things, and there are 3"),
-    ("a size for all", lambda: arrange(TWO, size="big"), "size must be a list of 2, one a group, got 'big'"),
-    ("a phrase that is no list", lambda: arrange(["dog"], colour=True), "colour must be a list of 1, one a gro.*True"),
+    ("a relation of three", lambda: arrange([*TWO, "cat"], relation="above"), "needs two groups of things, got 3"),
+    ("a size for all", lambda: arrange(TWO, size="big"), "size must be a list of 2, one per group, got 'big'"),
+    ("a phrase that is no list", lambda: arrange(["dog"], colour=True), "colour must be a list of 1, one per .*True"),
     ("an unknown phrase", lambda: arrange(TWO, weight=["", ""]), "a phrase must be one of size, tag, named, colour"),
     ("pixels 96.0", lambda: arrange(TWO).image(96.0), "size of a scene must be a whole number, got 96.0"),
     ("150 pixels", lambda: arrange(TWO).masks(150), "can't be drawn at 150 pixels: choose a multiple of 96"),

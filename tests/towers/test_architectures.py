@@ -71,8 +71,8 @@ def table(registry) -> str:
         lines.append(f"| {image} | {text} | {every if len(names) > 1 else names[0]} |")
     explained = sum("refused" not in f["image"] for f in registry.values())
     texts = sum("refused" not in f["text"] for f in registry.values())
-    sides = f"the image encoder of {explained} can be explained, the text encoder of {texts}"
-    count = f"Of the {len(registry)} configs that open_clip {open_clip.__version__} registers, {sides}."
+    sides = f"The image encoder of {explained} can be explained, and the text encoder of {texts}."
+    count = f"open_clip {open_clip.__version__} registers {len(registry)} configs. {sides}"
     return "\n".join([count, "", *lines])
 
 

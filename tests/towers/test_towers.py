@@ -240,7 +240,7 @@ def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, 
     assert found.image_maps.shape == (2, 4, 4) and found.image_maps.any()
     assert open_image_tower(tiny.model).kind == "VisionTransformer", "others are opened as before"
     register_tower("later", "image", lambda model: isinstance(model, Linear), WrongTower)
-    with pytest.raises(UnsupportedModel, match=r"the image encoder of this Linear computes something else than its"):
+    with pytest.raises(UnsupportedModel, match=r"the image encoder of this Linear does not compute what its"):
         Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, torch.ones(1, 48))
     register_tower("prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers)
     assert open_text_tower(linear, 2) == 2

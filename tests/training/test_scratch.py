@@ -159,7 +159,7 @@ def test_the_batches_of_a_whole_training_are_counted_through_its_rounds(monkeypa
     assert scenes_of_training(2) == SceneBatches(rounds[0]).scenes(2)
     assert scenes_of_training(3) == SceneBatches(rounds[1]).scenes(0)
     assert scenes_of_training(4) == SceneBatches(rounds[1]).scenes(1)
-    with pytest.raises(IndexError, match="has 5 batches, and number 5"):
+    with pytest.raises(IndexError, match="has 5 batches, got number 5"):
         scenes_of_training(5)
 
 

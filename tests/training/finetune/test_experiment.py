@@ -151,7 +151,7 @@ def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundl
     }
     assert len(quick) == 4 and set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
     rows.assign(weights="another").to_csv(table, index=False)
-    with pytest.raises(ValueError, match="holds arms of another emoji"):
+    with pytest.raises(ValueError, match="holds arms of a different `emoji`"):
         experiment.run(table, tmp_path / "runs", recipes, range(2))
     other = replace(bundled, model=copy.deepcopy(bundled.model))
     with torch.no_grad():
