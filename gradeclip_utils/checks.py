@@ -84,12 +84,10 @@ def finite(what: str, values: Any) -> np.ndarray:
 
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         raise GradeclipError(f"{what} must have no masked values: leave them out first")
-    if hasattr(values, "detach"):  # torch's
-        values = values.detach().cpu().double().numpy()
     try:
-        found = np.asarray(values)
+        found = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)  # torch's
         found = found.astype(float) if found.dtype == object else found
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, NotImplementedError):  # sparse and meta tensors, ragged lists
         found = None
     if found is None or found.dtype.kind not in "biuf":
         raise GradeclipError(f"{what} must be an array of numbers, got {short(values)}")
@@ -123,13 +121,16 @@ def as_box(box: Any, width: int, height: int) -> tuple[float, float, float, floa
 
 def chosen(name: str, value: Any, known: Iterable[_T]) -> _T:
     """One of the known values."""
-    known = list(known)
-    if isinstance(value, (str, Real)):
+    known, is_flag = list(known), type(value).__name__ in ("bool", "bool_")  # numpy's is no Real
+    if is_flag or isinstance(value, (str, Real)):
         for one in known:
-            if one == value and isinstance(one, bool) == (type(value).__name__ in ("bool", "bool_")):
+            if one == value and isinstance(one, bool) == is_flag:
                 return one  # the known one: 1.0 would pass for 1
     one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
     raise GradeclipError(f"{name} must be {one_of}, got {short(value)}")
+
+
+flag = partial(chosen, known=(False, True))
 
 
 def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
@@ -169,11 +170,11 @@ text = partial(instance, kind=str, said="a text")
 
 def columns(table: Any, names: Iterable[str]) -> None:
     """Refuse a table that lacks a column."""
-    if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
+    if not hasattr(table, "iloc"):
         raise GradeclipError(f"a table is needed, a pandas DataFrame, got {short(table)}")
     if missing := [name for name in names if name not in table]:
         has = ", ".join(map(repr, table)) or "none"
-        raise GradeclipError(f"the table has no column {missing[0]!r}; it has {has}")
+        raise GradeclipError(f"the table has no column {short(missing[0])}; it has {has}")
 
 
 # -------------------------------------------------------------------------------------------------------------- paths
@@ -191,6 +192,11 @@ def as_path(path: Any, what: str) -> Path:
         path = Path(path).expanduser()
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
+        try:
+            path.absolute()
+        except FileNotFoundError:
+            gone = "the folder that this runs in was deleted: go to another one"
+            raise GradeclipError(f"{what} {short(str(path))} cannot be used: {gone}") from None
         return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links; NUL; the home of no user
         reason = getattr(error, "strerror", None) or error
