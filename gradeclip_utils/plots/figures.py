@@ -455,7 +455,8 @@ def plot_intervals(
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
         raise GradeclipError(f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}")
-    highest, grey = rows.groupby("name", sort=False)["mean"].max(), set(checks.listed("control", control, (str,)))
+    highest = rows.groupby("name", sort=False)["mean"].max()
+    grey = set(map(str, checks.listed("control", control, (str,))))
     lines = sorted(highest.index, key=lambda name: (name in grey, -highest[name] if sort else 0))
     left = 0.35 + min(max(_ems(_drawable(name)) for name in lines) * 9 / 72, _WIDTH * 0.45)
     above = 0.12 + 0.26 * bool(title) + 0.22 * (chance is not None) + 0.24 * bool(group)
