@@ -76,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: _say(f"note: {message}")  # without the line of source
             if given[:1] and given[0] in _COMMANDS and not {"-h", "--help"} & set(given):
                 _say(f"gradeclip {given[0]}: loading")  # torch takes seconds to import
+                try:
+                    os.getcwd()
+                except FileNotFoundError:  # torch's library of arithmetic would end the process
+                    raise GradeclipError("the folder that this runs in was deleted: go to another one") from None
             options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:

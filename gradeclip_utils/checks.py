@@ -192,11 +192,6 @@ def as_path(path: Any, what: str) -> Path:
         path = Path(path).expanduser()
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        try:
-            path.absolute()
-        except FileNotFoundError:
-            gone = "the folder that this runs in was deleted: go to another one"
-            raise GradeclipError(f"{what} {short(str(path))} cannot be used: {gone}") from None
         return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links; NUL; the home of no user
         reason = getattr(error, "strerror", None) or error

@@ -44,6 +44,8 @@ def captioned_images(
             names the line.
     """
     images, masks = as_path(images, "the folder of images"), None if masks is None else as_path(masks, "masks")
+    if masks is not None and not masks.is_dir():
+        raise GradeclipError(f"there is no folder of masks {masks}")
     rows, found, taken, check = read_captions(captions), [], dict[Path, str](), flag("check", check)
     concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
     present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))

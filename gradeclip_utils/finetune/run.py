@@ -45,10 +45,10 @@ from .loop import Loop, cosine_decay, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches
 
-_STATE, _MOST_WORKERS = "state.pt", 256
+_STATE, _MOST_WORKERS, _MOST_STEPS = "state.pt", 256, 10**8
 _BOUNDS: dict[str, tuple] = {
-    "steps": (1, 10**8), "batch": (2, 65_536), "learning_rate": (0, 10), "warmup": (0, 10**8), "phrases": (1, 100),
-    "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
+    "steps": (1, _MOST_STEPS), "batch": (2, 65_536), "learning_rate": (0, 10), "warmup": (0, _MOST_STEPS),
+    "phrases": (1, 100), "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
 }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def fine_tune(
             holds another run, or the loss is not finite.
     """
     tuning = _checked(instance("tuning", tuning, Tuning, "a Tuning"))
-    whole("save_every", save_every, 1)
+    whole("save_every", save_every, 1, _MOST_STEPS)
     whole("workers", workers, 0, _MOST_WORKERS)
     flag("progress", progress)
     if not callable(instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)").tokenizer):
@@ -330,7 +330,7 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 
 def _run_command(options: argparse.Namespace) -> str | None:
     tuning = _checked(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
-    whole("--save-every", options.save_every, 1)  # before a model is loaded
+    whole("--save-every", options.save_every, 1, _MOST_STEPS)  # before a model is loaded
     whole("--workers", options.workers, 0, _MOST_WORKERS)
     model = Path(str(options.model or os.environ.get("GRADECLIP_MODEL")).removeprefix("transformers:")).expanduser()
     weights = options.pretrained or os.environ.get("GRADECLIP_PRETRAINED")

@@ -119,8 +119,8 @@ class explore(AnyWidget):
 
     def _session(self, name: str) -> Session:
         """The session of a model, which is loaded when it is first wanted."""
-        if name not in self._sessions:
-            self._sessions[chosen("model", name, self.models)] = Session(self.models[name] or load_clip(name))
+        if chosen("model", name, self.models) not in self._sessions:
+            self._sessions[name] = Session(self.models[name] or load_clip(name))
         return self._sessions[name]
 
     @property
