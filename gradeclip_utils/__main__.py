@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = [one for one in given if one != "--debug"]
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(f"note: {message}")  # without the line of source
+            warnings.showwarning = _show_warning  # without the line of source
             if given[:1] and given[0] in _COMMANDS and not {"-h", "--help"} & set(given):
                 _say(f"gradeclip {given[0]}: loading")  # torch takes seconds to import
                 try:
@@ -126,6 +126,10 @@ def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
 
 def _examples(example: str) -> str:
     return "\n".join(["example:", *(f"  {_PROGRAM} {line}" for line in example.splitlines())])
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    _say(f"note: {message}")
 
 
 def _say(text: str, stream: IO[str] | None = None, number: int = 2) -> OSError | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the command line's help does without
     import numpy as np
 
 _T = TypeVar("_T")
+_LARGEST_RELEVANCE = 1e30  # maps are drawn in single precision
 _LARGEST_SEED = 2**63 - 1  # the largest that torch and numpy both take
 
 
@@ -99,9 +100,13 @@ def finite(what: str, values: Any) -> np.ndarray:
 
 def as_map(values: Any) -> np.ndarray:
     """A map (h, w) of floats."""
+    import numpy as np
+
     found = finite("the map", values).astype(float, copy=False)
     if found.ndim != 2 or not found.size:
         raise GradeclipError(f"a map has rows and columns, (H, W), got shape {found.shape}")
+    if np.abs(found).max() > _LARGEST_RELEVANCE:
+        raise GradeclipError(f"a map has values up to {_LARGEST_RELEVANCE:g}, got {np.abs(found).max():g}")
     return found
 
 

@@ -21,12 +21,12 @@ from tqdm import tqdm
 from ..towers import Tower, Trace
 
 _AT_ONCE = 64  # images or prompts in one forward pass
-_SECONDS = 1.5  # after which a bar is shown
+_SECONDS = 1.0  # after which a bar is shown
 _CELLS, _LIT = 7, 0.5  # of RISE's masks: cells down and across, and how likely one is lit
 
 
 class bar(tqdm):
-    """A bar that appears after a second and a half, in the middle of a pass too; workers of a pool show none."""
+    """A bar that appears after a second, in the middle of a pass too; workers of a pool show none."""
 
     def __init__(self, what: str, things: Iterable | None = None, total: int | None = None) -> None:
         self._timer = Timer(_SECONDS, self._appear)

@@ -110,7 +110,7 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
 def test_a_bar_appears_within_two_seconds_without_a_terminal_and_in_the_middle_of_a_pass(monkeypatch):
     seen, until = io.StringIO(), time.monotonic() + 60
     monkeypatch.setattr("sys.stderr", seen)
-    assert 1 < perturbation._SECONDS < 2
+    assert perturbation._SECONDS <= 1
     monkeypatch.setattr(perturbation, "_SECONDS", 0.1)
     with perturbation.bar("RISE", total=9) as shown:
         shown.n = 1  # nothing is updated any more

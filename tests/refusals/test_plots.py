@@ -17,6 +17,7 @@ GREY = Image.new("RGB", (32, 32), "grey")
 DRAWN = [
     ("vmax below zero", lambda: paint(GREY, HEAT, vmax=-1), "vmax must be 0 or more, got -1"),
     ("words for a map", lambda: paint(GREY, [["a"]]), "the map must be an array of numbers"),
+    ("a map of 1e300", lambda: paint(GREY, np.full((4, 4), 1e300)), "a map has values up to 1e.30, got 1e.300"),
     ("NaN in a map", lambda: paint(GREY, HEAT * np.nan), "16 of 16 values of the map are NaN or infinite"),
     ("a map of one row", lambda: paint(GREY, HEAT[0]), r"a map has rows and columns, \(H, W\), got shape \(4,\)"),
     ("no image", lambda: paint(None, HEAT), "an image must be a PIL image.*got None"),
