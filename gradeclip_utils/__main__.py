@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from . import __version__
 from .errors import GradeclipError
@@ -75,17 +75,21 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # without the line of source
             if given[:1] and given[0] in _COMMANDS and not {"-h", "--help"} & set(given):
-                print(f"gradeclip {given[0]}: loading", file=sys.stderr, flush=True)  # torch takes seconds to import
+                _say(f"gradeclip {given[0]}: loading")  # torch takes seconds to import
+                try:
+                    os.getcwd()
+                except FileNotFoundError:  # torch's library of arithmetic would end the process
+                    raise GradeclipError("the folder that this runs in was deleted: go to another one") from None
             options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:
-        print("gradeclip: stopped. Finished rows and states are kept: the same command continues", file=sys.stderr)
+        _say("gradeclip: stopped. Finished rows and states are kept: the same command continues")
         return 130
     except (GradeclipError, OSError, ImportError, MemoryError) as error:  # any other error is a fault of gradeclip
         if debug:
             raise
         said = "there is not enough memory" if isinstance(error, MemoryError) else error
-        print(f"gradeclip: {said}", file=sys.stderr)
+        _say(f"gradeclip: {said}")
         return 2
 
 
@@ -125,19 +129,28 @@ def _examples(example: str) -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    _say(f"note: {message}")
+
+
+def _say(text: str, stream: IO[str] | None = None, number: int = 2) -> OSError | None:
+    """Print to a stream, by default that of errors; one that takes nothing stops no command, and is left alone."""
+    try:
+        print(text, file=stream or sys.stderr, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # so that Python does not try again when it ends
+        return error
+    return None
 
 
 def _print(text: str | None) -> int:
-    """Print the text of a command and return the exit code; a terminal of ASCII or a closed pipe loses no result."""
-    try:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        if text:
-            print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not try again when it ends
-    return 0
+    """Print the text of a command and return the exit code; a terminal of ASCII, or one that is gone, loses nothing."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    error = _say(text, sys.stdout, 1) if text else None
+    if error is None or isinstance(error, BrokenPipeError):
+        return 0
+    _say(f"gradeclip: the results are written, and what the command says of them could not be printed: {error}")
+    return 2
 
 
 # ------------------------------------------------------------------------------------------------------------ explain
@@ -167,12 +180,10 @@ def _run_command(options: argparse.Namespace) -> str:
     if options.image and not options.caption:
         raise GradeclipError("--image needs a --caption: what should be looked for in it?")
     files = options.image or [None]
-    weights = [options.pretrained] if options.pretrained and os.path.exists(options.pretrained) else []
-    inputs = [*files, *weights]
     names = [options.out] if len(files) == 1 else [_named(options.out, file) for file in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")
-    given = {"inputs": inputs, "overwrite": options.overwrite, "suffixes": (".png", ".svg", ".pdf")}
+    given = {"inputs": files, "overwrite": options.overwrite, "suffixes": (".png", ".svg", ".pdf")}
     places = [output(name, "--out", size=1_000_000 * len(files), **given) for name in names]
 
     from .images import read_image

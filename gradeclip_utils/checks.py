@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the command line's help does without
     import numpy as np
 
 _T = TypeVar("_T")
+_LARGEST_RELEVANCE = 1e30  # maps are drawn in single precision
 _LARGEST_SEED = 2**63 - 1  # the largest that torch and numpy both take
 
 
@@ -84,12 +85,10 @@ def finite(what: str, values: Any) -> np.ndarray:
 
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         raise GradeclipError(f"{what} must have no masked values: leave them out first")
-    if hasattr(values, "detach"):  # torch's
-        values = values.detach().cpu().double().numpy()
     try:
-        found = np.asarray(values)
+        found = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)  # torch's
         found = found.astype(float) if found.dtype == object else found
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, NotImplementedError):  # sparse and meta tensors, ragged lists
         found = None
     if found is None or found.dtype.kind not in "biuf":
         raise GradeclipError(f"{what} must be an array of numbers, got {short(values)}")
@@ -101,9 +100,13 @@ def finite(what: str, values: Any) -> np.ndarray:
 
 def as_map(values: Any) -> np.ndarray:
     """A map (h, w) of floats."""
+    import numpy as np
+
     found = finite("the map", values).astype(float, copy=False)
     if found.ndim != 2 or not found.size:
         raise GradeclipError(f"a map has rows and columns, (H, W), got shape {found.shape}")
+    if np.abs(found).max() > _LARGEST_RELEVANCE:
+        raise GradeclipError(f"a map has values up to {_LARGEST_RELEVANCE:g}, got {np.abs(found).max():g}")
     return found
 
 
@@ -123,13 +126,16 @@ def as_box(box: Any, width: int, height: int) -> tuple[float, float, float, floa
 
 def chosen(name: str, value: Any, known: Iterable[_T]) -> _T:
     """One of the known values."""
-    known = list(known)
-    if isinstance(value, (str, Real)):
+    known, is_flag = list(known), type(value).__name__ in ("bool", "bool_")  # numpy's is no Real
+    if is_flag or isinstance(value, (str, Real)):
         for one in known:
-            if one == value and isinstance(one, bool) == (type(value).__name__ in ("bool", "bool_")):
+            if one == value and isinstance(one, bool) == is_flag:
                 return one  # the known one: 1.0 would pass for 1
     one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
     raise GradeclipError(f"{name} must be {one_of}, got {short(value)}")
+
+
+flag = partial(chosen, known=(False, True))
 
 
 def all_chosen(name: str, values: Any, known: Iterable[str]) -> list[str]:
@@ -169,11 +175,11 @@ text = partial(instance, kind=str, said="a text")
 
 def columns(table: Any, names: Iterable[str]) -> None:
     """Refuse a table that lacks a column."""
-    if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
+    if not hasattr(table, "iloc"):
         raise GradeclipError(f"the table must be a pandas DataFrame, got {short(table)}")
     if missing := [name for name in names if name not in table]:
         has = ", ".join(map(repr, table)) or "none"
-        raise GradeclipError(f"the table has no column {missing[0]!r}; it has {has}")
+        raise GradeclipError(f"the table has no column {short(missing[0])}; it has {has}")
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

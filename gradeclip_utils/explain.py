@@ -38,6 +38,7 @@ from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
 
 _PROMPTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 16  # in one batch
+_MOST_PROMPTS = 1000  # of one image
 _ONE_HEAD = "grad-eclip-single-head"
 _GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # the methods with word x region maps
 _VERSIONS = {library: version(library) for library in ("gradeclip", "torch", "open_clip_torch", "transformers")}
@@ -136,9 +137,9 @@ class Explainer:
 
         Args:
             image: a PIL image, a path, or a uint8 array (H, W, 3).
-            texts: a prompt or several (a list, an array, a column of pandas; of at most 5,000 characters each), or
-                prompt embeddings (T, E), which have no words. An embedding of another image compares two images:
-                `explain(image, explainer.embed_images(other))`.
+            texts: a prompt or several, at most 1,000 (a list, an array, a column of pandas; of at most 5,000
+                characters each), or prompt embeddings (T, E), which have no words. An embedding of another image
+                compares two images: `explain(image, explainer.embed_images(other))`.
             against: one prompt (or embedding) for all, or one for each of `texts`.
 
         Returns:
@@ -150,6 +151,8 @@ class Explainer:
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
         """
         prompts = as_prompts(texts)
+        if len(prompts) > _MOST_PROMPTS:
+            raise GradeclipError(f"explain takes at most {_MOST_PROMPTS} prompts in one call, got {len(prompts)}")
         return self._explain([self._read_image(image)], prompts, _matched(against, len(prompts)))[0]
 
     def explain_batch(
@@ -448,7 +451,7 @@ class Explainer:
     def _null_similarities(self, embedding: Tensor) -> Tensor | None:
         """Similarities (B, K) of images with the null captions, or None if the model cannot embed any."""
         model, embeds = self.clip.model, self.text_tower is not None or hasattr(self.clip.model, "encode_text")
-        if not self.image_tower.unit or not callable(self.clip.tokenizer) or not embeds:
+        if not self.null_captions or not self.image_tower.unit or not callable(self.clip.tokenizer) or not embeds:
             return None
         weights = [(one.data_ptr(), one._version) for one in model.parameters()]  # those in training change
         if model not in _NULLS or _NULLS[model][0] != (self.null_captions, weights):
@@ -458,7 +461,7 @@ class Explainer:
     def _directions(self, given: Tensor | np.ndarray | Sequence[Tensor], *shapes: tuple[int | str, ...]) -> Tensor:
         """Directions of embedding space as one finite tensor; `shapes` are those that may stand before E."""
         try:
-            if not isinstance(given, (Tensor, np.ndarray)):
+            if not isinstance(given, Tensor) and not (isinstance(given, np.ndarray) and given.dtype.kind in "fc"):
                 given = torch.stack([dense("each direction", one) for one in given])
         except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
             msg = f"directions must be floats of one length, as embed_texts gives them, got {short(given)}"

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as as_safetensors
 
-from .checks import as_path, finite, listed, readable, whole, writable
+from .checks import as_path, finite, flag, listed, readable, whole, writable
 from .errors import GradeclipError
 from .files import write_whole
 from .images import DRAWN, onto_image, read_image
@@ -55,7 +55,7 @@ class _Result:
         'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (image) and 0.204 (words), not 0.350'
         """
         known = self.provenance
-        start = f"{known['model']} ({known['pretrained'] or 'own weights'}), {known['method']}"
+        start = f"{known['model']} ({known['pretrained'] or 'weights not named'}), {known['method']}"
         if scores := known.get("single_head_similarity"):
             words = "" if scores["text"] is None else f" and {_listed(scores['text'])} (words)"
             start += f": explains {_listed(scores['image'])} (image){words}, not {_listed(np.ravel(self.similarity))}"
@@ -73,9 +73,9 @@ class _Result:
             signed: False cuts off relevance below zero, on the token grid.
 
         Raises:
-            GradeclipError: there are not as many maps, or `index` is not a whole number.
+            GradeclipError: there are not as many maps, `index` is not a whole number, or `signed` not True or False.
         """
-        maps = getattr(self, self._arrays[0])
+        maps, signed = getattr(self, self._arrays[0]), flag("signed", signed)
         map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
         return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
 

@@ -131,7 +131,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32) or ids.is_meta:
         got = f"{ids.dtype} on {ids.device}" if isinstance(ids, Tensor) else type(ids).__name__
         raise GradeclipError(f"{rule}, and this one gives {got}")
-    if ids.ndim != 2 or len(ids) != len(prompts) or ids.shape[1] > tower.context_length:
+    if ids.ndim != 2 or len(ids) != len(prompts) or not 0 < ids.shape[1] <= tower.context_length:
         wanted = f"({len(prompts)}, {tower.context_length})"
         raise GradeclipError(f"{rule}, here {wanted}, and this one gives {tuple(ids.shape)}")
     table = getattr(getattr(getattr(tower, "text", tower.model), "token_embedding", None), "num_embeddings", None)
@@ -154,11 +154,13 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     )
     for split in splits:
         if split.unread:
-            start, unread = split.prompt[:40], " ".join(split.unread[:10]) + " ..." * (len(split.unread) > 10)
+            start, unread = split.prompt[:40], " ".join(split.unread)
+            unread = unread if len(unread) <= 100 else f"{unread[:100]} ..."
             message = f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
             warn(message)
     if clip.vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
         if unknown:
-            warn(f"the model {clip.name!r} does not know these words: {', '.join(unknown)}")
+            said = ", ".join(word[:60] for word in unknown)
+            warn(f"the model {clip.name!r} does not know these words: {said}")
     return Asked(tuple(prompts), splits, ids)

@@ -19,7 +19,7 @@ from unicodedata import category
 
 import regex
 
-from .errors import GradeclipError
+from .errors import GradeclipError, short
 
 # Letters, marks and digits make a word, with an apostrophe inside. Every other visible character stands for itself, and
 # so does a character of a script without spaces between words.
@@ -99,9 +99,9 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
         if read := _alike(tokens, row[start:]):
             first, ids = start, row[start : start + read]
     if not ids or not tokens:
-        raise GradeclipError(f"a prompt needs at least one word, got {prompt!r}")
+        raise GradeclipError(f"a prompt needs at least one word, got {short(prompt)}")
     if tokens[: len(ids)] != ids:
-        msg = f"the tokenizer reads {prompt!r} in a different order from its tokens; it cannot be explained"
+        msg = f"the tokenizer reads {short(prompt)} in a different order from its tokens; it cannot be explained"
         raise GradeclipError(msg)
     firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from scipy.stats import rankdata, spearmanr
 from tqdm import tqdm
 
+from gradeclip_utils.checks import whole
 from gradeclip_utils.datasets import Example, coco_captions, load
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.language import phrases, tagged_words
@@ -65,7 +66,7 @@ def captioned_scenes(n: int, *, each: int = 3, pixels: int = CANVAS) -> list[Exa
     A caption calls a thing by its noun ("a dove"), tags it with a hint ("a dove tagged peace"), or has the hint alone
     ("something tagged peace").
     """
-    rng, keywords = np.random.default_rng(_SEED), concepts()["keywords"]
+    rng, keywords, n = np.random.default_rng(_SEED), concepts()["keywords"], whole("n", n, 0, 100_000)
     nouns = _chosen_nouns(rng)
     order = np.concatenate([rng.permutation(nouns) for _ in range(2 * n // len(nouns) + 1)])
     said: Counter = Counter()

@@ -95,7 +95,7 @@ def draw_pairs(
     given = ("kind", kind, KINDS), ("composition", composition, COMPOSITIONS), ("split", split, SPLITS)
     for name, value, known in given:
         chosen(name, value, known)
-    n = whole("n", n)
+    n = whole("n", n, 0, 100_000)
     allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
     objects = allowed[0] if objects is None else chosen(f"objects of {kind!r}", objects, allowed)
     withheld = composition == "withheld"

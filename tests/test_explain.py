@@ -131,7 +131,7 @@ def test_single_head_explains_another_number_and_says_so(tiny, picture):
     both = single.interactions(picture, PROMPTS[1]).provenance["single_head_similarity"]
     np.testing.assert_allclose(both["image"], [texts[1] @ image], atol=1e-6)
     assert "single_head_similarity" not in model.provenance
-    assert model.origin == "tiny (own weights), Grad-ECLIP with the model's own heads"
+    assert model.origin == "tiny (weights not named), Grad-ECLIP with the model's own heads"
     listed = ", ".join(f"{score:.3f}" for score in scores["image"])
     assert f"with one head: explains {listed} (image) and" in explanation.origin
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, seed, settings
@@ -20,21 +21,27 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from gradeclip_utils import Explainer, Explanation, read_image
+from gradeclip_utils import Clip, Explainer, Explanation, read_image
 from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, load_choices, read_captions
 from gradeclip_utils.errors import GradeclipError, heard_by
+from gradeclip_utils.finetune.run import Tuning, _checked
 from gradeclip_utils.measures import (
     agreement,
     answer,
+    areas,
     interval,
     localisation,
+    paired,
     reference_baselines,
+    summarise,
     word_curves,
 )
 from gradeclip_utils.measures.localisation import located, pool
 from gradeclip_utils.measures.table import Table
+from gradeclip_utils.methods import Method
 from gradeclip_utils.panels.session import State
-from gradeclip_utils.scenes import Object, arrange, draw_scene
+from gradeclip_utils.plots import paint, plot_explanation, plot_intervals, plot_maps
+from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloured, without
 from gradeclip_utils.scenes.emoji import concept
 from gradeclip_utils.words import Word
 
@@ -323,6 +330,52 @@ def test_a_state_changes_as_a_whole_or_not_at_all(picture, values):
         found = replace(state, **values)
         assert replace(found) == found
     assert state == replace(state)
+
+
+CURVE = pd.DataFrame({"method": "a", "fraction": [0.0, 1.0], "score": [1.0, 0.0]})
+TABLE = pd.DataFrame({"method": ["a", "b"] * 3, "image": [0, 0, 1, 1, 2, 2], "mean": 0.5, "low": 0.1, "high": 0.9})
+
+
+@pytest.fixture(scope="module")
+def doors(explainer, picture):
+    """Public functions, each with arguments that it takes."""
+    clip, found, scene = explainer.clip, explainer.explain(picture, "a dog"), arrange(["dog", "cat"])
+    ones, texts = torch.ones(1, 48), {"name": "mine", "title": "Mine", "paper": "", "explains": "", "cost": ""}
+    return [
+        (Explainer, {"clip": clip, "method": "rise", "seed": 0, "image_layers": 1, "resolution": "model"}),
+        (Clip, {"model": clip.model, "preprocess": len, "tokenizer": len, "vocabulary": ["a"], "text_layers": 1}),
+        (Method, {**texts, "image": len, "text": None, "layers": "last", "wants_empty": False}),
+        (explainer.explain_batch, {"images": [picture], "texts": ["a dog"], "against": "a cat"}),
+        (explainer.interactions, {"image": picture, "caption": "a dog"}),
+        (explainer.null_maps, {"image": picture, "prompt": "a dog", "count": 2}),
+        (explainer.maps, {"images": picture, "directions": ones}),
+        (explainer.score_words, {"captions": ["a dog"], "directions": ones}),
+        (found.heatmap, {"index": 0, "signed": True}),
+        (found.prompt_dependence, {"nulls": np.ones((2, 4, 4)), "index": 0}),
+        (plot_explanation, {"explanation": found, "shared_scale": True, "width": 6, "most": 3}),
+        (plot_maps, {"image": picture, "maps": {"a": np.eye(4)}, "signed": True, "columns": 2, "width": 6}),
+        (plot_intervals, {"table": TABLE, "names": None, "group": "method", "control": (), "chance": 0, "title": ""}),
+        (paint, {"image": picture, "heat": np.eye(4), "box": None, "signed": True, "vmax": 1, "upsample": "nearest"}),
+        (summarise, {"rows": TABLE, "value": "mean", "by": "method", "unit": "image", "cluster": None}),
+        (paired, {"rows": TABLE, "value": "mean", "baseline": "a", "by": "method", "cluster": None}),
+        (areas, {"curves": CURVE}),
+        (Example, {"key": "k", "prompt": "p", "concept": "c", "caption": "", "present": ("c",), "image": len}),
+        (Tuning, {"steps": 1, "batch": 2, "learning_rate": 1e-3, "maps": "grad-eclip", "weighted": True}),
+        (draw_scene, {"seed": 0, "tint": 0.5, "plain": True, "groups": [("dog", "red", 2)]}),
+        (Scene, {"objects": scene.objects, "caption": "a dog", "spans": (), "background": 0}),
+        (recoloured, {"scene": scene, "colours": ["red", None]}),
+        (without, {"scene": scene, "index": 0}),
+    ]
+
+
+@fuzzed(st.data())
+def test_any_argument_of_a_public_function_is_taken_or_refused(doors, data):
+    function, valid = data.draw(st.sampled_from(doors))
+    names = data.draw(st.lists(st.sampled_from(sorted(valid)), min_size=1, max_size=2, unique=True))
+    wrong = {name: data.draw(ANYTHING | ARRAYS) for name in names}
+    found = refused_or(lambda: function(**{**valid, **wrong}))
+    if isinstance(found, Tuning):
+        refused_or(lambda: _checked(found))
 
 
 @fuzzed(st.data())

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..checks import finite, listed, short, text
+from ..checks import as_path, finite, listed, short, text
 from ..errors import GradeclipError
 
 _T = TypeVar("_T")
@@ -49,7 +49,8 @@ class Example:
             if any("\ud800" <= letter <= "\udfff" for letter in value):
                 msg = f"{name} of an example holds half of a character: {short(value)}; decode it as UTF-8"
                 raise GradeclipError(msg)
-        object.__setattr__(self, "present", tuple(listed("present of an example", self.present, (str,))))
+        present = listed("present of an example", self.present, (str,))
+        object.__setattr__(self, "present", tuple(text("each of present", one) for one in present))
         for name, value in (("image", self.image), ("load_mask", self.load_mask)):
             if not callable(value) and not (name == "load_mask" and value is None):
                 raise GradeclipError(f"{name} of an example must be a function that reads it, got {short(value)}")
@@ -79,7 +80,7 @@ class Example:
 
 def read_json(file: Path, source: str) -> Any:
     """Read a JSON file, or one of JSON lines as a list; a refusal says where to get it."""
-    if not file.exists():
+    if not as_path(file, "a file").exists():
         raise GradeclipError(f"{file} is missing: get it from {source}")
     with in_form(file, "JSON", source):
         content = file.read_text(encoding="utf-8")

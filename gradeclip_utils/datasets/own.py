@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..checks import as_path, readable, short
+from ..checks import as_path, flag, listed, readable, short, text
 from ..errors import GradeclipError
 from ..files import data_path
 from ..images import read_image
@@ -44,7 +44,9 @@ def captioned_images(
             names the line.
     """
     images, masks = as_path(images, "the folder of images"), None if masks is None else as_path(masks, "masks")
-    rows, found, taken = read_captions(captions), [], dict[Path, str]()
+    if masks is not None and not masks.is_dir():
+        raise GradeclipError(f"there is no folder of masks {masks}")
+    rows, found, taken, check = read_captions(captions), [], dict[Path, str](), flag("check", check)
     concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
     present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
     for (line, row), concept in zip(rows.iterrows(), concepts, strict=True):
@@ -89,10 +91,10 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
         raise GradeclipError(f"from_huggingface needs one split of a data set{splits}, got a {type(dataset).__name__}")
     table: Any = dataset
     named = getattr(dataset, "column_names", None)
-    if named is None and not all(isinstance(row, Mapping) for row in dataset):
+    if named is None and not all(isinstance(row, Mapping) for row in listed("the data set", dataset)):
         raise GradeclipError(f"every record must be a dictionary of columns, got {short(dataset)}")
     columns = list(dict.fromkeys(name for row in dataset for name in row) if named is None else named)
-    if missing := [name for name in (image, caption) if name not in columns]:
+    if missing := [name for name in (text("image", image), text("caption", caption)) if name not in columns]:
         has = ", ".join(map(repr, columns)) or "none"
         raise GradeclipError(f"the data set has no column {missing[0]!r}; it has {has}: say image= and caption=")
     captions = [row.get(caption) for row in dataset] if named is None else table[caption]

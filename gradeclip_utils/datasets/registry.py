@@ -147,8 +147,8 @@ def _mask(scene: Scene, members: list[int]) -> np.ndarray:
 
 
 def _folder(rest: str) -> list[Example]:
-    path = as_path(rest, "the folder of images")
-    return captioned_images(path / "images", path / "captions.csv", path / "masks")
+    path, masks = as_path(rest, "the folder of images"), as_path(f"{rest}/masks", "the folder of masks")
+    return captioned_images(path / "images", path / "captions.csv", masks if masks.is_dir() else None)
 
 
 def _photographs(rest: str) -> list[Example]:

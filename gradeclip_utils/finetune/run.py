@@ -33,7 +33,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checks import as_path, chosen, listed, number, optional_library, short, whole, writable
+from ..checks import as_path, chosen, flag, instance, listed, number, optional_library, short, whole, writable
 from ..datasets import load, read_captions
 from ..errors import GradeclipError, warn
 from ..files import output, write_whole
@@ -45,10 +45,10 @@ from .loop import Loop, cosine_decay, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches
 
-_STATE = "state.pt"
+_STATE, _MOST_WORKERS, _MOST_STEPS = "state.pt", 256, 10**8
 _BOUNDS: dict[str, tuple] = {
-    "steps": (1,), "batch": (2, 65_536), "learning_rate": (0, 10), "phrases": (1,),
-    "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
+    "steps": (1, _MOST_STEPS), "batch": (2, 65_536), "learning_rate": (0, 10), "warmup": (0, _MOST_STEPS),
+    "phrases": (1, 100), "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
 }  # fmt: skip
 
 
@@ -125,24 +125,29 @@ def fine_tune(
         GradeclipError: images are missing or damaged, there are no pairs, values of the recipe do not fit together,
             `folder` holds a different run, or the loss is not finite.
     """
-    tuning = _checked(tuning)
-    whole("save_every", save_every, 1)
-    whole("workers", workers)
-    if not isinstance(clip, Clip):
-        msg = f"fine-tuning needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
-        raise GradeclipError(msg)
+    tuning = _checked(instance("tuning", tuning, Tuning, "a Tuning"))
+    whole("save_every", save_every, 1, _MOST_STEPS)
+    whole("workers", workers, 0, _MOST_WORKERS)
+    flag("progress", progress)
+    if not callable(instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)").tokenizer):
+        raise GradeclipError("fine-tuning reads captions, and the model has no tokenizer: give Clip one")
     weights = sum(parameter.numel() for parameter in clip.model.parameters())
     if folder is not None:  # the state before and the next one: weights and two moments
         folder = writable(folder, "the folder of the state", folder=True, size=2 * 3 * weights * 4)
-    if not hasattr(pairs, "__getitem__") or isinstance(pairs, (list, tuple, str, dict)):
+    if hasattr(pairs, "iloc"):
+        raise GradeclipError("pairs must be a list, got a table: list(zip(table['image'], table['caption']))")
+    makes_them = hasattr(pairs, "__getitem__") and not hasattr(pairs, "ndim")  # when it is asked for them
+    if not makes_them or isinstance(pairs, (list, tuple, str, bytes, dict)):
         pairs = [_as_pair(pair) for pair in listed("pairs", pairs)]
     pairs = _present_pairs(cast(Sequence[Pair], pairs))
+    if tuning.batch > len(pairs):
+        raise GradeclipError(f"batch must be at most the number of pairs, {len(pairs)}, got {tuning.batch}")
     run = _Run(clip, tuning)
     batches = PairBatches(
         clip.preprocess, pairs, tuning.batch, tuning.steps, tuning.seed, place=run.place, places=tuning.phrases,
         grid=run.grid,
     )  # fmt: skip
-    about = {"pairs": len(pairs), "content": _content(pairs), "model": clip.name} | origin(clip.model)
+    about = {"pairs": len(pairs), "images and captions": _content(pairs), "model": clip.name} | origin(clip.model)
     loop = Loop(
         run.model, run.optimiser, tuning, cosine_decay, about, file=None if folder is None else Path(folder) / _STATE,
         save_every=save_every, writes=run.place[0] == 0, progress=progress,
@@ -259,7 +264,7 @@ def _checked(tuning: Tuning) -> Tuning:
             door: Callable[..., Any] = whole if one.type == "int" else number
             value = door(one.name, value, *_BOUNDS.get(one.name, (0,)))
         plain[one.name] = value
-    chosen("weighted", plain["weighted"], (False, True))
+    flag("weighted", plain["weighted"])
     chosen("maps", plain["maps"], Learner.choices())
     chosen("precision", plain["precision"], ("fp32", "bf16"))
     return replace(tuning, **plain)
@@ -325,9 +330,11 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
 
 def _run_command(options: argparse.Namespace) -> str | None:
     tuning = _checked(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
-    for name, least in (("save_every", 1), ("workers", 0)):  # before a model is loaded
-        whole(f"--{name.replace('_', '-')}", getattr(options, name), least)
-    inputs = [options.captions, options.images, options.pretrained]
+    whole("--save-every", options.save_every, 1, _MOST_STEPS)  # before a model is loaded
+    whole("--workers", options.workers, 0, _MOST_WORKERS)
+    model = Path(str(options.model or os.environ.get("GRADECLIP_MODEL")).removeprefix("transformers:")).expanduser()
+    weights = options.pretrained or os.environ.get("GRADECLIP_PRETRAINED")
+    inputs = [options.captions, options.images, weights, *(model.iterdir() if model.is_dir() else ())]
     out = output(options.out, "--out", inputs=inputs, overwrite=options.overwrite, suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
     folder = writable(folder, "--folder", folder=True)
@@ -347,8 +354,11 @@ def _run_command(options: argparse.Namespace) -> str | None:
             folder.rmdir()
     used = tuned.log[["phrases", "wordless"]].sum()
     name = tuned.clip.name if tuned.clip.name in BUNDLED_MODELS or not options.model else options.model
-    steps = f"{len(tuned.log)} step{'s' * (len(tuned.log) != 1)}"
+    counts = len(tuned.log), int(used["phrases"]), int(used["wordless"])
+    steps, phrases, captions = (
+        f"{n} {one}{'s' * (n != 1)}" for n, one in zip(counts, ("step", "phrase", "caption"), strict=True)
+    )
     return (
-        f"{out}: {steps}; {used['phrases']:.0f} phrases had a region, {used['wordless']:.0f} captions had no phrase "
-        f'and were used as a whole\nload it: load_clip({name!r}, {str(out)!r}), or --model {name} --pretrained "{out}"'
+        f"{out}: {steps}; {phrases} had a region, {captions} had no phrase and counted as a whole alone"
+        f'\nload it: load_clip({name!r}, {str(out)!r}), or --model {name} --pretrained "{out}"'
     )

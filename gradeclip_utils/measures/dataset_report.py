@@ -27,7 +27,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import instance, whole, writable
+from ..checks import as_path, flag, instance, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load
 from ..errors import GradeclipError
@@ -118,8 +118,10 @@ def report(
         GradeclipError: an unknown method, no examples, a folder of another report.
     """
     instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
-    (method,) = method_names([method])
+    (method,), out = method_names([method]), as_path(out, "out")
     nulls, seed = whole("nulls", nulls, 2, 1000), checked_seed(seed)
+    for name, value in (("progress", progress), ("overwrite", overwrite)):
+        flag(name, value)
     examples = load(data, limit)
     settings = {"report": method, "nulls": nulls, "seed": seed}
     with run_table(out, clip, examples, settings, ("image",), overwrite) as table:
@@ -132,7 +134,8 @@ def report(
                 if kept["content"] != content_digest(example.image(), example.mask()):
                     msg = f"image or mask of {example.key!r} was replaced since: choose another folder"
                     raise GradeclipError(msg)
-                continue
+                if (table.folder / kept["thumbnail"]).is_file():
+                    continue
             row = _row(explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg")
             if row["error"]:
                 failed[example.key] = row  # not kept, so that a mended file is explained next time
@@ -227,7 +230,7 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
     about = "".join(
         f"<dt>{name}</dt><dd>{html.escape(_QUESTIONS[name])}</dd>" for name in columns if name in _QUESTIONS
     )
-    model = html.escape(f"{clip.name} ({clip.pretrained or 'own weights'})")
+    model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     title = f"Report of {_counted(len(table), 'pair', 'pairs')}"
     reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "
                "colour (zero or less) to dark (its largest value).")  # fmt: skip

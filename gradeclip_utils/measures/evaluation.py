@@ -32,7 +32,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..checks import chosen, hint, instance, listed, optional_library, whole, writable
+from ..checks import chosen, columns, flag, hint, instance, listed, optional_library, short, text, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load
 from ..datasets.registry import DATASETS
@@ -116,15 +116,16 @@ def evaluate(
     jobs, seed = whole("jobs", jobs, -1, _MOST_JOBS), checked_seed(seed)
     if jobs == 0:
         raise GradeclipError("jobs must be 1 or more, or -1 for as many as there are processors, got 0")
-    chosen("references", references, (False, True))
-    if not isinstance(faithfulness, Protocol) and faithfulness != "":
+    for name, value in (("references", references), ("progress", progress), ("overwrite", overwrite)):
+        flag(name, value)
+    if not isinstance(faithfulness, Protocol) and text("faithfulness", faithfulness):
         chosen("faithfulness", faithfulness, PROTOCOLS)
     names = method_names(methods)
     examples = load(data, limit)
     if not faithfulness and not any(example.has_mask for example in examples):
         raise GradeclipError("no example has a mask, so only faithfulness can be measured: ask for it (--faithfulness)")
     if isinstance(methods, str) and methods == "all":
-        names = _available(clip, names)
+        names = _available(clip, names, progress)
     plan = _Plan(names, _REFERENCES if references else (), faithfulness, seed)
     settings = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan)}
     with run_table(out, clip, examples, settings, ("image", "method"), overwrite) as table:
@@ -144,7 +145,8 @@ def run_table(out: str | Path | None, clip: Clip, examples: list[Example], setti
     about = [(one.key, one.prompt, one.concept, one.present) for one in examples]
     asked = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     model = describe_model(clip, (one.prompt for one in examples))
-    return Table(out, {**settings, "examples": len(examples), "asked": asked, **model}, keys, overwrite=overwrite)
+    settings = {**settings, "examples": len(examples), "images and captions": asked, **model}
+    return Table(out, settings, keys, overwrite=overwrite)
 
 
 # --------------------------------------------------------------------------------------------------- what is measured
@@ -155,17 +157,17 @@ def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     known = [name for name, method in METHODS.items() if method.image is not None]
     asked = known if isinstance(methods, str) and methods == "all" else listed("methods", methods, (str,))
     for name in asked:
-        if name not in known:
-            raise GradeclipError(f"{name!r} is not a method that explains images: {hint(str(name), known)}")
+        if text("each of methods", name) not in known:
+            raise GradeclipError(f"{short(name)} is not a method that explains images: {hint(name, known)}")
     if not asked:
         raise GradeclipError(f"no method was given: choose from {', '.join(known)}")
     return tuple(dict.fromkeys(asked))
 
 
-def _available(clip: Clip, names: Sequence[str]) -> tuple[str, ...]:
+def _available(clip: Clip, names: Sequence[str], progress: bool) -> tuple[str, ...]:
     """Return the methods that can explain a model, tried on one image; a warning names the others, and why."""
     refused: dict[str, GradeclipError] = {}
-    for name in tqdm(names, unit="method", desc="methods that the model can have", disable=None, leave=False):
+    for name in tqdm(names, unit="method", desc="methods that the model can have", disable=not progress, leave=False):
         try:
             with heard_by(lambda note: None):
                 explainer = Explainer(clip, method=name)
@@ -325,11 +327,11 @@ def _measures(
         if mask is None:
             references.pop("oracle", None)
         clip, tower = explainer.clip, explainer.image_tower
-        view, text = model_view(clip.preprocess, baseline.image), explainer.embed_texts([one.prompt])[0]
+        view, prompt = model_view(clip.preprocess, baseline.image), explainer.embed_texts([one.prompt])[0]
         maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
         maps |= {name: pool(heat, tuple(view.pixels.shape[1:]), view.box) for name, heat in references.items()}
         curves = image_curves(
-            lambda pixels: tower.forward(pixels) @ text, view.pixels.to(tower.device), maps,
+            lambda pixels: tower.forward(pixels) @ prompt, view.pixels.to(tower.device), maps,
             plan.faithfulness, colours=colours_of(clip.preprocess),
         )  # fmt: skip
         for row in areas(curves).itertuples():
@@ -358,6 +360,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per measure and method: the columns of `summarise` and, with `than`, the best method, those of `paired`.
     """
+    columns(rows, ("image", "concept", "method"))
     tables = []
     for value in (*MEASURES, *GAMES):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
@@ -377,6 +380,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def conclusion(table: pd.DataFrame) -> str:
     """Return three lines: which map is better, by how much, and how sure that is; `table` is that of `summary`."""
+    columns(table, ("measure", "method"))
     value = next((one for one in ("average_precision", "insertion") if one in set(table["measure"])), None)
     if value is None:
         return "Nothing can be compared: no measure is known of two images or more."
@@ -431,5 +435,5 @@ def _run_command(options: argparse.Namespace) -> str:
     rows = evaluate(clip, options.data, methods, out=out, **{name: getattr(options, name) for name in names})
     table = summary(rows)
     write_whole({out / _SUMMARY: table.to_csv(index=False).encode()})
-    about = f"{clip.name} ({clip.pretrained or 'own weights'}) on {options.data}"
+    about = f"{clip.name} ({clip.pretrained or 'weights not named'}) on {options.data}"
     return f"{about}; rows and means of every measure are in {out}\n{conclusion(table)}"

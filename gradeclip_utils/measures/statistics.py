@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, bootstrap, norm, permutation_test, t
 
 from ..checks import chosen, columns, finite, listed, number, text
-from ..errors import GradeclipError, short, warn
+from ..errors import GradeclipError, first_line, short, warn
 
 _DRAWS = 4000  # bootstrap samples of an interval
 _FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
@@ -121,7 +121,7 @@ def summarise(
         GradeclipError: no rows, a column that is missing or called like one of the result, values that are not finite,
             a unit without a name or in two clusters.
     """
-    by, unit = ([names] if isinstance(names, str) else list(names) for names in (by, unit))
+    by, unit = _column_names("by", by), _column_names("unit", unit)
     if taken := [name for name in by if name in _RESULTS]:
         raise GradeclipError(f"the result has a column {taken[0]!r} of its own: rename the column of `by`")
     records = []
@@ -159,9 +159,9 @@ def paired(
         GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or there are fewer than
             two images or clusters.
     """
-    means = _unit_means(rows, value, [by], ["image"], cluster)
+    means = _unit_means(rows, value, [text("by", by)], ["image"], cluster)
     order = list(dict.fromkeys(means[by]))
-    if baseline not in order:
+    if text("baseline", baseline) not in order:
         msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
         raise GradeclipError(msg)
     if len(order) < 2:
@@ -245,16 +245,24 @@ def _around(mean: float, bounds: np.ndarray) -> tuple[float, float]:
     return min(bounds[0], mean), max(bounds[1], mean)
 
 
+def _column_names(name: str, given: str | Sequence[str]) -> list[str]:
+    if not (names := [text(f"each of {name}", one) for one in listed(name, given, (str,))]):
+        raise GradeclipError(f"{name} must name a column or more, and none was given")
+    return names
+
+
 def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
     """Return one row per group and unit, with the mean of the value and the unit's cluster."""
     keys = list(dict.fromkeys([*by, *unit]))
-    text("value", value)
-    columns(rows, [*keys, value, *([] if cluster is None else [cluster])])
+    columns(rows, [*keys, text("value", value), *([] if cluster is None else [text("cluster", cluster)])])
     if rows.empty:
         raise GradeclipError(f"the table is empty: there is no {value!r} to average")
     if nameless := [name for name in unit if rows[name].isna().any()]:
         raise GradeclipError(f"{int(rows[nameless[0]].isna().sum())} rows have no {nameless[0]!r}: leave them out")
-    broken = rows[~np.isfinite(rows[value].astype(float))]
+    try:
+        broken = rows[~np.isfinite(rows[value].astype(float))]
+    except (TypeError, ValueError) as error:
+        raise GradeclipError(f"the column {value!r} must hold numbers: {first_line(error)}") from None
     if len(broken):
         where = ", ".join(f"{name}={broken.iloc[0][name]}" for name in keys)
         msg = f"{len(broken)} of {len(rows)} values of {value!r} are NaN or infinite, the first at {where}"

@@ -45,8 +45,6 @@ class Table:
         self._keys, self._file = tuple(keys), self.folder / _ROWS
         with ExitStack() as opened:
             opened.enter_context(locked(self.folder, _LOCK))
-            if overwrite:
-                self._file.unlink(missing_ok=True)
             self._keep(json.loads(json.dumps(settings)), overwrite)  # as they will be read again
             self.rows: dict[tuple, dict] = self._read()
             self._stream = opened.enter_context(self._file.open("ab", buffering=0))
@@ -80,13 +78,13 @@ class Table:
     def _keep(self, settings: dict, overwrite: bool) -> None:
         """Write the settings of a new run, or compare them with those of the rows that are there."""
         file = self.folder / _SETTINGS
-        if overwrite or not file.exists():
-            others = [one.name for one in self.folder.iterdir() if one.name != _LOCK and one.suffix != ".new"]
-            if others and not overwrite:
-                msg = f"{self.folder} holds other files, such as {min(others)}: choose a folder for this run alone"
-                raise GradeclipError(msg)
-            text = json.dumps(settings, ensure_ascii=False, indent=1)
-            return write_whole({file: text.encode()})
+        there = {one.name for one in self.folder.iterdir() if one.name != _LOCK and one.suffix != ".new"}
+        if not there or (overwrite and {_SETTINGS, _ROWS} & there):
+            self._file.unlink(missing_ok=True)  # first, so that no rows stand beside the settings of another run
+            return write_whole({file: json.dumps(settings, ensure_ascii=False, indent=1).encode()})
+        if _SETTINGS not in there:
+            msg = f"{self.folder} holds other files, such as {min(there)}: choose a folder for this run alone"
+            raise GradeclipError(msg)
         try:
             found = dict(json.loads(file.read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -11,6 +11,7 @@ Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from multiprocessing import current_process
+from threading import Timer
 
 import torch
 from torch import Tensor
@@ -20,13 +21,29 @@ from tqdm import tqdm
 from ..towers import Tower, Trace
 
 _AT_ONCE = 64  # images or prompts in one forward pass
+_SECONDS = 1.0  # after which a bar is shown
 _CELLS, _LIT = 7, 0.5  # of RISE's masks: cells down and across, and how likely one is lit
 
 
-def bar(what: str, things: Iterable | None = None, total: int | None = None) -> tqdm:
-    """A bar for a long computation, which a terminal shows after five seconds; the workers of a pool show none."""
-    hidden = True if current_process().name != "MainProcess" else None
-    return tqdm(things, what, total, disable=hidden, delay=5.0, leave=False)
+class bar(tqdm):
+    """A bar that appears after a second, in the middle of a pass too; workers of a pool show none."""
+
+    def __init__(self, what: str, things: Iterable | None = None, total: int | None = None) -> None:
+        self._timer = Timer(_SECONDS, self._appear)
+        self._timer.daemon, hidden = True, current_process().name != "MainProcess"
+        super().__init__(things, what, total, disable=hidden, delay=_SECONDS, mininterval=0.5, leave=False)
+        if not hidden:
+            self._timer.start()
+
+    def _appear(self) -> None:
+        if not self.disable:
+            self.delay = 0  # it is there, and goes when it is closed
+            self.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._timer.cancel()
+        super().close()
 
 
 def rise(tower: Tower, trace: Trace, directions: Tensor, *, masks: int = 500, seed: int = 0) -> Tensor:

@@ -20,7 +20,7 @@ from functools import partial, wraps
 
 from torch import Tensor
 
-from ..checks import chosen, instance, text
+from ..checks import chosen, flag, instance, text
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from . import input_gradients, perturbation
@@ -76,8 +76,10 @@ class Method:
             raise GradeclipError(msg)
         for name in ("name", "title", "paper", "explains", "cost"):
             text(f"the {name} of a method", getattr(self, name))
-        for layers in (self.layers, self.text_layers or "last"):
+        for layers in (self.layers, "last" if self.text_layers is None else self.text_layers):
             chosen("layers", layers, ("last", *_FRACTIONS))
+        for name in ("wants_empty", "wants_attention"):
+            flag(name, getattr(self, name))
         for side in ("image", "text"):
             if (function := getattr(self, side)) is not None:
                 instance(f"{side} of the method {self.name!r}", function, Callable, "a function")

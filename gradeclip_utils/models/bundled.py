@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import open_clip
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..checks import as_path, listed, text
+from ..checks import as_path, instance, listed, readable, text, writable
 from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from .clip import Clip
@@ -68,8 +69,11 @@ def save_compact(
     Raises:
         GradeclipError: a weight is not finite in half precision, or a word is not a text.
     """
-    tokenizer = open_clip.SimpleTokenizer()
+    tokenizer, path = open_clip.SimpleTokenizer(), writable(path, "the compact file", suffixes=(".safetensors",))
+    instance("model", model, (open_clip.CLIP, open_clip.CustomTextCLIP), "a CLIP or CustomTextCLIP of open_clip")
     words = sorted({text("each of words", word).lower() for word in listed("words", words)})
+    about = {str(name): str(value) for name, value in instance("metadata", metadata, dict, "a dictionary").items()}
+    instance("config", config, (dict, NoneType), "a dictionary or None")
     ids = {tokenizer.sot_token_id, tokenizer.eot_token_id}
     if hasattr(model, "text"):
         ids.add(0)  # fills the context, and may be the token that reads
@@ -84,14 +88,14 @@ def save_compact(
     state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     state["token_ids"] = ids
     if shared is not None:
-        others = load_file(shared)
+        others = open_safetensors(readable(shared, "a compact file"))[1]
         state = {key: value for key, value in state.items() if key not in others or not torch.equal(value, others[key])}
-        metadata = {**metadata, "shared": Path(shared).name, "shared_sha256": _checksum(shared)}
-    about = {**metadata, "words": " ".join(words)}
-    write_whole({Path(path): lambda place: save_file(state, place, metadata=about)})
-    Path(path).chmod(0o644)  # safetensors writes through a private temporary file
+        about |= {"shared": Path(shared).name, "shared_sha256": _checksum(shared)}
+    about["words"] = " ".join(words)
+    write_whole({path: lambda place: save_file(state, place, metadata=about)})
+    path.chmod(0o644)  # safetensors writes through a private temporary file
     if config is not None:
-        Path(path).with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")
+        path.with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 @torch.inference_mode(False)

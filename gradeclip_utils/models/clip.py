@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..checks import short
+from ..checks import listed, short, text, whole
 from ..errors import GradeclipError
 from ..towers import open_image_tower, open_text_tower
 from .huggingface import read_processor
@@ -51,7 +51,8 @@ class Clip:
 
     Raises:
         GradeclipError: the model is not a torch module with weights, the preprocessing cannot be called or is the one
-            for training, the tokenizer cannot be called or is a transform of images, or the vocabulary is one text.
+            for training, the tokenizer cannot be called or is a transform of images, or a name, a number of layers or
+            the vocabulary is of another kind.
     """
 
     model: torch.nn.Module
@@ -80,9 +81,15 @@ class Clip:
                                         or tokenizer is open_clip.get_tokenizer):  # fmt: skip
             got = "a transform of images" if of_images else short(tokenizer)
             why = f"a Clip needs a tokenizer, a function of a list of texts, got {got}"
-        elif isinstance(self.vocabulary, str):
-            raise GradeclipError(f"vocabulary must be a set of words, got the text {short(self.vocabulary)}")
         else:
+            for name in ("name", "pretrained", "training"):
+                text(name, getattr(self, name))
+            for name in ("image_layers", "text_layers"):
+                if getattr(self, name) is not None:
+                    whole(name, getattr(self, name), 1)
+            if self.vocabulary is not None:
+                words = (text("each word of vocabulary", word) for word in listed("vocabulary", self.vocabulary))
+                object.__setattr__(self, "vocabulary", frozenset(words))
             return
         raise GradeclipError(f"{why}: {_AS_OPEN_CLIP}")
 

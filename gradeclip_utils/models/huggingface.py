@@ -20,7 +20,7 @@ from ..checks import optional_library
 from ..errors import GradeclipError, UnsupportedModel, first_line
 from ..towers import Tower, open_image_tower, open_text_tower
 from ..towers.huggingface import KINDS, kind_of, unwrapped
-from .open_clip import check_finite, check_reachable, some
+from .open_clip import check_finite, check_reachable, given_weights, some
 
 PREFIX = "transformers:"
 _ANOTHER = "the processor is another model's: "
@@ -97,8 +97,8 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
     return preprocess, found
 
 
-def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module, Any]:
-    """A model of transformers in evaluation mode, and its processor."""
+def load_transformers(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, str]:
+    """A model of transformers in evaluation mode, its processor, and the source of its weights."""
     transformers = optional_library("transformers", f"{PREFIX}{name} is a model of transformers", "transformers")
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -130,8 +130,17 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
         msg = f"{said} has no processor that can be loaded ({first_line(error)}): {files}"
         raise GradeclipError(msg) from error
-    check_finite(model.state_dict(), said, "in its folder" if folder.is_dir() else "of its repository")
-    return model.to(device, get_input_dtype(precision) or torch.float32).eval(), processor
+    source = getattr(config, "_commit_hash", None) or name
+    if pretrained:
+        state, _, given = given_weights(pretrained)
+        source = "a state dict in hand" if isinstance(pretrained, Mapping) else given
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:  # its second line has the first part that does not fit
+            does_not_fit = " ".join(str(error).split("\n", 2)[1].split())
+            raise GradeclipError(f"{given} does not fit {said}: {does_not_fit}") from error
+    check_finite(model.state_dict(), said)
+    return model.to(device, get_input_dtype(precision) or torch.float32).eval(), processor, source
 
 
 def _check_kind(kind: str) -> None:

@@ -17,7 +17,7 @@ from ..errors import GradeclipError
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
 from .clip import Clip
 from .huggingface import PREFIX, load_transformers
-from .open_clip import CONFIG, SUFFIXES, load_open_clip
+from .open_clip import BESIDE, CONFIG, SUFFIXES, load_open_clip
 
 _PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 
@@ -48,7 +48,8 @@ def load_clip(
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
             repository or a folder), or one of `BUNDLED_MODELS`.
         pretrained: a tag of open_clip, the path of a checkpoint (safetensors, a `torch.save`d state dict, OpenAI's
-            archive), or a state dict. For a bundled model, a file written by `save_compact`.
+            archive), or a state dict; for a folder or a repository, in place of the weights there. For a bundled model,
+            a file written by `save_compact`.
         device: as torch names it. None is `GRADECLIP_DEVICE`; without this variable, a GPU if there is one and no name
             was given, and else the CPU.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16".
@@ -95,16 +96,11 @@ def _load(name: Any, pretrained: Any, device: str, precision: str) -> Clip:
     of_transformers = (folder / "config.json").is_file() and not (folder / CONFIG).is_file()
     if folder.is_dir() and not of_transformers and name not in known:
         name = f"local-dir:{folder}"
-    beside = of_transformers or name.startswith((PREFIX, "local-dir:", "hf-hub:"))
-    if beside and pretrained:
-        where = "its weights beside its config (open_clip_config.json, or config.json)"
-        raise GradeclipError(f"{name} has {where}: it takes no pretrained, got {short(pretrained)}")
     if of_transformers or name.startswith(PREFIX):
         name = name.removeprefix(PREFIX)
-        model, processor = load_transformers(name, device, precision)
-        source = getattr(model.config, "_commit_hash", None) or name
+        model, processor, source = load_transformers(name, pretrained, device, precision)
         return Clip.from_transformers(model, processor, f"{PREFIX}{name}", source)
-    if not beside and name.replace("/", "-").removesuffix("-gelu") not in known:
+    if not name.startswith(BESIDE) and name.replace("/", "-").removesuffix("-gelu") not in known:
         raise _unknown(name, known)
     model, preprocess, tokenizer, source = load_open_clip(name, pretrained, device, precision)
     return Clip(model, preprocess, tokenizer, name, source)

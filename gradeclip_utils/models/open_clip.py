@@ -45,10 +45,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import chosen, short
+from ..checks import as_path, chosen, short
 from ..errors import GradeclipError, first_line
 
-CONFIG = "open_clip_config.json"
+CONFIG, BESIDE = "open_clip_config.json", ("hf-hub:", "local-dir:")  # names with weights beside their config
 _PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # among several files in a folder
 _SHOWN = ("mean", "std", "interpolation", "resize_mode")
 _Found = tuple[dict, dict, dict[str, Tensor], str]  # config, preprocessing, weights and the name of the weights
@@ -63,8 +63,8 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> t
 
     The name is a registered architecture, with a tag, a file or a state dict; or "hf-hub:..." or "local-dir:...".
     """
-    beside = name.startswith(("hf-hub:", "local-dir:"))
-    config, shown, state, said = _beside(name) if beside else _registered(name, pretrained)
+    beside = name.startswith(BESIDE)
+    config, shown, state, said = _beside(name, pretrained) if beside else _registered(name, pretrained)
     try:
         for key, file in (("hf_model_name", "config.json"), ("hf_tokenizer_name", "tokenizer_config.json")):
             hub_name, within = config["text_cfg"].get(key), key == "hf_tokenizer_name" and name.startswith("local-dir:")
@@ -78,7 +78,7 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> t
         raise
     except Exception as error:  # a config from elsewhere can be wrong in any way
         raise GradeclipError(f"{said} cannot be loaded as {name}: {reason_of(error)}.") from error
-    source = name if beside else "a state dict in hand" if isinstance(pretrained, Mapping) else said
+    source = "a state dict in hand" if isinstance(pretrained, Mapping) else said if pretrained else name
     return model.eval(), preprocess, tokenizer, source
 
 
@@ -88,22 +88,15 @@ def _registered(name: str, pretrained: Any) -> _Found:
     if name.endswith("-gelu") and _quick_gelu_name(name.removesuffix("-gelu")):
         name, quick = name.removesuffix("-gelu"), False
     config, tags, published = open_clip.get_model_config(name), open_clip.list_pretrained_tags_by_model(name), {}
-    if isinstance(pretrained, Mapping):
-        said = "the state dict"
-        state, known = _plain_state(pretrained, said)
-    elif not pretrained:
+    if not pretrained:
         msg = f"{name} needs weights: pretrained={' or '.join(map(repr, tags[:5]))}, or the path of a file."
         raise GradeclipError(msg)
-    else:
+    if not isinstance(pretrained, Mapping) and (published := open_clip.get_pretrained_cfg(name, str(pretrained))):
+        state, known, _ = given_weights(_find_weights(name, str(pretrained)))
         said = str(pretrained)
-        published = open_clip.get_pretrained_cfg(name, said)
-        path = _find_weights(name, said) if published else Path(pretrained).expanduser()
-        if not path.exists():
-            if "/" in said or said.endswith(SUFFIXES):
-                raise GradeclipError(f"There is no file of weights {said}")
-            hint = f"Weights of {name} known to open_clip: {', '.join(tags) or 'none'}."
-            raise GradeclipError(f"{said!r} is neither a file nor a tag of {name}. {hint}")
-        state, known = _read_weights(path)
+    else:
+        hint = f"is neither a file nor a tag of {name}. Weights known to open_clip: {', '.join(tags) or 'none'}."
+        state, known, said = given_weights(pretrained, hint)
     if quick is None:
         said_so = known if known is not None else config.get("quick_gelu") or None
         quick = published.get("quick_gelu", False) if published else said_so
@@ -122,7 +115,18 @@ def _registered(name: str, pretrained: Any) -> _Found:
     return config, shown, state, said
 
 
-def _beside(name: str) -> _Found:
+def given_weights(pretrained: Any, hint: str = "") -> tuple[dict[str, Tensor], bool | None, str]:
+    """A state dict in hand, or one in a file: with whether it has quick GELU, and what refusals call it."""
+    if isinstance(pretrained, Mapping):
+        return *_plain_state(pretrained, "the state dict"), "the state dict"
+    said, path = str(pretrained), as_path(pretrained, "a file of weights")
+    if not path.exists():
+        named = not hint or "/" in said or said.endswith(SUFFIXES)
+        raise GradeclipError(f"There is no file of weights {said}" if named else f"{said!r} {hint}")
+    return *_read_weights(path), said
+
+
+def _beside(name: str, pretrained: Any) -> _Found:
     """The same of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
     kind, _, place = name.partition(":")
     file = Path(place) / CONFIG
@@ -135,12 +139,15 @@ def _beside(name: str) -> _Found:
         config, shown = settings["model_cfg"], settings.get("preprocess_cfg", {})
         files = sorted(one for one in file.parent.iterdir() if one.suffix in SUFFIXES)
         files.sort(key=lambda one: (one.name not in _PREFERRED, one.suffix != ".safetensors"))
-        found = Path(download_pretrained_from_hf(place)) if kind == "hf-hub" else next(iter(files), None)
+        found = pretrained or next(iter(files), None)
+        if kind == "hf-hub" and not pretrained:
+            found = download_pretrained_from_hf(place)
     except Exception as error:
         raise GradeclipError(f"{name} cannot be loaded: {reason_of(error)}.") from error
     if found is None:
         raise GradeclipError(f"{place} has a config and no weights: put open_clip_model.safetensors beside it")
-    return config, shown, _read_weights(found)[0], str(found)
+    state, _, said = given_weights(found)
+    return config, shown, state, said
 
 
 def build(config: dict, precision: str = "fp32", device: str = "cpu", *, empty: bool = False) -> nn.Module:
@@ -211,16 +218,16 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
     parts += [f"it has besides {some(besides, 3)}"] if besides else []
     if parts:
         raise GradeclipError(f"{other}: {some(parts, 6, '; ')}.")
-    check_finite(state, name, said)
+    check_finite(state, said)
     model.load_state_dict(state)
 
 
-def check_finite(state: Mapping[str, Tensor], name: str, said: str) -> None:
+def check_finite(state: Mapping[str, Tensor], said: str) -> None:
     """Refuse weights that are NaN or infinite, by their names."""
     floats = ((key, value.float()) for key, value in state.items() if value.is_floating_point())
     broken = [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]
     if broken:
-        raise GradeclipError(f"The weights {said} of {name} are not finite (NaN): {some(broken, 3)}.")
+        raise GradeclipError(f"{said} has weights that are not finite (NaN): {some(broken, 3)}.")
 
 
 def preprocessing(model: nn.Module, shown: Mapping[str, Any]) -> Any:

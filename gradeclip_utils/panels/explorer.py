@@ -17,7 +17,7 @@ import traitlets
 from anywidget import AnyWidget
 from IPython import get_ipython
 
-from ..checks import as_path, chosen, writable
+from ..checks import as_path, chosen, instance, writable
 from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from ..methods import METHODS
@@ -67,7 +67,7 @@ class explore(AnyWidget):
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption: str | None = None, clip: Clip | None = None):
-        clip = load_clip() if clip is None else clip
+        clip = load_clip() if clip is None else instance("clip", clip, Clip, "a Clip, as load_clip gives it")
         others = [(name, one) for name, one in getattr(get_ipython(), "user_ns", {}).items() if isinstance(one, Clip)]
         held = {f"{name} ({one.name})": one for name, one in others if one is not clip and not name.startswith("_")}
         bundled = {name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()}
@@ -119,8 +119,8 @@ class explore(AnyWidget):
 
     def _session(self, name: str) -> Session:
         """The session of a model, which is loaded when it is first wanted."""
-        if name not in self._sessions:
-            self._sessions[chosen("model", name, self.models)] = Session(self.models[name] or load_clip(name))
+        if chosen("model", name, self.models) not in self._sessions:
+            self._sessions[name] = Session(self.models[name] or load_clip(name))
         return self._sessions[name]
 
     @property

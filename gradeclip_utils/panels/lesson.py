@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import ipywidgets as w
 from matplotlib.figure import Figure
+from traitlets import TraitError
 
 from ..checks import short
 from ..errors import GradeclipError, heard_by
@@ -91,7 +92,10 @@ class panel(w.VBox):
 
 
 def _control(name: str, given) -> w.Widget:
-    made = w.interactive.widget_from_abbrev(given)
+    try:
+        made = w.interactive.widget_from_abbrev(given)
+    except (TypeError, ValueError, TraitError):  # a range upside down, or without end
+        made = None
     if made is None:
         msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"
         raise GradeclipError(msg)

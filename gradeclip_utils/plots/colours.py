@@ -6,7 +6,6 @@ One law for maps and words alike. The image beneath is light grey. Relevance *fo
 red; relevance *against* is blue; no relevance is no colour. Colour is linear in the value and opacity rises with it.
 """
 
-import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -69,7 +68,9 @@ def paint(
     Raises:
         GradeclipError: the map is not a map, or the box lies outside of the image.
     """
-    checks.number("vmax", vmax or 0, 0, math.inf)
+    if vmax is not None:
+        checks.number("vmax", vmax, 0)
+    checks.flag("signed", signed)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
     image, heat = read_image(image), shown(checks.as_map(heat).astype(np.float32), signed)
     vmax = largest([heat]) if vmax is None else vmax

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ _MARKERS = ("o", "s", "D", "^")
 _SMALLEST = 8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
 _LARGEST = 13  # points of type of the words of a title
 _NOTE: dict[str, Any] = {"color": "0.35", "fontsize": _SMALLEST, "parse_math": False}
+_LARGEST_SIDE = 500  # inches: matplotlib draws up to 65,536 pixels
 _WIDTH = 8.1  # inches: as wide as the column of a notebook, 860 pixels
 _MARGIN, _GAP, _LINE = 0.12, 0.22, 0.16  # inches: at the sides, between panels, of a line of the smallest type
 _TALLEST, _TALLEST_OF_MANY = 3.3, 2.4  # inches of a panel
@@ -48,6 +50,9 @@ class InlineFigure(Figure):
     """
 
     def __init__(self, width: float, height: float, alt: str = "", **options: Any):
+        if max(width, height) > _LARGEST_SIDE:
+            size = f"{width:.0f} x {height:.0f} inches, and {_LARGEST_SIDE} can be drawn"
+            raise GradeclipError(f"a figure of all this would have {size}: draw fewer things")
         super().__init__(figsize=(width, height), dpi=110, **options)
         FigureCanvasAgg(self)
         self.alt = alt
@@ -146,13 +151,15 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = _
     Args:
         explanation: an `Explanation`.
         shared_scale: one colour scale for all prompts, so that they can be compared; else one for each.
-        width: inches, 3 or more. Below 6 there is one prompt per row, beside the image.
-        most: how many prompts are drawn; of more than that the most similar ones, or those that lead by most.
+        width: inches, 3 to 100. Below 6 there is one prompt per row, beside the image.
+        most: how many prompts are drawn, at most 100; of more the most similar ones, or those that lead by most.
 
     Raises:
-        GradeclipError: a smaller width, or no prompts.
+        GradeclipError: another width, or no `Explanation`.
     """
-    width, most = checks.number("width", width, 3), checks.whole("most", most, 1)
+    _check_drawn("an Explanation", explanation, "image_maps")
+    checks.flag("shared_scale", shared_scale)
+    width, most = _checked_width(width), checks.whole("most", most, 1, 100)
     return draw([of_explanation(explanation, shared=shared_scale, most=most)], width=width)
 
 
@@ -162,11 +169,12 @@ def plot_interactions(interactions, *, words: str = "content", columns: int = 4,
     Args:
         interactions: an `Interactions`.
         words: "content" draws nouns and adjectives, "all" function words too.
-        columns: maps in a row, beside the image.
-        width: inches, 3 or more.
+        columns: maps in a row, beside the image; fewer where they would be narrow.
+        width: inches, 3 to 100.
     """
+    _check_drawn("an Interactions", interactions, "maps")
     checks.chosen("words", words, ("content", "all"))
-    width, columns = checks.number("width", width, 3), checks.whole("columns", columns, 1)
+    width, columns = _checked_width(width), checks.whole("columns", columns, 1)
     return draw([of_interactions(interactions, words)], width=width, columns=columns)
 
 
@@ -190,14 +198,16 @@ def plot_maps(
         maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of these, one an image.
         signed: draw relevance against as well.
         shared_scale: one scale for all maps; else each has its own, and the legend says so.
-        columns: maps in a row, beside the image.
+        columns: maps in a row, beside the image; fewer where they would be narrow.
         upsample: "bilinear" or "nearest", for maps on the token grid.
-        width: inches, 3 or more.
+        width: inches, 3 to 100.
 
     Raises:
         GradeclipError: something is not an image or not a map, or lists differ in length.
     """
-    width, columns = checks.number("width", width, 3), checks.whole("columns", columns, 1)
+    width, columns = _checked_width(width), checks.whole("columns", columns, 1)
+    checks.flag("signed", signed)
+    checks.flag("shared_scale", shared_scale)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
     several = isinstance(image, (list, tuple))
     images, each = (list(image), checks.listed("maps", maps)) if several else ([image], [maps])
@@ -208,6 +218,14 @@ def plot_maps(
         pairs = [(name, checks.as_map(heat)) for name, heat in _titled("maps", its)]
         drawings.append(of_maps(read_image(one), pairs, **look))
     return draw(scaled(drawings), width=width, columns=columns, compact=several)
+
+
+_checked_width = partial(checks.number, "width", least=3, most=100)
+
+
+def _check_drawn(kind: str, given: Any, part: str) -> None:
+    if not hasattr(given, part):
+        raise GradeclipError(f"{kind} is needed, as Explainer returns it, got {short(given)}")
 
 
 def _titled(name: str, values: Any) -> list[tuple[str, Any]]:
@@ -224,6 +242,7 @@ def draw(
     """Draw drawings, each from a new row. `compact` has smaller maps, and the legend at the end."""
     panels = [panel for one in drawings for panel in one.panels]
     columns = min(1 if width < 6 and not compact else columns, max(len(one.panels) for one in drawings))
+    columns = min(columns, int(width / (0.6 if compact else 1.5)) - 1)
     tallest = _TALLEST_OF_MANY if compact else _TALLEST
     side = min((width - 2 * _MARGIN - columns * _GAP) / (columns + 1), tallest)
     wide, size = 2 * _MARGIN + (columns + 1) * side + columns * _GAP, _type_size(panels, side)
@@ -376,7 +395,7 @@ def _drawable(text: str) -> str:
 
 def _shortened(text: str, inches: float, size: float = _SMALLEST) -> str:
     """A text cut with an ellipsis where it is wider than some inches."""
-    text = _drawable(text)
+    text = _drawable(text if len(text) <= 400 else f"{text[:400]}…")
     while _ems(text) * size > inches * 72 and len(text) > 2:
         text = text.rstrip("…")[:-1].rstrip() + "…"
     return text
@@ -413,21 +432,31 @@ def plot_intervals(
         sort: highest first; False keeps the order of the table.
 
     Raises:
-        GradeclipError: the table lacks a column, or has no row.
+        GradeclipError: the table lacks a column, has no row, or an interval that is none.
     """
-    given = table.rename(columns={"estimate": "mean"}) if "estimate" in getattr(table, "columns", ()) else table
+    flags = {"chance_label": chance_label, "label": label, "title": title, "group": "" if group is None else group}
+    for name, value in flags.items():
+        checks.text(name, value)
+    checks.flag("sort", sort)
+    chance = None if chance is None else checks.number("chance", chance, -math.inf)
+    checks.columns(table, [group] if group else [])
+    given = table.rename(columns={"estimate": "mean"}) if "estimate" in table else table
     rows = _numbers(given, ("mean", "low", "high"))
-    checks.columns(given, [group] if group else [])
+    if len(wrong := rows[~np.isfinite(rows["mean"]) | np.isinf(rows).any(axis=1) | (rows["low"] > rows["high"])]):
+        row = ", ".join(f"{name} {value:g}" for name, value in wrong.iloc[0].items())
+        raise GradeclipError(f"an interval is a finite mean, low and high, in this order, got {row}")
     if names is None:
         others = [name for name in given.columns if name not in ("mean", "low", "high", "n", group)]
         names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)
+    names = checks.listed("names", names)
     if not len(rows) or len(names) != len(rows):
         raise GradeclipError(f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names")
     rows = rows.assign(name=[str(name) for name in names], kind=given[group].astype(str).to_numpy() if group else "")
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
         raise GradeclipError(f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}")
-    highest, grey = rows.groupby("name", sort=False)["mean"].max(), set(control)
+    highest = rows.groupby("name", sort=False)["mean"].max()
+    grey = set(map(str, checks.listed("control", control, (str,))))
     lines = sorted(highest.index, key=lambda name: (name in grey, -highest[name] if sort else 0))
     left = 0.35 + min(max(_ems(_drawable(name)) for name in lines) * 9 / 72, _WIDTH * 0.45)
     above = 0.12 + 0.26 * bool(title) + 0.22 * (chance is not None) + 0.24 * bool(group)

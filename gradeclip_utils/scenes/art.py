@@ -49,7 +49,8 @@ def _drawn() -> dict[str, tuple[str, ...]]:
 def artists_of(noun: str) -> tuple[str, ...]:
     """The artists who drew this concept, in the order of `ARTISTS`."""
     if not isinstance(noun, str) or noun not in _drawn():
-        near = hint(str(noun), _drawn()) if nearest(str(noun), _drawn()) else "scenes.concepts() has all of them"
+        known = isinstance(noun, str) and nearest(noun, _drawn())
+        near = hint(noun, _drawn()) if known else "scenes.concepts() has all of them"
         raise GradeclipError(f"{short(noun)} is not a noun of the scenes: {near}")
     return _drawn()[noun]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, count, islice, product, starmap
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from .. import checks
-from ..checks import chosen, listed, short, whole
+from ..checks import chosen, flag, listed, short, whole
 from ..errors import GradeclipError
 from ..images import DRAWN
 from .art import TRAINED_ARTISTS, artists_of
@@ -37,7 +38,7 @@ from .emoji import (
     hidden,
     render,
 )
-from .grammar import PREFIXES, Span, describe, grouped, holds, relation_between
+from .grammar import PREFIXES, SPANS, Span, describe, grouped, holds, relation_between
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
 _MOST = 4  # objects that a layout has room for
@@ -67,6 +68,14 @@ class Scene:
 
     def __post_init__(self):
         whole("the background of a scene", self.background)
+        checks.text("the caption of a scene", self.caption)
+        for name, kind in (("objects", Object), ("spans", Span)):
+            found = listed(f"{name} of a scene", getattr(self, name))
+            if strange := [one for one in found if not isinstance(one, kind)]:
+                raise GradeclipError(f"{name} of a scene must be made of {kind.__name__}, got {short(strange[0])}")
+            object.__setattr__(self, name, tuple(found))
+        if not self.objects:
+            raise GradeclipError("a scene holds an object or more, and none was given")
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
         """The image, RGB, `size` pixels on a side: a multiple of 96."""
@@ -80,6 +89,7 @@ class Scene:
 
     def words_of(self, kind: str) -> list[tuple[str, tuple[int, ...]]]:
         """The caption's words of one kind of `Span`, each with the objects (indices) that it describes."""
+        kind = chosen("kind", kind, SPANS)
         return [(self.caption[s.start : s.end], s.objects) for s in self.spans if s.kind == kind]
 
     @property
@@ -204,6 +214,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         raise GradeclipError(f"a scene is made of words and Objects, got {short(strange[0])}")
     rng = np.random.default_rng([SPLITS["development"], 5, checks.seed(seed)])
     things: list[Object] = [_of_words(rng, thing) if isinstance(thing, str) else thing for thing in objects]
+    text, spans = describe(things, **caption)  # which says what is wrong with it, and knows no places
     relation = caption.get("relation", "")
     if words:
         given = [o for o in objects if isinstance(o, Object)]
@@ -211,27 +222,27 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         for _ in range(200):
             placed = iter(_lay_out(said, draw_layout(rng, around=given)))
             things = [next(placed) if isinstance(one, str) else one for one in objects]
-            pairs = product(*grouped(things, caption.get("unnamed", ())))  # of other than two groups `describe` says so
-            if not relation or all(holds(relation, *(things[i] for i in pair[:2])) for pair in pairs if len(pair) > 1):
+            pairs = product(*grouped(things, caption.get("unnamed", ())))
+            if not relation or all(holds(relation, *(things[i] for i in pair)) for pair in pairs):
                 break
         else:
             raise GradeclipError(f"no layout was found in which {relation!r} holds: place Objects yourself")
     if background is None:
         background = int(rng.integers(BACKGROUNDS)) if words else 0
-    text, spans = describe(things, **caption)
     return Scene(tuple(things), text, spans, background)
 
 
 def as_python(scene: Scene) -> str:
     """Return the shortest Python that makes a scene again: from its words with a small seed, or from its objects."""
     words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
-    for seed in range(_SEEDS if len(words) <= _MOST else 0):
-        if arrange(words, seed=seed) == scene:
-            return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
-    unnamed = list(scene.unnamed)
-    if arrange(list(scene.objects), background=scene.background, unnamed=unnamed) == scene:
-        more = f", unnamed={unnamed}" if unnamed else ""
-        return f"arrange({list(scene.objects)!r}, background={scene.background}{more})"
+    with suppress(GradeclipError):  # a scene that somebody made may have things that no caption says
+        for seed in range(_SEEDS if len(words) <= _MOST else 0):
+            if arrange(words, seed=seed) == scene:
+                return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
+        unnamed = list(scene.unnamed)
+        if arrange(list(scene.objects), background=scene.background, unnamed=unnamed) == scene:
+            more = f", unnamed={unnamed}" if unnamed else ""
+            return f"arrange({list(scene.objects)!r}, background={scene.background}{more})"
     return repr(scene)
 
 
@@ -299,11 +310,14 @@ def draw_scene(
     seeds = [checks.seed(one) for one in listed("seed", seed, (Integral, float, str))]
     rng = np.random.default_rng([SPLITS[chosen("split", split, SPLITS)], *seeds])
     checks.number("tint", tint, 0, 1)
-    all_said = chosen("plain", plain, (False, True)) or groups is not None
+    all_said = flag("plain", plain) or groups is not None
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
         n = whole("n_objects", drawn, 1, _MOST)
         groups = _draw_groups(rng, n, tint)
+    else:
+        groups = [_as_group(one) for one in listed("groups", groups)]
+        whole("the number of objects in groups", sum(number for *_, number in groups), 1, _MOST)
     members = [i for i, (*_, number) in enumerate(groups) for _ in range(number)]
     things = _in_places(rng, [_drawn(rng, *groups[i][:2]) for i in members])
     left_out: set[int] = set()
@@ -316,6 +330,13 @@ def draw_scene(
         phrases, relation, prefix = _draw_phrases(rng, things, grouped(things, unnamed), all_said)
     text, spans = describe(things, relation, prefix, unnamed, **phrases)
     return Scene(tuple(things), text, spans, background=int(rng.integers(BACKGROUNDS)))
+
+
+def _as_group(given: Any) -> tuple[str, str | None, int]:
+    if not isinstance(given, (tuple, list)) or len(given) != 3:
+        raise GradeclipError(f"a group of objects is (noun, colour, number), got {short(given)}")
+    noun, colour, number = given
+    return noun, colour, whole("the number of a group", number, 1, _MOST)
 
 
 def showable(scene: Scene) -> bool:
@@ -363,12 +384,13 @@ def without(scene: Scene, index: int) -> Scene:
     whole("index", index, 0, len(_objects(scene)) - 1)
     things = [t for i, t in enumerate(scene.objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
+    unnamed = unnamed if len(unnamed) < len(things) else []  # somebody has to be named
     return arrange(things, background=scene.background, unnamed=unnamed)
 
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
     """The same objects in other colours (None: its own), plainly described; swapped colours test binding."""
-    if len(listed("colours", colours)) != len(_objects(scene)):
+    if len(colours := listed("colours", colours)) != len(_objects(scene)):
         raise GradeclipError(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours")
     things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
     return arrange(things, background=scene.background)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageChops
 
-from ..checks import chosen, number, whole
+from ..checks import chosen, flag, number, whole
 from ..errors import GradeclipError
 from ..files import data_path
 from .art import artists_of, drawing
@@ -70,16 +70,17 @@ class Object:
 
     def __post_init__(self):
         try:  # in one go, because thousands are made a second
+            hash(self)  # arrays have none
             fits = self.artist in artists_of(self.noun) and (self.colour is None or self.colour in COLOURS)
             fits = fits and self.mirrored in (False, True)
             fits = fits and all(least <= getattr(self, name) <= most for name, _, least, most in _BOUNDS)
-        except TypeError:  # text for a number, a list for a name
+        except (TypeError, ValueError, RuntimeError):  # text for a number, a list for a name, an array or a tensor
             fits = False
         if not fits:  # one of these says which of the values is none
             chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
             if self.colour is not None:
                 chosen("the colour of an object", self.colour, COLOURS)
-            chosen("mirrored", self.mirrored, (False, True))
+            flag("mirrored", self.mirrored)
             for name, what, least, most in _BOUNDS:
                 number(what, getattr(self, name), least, most)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..checks import chosen, short
+from ..checks import chosen, flag, listed, short, text, whole
 from ..errors import GradeclipError
 from .emoji import COLOURS, Object, concept, concepts
 
@@ -13,6 +13,7 @@ _NUMBERS = {2: "two", 3: "three", 4: "four"}
 PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
 _POSITIONS = ("to the left of", "to the right of", "above", "below")
 _RELATIONS = (*_POSITIONS, "bigger than", "smaller than")
+SPANS = ("noun", "colour", "size", "count", "keyword", "relation", "something")  # kinds of them
 _CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
 
 
@@ -22,7 +23,7 @@ class Span:
 
     start: int  # its first character
     end: int  # the character behind its last
-    kind: str  # noun, colour, size, count, keyword, relation or something
+    kind: str  # one of SPANS
     objects: tuple[int, ...]  # indices
 
 
@@ -57,6 +58,9 @@ class _Caption:
         """Write the noun phrase of one group of like objects: `two red cars`, `something tagged peace`."""
         entry, tint = concept(things[members[0]].noun), things[members[0]].colour
         several = len(members) > 1
+        if several and not (entry["plural"] and len(members) in _NUMBERS):
+            msg = f"no caption says {len(members)} of {entry['noun']!r}: up to four of what has a plural are said"
+            raise GradeclipError(msg)
         words = [(size, "size"), ((tint or "") if colour else "", "colour")] if named else []
         head = entry["plural" if several else "noun"] if named else "something"
         words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
@@ -97,9 +101,17 @@ def describe(
         unnamed: indices of objects that the caption leaves out.
         **phrases: `size`, `tag`, `named` and `colour`, each with one value per group: "small", "big" or ""; a keyword
             or ""; whether the noun is written, or "something"; whether the colour is written.
+
+    Raises:
+        GradeclipError: no object is named, or a phrase is not one that captions have.
     """
+    unnamed = [whole("each of unnamed", i, 0, len(objects) - 1) for i in listed("unnamed", unnamed)]
     groups, caption = grouped(objects, unnamed), _Caption()
-    if relation and len(groups) != 2:
+    if not groups:
+        raise GradeclipError("a caption names an object or more, and all of them are in unnamed")
+    if text("prefix", prefix):
+        chosen("prefix", prefix, PREFIXES)
+    if text("relation", relation) and chosen("relation", relation, _RELATIONS) and len(groups) != 2:
         msg = f"{relation!r} needs two groups of things, got {len(groups)}"
         raise GradeclipError(msg)
     for key, values in phrases.items():
@@ -107,6 +119,11 @@ def describe(
         if not isinstance(values, (list, tuple)) or len(values) != len(groups):
             msg = f"{key} must be a list of {len(groups)}, one per group, got {short(values)}"
             raise GradeclipError(msg)
+        for value in values:
+            if key in ("named", "colour"):
+                flag(f"each of {key}", value)
+            elif text(f"each of {key}", value) and key == "size":
+                chosen("each of size", value, ("small", "big"))
     if prefix:
         caption._say(prefix)
     for i, members in enumerate(groups):

@@ -82,8 +82,9 @@ def test_rows_without_settings_and_folders_of_something_else_are_refused(tmp_pat
         opened(tmp_path / "run")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.tex").write_text("dear")
-    with pytest.raises(GradeclipError, match="holds other files, such as thesis.tex"):
-        opened(tmp_path / "own")
+    for overwrite in (False, True):
+        with pytest.raises(GradeclipError, match="holds other files, such as thesis.tex"):
+            opened(tmp_path / "own", overwrite=overwrite)
     with pytest.raises(GradeclipError, match="must be a folder, and .* is a file"):
         opened(tmp_path / "own" / "thesis.tex")
     assert [file.name for file in (tmp_path / "own").iterdir()] == ["thesis.tex"]

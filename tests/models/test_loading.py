@@ -125,7 +125,10 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in (folder, str(folder), "mine", f"local-dir:{folder}"):
         assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
-    with pytest.raises(GradeclipError, match=r"has its weights beside its config .* no pretrained, got 'epoch_3\.pt'"):
+    tuned = {key: value + 0.01 if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    for weights in (tuned, saved(tuned, tmp_path / "tuned.safetensors")):
+        assert torch.equal(load_clip(folder, weights).model.state_dict()[FIRST], tuned[FIRST])
+    with pytest.raises(GradeclipError, match="There is no file of weights epoch_3.pt"):
         load_clip(folder, pretrained="epoch_3.pt")
     in_cache(model, tmp_path)
     monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
@@ -382,7 +385,10 @@ CLIPS = [
     ("no preprocessing", {"preprocess": None}, "needs a preprocessing, a function of an image, got None"),
     ("a name for a tokenizer", {"tokenizer": "bpe"}, "needs a tokenizer, a function of a list of texts, got 'bpe'"),
     ("the function that makes tokenizers", {"tokenizer": open_clip.get_tokenizer}, "needs a tokenizer"),
-    ("one text for a vocabulary", {"vocabulary": "a dog"}, "vocabulary must be a set of words, got the text 'a dog'"),
+    ("one text for a vocabulary", {"vocabulary": "a dog"}, "vocabulary must be a list, got 'a dog'"),
+    ("words that are numbers", {"vocabulary": [5]}, "each word of vocabulary must be a text, got 5"),
+    ("a number for a name", {"name": 5}, "name must be a text, got 5"),
+    ("half a layer", {"text_layers": 1.5}, "text_layers must be a whole number, got 1.5"),
 ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def test_unknown_words_are_struck_out_and_the_rest_is_explained(drawn):
 
 def test_a_wrong_value_is_answered_and_the_last_view_stays(panel):
     before = panel.view
-    for wrong in ({"caption": 5}, {"method": "none"}, {"layers": 99}, {"colour": "red"}):
+    for wrong in ({"caption": 5}, {"method": "none"}, {"layers": 99}, {"colour": "red"}, {"model": "none"}):
         panel.change(**wrong)
         assert panel.view is before and "still shows the last view" in panel.message
     panel.change(caption="a dog")

@@ -111,6 +111,7 @@ def test_maps_and_word_x_region_are_whole():
     for options in ({}, {"signed": True}, {"shared_scale": False, "upsample": "nearest"}):
         assert_whole(plot_maps(image, maps, **options))
     assert_whole(plot_maps(image, {}))
+    assert_whole(plot_maps(image, {str(i): np.eye(5) for i in range(6)}, columns=99))  # as many as there is room for
     assert_whole(plot_maps([image, image], [maps, {"a": np.eye(5)}]))
     assert_whole(interactions().plot())
     assert_whole(interactions().plot(words="all", columns=2, width=5))

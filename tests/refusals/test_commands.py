@@ -78,6 +78,8 @@ def here(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr("gradeclip_utils.models.load_clip", lambda *_, **__: tiny)
     Image.effect_noise((40, 40), 60).convert("RGB").save("photo.png")
     shutil.copy("photo.png", "explanation.png")
+    Path("clip").mkdir()
+    Path("clip/open_clip_model.safetensors").write_bytes(b"precious")
     Path("link.png").symlink_to("photo.png")
     os.link("photo.png", "hard.png")
     for name in ("mine.safetensors", "captions.csv"):
@@ -86,14 +88,15 @@ def here(tmp_path, monkeypatch, tiny):
 
 
 EXPLAIN = ["explain", "--caption", "a dog", "--image"]
+FINE_TUNE = ["fine-tune", "--captions", "captions.csv", "--images", "."]
 LOST = [
     ("its image", [*EXPLAIN, "photo.png", "--out", "photo.png"]),
     ("its image by another path", [*EXPLAIN, "photo.png", "--out", "./x/../photo.png"]),
     ("its image by a link", [*EXPLAIN, "photo.png", "--out", "link.png"]),
     ("its image by a hard link", [*EXPLAIN, "hard.png", "--out", "photo.png"]),
     ("its image by the default --out", [*EXPLAIN, "explanation.png"]),
-    ("its weights", ["fine-tune", "--captions", "captions.csv", "--images", ".", "--pretrained", "mine.safetensors",
-                     "--out", "mine.safetensors"]),
+    ("its weights", [*FINE_TUNE, "--pretrained", "mine.safetensors", "--out", "mine.safetensors"]),
+    ("its weights in a folder", [*FINE_TUNE, "--model", "clip", "--out", "clip/open_clip_model.safetensors"]),
 ]  # fmt: skip
 
 
@@ -101,11 +104,11 @@ LOST = [
 def test_no_command_writes_over_one_of_its_inputs(here, capsys, arguments):
     """Fails on the version before: the photo became a figure."""
     (here / "x").mkdir()
-    before = {file.name: file.read_bytes() for file in here.iterdir() if file.is_file()}
+    before = {file: file.read_bytes() for file in here.rglob("*.*") if file.is_file()}
     for more in ([], ["--overwrite"]):
         assert main([*arguments, *more]) == 2
         assert "is an input of this command: choose another file" in capsys.readouterr().err
-    assert {file.name: file.read_bytes() for file in here.iterdir() if file.is_file()} == before
+    assert {file: file.read_bytes() for file in here.rglob("*.*") if file.is_file()} == before
 
 
 def test_one_rule_says_what_is_overwritten_and_help_says_it(here, capsys):
@@ -136,12 +139,32 @@ class Broken:
             raise self.error
 
 
-def test_figures_are_written_whatever_standard_output_takes(here, monkeypatch):
-    """Fails on the version before, which printed before it wrote."""
+@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left on device"), 2)])
+def test_figures_are_written_whatever_standard_output_takes(here, monkeypatch, capsys, error, code):
+    closed = []
+    monkeypatch.setattr("os.dup2", lambda _, number: closed.append(number))
+    monkeypatch.setattr(sys, "stdout", Broken(error))
+    assert main([*EXPLAIN, "photo.png", "hard.png", "--out", "b.png"]) == code
+    assert Path("b-photo.png").is_file() and Path("b-hard.png").is_file() and closed == [1]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ("could not be printed: [Errno 28] No space left on device" in said) == (code == 2)
+
+
+def test_a_terminal_that_is_gone_stops_no_command(here, monkeypatch, capsys):
     monkeypatch.setattr("os.dup2", lambda *given: None)
-    monkeypatch.setattr(sys, "stdout", Broken(BrokenPipeError()))
-    assert main([*EXPLAIN, "photo.png", "hard.png", "--out", "b.png"]) == 0
-    assert Path("b-photo.png").is_file() and Path("b-hard.png").is_file()
+    monkeypatch.setattr(sys, "stderr", Broken(BrokenPipeError()))
+    assert main([*EXPLAIN, "photo.png", "--out", "b.png"]) == 0
+    assert Path("b.png").is_file() and "figure: b.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["explain"], ["report", "--data", "photographs:all", "--out", "/tmp/x"]])
+def test_a_folder_that_was_deleted_is_one_sentence(tmp_path, monkeypatch, capsys, arguments):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(arguments) == 2
+    _, error = capsys.readouterr().err.splitlines()
+    assert error == "gradeclip: the folder that this runs in was deleted: go to another one"
 
 
 @pytest.mark.slow

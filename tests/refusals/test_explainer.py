@@ -96,6 +96,7 @@ MODELS = [
     ("a tokenizer that fails", lambda clip: replace(clip, tokenizer=lambda texts, more: texts), "and this one fails: "),
     ("no tokenizer", lambda clip: replace(clip, tokenizer=None), "strings need the model's tokenizer"),
     ("tokens in a list", lambda clip: retold(clip, lambda ids: ids.tolist()), "this one gives list"),
+    ("no tokens", lambda clip: retold(clip, lambda ids: ids[:, :0]), r"\(1, 24\), .*\(1, 0\)"),
     ("tokens without values", lambda clip: retold(clip, lambda ids: ids.to("meta")), "this one gives .*meta"),
     ("another context", lambda clip: retold(clip, lambda ids: torch.cat([ids] * 2, 1)), r"\(1, 24\), .*\(1, 48"),
     ("foreign ids", lambda clip: retold(clip, lambda ids: ids + 10**6), "it is not its own"),
@@ -134,6 +135,8 @@ ASKED = [
     ("interactions of a long caption", lambda one, image: one.interactions(image, "a " * 9999), "5000 characters"),
     ("a map that is not there", lambda one, image: one.explain(image, "a").heatmap(1), "must be at most 0, got 1"),
     ("a map of half", lambda one, image: one.explain(image, "a").heatmap(0.5), "index must be a whole number"),
+    ("a map that is signed", lambda one, image: one.explain(image, "a").heatmap(signed="no"), "must be False or True"),
+    ("1,001 prompts", lambda one, image: one.explain(image, ["a"] * 1001), "at most 1000 prompts in one call, got"),
     ("null maps of one", lambda one, image: one.null_maps(image, "a", 1), "count must be at least 2, got 1"),
     ("null maps of words", lambda one, image: Explainer(one.clip, method="leave-one-out").null_maps(image, "a"),
      "Leave one word out explains prompts only: it has no maps of images"),
@@ -162,6 +165,7 @@ def test_what_cannot_be_asked_of_an_explainer_is_refused(tiny, picture, ask, mes
 
 DIRECTIONS = [
     ("prompts", ["a dog"], "directions must be floats of one length, as embed_texts gives them, got"),
+    ("prompts in an array", np.array(["a dog"]), "directions must be floats of one length"),
     ("nothing", None, "directions must be floats of one length"),
     ("another width", torch.ones(1, 3), r"directions must be \((M|1), 48\)"),
     ("NaN", torch.full((1, 48), torch.nan), "and finite"),

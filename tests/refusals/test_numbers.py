@@ -7,6 +7,7 @@ import torch
 
 from gradeclip_utils.checks import finite, number, whole
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.measures import conclusion, summary
 from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves, word_curves
 from gradeclip_utils.measures.localisation import localisation, located, pool, reference_baselines
 from gradeclip_utils.measures.sanity import agreement, cost, randomised
@@ -47,6 +48,11 @@ STATISTICS = [
     ("no names", lambda: summarise(ROWS.assign(image=np.nan), "score"), "16 rows have no 'image'"),
     ("NaN in a table", lambda: paired(HOLES, "score"), "3 of 16 values of 'score' are NaN or inf.*"
      "the first at method=grad-eclip, image=0; leave"),
+    ("by no column", lambda: summarise(ROWS, "score", by=[]), "by must name a column or more, and none was given"),
+    ("a mean of words", lambda: summarise(ROWS, "method", unit="image"), "the column 'method' must hold numbers"),
+    ("a list for a column", lambda: paired(ROWS, "score", cluster=["image"]), "cluster must be a text, got"),
+    ("a summary of nothing", lambda: summary(None), "a table is needed, a pandas DataFrame, got None"),
+    ("a conclusion from rows", lambda: conclusion(ROWS), "the table has no column 'measure'"),
     ("one method", lambda: paired(ROWS[::2], "score"), "needs another method beside the baseline 'grad-eclip'"),
     ("no such baseline", lambda: paired(ROWS, "score", baseline="c"), "baseline 'c' is not in column 'method'"),
     ("a pair without its other", lambda: paired(ROWS[:-1], "score"), "'b' has no value for 1 of 8 images"),
@@ -70,6 +76,7 @@ MEASURES = [
     ("a box without end", lambda: pool(HEAT, (2, 2), (0, 0, np.inf, 4)), "1 of 4 values of a box are NaN or infinite"),
     ("a grid without cells", lambda: pool(HEAT, (0, 2)), "rows and columns of a grid must be at least 1, got 0"),
     ("a grid of one number", lambda: pool(HEAT, 7), "a grid must be a list, got 7"),
+    ("a sparse map", lambda: localisation(torch.eye(4).to_sparse(), MASK), "the map must be an array of numbers, got"),
     ("a map of words", lambda: localisation([["a", "b"]] * 2, MASK), "the map must be an array of numbers, got"),
     ("masks of grey", lambda: located(HEAT, HEAT[None]), "masks must be of True and False, got float64 from 0 to 15"),
     ("things that overlap", lambda: located(HEAT, [MASK, MASK]), "masks of several things must not overlap"),
@@ -104,6 +111,7 @@ MEASURES = [
     ("agreement of words", lambda: agreement("a", "b"), "maps must be an array of numbers, got 'a'"),
     ("pairs of a kind", lambda: draw_pairs("smell", 1), "kind must be one of"),
     ("pairs of a split", lambda: draw_pairs("colour", 1, split="val"), "split must be one of train, development, test"),
+    ("pairs without end", lambda: draw_pairs("colour", 10**12), "n must be at most 100000, got 1000000000000"),
     ("pairs of nine", lambda: draw_pairs("colour", 1, objects=9), "objects of 'colour' must be one of 2, 3, 4, got 9"),
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -59,7 +60,12 @@ TUNED = [
     ("saved never", {"save_every": 0}, "save_every must be at least 1"),
     ("no batch", {"tuning": {"batch": 0}}, "batch must be at least 2"),
     ("a rate without bounds", {"tuning": {"learning_rate": 1e38}}, "learning_rate must be from 0 to 10"),
-    ("no model", {"clip": None}, "needs a Clip"),
+    ("workers without end", {"workers": 10**6}, "workers must be at most 256, got 1000000"),
+    ("phrases without end", {"tuning": {"phrases": 10**9}}, "phrases must be at most 100, got 1000000000"),
+    ("a batch of the same pair twice", {"tuning": {"batch": 4}}, "batch must be at most the number of pairs, 3, got 4"),
+    ("no model", {"clip": None}, r"clip must be a Clip\(model, preprocess, tokenizer\), got None"),
+    ("a table", {"pairs": pd.DataFrame({"image": ["a"]})}, r"pairs must be a list, got a table: list\(zip\(table"),
+    ("an array", {"pairs": np.array([["a.png", "a dog"]])}, "a pair is an image .* got array"),
     ("an empty caption", {"pairs": PAIRS}, "the caption of a pair"),
     ("no pairs", {"pairs": []}, "there are none"),
     ("pairs of numbers", {"pairs": [1, 2]}, "a pair is an image"),
@@ -117,7 +123,7 @@ def test_a_state_of_pairs_of_which_one_pixel_was_changed_is_refused(tiny, tmp_pa
     fine_tune(tiny, pairs(PAIRS[0].image), SHORT, folder=tmp_path, progress=False)
     changed = PAIRS[0].image.copy()
     changed.putpixel((0, 0), (1, 2, 3))
-    with pytest.raises(GradeclipError, match="holds a run with a different recipe .content is"):
+    with pytest.raises(GradeclipError, match="a different recipe .images and captions is"):
         fine_tune(tiny, pairs(changed), SHORT, folder=tmp_path, progress=False)
 
 

@@ -1,9 +1,10 @@
 """Scenes: objects that cannot be drawn, captions that do not fit, and places where nothing is."""
 
+import numpy as np
 import pytest
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.scenes import Object, arrange, draw_scene, recoloured, without
+from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloured, without
 from tests.refusals.cases import named
 
 OBJECTS = [
@@ -14,6 +15,7 @@ OBJECTS = [
     ("text for a place", ["dog"], {"y": "left"}, "y of an object's centre must be a number, got 'left'"),
     ("off the canvas", ["dog"], {"x": -30}, "x of an object's centre must be from 0 to 96, got -30"),
     ("a mirror of text", ["dog"], {"mirrored": "x"}, "mirrored must be .*False.*True.*, got 'x'"),
+    ("an array for a place", ["dog"], {"x": np.array(5)}, "x of an object's centre must be a number, got array"),
     ("a darkness below zero", ["dog"], {"lightness": -1}, "lightness of an object must be from 0 to 10"),
 ]
 
@@ -37,6 +39,19 @@ SCENES = [
     ("a size for all", lambda: arrange(TWO, size="big"), "size must be a list of 2, one per group, got 'big'"),
     ("a phrase that is no list", lambda: arrange(["dog"], colour=True), "colour must be a list of 1, one per .*True"),
     ("an unknown phrase", lambda: arrange(TWO, weight=["", ""]), "a phrase must be one of size, tag, named, colour"),
+    ("a flag that is a colour", lambda: arrange(TWO, colour=["blue", True]), "each of colour must be False or True, g"),
+    ("a huge thing", lambda: arrange(TWO, size=["huge", ""]), "each of size must be 'small' or 'big', got 'huge'"),
+    ("an unknown opening", lambda: arrange(TWO, prefix="zzz"), "prefix must be one of a photo of, .* got 'zzz'"),
+    ("a relation of Objects", lambda: arrange([Object("dog"), Object("cat")], relation="x"), "relation must be one of"),
+    ("a place that nobody has", lambda: arrange(TWO, unnamed=[2]), "each of unnamed must be at most 1, got 2"),
+    ("nobody named", lambda: arrange(["dog"], unnamed=[0]), "names an object or more, and all of them are in unnamed"),
+    ("two scissors", lambda: arrange(["scissors"] * 2), "no caption says 2 of 'scissors': up to four"),
+    ("five dogs", lambda: arrange([Object("dog")] * 5), "no caption says 5 of 'dog'"),
+    ("groups of five", lambda: draw_scene(0, groups=[("dog", None, 3), ("cat", None, 2)]), "must be at most 4, got 5"),
+    ("no groups", lambda: draw_scene(0, groups=[]), "number of objects in groups must be at least 1, got 0"),
+    ("a group of a word", lambda: draw_scene(0, groups=["dog"]), r"a group of objects is \(noun, colour, number\)"),
+    ("a scene of words", lambda: Scene(("dog",), "a dog", ()), "objects of a scene must be made of Object, got 'dog'"),
+    ("words of no kind", lambda: arrange(TWO).words_of("nouns"), "kind must be one of noun, .*got 'nouns'"),
     ("pixels 96.0", lambda: arrange(TWO).image(96.0), "size of a scene must be a whole number, got 96.0"),
     ("150 pixels", lambda: arrange(TWO).masks(150), "can't be drawn at 150 pixels: choose a multiple of 96"),
     ("pixels without end", lambda: arrange(TWO).image(96_000), "size of a scene must be at most 7680"),

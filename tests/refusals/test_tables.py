@@ -44,6 +44,11 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
         read_captions(tmp_path / "captions.csv")
 
 
+def test_masks_that_are_not_where_they_are_said_to_be_are_refused(tmp_path):
+    with pytest.raises(GradeclipError, match="there is no folder of masks .*nowhere"):
+        captioned_images(tmp_path, tmp_path / "captions.csv", tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("what", ["folder", "pipe", "nothing"])
 def test_a_table_that_is_no_file_is_named_as_what_it_is(tmp_path, what):
     path = tmp_path / "x"

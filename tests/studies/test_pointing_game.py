@@ -118,6 +118,7 @@ def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):
 
 
 def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):
-    scene = arrange(["cat", "dog", "car", "tree"], prefix=" ".join(["a photo of"] * 8))
+    scene = arrange(["cat", "dog", "car", "tree"])
+    scene = replace(scene, caption=scene.caption + " in a photo of a photo" * 8)
     with pytest.raises(ValueError, match="reads only the beginning of"):
         play(tiny, [Game("long", scene)])

@@ -1,14 +1,18 @@
 """Fine-tuning on image-caption pairs: gradients, losses, resuming, several processes, and what is refused."""
 
 import copy
+import json
 import os
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
@@ -17,7 +21,7 @@ from gradeclip_utils.finetune.losses import Features, Learner, _detached, global
 from gradeclip_utils.finetune.pairs import Pair, PairBatches, spoken
 from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from tests.conftest import build, wrap
+from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
 
 CAPTIONS = [
     "a red car and a blue ball", "a dog", "two green apples", "a small cat above a big tree", "a yellow bus",
@@ -283,7 +287,7 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
     assert main([*given, "--skip-missing"]) == 0
     printed = capsys.readouterr()
     assert "are skipped" in printed.err
-    assert "1 captions had no phrase" in printed.out and f"load_clip('emoji', {str(out)!r})" in printed.out
+    assert "1 caption had no phrase" in printed.out and f"load_clip('emoji', {str(out)!r})" in printed.out
     assert not list(tmp_path.glob("*.state*")), "the state goes when the model is there"
     clip = load_clip("emoji", tmp_path / "mine.safetensors")
     assert Explainer(clip).explain(pairs[0].image, "a red car").image_maps.shape == (1, 12, 12)
@@ -291,6 +295,22 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
     again = [*given, "--skip-missing", "--pretrained", str(out), "--overwrite"]
     assert main(again) == 2 and "is an input of this command" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_a_tuned_model_of_a_folder_loads_by_the_line_that_is_printed(tmp_path, monkeypatch, pairs, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("clip").mkdir()
+    config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": TINY_TEXT}
+    Path("clip/open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    save_file(build().state_dict(), "clip/open_clip_model.safetensors")
+    for i in range(2):
+        pairs[i].image.save(f"{i}.png")
+    Path("captions.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
+    given = ["fine-tune", "--captions", "captions.csv", "--images", ".", "--model", "clip", "--out", "mine.safetensors"]
+    assert main([*given, "--steps", "1", "--batch", "2"]) == 0
+    line = re.search(r"load_clip\(.*?\)", capsys.readouterr().out)[0]
+    tuned = load_file("mine.safetensors")
+    assert all(torch.equal(value, tuned[name]) for name, value in eval(line).model.state_dict().items())
 
 
 @pytest.mark.parametrize(
