@@ -74,8 +74,9 @@ def carry(out: Path) -> None:
 def divided(text: str) -> tuple[str, str]:
     """What a slide shows of a paragraph, and what its speaker says: of long prose all but the first sentence."""
     short = re.match(r"[-*] |\d+\. |\||!\[|\$\$|>|\*\*|#", text) or len(text.split()) <= SHORT
-    first = None if short else re.match(r"(.+?[.?!:])\s+(?=[A-Z`*\"(])(.+)", text, re.S)
-    return ("", text) if text.startswith("(") else first.groups() if first else (text, "")
+    first = None if short else re.match(r"(.{40,}?[.?!])\s+(?=[A-Z`*\"(])(.+)", text, re.S)
+    aside = re.match(r"\(|[\w-]+ minutes\.", text)
+    return ("", text) if aside else first.groups() if first else (text, "")
 
 
 def shown_outputs(cell: NotebookNode, tagged: bool) -> list[NotebookNode]:
