@@ -379,11 +379,11 @@ def _changes(scene: Scene, caption: str) -> dict[str, Callable[[], Scene] | str]
 
 
 def _says(text: str, word: str) -> bool:
-    return _named(word).search(text) is not None
+    return _word(word).search(text) is not None
 
 
 @cache
-def _named(word: str) -> re.Pattern:
+def _word(word: str) -> re.Pattern:
     several = concepts()["plural"].get(word) or word
     return re.compile(rf"\b({re.escape(word)}s?|{re.escape(several)})\b")
 
