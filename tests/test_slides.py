@@ -36,7 +36,7 @@ def slides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides")
     markdown = nbformat.v4.new_markdown_cell
     cells = [
-        markdown("# A lesson\n\n**What we find**\n\n1. One.\n\nIt is found. Long " + "prose " * 40),
+        markdown("# A lesson\n\n1. One.\n\nYes. We found it in every scene that we drew. Long " + "prose " * 40),
         code("first", ("image/png", PIXEL), ("stdout", "a line that nobody needs\n")),
         nbformat.v4.new_code_cell("panel", outputs=[nbformat.v4.new_output("display_data", PANEL)]),
         markdown("The first is done.\n\nHere is the second."),
@@ -63,7 +63,7 @@ def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_th
     text = "".join(slide.get_text() for slide in slides[1])
     notes = "".join(note.extract().get_text() for note in slides[0].find_all("aside"))
     assert "nobody needs" not in text and "kept" in text and "panel" not in text
-    assert "prose prose" in notes and "It is found." in slides[1][0].get_text()
+    assert "prose prose" in notes and "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
     assert "Seven." in slides[0].find(class_="fragment").get_text()  # the answer, after one more step
 
 

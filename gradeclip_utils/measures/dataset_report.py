@@ -65,9 +65,9 @@ _TEXTS = ("image", "prompt", "error", "content", "thumbnail")
 _NUMBERS = ("similarity", "fit", "dependence", "low", "high", "largest")
 _STYLE = """:root{color-scheme:light dark}body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
 table{border-collapse:collapse}
-td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;overflow-wrap:anywhere}
+td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top}
 .table{overflow-x:auto}img{height:120px;width:auto;max-width:none;display:block}
-td:nth-child(2),td:nth-child(3){min-width:9rem}
+td:nth-child(2),td:nth-child(3){min-width:9rem;overflow-wrap:anywhere}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 dt{font-weight:600}"""
