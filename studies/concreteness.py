@@ -31,6 +31,7 @@ from gradeclip_utils.language import phrases, tagged_words
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure
+from gradeclip_utils.plots.figures import PALETTE
 from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
 
 from .pairs import image_pixels
@@ -41,7 +42,6 @@ CONCEPTS = 120  # that the drawn scenes show
 FEWEST = 3  # images that must hold a word, or its mean says too little
 TAGGED, NOUNLESS = 0.25, 0.5  # how often the captions of training tag a thing, and leave out the noun of such a thing
 NAME, HINT = "names a thing", "hints at a thing"  # the two roles of a word in the captions of the drawn world
-COLOURS = ("#00798c", "#b5651d", "0.45")
 _CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 _SEED = 64  # of the scenes of this study
 _BATCH = 256  # captions that are scored at a time
@@ -361,14 +361,14 @@ def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
 def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> InlineFigure:
     """Draw a point a word, coloured by group, with a straight line through all words and one through each group."""
     words = words.dropna(subset=[x, method])
-    groups = words["group"].value_counts().index[: len(COLOURS)]
+    groups = words["group"].value_counts().index[: len(PALETTE)]
     alt = f"{len(words)} words: relevance by {method} over {x}; " + "; ".join(
         f"{name} {partial_spearman(*some[[x, method]].to_numpy(float).T):+.2f}"
         for name, some in [("all", words), *((name, words[words["group"] == name]) for name in groups)]
     )
     figure = InlineFigure(7.6, 3.9, alt)
     axes = figure.subplots()
-    for name, colour in zip(groups, COLOURS, strict=False):
+    for name, colour in zip(groups, PALETTE, strict=False):
         some = words[words["group"] == name]
         axes.scatter(some[x], some[method], s=16, color=colour, alpha=0.55, linewidth=0, label=f"{name} ({len(some)})")
         _line(axes, some[x], some[method], color=colour, linewidth=2)
@@ -411,9 +411,9 @@ def plot_causes() -> InlineFigure:
         asked = (start, end) == ("cause", "effect")
         bent = "arc3,rad=-0.25" if (start, end) == ("confounder", "effect") else "arc3"
         look = {"arrowstyle": "-|>", "connectionstyle": bent, "patchA": boxes[start], "patchB": boxes[end],
-                "linewidth": 2 if asked else 1, "color": COLOURS[1] if asked else "0.3"}  # fmt: skip
+                "linewidth": 2 if asked else 1, "color": PALETTE[0] if asked else "0.3"}  # fmt: skip
         axes.annotate("", _BOXES[end][:2], _BOXES[start][:2], arrowprops=look)
-    axes.text(3.9, 0.28, "?", color=COLOURS[1], fontsize=12, fontweight="bold", ha="center", va="center")
+    axes.text(3.9, 0.28, "?", color=PALETTE[0], fontsize=12, fontweight="bold", ha="center", va="center")
     for name, (x, y, _) in list(_BOXES.items())[::2]:
         axes.text(x, y + 0.33, name, ha="center", fontsize=9, color="0.4", style="italic")
     return figure

@@ -94,8 +94,16 @@ def test_the_committed_notebook_was_executed_once_from_top_to_bottom_and_is_smal
     assert "widgets" not in notebook.metadata and notebook.metadata.kernelspec.name == "python3"
     assert not troubles(notebook)
     assert not re.search(r"/(root|work|home|tmp|Users)/\w+", text)
+    assert max(len(line) for cell in code_cells(notebook) for line in cell.source.splitlines()) <= 88
     assert path.stat().st_size <= 1_000_000
     assert len({cell["id"] for cell in json.loads(path.read_text())["cells"]}) == len(notebook.cells)
+
+
+@pytest.mark.parametrize("name", ["01_start_here", "explorer"])
+def test_the_first_cell_is_the_panel_in_at_most_six_lines_and_no_later_cell_changes_it(name):
+    cells = [cell.source.splitlines() for cell in code_cells(read(ROOT / "notebooks" / f"{name}.ipynb"))]
+    first = next(lines for lines in cells if not lines[0].startswith("MODEL"))  # parameters of a lesson
+    assert len(first) <= 6 and first[-1].startswith("explore(")  # it has no name, which a later cell could use
 
 
 def test_every_number_of_the_prose_is_printed_by_a_cell(path):

@@ -11,6 +11,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+def test_it_is_short_and_its_code_fits_the_page():
+    code = "\n".join(re.findall(r"```\w+\n(.*?)```", README, re.S))
+    assert len(README.split()) <= 700 and max(map(len, code.splitlines())) <= 88
+
+
 def test_its_lines_of_python_run_on_the_bundled_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arrange(["dog", "umbrella"], seed=3).image().convert("RGB").save("dog.jpg")

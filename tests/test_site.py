@@ -99,3 +99,5 @@ def test_the_built_site_fetches_nothing_from_elsewhere_and_every_image_has_an_al
         loaded += [tag.get("href", "") for tag in page.find_all("link") if "canonical" not in tag.get("rel", [])]
         assert not [one for one in loaded if re.match(r"(https?:)?//", one)], path.name
         assert all(image.get("alt") is not None for image in page.find_all("img")), path.name
+        images = [one.get("src") or one["srcset"] for one in page.find_all(["img", "source"])]
+        assert all((path.parent / unquote(one)).is_file() for one in images if not one.startswith("data:")), path.name

@@ -14,6 +14,11 @@ ROOT = Path(__file__).parent.parent
 SLIDES = runpy.run_path(str(ROOT / "docs" / "slides" / "build.py"))
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
+PANEL = {
+    "application/vnd.jupyter.widget-view+json": {},
+    "text/html": f'<div>controls<img class="gradeclip-figure" alt="a pixel" src="data:image/png;base64,{PIXEL}"></div>',
+}
+
 
 def code(source, *outputs, tags=()):
     made = [
@@ -31,12 +36,14 @@ def slides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides")
     markdown = nbformat.v4.new_markdown_cell
     cells = [
-        markdown("# A lesson\n\n**What we find**\n\n1. One.\n\nLong " + "prose " * 40),
+        markdown("# A lesson\n\n1. One.\n\nYes. We found it in every scene that we drew. Long " + "prose " * 40),
         code("first", ("image/png", PIXEL), ("stdout", "a line that nobody needs\n")),
+        nbformat.v4.new_code_cell("panel", outputs=[nbformat.v4.new_output("display_data", PANEL)]),
+        markdown("The first is done.\n\nHere is the second."),
         code("second", ("image/png", PIXEL)),
         markdown("## Next\n\n**Predict.** How many?\n\n<details><summary>Answer</summary>\n\nSeven.\n\n</details>"),
         code("print('kept')", ("stdout", "kept\n"), tags=["slide"]),
-        markdown("## All prose\n\nEvery " + "word " * 40),
+        markdown("## All prose\n\nEvery word."),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "short.ipynb")
     SLIDES["write_page"](folder / "short.ipynb", folder)
@@ -44,22 +51,20 @@ def slides(tmp_path_factory):
     return page, [one for one in page.find_all("section") if not one.find("section")]
 
 
-def test_a_heading_opens_a_slide_and_every_further_figure_does(slides):
+def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_the_paragraph_that_leads_to_it(slides):
     texts = [slide.get_text() for slide in slides[1]]
-    assert "A lesson" in texts[0] and [len(slide.find_all("img")) for slide in slides[1][:2]] == [1, 1]
-    assert [text for text in texts if "Next" in text and "A lesson" not in text]
+    assert [len(slide.find_all("img")) for slide in slides[1]] == [1, 1, 1, 0, 0]
+    parts = "A lesson", "The first is done.", "Here is the second.", "Next", "All prose"
+    assert all(part in text for text, part in zip(texts, parts, strict=True))
+    assert "controls" not in texts[1] and "is done" not in texts[2]  # of a panel the figure
 
 
-def test_prints_and_code_are_left_out_unless_tagged_and_answers_are_notes(slides):
+def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_the_first_sentence_is_a_note(slides):
     text = "".join(slide.get_text() for slide in slides[1])
-    notes = "".join(note.get_text() for note in slides[0].find_all("aside"))
-    assert "nobody needs" not in text and "kept" in text and "first" not in text
-    assert "Seven" in notes and "prose prose" in notes
-
-
-def test_a_heading_whose_text_is_all_prose_shows_it(slides):
-    (shown,) = [slide.get_text() for slide in slides[1] if "All prose" in slide.get_text()]
-    assert "Every word" in shown
+    notes = "".join(note.extract().get_text() for note in slides[0].find_all("aside"))
+    assert "nobody needs" not in text and "kept" in text and "panel" not in text
+    assert "prose prose" in notes and "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
+    assert "Seven." in slides[0].find(class_="fragment").get_text()  # the answer, after one more step
 
 
 def test_nothing_is_fetched_from_another_host_and_figures_have_alternative_texts(slides):

@@ -20,6 +20,7 @@ const button = (text, onclick, attributes = {}) => {
   return node;
 };
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+const many = (percent) => (percent === 100 ? "all" : `${Math.min(Math.round(percent), 99)} %`);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 
 // The colour of a value of -1 to 1 on white, and black or white letters, whichever has more contrast with it (WCAG).
@@ -91,7 +92,7 @@ const drawSimilarity = (similarity, others) => {
   const width = (value) => `${100 * Math.min(Math.max(value / 0.6, 0), 1)}%`;
   byId.filled.style.width = width(similarity);
   byId.tick.style.left = width(median);
-  byId.similarity.textContent = `similarity ${number(similarity)}, above ${Math.round(place)} % of ${others.length} other captions`;
+  byId.similarity.textContent = `similarity ${number(similarity)}, above ${many(place)} of ${others.length} other captions`;
   return place;
 };
 
@@ -145,8 +146,8 @@ const drawCaptions = (scene) => {
         const false_ = caption === scene.absent;
         await redraw({ caption });
         byId.answer.textContent = false_
-          ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${Math.round(shown.percentile)} % of the other captions.`
-          : `No, “${caption}” is there: its similarity stands above ${Math.round(shown.percentile)} % of the other captions. Try again.`;
+          ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${many(shown.percentile)} of the other captions.`
+          : `No, “${caption}” is there: its similarity stands above ${many(shown.percentile)} of the other captions. Try again.`;
       }),
     ),
   );

@@ -24,13 +24,15 @@ export class Model {
   // `loaded(n)` is told how many of the graphs are there.
   static async load(loaded = () => {}) {
     const model = new Model();
-    model.about = await (await fetched("about.json")).json();
+    const names = ["about.json", "nulls.bin", ...GRAPHS.map((name) => `${name}.onnx`)];
+    const [about, nulls, ...graphs] = await Promise.all(names.map(fetched)); // on their way all at once
+    model.about = await about.json();
     for (const [i, name] of GRAPHS.entries()) {
-      const bytes = new Uint8Array(await (await fetched(`${name}.onnx`)).arrayBuffer());
+      const bytes = new Uint8Array(await graphs[i].arrayBuffer());
       model[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
       loaded(i + 1);
     }
-    model.nulls = new Float32Array(await (await fetched("nulls.bin")).arrayBuffer());
+    model.nulls = new Float32Array(await nulls.arrayBuffer());
     return model;
   }
 

@@ -28,6 +28,8 @@ COPIED = (
     "docs/*.png", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff",
 )  # fmt: skip
 
+FIGURES = {"explained.png", "explained-narrow.png"}  # which the README shows by HTML, of which Sphinx takes no notice
+
 
 def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     """Put everything that Sphinx reads into one folder.
@@ -50,8 +52,9 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     lessons = sorted(pages.glob("notebooks/*.ipynb"))
     for lesson in lessons:
         complete(lesson)
-    lines = re.search(r"```python\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
-    fill(pages / "index.md", "<!-- the ten lines of the README -->", lines)
+    for what, pattern in (("lines", r"```python\n.*?```"), ("figure", r"<picture>.*?</picture>")):
+        fill(pages / "index.md", f"<!-- the {what} of the README -->", re.search(pattern, readme, re.S)[0])
+    shutil.copytree(ROOT / "docs", pages / "extra" / "docs", ignore=lambda _, names: {*names} - FIGURES)
     course = pages / "notebooks" / "README.md"
     mark = "## For teachers"
     named = lessons_in_order(course.read_text(encoding="utf-8"))

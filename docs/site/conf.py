@@ -26,7 +26,7 @@ default_role = "code"  # docstrings have one markup, single backticks
 
 html_theme = "pydata_sphinx_theme"
 html_title = "gradeclip"
-html_static_path = ["_static"]
+html_static_path, html_extra_path = ["_static"], ["extra"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_sourcelink_suffix = ""  # a notebook is downloaded under its own name

@@ -3,15 +3,15 @@
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 
 A heading opens a slide, and so does every figure or table after the first one on a slide. Lists, short paragraphs,
-figures and tables are shown; the answer to a question to predict comes after one more step. Longer prose and folded
-answers are notes of the speaker (key S). Code and printed lines are left out, except in cells that are tagged `slide`.
+figures and tables are shown, of longer prose the first sentence; the answer to a question to predict comes after one
+more step. What is left of the prose is a note of the speaker (key S). A panel is shown by its figure. Code and printed
+lines are left out, except in cells that are tagged `slide`.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import re
 import shutil
 import subprocess
@@ -71,17 +71,30 @@ def carry(out: Path) -> None:
                         target.write_bytes(tar.extractfile(member).read())
 
 
-def slide_type(text: str) -> str:
-    """The slide type of a paragraph: a heading opens a slide, long prose and folded answers are notes."""
-    if text.startswith("#"):
-        return "slide" if re.match(r"#{1,2} ", text) else "subslide"
-    shown = re.match(r"[-*] |\d+\. |\||!\[|\$\$|>|\*\*", text) or len(text.split()) <= SHORT
-    return "-" if shown and not text.startswith("<") else "notes"
+def divided(text: str) -> tuple[str, str]:
+    """What a slide shows of a paragraph, and what its speaker says: of long prose all but the first sentence."""
+    short = re.match(r"[-*] |\d+\. |\||!\[|\$\$|>|\*\*|#", text) or len(text.split()) <= SHORT
+    first = None if short else re.match(r"(.{40,}?[.?!])\s+(?=[A-Z`*\"(])(.+)", text, re.S)
+    aside = re.match(r"\(|[\w-]+ minutes\.", text)
+    return ("", text) if aside else first.groups() if first else (text, "")
+
+
+def shown_outputs(cell: NotebookNode, tagged: bool) -> list[NotebookNode]:
+    """The figures and tables of a cell, and of a panel its figure; all outputs of a cell that is tagged."""
+    outputs = []
+    for one in cell.outputs:
+        data = one.get("data", {})
+        if "application/vnd.jupyter.widget-view+json" in data:
+            figure = re.search(r'<img class="gradeclip-figure".*?>', data.get("text/html", ""))
+            outputs += [nbformat.v4.new_output("display_data", {"text/html": figure[0]})] if figure else []
+        elif tagged or {"image/png", "text/html"} & set(data):
+            outputs.append(one)
+    return outputs
 
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it."""
-    cells, has_figure, asked = [], False, False
+    cells, has_figure, asked, lead = [], False, False, None
 
     def add(cell: NotebookNode, kind: str, **metadata) -> None:
         cell.metadata = nbformat.from_dict({"slideshow": {"slide_type": kind}, **metadata})
@@ -89,35 +102,34 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            lead, seen = None, False  # lead: the paragraph that leads to the next figure, after others of its cell
             for text in re.findall(
                 r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+", cell.source, re.M | re.S
             ):
-                kind = slide_type(text)
-                if text.startswith("**Predict"):
+                kind = ("slide" if re.match(r"#{1,2} ", text) else "subslide") if text.startswith("#") else "-"
+                if text.startswith("<details>"):
+                    kind, text = "fragment", re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip()
+                elif text.startswith("**Predict"):
                     kind, asked = ("subslide" if has_figure else "-"), True
-                elif kind in ("slide", "subslide"):
+                elif kind != "-":
                     asked = False
                 has_figure = has_figure and kind not in ("slide", "subslide")
-                text = re.sub(r"</?(?:details|summary)>", "", text) if kind == "notes" else text
                 text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
                 text = re.sub(r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)", r"\1", text)
-                add(nbformat.v4.new_markdown_cell(text), kind)
+                shown, said = divided(text)
+                if shown:
+                    lead, seen = (len(cells) if seen and kind == "-" else None), kind == "-"
+                    add(nbformat.v4.new_markdown_cell(shown), kind)
+                if said:
+                    add(nbformat.v4.new_markdown_cell(said), "notes")
             continue
         tagged = "slide" in cell.metadata.get("tags", ())
-        outputs = [
-            output for output in cell.outputs
-            if tagged or ("data" in output and "application/vnd.jupyter.widget-view+json" not in output.data)
-        ]  # fmt: skip
-        outputs = [one for one in outputs if tagged or {"image/png", "text/html"} & set(one.get("data", ()))]
-        if outputs or tagged:
+        if (outputs := shown_outputs(cell, tagged)) or tagged:
             kind = "subslide" if has_figure else "fragment" if asked else "-"
+            if has_figure and lead is not None:
+                cells[lead].metadata.slideshow.slide_type, kind = "subslide", "-"
             add(NotebookNode(cell, outputs=outputs), kind, transient={"remove_source": not tagged})
-            has_figure, asked = True, False
-    kinds = [cell.metadata.slideshow.slide_type for cell in cells]
-    for i, (before, kind) in enumerate(itertools.pairwise(kinds)):  # a heading whose text is all prose shows the first
-        rest = itertools.takewhile(lambda one: one not in ("slide", "subslide"), kinds[i + 1 :])
-        if before in ("slide", "subslide") and kind == "notes" and set(rest) == {"notes"}:
-            cells[i + 1].metadata.slideshow.slide_type = "-"
+            has_figure, asked, lead = True, False, None
     return NotebookNode(notebook, cells=cells)
 
 

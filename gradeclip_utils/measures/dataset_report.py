@@ -63,11 +63,11 @@ _WARNINGS = {  # warning -> what the page says of one pair, and of several
 _COLUMNS = ("similarity", *_QUESTIONS, "pointing_game", "average_precision")  # the file of rows has all measures
 _TEXTS = ("image", "prompt", "error", "content", "thumbnail")
 _NUMBERS = ("similarity", "fit", "dependence", "low", "high", "largest")
-_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
+_STYLE = """:root{color-scheme:light dark}body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
 table{border-collapse:collapse}
-td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;overflow-wrap:anywhere}
+td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top}
 .table{overflow-x:auto}img{height:120px;width:auto;max-width:none;display:block}
-td:nth-child(2),td:nth-child(3){min-width:9rem}
+td:nth-child(2),td:nth-child(3){min-width:9rem;overflow-wrap:anywhere}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 dt{font-weight:600}"""
@@ -234,7 +234,8 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
     title = f"Report of {_counted(len(table), 'pair', 'pairs')}"
     reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "
                "colour (zero or less) to dark (its largest value).")  # fmt: skip
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+    head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    head += f"<title>{title}</title><style>{_STYLE}</style>"
     text = f"<h1>{title}</h1><p>{model}. {counts} {reading}</p><dl>{about}</dl>"
     return f"{head}{text}<div class=table>{rows}</div><script>{_SCRIPT}</script></html>\n"
 

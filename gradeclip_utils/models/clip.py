@@ -34,7 +34,7 @@ class Clip:
         Clip.from_transformers(model, processor)     # one of transformers
 
     `load_clip` makes one by name.
-    `print(clip)` says what it is, and what is explained by default.
+    `print(clip)` says in three lines what it is, and what is explained by default.
 
     Args:
         model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or a model of
@@ -114,8 +114,10 @@ class Clip:
         return cls(model, *read_processor(model, processor), name, pretrained)
 
     def __repr__(self) -> str:
+        knows = f"knows {len(self.vocabulary)} words" if self.vocabulary is not None else ""
+        training = f"training: {self.training}" if self.training else ""
+        lines = [", ".join(filter(None, (f"{self.name} ({self.pretrained or 'weights not named'})", knows, training)))]
         image, text = (open_image_tower, self.image_layers or 1), (open_text_tower, self.text_layers)
-        lines, explained = [f"{self.name} ({self.pretrained or 'weights not named'})"], []
         for side, (opens, layers) in (("image", image), ("text", text)):
             try:
                 tower = opens(self.model, layers)
@@ -126,14 +128,6 @@ class Clip:
             if side == "image":
                 (height, width), (down, across) = tower.image_size, tower.patch_size
                 size = f"{height // down} x {width // across} patches"
-            lines.append(f"  {side}: {tower.kind}, {_count(tower.depth, 'layer')}, {size}, {tower.query_token}")
-            explained.append(f"the last {_count(tower.layers, f'{side} layer')}")
-        said = " and ".join(explained) or "nothing"
-        lines.append(f"  explained by default: {said} (the paper explains 1 image layer)")
-        if self.vocabulary is not None:
-            lines.append(f"  words: only {len(self.vocabulary)} (others get a warning)")
-        return "\n".join([*lines, *([f"  training: {self.training}"] if self.training else [])])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
+            depth = f"{tower.layers} of {tower.depth} layers explained"
+            lines.append(f"  {side}: {tower.kind}, {depth}, {size}, {tower.query_token}")
+        return "\n".join(lines)

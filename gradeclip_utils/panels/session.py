@@ -11,7 +11,7 @@ words of its caption name it, so a view also says what a map marks and what can 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,15 @@ class Source:
 
     name: str
     image: Image.Image
-    code: str  # the Python lines that make it, `image = ...`
+    lines: str = ""  # of Python that make it, if it is no scene
     caption: str = ""  # to begin with
     scene: Scene | None = None  # whose objects are known
     before: "Source | None" = None  # the image that it was before something was changed in it
+
+    @cached_property
+    def code(self) -> str:
+        """The Python lines that make it, `image = ...`; for a scene they are searched for, which takes a while."""
+        return self.lines if self.scene is None else f"image = {as_python(self.scene)}.image()"
 
     @cached_property
     def url(self) -> str:
@@ -68,8 +73,7 @@ class Source:
         if isinstance(image, cls):
             return image
         if isinstance(image, Scene):
-            code = f"image = {as_python(image)}.image()"
-            return cls(name or image.caption, image.image(), code, image.caption, image)
+            return cls(name or image.caption, image.image(), caption=image.caption, scene=image)
         found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
         code = f"image = read_image({path!r})" if path else _YOUR_OWN
         if max(found.size) > _LONGEST:
@@ -179,7 +183,7 @@ class View:
             return {_PUT_BACK: source.before}
         return {} if source.scene is None else _changes(source.scene, self.state.caption)
 
-    @property
+    @cached_property
     def sentences(self) -> dict[str, Any]:
         """What a map marks: of the whole caption ("all"), of each word ("words"), of the chosen "phrase"."""
         if self.explanation is None:
@@ -375,8 +379,13 @@ def _changes(scene: Scene, caption: str) -> dict[str, Callable[[], Scene] | str]
 
 
 def _says(text: str, word: str) -> bool:
+    return _word(word).search(text) is not None
+
+
+@cache
+def _word(word: str) -> re.Pattern:
     several = concepts()["plural"].get(word) or word
-    return re.search(rf"\b({re.escape(word)}s?|{re.escape(several)})\b", text) is not None
+    return re.compile(rf"\b({re.escape(word)}s?|{re.escape(several)})\b")
 
 
 def _things_in_words(scene: Scene, things: Sequence[int]) -> str:

@@ -255,11 +255,11 @@ def draw(
             above = max((_flow(panel.cells, side * 72, size)[1] / 72 + 0.07 for panel in some), default=0.0)
             rows.append((one, some, above, (one.image.width * factor, one.image.height * factor), below))
     legend = _legend_lines(drawings, wide - 2 * _MARGIN if compact else side)
-    origin = drawings[0].origin if len(drawings) == 1 else ""
+    foot = _folded([drawings[0].origin] if len(drawings) == 1 else [], wide - 2 * _MARGIN)
     tall = (0.28 + _LINE * len(legend)) * bool(panels)
     needed = [above + panel[1] + below for _, _, above, panel, below in rows]
     spare = 0.0 if compact else sum(needed) - rows[0][2] - rows[0][3][1]  # below the image
-    height = 0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.2 * bool(origin)
+    height = 0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.04 * bool(foot) + _LINE * len(foot)
     figure = InlineFigure(wide, height, ". ".join(one.alt for one in drawings))
     top, before = 0.06, None
     for one, some, above, panel, below in rows:
@@ -276,7 +276,8 @@ def draw(
         top, before = top + above + panel[1] + below, one
     if compact:
         _draw_legend(figure, drawings[0], legend, top + 0.02, wide)
-    _write(figure, 0.05 / height, _shortened(origin, wide - 2 * _MARGIN), va="bottom", color="0.55")
+    for i, line in enumerate(foot):
+        _write(figure, (0.05 + _LINE * (len(foot) - 1 - i)) / height, line, va="bottom", color="0.55")
     return figure
 
 
@@ -311,15 +312,21 @@ def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
     lines = list(dict.fromkeys(line for one in drawings for line in one.legend))
     if sum("darkest" in line for line in lines) > 1:
         lines = ["darkest in each row at its largest", *(line for line in lines if "darkest" not in line)]
-    return [part for line in lines for part in textwrap.wrap(line, int(room * 72 / _SMALLEST / 0.53))]
+    return _folded(lines, room)
+
+
+def _folded(lines: Iterable[str], room: float) -> list[str]:
+    """Lines of the smallest type, folded to a width in inches."""
+    return [part for line in lines for part in textwrap.wrap(_drawable(line), int(room * 72 / _SMALLEST / 0.53))]
 
 
 def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float, room: float) -> None:
     """Draw the strip of colours, with its ends named, and the lines below it."""
     if not one.panels:
         return
-    (across, down), strip = figure.get_size_inches(), min(1.3, room - 1.2)
-    start, middle = _MARGIN + 0.65 * one.both, 1 - (top + 0.06) / down
+    before = (_ems("against") * _SMALLEST / 72 + 0.08) * one.both
+    (across, down), strip = figure.get_size_inches(), float(np.clip(room - before - 0.3, 0.4, 1.3))
+    start, middle = _MARGIN + before, 1 - (top + 0.06) / down
     axes = axes_at(figure, start, top, strip, 0.12)
     axes.imshow(coloured(np.linspace(-1 if one.both else 0, 1, 256))[None], aspect="auto")
     axes.set(xticks=[], yticks=[])
@@ -327,7 +334,7 @@ def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float,
     figure.text((start + strip + 0.08) / across, middle, "for", va="center", **_NOTE)
     _write(figure, middle, "against" if one.both else "", va="center")
     for i, line in enumerate(lines):
-        _write(figure, 1 - (top + 0.2 + _LINE * i) / down, _drawable(line))
+        _write(figure, 1 - (top + 0.2 + _LINE * i) / down, line)
 
 
 # ----------------------------------------------------------------------------------------------------------------- text

@@ -120,7 +120,7 @@ def test_a_bundled_model_is_found_by_its_name(name):
     clip = load_clip(name)
     assert (clip.name, clip.pretrained) == (name, "bundled")
     assert load_clip("emoji", data_path(BUNDLED_MODELS[name])).name == name  # by its file, it is that model, too
-    assert "car" in clip.vocabulary and clip.training and str(clip).startswith(f"{name} (bundled)\n")
+    assert "car" in clip.vocabulary and clip.training and str(clip).startswith(f"{name} (bundled), knows ")
     config = json.loads(data_path(BUNDLED_MODELS[name]).with_suffix(".json").read_text())
     assert config["text_cfg"]["vocab_size"] == open_clip.SimpleTokenizer().vocab_size
 

@@ -403,23 +403,20 @@ def made_of(model, **options):
     return Clip(model, open_clip.image_transform(32, False), open_clip.SimpleTokenizer(), **options)
 
 
-def test_a_clip_is_printed_with_what_is_explained(model):
-    assert str(made_of(model, vocabulary=frozenset("abc"), training="somehow")).splitlines() == [
-        "custom (weights not named)",
-        "  image: VisionTransformer, 2 layers, 4 x 4 patches, CLS reads",
-        "  text: TextTransformer, 2 layers, up to 20 tokens, EOT reads",
-        "  explained by default: the last 1 image layer and the last 1 text layer (the paper explains 1 image layer)",
-        "  words: only 3 (others get a warning)",
-        "  training: somehow",
+def test_a_clip_is_printed_in_three_lines_with_what_is_explained(model):
+    assert repr(made_of(model, vocabulary=frozenset("abc"), training="somehow")).splitlines() == [
+        "custom (weights not named), knows 3 words, training: somehow",
+        "  image: VisionTransformer, 1 of 2 layers explained, 4 x 4 patches, CLS reads",
+        "  text: TextTransformer, 1 of 2 layers explained, up to 20 tokens, EOT reads",
     ]
-    assert "the last 2 image layers" in str(made_of(model, image_layers=2))
+    assert "image: VisionTransformer, 2 of 2 layers" in str(made_of(model, image_layers=2))
 
 
 def test_every_family_is_printed():
     for name, line in (
-        ("RN50", "image: ModifiedResNet, 1 layer, 2 x 2 patches, the mean of the patches reads"),
-        ("ViT-B-16-SigLIP", "image: timm VisionTransformer, 3 layers, 3 x 3 patches, a latent query reads"),
-        ("ViT-L-14-CLIPA", "image: VisionTransformer, 2 layers, 3 x 3 patches, all patches read and are averaged"),
+        ("RN50", "image: ModifiedResNet, 1 of 1 layers explained, 2 x 2 patches, the mean of the patches"),
+        ("ViT-B-16-SigLIP", "image: timm VisionTransformer, 1 of 3 layers explained, 3 x 3 patches, a latent query"),
+        ("ViT-L-14-CLIPA", "image: VisionTransformer, 1 of 2 layers explained, 3 x 3 patches, all patches"),
         ("convnext_tiny", "image: cannot be explained by attention: the image tower is a timm ConvNeXt: it is all"),
     ):
         assert line in str(made_of(small(name)))

@@ -153,6 +153,9 @@ def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     top = max(map_.max() for map_ in maps)
     np.testing.assert_allclose(difference["map"], ((maps[0] - maps[1]) / top).ravel(), atol=1e-3)
     assert len(panel.figure().axes) >= 6
+    panel.models["twin"] = replace(panel.models["tiny"], name="twin")
+    panel.change(model="twin")
+    assert [one["cells"][-1][0]["text"] for one in panel.data["panels"][:2]] == ["· twin", "· tiny"]
     panel.press({"kind": "unpin"})
     assert len(panel.data["panels"]) == 1
 

@@ -60,6 +60,7 @@ def test_below_six_inches_one_prompt_is_in_a_row_beside_the_image():
     maps = [axes for axes in figure.axes if axes.images and axes.get_position().height > 0.1][1:]
     assert len({round(axes.get_position().x0, 2) for axes in maps}) == 1
     assert len({round(axes.get_position().y0, 2) for axes in maps}) == 2
+    assert "tiny (own weights), Grad-ECLIP with the model's own heads, last 4 layers" in " ".join(texts(figure))
 
 
 def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():
@@ -115,6 +116,9 @@ def test_maps_and_word_x_region_are_whole():
     assert_whole(plot_maps([image, image], [maps, {"a": np.eye(5)}]))
     assert_whole(interactions().plot())
     assert_whole(interactions().plot(words="all", columns=2, width=5))
+    for figure in (interactions().plot(), interactions().plot(words="all", columns=6), interactions().plot(width=3.5)):
+        strip = min((axes for axes in figure.axes if axes.images), key=lambda axes: axes.get_position().height)
+        assert strip.get_window_extent().width >= 0.4 * figure.dpi  # it can be read
 
 
 def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_line():
