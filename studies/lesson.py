@@ -84,7 +84,7 @@ class Claims:
         known = np.isfinite([low, high]).all()  # a correlation of too few words is none
         found, name = answer(low, high, than=than, margin=margin) if known else "undecided", model or self.model
         self.rows.append((self.lesson, claim, name, float(estimate), low, high, float(than), n, found))
-        relation = {"about equal": "about equal to", "undecided": "undecided beside"}.get(found, f"{found} than")
+        relation = {"about equal": "about equal to", "undecided": "undecided against"}.get(found, f"{found} than")
         return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {relation} {than:.2f}"
 
     @property

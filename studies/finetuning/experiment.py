@@ -109,7 +109,7 @@ def choose(
 
 
 def _score(table: Path, runs: Path, arm: str, amount: Amount, recipe: Tuning) -> float:
-    """Regions named rightly plus single objects still recognised, from the table of pilots or measured now."""
+    """Regions named correctly plus single objects still recognised, from the table of pilots or measured now."""
     rows = read(table)
     for name in ("learning_rate", "regions", "steps"):
         rows = rows[(rows["arm"] == arm) & (rows[name] == getattr(recipe, name))]

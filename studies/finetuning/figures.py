@@ -26,7 +26,7 @@ def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> In
     for row, (model, own) in enumerate(names.items()):
         top = row * (side + 0.22) + 0.22
         right = sum((one == one.index).sum() for one in own)
-        title = f"{model}: {right} of {sum(map(len, own))} regions named rightly"
+        title = f"{model}: {right} of {sum(map(len, own))} regions named correctly"
         figure.text(0, 1 - (top - 0.07) / figure.get_figheight(), title, fontsize=10)
         for column, (scene, found) in enumerate(zip(scenes, own, strict=True)):
             axes = axes_at(figure, column * side, top, side - 0.06, side - 0.06)

@@ -60,7 +60,7 @@ def test_below_six_inches_one_prompt_is_in_a_row_beside_the_image():
     maps = [axes for axes in figure.axes if axes.images and axes.get_position().height > 0.1][1:]
     assert len({round(axes.get_position().x0, 2) for axes in maps}) == 1
     assert len({round(axes.get_position().y0, 2) for axes in maps}) == 2
-    assert "tiny (own weights), Grad-ECLIP with the model's own heads, last 4 layers" in " ".join(texts(figure))
+    assert "tiny (weights not named), Grad-ECLIP with the model's own heads, last 4 layers" in " ".join(texts(figure))
 
 
 def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():

@@ -51,7 +51,7 @@ STATISTICS = [
     ("by no column", lambda: summarise(ROWS, "score", by=[]), "by must name a column or more, and none was given"),
     ("a mean of words", lambda: summarise(ROWS, "method", unit="image"), "the column 'method' must hold numbers"),
     ("a list for a column", lambda: paired(ROWS, "score", cluster=["image"]), "cluster must be a text, got"),
-    ("a summary of nothing", lambda: summary(None), "a table is needed, a pandas DataFrame, got None"),
+    ("a summary of nothing", lambda: summary(None), "the table must be a pandas DataFrame, got None"),
     ("a conclusion from rows", lambda: conclusion(ROWS), "the table has no column 'measure'"),
     ("one method", lambda: paired(ROWS[::2], "score"), "needs another method beside the baseline 'grad-eclip'"),
     ("no such baseline", lambda: paired(ROWS, "score", baseline="c"), "baseline 'c' is not in column 'method'"),

@@ -32,7 +32,7 @@ def test_the_gallery_names_every_prompt_for_those_who_cannot_see_it():
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.1, 0.2, "higher than"), (-0.04, 0.04, "about equal to"), (-0.1, 0.2, "undecided beside")],
+    [(0.1, 0.2, "higher than"), (-0.04, 0.04, "about equal to"), (-0.1, 0.2, "undecided against")],
 )
 def test_a_claim_reads_as_a_sentence(low, high, said):
     line = Claims("09").add("it is there", estimate=0, bounds=(low, high), margin=0.05, than=0, n=2)
