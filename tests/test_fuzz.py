@@ -9,6 +9,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,18 +22,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from gradeclip_utils import Clip, Explainer, Explanation, read_image
+from gradeclip_utils import Clip, Explainer, Explanation, load_clip, read_image
 from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, load_choices, read_captions
 from gradeclip_utils.errors import GradeclipError, heard_by
-from gradeclip_utils.finetune.run import Tuning, _checked
+from gradeclip_utils.finetune.run import Tuning, _checked, fine_tune
 from gradeclip_utils.measures import (
     agreement,
     answer,
     areas,
+    evaluate,
     interval,
     localisation,
     paired,
     reference_baselines,
+    report,
     summarise,
     word_curves,
 )
@@ -332,14 +335,17 @@ def test_a_state_changes_as_a_whole_or_not_at_all(picture, values):
     assert state == replace(state)
 
 
+MASK = np.eye(50, 80, dtype=bool)
 CURVE = pd.DataFrame({"method": "a", "fraction": [0.0, 1.0], "score": [1.0, 0.0]})
 TABLE = pd.DataFrame({"method": ["a", "b"] * 3, "image": [0, 0, 1, 1, 2, 2], "mean": 0.5, "low": 0.1, "high": 0.9})
 
 
 @pytest.fixture(scope="module")
-def doors(explainer, picture):
+def doors(explainer, picture, tmp_path_factory):
     """Public functions, each with arguments that it takes."""
     clip, found, scene = explainer.clip, explainer.explain(picture, "a dog"), arrange(["dog", "cat"])
+    some = [Example(key, f"a {key}", key, "", (key,), lambda: picture, lambda: MASK) for key in ("dog", "cat")]
+    out, pairs = tmp_path_factory.mktemp("report"), [(picture, "a dog"), (picture, "a cat")]
     ones, texts = torch.ones(1, 48), {"name": "mine", "title": "Mine", "paper": "", "explains": "", "cost": ""}
     return [
         (Explainer, {"clip": clip, "method": "rise", "seed": 0, "image_layers": 1, "resolution": "model"}),
@@ -360,6 +366,11 @@ def doors(explainer, picture):
         (paired, {"rows": TABLE, "value": "mean", "baseline": "a", "by": "method", "cluster": None}),
         (areas, {"curves": CURVE}),
         (Example, {"key": "k", "prompt": "p", "concept": "c", "caption": "", "present": ("c",), "image": len}),
+        (load_clip, {"name": "emoji", "pretrained": None, "device": "cpu", "precision": "fp32"}),
+        (partial(evaluate, clip, references=False), {"data": some, "methods": "rollout", "faithfulness": ""}),
+        (partial(evaluate, data=some, methods="rollout"), {"clip": clip, "seed": 0, "progress": False}),
+        (partial(report, clip, out=out, overwrite=True), {"data": some, "method": "rollout", "limit": 1, "nulls": 2}),
+        (partial(fine_tune, clip), {"pairs": pairs, "tuning": Tuning(steps=1, batch=2), "save_every": 1}),
         (Tuning, {"steps": 1, "batch": 2, "learning_rate": 1e-3, "maps": "grad-eclip", "weighted": True}),
         (draw_scene, {"seed": 0, "tint": 0.5, "plain": True, "groups": [("dog", "red", 2)]}),
         (Scene, {"objects": scene.objects, "caption": "a dog", "spans": (), "background": 0}),

@@ -107,6 +107,7 @@ def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, fol
     killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.parent, kills=1, writes=8)
     expected, found = load_file(whole), load_file(tuned)
     assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
+    assert load_clip("emoji", tuned).model.visual.image_size == (32, 32)  # with the config of the weights it began from
 
 
 def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder, tmp_path):

@@ -18,6 +18,7 @@ import argparse
 import copy
 import hashlib
 import inspect
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -289,8 +290,9 @@ def _content(pairs: Sequence[Pair]) -> str:
 def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
     """Write a tuned model for `load_clip(name, path)`: compact for a bundled model, else its state as safetensors."""
     if clip.name in BUNDLED_MODELS:
-        known = {*(clip.vocabulary or ()), *words}
-        return save_compact(clip.model, path, words=known, metadata=metadata)
+        known, own = {*(clip.vocabulary or ()), *words}, Path(clip.pretrained.replace(".safetensors", ".json"))
+        config = json.loads(own.read_text()) if own.suffix == ".json" and own.is_file() else None  # of other weights
+        return save_compact(clip.model, path, words=known, metadata=metadata, config=config)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
     metadata = {**metadata, **said_in_files(clip.model)}
     return write_whole({Path(path): lambda new: save_file(state, new, metadata=metadata)})

@@ -112,7 +112,7 @@ def _checked(device: Any) -> str:
         found = torch.device(device)
         if found.type not in ("cuda", "mps"):  # torch reports these late, in the middle of a model
             torch.empty(0, device=found)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError, ImportError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError, ImportError, AttributeError) as error:
         msg = f"a device must be one that torch knows (cpu, cuda, cuda:1, mps) and has here; got device {short(device)}"
         raise GradeclipError(msg) from error
     if found.type == "meta":
