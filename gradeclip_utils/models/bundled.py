@@ -119,7 +119,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
         )
     metadata, state = open_safetensors(path)
     try:
-        config = json.loads(config_path.read_text())
+        config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
         layers = {key: config.pop(key, None) for key in _EXPLAINED_LAYERS}
         shown, rows_of_all = config.pop("preprocess"), config["text_cfg"].get("vocab_size", 49408)
         model = build(config, precision, device, empty=True)

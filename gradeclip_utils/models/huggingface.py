@@ -108,7 +108,10 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
         raise GradeclipError(msg)
     else:
         check_reachable(name, "config.json")
-    said = f"{PREFIX}{name}"
+    said, bars = f"{PREFIX}{name}", transformers.utils.logging
+    hidden = folder.is_dir() and bars._tqdm_active  # nothing is downloaded, and loading takes a second
+    if hidden:
+        bars.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         architectures = config.architectures or [f"{type(config).__name__.removesuffix('Config')}Model"]
@@ -119,6 +122,9 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
         raise
     except Exception as error:
         raise GradeclipError(f"{said} cannot be loaded: {first_line(error)}") from error
+    finally:
+        if hidden:
+            bars.enable_progress_bar()
     if other := [key for key, *_ in loaded["mismatched_keys"]]:
         raise GradeclipError(f"{said} has weights of other shapes than its config says: {some(other, 3)}")
     if lacks := [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]:
