@@ -44,7 +44,8 @@ def run_lesson(
 
     notebook, folder = notebook_of(lesson), Path(results) / file_name(model)
     takes = _parameters(nbformat.read(notebook, as_version=4))
-    given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data, "N": None if n is None else whole("n", n, 20, 10**6)}
+    n = None if n is None else whole("n", n, 20, 10**6)
+    given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data, "N": n}
     given = {name: value for name, value in given.items() if value or (name in takes and name != "N")}
     if unknown := [name for name in given if name not in takes]:
         raise GradeclipError(
