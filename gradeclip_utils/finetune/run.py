@@ -46,7 +46,7 @@ from .loop import Loop, cosine_decay, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches
 
-_STATE, _MOST_WORKERS, _MOST_STEPS = "state.pt", 256, 10**8
+_STATE, _TUNED, _MOST_WORKERS, _MOST_STEPS = "state.pt", ", fine-tuned", 256, 10**8
 _BOUNDS: dict[str, tuple] = {
     "steps": (1, _MOST_STEPS), "batch": (2, 65_536), "learning_rate": (0, 10), "warmup": (0, _MOST_STEPS),
     "phrases": (1, 100), "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
@@ -155,7 +155,7 @@ def fine_tune(
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
     model = run.model.requires_grad_(False).eval()
-    return Tuned(replace(clip, model=model, pretrained=f"{clip.pretrained}, fine-tuned"), log)
+    return Tuned(replace(clip, model=model, pretrained=f"{clip.pretrained}{_TUNED}"), log)
 
 
 def _as_pair(given: Pair | Sequence) -> Pair:
@@ -290,8 +290,9 @@ def _content(pairs: Sequence[Pair]) -> str:
 def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
     """Write a tuned model for `load_clip(name, path)`: compact for a bundled model, else its state as safetensors."""
     if clip.name in BUNDLED_MODELS:
-        known, own = {*(clip.vocabulary or ()), *words}, Path(clip.pretrained.replace(".safetensors", ".json"))
-        config = json.loads(own.read_text()) if own.suffix == ".json" and own.is_file() else None  # of other weights
+        known, began = {*(clip.vocabulary or ()), *words}, Path(clip.pretrained.partition(_TUNED)[0])
+        own = began.with_suffix(".json")
+        config = json.loads(own.read_text()) if began.suffix == ".safetensors" and own.is_file() else None
         return save_compact(clip.model, path, words=known, metadata=metadata, config=config)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
     metadata = {**metadata, **said_in_files(clip.model)}

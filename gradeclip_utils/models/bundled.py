@@ -92,10 +92,9 @@ def save_compact(
         state = {key: value for key, value in state.items() if key not in others or not torch.equal(value, others[key])}
         about |= {"shared": Path(shared).name, "shared_sha256": _checksum(shared)}
     about["words"] = " ".join(words)
-    write_whole({path: lambda place: save_file(state, place, metadata=about)})
+    beside = {} if config is None else {path.with_suffix(".json"): f"{json.dumps(config, indent=2)}\n".encode()}
+    write_whole({**beside, path: lambda place: save_file(state, place, metadata=about)})
     path.chmod(0o644)  # safetensors writes through a private temporary file
-    if config is not None:
-        path.with_suffix(".json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 @torch.inference_mode(False)
