@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..checks import as_path, instance, listed, readable, text, writable
+from ..checks import instance, listed, readable, text, writable
 from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from .clip import Clip
@@ -78,15 +78,14 @@ def save_compact(
     if hasattr(model, "text"):
         ids.add(0)  # fills the context, and may be the token that reads
     ids = torch.tensor(sorted(ids.union(*(tokenizer.encode(word) for word in [*words, ",", "."]))), dtype=torch.int32)
-    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}  # which share no memory
     state = {key: one.half() if one.is_floating_point() else one for key, one in state.items()}  # batch norm counts
     table = _table_of(state)
     state[table] = state[table][ids.long()]
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise GradeclipError(f"Not finite in half precision: {', '.join(broken)}.")
-    state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    state["token_ids"] = ids
+    state = {key: value.contiguous() for key, value in state.items()} | {"token_ids": ids}
     if shared is not None:
         others = open_safetensors(readable(shared, "a compact file"))[1]
         state = {key: value for key, value in state.items() if key not in others or not torch.equal(value, others[key])}
@@ -101,21 +100,18 @@ def save_compact(
 def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Clip:
     """A bundled model, or a compact file of `save_compact` with the config of the bundled model of this name."""
     if isinstance(pretrained, Mapping):
-        msg = f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict."
-        raise GradeclipError(msg)
-    path = as_path(pretrained, "a file of weights") if pretrained else data_path(BUNDLED_MODELS[name])
-    bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
-    name = next(bundled, name)  # a file of another bundled model is that model
-    configs = (file.with_suffix(".json") for file in (path, data_path(BUNDLED_MODELS[name])))
-    config_path = next((file for file in configs if file.is_file()), data_path(f"{BUNDLED}.json"))
-    if not path.is_file() or not config_path.is_file():
-        if pretrained:
-            raise GradeclipError(f"There is no file of weights {path}")
-        file = BUNDLED_MODELS[name]
+        raise GradeclipError(f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict.")
+    file = BUNDLED_MODELS[name]
+    path = readable(pretrained, "a file of weights") if pretrained else data_path(file)
+    if not path.is_file():
         raise GradeclipError(
             f"{name} is not here: an installed package holds {BUNDLED!r} alone, and the project's checkout has it as "
             f"data/{file}. Run there, or copy {file} and its .json and pass load_clip({name!r}, 'FOLDER/{file}')"
         )
+    bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
+    name = next(bundled, name)  # a file of another bundled model is that model
+    places = (path, data_path(BUNDLED_MODELS[name]), data_path(BUNDLED_MODELS[BUNDLED]))
+    config_path = next(config for place in places if (config := place.with_suffix(".json")).is_file())
     metadata, state = open_safetensors(path)
     try:
         config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
@@ -167,8 +163,7 @@ def _shared_state(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
     other = path.with_name(metadata["shared"])
     other = other if other.is_file() else data_path(metadata["shared"])
     if not other.is_file():
-        msg = f"{path} shares weights with {metadata['shared']}, which is missing beside it."
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{path} shares weights with {metadata['shared']}, which is missing beside it.")
     if _checksum(other) != metadata["shared_sha256"]:
         was = f"{metadata['shared']} as it was when the file was written"
         raise GradeclipError(f"{path} shares weights with {was}, but {other} is a different one: distil it again.")

@@ -7,7 +7,6 @@ transformers is optional: `pip install '.[transformers]'`.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,19 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
-from ..checks import optional_library
+from ..checks import as_path, optional_library
 from ..errors import GradeclipError, UnsupportedModel, first_line
 from ..towers import Tower, open_image_tower, open_text_tower
 from ..towers.huggingface import KINDS, kind_of, unwrapped
-from .open_clip import check_finite, check_reachable, given_weights, some
+from .open_clip import check_finite, check_reachable, given_weights, load_into, some
 
 PREFIX = "transformers:"
 _ANOTHER = "the processor is another model's: "
-_INTERPOLATION: dict[Any, InterpolationMode] = {
-    0: InterpolationMode.NEAREST,
-    2: InterpolationMode.BILINEAR,
-    3: InterpolationMode.BICUBIC,
-}
 
 
 class _Preprocess:
@@ -100,16 +94,15 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
 def load_transformers(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, str]:
     """A model of transformers in evaluation mode, its processor, and the source of its weights."""
     transformers = optional_library("transformers", f"{PREFIX}{name} is a model of transformers", "transformers")
-    folder = Path(name).expanduser()
+    folder = as_path(name, "the name of a model")
     if folder.is_dir():
         name = str(folder)
     elif folder.is_absolute() or name.startswith((".", "~")):
-        msg = f"there is no folder {name}: {PREFIX} takes a folder with config.json, or a hub's name."
-        raise GradeclipError(msg)
+        raise GradeclipError(f"there is no folder {name}: {PREFIX} takes a folder with config.json, or a hub's name.")
     else:
         check_reachable(name, "config.json")
     said, bars = f"{PREFIX}{name}", transformers.utils.logging
-    hidden = folder.is_dir() and bars._tqdm_active  # nothing is downloaded, and loading takes a second
+    hidden = folder.is_dir() and bars.is_progress_bar_enabled()  # nothing is downloaded, and loading takes a second
     if hidden:
         bars.disable_progress_bar()
     try:
@@ -134,17 +127,12 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
         processor = transformers.AutoProcessor.from_pretrained(name)
     except Exception as error:
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
-        msg = f"{said} has no processor that can be loaded ({first_line(error)}): {files}"
-        raise GradeclipError(msg) from error
+        raise GradeclipError(f"{said} has no processor that can be loaded ({first_line(error)}): {files}") from error
     source = getattr(config, "_commit_hash", None) or name
     if pretrained:
         state, _, given = given_weights(pretrained)
         source = "a state dict in hand" if isinstance(pretrained, Mapping) else given
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:  # its second line has the first part that does not fit
-            does_not_fit = " ".join(str(error).split("\n", 2)[1].split())
-            raise GradeclipError(f"{given} does not fit {said}: {does_not_fit}") from error
+        load_into(model, state, f"{given} does not fit {said}")
     check_finite(model.state_dict(), said)
     return model.to(device, get_input_dtype(precision) or torch.float32).eval(), processor, source
 
@@ -182,9 +170,10 @@ def _steps(processor: Any) -> list:
     if hasattr(processor, "max_num_patches"):  # NaFlex keeps the whole image in its shape
         steps = []
     else:
-        resample = _INTERPOLATION.get(getattr(processor, "resample", None), InterpolationMode.BICUBIC)
+        resample = getattr(processor, "resample", None)
         size = _size(processor.size) if getattr(processor, "do_resize", False) else ()
-        steps = [processor] if size is None else [Resize(size, resample)] if size else []
+        resize = [Resize(size, InterpolationMode.BICUBIC if resample is None else resample)] if size else []
+        steps = [processor] if size is None else resize
         if getattr(processor, "do_center_crop", False):
             steps.append(CenterCrop(_size(processor.crop_size)))
     if getattr(processor, "do_normalize", False):

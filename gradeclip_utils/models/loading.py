@@ -7,12 +7,13 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import open_clip
 import torch
 
-from ..checks import chosen, nearest, short
+from ..checks import as_path, chosen, instance, nearest, short
 from ..errors import GradeclipError
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
 from .clip import Clip
@@ -59,15 +60,14 @@ def load_clip(
             another architecture or of an unknown activation; weights that are not here and cannot be downloaded. The
             message says which.
     """
-    wanted = [*(["GRADECLIP_MODEL", "GRADECLIP_PRETRAINED"] if name is None else []),
-              *(["GRADECLIP_DEVICE"] if device is None else [])]  # fmt: skip
-    variables = {key: os.environ[key] for key in wanted if os.environ.get(key)}
+    unsaid = {"GRADECLIP_MODEL": name is None, "GRADECLIP_PRETRAINED": name is None, "GRADECLIP_DEVICE": device is None}
+    variables = {key: os.environ[key] for key, wanted in unsaid.items() if wanted and os.environ.get(key)}
     if device is None:
         own = "cuda" if name is None and torch.cuda.is_available() else "cpu"
         device = variables.get("GRADECLIP_DEVICE", own)
     if name is None:
         name = variables.get("GRADECLIP_MODEL", BUNDLED)
-        pretrained = pretrained or variables.get("GRADECLIP_PRETRAINED")
+        pretrained = variables.get("GRADECLIP_PRETRAINED") if pretrained is None else pretrained
     try:
         chosen("precision", precision, _PRECISIONS)
         return _load(name, pretrained, _checked(device), precision)
@@ -79,20 +79,17 @@ def load_clip(
 
 
 def _load(name: Any, pretrained: Any, device: str, precision: str) -> Clip:
-    if not isinstance(name, (str, os.PathLike)) or isinstance(name, bytes):
-        raise GradeclipError(f"the name of a model must be a string or a path, got {short(name)}")
-    if pretrained is not None and not isinstance(pretrained, (str, os.PathLike, Mapping)):
-        raise GradeclipError(f"pretrained must be a tag, a path or a state dict, got {short(pretrained)}")
-    name = str(name)
+    name = str(instance("the name of a model", name, (str, os.PathLike), "a string or a path"))
+    instance("pretrained", pretrained, (str, os.PathLike, Mapping, NoneType), "a tag, a path or a state dict")
+    if isinstance(pretrained, Mapping) and not pretrained:
+        raise GradeclipError("the state dict is empty: pass one with the weights of the model")
     if name.strip() in ("", "hf-hub:", "local-dir:", PREFIX):
         raise GradeclipError(f"{name!r} names no model: say which")
-    if len(name) > 1000 or "\0" in name:
-        raise GradeclipError(f"no model and no folder has a name like {short(name)}")
     if name in BUNDLED_MODELS:
         return load_bundled(name, pretrained, device, precision)
-    if name.endswith(SUFFIXES) and os.path.isfile(name):
+    folder, known = as_path(name, "the name of a model"), [*BUNDLED_MODELS, *open_clip.list_models()]
+    if name.endswith(SUFFIXES) and folder.is_file():
         raise GradeclipError(f"{name} holds weights: give their architecture as the name, and the file as pretrained")
-    folder, known = Path(name).expanduser(), [*BUNDLED_MODELS, *open_clip.list_models()]
     of_transformers = (folder / "config.json").is_file() and not (folder / CONFIG).is_file()
     if folder.is_dir() and not of_transformers and name not in known:
         name = f"local-dir:{folder}"

@@ -7,11 +7,8 @@ integers into floats, and report a misfit without its reason. Here one function 
 one puts weights into it.
 """
 
-import http.client
 import json
 import re
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -25,6 +22,7 @@ import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import get_session
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
 from open_clip.model import (
@@ -45,11 +43,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import as_path, chosen, short
+from ..checks import as_path, chosen, readable, short
 from ..errors import GradeclipError, first_line
 
 CONFIG, BESIDE = "open_clip_config.json", ("hf-hub:", "local-dir:")  # names with weights beside their config
-_PREFERRED = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # among several files in a folder
 _SHOWN = ("mean", "std", "interpolation", "resize_mode")
 _Found = tuple[dict, dict, dict[str, Tensor], str]  # config, preprocessing, weights and the name of the weights
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -120,33 +117,32 @@ def given_weights(pretrained: Any, hint: str = "") -> tuple[dict[str, Tensor], b
     if isinstance(pretrained, Mapping):
         return *_plain_state(pretrained, "the state dict"), "the state dict"
     said, path = str(pretrained), as_path(pretrained, "a file of weights")
-    if not path.exists():
-        named = not hint or "/" in said or said.endswith(SUFFIXES)
-        raise GradeclipError(f"There is no file of weights {said}" if named else f"{said!r} {hint}")
-    return *_read_weights(path), said
+    if hint and not (path.exists() or "/" in said or said.endswith(SUFFIXES)):  # nothing says that it is a file
+        raise GradeclipError(f"{said!r} {hint}")
+    entries, quick = _read_weights(readable(path, "a file of weights"))
+    state, archived = _plain_state(entries, said)
+    return state, archived or quick, said
 
 
 def _beside(name: str, pretrained: Any) -> _Found:
     """The same of a folder ("local-dir:...") or of a hub ("hf-hub:...") with open_clip's config and weights."""
     kind, _, place = name.partition(":")
-    file = Path(place) / CONFIG
-    if kind == "hf-hub":
+    on_hub = kind == "hf-hub"
+    if on_hub:
         check_reachable(place, CONFIG)
     try:
-        if kind == "hf-hub":
-            file = Path(hf_hub_download(place, CONFIG))  # nosec B615 # the repository that the user names
-        settings = json.loads(file.read_text())
+        file = hf_hub_download(place, CONFIG) if on_hub else Path(place, CONFIG)  # nosec B615 # which the user names
+        settings = json.loads(Path(file).read_text())
         config, shown = settings["model_cfg"], settings.get("preprocess_cfg", {})
-        files = sorted(one for one in file.parent.iterdir() if one.suffix in SUFFIXES)
-        files.sort(key=lambda one: (one.name not in _PREFERRED, one.suffix != ".safetensors"))
-        found = pretrained or next(iter(files), None)
-        if kind == "hf-hub" and not pretrained:
-            found = download_pretrained_from_hf(place)
+        if on_hub and not pretrained:
+            pretrained = download_pretrained_from_hf(place)
+        files = [one for one in Path(file).parent.iterdir() if one.suffix in SUFFIXES]
     except Exception as error:
         raise GradeclipError(f"{name} cannot be loaded: {reason_of(error)}.") from error
-    if found is None:
+    if not pretrained and not files:
         raise GradeclipError(f"{place} has a config and no weights: put open_clip_model.safetensors beside it")
-    state, _, said = given_weights(found)
+    files.sort(key=lambda one: (not one.name.startswith("open_clip_"), one.suffix != ".safetensors", one.name))
+    state, _, said = given_weights(pretrained or files[0])
     return config, shown, state, said
 
 
@@ -154,17 +150,13 @@ def build(config: dict, precision: str = "fp32", device: str = "cpu", *, empty: 
     """The model that a config of open_clip describes: with random weights, or empty, for weights to be loaded."""
     config = deepcopy(config)
     custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    of_timm = "timm_model_name" in config["vision_cfg"]
-    if of_timm:
-        config["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in config["text_cfg"]:
-        config["text_cfg"]["hf_model_pretrained"] = False
+    config["vision_cfg"]["timm_model_pretrained"] = config["text_cfg"]["hf_model_pretrained"] = False
     coca = custom and "multimodal_cfg" in config
     kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     with _Unset() if empty else nullcontext():
         model = kind(**config, cast_dtype=get_cast_dtype(precision))
     dtype, mixed = get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
-    if mixed and not of_timm:
+    if mixed and "timm_model_name" not in config["vision_cfg"]:
         convert_weights_to_lp(model, dtype=dtype)  # LayerNorm and embeddings stay float32
         return model.to(device)
     model.to(device, dtype)
@@ -188,7 +180,7 @@ class _Unset(TorchFunctionMode):
 
 
 def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> None:
-    """Load a state dict as open_clip does, its positions resized; what does not fit is named."""
+    """Load a state dict as open_clip does, its positions resized."""
     own = model.state_dict()
     other = f"{said} is not a checkpoint of {name}, but of a different architecture"
     state = convert_state_dict(model, dict(state))
@@ -197,8 +189,8 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
     for key in ("logit_scale", "logit_bias"):
         if key in state and key in own and state[key].numel() == own[key].numel():
             state[key] = state[key].reshape(own[key].shape)
-    if own.get("logit_bias") is not None and "logit_bias" not in state:
-        state["logit_bias"] = torch.zeros_like(own["logit_bias"])
+    if "logit_bias" in own:
+        state.setdefault("logit_bias", torch.zeros_like(own["logit_bias"]))
     state = {key: value for key, value in state.items() if key in own or not key.endswith("position_ids")}
     whole = [key for key in state if key in own and own[key].is_floating_point() > state[key].is_floating_point()]
     if whole:
@@ -211,14 +203,20 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
         resize_text_pos_embed(state, model)
     except (AssertionError, RuntimeError) as error:
         raise GradeclipError(f"{other}: {first_line(error).rstrip('!')}.") from error
+    load_into(model, state, other)
+    check_finite(state, said)
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], misfit: str) -> None:
+    """Load weights that have the names and shapes of the model's own; those that do not are named after `misfit`."""
+    own = model.state_dict()
     shapes = [key for key, value in own.items() if key in state and state[key].shape != value.shape]
     parts = [f"{key} is {list(state[key].shape)} in the file and {list(own[key].shape)} in the model" for key in shapes]
     lacks, besides = [key for key in own if key not in state], [key for key in state if key not in own]
     parts += [f"it lacks {some(lacks, 3)}"] if lacks else []
     parts += [f"it has besides {some(besides, 3)}"] if besides else []
     if parts:
-        raise GradeclipError(f"{other}: {some(parts, 6, '; ')}.")
-    check_finite(state, said)
+        raise GradeclipError(f"{misfit}: {some(parts, 6, '; ')}.")
     model.load_state_dict(state)
 
 
@@ -276,17 +274,14 @@ def _find_weights(name: str, tag: str) -> Path:
 
 
 def _why_unreachable() -> str | None:
-    """One quick request before a download: the hub's own client retries for most of a minute."""
+    """One quick request before a download, in the hub's own session: its downloads retry for most of a minute."""
     if hub.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()  # nosec B310
-    except urllib.error.HTTPError:
-        return None  # any answer means that it is within reach
-    except (OSError, http.client.HTTPException) as error:
-        return f"{hub.ENDPOINT.split('/')[2]} cannot be reached: {getattr(error, 'reason', error)}"
-    return None
+        get_session().head(hub.ENDPOINT, timeout=_REACH_SECONDS)
+    except Exception as error:  # of requests or of httpx, by the hub's version
+        return f"{hub.ENDPOINT.split('/')[2]} cannot be reached: {first_line(error)}"
+    return None  # any answer means that it is within reach
 
 
 def check_reachable(name: str, file: str) -> None:
@@ -295,11 +290,9 @@ def check_reachable(name: str, file: str) -> None:
         if isinstance(try_to_load_from_cache(name, file), str):
             return
     except HFValidationError as error:
-        msg = f"{short(name)} is not the name of a repository: write owner/name"
-        raise GradeclipError(msg) from error
+        raise GradeclipError(f"{short(name)} is not the name of a repository: write owner/name") from error
     if reason := _why_unreachable():
-        msg = f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason})."
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{name} is not in the cache ({hub.HF_HUB_CACHE}) and cannot be downloaded ({reason}).")
 
 
 def _quick_gelu_name(name: str) -> str | None:
@@ -323,31 +316,23 @@ def _damaged(path: Path, error: Exception) -> GradeclipError:
     return GradeclipError(f"{path} ({path.stat().st_size:,} bytes) is damaged, cut off, or not a checkpoint: {reason}.")
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    """The state dict in a file, and whether its model has quick GELU; None if the file does not say."""
-    if path.is_dir():
-        raise GradeclipError(f"{path} is a folder; pass the file with the weights ({', '.join(SUFFIXES)}).")
+def _read_weights(path: Path) -> tuple[Any, bool | None]:
+    """What a file holds, and whether its model has quick GELU; None if the file does not say."""
     if path.suffix not in SUFFIXES:
         raise GradeclipError(f"{path} does not end like a checkpoint; expected one of {', '.join(SUFFIXES)}.")
-    quick = None
+    if path.suffix == ".safetensors":
+        metadata, entries = open_safetensors(path)
+        return entries, {"True": True, "False": False}.get(metadata.get("quick_gelu", ""))
     try:
-        if path.suffix == ".safetensors":
-            metadata, entries = open_safetensors(path)
-            quick = {"True": True, "False": False}.get(metadata.get("quick_gelu", ""))
-        elif _is_torchscript(path):
-            entries, quick = dict(torch.jit.load(path, map_location="cpu").state_dict()), True
-        else:
-            # tensors only: pickled objects could run code
-            entries = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except GradeclipError:
-        raise
+        if _is_torchscript(path):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict()), True
+        # tensors only: pickled objects could run code
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)), None
     except Exception as error:
         if "unsupported global" in str(error).lower():
             how = "which could run code; save its state dict as safetensors instead"
             raise GradeclipError(f"{path} holds pickled Python objects, {how}.") from error
         raise _damaged(path, error) from error
-    state, archived = _plain_state(entries, str(path))
-    return state, archived or quick
 
 
 def _is_torchscript(path: Path) -> bool:

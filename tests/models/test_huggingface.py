@@ -164,7 +164,7 @@ def test_a_name_that_cannot_be_loaded_is_refused_at_once(folder, tmp_path, monke
         load_clip(f"transformers:{tmp_path}/nowhere")
     with pytest.raises(GradeclipError, match="There is no file of weights openai"):
         load_clip(f"transformers:{folder}", "openai")
-    with pytest.raises(GradeclipError, match="the state dict does not fit transformers:.*: Missing key"):
+    with pytest.raises(GradeclipError, match=r"the state dict does not fit .*: it lacks .*; it has besides x\."):
         load_clip(f"transformers:{folder}", {"x": torch.ones(1)})
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(GradeclipError, match=r"needs transformers: pip install transformers"):

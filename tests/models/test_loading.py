@@ -224,11 +224,13 @@ def broken_files(folder):
     save_file({"weight": torch.zeros(999)}, folder / "good.safetensors")
     (folder / "cut.safetensors").write_bytes((folder / "good.safetensors").read_bytes()[:999])
     (folder / "weights.zip").touch()
+    os.mkfifo(folder / "pipe.pt")  # which waits for a writer when it is opened
     return {
         "cut.pt": "damaged", "page.pt": "damaged", "four.pt": "damaged", "zeros.pt": "damaged", "empty.pt": "damaged",
         "cut.safetensors": "damaged", "harmful.bin": "pickled Python objects|damaged",
         "object.pt": "pickled Python objects", "nested.pt": "expected names and tensors.*got epoch, model",
         "list.pt": "no state dict", "weights.zip": "does not end like a checkpoint", ".": "is a folder",
+        "pipe.pt": "is a pipe or a device",
     }  # fmt: skip
 
 
