@@ -82,12 +82,12 @@ class Loop:
                 total=steps, initial=first, unit="step", desc=self.name, disable=not (self.writes and self.progress)
             )
             with bar, log_file.open("w", buffering=1) as stream:  # line by line, for those who look on
-                stream.writelines(map(_line, self.log))
+                stream.writelines(f"{json.dumps(row)}\n" for row in self.log)
                 for step in range(first, steps):
                     row = {"step": step, **self._step(step, next(batches), losses)}
                     took = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - cpu_began}
                     self.log.append(row | took)
-                    stream.write(_line(self.log[-1]))
+                    stream.write(f"{json.dumps(self.log[-1])}\n")
                     bar.update()
                     bar.set_postfix(loss=f"{self.log[-1]['loss']:.3f}", refresh=False)
                     if (step + 1) % self.save_every == 0 or step + 1 == steps:
@@ -118,17 +118,14 @@ class Loop:
             return 0, None
         with state_of(self.file) as state:
             kept, asked = state["recipe"], asdict(self.recipe) | dict(self.origin)
-            different = ", ".join(
-                f"{name} is {kept.get(name)!r} there and {asked.get(name)!r} here"
-                for name in sorted({*kept, *asked})
-                if kept.get(name) != asked.get(name)
-            )
+            different = [name for name in sorted({*kept, *asked}) if kept.get(name) != asked.get(name)]
             if not different:
                 self.model.load_state_dict(state["model"])
                 self.optimiser.load_state_dict(state["optimiser"])
                 self.log[:] = state["log"]
                 return state["step"], state["random"].byte()
-        msg = f"{self.file} holds a run with a different recipe ({different}): choose another folder, or delete it"
+        how = ", ".join(f"{name} is {kept.get(name)!r} there and {asked.get(name)!r} here" for name in different)
+        msg = f"{self.file} holds a run with a different recipe ({how}): choose another folder, or delete it"
         raise GradeclipError(msg)
 
     def _save(self, step: int) -> None:
@@ -140,17 +137,10 @@ class Loop:
         write_whole({self.file: partial(torch.save, state | {"random": torch.get_rng_state()})})
 
 
-def _line(row: Mapping[str, float]) -> str:
-    short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in row.items()}
-    return f"{json.dumps(short)}\n"
-
-
 def origin(model: nn.Module) -> dict[str, Any]:
     """Checksum of the weights that a training begins from, and the versions of the libraries."""
-    return {
-        "weights": weights_digest(model),
-        "versions": {name: version(name) for name in ("torch", "open_clip_torch")},
-    }
+    versions = {name: version(name) for name in ("torch", "open_clip_torch")}
+    return {"weights": weights_digest(model), "versions": versions}
 
 
 @contextmanager
@@ -162,12 +152,6 @@ def state_of(file: Path) -> Iterator[dict[str, Any]]:
         said = short(first_line(error))
         msg = f"{file} is damaged, or holds no state of a training ({said}): delete it to begin again"
         raise GradeclipError(msg) from error
-
-
-def cosine_decay(recipe: Any, step: int) -> float:
-    """The learning rate at a step: up to its highest over `warmup`, times a cosine that is zero at `steps`."""
-    rising = min(1.0, (step + 1) / max(1, recipe.warmup))
-    return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
 def _has_bfloat16(device: torch.device) -> bool:

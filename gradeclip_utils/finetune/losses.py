@@ -17,7 +17,7 @@ width of the embedding, R regions.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
 from ..towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
 from ..towers.base import isolated_torch_state
+from ..towers.blocks import upcast
 from ..words import split_read
 from .pairs import Batch
 
@@ -140,13 +141,9 @@ def _patches(trace: Trace) -> int:
 
 def _detached(trace: Trace) -> Trace:
     """The same trace without a graph, in float32: what a map is made of."""
-
-    def plain(tensor: Tensor) -> Tensor:
-        return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-    layers = tuple(Layer(*(plain(getattr(layer, f.name)) for f in fields(Layer))) for layer in trace.layers)
-    positions = trace.positions if trace.positions is None else plain(trace.positions)
-    tokens, embedding = plain(trace.tokens), plain(trace.embedding)
+    layers = tuple(Layer(*(upcast(part.detach()) for part in vars(layer).values())) for layer in trace.layers)
+    positions = trace.positions if trace.positions is None else upcast(trace.positions.detach())
+    tokens, embedding = upcast(trace.tokens.detach()), upcast(trace.embedding.detach())
     return replace(trace, tokens=tokens, layers=layers, embedding=embedding, positions=positions)
 
 

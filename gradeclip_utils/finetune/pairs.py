@@ -105,24 +105,19 @@ class PairBatches(torch.utils.data.Dataset):
         captions = torch.tensor([row_of(pair.caption) for pair in pairs])
         phrases = torch.zeros(len(pairs), self.places, dtype=torch.long)
         there = torch.zeros(len(pairs), self.places, dtype=torch.bool)
+        ground_truth = None if self.grid is None else torch.zeros(len(pairs), self.places, *self.grid)
         for b, own in enumerate(spans):
             for p, phrase in enumerate(own):
                 phrases[b, p], there[b, p] = row_of(phrase.text), True
-        boxes = [view.box for view in views]
-        ground_truth = None if self.grid is None else _ground_truth(pairs, spans, boxes, self.places, self.grid)
+                if ground_truth is not None:
+                    ground_truth[b, p] = _covered(pairs[b], phrase, ground_truth.shape[2:], views[b].box)
         pixels = torch.stack([view.pixels for view in views])
         return Batch(pixels, tuple(texts), captions, phrases, there, spans, ground_truth)
 
 
-def _ground_truth(pairs, spans, boxes, places: int, grid: tuple[int, int]) -> Tensor:
-    """How much of each cell the things of each phrase cover: (B, P, h, w)."""
-    ground_truth = torch.zeros(len(pairs), places, *grid)
-    for b, (pair, own, box) in enumerate(zip(pairs, spans, boxes, strict=True)):
-        if pair.where is None:
-            msg = f"maps='ground truth' needs pairs with `where`; that of {pair.caption!r} has none"
-            raise GradeclipError(msg)
-        for p, phrase in enumerate(own):
-            mask = pair.where(phrase.start, phrase.end)
-            if mask is not None:
-                ground_truth[b, p] = torch.from_numpy(pool(mask.astype(float), grid, box)).float()
-    return ground_truth
+def _covered(pair: Pair, phrase: Phrase, grid: tuple[int, int], box: tuple) -> Tensor:
+    """How much of each cell (h, w) the things of a phrase cover."""
+    if pair.where is None:
+        raise GradeclipError(f"maps='ground truth' needs pairs with `where`; that of {pair.caption!r} has none")
+    mask = pair.where(phrase.start, phrase.end)
+    return torch.zeros(grid) if mask is None else torch.from_numpy(pool(mask.astype(float), grid, box)).float()

@@ -19,15 +19,16 @@ import copy
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -39,18 +40,27 @@ from ..datasets import load, read_captions
 from ..errors import GradeclipError, warn
 from ..files import output, write_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
-from ..models.open_clip import said_in_files
+from ..models.open_clip import said_in_files, some
 from ..prompts import as_prompts
 from ..towers.base import isolated_torch_state
-from .loop import Loop, cosine_decay, origin, quick_arithmetic
+from .loop import Loop, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches
 
 _STATE, _TUNED, _MOST_WORKERS, _MOST_STEPS = "state.pt", ", fine-tuned", 256, 10**8
-_BOUNDS: dict[str, tuple] = {
-    "steps": (1, _MOST_STEPS), "batch": (2, 65_536), "learning_rate": (0, 10), "warmup": (0, _MOST_STEPS),
-    "phrases": (1, 100), "regions": (0, 1e6), "focal_gamma": (0, 100), "seed": (0, 2**63 - 1),
-}  # fmt: skip
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of the fields of `Tuning`
+    "steps": partial(whole, least=1, most=_MOST_STEPS),
+    "batch": partial(whole, least=2, most=65_536),
+    "learning_rate": partial(number, least=0, most=10),
+    "warmup": partial(whole, most=_MOST_STEPS),
+    "regions": partial(number, least=0, most=1e6),
+    "maps": lambda name, value: chosen(name, value, Learner.choices()),
+    "weighted": flag,
+    "focal_gamma": partial(number, least=0, most=100),
+    "phrases": partial(whole, least=1, most=100),
+    "precision": partial(chosen, known=("fp32", "bf16")),
+    "seed": partial(whole, most=2**63 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,9 @@ class Tuning:
         phrases: the most phrases of a caption that are used.
         precision: "fp32", or "bf16" for autocast where the processor has bfloat16; maps are always drawn in float32.
         seed: of the order of the pairs.
+
+    Raises:
+        GradeclipError: a value is of another kind, or out of its bounds.
     """
 
     steps: int = 500
@@ -83,6 +96,10 @@ class Tuning:
     phrases: int = 4
     precision: str = "bf16"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, checked in _CHECKS.items():
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -123,10 +140,10 @@ def fine_tune(
 
     Raises:
         UnsupportedModel: a tower cannot be opened, or has no dense features.
-        GradeclipError: images are missing or damaged, there are no pairs, values of the recipe do not fit together,
-            `folder` holds a different run, or the loss is not finite.
+        GradeclipError: images are missing or damaged, there are no pairs or fewer than a batch, `folder` holds a
+            different run, or the loss is not finite.
     """
-    tuning = _checked(instance("tuning", tuning, Tuning, "a Tuning"))
+    instance("tuning", tuning, Tuning, "a Tuning")
     whole("save_every", save_every, 1, _MOST_STEPS)
     whole("workers", workers, 0, _MOST_WORKERS)
     flag("progress", progress)
@@ -150,7 +167,7 @@ def fine_tune(
     )  # fmt: skip
     about = {"pairs": len(pairs), "images and captions": _content(pairs), "model": clip.name} | origin(clip.model)
     loop = Loop(
-        run.model, run.optimiser, tuning, cosine_decay, about, file=None if folder is None else Path(folder) / _STATE,
+        run.model, run.optimiser, tuning, _cosine_decay, about, file=None if folder is None else Path(folder) / _STATE,
         save_every=save_every, writes=run.place[0] == 0, progress=progress,
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
@@ -159,16 +176,12 @@ def fine_tune(
 
 
 def _as_pair(given: Pair | Sequence) -> Pair:
-    pair = given if isinstance(given, Pair) else None
-    if isinstance(given, (tuple, list)) and len(given) in (2, 3):
-        pair = Pair(*given)
-    image = None if pair is None else pair.image
-    if pair is None or not (isinstance(image, (Image.Image, str, Path)) or callable(image)):
+    pair = Pair(*given) if isinstance(given, (tuple, list)) and len(given) in (2, 3) else given
+    if not isinstance(pair, Pair) or not (isinstance(pair.image, (Image.Image, str, Path)) or callable(pair.image)):
         raise GradeclipError(f"a pair is an image (or its path) and a caption, got {short(given)}")
-    as_prompts(pair.caption)
     if not isinstance(pair.caption, str) or not pair.caption.strip():
-        msg = f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"the caption of a pair must be a text that is not empty, got {short(pair.caption)}")
+    as_prompts(pair.caption)
     return pair
 
 
@@ -176,27 +189,27 @@ def _present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequenc
     """The pairs; images that are missing are refused by name, or skipped with a warning."""
     if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
         return pairs
-    files = [pair for pair in pairs if isinstance(pair.image, (str, Path))]
-    missing = [pair for pair in files if not as_path(pair.image, "the image of a pair").is_file()]
+    present, missing = [], []
+    for pair in pairs:
+        is_file = not isinstance(pair.image, (str, Path)) or as_path(pair.image, "the image of a pair").is_file()
+        (present if is_file else missing).append(pair)
     if missing:
-        listed = ", ".join(str(pair.image) for pair in missing[:10]) + (", ..." if len(missing) > 10 else "")
-        message = f"{len(missing)} of {len(pairs)} images are missing: {listed}"
+        names = some([str(pair.image) for pair in missing], 10)
+        message = f"{len(missing)} of {len(pairs)} images are missing: {names}"
         if not skip_missing:
-            how = "Correct the table (a caption with a comma needs quotes) or the folder"
-            raise GradeclipError(f"{message}. {how}, or skip them (skip_missing=True, --skip-missing)")
+            how = "Correct the table (a caption with a comma needs quotes) or the folder, or leave those out"
+            raise GradeclipError(f"{message}. {how} (--skip-missing)")
         warn(f"{message}. Their pairs are skipped.", UserWarning)
-        gone = set(map(id, missing))
-        pairs = [pair for pair in pairs if id(pair) not in gone]
-    if not pairs:
+    if not present:
         raise GradeclipError("fine-tuning needs pairs of an image and a caption, and there are none")
-    return pairs
+    return present
 
 
 class _Run:
     """Model, optimiser and losses of a run, in one process or one of several."""
 
     def __init__(self, clip: Clip, tuning: Tuning) -> None:
-        self.tuning, self.traced = tuning, False
+        self.tuning = tuning
         self.accelerator: Any = None  # one process needs none
         self.place = (0, 1)  # number of this process, number of processes
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -205,8 +218,7 @@ class _Run:
             self.accelerator = library.Accelerator(kwargs_handlers=[handler])
             self.place = (self.accelerator.process_index, self.accelerator.num_processes)
         if tuning.batch % self.place[1]:
-            msg = f"batch must be a multiple of {self.place[1]} processes, got {tuning.batch}"
-            raise GradeclipError(msg)
+            raise GradeclipError(f"batch must be a multiple of {self.place[1]} processes, got {tuning.batch}")
         self.model = copy.deepcopy(clip.model).eval().requires_grad_(True)
         if self.accelerator is not None:
             self.model.to(self.accelerator.device)
@@ -224,11 +236,10 @@ class _Run:
         """The loss of one pass, over the pairs of all processes, and its parts."""
         moved = {name: part.to(self.device) for name, part in vars(batch).items() if isinstance(part, Tensor)}
         tuning, batch = self.tuning, replace(batch, **moved)
-        if not self.traced:  # a first trace is compared with the model's own forward pass, on its own terms
+        if not self.learner.text_tower.verified:  # against the model's own forward pass, without autocast
             with isolated_torch_state(self.device):
                 self.learner.image_tower.trace(batch.pixels[:1])
                 self.learner.text_tower.trace(self.learner.tokenizer(list(batch.texts[:1])).to(self.device))
-            self.traced = True
         with quick_arithmetic(self.device, tuning.precision == "bf16"):
             found = self.wrapped(batch)
         features = Features(**self._gathered(found))
@@ -255,26 +266,16 @@ class _Run:
         }  # fmt: skip
 
 
-def _checked(tuning: Tuning) -> Tuning:
-    """A recipe with values that hold together, as Python's own numbers."""
-    plain: dict[str, Any] = {}
-    for one in fields(Tuning):
-        value = getattr(tuning, one.name)
-        value = value.item() if isinstance(value, np.generic) else value
-        if one.type in ("int", "float"):
-            door: Callable[..., Any] = whole if one.type == "int" else number
-            value = door(one.name, value, *_BOUNDS.get(one.name, (0,)))
-        plain[one.name] = value
-    flag("weighted", plain["weighted"])
-    chosen("maps", plain["maps"], Learner.choices())
-    chosen("precision", plain["precision"], ("fp32", "bf16"))
-    return replace(tuning, **plain)
+def _cosine_decay(recipe: Any, step: int) -> float:
+    """The learning rate at a step: up to its highest over `warmup`, times a cosine that is zero at `steps`."""
+    rising = min(1.0, (step + 1) / max(1, recipe.warmup))
+    return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
 def _content(pairs: Sequence[Pair]) -> str:
     """A checksum of captions and images, which tells a state of other pairs; of a lazy sequence only of some."""
-    digest, some = hashlib.sha256(), range(len(pairs)) if isinstance(pairs, list) else range(min(len(pairs), 100))
-    for i in some:
+    digest, count = hashlib.sha256(), len(pairs) if isinstance(pairs, list) else min(len(pairs), 100)
+    for i in range(count):
         pair = pairs[i]
         digest.update(f"{pair.caption}\0".encode())
         if isinstance(pair.image, (str, Path)):
@@ -325,14 +326,13 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
         raise GradeclipError("fine-tune needs --captions and --images, or --data in place of both")
     if options.data is None:
         rows, folder = read_captions(table), as_path(folder, "the folder of images")
-        return _present_pairs(
-            [Pair(folder / row.image, row.caption) for row in rows.itertuples()], options.skip_missing
-        )
+        pairs = [Pair(folder / row.image, row.caption) for row in rows.itertuples()]
+        return _present_pairs(pairs, options.skip_missing)
     return [Pair(example.image, example.caption or example.prompt) for example in load(options.data)]
 
 
 def _run_command(options: argparse.Namespace) -> str | None:
-    tuning = _checked(Tuning(**{one.name: getattr(options, one.name) for one in fields(Tuning)}))
+    tuning = Tuning(**{name: getattr(options, name) for name in _CHECKS})
     whole("--save-every", options.save_every, 1, _MOST_STEPS)  # before a model is loaded
     whole("--workers", options.workers, 0, _MOST_WORKERS)
     model = Path(str(options.model or os.environ.get("GRADECLIP_MODEL")).removeprefix("transformers:")).expanduser()
@@ -357,11 +357,8 @@ def _run_command(options: argparse.Namespace) -> str | None:
             folder.rmdir()
     used = tuned.log[["phrases", "wordless"]].sum()
     name = tuned.clip.name if tuned.clip.name in BUNDLED_MODELS or not options.model else options.model
-    counts = len(tuned.log), int(used["phrases"]), int(used["wordless"])
-    steps, phrases, captions = (
-        f"{n} {one}{'s' * (n != 1)}" for n, one in zip(counts, ("step", "phrase", "caption"), strict=True)
-    )
     return (
-        f"{out}: {steps}; {phrases} had a region, {captions} had no phrase and counted as a whole alone"
+        f"{out}: steps: {len(tuned.log)}; phrases that had a region: {used['phrases']:.0f}; captions without a phrase, "
+        f"which counted as a whole alone: {used['wordless']:.0f}"
         f'\nload it: load_clip({name!r}, {str(out)!r}), or --model {name} --pretrained "{out}"'
     )

@@ -84,8 +84,8 @@ TUNED = [
 @pytest.mark.parametrize(("options", "message"), named(TUNED))
 def test_a_tuning_that_makes_no_sense_is_refused_before_it_begins(tiny, options, message):
     given = {"clip": tiny, "pairs": PAIRS[:3], "progress": False, **options}
-    tuning = replace(SHORT, **given.pop("tuning", {}))
     with pytest.raises(GradeclipError, match=message):
+        tuning = replace(SHORT, **given.pop("tuning", {}))
         fine_tune(given.pop("clip"), given.pop("pairs"), tuning, **given)
 
 

@@ -10,11 +10,8 @@ import torch
 from torch import nn
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.finetune.loop import (
-    Loop,
-    cosine_decay,
-    quick_arithmetic,
-)
+from gradeclip_utils.finetune.loop import Loop, quick_arithmetic
+from gradeclip_utils.finetune.run import _cosine_decay
 from training.optimiser import muon_of
 from training.scratch import linear_decay
 from training.tables import markdown_table, write_between
@@ -119,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
 
 def test_the_learning_rate_rises_and_falls():
     recipe = Recipe(steps=10, learning_rate=0.5, warmup=4)
-    linear, cosine = ([decay(recipe, step) for step in range(10)] for decay in (linear_decay, cosine_decay))
+    linear, cosine = ([decay(recipe, step) for step in range(10)] for decay in (linear_decay, _cosine_decay))
     assert linear[0] == cosine[0] == pytest.approx(0.125) and linear[9] == pytest.approx(0.05)
     assert max(linear) <= 0.5 and linear[3:] == sorted(linear[3:], reverse=True)
     assert cosine[9] == pytest.approx(0.25 * (1 + torch.tensor(0.9 * torch.pi).cos().item()))
