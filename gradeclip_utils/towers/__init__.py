@@ -27,7 +27,7 @@ from ..errors import GradeclipError, UnsupportedModel
 from . import huggingface, open_clip, timm
 from .base import Entry, Layer, Tower, Trace
 from .huggingface import unwrapped
-from .timm import feature_map
+from .timm import FeatureMapTower
 
 __all__ = [
     "REGISTERED", "Entry", "Layer", "Tower", "Trace", "UnsupportedModel", "open_feature_map", "open_image_tower",
@@ -36,7 +36,8 @@ __all__ = [
 
 _QUANTISING = ("torchao", "bitsandbytes", "optimum", "quanto")  # libraries with tensor classes of their own
 _Opens = Callable[[nn.Module, int | None], Tower]
-REGISTERED: dict[str, tuple[str, Callable[[nn.Module], Any], _Opens]] = {}  # name -> side, matches, opens
+_Family = tuple[str, Callable[[nn.Module], Any], _Opens]  # side, matches, opens
+REGISTERED: dict[str, _Family] = {**timm.FAMILIES, **open_clip.FAMILIES, **huggingface.FAMILIES}
 
 
 def register_tower(
@@ -66,10 +67,6 @@ def register_tower(
     REGISTERED[name] = side, matches, opens
 
 
-for _family in (*timm.FAMILIES, *open_clip.FAMILIES, *huggingface.FAMILIES):
-    register_tower(*_family)  # type: ignore[arg-type]  # the side is a text there
-
-
 def open_image_tower(model: nn.Module, layers: int | None = 1) -> Tower:
     """Open the image encoder of a model of open_clip, timm (classifiers), transformers, or a registered family."""
     return _opened("image", model, layers)
@@ -82,7 +79,7 @@ def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
 
 def open_feature_map(model: nn.Module) -> Tower:
     """Open the last feature map of a timm model, for methods that need no attention."""
-    return feature_map(_inside(model))
+    return FeatureMapTower(_inside(model))
 
 
 def _opened(side: str, model: nn.Module, layers: int | None) -> Tower:

@@ -49,9 +49,7 @@ class Entry:
     valid_mask: Tensor  # (B, N) bool: the tokens that a map covers (patches; SOT, words and EOT, but no padding)
     heads: int  # of the explained layers
     grid: tuple[int, int] | None = None  # (h, w) of the patches, which are the last h * w tokens
-    attention_mask: Tensor | None = (
-        None  # (B or 1, H or 1, N, N): bool, True if visible, or what is added to the logits
-    )
+    attention_mask: Tensor | None = None  # (B or 1, H or 1, N, N): bool, True if visible; or added to the logits
     positions: Tensor | None = None  # by which layers rotate tokens (rotary embedding), or which a pool adds to them
 
 
@@ -235,7 +233,7 @@ class Tower:
             return Trace(**entered, layers=layers, embedding=embedding)
         with torch.enable_grad():
             embedding, layers = self._read(entry, lambda place, o: o.requires_grad_() if place == 0 else o)
-        plain = tuple(Layer(*(getattr(layer, part.name).detach() for part in fields(Layer))) for layer in layers)
+        plain = tuple(Layer(*(part.detach() for part in vars(layer).values())) for layer in layers)
         known = embedding, tuple(layer.o for layer in layers)
         return Trace(**entered, layers=plain, embedding=embedding.detach(), graph=known)
 

@@ -25,6 +25,7 @@ _BLIP = "BlipForImageTextRetrieval"
 KINDS = (
     "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", _BLIP,
 )  # fmt: skip
+_ANY_SIZE = {"interpolate_pos_encoding": True}  # positions for the model's own size stay as they are
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -72,20 +73,19 @@ class _TransformersImageTower(Tower):
         super().__init__(model, vision, blocks, layers, self._own_features)
 
     def _own_features(self, pixels: Tensor) -> Tensor:
-        pixels = pixels.to(self.vision.embeddings.patch_embedding.weight.dtype)
         if not hasattr(self.model, "get_image_features"):  # BLIP's norm is in it
-            return self.model.vision_proj(self.vision(pixels, **self._interpolation(pixels)).last_hidden_state[:, 0])
+            return self.model.vision_proj(self.vision(pixels, **_ANY_SIZE).last_hidden_state[:, 0])
         if not self.own_grid:
-            return _features(self.model.get_image_features(pixel_values=pixels, **self._interpolation(pixels)))
+            return _features(self.model.get_image_features(pixel_values=pixels, **_ANY_SIZE))
         patches, mask, shapes = self._naflex(pixels)
         missing = max(0, self.vision.config.num_patches - patches.shape[1])
         padded = F.pad(patches, (0, 0, 0, missing)), F.pad(mask, (0, missing))
         return _features(self.model.get_image_features(*padded, shapes))
 
     def _enter(self, pixels: Tensor) -> Entry:
-        own, below = pixels.to(self.vision.embeddings.patch_embedding.weight.dtype), _below(self.vision, self.first)
+        below = _below(self.vision, self.first)
         below.use_head = False
-        x = below(*self._naflex(own))[0] if self.own_grid else below(own, **self._interpolation(own))[0]
+        x = below(*self._naflex(pixels))[0] if self.own_grid else below(pixels, **_ANY_SIZE)[0]
         return self.image_entry(pixels, x, () if self.blocks[-1].latent else [0], self._grid(pixels))
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
@@ -93,9 +93,6 @@ class _TransformersImageTower(Tower):
 
     def _grid(self, pixels: Tensor) -> tuple[int, int]:
         return pixels.shape[-2] // self.patch_size[0], pixels.shape[-1] // self.patch_size[1]
-
-    def _interpolation(self, pixels: Tensor) -> dict[str, bool]:
-        return {} if tuple(pixels.shape[-2:]) == self.image_size else {"interpolate_pos_encoding": True}
 
     def _naflex(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels (B, 3, H, W) as NaFlex takes them: patches (B, h*w, patch * patch * 3), their mask and grids."""
@@ -294,7 +291,7 @@ def _has_text(model: nn.Module) -> bool:
     return kind_of(model) not in (None, _BLIP) or type(getattr(model, "text", None)).__name__ == "HFTextEncoder"
 
 
-FAMILIES = [
-    ("transformers", "image", kind_of, _TransformersImageTower),
-    ("text of transformers", "text", _has_text, _TransformersTextTower),
-]
+FAMILIES = {
+    "transformers": ("image", kind_of, _TransformersImageTower),
+    "text of transformers": ("text", _has_text, _TransformersTextTower),
+}

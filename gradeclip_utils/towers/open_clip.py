@@ -120,9 +120,7 @@ class _ResNetTower(Tower):
         visual = model.visual
         if visual.attnpool is None:
             raise UnsupportedModel("the image tower is a ModifiedResNet without its attention pool")
-        size = visual.image_size
-        self.visual, self.width = visual, visual.output_dim
-        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        self.visual, self.width, self.image_size = visual, visual.output_dim, (visual.image_size,) * 2
         super().__init__(model, visual, [_mean_pool(visual.attnpool)], layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
@@ -206,25 +204,15 @@ class TextTransformerTower(Tower):
             x = torch.cat([x, text.cls_emb.to(dtype).expand(len(x), 1, -1)], dim=1)
         count = x.shape[1]
         x = x + text.positional_embedding[:count].to(dtype)
-        mask = text.attn_mask[:count, :count] if self.causal else None
-        seen = None if mask is None else mask == 0  # (N, N)
+        mask = text.attn_mask[:count, :count] if self.causal else None  # what is added to the logits
         if self.masks_padding:
-            kept = self._padding_mask(ids, count)
-            seen = kept if seen is None else kept & seen  # (B, N, N)
-            mask = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, -torch.inf)
-            mask = mask.repeat_interleave(self.blocks[0].heads, dim=0)  # torch wants one for every input and head
+            padding = text._build_additive_mask(ids, count, dtype)  # (B * H, N, N), one for every input and head
+            mask = padding if mask is None else mask + padding
         x = _below(text.transformer, self.first)(x, mask)
         valid_mask = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
-        attention_mask = None if seen is None else seen.view(-1, 1, count, count)
+        each = text.heads if self.masks_padding else 1  # masks of an input, which are equal
+        attention_mask = None if mask is None else (mask == 0).view(-1, each, count, count)[:, :1]
         return Entry(ids, upcast(x), query_index, valid_mask, self.heads, attention_mask=attention_mask)
-
-    def _padding_mask(self, ids: Tensor, count: int) -> Tensor:
-        """The tokens that are no padding, for every token (B, N, N)."""
-        valid_mask = ids != self.text.pad_id
-        if self.pool == "cls":
-            cls = valid_mask.new_ones(len(valid_mask), 1)
-            valid_mask = torch.cat([valid_mask, cls] if self.text.correct_cls_mask else [cls, valid_mask], dim=1)
-        return valid_mask[:, None, :].expand(-1, count, -1)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         return _projected(self.text.text_projection, through([self.text.ln_final], x)[:, 0])
@@ -237,8 +225,8 @@ def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
     return ids.shape[1] - (ids == ids[:, -1:]).flip(-1).int().cumprod(-1).sum(-1)
 
 
-FAMILIES = [
-    ("ResNet", "image", lambda model: isinstance(getattr(model, "visual", model), ModifiedResNet), _ResNetTower),
-    ("ViT", "image", lambda model: isinstance(getattr(model, "visual", model), VisionTransformer), _VisionTower),
-    ("text", "text", lambda model: True, TextTransformerTower),
-]
+FAMILIES = {
+    "ResNet": ("image", lambda model: isinstance(getattr(model, "visual", model), ModifiedResNet), _ResNetTower),
+    "ViT": ("image", lambda model: isinstance(getattr(model, "visual", model), VisionTransformer), _VisionTower),
+    "text": ("text", lambda model: True, TextTransformerTower),
+}

@@ -15,7 +15,6 @@ from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import UnsupportedModel
 from .base import Entry, Tower, Trace
@@ -163,7 +162,7 @@ def _check_trunk(trunk: nn.Module) -> None:
         raise UnsupportedModel(f"{inside} whose every layer has rotary positions of its own; it cannot be opened")
 
 
-class _FeatureMapTower(Tower):
+class FeatureMapTower(Tower):
     """The last feature map of any timm model, for methods that need no attention. Its trace has no layers.
 
     These are Grad-CAM (`resume`), RISE (`forward`) and input gradients (`embed_pixels`).
@@ -178,7 +177,8 @@ class _FeatureMapTower(Tower):
     def __init__(self, model: nn.Module):
         trunk = _trunk_of(model)
         if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
-            raise UnsupportedModel(f"the image tower is a {type(trunk).__name__}, whose last feature map is not known")
+            what = type(getattr(model, "visual", model)).__name__
+            raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is not known")
         self.model, self.part, self.trunk = model, trunk, trunk
         self.kind = f"timm {type(trunk).__name__}"
         self.unit = trunk is not model
@@ -193,11 +193,10 @@ class _FeatureMapTower(Tower):
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
         """As `Tower.resume` of layer 0, the only one: `tokens` replace the last feature map."""
         assert layer == 0
-        return self._go_on(tokens, trace.grid)
+        return self._finished(tokens, trace)
 
-    def _entered(self, pixels: Tensor) -> Entry:
-        with eval_mode(self.model):
-            features = self.trunk.forward_features(self.in_precision(pixels))
+    def _enter(self, pixels: Tensor) -> Entry:
+        features = self.trunk.forward_features(self.in_precision(pixels))
         if features.ndim == 3:
             grid, x = _grid_of(self.trunk, tuple(pixels.shape[-2:])), features
         else:
@@ -206,18 +205,17 @@ class _FeatureMapTower(Tower):
         return self.image_entry(pixels, x, (), grid)
 
     def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
-        return Trace(**vars(entry), layers=(), embedding=self._go_on(entry.tokens, entry.grid))
+        return Trace(**vars(entry), layers=(), embedding=self._finished(entry.tokens, entry))
 
-    def _go_on(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
-        assert grid is not None
-        x = self.in_precision(tokens)
+    def _embed(self, x: Tensor, entry: Entry) -> Tensor:
+        x = self.in_precision(x)
         if not _sequence(self.trunk):
-            x = x.unflatten(1, grid)  # (B, h, w, D)
+            assert entry.grid is not None
+            x = x.unflatten(1, entry.grid)  # (B, h, w, D)
             x = x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
         with eval_mode(self.model):
             pooled = self.trunk.forward_head(x)
-            features = self.model.visual.head(pooled) if self.unit else pooled
-        return F.normalize(upcast(features), dim=-1) if self.unit else upcast(features)
+            return upcast(self.model.visual.head(pooled) if self.unit else pooled)
 
 
 def _sequence(trunk: nn.Module) -> bool:
@@ -225,7 +223,7 @@ def _sequence(trunk: nn.Module) -> bool:
 
 
 def _channels_last(trunk: nn.Module) -> bool:
-    return str(getattr(trunk, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")
+    return getattr(trunk, "output_fmt", "NCHW") == "NHWC"
 
 
 def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
@@ -236,12 +234,4 @@ def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     return tuple(max(1, -(-side // reduction)) for side in size)
 
 
-def feature_map(model: nn.Module) -> Tower:
-    """The last feature map of a timm model."""
-    if _trunk_of(model) is not None:
-        return _FeatureMapTower(model)
-    what = type(getattr(model, "visual", model)).__name__
-    raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is opened with its attention")
-
-
-FAMILIES = [("timm", "image", lambda model: _trunk_of(model) is not None, _TrunkTower)]
+FAMILIES = {"timm": ("image", lambda model: _trunk_of(model) is not None, _TrunkTower)}
