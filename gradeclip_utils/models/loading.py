@@ -87,10 +87,12 @@ def _load(name: Any, pretrained: Any, device: str, precision: str) -> Clip:
         raise GradeclipError(f"{name!r} names no model: say which")
     if name in BUNDLED_MODELS:
         return load_bundled(name, pretrained, device, precision)
-    folder, known = as_path(name, "the name of a model"), [*BUNDLED_MODELS, *open_clip.list_models()]
+    folder = as_path(name.removeprefix("local-dir:"), "the name of a model")
+    known = [*BUNDLED_MODELS, *open_clip.list_models()]
     if name.endswith(SUFFIXES) and folder.is_file():
         raise GradeclipError(f"{name} holds weights: give their architecture as the name, and the file as pretrained")
-    of_transformers = (folder / "config.json").is_file() and not (folder / CONFIG).is_file()
+    has_config = not name.startswith(BESIDE) and (folder / "config.json").is_file()
+    of_transformers = has_config and not (folder / CONFIG).is_file()
     if folder.is_dir() and not of_transformers and name not in known:
         name = f"local-dir:{folder}"
     if of_transformers or name.startswith(PREFIX):

@@ -123,7 +123,8 @@ def test_loading_draws_no_random_numbers(model):
 def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch):
     folder = in_folder(model, tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
-    for name in (folder, str(folder), "mine", f"local-dir:{folder}"):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (folder, str(folder), "mine", "~/mine", f"local-dir:{folder}", "local-dir:~/mine"):
         assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
     tuned = {key: value + 0.01 if value.is_floating_point() else value for key, value in model.state_dict().items()}
     for weights in (tuned, saved(tuned, tmp_path / "tuned.safetensors")):
