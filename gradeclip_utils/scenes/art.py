@@ -17,11 +17,10 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from gradeclip_utils.checks import hint, nearest, short
-from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path
+from ..checks import hint, nearest, short, text
+from ..errors import GradeclipError
+from ..files import data_path
 
-_ART = "art.zip"
 ARTISTS = ("openmoji", "twemoji", "fluent", "fluent-flat", "emojione", "emojione-1", "noto")
 UNSEEN_ARTIST = "noto"  # never trained on
 TRAINED_ARTISTS = tuple(artist for artist in ARTISTS if artist != UNSEEN_ARTIST)
@@ -34,7 +33,7 @@ _MASTER = 192  # and reduced from one raster of the whole square, this many pixe
 
 @cache
 def _archive() -> zipfile.ZipFile:
-    return zipfile.ZipFile(io.BytesIO(data_path(_ART).read_bytes()))
+    return zipfile.ZipFile(io.BytesIO(data_path("art.zip").read_bytes()))
 
 
 @cache
@@ -48,11 +47,11 @@ def _drawn() -> dict[str, tuple[str, ...]]:
 
 def artists_of(noun: str) -> tuple[str, ...]:
     """The artists who drew this concept, in the order of `ARTISTS`."""
-    if not isinstance(noun, str) or noun not in _drawn():
-        known = isinstance(noun, str) and nearest(noun, _drawn())
-        near = hint(noun, _drawn()) if known else "scenes.concepts() has all of them"
+    drawn = _drawn()
+    if text("a noun", noun) not in drawn:
+        near = hint(noun, drawn) if nearest(noun, drawn) else "scenes.concepts() has all of them"
         raise GradeclipError(f"{short(noun)} is not a noun of the scenes: {near}")
-    return _drawn()[noun]
+    return drawn[noun]
 
 
 def _square(noun: str, artist: str, pixels: int) -> Image.Image:
