@@ -50,9 +50,9 @@ from .sanity import randomised
 from .statistics import answer, paired, summarise
 from .table import Table, content_digest, describe_model
 
-_REFERENCES = ("random", "centre", "area", "random weights", "wrong word", "oracle")
+_PROMPTLESS = ("random", "centre", "area", "random weights")  # references that no prompt changes
+_REFERENCES = (*_PROMPTLESS, "wrong word", "oracle")
 _TOGETHER = 8  # examples that a method traces in one batch; a kill loses no more than the batches under way
-_PROMPTLESS = ("random", "centre", "area", "random weights")
 _MOST_JOBS = 1024
 
 

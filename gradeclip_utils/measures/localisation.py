@@ -72,19 +72,12 @@ def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class Located(NamedTuple):
-    """Where a map of an image with several things lies, for one of them.
+    """Where a map of an image with several things lies, for one of them."""
 
-    Attributes:
-        hit: the fraction of the maximal pixels that lie on the thing: the pointing game.
-        on_thing: the fraction of the positive relevance that lies on the thing.
-        on_others: the fraction that lies on other things.
-        on_nothing: the fraction that lies on no thing.
-    """
-
-    hit: float
-    on_thing: float
-    on_others: float
-    on_nothing: float
+    hit: float  # the fraction of the maximal pixels that lie on the thing: the pointing game
+    on_thing: float  # the fraction of the positive relevance that lies on the thing
+    on_others: float  # on other things
+    on_nothing: float  # on no thing
 
 
 def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:

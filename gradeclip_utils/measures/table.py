@@ -33,12 +33,7 @@ _PROBE = "A photo of 2 dogs, naïve cafés & Größe: 犬 🐕"
 
 
 class Table:
-    """The rows of one run in a folder, for one process at a time.
-
-    Attributes:
-        folder: where they are.
-        rows: the rows by key, as they are in the file.
-    """
+    """The rows of one run in a folder, for one process at a time; `rows` has them by key, as they are in the file."""
 
     def __init__(self, folder: str | Path, settings: Mapping, keys: Sequence[str], *, overwrite: bool = False):
         self.folder = writable(folder, "the folder of the rows", folder=True, size=1_000_000)

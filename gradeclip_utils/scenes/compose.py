@@ -25,19 +25,7 @@ from ..checks import chosen, flag, instance, listed, short, whole
 from ..errors import GradeclipError
 from ..images import DRAWN
 from .art import TRAINED_ARTISTS, artists_of
-from .emoji import (
-    BACKGROUNDS,
-    CANVAS,
-    COLOURS,
-    IMAGE_SIZE,
-    NOT_MIRRORED,
-    Object,
-    concept,
-    concepts,
-    covered,
-    hidden,
-    render,
-)
+from .emoji import BACKGROUNDS, CANVAS, COLOURS, IMAGE_SIZE, NOT_MIRRORED, Object, concept, concepts, covered, render
 from .grammar import PREFIXES, SPANS, Span, describe, grouped, relation_between
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
@@ -172,9 +160,15 @@ def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Objec
         for _ in range(20):
             layout = draw_layout(rng, overlapping=True)
             placed = _lay_out([*things, *others], layout)
-            if not any(starmap(_overlap, combinations(layout, 2))) or hidden(placed).max() <= _OVERLAP:
+            if not any(starmap(_overlap, combinations(layout, 2))) or _hidden(placed).max() <= _OVERLAP:
                 return placed[: len(things)]
     return _lay_out(things, draw_layout(rng))
+
+
+def _hidden(objects: Sequence[Object]) -> np.ndarray:
+    """Which fraction (objects,) of each object's pixels objects in front of it hide."""
+    alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
+    return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)
 
 
 def _drawn(rng: np.random.Generator, noun: str, colour: str | None) -> Object:

@@ -116,8 +116,8 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     """The part of a drawing that lies in an image `pixels` wide: RGB times alpha, three times alpha, its box."""
     scale = pixels / CANVAS
     long = thing.size * scale
-    layers = drawing(thing.noun, thing.artist, 1.7 * long)  # finer than it is shown, because bilinear sampling blurs
-    image = layers.own if thing.colour is None else layers.shade
+    tinted = thing.colour is not None
+    image = drawing(thing.noun, thing.artist, 1.7 * long, tinted)  # finer than shown, because bilinear sampling blurs
     shrink = max(image.size) / long  # pixels of the raster a pixel of the image
     cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
     reach_x = (image.width * abs(cosine) + image.height * abs(sine)) / shrink / 2 + 1
@@ -135,7 +135,7 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     )
     *colours, alpha = shown.split()
     alpha = Image.merge("RGB", [alpha] * 3)
-    if thing.colour is not None:
+    if tinted:
         rgb = shown.convert("RGB", _tinting(thing.colour))
     else:
         rgb = Image.merge("RGB", colours)
@@ -192,9 +192,3 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
         masks[i, top:bottom, left:right] = np.asarray(alpha)[..., 0] > 127
         masks[:i] &= ~masks[i]
     return masks
-
-
-def hidden(objects: Sequence[Object]) -> np.ndarray:
-    """Which fraction (objects,) of each object's pixels objects in front of it hide."""
-    alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
-    return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)

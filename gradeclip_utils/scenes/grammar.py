@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ..checks import chosen, flag, listed, short, text, whole
 from ..errors import GradeclipError
@@ -40,13 +41,8 @@ def vocabulary() -> list[str]:
 
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
     """The indices of objects in the order of a caption; neighbours of one noun and colour are one group."""
-    groups: list[list[int]] = []
-    for i, thing in enumerate(objects):
-        if i in unnamed:
-            continue
-        same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
-        groups[-1].append(i) if same else groups.append([i])
-    return groups
+    named = [i for i in range(len(objects)) if i not in unnamed]
+    return [list(group) for _, group in groupby(named, key=lambda i: (objects[i].noun, objects[i].colour))]
 
 
 def describe(
