@@ -56,9 +56,6 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
             ...}, ...}`.
         images: COCO's folder `val2017`; they need not be there until they are read.
 
-    Returns:
-        One choice per entry.
-
     Raises:
         GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """

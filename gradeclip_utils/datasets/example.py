@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..checks import as_path, finite, listed, short, text
+from ..checks import as_path, finite, instance, listed, short, text
 from ..errors import GradeclipError
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +49,9 @@ class Example:
                 raise GradeclipError(msg)
         present = listed("present of an example", self.present, (str,))
         object.__setattr__(self, "present", tuple(text("each of present", one) for one in present))
-        for name, value in (("image", self.image), ("load_mask", self.load_mask)):
-            if not callable(value) and not (name == "load_mask" and value is None):
-                raise GradeclipError(f"{name} of an example must be a function that reads it, got {short(value)}")
+        instance("image of an example", self.image, Callable, "a function that reads it")
+        if self.load_mask is not None:
+            instance("load_mask of an example", self.load_mask, Callable, "a function that reads it")
 
     def mask(self) -> np.ndarray | None:
         """Read the pixels that show what the prompt names, (H, W) bool; None if the data set has no mask.
@@ -61,21 +59,22 @@ class Example:
         Raises:
             GradeclipError: the file is not there or does not fit the image, or the mask is not of True and False.
         """
-        if self.load_mask is None:
-            return None
-        found = finite(f"the mask of {self.key!r}", self.load_mask())
-        if found.ndim != 2 or (found.dtype != bool and not np.isin(found, (0, 1)).all()):
-            msg = f"the mask of {self.key!r} must be (H, W) of True and False, got {found.dtype} of shape {found.shape}"
-            raise GradeclipError(msg)
-        if not found.any():
-            msg = f"the mask of {self.key!r} is empty: there is no object to find; leave the example out"
-            raise GradeclipError(msg)
-        return found.astype(bool, copy=False)
+        return None if self.load_mask is None else as_mask(f"the mask of {self.key!r}", self.load_mask())
 
     @property
     def has_mask(self) -> bool:
         """Whether the data set has a mask of this example."""
         return self.load_mask is not None
+
+
+def as_mask(what: str, values: Any) -> np.ndarray:
+    """Return a mask as (H, W) bool, if it is of True and False, or 1 and 0, and not empty."""
+    found = finite(what, values)
+    if found.ndim != 2 or (found.dtype != bool and not np.isin(found, (0, 1)).all()):
+        raise GradeclipError(f"{what} must be (H, W) of True and False, got {found.dtype} of shape {found.shape}")
+    if not found.any():
+        raise GradeclipError(f"{what} is empty: there is no object to find; leave it out, and say how many")
+    return found.astype(bool, copy=False)
 
 
 def read_json(file: Path, source: str) -> Any:
@@ -99,7 +98,7 @@ def in_form(file: Path, form: str, source: str) -> Iterator[None]:
         raise GradeclipError(f"{file} is not {form}, or is cut short ({said}): get it from {source}") from error
 
 
-def not_empty(found: list[_T], file: Path, source: str) -> list[_T]:
+def not_empty(found: list, file: Path, source: str) -> list:
     """Return what was found in a file, if it is anything."""
     if not found:
         raise GradeclipError(f"{file} holds no examples: get it from {source}")

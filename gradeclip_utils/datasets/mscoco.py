@@ -59,15 +59,7 @@ def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
 
 
 def coco_captions(folder: str | Path, split: str = "val2017") -> list[Example]:
-    """Read COCO's captions (about five an image), without masks.
-
-    Args:
-        folder: as for `coco`.
-        split: as for `coco`.
-
-    Raises:
-        GradeclipError: the captions are missing or not in this form.
-    """
+    """Read COCO's captions (about five an image), without masks; folder, split and errors are those of `coco`."""
     folder = as_path(folder, "the folder of COCO")
     path, examples = folder / "annotations" / f"captions_{split}.json", []
     record = read_json(path, _SOURCE)

@@ -106,7 +106,8 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
                 raise GradeclipError(f"captions must be texts, and row {row} of {caption!r} has {short(one)}")
             if one.strip():
                 key = f"{row}/{number}" if several else str(row)
-                found.append(_captioned(key, str(row), one.strip(), partial(_cell, dataset, row, image)))
+                said, reading = one.strip(), partial(_cell, dataset, row, image)
+                found.append(Example(key, said, str(row), said, (str(row),), reading))
     if not found:
         raise GradeclipError(f"column {caption!r} holds no captions")
     return found
@@ -117,13 +118,11 @@ def photographs() -> list[Example]:
 
     There are no masks. Five images measure nothing; they let you try a model of photographs. The bundled models have
     never seen a photograph, and warn.
-
-    Raises:
-        GradeclipError: the installation is damaged.
     """
-    folder = data_path("photos")
-    rows = read_captions(folder / "captions.csv").itertuples()
-    return [_captioned(row.image, row.image, row.caption, partial(read_image, folder / row.image)) for row in rows]
+    folder, found = data_path("photos"), []
+    for file, said in read_captions(folder / "captions.csv")[["image", "caption"]].itertuples(index=False):
+        found.append(Example(file, said, file, said, (file,), partial(read_image, folder / file)))
+    return found
 
 
 def read_captions(table: str | Path) -> pd.DataFrame:
@@ -153,11 +152,6 @@ def read_captions(table: str | Path) -> pd.DataFrame:
     return pd.DataFrame.from_dict(records, orient="index").apply(lambda column: column.str.strip())
 
 
-def _captioned(key: str, name: str, caption: str, read: Any) -> Example:
-    """Return the example of an image and its caption; the image is its own concept."""
-    return Example(key, caption, name, caption, (name,), read)
-
-
 def _cell(dataset: Sequence[Any], row: int, column: str) -> Image.Image:
     if (image := dataset[row].get(column)) is None:
         raise GradeclipError(f"row {row} has no image in column {column!r}")
@@ -173,8 +167,7 @@ def _drawn_mask(file: Path, image: Path) -> np.ndarray:
             shown = shown if opaque.all() else opaque
     size = read_image(image).size
     if shown.shape != size[::-1]:
-        msg = f"{file} is {shown.shape[1]} x {shown.shape[0]} pixels, its image {size[0]} x {size[1]}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{file} is {shown.shape[1]} x {shown.shape[0]} pixels, its image {size[0]} x {size[1]}")
     if not shown.any():
         raise GradeclipError(f"{file} is black all over: the object must have a different colour")
     return shown

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from .example import Example
 from .mscoco import coco
 from .own import captioned_images, photographs
 
-_T = TypeVar("_T")
 _MOST_SCENES = 100_000  # all of them are held
 
 
@@ -30,7 +29,6 @@ class _Dataset(NamedTuple):
 
 
 DATASETS: dict[str, _Dataset] = {}  # by kind
-_CHOICES: dict[str, _Dataset] = {}  # by kind
 
 
 def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str = "WHERE") -> None:
@@ -68,13 +66,9 @@ def load(data: str | Sequence[Example], limit: int | None = None) -> list[Exampl
         GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says where to get it) or
             not in its form, a library that is not installed; no examples, or two of one key.
     """
-    if isinstance(data, str):
-        examples = _read(data, limit, DATASETS, "data set")
-    else:
-        examples = _spread(listed("data", data), limit)
-    if wrong := [one for one in examples if not isinstance(one, Example)]:
-        msg = f"data must be a data set's name or a list of Example, and holds a {type(wrong[0]).__name__}"
-        raise GradeclipError(msg)
+    examples = _read(data, limit, DATASETS, "data set") if isinstance(data, str) else _spread(data, limit)
+    for one in examples:
+        instance("each of data", one, Example, "an Example")
     if not examples:
         raise GradeclipError("data must hold examples, and there are none")
     if twice := [key for key, times in Counter(example.key for example in examples).items() if times > 1]:
@@ -109,9 +103,9 @@ def _read(what: str, limit: int | None, known: Mapping[str, _Dataset], called: s
     return _spread(known[kind].read(rest), limit)
 
 
-def _spread(examples: list[_T], limit: int | None) -> list[_T]:
+def _spread(examples: Sequence, limit: int | None) -> list:
     """Return at most `limit` examples, evenly spread, because most data sets are sorted by concept."""
-    examples = listed("the examples of a data set", examples)
+    examples = listed("data", examples)
     if limit is None or whole("limit", limit, 1) >= len(examples):
         return examples
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
@@ -178,9 +172,11 @@ register_dataset("scenes", _scenes, "development:200")
 register_dataset("coco", partial(_with_split, coco), "FOLDER")
 register_dataset("folder", _folder, "FOLDER")
 register_dataset("photographs", _photographs, "all")
-_CHOICES["sugar-crepe"] = _Dataset(_sugar_crepe, "FILE_OR_FOLDER@IMAGES")
-_CHOICES["winoground"] = _Dataset(winoground, "FOLDER")
-_CHOICES["aro"] = _Dataset(aro, "FOLDER")
-_CHOICES["colorswap"] = _Dataset(partial(_with_split, colorswap), "FOLDER")
+_CHOICES = {
+    "sugar-crepe": _Dataset(_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
+    "winoground": _Dataset(winoground, "FOLDER"),
+    "aro": _Dataset(aro, "FOLDER"),
+    "colorswap": _Dataset(partial(_with_split, colorswap), "FOLDER"),
+}
 for _kind, _choices in _CHOICES.items():
     register_dataset(_kind, partial(_as_examples, _choices.read), _choices.form)

@@ -26,6 +26,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -49,10 +50,9 @@ from .sanity import randomised
 from .statistics import answer, paired, summarise
 from .table import Table, content_digest, describe_model
 
-_REFERENCES = ("random", "centre", "area", "random weights", "wrong word", "oracle")
-_SUMMARY = "summary.csv"
+_PROMPTLESS = ("random", "centre", "area", "random weights")  # references that no prompt changes
+_REFERENCES = (*_PROMPTLESS, "wrong word", "oracle")
 _TOGETHER = 8  # examples that a method traces in one batch; a kill loses no more than the batches under way
-_PROMPTLESS = ("random", "centre", "area", "random weights")
 _MOST_JOBS = 1024
 
 
@@ -128,20 +128,18 @@ def evaluate(
         names = _available(clip, names, progress)
     plan = _Plan(names, _REFERENCES if references else (), faithfulness, seed)
     settings = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan)}
-    with run_table(out, clip, examples, settings, ("image", "method"), overwrite) as table:
-        found = {} if table is None else table.rows
-        for rows in _measured(clip, plan, examples, found, jobs, dask, progress):
-            if table is None:
-                found |= {(row["image"], row["method"]): row for row in rows}
-            else:
+    with TemporaryDirectory() as scratch:
+        folder = scratch if out is None else out
+        with run_table(folder, clip, examples, settings, ("image", "method"), overwrite) as table:
+            for rows in _measured(clip, plan, examples, table.rows, jobs, dask, progress):
                 table.add(rows)
-        return _in_order(found, [(example.key, name) for example in examples for name in plan.rows])
+        found = pd.DataFrame([table.rows[example.key, name] for example in examples for name in plan.rows])
+    numbers = [name for name in (*MEASURES, *GAMES, "seconds") if name in found]
+    return found.astype(dict.fromkeys(numbers, float))[["image", "concept", "prompt", "method", "content", *numbers]]
 
 
-def run_table(out: str | Path | None, clip: Clip, examples: list[Example], settings: dict, keys, overwrite: bool):
-    """Return the table that keeps the rows of a run on a model and examples, or a context of None."""
-    if out is None:
-        return nullcontext()
+def run_table(out: str | Path, clip: Clip, examples: list[Example], settings: dict, keys, overwrite: bool) -> Table:
+    """Return the table that keeps the rows of a run on a model and examples."""
     about = [(one.key, one.prompt, one.concept, one.present) for one in examples]
     asked = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     model = describe_model(clip, (one.prompt for one in examples))
@@ -214,9 +212,9 @@ def _measured(
         todo: list[_Asked] = []
         for one, other in zip(examples, wrong, strict=True):
             there = [kept[one.key, name] for name in plan.rows if (one.key, name) in kept]
-            if there and there[0]["content"] != _content(one):
-                msg = f"image or mask of {one.key!r} was replaced since it was measured: choose another folder"
-                raise GradeclipError(msg)
+            if there and there[0]["content"] != content_digest(one.image(), one.mask()):
+                said = f"image or mask of {one.key!r} was replaced since it was measured"
+                raise GradeclipError(f"{said}: choose another folder")
             if len(there) < len(plan.rows):
                 todo.append((one, other))
             else:
@@ -296,16 +294,13 @@ def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) 
     rows = []
     for i, (one, _) in enumerate(part):
         mine = {name: found[i] for name, found in explained.items()}
-        measures, content = _measures(explainers[plan.baseline], plan, one, mine), _content(one)
+        measures = _measures(explainers[plan.baseline], plan, one, mine)
+        content = content_digest(images[i], one.mask())
         for name in plan.rows:
             prompt = mine[name].prompts[0] if name in mine else one.prompt
             row: dict = {"image": one.key, "concept": one.concept, "prompt": prompt, "method": name, "content": content}
             rows.append({**row, **measures[name], "seconds": seconds.get(name, np.nan)})
     return rows
-
-
-def _content(example: Example) -> str:
-    return content_digest(example.image(), example.mask())
 
 
 def _measures(
@@ -318,9 +313,8 @@ def _measures(
         references = reference_baselines(
             baseline.image_maps.shape[1:], known, _generator(one, plan.seed), box=baseline.box
         )
-    unknown = dict.fromkeys(MEASURES, np.nan)
     measures = {
-        name: unknown.copy() if mask is None else localisation(heat, mask)
+        name: dict.fromkeys(MEASURES, np.nan) if mask is None else localisation(heat, mask)
         for name, heat in (heats | references).items()
     }
     if plan.faithfulness:
@@ -337,14 +331,6 @@ def _measures(
         for row in areas(curves).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
-
-
-def _in_order(rows: dict[tuple, dict], keys: list[tuple]) -> pd.DataFrame:
-    """Return the rows as a table, in the order of examples and methods."""
-    table = pd.DataFrame([rows[key] for key in keys])
-    texts = ["image", "concept", "prompt", "method", "content"]
-    numbers = [name for name in (*MEASURES, *GAMES) if name in table]
-    return table.astype(dict.fromkeys([*numbers, "seconds"], float))[[*texts, *numbers, "seconds"]]
 
 
 # --------------------------------------------------------------------------------------------------------- the answer
@@ -434,6 +420,6 @@ def _run_command(options: argparse.Namespace) -> str:
     names = "limit references faithfulness seed jobs dask overwrite".split()
     rows = evaluate(clip, options.data, methods, out=out, **{name: getattr(options, name) for name in names})
     table = summary(rows)
-    write_whole({out / _SUMMARY: table.to_csv(index=False).encode()})
+    write_whole({out / "summary.csv": table.to_csv(index=False).encode()})
     about = f"{clip.name} ({clip.pretrained or 'weights not named'}) on {options.data}"
     return f"{about}; rows and means of every measure are in {out}\n{conclusion(table)}"

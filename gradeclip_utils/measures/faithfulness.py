@@ -137,7 +137,7 @@ def colours_of(preprocess: Callable) -> _Colours:
 def word_curves(score: _Score, caption: str, words: Mapping[str, Sequence[Word]], seed: int = 0) -> pd.DataFrame:
     """Deletion and insertion curves of a caption's words; the words that are left keep their order.
 
-    Words are removed one by one, from the whole caption to the empty one; `seed` orders ties.
+    Words are removed one by one, from the whole caption to the empty one.
 
     >>> image = explainer.embed_images([image])[0]                                         # doctest: +SKIP
     >>> score = lambda texts: explainer.embed_texts(texts) @ image                         # doctest: +SKIP
@@ -229,8 +229,7 @@ def _answer(score: _Score, batch: Tensor | list[str]) -> np.ndarray:
     answer = instance("score", score, Callable, "a function")(batch)
     found = finite("a score", answer).astype(float, copy=False)
     if found.shape != (len(batch),):
-        msg = f"a score is one number for each of a batch of {len(batch)}, got {found.shape}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"a score is one number for each of a batch of {len(batch)}, got {found.shape}")
     return found
 
 
@@ -239,8 +238,7 @@ def _blank(kind: str, pixels: Tensor, colours: _Colours | None, seed: int) -> Te
     if kind == "mean":
         return pixels.mean(dim=(1, 2), keepdim=True)
     if colours is None:
-        msg = f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)")
     given = finite("colours", colours)
     if given.shape != (2, 3) or not (given[1] > 0).all():
         raise GradeclipError(f"colours must be mean and deviation of three channels, got {colours!r}")

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checks import as_box, as_map, finite, instance, listed, whole
+from ..checks import as_box, as_map, instance, listed, whole
+from ..datasets.example import as_mask
 from ..errors import GradeclipError
 from ..images import onto_image
 
@@ -22,7 +23,7 @@ _MOST_CELLS = 10_000  # along a side of a grid
 
 
 def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Measure how well a heat map (H, W) finds the object in `mask` (H, W): six numbers between 0 and 1, 1 is best.
+    """Measure how well a heat map (H, W) finds the object in `mask` (H, W): numbers from 0 to 1 by name, 1 is best.
 
     - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention by Excitation
       Backprop", ECCV 2016, without its tolerance of 15 pixels: the mask is exact.) Of several maxima, the fraction in
@@ -42,20 +43,12 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     >>> set(localisation(mask.astype(float), mask).values()), set(localisation(np.ones((4, 4)), mask).values())
     ({1.0}, {0.25})
 
-    Args:
-        heat: (H, W), signed or not.
-        mask: (H, W) of True and False, in the same pixels.
-
-    Returns:
-        The six by name, in the order of `MEASURES`.
-
     Raises:
         GradeclipError: shapes that differ, a map that is not finite, a mask that is empty or not of True and False.
     """
-    heat, mask = as_map(heat), _mask(mask)
+    heat, mask = as_map(heat), as_mask("the mask", mask)
     if heat.shape != mask.shape:
-        msg = f"map and mask must have one shape, got {heat.shape} and {mask.shape}; resize the map first"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"map and mask must have one shape, got {heat.shape} and {mask.shape}: resize the map")
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
     marked = positive >= _THRESHOLD * positive.max()
@@ -79,40 +72,23 @@ def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class Located(NamedTuple):
-    """Where a map of an image with several things lies, for one of them.
+    """Where a map of an image with several things lies, for one of them."""
 
-    Attributes:
-        hit: the fraction of the maximal pixels that lie on the thing: the pointing game.
-        on_thing: the fraction of the positive relevance that lies on the thing.
-        on_others: the fraction that lies on other things.
-        on_nothing: the fraction that lies on no thing.
-    """
-
-    hit: float
-    on_thing: float
-    on_others: float
-    on_nothing: float
+    hit: float  # the fraction of the maximal pixels that lie on the thing: the pointing game
+    on_thing: float  # the fraction of the positive relevance that lies on the thing
+    on_others: float  # on other things
+    on_nothing: float  # on no thing
 
 
 def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
-    """Measure where a heat map lies, for each of several things in an image.
+    """Measure where a heat map (H, W) lies, for each of several things whose masks (things, H, W) do not overlap.
 
-    Args:
-        heat: (H, W), signed or not; a map without a positive part counts as constant.
-        masks: (things, H, W) of True and False, which do not overlap.
-
-    Returns:
-        One `Located` per thing.
-
-    Raises:
-        GradeclipError: shapes that differ, a map that is not finite, masks that are empty or overlap.
+    A map without a positive part counts as constant.
     """
-    heat, masks = as_map(heat), _booleans("masks", masks)
-    if masks.ndim != 3 or masks.shape[1:] != heat.shape:
-        msg = f"masks of a map {heat.shape} are (things, {', '.join(map(str, heat.shape))}), got {masks.shape}"
-        raise GradeclipError(msg)
-    if len(empty := np.flatnonzero(~masks.any((1, 2)))):
-        raise GradeclipError(f"mask {empty[0]} is empty: there is no thing to find; leave it out")
+    heat, found = as_map(heat), [as_mask(f"mask {i}", mask) for i, mask in enumerate(listed("masks", masks))]
+    if shapes := [mask.shape for mask in found if mask.shape != heat.shape]:
+        raise GradeclipError(f"map and masks must have one shape, got {heat.shape} and {shapes[0]}")
+    masks = np.array(found, bool).reshape(-1, *heat.shape)
     if masks.sum(0).max(initial=0) > 1:
         raise GradeclipError("masks of several things must not overlap: a pixel belongs to one thing")
     values = levelled(heat)
@@ -127,7 +103,7 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
 def reference_baselines(
     grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: _Box | None = None
 ) -> dict[str, np.ndarray]:
-    """Draw the reference baselines "random", "centre", "oracle" and "area".
+    """Draw the reference baselines "random", "centre", "oracle" and "area": heat maps (H, W) by name.
 
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model sees, its standard
     deviation a quarter of the sides; "oracle" is the true mask, averaged over each token. These lie on the token grid
@@ -140,13 +116,10 @@ def reference_baselines(
         rng: the generator of the random map.
         box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image if left out.
 
-    Returns:
-        Heat maps (H, W) by name.
-
     Raises:
         GradeclipError: as `localisation`, of the mask.
     """
-    mask, grid = _mask(mask), _grid(grid)
+    mask, grid = as_mask("the mask", mask), _grid(grid)
     height, width = mask.shape
     box = as_box(box, width, height)
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
@@ -166,25 +139,6 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: _Box | None = None) -> 
     height, width = values.shape
     left, top, right, bottom = as_box(box, width, height)
     return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
-
-
-def _mask(mask: np.ndarray) -> np.ndarray:
-    mask = _booleans("a mask", mask)
-    if mask.ndim != 2:
-        raise GradeclipError(f"a mask is (H, W) of True and False, got shape {mask.shape}")
-    if not mask.any():
-        msg = "the mask is empty: there is no object to find; leave such images out, and say how many"
-        raise GradeclipError(msg)
-    return mask
-
-
-def _booleans(what: str, values: np.ndarray) -> np.ndarray:
-    """Return the values as bool, if they are True and False, or 0 and 1."""
-    found = finite(what, values)
-    if found.dtype != bool and not ((found == 0) | (found == 1)).all():
-        msg = f"{what} must be of True and False, got {found.dtype} from {found.min():g} to {found.max():g}"
-        raise GradeclipError(msg)
-    return found.astype(bool, copy=False)
 
 
 def _grid(grid: tuple[int, int]) -> tuple[int, int]:

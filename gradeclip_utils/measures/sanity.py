@@ -25,14 +25,7 @@ def randomised(clip: Clip, *, seed: int = 0) -> Clip:
     """Return a copy of the model with random weights: each tensor drawn from a normal of its own mean and deviation.
 
     Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that survives this shows the image and not
-    the model. Single numbers, such as the logit scale, and buffers are kept.
-
-    Args:
-        clip: the model, which stays as it is.
-        seed: of the random weights.
-
-    Returns:
-        The copy; its name says so.
+    the model. Single numbers, such as the logit scale, and buffers are kept. The copy's name says that it is random.
     """
     generator = torch.Generator().manual_seed(checks.seed(seed))
     with torch.inference_mode(False), torch.no_grad():
@@ -45,22 +38,16 @@ def randomised(clip: Clip, *, seed: int = 0) -> Clip:
 
 
 def agreement(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of each map with the same one in another stack.
+    """Spearman's rank correlation (P,) of each map of a stack (P, ...) with the same one in another.
 
-    Args:
-        maps: (P, ...).
-        others: (P, ...).
-
-    Returns:
-        (P,), from -1 to 1. A constant map has no order and agrees with nothing: zero.
+    A constant map has no order and agrees with nothing: zero.
 
     Raises:
         GradeclipError: stacks of different shapes, or maps that are not finite.
     """
     maps, others = finite("maps", maps).astype(float, copy=False), finite("maps", others).astype(float, copy=False)
     if maps.shape != others.shape or maps.ndim < 2 or not maps.size:
-        msg = f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"agreement compares two stacks of maps (P, ...), got {maps.shape} and {others.shape}")
     pairs = [(levelled(one).ravel(), levelled(other).ravel()) for one, other in zip(maps, others, strict=True)]
     return np.array([spearmanr(*pair).statistic if min(map(np.ptp, pair)) else 0.0 for pair in pairs])
 
@@ -87,9 +74,8 @@ def cost(calls: Mapping[str, Callable[[], object]], plain: Callable[[], object],
     for name, call in {**calls, "plain": plain}.items():
         instance(f"the call {name!r}", call, Callable, "a function")
     with one_thread(True):
-        rounds = [(_seconds(plain), [_seconds(call) for call in calls.values()]) for _ in range(repeats + 1)][1:]
-    seconds = np.array([times for _, times in rounds])  # (rounds, calls)
-    ratios = seconds / np.array([[base] for base, _ in rounds])
+        rounds = np.array([[_seconds(call) for call in (plain, *calls.values())] for _ in range(repeats + 1)])[1:]
+    seconds, ratios = rounds[:, 1:], rounds[:, 1:] / rounds[:, :1]
     medians = {"seconds": np.median(seconds, axis=0), "passes": np.median(ratios, axis=0)}
     return pd.DataFrame({"method": list(calls), **medians, "low": ratios.min(axis=0), "high": ratios.max(axis=0)})
 

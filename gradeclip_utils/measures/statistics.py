@@ -62,28 +62,25 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
     sums, sizes = _by_cluster(checked, clusters)
     if len(sums) < 2:
         raise GradeclipError(_too_few(len(checked), clusters))
-    if chosen("kind", kind, ("mean", "proportion")) == "mean":
-        return _bootstrap(sums, sizes)
-    if not np.isin(checked, (0.0, 1.0)).all():
-        raise GradeclipError(f"a proportion has values 0 and 1 only, got {short(checked.tolist())}")
     mean = checked.mean()
-    if clusters is not None and 0 < mean < 1:
-        return _bootstrap(sums, sizes)
-    low, high = binomtest(round(mean * len(sums)), len(sums)).proportion_ci(method="wilson")
-    return np.array([min(max(low, 0.0), mean), max(min(high, 1.0), mean)])  # rounding puts no mean outside
+    if chosen("kind", kind, ("mean", "proportion")) == "proportion" and not np.isin(checked, (0.0, 1.0)).all():
+        raise GradeclipError(f"a proportion has values 0 and 1 only, got {short(checked.tolist())}")
+    if kind == "mean" or (clusters is not None and 0 < mean < 1):
+        low, high = _bootstrap(sums, sizes)
+    else:
+        wilson = binomtest(round(mean * len(sums)), len(sums)).proportion_ci(method="wilson")
+        low, high = np.clip(wilson, 0, 1)
+    return np.array([min(low, mean), max(high, mean)])  # rounding puts no mean outside
 
 
 def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -> str:
     """The answer that follows from an interval: "higher", "lower", "about equal" or "undecided".
 
+    The interval is compared with `than`: 0 for a difference, the level of chance for a mean. Differences up to `margin`
+    do not matter; "about equal" means that the whole interval lies within it.
+
     >>> answer(-0.30, -0.12), answer(-0.01, 0.02, margin=0.05), answer(-0.01, 0.02)
     ('lower', 'about equal', 'undecided')
-
-    Args:
-        low: lower end of the interval.
-        high: upper end.
-        than: the value to compare with: 0 for a difference, the level of chance for a mean.
-        margin: differences up to this size do not matter; "about equal" means that the whole interval lies within it.
 
     Raises:
         GradeclipError: an end that is not finite, ends in the wrong order, a negative margin.
@@ -129,9 +126,10 @@ def summarise(
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
         bounds = np.nan, np.nan
         if len(values if labels is None else set(labels)) > 1:
-            bounds = _around(values.mean(), interval(values, labels))
+            bounds = interval(values, labels)
         else:
-            warn(f"no interval for {_listed(group)}: {_too_few(len(values), labels)}", UserWarning)
+            name = ", ".join(map(str, group))
+            warn(f"no interval for {name}: {_too_few(len(values), labels)}", UserWarning)
         records.append((*group, values.mean(), *bounds, len(values)))
     return pd.DataFrame(records, columns=[*by, *_RESULTS])
 
@@ -162,8 +160,8 @@ def paired(
     means = _unit_means(rows, value, [text("by", by)], ["image"], cluster)
     order = list(dict.fromkeys(means[by]))
     if text("baseline", baseline) not in order:
-        msg = f"the baseline {baseline!r} is not in column {by!r}, which has {', '.join(map(repr, order))}"
-        raise GradeclipError(msg)
+        has = ", ".join(map(repr, order))
+        raise GradeclipError(f"the baseline {baseline!r} is not in column {by!r}, which has {has}")
     if len(order) < 2:
         raise GradeclipError(f"a comparison needs another {by} beside the baseline {baseline!r}")
     wide = means.pivot(index="image", columns=by, values=value)[order]
@@ -176,10 +174,10 @@ def paired(
         )
     labels = None if cluster is None else means.groupby("image")[cluster].first().loc[wide.index]
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
-    bounds = [_around(one.mean(), interval(one, labels)) for _, one in differences.items()]
-    table = pd.DataFrame({by: differences.columns, "difference": differences.mean().to_numpy()})
-    table[["low", "high"]] = bounds
-    p = _sign_flip_p(_by_cluster(differences.to_numpy(), labels)[0].T)
+    values = differences.to_numpy()
+    records = [(name, one.mean(), *interval(one, labels)) for name, one in zip(differences, values.T, strict=True)]
+    p = _sign_flip_p(_by_cluster(values, labels)[0].T)
+    table = pd.DataFrame(records, columns=[by, "difference", "low", "high"])
     return table.assign(p=p, p_holm=_holm(p), n=len(differences))
 
 
@@ -225,8 +223,7 @@ def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarr
     except TypeError:
         raise GradeclipError(f"cluster labels must be numbers or texts, got {short(labels)}") from None
     if (codes < 0).any():
-        msg = f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one")
     sums = np.zeros((len(names), *values.shape[1:]))
     np.add.at(sums, codes, values)
     return sums, np.bincount(codes).astype(float)
@@ -238,11 +235,6 @@ def _too_few(n: int, clusters: Sequence | None) -> str:
         return f"resampling needs at least two values, got {n}"
     (only,) = set(np.asarray(clusters).tolist())
     return f"resampling clusters needs at least two of them, but all {n} values belong to {only!r}"
-
-
-def _around(mean: float, bounds: np.ndarray) -> tuple[float, float]:
-    """Return the bounds, which rounding does not put on the wrong side of the mean."""
-    return min(bounds[0], mean), max(bounds[1], mean)
 
 
 def _column_names(name: str, given: str | Sequence[str]) -> list[str]:
@@ -270,15 +262,11 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
     groups = rows.astype({value: float}).groupby(keys, sort=False, dropna=False)
     means = groups[value].mean()
     if cluster is not None and cluster not in keys:
-        several = groups[cluster].nunique(dropna=False)
-        if (several > 1).any():
-            raise GradeclipError(
-                f"one unit ({_listed(several.idxmax())}) belongs to {several.max()} clusters of {cluster!r}; "
-                f"name the columns that tell units apart, such as unit={[*unit, cluster]!r}",
-            )
+        several = groups[cluster].nunique(dropna=False).reset_index()
+        most = several.loc[several[cluster].idxmax()]
+        if most[cluster] > 1:
+            said = f"one unit ({', '.join(str(most[name]) for name in keys)}) belongs to {most[cluster]} clusters of"
+            apart = f"name the columns that tell units apart, such as unit={[*unit, cluster]!r}"
+            raise GradeclipError(f"{said} {cluster!r}; {apart}")
         means = pd.concat([means, groups[cluster].first()], axis=1)
     return means.reset_index()
-
-
-def _listed(parts) -> str:
-    return ", ".join(map(str, parts))

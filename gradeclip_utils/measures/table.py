@@ -33,12 +33,7 @@ _PROBE = "A photo of 2 dogs, naïve cafés & Größe: 犬 🐕"
 
 
 class Table:
-    """The rows of one run in a folder, for one process at a time.
-
-    Attributes:
-        folder: where they are.
-        rows: the rows by key, as they are in the file.
-    """
+    """The rows of one run in a folder, for one process at a time; `rows` has them by key, as they are in the file."""
 
     def __init__(self, folder: str | Path, settings: Mapping, keys: Sequence[str], *, overwrite: bool = False):
         self.folder = writable(folder, "the folder of the rows", folder=True, size=1_000_000)
@@ -139,13 +134,11 @@ def describe_model(clip: Clip, texts: Iterable[str] = ()) -> dict[str, Any]:
 
 def weights_digest(model: torch.nn.Module) -> str:
     """Return a checksum that tells one set of weights from another, whatever their file is called."""
-
-    def parts() -> Iterable[Any]:
-        for name, tensor in model.state_dict().items():
-            yield name.encode()
-            yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-    return _digest(parts())
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def content_digest(image: Image.Image, mask: np.ndarray | None = None) -> str:

@@ -11,17 +11,15 @@ import io
 import math
 import zipfile
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import resvg_py
 from PIL import Image
 
-from gradeclip_utils.checks import hint, nearest, short
-from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path
+from ..checks import hint, nearest, short, text
+from ..errors import GradeclipError
+from ..files import data_path
 
-_ART = "art.zip"
 ARTISTS = ("openmoji", "twemoji", "fluent", "fluent-flat", "emojione", "emojione-1", "noto")
 UNSEEN_ARTIST = "noto"  # never trained on
 TRAINED_ARTISTS = tuple(artist for artist in ARTISTS if artist != UNSEEN_ARTIST)
@@ -34,7 +32,7 @@ _MASTER = 192  # and reduced from one raster of the whole square, this many pixe
 
 @cache
 def _archive() -> zipfile.ZipFile:
-    return zipfile.ZipFile(io.BytesIO(data_path(_ART).read_bytes()))
+    return zipfile.ZipFile(io.BytesIO(data_path("art.zip").read_bytes()))
 
 
 @cache
@@ -48,11 +46,11 @@ def _drawn() -> dict[str, tuple[str, ...]]:
 
 def artists_of(noun: str) -> tuple[str, ...]:
     """The artists who drew this concept, in the order of `ARTISTS`."""
-    if not isinstance(noun, str) or noun not in _drawn():
-        known = isinstance(noun, str) and nearest(noun, _drawn())
-        near = hint(noun, _drawn()) if known else "scenes.concepts() has all of them"
+    drawn = _drawn()
+    if text("a noun", noun) not in drawn:
+        near = hint(noun, drawn) if nearest(noun, drawn) else "scenes.concepts() has all of them"
         raise GradeclipError(f"{short(noun)} is not a noun of the scenes: {near}")
-    return _drawn()[noun]
+    return drawn[noun]
 
 
 def _square(noun: str, artist: str, pixels: int) -> Image.Image:
@@ -89,33 +87,29 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     return square.crop((round(left * width), round(top * width), round(right * width), round(bottom * width)))
 
 
-class _Layers(NamedTuple):
-    """A drawing at one level, both images with alpha already multiplied in, so that they can be resampled."""
-
-    own: Image.Image
-    shade: Image.Image
-
-
-def _layers(noun: str, artist: str, level: int) -> _Layers:
+def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:
+    """A drawing at one level, in its own colours or the shades of a tint, times alpha, so that it can be resampled."""
     rgba = _raster(noun, artist, level)
     values = np.asarray(rgba, np.float32)
     alpha = values[..., 3] / 255
-    luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
-    # The drawing's own range of light and dark fills the tint's; a drawing in one flat shade stays in the middle of it.
-    lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 2
-    own: list[np.ndarray] = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
-    shade = [np.minimum(lightness, 1) * alpha * 255, np.maximum(lightness - 1, 0) * alpha * 255, alpha * 255]
+    if tinted:
+        luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+        low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
+        # The drawing's own range of light and dark fills the tint's; one flat shade stays in the middle of it.
+        lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 2
+        planes = [np.minimum(lightness, 1) * alpha * 255, np.maximum(lightness - 1, 0) * alpha * 255, alpha * 255]
+    else:
+        planes = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
     # one plane after the other is three times as fast as all of them at once
-    as_bytes = [np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1) for planes in (own, shade)]
-    return _Layers(Image.frombuffer("CMYK", rgba.size, as_bytes[0].tobytes(), "raw", "CMYK", 0, 1),
-                  Image.fromarray(as_bytes[1]))  # fmt: skip
+    as_bytes = np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1).tobytes()
+    mode = "RGB" if tinted else "CMYK"  # bands that Pillow resamples each by itself
+    return Image.frombuffer(mode, rgba.size, as_bytes, "raw", mode, 0, 1)
 
 
-_small_level, _large_level = cache(_layers), lru_cache(maxsize=256)(_layers)
+_small_layer, _large_layer = cache(_layer), lru_cache(maxsize=512)(_layer)
 
 
-def drawing(noun: str, artist: str, pixels: float) -> _Layers:
+def drawing(noun: str, artist: str, pixels: float, tinted: bool) -> Image.Image:
     """The drawing on the smallest raster that is at least `pixels` long, or else on the largest."""
     level = next((n for n in _LEVELS if n >= pixels), _LEVELS[-1])
-    return (_small_level if level <= _KEPT else _large_level)(noun, artist, level)
+    return (_small_layer if level <= _KEPT else _large_layer)(noun, artist, level, tinted)

@@ -21,24 +21,12 @@ import numpy as np
 from PIL import Image
 
 from .. import checks
-from ..checks import chosen, flag, listed, short, whole
+from ..checks import chosen, flag, instance, listed, short, whole
 from ..errors import GradeclipError
 from ..images import DRAWN
 from .art import TRAINED_ARTISTS, artists_of
-from .emoji import (
-    BACKGROUNDS,
-    CANVAS,
-    COLOURS,
-    IMAGE_SIZE,
-    NOT_MIRRORED,
-    Object,
-    concept,
-    concepts,
-    covered,
-    hidden,
-    render,
-)
-from .grammar import PREFIXES, SPANS, Span, describe, grouped, holds, relation_between
+from .emoji import BACKGROUNDS, CANVAS, COLOURS, IMAGE_SIZE, NOT_MIRRORED, Object, concept, concepts, covered, render
+from .grammar import PREFIXES, SPANS, Span, describe, grouped, relation_between
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
 _MOST = 4  # objects that a layout has room for
@@ -70,9 +58,8 @@ class Scene:
         whole("the background of a scene", self.background)
         checks.text("the caption of a scene", self.caption)
         for name, kind in (("objects", Object), ("spans", Span)):
-            found = listed(f"{name} of a scene", getattr(self, name))
-            if strange := [one for one in found if not isinstance(one, kind)]:
-                raise GradeclipError(f"{name} of a scene must be made of {kind.__name__}, got {short(strange[0])}")
+            what, made = f"{name} of a scene", f"made of {kind.__name__}"
+            found = [instance(what, one, kind, made) for one in listed(what, getattr(self, name))]
             object.__setattr__(self, name, tuple(found))
         if not self.objects:
             raise GradeclipError("a scene holds an object or more, and none was given")
@@ -158,8 +145,7 @@ def draw_layout(
         if len(placed) == len(taken) + len(wanted) and (central or next(chance) < _KEPT_WITHOUT_MIDDLE):
             order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(_MOST)
             return [placed[len(taken) + i] for i in order]
-    msg = f"there is no room for other objects beside these {len(around)}: give all of them a place"
-    raise GradeclipError(msg)
+    raise GradeclipError(f"there is no room for other objects beside these {len(around)}: give all of them a place")
 
 
 def _lay_out(things: Sequence[Object], layout: Sequence[_Place]) -> list[Object]:
@@ -169,14 +155,20 @@ def _lay_out(things: Sequence[Object], layout: Sequence[_Place]) -> list[Object]
 def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
     """Give objects random places; nothing hides more than a quarter of another."""
     if rng.random() < 0.35:
-        spare = rng.integers(len(_nouns()), size=_MOST - len(things))
-        others = [_drawn(rng, _nouns()[i], None) for i in spare]
+        nouns = concepts().index
+        others = [_drawn(rng, nouns[i], None) for i in rng.integers(len(nouns), size=_MOST - len(things))]
         for _ in range(20):
-            placed = _lay_out([*things, *others], draw_layout(rng, overlapping=True))
-            apart = not any(_overlap(*((o.x, o.y, o.size) for o in pair)) for pair in combinations(placed, 2))
-            if apart or hidden(placed).max() <= _OVERLAP:
+            layout = draw_layout(rng, overlapping=True)
+            placed = _lay_out([*things, *others], layout)
+            if not any(starmap(_overlap, combinations(layout, 2))) or _hidden(placed).max() <= _OVERLAP:
                 return placed[: len(things)]
     return _lay_out(things, draw_layout(rng))
+
+
+def _hidden(objects: Sequence[Object]) -> np.ndarray:
+    """Which fraction (objects,) of each object's pixels objects in front of it hide."""
+    alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
+    return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)
 
 
 def _drawn(rng: np.random.Generator, noun: str, colour: str | None) -> Object:
@@ -210,12 +202,11 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
     if not objects or len(words) > _MOST:
         held = f"a scene holds an object or more, and {_MOST} words at most"
         raise GradeclipError(f"{held}: {len(words)} were given; place more as Objects yourself")
-    if strange := [o for o in objects if not isinstance(o, (str, Object))]:
-        raise GradeclipError(f"a scene is made of words and Objects, got {short(strange[0])}")
     rng = np.random.default_rng([SPLITS["development"], 5, checks.seed(seed)])
-    things: list[Object] = [_of_words(rng, thing) if isinstance(thing, str) else thing for thing in objects]
+    things = [one if isinstance(one, Object) else _of_words(rng, one) for one in objects]
     text, spans = describe(things, **caption)  # which says what is wrong with it, and knows no places
     relation = caption.get("relation", "")
+    kind = "size" if relation.endswith("than") else "position"
     if words:
         given = [o for o in objects if isinstance(o, Object)]
         said = [thing for thing, one in zip(things, objects, strict=True) if isinstance(one, str)]
@@ -223,7 +214,7 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
             placed = iter(_lay_out(said, draw_layout(rng, around=given)))
             things = [next(placed) if isinstance(one, str) else one for one in objects]
             pairs = product(*grouped(things, caption.get("unnamed", ())))
-            if not relation or all(holds(relation, *(things[i] for i in pair)) for pair in pairs):
+            if not relation or all(relation_between(things[i], things[k], kind) == relation for i, k in pairs):
                 break
         else:
             raise GradeclipError(f"no layout was found in which {relation!r} holds: place Objects yourself")
@@ -247,7 +238,7 @@ def as_python(scene: Scene) -> str:
 
 
 def _of_words(rng: np.random.Generator, words: str) -> Object:
-    *colour, noun = words.split() or [""]
+    *colour, noun = instance("each of objects", words, str, "words or an Object").split() or [""]
     if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
         known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
         raise GradeclipError(f"{words!r} is not in the world of the scenes: use {known}")
@@ -263,14 +254,9 @@ def _keyword_weights() -> dict[str, np.ndarray]:
     return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
 
 
-@cache
-def _nouns() -> list[str]:
-    return list(concepts()["noun"])
-
-
 def _draw_groups(rng: np.random.Generator, n: int, tint: float) -> list[tuple[str, str | None, int]]:
     """Noun, colour and number of each group of like objects, `n` objects together; nothing that is withheld."""
-    nouns = _nouns()
+    nouns = concepts().index
     while True:
         counts = [1] * n
         if n > 1 and rng.random() < 0.2:  # some groups are several of a kind
@@ -381,8 +367,9 @@ def _draw_phrases(
 
 def without(scene: Scene, index: int) -> Scene:
     """The same image without one object, plainly described."""
-    whole("index", index, 0, len(_objects(scene)) - 1)
-    things = [t for i, t in enumerate(scene.objects) if i != index]
+    objects = instance("scene", scene, Scene, "one of arrange or draw_scene").objects
+    whole("index", index, 0, len(objects) - 1)
+    things = [thing for i, thing in enumerate(objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
     unnamed = unnamed if len(unnamed) < len(things) else []  # somebody has to be named
     return arrange(things, background=scene.background, unnamed=unnamed)
@@ -390,13 +377,8 @@ def without(scene: Scene, index: int) -> Scene:
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
     """The same objects in other colours (None: its own), plainly described; swapped colours test binding."""
-    if len(colours := listed("colours", colours)) != len(_objects(scene)):
-        raise GradeclipError(f"the scene has {len(scene.objects)} objects, got {len(colours)} colours")
-    things = [replace(t, colour=c) for t, c in zip(scene.objects, colours, strict=True)]
+    objects = instance("scene", scene, Scene, "one of arrange or draw_scene").objects
+    if len(colours := listed("colours", colours)) != len(objects):
+        raise GradeclipError(f"the scene has {len(objects)} objects, got {len(colours)} colours")
+    things = [replace(thing, colour=colour) for thing, colour in zip(objects, colours, strict=True)]
     return arrange(things, background=scene.background)
-
-
-def _objects(scene: Scene) -> tuple[Object, ...]:
-    if not isinstance(scene, Scene):
-        raise GradeclipError(f"a scene is made by arrange or draw_scene, got {short(scene)}")
-    return scene.objects

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -33,11 +33,10 @@ NOT_MIRRORED = frozenset({
     "ambulance", "book", "bus", "calendar", "chart", "clock", "dice", "dollar", "keyboard", "moneybag", "newspaper",
     "recycling", "thermometer", "watch",
 })  # fmt: skip
-_BOUNDS = (  # of the numbers of an object: the least and the most
-    ("x", "x of an object's centre", 0, CANVAS), ("y", "y of an object's centre", 0, CANVAS),
-    ("size", "the size of an object", 1, 2 * CANVAS), ("tilt", "the tilt of an object", -360, 360),
-    ("hue", "the hue of an object", -360, 360), ("lightness", "the lightness of an object", 0, 10),
-)  # fmt: skip
+_BOUNDS = {  # of the numbers of an object: the least and the most
+    "x": (0, CANVAS), "y": (0, CANVAS), "size": (1, 2 * CANVAS), "tilt": (-360, 360), "hue": (-360, 360),
+    "lightness": (0, 10),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,20 +68,12 @@ class Object:
     lightness: float = 1.0
 
     def __post_init__(self):
-        try:  # in one go, because thousands are made a second
-            hash(self)  # arrays have none
-            fits = self.artist in artists_of(self.noun) and (self.colour is None or self.colour in COLOURS)
-            fits = fits and self.mirrored in (False, True)
-            fits = fits and all(least <= getattr(self, name) <= most for name, _, least, most in _BOUNDS)
-        except (TypeError, ValueError, RuntimeError):  # text for a number, a list for a name, an array or a tensor
-            fits = False
-        if not fits:  # one of these says which of the values is none
-            chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
-            if self.colour is not None:
-                chosen("the colour of an object", self.colour, COLOURS)
-            flag("mirrored", self.mirrored)
-            for name, what, least, most in _BOUNDS:
-                number(what, getattr(self, name), least, most)
+        chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
+        if self.colour is not None:
+            chosen("the colour of an object", self.colour, COLOURS)
+        flag("mirrored", self.mirrored)
+        for name, bounds in _BOUNDS.items():
+            number(f"{name} of an object", getattr(self, name), *bounds)
 
 
 @cache
@@ -125,8 +116,8 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     """The part of a drawing that lies in an image `pixels` wide: RGB times alpha, three times alpha, its box."""
     scale = pixels / CANVAS
     long = thing.size * scale
-    layers = drawing(thing.noun, thing.artist, 1.7 * long)  # finer than it is shown, because bilinear sampling blurs
-    image = layers.own if thing.colour is None else layers.shade
+    tinted = thing.colour is not None
+    image = drawing(thing.noun, thing.artist, 1.7 * long, tinted)  # finer than shown, because bilinear sampling blurs
     shrink = max(image.size) / long  # pixels of the raster a pixel of the image
     cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
     reach_x = (image.width * abs(cosine) + image.height * abs(sine)) / shrink / 2 + 1
@@ -144,7 +135,7 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     )
     *colours, alpha = shown.split()
     alpha = Image.merge("RGB", [alpha] * 3)
-    if thing.colour is not None:
+    if tinted:
         rgb = shown.convert("RGB", _tinting(thing.colour))
     else:
         rgb = Image.merge("RGB", colours)
@@ -172,9 +163,7 @@ def _draw_background(seed: int, size: int) -> Image.Image:
     return image
 
 
-@lru_cache(maxsize=BACKGROUNDS)
-def _small_background(seed: int) -> Image.Image:
-    return _draw_background(seed, CANVAS)
+_small_background = lru_cache(maxsize=BACKGROUNDS)(partial(_draw_background, size=CANVAS))
 
 
 def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
@@ -203,9 +192,3 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
         masks[i, top:bottom, left:right] = np.asarray(alpha)[..., 0] > 127
         masks[:i] &= ~masks[i]
     return masks
-
-
-def hidden(objects: Sequence[Object]) -> np.ndarray:
-    """Which fraction (objects,) of each object's pixels objects in front of it hide."""
-    alone = np.array([covered([thing], CANVAS).sum() for thing in objects])
-    return 1 - covered(objects, CANVAS).sum((1, 2)) / np.maximum(alone, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ..checks import chosen, flag, listed, short, text, whole
 from ..errors import GradeclipError
@@ -15,6 +16,7 @@ _POSITIONS = ("to the left of", "to the right of", "above", "below")
 _RELATIONS = (*_POSITIONS, "bigger than", "smaller than")
 SPANS = ("noun", "colour", "size", "count", "keyword", "relation", "something")  # kinds of them
 _CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
+_Part = tuple[str, str, Sequence[int]]  # a word or phrase, the kind of its span or "", and the objects it describes
 
 
 @dataclass(frozen=True)
@@ -37,53 +39,10 @@ def vocabulary() -> list[str]:
     return sorted(words - {""})
 
 
-class _Caption:
-    """A caption while it is written: its text and its spans."""
-
-    def __init__(self) -> None:
-        self.text, self.spans = "", []
-
-    def _say(self, text: str, kind: str | None = None, objects: Sequence[int] = ()) -> None:
-        """Add a word or phrase; with a kind, also a span."""
-        if self.text and text != ",":
-            self.text += " "
-        if kind:
-            self.spans.append(Span(len(self.text), len(self.text) + len(text), kind, tuple(objects)))
-        self.text += text
-
-    def _name(
-        self, things: Sequence[Object], members: Sequence[int], *, size: str = "", tag: str = "", named: bool = True,
-        colour: bool = True,
-    ) -> None:  # fmt: skip
-        """Write the noun phrase of one group of like objects: `two red cars`, `something tagged peace`."""
-        entry, tint = concept(things[members[0]].noun), things[members[0]].colour
-        several = len(members) > 1
-        if several and not (entry["plural"] and len(members) in _NUMBERS):
-            msg = f"no caption says {len(members)} of {entry['noun']!r}: up to four of what has a plural are said"
-            raise GradeclipError(msg)
-        words = [(size, "size"), ((tint or "") if colour else "", "colour")] if named else []
-        head = entry["plural" if several else "noun"] if named else "something"
-        words = [w for w in [*words, (head, "noun" if named else "something")] if w[0]]
-        if several:
-            self._say(_NUMBERS[len(members)], "count", members)
-        elif named and entry["article"]:
-            self._say("an" if words[0][0][0] in "aeiou" and words[0][0] != "unicorn" else "a")
-        for word, kind in words:
-            self._say(word, kind, members)
-        if tag:
-            self._say("tagged")
-            self._say(tag, "keyword", members)
-
-
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
     """The indices of objects in the order of a caption; neighbours of one noun and colour are one group."""
-    groups: list[list[int]] = []
-    for i, thing in enumerate(objects):
-        if i in unnamed:
-            continue
-        same = groups and (objects[groups[-1][0]].noun, objects[groups[-1][0]].colour) == (thing.noun, thing.colour)
-        groups[-1].append(i) if same else groups.append([i])
-    return groups
+    named = [i for i in range(len(objects)) if i not in unnamed]
+    return [list(group) for _, group in groupby(named, key=lambda i: (objects[i].noun, objects[i].colour))]
 
 
 def describe(
@@ -106,33 +65,54 @@ def describe(
         GradeclipError: no object is named, or a phrase is not one that captions have.
     """
     unnamed = [whole("each of unnamed", i, 0, len(objects) - 1) for i in listed("unnamed", unnamed)]
-    groups, caption = grouped(objects, unnamed), _Caption()
-    if not groups:
+    if not (groups := grouped(objects, unnamed)):
         raise GradeclipError("a caption names an object or more, and all of them are in unnamed")
     if text("prefix", prefix):
         chosen("prefix", prefix, PREFIXES)
     if text("relation", relation) and chosen("relation", relation, _RELATIONS) and len(groups) != 2:
-        msg = f"{relation!r} needs two groups of things, got {len(groups)}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{relation!r} needs two groups of things, got {len(groups)}")
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))
         if not isinstance(values, (list, tuple)) or len(values) != len(groups):
-            msg = f"{key} must be a list of {len(groups)}, one per group, got {short(values)}"
-            raise GradeclipError(msg)
+            raise GradeclipError(f"{key} must be a list of {len(groups)}, one per group, got {short(values)}")
         for value in values:
             if key in ("named", "colour"):
                 flag(f"each of {key}", value)
             elif text(f"each of {key}", value) and key == "size":
                 chosen("each of size", value, ("small", "big"))
-    if prefix:
-        caption._say(prefix)
+    parts: list[_Part] = [(prefix, "", ())] if prefix else []
     for i, members in enumerate(groups):
         if i and relation:
-            caption._say(relation, "relation", (groups[0][0], groups[1][0]))
+            parts.append((relation, "relation", (groups[0][0], groups[1][0])))
         elif i:
-            caption._say("and" if i == len(groups) - 1 else ",")
-        caption._name(objects, members, **{key: values[i] for key, values in phrases.items()})
-    return caption.text, tuple(caption.spans)
+            parts.append(("and" if i == len(groups) - 1 else ",", "", ()))
+        parts += _noun_phrase(objects, members, **{key: values[i] for key, values in phrases.items()})
+    caption, spans = "", []
+    for said, kind, described in parts:
+        caption += " " if caption and said != "," else ""
+        if kind:
+            spans.append(Span(len(caption), len(caption) + len(said), kind, tuple(described)))
+        caption += said
+    return caption, tuple(spans)
+
+
+def _noun_phrase(
+    things: Sequence[Object], members: Sequence[int], size: str = "", tag: str = "", named: bool = True,
+    colour: bool = True,
+) -> list[_Part]:  # fmt: skip
+    """Return the parts that name one group of like objects: `two red cars`, `something tagged peace`."""
+    entry, tint, count = concept(things[members[0]].noun), things[members[0]].colour, len(members)
+    if count > 1 and not (entry["plural"] and count in _NUMBERS):
+        raise GradeclipError(f"no caption says {count} of {entry['noun']!r}: up to four of what has a plural are said")
+    before = [(size, "size"), (tint if colour else "", "colour")] if named else []
+    head = (entry["plural" if count > 1 else "noun"], "noun") if named else ("something", "something")
+    parts: list[_Part] = [(word, kind, members) for word, kind in [*before, head] if word]
+    first = parts[0][0]
+    if count > 1:
+        parts.insert(0, (_NUMBERS[count], "count", members))
+    elif named and entry["article"]:
+        parts.insert(0, ("an" if first[0] in "aeiou" and first != "unicorn" else "a", "", ()))
+    return parts + ([("tagged", "", ()), (tag, "keyword", members)] if tag else [])
 
 
 def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
@@ -149,9 +129,3 @@ def relation_between(first: Object, second: Object, kind: str = "position") -> s
     if abs(across) >= abs(down):
         return "to the left of" if across < 0 else "to the right of"
     return "above" if down < 0 else "below"
-
-
-def holds(relation: str, first: Object, second: Object) -> bool:
-    """Whether a relation holds between two objects."""
-    kind = "size" if chosen("relation", relation, _RELATIONS).endswith("than") else "position"
-    return relation_between(first, second, kind) == relation

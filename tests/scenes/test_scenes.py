@@ -36,8 +36,8 @@ from gradeclip_utils.scenes import (
     vocabulary,
     without,
 )
-from gradeclip_utils.scenes.compose import BIG, SIZES, SMALL
-from gradeclip_utils.scenes.emoji import NOT_MIRRORED, hidden
+from gradeclip_utils.scenes.compose import BIG, SIZES, SMALL, _hidden
+from gradeclip_utils.scenes.emoji import NOT_MIRRORED
 from tests.scenes import is_trained
 
 DRAWINGS = "575fefe16caae2dd"
@@ -147,7 +147,7 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
 
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
-    most = [hidden(s.objects).max() for s in some(120, n_objects=3)]
+    most = [_hidden(s.objects).max() for s in some(120, n_objects=3)]
     assert max(most) <= 0.25 + 0.02  # rims are counted in whole pixels
     assert 0.1 < np.mean(np.array(most) > 0.02) < 0.4
 
@@ -228,7 +228,7 @@ def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():
     given = Object("sun", x=20, y=20, size=30)
     scene = arrange(["cat", given, "dog"], seed=3)
     assert scene.objects[1] == given and scene.caption == "a cat, a sun and a dog"
-    assert hidden(scene.objects).max() < 0.1
+    assert _hidden(scene.objects).max() < 0.1
     assert all(t.artist in TRAINED_ARTISTS for t in scene.objects)
     with pytest.raises(ValueError, match="no room for other objects beside these 1"):
         arrange(["cat", Object("sun", size=190)])
