@@ -367,7 +367,7 @@ def _draw_phrases(
 
 def without(scene: Scene, index: int) -> Scene:
     """The same image without one object, plainly described."""
-    objects = instance("scene", scene, Scene, "one of arrange or draw_scene").objects
+    objects = instance("scene", scene, Scene, "made by arrange or draw_scene").objects
     whole("index", index, 0, len(objects) - 1)
     things = [thing for i, thing in enumerate(objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
@@ -377,7 +377,7 @@ def without(scene: Scene, index: int) -> Scene:
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
     """The same objects in other colours (None: its own), plainly described; swapped colours test binding."""
-    objects = instance("scene", scene, Scene, "one of arrange or draw_scene").objects
+    objects = instance("scene", scene, Scene, "made by arrange or draw_scene").objects
     if len(colours := listed("colours", colours)) != len(objects):
         raise GradeclipError(f"the scene has {len(objects)} objects, got {len(colours)} colours")
     things = [replace(thing, colour=colour) for thing, colour in zip(objects, colours, strict=True)]

@@ -60,7 +60,7 @@ SCENES = [
     ("an unknown split", lambda: draw_scene(1, split="val"), "split must be one of train, development, test"),
     ("seven tints", lambda: draw_scene(1, tint=7), "tint must be from 0 to 1, got 7"),
     ("a seed in words", lambda: draw_scene("x"), "seed must be a whole number, got 'x'"),
-    ("colours of nothing", lambda: recoloured("dog", ["red"]), "scene must be one of arrange or draw_scene, got"),
+    ("colours of nothing", lambda: recoloured("dog", ["red"]), "scene must be made by arrange or draw_scene, got"),
     ("plain by text", lambda: draw_scene(0, plain="x"), "plain must be .*False.*True.*, got 'x'"),
     ("without what is not there", lambda: without(arrange(TWO), 9), "index must be at most 1, got 9"),
     ("colours of one", lambda: recoloured(arrange(TWO), ["red"]), "has 2 objects, got 1 colours"),
