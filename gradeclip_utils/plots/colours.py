@@ -58,7 +58,7 @@ def paint(
         upsample: "bilinear", or "nearest" to see the patches.
 
     Raises:
-        GradeclipError: the map is not a map, or the box lies outside of the image.
+        GradeclipError: `heat` is not a map, or `box` is not four numbers in this order.
     """
     checks.flag("signed", signed)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
@@ -82,8 +82,7 @@ def is_whole(box, image: Image.Image) -> bool:
     if box is None:
         return True
     left, top, right, bottom = box
-    near = 0.005 * max(image.size)
-    return max(left, top, image.width - right, image.height - bottom) < near
+    return max(left, top, image.width - right, image.height - bottom) < 0.005 * max(image.size)
 
 
 def shown(value, signed: bool):

@@ -147,7 +147,8 @@ def _small(text: str) -> bool:
 
 def title_of(words: Sequence, name: str = "") -> tuple[_Cell, ...]:
     """The cells of a prompt: its words, or its name if it has none."""
-    return tuple((shade, None) for shade in (map(_shade, words) if words else map(Shade, name.split())))
+    shades = map(_shade, words) if words else map(Shade, name.split())
+    return tuple((shade, None) for shade in shades)
 
 
 def _shade(word) -> Shade:
@@ -157,8 +158,8 @@ def _shade(word) -> Shade:
 def _stacked(words: Sequence, others: Sequence) -> tuple[_Cell, ...]:
     """The cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
     cells: list[_Cell] = []
-    texts = ([word.text.lower() for word in side] for side in (words, others))
-    for kind, a, b, c, d in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+    first, second = ([word.text.lower() for word in side] for side in (words, others))
+    for kind, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         for one, other in zip_longest(words[a:b], others[c:d]):
             if kind == "equal":
                 cells.append((_shade(replace(one, score=one.score + other.score)), None))
@@ -189,20 +190,24 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
             panel = replace(panel, above=float(explanation.percentile[i]))
         panels.append(panel)
     null = {} if contrast else {"median": explanation.null_median, "count": explanation.null_count}
-    drawing = Drawing(
-        explanation.image, explanation.box, tuple(panels), contrast, _word_scale(panels), shared, contrast,
-        origin=_origin(explanation), **null,
-    )  # fmt: skip
-    return scaled([drawing])[0]
+    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
     """The drawing of an `Interactions`: one signed map per word, function words only if `words` is "all"."""
-    kept = [i for i, word in enumerate(found.words) if words == "all" or not _small(word.text)]
-    kept = kept or list(range(len(found.words)))
-    top = largest(found.maps[kept])
-    panels = [Panel(found.words[i].text, title_of([found.words[i]]), found.maps[i], top) for i in kept]
-    return Drawing(found.image, found.box, tuple(panels), True, _word_scale(panels), origin=_origin(found))
+    pairs = list(zip(found.words, found.maps, strict=True))
+    kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
+    panels = [Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs]
+    return _of_result(found, panels, signed=True)
+
+
+def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
+    """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
+    words = largest([word.score or 0 for panel in panels for word in panel.words])
+    layers = found.provenance.get("image_layers")
+    origin = found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")
+    drawing = Drawing(found.image, found.box, tuple(panels), word_scale=words, origin=origin, **look)
+    return scaled([drawing])[0]
 
 
 def of_maps(image: Image.Image, maps: Iterable[tuple[str, np.ndarray]], *, signed=False, **more: Any) -> Drawing:
@@ -219,13 +224,3 @@ def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
         replace(one, panels=tuple(replace(panel, scale=top) for panel in one.panels)) if one.shared else one
         for one in drawings
     ]
-
-
-def _word_scale(panels: Sequence[Panel]) -> float:
-    return largest([word.score or 0 for panel in panels for word in panel.words])
-
-
-def _origin(found) -> str:
-    """model, method and layers in one line."""
-    layers = found.provenance.get("image_layers")
-    return found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")

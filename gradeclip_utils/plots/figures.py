@@ -384,9 +384,9 @@ def _ems(text: str) -> float:
 
 
 def _drawable(text: str) -> str:
-    """A text with a box in place of letters that matplotlib's font lacks (emoji, CJK)."""
-    font = get_font(findfont(FontProperties()))
-    lacks = sorted({letter for letter in text if not font.get_char_index(ord(letter))})
+    """A text with a box in place of letters that matplotlib's fonts lack (emoji, CJK)."""
+    fonts = [get_font(findfont(FontProperties([family]))) for family in FontProperties().get_family()]
+    lacks = sorted({letter for letter in text if not any(font.get_char_index(ord(letter)) for font in fonts)})
     if lacks:
         warn(f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)")
     return "".join("\N{WHITE SQUARE}" if letter in lacks else letter for letter in text)
@@ -433,8 +433,8 @@ def plot_intervals(
     Raises:
         GradeclipError: the table lacks a column, has no row, or an interval that is none.
     """
-    flags = {"chance_label": chance_label, "label": label, "title": title, "group": "" if group is None else group}
-    for name, value in flags.items():
+    texts = {"chance_label": chance_label, "label": label, "title": title, "group": "" if group is None else group}
+    for name, value in texts.items():
         checks.text(name, value)
     checks.flag("sort", sort)
     chance = None if chance is None else checks.number("chance", chance, -math.inf)

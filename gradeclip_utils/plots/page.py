@@ -11,7 +11,7 @@ import html
 import json
 import math
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .colours import largest, law
-from .drawing import Drawing, Panel, of_explanation, title_of
+from .drawing import Drawing, Panel, of_explanation, of_interactions, title_of
 from .figures import image_url
 
 _FRONT = Path(__file__).parent / "front"
@@ -81,11 +81,10 @@ def embedded(view: dict, image: Image.Image, inside: str = "") -> str:
 def page_of(found) -> str:
     """A whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
     regions = getattr(found, "maps", None)
-    if regions is None:
-        drawing = of_explanation(found)
-    else:
-        cells, scale = title_of(found.words), largest([word.score for word in found.words])
-        panel = Panel(found.caption, cells, regions.sum(0), largest(regions.sum(0)), float(found.similarity))
-        drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
+    drawing = of_explanation(found) if regions is None else of_interactions(found, "all")
+    if regions is not None:
+        whole = regions.sum(0)
+        panel = Panel(found.caption, title_of(found.words), whole, largest(whole), float(found.similarity))
+        drawing = replace(drawing, panels=(panel,))
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
     return _PAGE.format(title=title, body=embedded(payload(drawing, regions), found.image))

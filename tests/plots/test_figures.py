@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -47,6 +48,11 @@ def test_a_figure_is_whole_and_readable_at_every_width_and_shape(width, prompts,
 def test_any_prompt_can_be_drawn(prompt):
     assert_whole(explanation(prompt, "a dog").plot())
     assert_whole(explanation(prompt, against="a red dog").plot())
+
+
+def test_a_letter_that_the_first_font_lacks_comes_from_the_next():
+    with rc_context({"font.family": ["STIXGeneral", "DejaVu Sans"]}):
+        assert "\u10d0" in texts(explanation("\u10d0").plot())  # Georgian
 
 
 def test_more_than_three_prompts_wrap_and_the_image_is_there_once():

@@ -236,7 +236,6 @@ const render = ({ model, el }, more) => {
   more?.(app);
   take();
   model.on("change:data", take); // with which a new image and another model's words come
-  return app;
 };
 
 // A view in a page of HTML, from the data that stand in it; there is nobody to send messages to.
