@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ class explore(AnyWidget):
         """Write what is shown as a PNG file, beside those that are there, and say where."""
         try:
             stem = str(name).strip() or "explanation"
-            paths = (as_path(f"{stem}{end}.png", "the name") for end in ("", *(f"-{i}" for i in range(2, 1000))))
+            ends = chain([""], (f"-{i}" for i in count(2)))
+            paths = (as_path(f"{stem}{end}.png", "the name") for end in ends)
             path = writable(next(path for path in paths if not path.exists()), "the name")
             write_whole({path: partial(self.figure().savefig, format="png")})
         except (OSError, ValueError) as error:

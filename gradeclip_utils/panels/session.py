@@ -140,10 +140,10 @@ class View:
 
     def drawing(self, pinned: "View | None" = None, whole: bool = False) -> Drawing:
         """What is shown, beside a pinned view if there is one; `whole` leaves out the chosen phrase and patch."""
-        if pinned is not None:
-            return self._compared(pinned, whole)
         if self.explanation is None:
             return Drawing(self.state.source.image, None, ())
+        if pinned is not None and pinned.explanation is not None:
+            return self._compared(pinned, whole)
         made = of_explanation(self.explanation)
         if whole or self.words is None:
             return made
@@ -160,16 +160,19 @@ class View:
 
     def _compared(self, pinned: "View", whole: bool) -> Drawing:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
-        pairs = (self, pinned), (pinned, self)
-        drawings = [one.drawing(whole=whole) for one, _ in pairs]
-        panels = [_named(made.panels[0], *pair) for made, pair in zip(drawings, pairs, strict=True)]
-        if (self.state.model, self.state.method) == (pinned.state.model, pinned.state.method):  # the same units
+        drawings, panels = [one.drawing(whole=whole) for one in (self, pinned)], []
+        differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
+        for view, drawing in zip((self, pinned), drawings, strict=True):
+            names = {"model": view.state.model, "method": METHODS[view.state.method].title}
+            named = tuple((Shade(f"· {names[one]}", None, True), None) for one in differing)
+            panels.append(replace(drawing.panels[0], cells=drawing.panels[0].cells + named))
+        if not differing:  # the same units
             top = max(panel.scale for panel in panels)
             panels = [replace(panel, scale=top) for panel in panels]
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
-            name, apart = "first map minus second", one - other
-            panels.append(Panel(f"the {name}", title_of((), name), apart, largest(apart)))
+            cells, apart = title_of((), "first map minus second"), one - other
+            panels.append(Panel("the first map minus the second", cells, apart, largest(apart)))
         words = max(one.word_scale for one in drawings)
         return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
 
@@ -224,13 +227,6 @@ class View:
             f"map_ = {maps}  # signed relevance of each patch",
             f"paint(image, map_, box=explanation.box, signed={signed})\n",
         ])  # fmt: skip
-
-
-def _named(panel: Panel, view: View, other: View) -> Panel:
-    """A panel whose title also names the model and the method, where they differ from those of another view."""
-    more = [view.state.model] if view.state.model != other.state.model else []
-    more += [METHODS[view.state.method].title] if view.state.method != other.state.method else []
-    return replace(panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in more))
 
 
 class Session:

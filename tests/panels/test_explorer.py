@@ -156,6 +156,10 @@ def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     panel.models["twin"] = replace(panel.models["tiny"], name="twin")
     panel.change(model="twin")
     assert [one["cells"][-1][0]["text"] for one in panel.data["panels"][:2]] == ["· twin", "· tiny"]
+    panel.open_image(Image.new("RGB", (60, 40), "red"), "red.png")
+    assert panel.data["panels"] == []  # no caption yet, and nothing to compare
+    panel.change(caption="a dog")
+    assert len(panel.data["panels"]) == 3
     panel.press({"kind": "unpin"})
     assert len(panel.data["panels"]) == 1
 
