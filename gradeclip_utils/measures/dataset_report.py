@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from ..checks import as_path, flag, instance, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load
-from ..errors import GradeclipError
+from ..errors import GradeclipError, first_line
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
@@ -71,12 +71,9 @@ td:nth-child(2),td:nth-child(3){min-width:9rem;overflow-wrap:anywhere}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 dt{font-weight:600}"""
-_SCRIPT = """for (const head of document.querySelectorAll("th")) {
-  const button = document.createElement("button");
-  button.append(...head.childNodes);
-  head.append(button);
+_SCRIPT = """for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
-    const body = document.querySelector("tbody"), column = head.cellIndex;
+    const head = button.parentNode, body = document.querySelector("tbody"), column = head.cellIndex;
     const up = head.getAttribute("aria-sort") !== "ascending";
     for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
@@ -151,7 +148,7 @@ def _sample(explainer: Explainer, examples: Sequence[Example]) -> dict[str, np.n
     """Return embeddings (E,) of some images, spread over the data, by the image's checksum."""
     found = {}
     for example in load(examples, _SAMPLE):
-        with suppress(GradeclipError):  # its own row says what is wrong
+        with suppress(GradeclipError, OSError):  # its own row says what is wrong
             image = read_image(example.image())
             found[content_digest(image)] = explainer.embed_images(image)[0].cpu().numpy()
     return found
@@ -166,8 +163,8 @@ def _row(explainer: Explainer, example: Example, sample: dict, nulls: int, folde
         dependence = explanation.prompt_dependence(explainer.null_maps(image, example.prompt, nulls))
         heat = explanation.heatmap(0, signed=True)
         measures = {} if mask is None else localisation(heat, mask)
-    except GradeclipError as refusal:
-        return {**row, "error": str(refusal)}
+    except (GradeclipError, OSError) as refusal:  # a function of one's own may open a file that is not there
+        return {**row, "error": first_line(refusal)}
     _write_thumbnail(folder / thumbnail, explanation)
     text, own = explainer.embed_texts([example.prompt])[0].cpu().numpy(), content_digest(image)
     similarity = float(explanation.similarity[0])
@@ -203,14 +200,13 @@ def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
     apart = (table["similarity"] - table["similarity"].median()).abs()
     scale = 1.4826 * apart.median()  # of a normal distribution: its standard deviation
     table["deviation"] = apart / scale if scale > 0 and apart.notna().sum() >= _ENOUGH else np.nan
-    flags = {
+    flags = pd.DataFrame({
         "not explained": table["error"] != "", "fit": table["fit"] <= 0.5, "dependence": table["high"] < 0.1,
         "deviation": table["deviation"] > _FAR,
-    }  # fmt: skip
-    table["warnings"] = [", ".join(name for name in flags if flags[name][i]) for i in table.index]
-    table = table.assign(_failed=flags["not explained"], _count=sum(flag.astype(int) for flag in flags.values()))
-    table = table.sort_values(["_failed", "_count", "fit", "dependence"], ascending=[False, False, True, True])
-    return table.drop(columns=["_failed", "_count"]).reset_index(drop=True)
+    })  # fmt: skip
+    table["warnings"] = [", ".join(flags.columns[row]) for row in flags.to_numpy()]
+    order = np.lexsort([table["dependence"], table["fit"], -flags.sum(axis=1), table["error"] == ""])
+    return table.iloc[order].reset_index(drop=True)
 
 
 def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
@@ -225,7 +221,8 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
         bounds = table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
         shown["dependence"] += bounds
     with pd.option_context("display.max_colwidth", None):
-        rows = shown.rename(columns=lambda name: name.replace("_", " ")).to_html(index=False, escape=False, na_rep="")
+        heads = [f"<button>{name.replace('_', ' ')}</button>" for name in shown]
+        rows = shown.set_axis(heads, axis=1).to_html(index=False, escape=False, na_rep="")
     counts = " ".join(_counted(table["warnings"].str.contains(name).sum(), *said) for name, said in _WARNINGS.items())
     about = "".join(
         f"<dt>{name}</dt><dd>{html.escape(_QUESTIONS[name])}</dd>" for name in columns if name in _QUESTIONS
@@ -271,18 +268,16 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _run_command(options: argparse.Namespace) -> str:
-    if options.captions is not None and not str(options.captions).strip():
-        raise GradeclipError("--captions must be a path, and an empty one was given")
-    if os.path.isdir(options.data) == (options.captions is None):  # also of a name that no folder can have
+    where, captions = options.data, options.captions
+    if captions is not None:
+        as_path(captions, "--captions")
+    if os.path.isdir(where) == (captions is None):  # also of a name that no folder can have
         needs = "needs --captions, a table with the columns image and caption"
-        msg = f"a folder of images {needs}" if options.captions is None else f"there is no folder {options.data}"
+        msg = f"a folder of images {needs}" if captions is None else f"there is no folder {where}"
         raise GradeclipError(f"{msg}; a data set is named KIND:WHERE, without --captions")
     method_names([options.method])  # before a model is loaded, which may take minutes
     out = writable(options.out, "--out", folder=True)
-    if options.captions is None:
-        data = load(options.data)
-    else:
-        data = captioned_images(options.data, options.captions, check=False)
+    data = load(where) if captions is None else captioned_images(where, captions, check=False)
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     names = "method limit seed overwrite".split()
     rows = report(clip, data, out, **{name: getattr(options, name) for name in names})

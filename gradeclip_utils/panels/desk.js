@@ -50,10 +50,11 @@ const upload = async (app, input) => {
 // The caption with another text, as if it were typed.
 const retype = (app, text) => app.change({ caption: (app.turned.caption = text) });
 const typedCaption = (app) => app.turned.caption ?? app.data.controls.find((one) => one.name === "caption").value;
+const wholeWord = (text) => new RegExp(`(?<!\\p{L})${text}(?!\\p{L})`, "iu"); // not a part of another one
 
 // Words that the model does not know, each with known ones near it.
 const struck = (app) => app.data.struck.map(({ text, near }) => h("span", { className: "gradeclip-control" }, h("s", {}, text), near.map((word) =>
-  button(word, `“${word}” instead of “${text}”`, () => retype(app, typedCaption(app).replace(new RegExp(text, "i"), word))))));
+  button(word, `“${word}” instead of “${text}”`, () => retype(app, typedCaption(app).replace(wholeWord(text), word))))));
 
 // The scenes, the caption and what can be pressed, above the view; and what there is to say.
 const head = (app) => {

@@ -8,8 +8,9 @@ browser's half is `desk.js` around `plots/front/view.js`.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import draw, figure_tag
-from ..plots.page import embedded, front, view_script
+from ..plots.page import SCRIPT, STYLE, embedded
 from ..scenes import COLOURS, arrange, concepts, first_scenes
 from .session import Session, Source, State, View
 
@@ -36,7 +37,6 @@ _CONTROLS = {  # field of a state -> where it stands, its name, what it does
     "resolution": ("method", "input resolution",
                    "The image as the model's preprocessing cuts it, or the whole image at its own size."),
 }  # fmt: skip
-_FIELDS = tuple(field.name for field in fields(State))
 _WORKING = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}
 
 
@@ -58,8 +58,8 @@ class explore(AnyWidget):
         message: what is wrong, or to be noted; "" where there is nothing to say.
     """
 
-    _esm = view_script() + Path(__file__).with_name("desk.js").read_text(encoding="utf-8")  # a path is watched
-    _css = front("view.css")
+    _esm = SCRIPT + Path(__file__).with_name("desk.js").read_text(encoding="utf-8")  # a path is watched
+    _css = STYLE
     data = traitlets.Dict().tag(sync=True)
     image = traitlets.Unicode().tag(sync=True)
     thumbnails = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -89,16 +89,13 @@ class explore(AnyWidget):
 
     # ------------------------------------------------------------------------------------------------- what is wanted
 
-    def change(self, **fields) -> None:
-        """Show another state, which differs in some fields of `State`; an error is answered in `message`."""
-        self._change(fields)
-
-    def _change(self, fields: dict[str, Any], note: str = "") -> None:
+    def change(self, note: str = "", /, **fields: Any) -> None:
+        """Show another state, which differs in some fields of `State`, and say a note; `message` holds an error."""
         if {"caption", "source", "resolution", "method", "against"} & fields.keys():
             fields = {"phrase": None, "patch": None, **fields}  # they belong to the map that was there
         try:
             for name in fields:
-                chosen("the name of a field", name, _FIELDS)
+                chosen("the name of a field", name, vars(self._start))
             session = self._session(fields.get("model", self.view.state.model))
             if session is not self._shown:
                 fields = {"layers": session.clip.image_layers or 1, "patch": None, **fields}
@@ -134,12 +131,11 @@ class explore(AnyWidget):
         self.busy = _WORKING  # until something is said
         match message:
             case {"kind": "change", "fields": dict(fields)}:
-                self._change({name: value for name, value in fields.items() if name != "source"})
+                self.change(**{name: value for name, value in fields.items() if name != "source"})
             case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.shelf):
-                source = self.shelf[index]
-                self._change({"source": source, "caption": source.caption, "against": ""})
-            case {"kind": "scene", "name": str(name)} if name in (found := self.view.changes):
-                self._change_scene(found[name])
+                self.change(source=self.shelf[index], caption=self.shelf[index].caption, against="")
+            case {"kind": "scene", "name": str(name)} if name in (changes := self.view.changes):
+                self.change(**{"caption": self.view.state.caption, **changes[name]()})
             case {"kind": "image", "name": str(name)} if buffers:
                 with tempfile.TemporaryDirectory() as folder:
                     path, note = Path(folder) / "upload", message.get("note")
@@ -149,21 +145,13 @@ class explore(AnyWidget):
                 self.pin()
             case {"kind": "unpin"}:
                 self.pinned = None
-                self._change({})
+                self.change()
             case {"kind": "reset"}:
                 self.reset()
             case {"kind": "save", "name": name}:
                 self.save(name)
             case _:
                 self._say(f"The panel does not know what {message!r} is", "wrong")
-
-    def _change_scene(self, change) -> None:
-        state = self.view.state
-        if isinstance(change, str):
-            return self._change({"caption": change})
-        if not isinstance(change, Source):
-            change = replace(Source.of(change()), before=state.source)
-        return self._change({"source": change, "caption": state.caption})
 
     def open_image(self, image, name: str = "", note: str = "") -> None:
         """Show another image with an empty caption, and keep it beside the scenes; an error is answered in words."""
@@ -173,23 +161,24 @@ class explore(AnyWidget):
             self._say(f"{_sentence(error).replace(str(image), name or str(image))}.", "wrong")
         else:
             self.shelf.append(source)
-            self._change({"source": source, "caption": source.caption, "against": ""}, note)
+            self.change(note, source=source, caption=source.caption, against="")
 
     def pin(self) -> None:
         """Keep what is shown beside the next view, with the difference of both maps."""
         self.pinned = self.view.state
-        self._change({}, "Pinned. Now change the caption, the model or the method.")
+        self.change("Pinned. Now change the caption, the model or the method.")
 
     def reset(self) -> None:
         """Show the start again, with all settings as they were."""
         self.pinned = None
-        self._change({name: getattr(self._start, name) for name in _FIELDS})
+        self.change(**vars(self._start))
 
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
         try:
             stem = str(name).strip() or "explanation"
-            paths = (as_path(f"{stem}{end}.png", "the name") for end in ("", *(f"-{i}" for i in range(2, 1000))))
+            ends = chain([""], (f"-{i}" for i in count(2)))
+            paths = (as_path(f"{stem}{end}.png", "the name") for end in ends)
             path = writable(next(path for path in paths if not path.exists()), "the name")
             write_whole({path: partial(self.figure().savefig, format="png")})
         except (OSError, ValueError) as error:
@@ -214,7 +203,7 @@ class explore(AnyWidget):
         """The widget and, for a page without a kernel, the same view."""
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         still = figure_tag(self.figure())
-        page = embedded([self.view.payload(self.beside)], self.view.state.source.image, still)
+        page = embedded(self.view.payload(self.beside), self.view.state.source.image, still)
         return data | {"text/html": page}, metadata
 
     def _say(self, text: str, kind: str) -> None:
@@ -267,10 +256,8 @@ def _grouped(words: frozenset[str] | None) -> list:
     """The words that a model knows as pairs of a category and its words."""
     if not words:
         return []
-    table, groups = concepts(), {}
-    known = table[[set(noun.split()) <= words for noun in table["noun"]]]
-    for kind, some in known.groupby("category"):
-        groups[kind] = list(some["noun"])
+    known = concepts()[concepts()["noun"].isin(words)]
+    groups = [[kind, list(some["noun"])] for kind, some in known.groupby("category")]
     colours = sorted(words & set(COLOURS))
-    used = {part for noun in (*known["noun"], *known["plural"]) for part in noun.split()} | set(colours)
-    return [["colours", colours], *sorted(groups.items()), ["other words", sorted(words - used)]]
+    others = sorted(words - {*known["noun"], *known["plural"], *colours})
+    return [["colours", colours], *groups, ["other words", others]]

@@ -12,8 +12,7 @@ import ipywidgets as w
 from matplotlib.figure import Figure
 from traitlets import TraitError
 
-from ..checks import short
-from ..errors import GradeclipError, heard_by
+from ..errors import GradeclipError, heard_by, short
 from ..plots.figures import alternative, figure_tag
 
 _BOX = (

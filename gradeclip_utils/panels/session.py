@@ -9,7 +9,7 @@ words of its caption name it, so a view also says what a map marks and what can 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -30,15 +30,13 @@ from ..plots.colours import largest
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
 from ..plots.figures import image_url
 from ..plots.page import payload
-from ..scenes import CANVAS, Scene, as_python, concept, concepts, recoloured, without
+from ..scenes import CANVAS, Scene, as_python, concept, concepts, phrase, recoloured, without
 from ..towers.base import remembering
 from ..words import split_read, unknown_words, why_no_words
 
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
 _WITH_WORDS = (_GRAD_ECLIP, "grad-eclip-single-head")  # methods with word x region maps
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
-_YOUR_OWN = "image = ...  # your own"
-_PUT_BACK = "put it back"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,7 @@ class Source:
         if isinstance(image, Scene):
             return cls(name or image.caption, image.image(), caption=image.caption, scene=image)
         found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
-        code = f"image = read_image({path!r})" if path else _YOUR_OWN
+        code = f"image = read_image({path!r})" if path else "image = ...  # your own"
         if max(found.size) > _LONGEST:
             found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
             code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
@@ -142,62 +140,63 @@ class View:
 
     def drawing(self, pinned: "View | None" = None, whole: bool = False) -> Drawing:
         """What is shown, beside a pinned view if there is one; `whole` leaves out the chosen phrase and patch."""
-        if pinned is not None:
-            return self._compared(pinned, whole)
         if self.explanation is None:
             return Drawing(self.state.source.image, None, ())
+        if pinned is not None and pinned.explanation is not None:
+            return self._compared(pinned, whole)
         made = of_explanation(self.explanation)
         if whole or self.words is None:
             return made
         panel, maps = made.panels[0], self.words.maps
         if self.state.phrase:
-            panel = replace(panel, map=self.map, scale=largest([maps, self.map]))
+            panel = replace(panel, map=self.map, scale=max(largest(maps), largest(self.map)))
             made = replace(made, signed=True)
         if self.state.patch:
             row, column = self.state.patch
             scored = zip(self.words.words, maps[:, row, column], strict=True)
             panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in scored]))
-            made = replace(made, word_scale=largest([maps]))
+            made = replace(made, word_scale=largest(maps))
         return replace(made, panels=(panel,))
 
     def _compared(self, pinned: "View", whole: bool) -> Drawing:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
-        pairs = (self, pinned), (pinned, self)
-        drawings = [one.drawing(whole=whole) for one, _ in pairs]
-        panels = [_named(made.panels[0], *pair) for made, pair in zip(drawings, pairs, strict=True)]
-        if (self.state.model, self.state.method) == (pinned.state.model, pinned.state.method):  # the same units
+        drawings, panels = [one.drawing(whole=whole) for one in (self, pinned)], []
+        differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
+        for view, drawing in zip((self, pinned), drawings, strict=True):
+            names = {"model": view.state.model, "method": METHODS[view.state.method].title}
+            named = tuple((Shade(f"· {names[one]}", None, True), None) for one in differing)
+            panels.append(replace(drawing.panels[0], cells=drawing.panels[0].cells + named))
+        if not differing:  # the same units
             top = max(panel.scale for panel in panels)
             panels = [replace(panel, scale=top) for panel in panels]
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
-            cells = title_of((), "first map minus second")
-            panels.append(Panel("the first map minus the second", cells, one - other, largest([one - other])))
+            cells, apart = title_of((), "first map minus second"), one - other
+            panels.append(Panel("the first map minus the second", cells, apart, largest(apart)))
         words = max(one.word_scale for one in drawings)
         return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
 
     @property
-    def changes(self) -> Mapping[str, "Source | Callable[[], Scene] | str"]:
-        """What one press can change in the scene that is shown."""
+    def changes(self) -> dict[str, Callable[[], dict[str, Any]]]:
+        """What one press can change in the scene that is shown: a button's name, and what gives fields of the state."""
         source = self.state.source
         if source.before is not None:
-            return {_PUT_BACK: source.before}
-        return {} if source.scene is None else _changes(source.scene, self.state.caption)
+            return {"put it back": lambda: {"source": source.before}}
+        return {} if source.scene is None else _changes(source, source.scene, self.state.caption)
 
     @cached_property
     def sentences(self) -> dict[str, Any]:
         """What a map marks: of the whole caption ("all"), of each word ("words"), of the chosen "phrase"."""
         if self.explanation is None:
             return {}
-        scene, caption, spans = self.state.source.scene, self.state.caption, []
+        scene, caption = self.state.source.scene, self.state.caption
         found: dict[str, Any] = {"all": _sentence(scene, self.explanation.image_maps[0], caption)}
         if self.words is not None:
-            spans = [(word.start, word.end) for word in self.words.words]
-            found["words"] = [
-                _sentence(scene, one, caption, *span) for one, span in zip(self.words.maps, spans, strict=True)
-            ]
-        if self.state.phrase:
-            first, last = self.state.phrase
-            found["phrase"] = _sentence(scene, self.map, caption, spans[first][0], spans[last][1])
+            pairs = list(zip(self.words.words, self.words.maps, strict=True))
+            found["words"] = [_sentence(scene, map_, caption, word.start, word.end) for word, map_ in pairs]
+            if self.state.phrase:
+                first, last = (pairs[i][0] for i in self.state.phrase)
+                found["phrase"] = _sentence(scene, self.map, caption, first.start, last.end)
         return found
 
     def payload(self, pinned: "View | None" = None) -> dict:
@@ -228,13 +227,6 @@ class View:
             f"map_ = {maps}  # signed relevance of each patch",
             f"paint(image, map_, box=explanation.box, signed={signed})\n",
         ])  # fmt: skip
-
-
-def _named(panel: Panel, view: View, other: View) -> Panel:
-    """A panel whose title also names the model and the method, where they differ from those of another view."""
-    more = [view.state.model] if view.state.model != other.state.model else []
-    more += [METHODS[view.state.method].title] if view.state.method != other.state.method else []
-    return replace(panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in more))
 
 
 class Session:
@@ -303,13 +295,7 @@ class Session:
         """The words that name things, by index; without a tagger for a model of few words."""
         if self.clip.vocabulary is None:
             return named_things(found.caption, [(word.start, word.end) for word in found.words])
-        table, groups, i = concepts(), [], 0
-        nouns, words = {*table["noun"], *table["plural"]}, [word.text.lower() for word in found.words]
-        while i < len(words):
-            end = next((i + n for n in (3, 2, 1) if " ".join(words[i : i + n]) in nouns), i)
-            groups += [tuple(range(i, min(end, len(words))))] if end > i else []
-            i = max(end, i + 1)
-        return tuple(groups)
+        return tuple((i,) for i, word in enumerate(found.words) if word.text.lower() in _nouns())
 
 
 # ------------------------------------------------------------------------------------- what a scene knows of its things
@@ -322,20 +308,25 @@ def _covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX)) for mask in masks])
 
 
-def _things_of(scene: Scene, caption: str, start: int, end: int) -> list[int]:
-    """The things of a scene that a part of a caption names, by the scene's own caption, else by noun and colour."""
+@cache
+def _nouns() -> dict[str, str]:
+    """The nouns of the emoji world, each of which is one word, by their forms."""
+    pairs = zip(concepts()["noun"], concepts()["plural"], strict=True)
+    return {form: noun for noun, plural in pairs for form in (noun, f"{noun}s", plural)}
+
+
+def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[list[int], list[str]]:
+    """The things of a scene that a part of a caption names, and its nouns that name nothing there.
+
+    The scene's own caption says which words name what; any other one is read by its nouns, else by its colours.
+    """
     if caption == scene.caption:
-        return sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects})
-    text = caption[start:end].lower()
-    named = [i for i, thing in enumerate(scene.objects) if _says(text, thing.noun)]
-    return named or [i for i, thing in enumerate(scene.objects) if thing.colour and _says(text, thing.colour)]
-
-
-def _absent(scene: Scene, text: str) -> list[str]:
-    """The nouns of a text that name nothing in a scene."""
-    there = {thing.noun for thing in scene.objects}
-    found = [noun for noun in concepts()["noun"] if noun not in there and _says(text.lower(), noun)]
-    return [noun for noun in found if not any(noun != other and noun in other.split() for other in [*found, *there])]
+        return sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects}), []
+    said, things = re.findall(r"\w+", caption[start:end].lower()), scene.objects
+    nouns = [_nouns()[word] for word in said if word in _nouns()]
+    named = [i for i, thing in enumerate(things) if thing.noun in nouns]
+    named = named or [i for i, thing in enumerate(things) if thing.colour in said]
+    return named, [noun for noun in nouns if noun not in {thing.noun for thing in things}]
 
 
 def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None) -> str:
@@ -346,9 +337,9 @@ def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 
         return f"The map of {said} has no relevance for it."
     if scene is None:
         return ""
-    wanted, missing = _things_of(scene, caption, start, end), _absent(scene, caption[start:end])
-    if missing:
-        return f"There is no {missing[0]} in this image. The map of {said} marks something all the same."
+    wanted, absent = _things_of(scene, caption, start, end)
+    if absent:
+        return f"There is no {absent[0]} in this image. The map of {said} marks something all the same."
     if not wanted:
         return ""
     cover = _covers(scene, map_.shape)
@@ -364,28 +355,21 @@ def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 
     return f"{found} The maximum lies {where}."
 
 
-def _changes(scene: Scene, caption: str) -> dict[str, Callable[[], Scene] | str]:
-    """What one press can change: the name of the button, and another scene (to be made) or another caption."""
-    colours, noun = [thing.colour for thing in scene.objects], scene.objects[0].noun
-    moved, found = colours[-1:] + colours[:-1], dict[str, Callable[[], Scene] | str]()
+def _changes(source: Source, scene: Scene, caption: str) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What one press can change in a scene, or ask of it, as in `View.changes`."""
+
+    def changed(change: Callable[..., Scene], how) -> dict[str, Any]:
+        return {"source": replace(Source.of(change(scene, how)), before=source)}
+
+    colours, nouns = [thing.colour for thing in scene.objects], [thing.noun for thing in scene.objects]
+    moved, found = colours[-1:] + colours[:-1], {}
     if moved != colours:
-        found["swap the colours"] = partial(recoloured, scene, moved)
-    if len(scene.objects) > 1:
-        found[f"take the {noun} away"] = partial(without, scene, 0)
-    other = "guitar" if any(thing.noun == "piano" for thing in scene.objects) else "piano"
-    if caption != _a(other):
-        return found | {f"ask for {_a(other)}": _a(other)}
-    return found | {"ask for what is there": scene.caption}
-
-
-def _says(text: str, word: str) -> bool:
-    return _word(word).search(text) is not None
-
-
-@cache
-def _word(word: str) -> re.Pattern:
-    several = concepts()["plural"].get(word) or word
-    return re.compile(rf"\b({re.escape(word)}s?|{re.escape(several)})\b")
+        found["swap the colours"] = partial(changed, recoloured, moved)
+    if len(nouns) > 1:
+        found[f"take the {nouns[0]} away"] = partial(changed, without, 0)
+    other = phrase("guitar" if "piano" in nouns else "piano")
+    asked, name = (other, other) if caption != other else (scene.caption, "what is there")
+    return found | {f"ask for {name}": lambda: {"caption": asked}}
 
 
 def _things_in_words(scene: Scene, things: Sequence[int]) -> str:
@@ -393,7 +377,3 @@ def _things_in_words(scene: Scene, things: Sequence[int]) -> str:
     several = {noun: concept(noun)["plural"] for noun in nouns if nouns.count(noun) > 1}
     names = [f"the {several.get(noun) or noun}" for noun in dict.fromkeys(nouns)]
     return " and ".join(names) if len(names) < 3 else f"the {len(things)} things that it names"
-
-
-def _a(noun: str) -> str:
-    return f"{concept(noun)['article']} {noun}"

@@ -6,11 +6,10 @@ One law for maps and words alike. The image beneath is light grey. Relevance *fo
 red; relevance *against* is blue; no relevance is no colour. Colour is linear in the value and opacity rises with it.
 """
 
-from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image, ImageDraw
 
 from .. import checks
@@ -26,16 +25,9 @@ _SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint`
 @cache
 def law() -> np.ndarray:
     """Red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
-    strength = np.linspace(0, 1, 257)
-    sides = [
-        np.stack(
-            [np.interp(strength, np.linspace(0, 1, 5), channel) for channel in zip(*map(to_rgb, ramp), strict=True)]
-        )
-        for ramp in (_AGAINST, _FOR)
-    ]
-    alpha = _OPAQUE * strength**0.55
-    against, warm = (np.vstack([side, alpha]).T for side in sides)
+    against, warm = (LinearSegmentedColormap.from_list("", ramp, 257)(np.arange(257)) for ramp in (_AGAINST, _FOR))
     table = np.concatenate([against[::-1], warm[1:]])
+    table[:, 3] = _OPAQUE * np.abs(np.linspace(-1, 1, 513)) ** 0.55
     table.flags.writeable = False
     return table
 
@@ -66,14 +58,12 @@ def paint(
         upsample: "bilinear", or "nearest" to see the patches.
 
     Raises:
-        GradeclipError: the map is not a map, or the box lies outside of the image.
+        GradeclipError: `heat` is not a map, or `box` is not four numbers in this order.
     """
-    if vmax is not None:
-        checks.number("vmax", vmax, 0)
     checks.flag("signed", signed)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
     image, heat = read_image(image), shown(checks.as_map(heat).astype(np.float32), signed)
-    vmax = largest([heat]) if vmax is None else vmax
+    vmax = largest(heat) if vmax is None else checks.number("vmax", vmax, 0)
     base = _panel_sized(image)
     across, down = base.width / image.width, base.height / image.height
     there = tuple(np.array(checks.as_box(box, *image.size)) * (across, down, across, down))
@@ -92,8 +82,7 @@ def is_whole(box, image: Image.Image) -> bool:
     if box is None:
         return True
     left, top, right, bottom = box
-    near = 0.005 * max(image.size)
-    return max(left, top, image.width - right, image.height - bottom) < near
+    return max(left, top, image.width - right, image.height - bottom) < 0.005 * max(image.size)
 
 
 def shown(value, signed: bool):
@@ -101,9 +90,9 @@ def shown(value, signed: bool):
     return value if signed else np.maximum(value, 0)
 
 
-def largest(values: Iterable) -> float:
-    """The largest magnitude in any of the arrays; 0 if there are none."""
-    return max((float(np.abs(array).max()) for array in map(np.asarray, values) if array.size), default=0.0)
+def largest(values) -> float:
+    """The largest magnitude in an array; 0 if it is empty."""
+    return float(np.abs(values).max(initial=0))
 
 
 def _grey(image: Image.Image) -> np.ndarray:

@@ -9,7 +9,7 @@ below it a bar: the similarity, or in a contrast the lead. All panels share one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import zip_longest
@@ -35,7 +35,7 @@ class Shade:
     small: bool = False
 
 
-_Cell = tuple[Shade | None, Shade | None]  # of a title: a word; below it, in a contrast, the word in the other caption
+_Cell = tuple[Shade, Shade | None]  # of a title: a word; below it, in a contrast, the word in the other caption
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,11 @@ class Panel:
     above: float | None = None  # which part of the other captions lies below the similarity, in percent
     best: bool = True  # its bar is dark
     note: str = ""
+
+    @property
+    def words(self) -> list[Shade]:
+        """All words of the title."""
+        return [word for cell in self.cells for word in cell if word]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,7 +85,7 @@ class Drawing:
     shared: bool = True  # one scale for all maps; else each has its own
     lead: bool = False  # the bars are leads, from zero
     median: float | None = None  # the similarity that half of the other captions lie below,
-    count: int | None = None  # and how many there are
+    count: int = 0  # and how many there are
     origin: str = ""  # model, method and layers
     upsample: str = "bilinear"
 
@@ -92,8 +97,7 @@ class Drawing:
     @property
     def both(self) -> bool:
         """Whether anything in the drawing can be against."""
-        words = (word for panel in self.panels for cell in panel.cells for word in cell if word)
-        return self.signed or any((word.score or 0) < 0 for word in words)
+        return self.signed or any((word.score or 0) < 0 for panel in self.panels for word in panel.words)
 
     @property
     def bars(self) -> tuple[float, float]:
@@ -106,17 +110,17 @@ class Drawing:
     def legend(self) -> list[str]:
         """The lines below the strip of colours: the scale, and what tick and frame are."""
         scales = [panel.scale for panel in self.panels if panel.map is not None]
-        lines = []
+        darkest = []
         if scales and not max(scales):
-            lines.append("relevance: " + ("zero everywhere" if self.signed else "nowhere above zero"))
+            darkest.append("relevance: " + ("zero everywhere" if self.signed else "nowhere above zero"))
         elif scales:
             own = not self.shared and len(scales) > 1
-            lines.append("relevance: darkest " + ("in each map at its largest" if own else _number(max(scales))))
+            darkest.append("relevance: darkest " + ("in each map at its largest" if own else _number(max(scales))))
         if self.word_scale:
-            words = f"words: darkest {_number(self.word_scale)}" if not lines else f"words {_number(self.word_scale)}"
-            lines = [", ".join([*lines, words])]
+            darkest.append(("words " if darkest else "words: darkest ") + _number(self.word_scale))
+        lines = [", ".join(darkest)] if darkest else []
         if self.median is not None:
-            lines.append(f"tick: half of {self.count or 'the'} other captions")
+            lines.append(f"tick: half of {self.count} other captions")
         if self.framed:
             lines.append("frame: what the model saw")
         return lines
@@ -127,7 +131,7 @@ class Drawing:
         if not self.panels:
             return "An image"
         return "An image and its relevance maps: " + "; ".join(
-            f"{panel.name}" + "".join(f" ({words})" for words in panel.labels[:1]) for panel in self.panels
+            panel.name + "".join(f" ({words})" for words in panel.labels[:1]) for panel in self.panels
         )
 
 
@@ -143,28 +147,24 @@ def _small(text: str) -> bool:
 
 def title_of(words: Sequence, name: str = "") -> tuple[_Cell, ...]:
     """The cells of a prompt: its words, or its name if it has none."""
-    if not words:
-        return tuple((Shade(part), None) for part in name.split())
-    return tuple((_shade(word), None) for word in words)
+    shades = map(_shade, words) if words else map(Shade, name.split())
+    return tuple((shade, None) for shade in shades)
 
 
-def _shade(word) -> Shade | None:
-    return word and Shade(word.text, float(word.score), _small(word.text))
+def _shade(word) -> Shade:
+    return Shade(word.text, float(word.score), _small(word.text)) if word else Shade("")
 
 
 def _stacked(words: Sequence, others: Sequence) -> tuple[_Cell, ...]:
     """The cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
     cells: list[_Cell] = []
-    one, other = ([word.text.lower() for word in side] for side in (words, others))
-    for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        if kind == "equal":
-            pairs = zip(words[a:b], others[c:d], strict=True)
-            cells += [(Shade(one.text, float(one.score + two.score), _small(one.text)), None) for one, two in pairs]
-        else:
-            nothing = Shade("")  # below a shared word stands None
-            cells += [
-                (_shade(one) or nothing, _shade(two) or nothing) for one, two in zip_longest(words[a:b], others[c:d])
-            ]
+    first, second = ([word.text.lower() for word in side] for side in (words, others))
+    for kind, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        for one, other in zip_longest(words[a:b], others[c:d]):
+            if kind == "equal":
+                cells.append((_shade(replace(one, score=one.score + other.score)), None))
+            else:
+                cells.append((_shade(one), _shade(other)))
     return tuple(cells)
 
 
@@ -173,56 +173,48 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
     contrast = explanation.against is not None
     similarity = np.asarray(explanation.similarity, dtype=float)
     values = similarity - explanation.against_similarity if contrast else similarity
-    kept = np.arange(len(values))
-    if most is not None and len(values) > most:
-        kept = np.sort(np.argsort(-values, kind="stable")[:most])
-    maps = None if _words_alone(explanation) else shown(explanation.image_maps, contrast)
-    top = largest([maps[kept]]) if maps is not None else 0.0
-    above = None if contrast else getattr(explanation, "percentile", None)
-    median = None if contrast else getattr(explanation, "null_median", None)
-    count = getattr(explanation, "null_count", None)
+    words_alone = explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
     panels = []
-    for i in kept:
-        words = explanation.words[i]
-        name = explanation.prompts[i]
-        note = ""
+    for i in np.sort(np.argsort(-values, kind="stable")[:most]):
+        name, words = explanation.prompts[i], explanation.words[i]
+        map_ = None if words_alone else shown(explanation.image_maps[i], contrast)
+        scale, best = 0.0 if map_ is None else largest(map_), bool(values[i] == values.max())
+        panel = Panel(name, title_of(words, name), map_, scale, float(values[i]), best=best)
         if contrast:
-            others = explanation.against_words[i] if explanation.against_words else ()
-            cells = _stacked(words, others) if words and others else title_of(words, name)
-            name, other = f"{name}, not {explanation.against[i]}", explanation.against_similarity[i]
-            leads = "leads" if values[i] > 0 else "is behind"
-            note = f"{leads} by {abs(values[i]):.2f} ({similarity[i]:.2f}, other {other:.2f})"
-            if not (words and others):
-                cells += title_of((), f"not {explanation.against[i]}")
-        else:
-            cells = title_of(words, name)
-        scale = largest([maps[i]]) if maps is not None and not shared else top
-        panels.append(Panel(
-            name, cells, None if maps is None else maps[i], scale, float(values[i]),
-            None if above is None else float(np.asarray(above)[i]), bool(values[i] == values[kept].max()), note,
-        ))  # fmt: skip
-    return Drawing(
-        explanation.image, explanation.box, tuple(panels), contrast, _word_scale(panels), shared, contrast,
-        None if median is None else float(median), None if count is None else int(count),
-        origin=_origin(explanation),
-    )  # fmt: skip
+            other, others = explanation.against[i], explanation.against_words[i]
+            cells = _stacked(words, others) if words and others else panel.cells + title_of((), f"not {other}")
+            leads = f"{'leads' if values[i] > 0 else 'is behind'} by {abs(values[i]):.2f}"
+            note = f"{leads} ({similarity[i]:.2f}, other {explanation.against_similarity[i]:.2f})"
+            panel = replace(panel, name=f"{name}, not {other}", cells=cells, note=note)
+        elif explanation.percentile is not None:
+            panel = replace(panel, above=float(explanation.percentile[i]))
+        panels.append(panel)
+    null = {} if contrast else {"median": explanation.null_median, "count": explanation.null_count}
+    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
     """The drawing of an `Interactions`: one signed map per word, function words only if `words` is "all"."""
-    kept = [i for i, word in enumerate(found.words) if words == "all" or not _small(word.text)]
-    kept = kept or list(range(len(found.words)))
-    top = largest([found.maps[kept]])
-    panels = [Panel(found.words[i].text, title_of([found.words[i]]), found.maps[i], top) for i in kept]
-    return Drawing(found.image, found.box, tuple(panels), True, _word_scale(panels), origin=_origin(found))
+    pairs = list(zip(found.words, found.maps, strict=True))
+    kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
+    panels = [Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs]
+    return _of_result(found, panels, signed=True)
 
 
-def of_maps(image: Image.Image, maps: Mapping[str, np.ndarray] | Sequence, *, signed=False, **more: Any) -> Drawing:
-    """The drawing of named maps of one image."""
-    pairs = list(maps.items()) if isinstance(maps, Mapping) else list(maps)
-    pairs = [(name, shown(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in pairs]
-    panels = [Panel(name, title_of((), name), map_, largest([map_])) for name, map_ in pairs]
-    return scaled([Drawing(image, None, tuple(panels), signed, **more)])[0]
+def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
+    """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
+    words = largest([word.score or 0 for panel in panels for word in panel.words])
+    layers = found.provenance.get("image_layers")
+    origin = found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")
+    drawing = Drawing(found.image, found.box, tuple(panels), word_scale=words, origin=origin, **look)
+    return scaled([drawing])[0]
+
+
+def of_maps(image: Image.Image, maps: Iterable[tuple[str, np.ndarray]], *, signed=False, **more: Any) -> Drawing:
+    """The drawing of named maps of one image, each with its own scale (see `scaled`)."""
+    each = [(name, shown(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in maps]
+    panels = [Panel(name, title_of((), name), map_, largest(map_)) for name, map_ in each]
+    return Drawing(image, None, tuple(panels), signed, **more)
 
 
 def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
@@ -232,18 +224,3 @@ def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
         replace(one, panels=tuple(replace(panel, scale=top) for panel in one.panels)) if one.shared else one
         for one in drawings
     ]
-
-
-def _words_alone(explanation) -> bool:
-    """Whether the method of an explanation has no maps of images, so that zeros stand for none."""
-    return explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
-
-
-def _word_scale(panels: Sequence[Panel]) -> float:
-    return largest([[word.score for panel in panels for cell in panel.cells for word in cell if word and word.score]])
-
-
-def _origin(found) -> str:
-    """model, method and layers in one line."""
-    layers = found.provenance.get("image_layers")
-    return found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")

@@ -64,9 +64,6 @@ class InlineFigure(Figure):
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return bundle(_rendered(self), alternative(self))
 
-    def _repr_png_(self) -> bytes:
-        return _small_png(_rendered(self))
-
 
 def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
     """An image as a notebook keeps it, with what it shows in words: data and metadata, by media type."""
@@ -215,8 +212,7 @@ def plot_maps(
         raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
     drawings, look = [], {"signed": signed, "shared": shared_scale, "upsample": upsample}
     for one, its in zip(images, each, strict=True):
-        pairs = [(name, checks.as_map(heat)) for name, heat in _titled("maps", its)]
-        drawings.append(of_maps(read_image(one), pairs, **look))
+        drawings.append(of_maps(read_image(one), _titled_maps(its), **look))
     return draw(scaled(drawings), width=width, columns=columns, compact=several)
 
 
@@ -228,12 +224,12 @@ def _check_drawn(kind: str, given: Any, part: str) -> None:
         raise GradeclipError(f"{kind} is needed, as Explainer returns it, got {short(given)}")
 
 
-def _titled(name: str, values: Any) -> list[tuple[str, Any]]:
-    found = list(values.items()) if isinstance(values, Mapping) else checks.listed(name, values)
+def _titled_maps(maps: Any) -> list[tuple[str, np.ndarray]]:
+    found = list(maps.items()) if isinstance(maps, Mapping) else checks.listed("maps", maps)
     for one in found:
         if not isinstance(one, tuple) or len(one) != 2 or not isinstance(one[0], str):
-            raise GradeclipError(f"{name} must be pairs of a title and a thing, got {short(one)}")
-    return found
+            raise GradeclipError(f"maps must be pairs of a title and a map, got {short(one)}")
+    return [(title, checks.as_map(map_)) for title, map_ in found]
 
 
 def draw(
@@ -258,15 +254,14 @@ def draw(
     foot = _folded([drawings[0].origin] if len(drawings) == 1 else [], wide - 2 * _MARGIN)
     tall = (0.28 + _LINE * len(legend)) * bool(panels)
     needed = [above + panel[1] + below for _, _, above, panel, below in rows]
-    spare = 0.0 if compact else sum(needed) - rows[0][2] - rows[0][3][1]  # below the image
+    under_image = rows[0][2] + rows[0][3][1]
+    spare = 0.0 if compact else sum(needed) - under_image
     height = 0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.04 * bool(foot) + _LINE * len(foot)
     figure = InlineFigure(wide, height, ". ".join(one.alt for one in drawings))
     top, before = 0.06, None
     for one, some, above, panel, below in rows:
         if one is not before:
             show_image(axes_at(figure, _MARGIN, top + above, *panel), one.image, one.box)
-            if not compact:
-                _draw_legend(figure, one, legend, top + above + panel[1] + 0.1, side)
         for i, each in enumerate(some):
             x, deep = _MARGIN + (i + 1) * (side + _GAP), _flow(each.cells, side * 72, size)[1] / 72
             _draw_cells(axes_at(figure, x, top + above - 0.07 - deep, side, deep), each.cells, one.word_scale, size)
@@ -274,8 +269,9 @@ def draw(
             if each.value is not None:
                 _draw_bar(axes_at(figure, x, top + above + panel[1] + 0.07, side, 0.16), one, each)
         top, before = top + above + panel[1] + below, one
-    if compact:
-        _draw_legend(figure, drawings[0], legend, top + 0.02, wide)
+    if panels:
+        place = (top + 0.02, wide) if compact else (0.06 + under_image + 0.1, side)
+        _draw_legend(figure, drawings[0], legend, *place)
     for i, line in enumerate(foot):
         _write(figure, (0.05 + _LINE * (len(foot) - 1 - i)) / height, line, va="bottom", color="0.55")
     return figure
@@ -322,8 +318,6 @@ def _folded(lines: Iterable[str], room: float) -> list[str]:
 
 def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float, room: float) -> None:
     """Draw the strip of colours, with its ends named, and the lines below it."""
-    if not one.panels:
-        return
     before = (_ems("against") * _SMALLEST / 72 + 0.08) * one.both
     (across, down), strip = figure.get_size_inches(), float(np.clip(room - before - 0.3, 0.4, 1.3))
     start, middle = _MARGIN + before, 1 - (top + 0.06) / down
@@ -342,9 +336,7 @@ def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float,
 
 def _type_size(panels: Sequence[Panel], room: float) -> float:
     """The largest type in which every title takes at most two lines, or the smallest."""
-    widest = max(
-        (_ems(_drawable(word.text)) for one in panels for cell in one.cells for word in cell if word), default=0
-    )
+    widest = max((_ems(_drawable(word.text)) for one in panels for word in one.words), default=0)
     for size in np.arange(_LARGEST, _SMALLEST, -0.5):
         if widest * size < room * 72 and all(_flow(panel.cells, room * 72, size)[2] <= 2 for panel in panels):
             return float(size)
@@ -392,9 +384,9 @@ def _ems(text: str) -> float:
 
 
 def _drawable(text: str) -> str:
-    """A text with a box in place of letters that matplotlib's font lacks (emoji, CJK)."""
-    font = get_font(findfont(FontProperties()))
-    lacks = sorted({letter for letter in text if not font.get_char_index(ord(letter))})
+    """A text with a box in place of letters that matplotlib's fonts lack (emoji, CJK)."""
+    fonts = [get_font(findfont(FontProperties([family]))) for family in FontProperties().get_family()]
+    lacks = sorted({letter for letter in text if not any(font.get_char_index(ord(letter)) for font in fonts)})
     if lacks:
         warn(f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)")
     return "".join("\N{WHITE SQUARE}" if letter in lacks else letter for letter in text)
@@ -441,24 +433,12 @@ def plot_intervals(
     Raises:
         GradeclipError: the table lacks a column, has no row, or an interval that is none.
     """
-    flags = {"chance_label": chance_label, "label": label, "title": title, "group": "" if group is None else group}
-    for name, value in flags.items():
+    texts = {"chance_label": chance_label, "label": label, "title": title, "group": "" if group is None else group}
+    for name, value in texts.items():
         checks.text(name, value)
     checks.flag("sort", sort)
     chance = None if chance is None else checks.number("chance", chance, -math.inf)
-    checks.columns(table, [group] if group else [])
-    given = table.rename(columns={"estimate": "mean"}) if "estimate" in table else table
-    rows = _numbers(given, ("mean", "low", "high"))
-    if len(wrong := rows[~np.isfinite(rows["mean"]) | np.isinf(rows).any(axis=1) | (rows["low"] > rows["high"])]):
-        row = ", ".join(f"{name} {value:g}" for name, value in wrong.iloc[0].items())
-        raise GradeclipError(f"an interval is a finite mean, low and high, in this order, got {row}")
-    if names is None:
-        others = [name for name in given.columns if name not in ("mean", "low", "high", "n", group)]
-        names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)
-    names = checks.listed("names", names)
-    if not len(rows) or len(names) != len(rows):
-        raise GradeclipError(f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names")
-    rows = rows.assign(name=[str(name) for name in names], kind=given[group].astype(str).to_numpy() if group else "")
+    rows = _interval_rows(table, names, group)
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
         raise GradeclipError(f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}")
@@ -500,12 +480,25 @@ def plot_intervals(
     return figure
 
 
-def _numbers(table: Any, names: Iterable[str]) -> Any:
-    checks.columns(table, names := list(names))
+def _interval_rows(table: Any, names: Sequence[str] | None, group: str | None) -> Any:
+    """The rows of a table of intervals: mean, low, high, name, and kind, which is the value of the group."""
+    checks.columns(table, [group] if group else [])
+    given = table if "mean" in table else table.rename(columns={"estimate": "mean"})
+    checks.columns(given, bounds := ["mean", "low", "high"])
     try:
-        return table[names].astype(float)
+        rows = given[bounds].astype(float)
     except (TypeError, ValueError) as error:
-        raise GradeclipError(f"the columns {', '.join(names)} must hold numbers ({first_line(error)})") from None
+        raise GradeclipError(f"the columns mean, low, high must hold numbers ({first_line(error)})") from None
+    if len(wrong := rows[~np.isfinite(rows["mean"]) | np.isinf(rows).any(axis=1) | (rows["low"] > rows["high"])]):
+        row = ", ".join(f"{name} {value:g}" for name, value in wrong.iloc[0].items())
+        raise GradeclipError(f"an interval is a finite mean, low and high, in this order, got {row}")
+    if names is None:
+        others = [name for name in given.columns if name not in (*bounds, "n", group)]
+        names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)
+    names = checks.listed("names", names)
+    if not len(rows) or len(names) != len(rows):
+        raise GradeclipError(f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names")
+    return rows.assign(name=[str(name) for name in names], kind=given[group].astype(str).to_numpy() if group else "")
 
 
 def _name_rows(axes: Axes, names: Sequence[str], label: str) -> None:

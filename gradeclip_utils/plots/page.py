@@ -11,9 +11,7 @@ import html
 import json
 import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +19,23 @@ import numpy as np
 from PIL import Image
 
 from .colours import largest, law
-from .drawing import Drawing, Panel, of_explanation, title_of
+from .drawing import Drawing, Panel, of_explanation, of_interactions, title_of
 from .figures import image_url
 
 _FRONT = Path(__file__).parent / "front"
+STYLE = (_FRONT / "view.css").read_text(encoding="utf-8")
+# the beginning of a longer script, which finds `front.render` and `front.open`
+SCRIPT = (_FRONT / "view.js").read_text(encoding="utf-8").replace("export default", "const front =")
 _PAGE = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "<title>{title}</title><style>body{{margin:16px;font-family:system-ui,sans-serif}}</style>{body}</html>\n"
 )
 
 
-@cache
-def front(name: str) -> str:
-    """The text of a file of `front/`."""
-    return (_FRONT / name).read_text(encoding="utf-8")
-
-
-@cache
-def view_script() -> str:
-    """`front/view.js` as the beginning of a longer script, which finds `front.render` and `front.open`."""
-    return front("view.js").replace("export default", "const front =")
-
-
 def _numbers(values: np.ndarray) -> list:
     """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
     values = np.asarray(values, dtype=float)
-    digits = 4 - math.floor(math.log10(largest([values]) or 1))
+    digits = 4 - math.floor(math.log10(largest(values) or 1))
     return np.round(values, digits).tolist()
 
 
@@ -60,7 +49,7 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) ->
     """
     panels = [_panel(panel) for panel in drawing.panels]
     if regions is not None:
-        panels[0] |= {"regions": _numbers(regions.reshape(len(regions), -1)), "region_scale": largest([regions])}
+        panels[0]["regions"] = _numbers(regions.reshape(len(regions), -1))
     left, top, right, bottom = drawing.box or (0, 0, *drawing.image.size)
     width, height = drawing.image.size
     names = ("signed", "word_scale", "median", "legend", "both", "bars", "framed", "origin", "alt")
@@ -72,22 +61,19 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) ->
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    map_ = None if panel.map is None else np.asarray(panel.map)
-    return {
-        **{name: getattr(panel, name) for name in ("name", "scale", "value", "best", "labels")},
-        "cells": [[word and asdict(word) for word in cell] for cell in panel.cells],
-        "shape": [1, 1] if map_ is None else list(map_.shape), "map": None if map_ is None else _numbers(map_.ravel()),
-        "regions": None, "region_scale": 0.0,
-    }  # fmt: skip
+    found = {name: getattr(panel, name) for name in ("name", "scale", "value", "best", "labels")}
+    cells = [[word and asdict(word) for word in cell] for cell in panel.cells]
+    shape, map_ = ((1, 1), None) if panel.map is None else (panel.map.shape, _numbers(panel.map.ravel()))
+    return {**found, "cells": cells, "shape": shape, "map": map_, "regions": None}
 
 
-def embedded(views: Sequence[dict], image: Image.Image, inside: str = "") -> str:
-    """HTML that shows views of one image; `inside` stands there where no script runs."""
+def embedded(view: dict, image: Image.Image, inside: str = "") -> str:
+    """HTML that shows a `payload` of an image; `inside` stands there where no script runs."""
     name = f"gradeclip-{secrets.token_hex(8)}"
-    given = json.dumps({"views": list(views), "image": image_url(image)}).replace("<", "\\u003c")
-    script = f"{view_script()}\nfront.open(document.getElementById({name!r}));"
+    given = json.dumps({"data": view, "image": image_url(image)}).replace("<", "\\u003c")
+    script = f"{SCRIPT}\nfront.open(document.getElementById({name!r}));"
     return (
-        f'<style>{front("view.css")}</style><div id="{name}">{inside}'
+        f'<style>{STYLE}</style><div id="{name}">{inside}'
         f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n}})();</script>'
     )
 
@@ -95,11 +81,10 @@ def embedded(views: Sequence[dict], image: Image.Image, inside: str = "") -> str
 def page_of(found) -> str:
     """A whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
     regions = getattr(found, "maps", None)
-    if regions is None:
-        drawing = of_explanation(found)
-    else:
-        cells, scale = title_of(found.words), largest([[word.score for word in found.words]])
-        panel = Panel(found.caption, cells, regions.sum(0), largest([regions.sum(0)]), float(found.similarity))
-        drawing = Drawing(found.image, found.box, (panel,), True, scale, origin=found.origin)
+    drawing = of_explanation(found) if regions is None else of_interactions(found, "all")
+    if regions is not None:
+        whole = regions.sum(0)
+        panel = Panel(found.caption, title_of(found.words), whole, largest(whole), float(found.similarity))
+        drawing = replace(drawing, panels=(panel,))
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
-    return _PAGE.format(title=title, body=embedded([payload(drawing, regions)], found.image))
+    return _PAGE.format(title=title, body=embedded(payload(drawing, regions), found.image))

@@ -91,7 +91,7 @@ def test_a_bad_file_and_a_caption_that_is_too_long_are_rows_that_say_so(tiny, da
     (tmp_path / "broken.png").write_bytes(b"\x89PNG and no more")
     bad = [Example("2-broken.png", "a dog", "dog", "", (), lambda: tmp_path / "broken.png"),
            replace(good[0], key="long", prompt="dog " * 20_000),
-           Example("gone", "a cat", "cat", "", (), lambda: tmp_path / "gone.png")]  # fmt: skip
+           Example("gone", "a cat", "cat", "", (), lambda: Image.open(tmp_path / "gone.png"))]  # fmt: skip
     rows = report(tiny, [*bad, *good], tmp_path / "report", **QUICK).set_index("image")
     assert list(rows.index[:3]) == ["2-broken.png", "long", "gone"] and set(rows.index[3:]) == {x.key for x in good}
     assert "gone.png" in rows.loc["gone", "error"] and rows["error"].ne("").tolist() == [True] * 3 + [False] * 2

@@ -156,6 +156,10 @@ def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     panel.models["twin"] = replace(panel.models["tiny"], name="twin")
     panel.change(model="twin")
     assert [one["cells"][-1][0]["text"] for one in panel.data["panels"][:2]] == ["· twin", "· tiny"]
+    panel.open_image(Image.new("RGB", (60, 40), "red"), "red.png")
+    assert panel.data["panels"] == []  # no caption yet, and nothing to compare
+    panel.change(caption="a dog")
+    assert len(panel.data["panels"]) == 3
     panel.press({"kind": "unpin"})
     assert len(panel.data["panels"]) == 1
 
@@ -192,7 +196,7 @@ def test_save_writes_the_whole_figure_and_overwrites_nothing(panel, tmp_path, mo
 
 def test_a_page_without_a_kernel_shows_the_same_view(drawn):
     text = drawn._repr_mimebundle_()[0]["text/html"]
-    (view,) = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])["views"]
+    view = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])["data"]
     assert view["panels"] == json.loads(json.dumps(drawn.data["panels"])) and "<img" in text
 
 
@@ -208,6 +212,8 @@ def test_sentences_tell_where_relevance_lies_on_a_scene():
     assert _sentence(scene, dog, "an umbrella").endswith("The maximum lies on the dog.")
     assert _sentence(scene, dog, "a piano").startswith("There is no piano in this image.")
     assert _sentence(None, dog, "a dog") == "" and "no relevance" in _sentence(scene, 0 * dog, "a dog")
+    tagged = arrange(["bee"], tag=["honey"], named=[False])  # of its own caption a scene knows what each word is about
+    assert " lies on the bee, " in _sentence(tagged, np.ones((12, 12)), tagged.caption)
 
 
 def test_the_first_scenes_stand_beside_the_start(drawn, panel):

@@ -114,9 +114,9 @@ def test_word_x_region_draws_nouns_and_adjectives_and_function_words_on_request(
 
 
 def test_maps_of_several_images_share_a_scale_whose_end_has_two_digits():
-    drawings = scaled([of_maps(GREY, {"a": np.eye(4)}), of_maps(GREY, {"b": 0.0923 * np.eye(4)})])
-    assert [one.panels[0].scale for one in drawings] == [1, 1]
-    assert of_maps(GREY, {"b": 0.0923 * np.eye(4)}).legend == ["relevance: darkest 0.092"]
+    one, other = (of_maps(GREY, [("a", size * np.eye(4))]) for size in (1, 0.0923))
+    assert [drawing.panels[0].scale for drawing in scaled([one, other])] == [1, 1]
+    assert other.legend == ["relevance: darkest 0.092"]
 
 
 def test_the_legend_says_what_is_zero_and_that_the_model_saw_a_part():

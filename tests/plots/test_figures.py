@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -47,6 +48,11 @@ def test_a_figure_is_whole_and_readable_at_every_width_and_shape(width, prompts,
 def test_any_prompt_can_be_drawn(prompt):
     assert_whole(explanation(prompt, "a dog").plot())
     assert_whole(explanation(prompt, against="a red dog").plot())
+
+
+def test_a_letter_that_the_first_font_lacks_comes_from_the_next():
+    with rc_context({"font.family": ["STIXGeneral", "DejaVu Sans"]}):
+        assert "\u10d0" in texts(explanation("\u10d0").plot())  # Georgian
 
 
 def test_more_than_three_prompts_wrap_and_the_image_is_there_once():
@@ -133,7 +139,7 @@ def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_l
 
 def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_of_mean():
     table = TABLE[:3].drop(columns="model").rename(columns={"mean": "estimate"})
-    assert_whole(plot_intervals(table, title="Pointing game"))
+    assert_whole(plot_intervals(table.assign(mean=0.3), title="Pointing game"))  # a table may have both
     (axes,) = plot_intervals(table, sort=False).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["rollout", "Grad-ECLIP", "random"]
 

@@ -23,7 +23,7 @@ DRAWN = [
     ("no image", lambda: paint(None, HEAT), "an image must be a PIL image.*got None"),
     ("a box turned round", lambda: paint(GREY, HEAT, box=(9, 0, 1, 9)), r"a box is \(left, top, right, bottom\)"),
     ("no maps", lambda: plot_maps(GREY, None), "maps must be a list, got None"),
-    ("maps without titles", lambda: plot_maps(GREY, [HEAT]), "maps must be pairs of a title and a thing"),
+    ("maps without titles", lambda: plot_maps(GREY, [HEAT]), "maps must be pairs of a title and a map"),
     ("no columns", lambda: plot_maps(GREY, {"a": HEAT}, columns=0), "columns must be at least 1, got 0"),
     ("upsample x", lambda: plot_maps(GREY, {"a": HEAT}, upsample="x"), "upsample must be 'bilinear' or 'nearest'"),
     ("images without maps", lambda: plot_maps([GREY, GREY], [{"a": HEAT}]), "got 2 images and 1 sets of maps"),

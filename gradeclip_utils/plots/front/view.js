@@ -82,11 +82,12 @@ const percent = (part) => `${100 * part}%`;
 const lay = (place) => ["left", "top", "width", "height"].map((name, i) => `${name}: ${percent(place[i])}`).join("; ");
 
 // The map of a panel in -1 to 1: of everything that was asked, or of the words from first to last.
-const layer = ({ map, regions, scale, region_scale: most }, phrase) => {
+const strongest = (maps) => Math.max(...maps.flat().map(Math.abs)) || 1;
+const layer = ({ map, regions, scale }, phrase) => {
   if (!phrase || !regions) return map.map((value) => value / (scale || 1));
   const words = regions.slice(phrase[0], phrase[1] + 1);
   const sum = map.map((_, i) => words.reduce((all, one) => all + one[i], 0));
-  const top = Math.max(most, ...sum.map(Math.abs)) || 1;
+  const top = strongest([...regions, sum]);
   return sum.map((value) => value / top);
 };
 
@@ -137,7 +138,7 @@ const wordsOf = (panel, [first, last]) => panel.cells.slice(first, last + 1).map
 const title = (app, panel) => {
   const { law, word_scale: scale } = app.data, { patch } = app.active(), { phrase } = app.picked;
   const at = patch && panel.regions, cell = at && patch[0] * panel.shape[1] + patch[1];
-  const top = at ? Math.max(...panel.regions.flat().map(Math.abs)) : scale;
+  const top = at ? strongest(panel.regions) : scale;
   const word = (one, index) => {
     if (!one) return null;
     const score = at ? panel.regions[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(law, score / top);
@@ -235,17 +236,13 @@ const render = ({ model, el }, more) => {
   more?.(app);
   take();
   model.on("change:data", take); // with which a new image and another model's words come
-  return app;
 };
 
-// Views in a page of HTML, from the data that stand in it; there is nobody to send messages to.
+// A view in a page of HTML, from the data that stand in it; there is nobody to send messages to.
 const open = (el) => {
-  const { views, image } = JSON.parse(el.querySelector("script").textContent);
+  const values = JSON.parse(el.querySelector("script").textContent);
   el.replaceChildren();
-  for (const data of views) {
-    const values = { data, image };
-    render({ model: { get: (name) => values[name], on() {} }, el: el.appendChild(document.createElement("div")) });
-  }
+  render({ model: { get: (name) => values[name], on() {} }, el });
 };
 
 export default { render, open };
