@@ -196,7 +196,8 @@ def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
     """
     table = pd.DataFrame(list(rows))
     table = table.reindex(columns=[*dict.fromkeys([*_TEXTS, *_NUMBERS, *table])])
-    table = table.fillna(dict.fromkeys(_TEXTS, "")).astype(dict.fromkeys(_NUMBERS, float))
+    table = table.astype(dict.fromkeys(_TEXTS, object) | dict.fromkeys(_NUMBERS, float))
+    table = table.fillna(dict.fromkeys(_TEXTS, ""))
     apart = (table["similarity"] - table["similarity"].median()).abs()
     scale = 1.4826 * apart.median()  # of a normal distribution: its standard deviation
     table["deviation"] = apart / scale if scale > 0 and apart.notna().sum() >= _ENOUGH else np.nan

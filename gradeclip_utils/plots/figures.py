@@ -385,7 +385,7 @@ def _ems(text: str) -> float:
 
 def _drawable(text: str) -> str:
     """A text with a box in place of letters that matplotlib's fonts lack (emoji, CJK)."""
-    fonts = [get_font(findfont(FontProperties([family]))) for family in FontProperties().get_family()]
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FontProperties().get_family()]
     lacks = sorted({letter for letter in text if not any(font.get_char_index(ord(letter)) for font in fonts)})
     if lacks:
         warn(f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)")
