@@ -124,7 +124,7 @@ def summarise(
     records = []
     for group, part in _unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False):
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
-        bounds = np.nan, np.nan
+        bounds = np.full(2, np.nan)
         if len(values if labels is None else set(labels)) > 1:
             bounds = interval(values, labels)
         else:
