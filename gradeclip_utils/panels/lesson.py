@@ -93,7 +93,7 @@ class panel(w.VBox):
 def _control(name: str, given) -> w.Widget:
     try:
         made = w.interactive.widget_from_abbrev(given)
-    except (TypeError, ValueError, TraitError):  # a range upside down, or without end
+    except (TypeError, ValueError, RuntimeError, TraitError):  # a range upside down or without end, a sparse tensor
         made = None
     if made is None:
         msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"

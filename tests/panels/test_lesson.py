@@ -5,6 +5,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 
 from gradeclip_utils.errors import ExplanationWarning, GradeclipError, warn
 from gradeclip_utils.panels import panel
@@ -58,6 +59,7 @@ def test_what_cannot_be_drawn_is_answered_and_the_last_figure_stays(shown):
 @pytest.mark.parametrize(("controls", "message"), [
     ({"size": 3}, "are not the arguments of draw"), ({"power": object()}, "makes no control"),
     ({"power": (1, 0)}, r"power=\(1, 0\) makes no control"),
+    ({"power": torch.eye(2).to_sparse()}, "power=tensor.* makes no control"),
 ])  # fmt: skip
 def test_controls_that_draw_does_not_take_are_refused(controls, message):
     with pytest.raises(GradeclipError, match=message):
