@@ -29,7 +29,7 @@ from .open_clip import build, open_safetensors, preprocessing, put_in, reason_of
 
 BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
-_NAMES = (BUNDLED, "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
+_NAMES = (BUNDLED, "emoji-plain", "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
 BUNDLED_MODELS = {name: f"{name}.safetensors" for name in _NAMES}  # its config has the same name and ends in .json
 _EXPLAINED_LAYERS = ("image_layers", "text_layers")  # in a config: how many of the last ones Grad-ECLIP explains
 _TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
