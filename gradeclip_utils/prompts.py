@@ -87,7 +87,7 @@ def dense(name: str, values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     """Floats as a dense tensor; of an array a copy, because torch does not take every stride and byte order."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         values = values.astype(f"f{min(values.dtype.itemsize, 8)}")
-    found = torch.as_tensor(values)
+    found = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     if found.layout != torch.strided or found.is_meta or found.is_nested:
         raise GradeclipError(f"{name} must be dense and have values, got {found.layout} on {found.device}")
     if not found.is_floating_point():
