@@ -53,5 +53,7 @@ def short(value: object, most: int = 60) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its class if there is no message."""
+    """The first line of an error's message, or the name of its class if there is none; a KeyError names the key."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

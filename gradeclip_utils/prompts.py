@@ -3,7 +3,7 @@
 prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -87,7 +87,7 @@ def dense(name: str, values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     """Floats as a dense tensor; of an array a copy, because torch does not take every stride and byte order."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         values = values.astype(f"f{min(values.dtype.itemsize, 8)}")
-    found = torch.as_tensor(values)
+    found = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     if found.layout != torch.strided or found.is_meta or found.is_nested:
         raise GradeclipError(f"{name} must be dense and have values, got {found.layout} on {found.device}")
     if not found.is_floating_point():
@@ -105,7 +105,14 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
     return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
 
 
-def ask_embeddings(embeddings: Tensor, width: int, first: int = 0) -> Asked:
+def ask(prompts: Sequence[str] | Tensor, clip: Any, width: int, text_tower: Callable[[], Tower], first: int) -> Asked:
+    """Prompts, or embeddings of this width in place of them, which are numbered from `first`; checked."""
+    if isinstance(prompts, Tensor):
+        return _ask_embeddings(prompts, width, first)
+    return _ask_strings(prompts, clip, text_tower())
+
+
+def _ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
     """Embeddings in place of prompts, checked."""
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
         shape = tuple(embeddings.shape)
@@ -141,7 +148,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     return ids.to(tower.device)
 
 
-def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
+def _ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     """Check P prompts, split them into words, and warn of words that the model cannot read or does not know."""
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)

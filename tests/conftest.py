@@ -55,9 +55,6 @@ def pytest_collection_modifyitems(items):
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
 TINY_TEXT = {"width": 64, "heads": 4, "layers": 3, "context_length": 24}
-# the shape of the model that the project bundles
-BUNDLED_VISION = {"image_size": 96, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64}
-BUNDLED_TEXT = {"width": 192, "heads": 3, "layers": 3, "context_length": 77}
 
 
 def build(vision: dict | None = None, text: dict | None = None, embed_dim=48, custom_text=False, seed=0, **options):
@@ -93,11 +90,6 @@ def averaging() -> Clip:
 def precise() -> Clip:
     """The tiny model in float64, where finite differences mean something."""
     return wrap(build().double())
-
-
-@pytest.fixture(scope="session")
-def bundled_shape() -> Clip:
-    return wrap(build(BUNDLED_VISION, BUNDLED_TEXT, embed_dim=192), size=96)
 
 
 @pytest.fixture(scope="session")

@@ -5,32 +5,18 @@ import shlex
 import tomllib
 from pathlib import Path
 
-import open_clip
 import pytest
-import torch
 from PIL import Image
 
 import gradeclip_utils
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.__main__ import _COMMANDS, _parser_of, main
-from gradeclip_utils.models import save_compact
-
-CONFIG = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3},
-}
-PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
+from tests.studies.folders import write_compact
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The arguments that load a small model of random weights."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    config = {**CONFIG, "preprocess": PREPROCESS}
-    save_compact(open_clip.CLIP(**CONFIG), path, words=["a", "red", "car"], metadata={}, config=config)
-    return ["--model", "emoji", "--pretrained", str(path)]
+    return write_compact(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)

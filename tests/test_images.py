@@ -44,14 +44,6 @@ def test_other_colour_modes_are_converted(mode, tmp_path):
     assert (given.mode, given.tobytes()) == (mode, before)
 
 
-@pytest.mark.parametrize("mode", ["La", "LAB", "I;16"])
-def test_an_image_of_a_rare_mode_is_read_or_refused(mode):
-    try:
-        assert read_image(Image.new(mode, (3, 3))).mode == "RGB"
-    except ValueError as refusal:
-        assert "damaged" in str(refusal)
-
-
 def test_transparent_pixels_are_laid_over_white(tmp_path):
     stripes("P").save(tmp_path / "image.png", transparency=stripes("P").getpixel((5, 5)))
     assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, WHITE)

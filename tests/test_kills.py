@@ -9,7 +9,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -17,27 +16,18 @@ from safetensors.torch import load_file
 
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.measures import evaluate
-from gradeclip_utils.models import load_clip, save_compact
-from tests.conftest import TINY_TEXT, TINY_VISION
+from gradeclip_utils.models import load_clip
 from tests.forked import begin
-from tests.studies.folders import write_noise
+from tests.studies.folders import write_compact, write_noise
 
 pytestmark = pytest.mark.slow
 
-CONFIG = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": {**TINY_TEXT, "vocab_size": 49408}}
-PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
 WORDS = ["dog", "cat", "bus", "cow"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The arguments that load a small model of random weights."""
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        clip = open_clip.CLIP(**CONFIG)
-    save_compact(clip, path, words=["a", *WORDS], metadata={}, config={**CONFIG, "preprocess": PREPROCESS})
-    return ["--model", "emoji", "--pretrained", str(path)]
+    return write_compact(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
 """Words, parts of speech and phrases of captions."""
 
-import sys
-
 import nltk
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradeclip_utils import language
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.language import phrases, tagged_words, with_other_nouns
 from gradeclip_utils.scenes import concepts, draw_scene
+from tests.refusals.cases import refused
 
 
 def texts(caption):
@@ -105,7 +103,12 @@ def test_every_other_noun_has_a_plural_in_s():
     assert all(true.get(plural[:-1]) in (None, plural) for plural in plurals)
 
 
-def test_a_missing_library_is_named_with_the_way_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nltk", None)
-    with pytest.raises(GradeclipError, match=r"needs nltk: pip install nltk .*'.\[notebooks\]'"):
-        language._library("nltk")
+ASKED = [
+    ("phrases of nothing", lambda: phrases(None), "caption must be a text, got None"),
+    ("phrases of a list", lambda: phrases(["a dog"]), r"caption must be a text, got \['a dog'\]"),
+    ("words of a number", lambda: tagged_words(5), "caption must be a text, got 5"),
+    ("prompts by a text", lambda: with_other_nouns("a dog", "x"), "count must be a whole number, got 'x'"),
+    ("prompts without end", lambda: with_other_nouns("a dog", 10**9), "count must be at most 10000, got 1000000000"),
+]
+
+test_what_is_no_text_is_refused = refused(ASKED)

@@ -13,6 +13,7 @@ from tests.one_kernel import errors, execute_in_one_kernel
 from tests.studies.folders import write_coco, write_coco_captions, write_open_clip
 
 IMAGES = {"01": 12, "02": 20, "03": 6, "04": 24, "05": 12}  # 07 tunes and 08 compares bundled models; 09 prints no name
+RATED = "dog idea bus freedom apple love table hope chair truth river art horse peace bread luck".split()
 ON_PHOTOGRAPHS = ("04", "05")
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,9 @@ def test_the_command_that_lesson_06_prints_runs_it_on_a_model_and_captions_of_on
 ):
     monkeypatch.setattr(studies.__main__, "RESULTS", results)
     printed = re.search(r'"python -m studies (06 [^\\"]*)', notebook_of("06").read_text())[1]
-    photographs = str(write_coco_captions(tmp_path_factory.mktemp("captions"), 60))
+    pairs = [(RATED[i % 16], RATED[(i + 1 + i // 16) % 16]) for i in range(60)]
+    captions = [[f"a {('red', 'happy')[i % 2]} {one} with the small {other}"] for i, (one, other) in enumerate(pairs)]
+    photographs = str(write_coco_captions(tmp_path_factory.mktemp("captions"), captions))
     asked = printed.replace("ViT-B-16 --pretrained openai", folder).replace("FOLDER", photographs).split()
     assert main([*asked, "--n", "50"]) == 0
     executed = results / file_name(folder) / "06_word_concreteness.ipynb"

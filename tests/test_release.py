@@ -17,9 +17,6 @@ transformers""".split()
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
 
 
-# --- the wheel --------------------------------------------------------------------------------------------------
-
-
 def run(*arguments, **options):
     """What a command of this Python prints."""
     found = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
@@ -88,9 +85,6 @@ print(gradeclip_utils.__file__, gradeclip_utils.__version__)
     assert "usage: gradeclip" in run(str(home / "bin" / "gradeclip"), "explain", "--help", **place)
 
 
-# --- what stands around it --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("schema", "pattern"),
     [
@@ -107,15 +101,11 @@ def test_a_file_is_as_its_published_schema_wants_it(schema, pattern):
     assert files and run.returncode == 0, run.stdout
 
 
-def steps():
-    """Every step of every workflow, with the name of its file."""
-    return [(name, step) for name, flow in WORKFLOWS.items() for job in flow["jobs"].values() for step in job["steps"]]
-
-
 def test_workflows_call_targets_and_files_that_exist():
     makefile = (ROOT / "Makefile").read_text()
+    jobs = [(name, job) for name, flow in WORKFLOWS.items() for job in flow["jobs"].values()]
     called = 0
-    for name, step in steps():
+    for name, step in ((name, step) for name, job in jobs for step in job["steps"]):
         for target in re.findall(r"^make ([\w-]+)", step.get("run", ""), re.M):
             called += 1
             assert re.search(rf"^{target}:", makefile, re.M), (name, target)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..checks import as_path, finite, instance, listed, short, text
-from ..errors import GradeclipError
+from ..errors import GradeclipError, first_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def in_form(file: Path, form: str, source: str) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
         if isinstance(error, GradeclipError):
             raise
-        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        said = first_line(error)
         raise GradeclipError(f"{file} is not {form}, or is cut short ({said}): get it from {source}") from error
 
 

@@ -300,7 +300,7 @@ def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Se
     return write_whole({Path(path): lambda new: save_file(state, new, metadata=metadata)})
 
 
-def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
     parser.add_argument("--images", type=Path, help="the folder of the images")

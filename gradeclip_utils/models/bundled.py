@@ -22,10 +22,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..checks import instance, listed, readable, text, writable
-from ..errors import GradeclipError
+from ..errors import GradeclipError, first_line
 from ..files import data_path, write_whole
 from .clip import Clip
-from .open_clip import build, open_safetensors, preprocessing, put_in, reason_of
+from .open_clip import build, open_safetensors, preprocessing, put_in
 
 BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
@@ -120,7 +120,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
         model = build(config, precision, device, empty=True)
         preprocess = preprocessing(model, shown)
     except Exception as error:
-        raise GradeclipError(f"{config_path} is not the config of a model: {reason_of(error)}") from error
+        raise GradeclipError(f"{config_path} is not the config of a model: {first_line(error)}") from error
     if "shared" in metadata:  # the other model's tensors that this model has no place for are left out
         known, others = {*model.state_dict(), "token_ids"}, _shared_state(path, metadata)
         state = {key: value for key, value in others.items() if key in known} | state

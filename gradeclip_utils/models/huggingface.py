@@ -19,7 +19,7 @@ from ..checks import as_path, optional_library
 from ..errors import GradeclipError, UnsupportedModel, first_line
 from ..towers import Tower, open_image_tower, open_text_tower
 from ..towers.huggingface import KINDS, kind_of, unwrapped
-from .open_clip import check_finite, check_reachable, given_weights, load_into, some
+from .open_clip import check_reachable, given_weights, load_into, some
 
 PREFIX = "transformers:"
 _ANOTHER = "the processor is another model's: "
@@ -129,11 +129,11 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
         raise GradeclipError(f"{said} has no processor that can be loaded ({first_line(error)}): {files}") from error
     source = getattr(config, "_commit_hash", None) or name
+    state, given = model.state_dict(), said
     if pretrained:
         state, _, given = given_weights(pretrained)
         source = "a state dict in hand" if isinstance(pretrained, Mapping) else given
-        load_into(model, state, f"{given} does not fit {said}")
-    check_finite(model.state_dict(), said)
+    load_into(model, state, given, f"{given} does not fit {said}")
     return model.to(device, get_input_dtype(precision) or torch.float32).eval(), processor, source
 
 

@@ -74,7 +74,7 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> t
     except GradeclipError:
         raise
     except Exception as error:  # a config from elsewhere can be wrong in any way
-        raise GradeclipError(f"{said} cannot be loaded as {name}: {reason_of(error)}.") from error
+        raise GradeclipError(f"{said} cannot be loaded as {name}: {first_line(error).rstrip('.')}.") from error
     source = "a state dict in hand" if isinstance(pretrained, Mapping) else said if pretrained else name
     return model.eval(), preprocess, tokenizer, source
 
@@ -138,7 +138,7 @@ def _beside(name: str, pretrained: Any) -> _Found:
             pretrained = download_pretrained_from_hf(place)
         files = [one for one in Path(file).parent.iterdir() if one.suffix in SUFFIXES]
     except Exception as error:
-        raise GradeclipError(f"{name} cannot be loaded: {reason_of(error)}.") from error
+        raise GradeclipError(f"{name} cannot be loaded: {first_line(error).rstrip('.')}.") from error
     if not pretrained and not files:
         raise GradeclipError(f"{place} has a config and no weights: put open_clip_model.safetensors beside it")
     files.sort(key=lambda one: (not one.name.startswith("open_clip_"), one.suffix != ".safetensors", one.name))
@@ -203,12 +203,11 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
         resize_text_pos_embed(state, model)
     except (AssertionError, RuntimeError) as error:
         raise GradeclipError(f"{other}: {first_line(error).rstrip('!')}.") from error
-    load_into(model, state, other)
-    check_finite(state, said)
+    load_into(model, state, said, other)
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], misfit: str) -> None:
-    """Load weights that have the names and shapes of the model's own; those that do not are named after `misfit`."""
+def load_into(model: nn.Module, state: Mapping[str, Tensor], said: str, misfit: str) -> None:
+    """Load finite weights that have the names and shapes of the model's own; those that do not come after `misfit`."""
     own = model.state_dict()
     shapes = [key for key, value in own.items() if key in state and state[key].shape != value.shape]
     parts = [f"{key} is {list(state[key].shape)} in the file and {list(own[key].shape)} in the model" for key in shapes]
@@ -218,10 +217,6 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], misfit: str) -> Non
     if parts:
         raise GradeclipError(f"{misfit}: {some(parts, 6, '; ')}.")
     model.load_state_dict(state)
-
-
-def check_finite(state: Mapping[str, Tensor], said: str) -> None:
-    """Refuse weights that are NaN or infinite, by their names."""
     floats = ((key, value.float()) for key, value in state.items() if value.is_floating_point())
     broken = [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]
     if broken:
@@ -367,8 +362,3 @@ def some(items: list[str], count: int, separator: str = ", ") -> str:
     """The first few of several things, and how many more there are."""
     more = f"{separator}and {len(items) - count} more" if len(items) > count else ""
     return separator.join(items[:count]) + more
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of an error's message; a KeyError names the missing key."""
-    return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error).rstrip(".")

@@ -14,11 +14,6 @@ def image(i):
     return Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 12, 3), dtype=np.uint8))
 
 
-def check(examples, captions):
-    assert [example.prompt for example in examples] == captions
-    assert all(example.mask() is None for example in examples)
-
-
 def test_winoground_asks_each_of_its_two_images(tmp_path):
     entry = {"id": 5, "image_0": "ex_5_img_0", "image_1": "ex_5_img_1", "caption_0": "some plants surrounding a bulb",
              "caption_1": "a bulb surrounding some plants", "tag": "Scope", "collapsed_tag": "Relation"}  # fmt: skip
@@ -31,7 +26,8 @@ def test_winoground_asks_each_of_its_two_images(tmp_path):
     assert (second.caption, second.negative) == (first.negative, first.caption)
     assert (first.image_key, second.image_key) == ("ex_5_img_0.png", "ex_5_img_1.png")
     assert (np.asarray(second.image()) == np.asarray(image(1))).all()
-    check(load(f"winoground:{tmp_path}"), [entry["caption_0"], entry["caption_1"]])  # as examples, too
+    examples = load(f"winoground:{tmp_path}")
+    assert [(one.prompt, one.mask()) for one in examples] == [(entry["caption_0"], None), (entry["caption_1"], None)]
     for line, message in (("{", "is not JSON, or is cut short"), ("{}", "entry 1 of .* must have image_0")):
         (tmp_path / "examples.jsonl").write_text(f"{json.dumps(entry)}\n{line}\n")
         with pytest.raises(GradeclipError, match=message):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -21,6 +22,7 @@ from gradeclip_utils.datasets import (
     sugar_crepe,
 )
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import data_path
 from gradeclip_utils.measures import evaluate
 from gradeclip_utils.scenes import draw_scene
 
@@ -42,9 +44,6 @@ def save(path, array):
     Image.fromarray(array).save(path)
 
 
-# ------------------------------------------------------------------------------------------------------- emoji scenes
-
-
 def test_scenes_ask_for_something_that_is_there_and_know_exactly_where():
     examples = load("scenes:development:12")
     assert len({example.key for example in examples}) == 12
@@ -61,9 +60,6 @@ def test_scenes_ask_for_something_that_is_there_and_know_exactly_where():
     copy = pickle.loads(pickle.dumps(examples[0]))
     assert copy.key == examples[0].key and (copy.mask() == examples[0].mask()).all()
     assert [example.caption for example in load("scenes:train:12")] != [example.caption for example in examples]
-
-
-# --------------------------------------------------------------------------------------------------------------- COCO
 
 
 @pytest.fixture
@@ -142,9 +138,6 @@ def test_a_library_that_is_not_installed_is_named_with_the_way_to_get_it(coco_fo
         coco(coco_folder)
 
 
-# ------------------------------------------------------------------------------------------------------- your images
-
-
 @pytest.fixture
 def mine(tmp_path):
     save(tmp_path / "images/cat.jpg", picture(20, 30))
@@ -193,7 +186,6 @@ def test_a_table_or_mask_that_is_wrong_is_refused(mine):
 
 
 def test_a_mask_belongs_to_one_image(mine):
-    """Fails on the version before, where a/1.png and b/1.png shared masks/1.png."""
     for name in ("a/1.png", "b/1.png", "b/1.jpg"):
         save(mine / "images" / name, picture(8, 8))
     save(mine / "masks/1.png", box(8, 8, 0, 0, 8, 8).astype(np.uint8))
@@ -204,9 +196,6 @@ def test_a_mask_belongs_to_one_image(mine):
     (mine / "captions.csv").write_text("image,caption\nb/1.png,a cat\nb/1.jpg,a dog\n")
     with pytest.raises(GradeclipError, match="masks/b/1.png could be the mask of b/1.png and b/1.jpg: add a column"):
         load(f"folder:{mine}")
-
-
-# ----------------------------------------------------------------------------------------- Hugging Face datasets
 
 
 def test_a_data_set_of_hugging_face_is_read_in_three_lines(tiny, tmp_path, monkeypatch):
@@ -244,9 +233,6 @@ def test_records_in_hand_may_have_several_captions():
     for wrong in (5, {"a": 1}, None):
         with pytest.raises(GradeclipError, match="needs one split of a data set"):
             from_huggingface(wrong)
-
-
-# --------------------------------------------------------------------------------------------------------------- load
 
 
 def test_a_project_outside_adds_a_data_set_that_load_and_evaluate_find(tiny, monkeypatch):
@@ -296,9 +282,6 @@ def test_a_data_set_that_does_not_exist_is_refused_with_what_to_say(what, messag
         load("scenes:development:5", limit=0)
 
 
-# ---------------------------------------------------------------------------------------------------------- SugarCrepe
-
-
 @pytest.fixture
 def crepes(tmp_path):
     """As the files in data/ of github.com/RAIVNLab/sugar-crepe are: one object, numbered entries, one an image."""
@@ -342,3 +325,26 @@ def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(crepes)
         (crepes / "swap_att.json").write_text(content, encoding="utf-8")
         with pytest.raises(GradeclipError, match=message):
             sugar_crepe(crepes / "swap_att.json", crepes)
+
+
+PHOTOGRAPHS = data_path("photos")
+
+
+def test_every_photograph_is_found_with_its_caption():
+    found, names = load("photographs:all"), sorted(file.name for file in PHOTOGRAPHS.glob("*.jpg"))
+    assert [example.key for example in found] == names and len(found) == 5
+    for example in found:
+        with Image.open(PHOTOGRAPHS / example.key) as file:
+            assert example.image().size == file.size and max(file.size) == 384
+        assert example.prompt.startswith("a photo of a") and example.mask() is None
+    with pytest.raises(GradeclipError, match="write photographs:all, got"):
+        load("photographs:some")
+
+
+def test_every_photograph_is_small_and_says_whose_it_is_under_a_licence_that_lets_everybody_use_it():
+    rows = re.findall(r"^\| `(\w+\.jpg)` \| .+ \| (.+) \| (.+) \| `\w+\.(?:png|jpg)` \|$",
+                      (PHOTOGRAPHS / "README.md").read_text(), re.M)  # fmt: skip
+    names = sorted(file.name for file in PHOTOGRAPHS.glob("*.jpg"))
+    assert sorted(name for name, _, _ in rows) == names
+    assert all(author and ("CC0" in licence or "public domain" in licence) for _, author, licence in rows)
+    assert max((PHOTOGRAPHS / name).stat().st_size for name in names) <= 60_000

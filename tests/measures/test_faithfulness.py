@@ -1,6 +1,5 @@
 """Faithfulness: on models whose answer can be worked out by hand, curves and areas are what they must be."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,6 @@ from gradeclip_utils.measures.faithfulness import (
     word_curves,
 )
 from gradeclip_utils.words import Word
-from tests.test_explain import state_of
 
 FULL = PROTOCOLS["full"]
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # colours that are not normalised: black is zero
@@ -125,14 +123,6 @@ def test_batches_make_no_difference_and_ask_once_for_images_that_are_the_same_fo
     pd.testing.assert_frame_equal(found, pd.concat(whole, ignore_index=True))
     shared = 2  # where a game begins
     assert max(sizes) == 7 and sum(sizes) + shared == len(found) == 44
-
-
-def test_measuring_leaves_nothing_behind_on_a_model_in_training(tiny, pixels):
-    clip = copy.deepcopy(tiny)
-    before, tower = state_of(clip.model.train()), Explainer(clip).image_tower
-    colours = colours_of(clip.preprocess)
-    image_curves(lambda images: tower.forward(images).sum(-1), pixels[0], {"m": np.eye(32)}, FULL, colours=colours)
-    assert state_of(clip.model) == before
 
 
 def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():

@@ -60,7 +60,6 @@ def test_a_row_says_how_well_the_caption_fits_and_how_much_the_map_depends_on_it
 
 
 def test_the_pair_that_is_wrong_among_five_comes_first(bundled, tmp_path):
-    """Fails on the version before: each question had a first place of its own."""
     names = ["dog", "piano", "umbrella", "rocket", "snake"]
     said = ["a dog", "a piano", "an umbrella", "a rocket", "a bus"]
     examples = [Example(name, prompt, name, prompt, (name,), arrange([name], seed=i).image) for i, (name, prompt) in
@@ -72,7 +71,6 @@ def test_the_pair_that_is_wrong_among_five_comes_first(bundled, tmp_path):
 
 
 def test_each_image_is_traced_once_with_its_gradient(tiny, data, tmp_path, monkeypatch):
-    """Fails on the version before, which traced every image three times."""
     traced, tower = [], type(Explainer(tiny).image_tower)
     trace = tower.trace
 
@@ -86,7 +84,6 @@ def test_each_image_is_traced_once_with_its_gradient(tiny, data, tmp_path, monke
 
 
 def test_a_bad_file_and_a_caption_that_is_too_long_are_rows_that_say_so(tiny, data, tmp_path):
-    """Fails on the version before, where one of them ended the report."""
     good = load(data)[:2]
     (tmp_path / "broken.png").write_bytes(b"\x89PNG and no more")
     bad = [Example("2-broken.png", "a dog", "dog", "", (), lambda: tmp_path / "broken.png"),

@@ -31,9 +31,6 @@ def counting(model):
     return seen
 
 
-# --- gradients of the input -------------------------------------------------------------------------------------
-
-
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(1, 2)
     found = input_gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
@@ -91,9 +88,6 @@ def test_gradients_of_pixels_at_another_size_are_refused(method, tiny, picture):
         Explainer(tiny, method=method, resolution="native").explain(picture, "a dog")
 
 
-# --- RISE -------------------------------------------------------------------------------------------------------
-
-
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
     found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
@@ -120,9 +114,6 @@ def test_a_bar_appears_within_two_seconds_without_a_terminal_and_in_the_middle_o
     assert seen.getvalue().split("\r")[-1].strip() == ""  # it goes when it is done
 
 
-# --- M2IB -------------------------------------------------------------------------------------------------------
-
-
 def bottleneck_by_hand(tokens, noise, score, counted, beta, steps):
     """Adam, KL divergence and all, one number at a time. ``score`` (samples, N, D) -> (samples,)."""
     openness = torch.full_like(tokens, 5.0)
@@ -147,10 +138,8 @@ def bottleneck_by_hand(tokens, noise, score, counted, beta, steps):
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pixels):
     inputs = pixels[:1].double() if side == "image" else precise.tokenizer([PROMPT])
-    tower, target = (
-        (open_image_tower if side == "image" else open_text_tower)(precise.model, 1),
-        directions(1, 1).double(),
-    )
+    tower = (open_image_tower if side == "image" else open_text_tower)(precise.model, 1)
+    target = directions(1, 1).double()
     found = perturbation.m2ib(tower, tower.trace(inputs), target, samples=2, steps=3, seed=1)[0, 0]
     model, entering = copy.deepcopy(precise.model), []
     last = plain.blocks_of(model, side)[-1]
@@ -171,9 +160,6 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
     close(found, expected, 1e-6)
 
 
-# --- words ------------------------------------------------------------------------------------------------------
-
-
 def test_leaving_one_word_out_is_the_prompt_written_without_it(tiny, picture):
     words = Explainer(tiny, method="leave-one-out").explain(picture, PROMPT).words[0]
     assert [word.text for word in words] == PROMPT.split()
@@ -183,9 +169,6 @@ def test_leaving_one_word_out_is_the_prompt_written_without_it(tiny, picture):
             PROMPT, *(" ".join(PROMPT.split()[:i] + PROMPT.split()[i + 1 :]) for i in range(len(words)))
         )]  # fmt: skip
     np.testing.assert_allclose([word.score for word in words], similarity[0] - np.array(similarity[1:]), atol=1e-6)
-
-
-# --- seeds and costs --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["rise", "m2ib"])

@@ -34,17 +34,9 @@ def said(parts, some):
     return " ".join(part for i, part in enumerate(parts) if i in some)
 
 
-def embeds(model, side, inputs):
-    encode = model.encode_image if side == "image" else model.encode_text
-    return encode(inputs, normalize=True)
-
-
 def test_rivals_are_registered_beside_the_methods_of_the_package():
     assert [METHODS[rival.name] for rival in RIVALS] == list(RIVALS)
     assert "Attributions All the Way Down?" in METHODS["metagame"].paper
-
-
-# --- METAGAME -----------------------------------------------------------------------------------------------------
 
 
 def value_by_orders(players, value):
@@ -120,9 +112,6 @@ def test_players_that_are_no_words_are_refused(tiny, picture):
         metagame(explainer, picture, "red")
 
 
-# --- exCLIP and FIxLIP --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def small():
     """A model with four patches in float64: all coalitions and full Jacobians are cheap."""
@@ -158,7 +147,7 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
     start[1:end] = 0
     of_pixels = of_tokens = 0
     for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        slope = torch.autograd.functional.jacobian(lambda x: embeds(model, "image", x)[0], place * pixels)
+        slope = torch.autograd.functional.jacobian(lambda x: plain.embed(model, "image", x)[0], place * pixels)
         of_pixels = of_pixels + weight * slope * pixels  # (E, 1, 3, 32, 32)
         at = start + place * (tokens - start)
         slope = torch.autograd.functional.jacobian(lambda x: prompt_of(model, x, end), at)
@@ -188,9 +177,9 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
     def value(row):
         there = torch.tensor(row[:4], dtype=torch.float64).reshape(2, 2).kron(torch.ones(16, 16, dtype=torch.float64))
         with torch.no_grad():
-            seen = embeds(small.model, "image", pixels * there)[0]
+            seen = plain.embed(small.model, "image", pixels * there)[0]
             caption = said(CAPTION.split(), np.flatnonzero(row[4:]))
-            return float(seen @ embeds(small.model, "text", small.tokenizer([caption]))[0])
+            return float(seen @ plain.embed(small.model, "text", small.tokenizer([caption]))[0])
 
     pairs = nearest_game_of_second_order(value, 7, p=0.3)
     expected = np.array([[pairs[4 + j, i] for i in range(4)] for j in range(3)])
@@ -211,7 +200,7 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
         found = fixlip_of_patches(image_tower, trace, text.embedding[None])[0, 0, 1:]
         coalitions = torch.tensor(list(product([0.0, 1.0], repeat=4)), dtype=torch.float64)
         shown = F.interpolate(coalitions.unflatten(1, (1, 2, 2)), (32, 32))
-        seen = embeds(small.model, "image", pixels * shown) @ text.embedding[0]
+        seen = plain.embed(small.model, "image", pixels * shown) @ text.embedding[0]
         scores = fixlip_of_words(tower, text, trace.embedding[None])[0, 0, 1:4]
     adds = [seen[coalitions[:, i] == 1].mean() - seen[coalitions[:, i] == 0].mean() for i in range(4)]
     near(found, torch.stack(adds), 1e-6)
@@ -230,9 +219,6 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
 def test_numbers_without_a_meaning_are_refused(tiny, picture, ask, message):
     with pytest.raises(GradeclipError, match=message):
         ask(Explainer(tiny), picture, "a dog")
-
-
-# --- CCI and integrated attention ---------------------------------------------------------------------------------
 
 
 def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):

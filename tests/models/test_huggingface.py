@@ -58,9 +58,6 @@ def test_a_folder_is_loaded_in_half_precision(folder, precision, dtype, picture)
     assert Explainer(clip).explain(picture, "a red car").image_maps.any()
 
 
-# --- processors that are refused ----------------------------------------------------------------------------------
-
-
 def processors():
     """Name -> model, processor and the reason why the two do not belong together."""
     (clip, own), word_piece = whole("CLIP"), tokenizer_of("word-piece")
@@ -97,9 +94,6 @@ def test_a_processor_that_is_not_the_models_own_is_refused():
         with pytest.raises(GradeclipError, match=message):
             Clip.from_transformers(model, processor)
             pytest.fail(name)
-
-
-# --- folders that are refused -------------------------------------------------------------------------------------
 
 
 def weights(place, change):

@@ -7,17 +7,13 @@ import pytest
 from PIL import Image
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.plots import InlineFigure, paint
+from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.colours import coloured, law
 from gradeclip_utils.plots.drawing import Panel, of_explanation, of_interactions, of_maps, scaled
 
 from .cases import explanation, interactions
-from .legible import unreadable
 
 GREY = Image.new("RGB", (320, 320), (128, 128, 128))
-
-
-# -------------------------------------------------------------------------------------------------------------- colours
 
 
 def test_nothing_is_nothing_for_is_warm_and_against_is_blue():
@@ -57,9 +53,6 @@ def test_a_map_ends_at_the_frame_of_what_the_model_saw():
     assert (np.abs(painted[20:300] - 90).max(-1) < 25).any(0)[80:84].any()  # dashes at its edge
     whole = np.asarray(paint(GREY, np.zeros((4, 4))), dtype=int)
     assert len(np.unique(whole)) == 1
-
-
-# -------------------------------------------------------------------------------------------------------------- content
 
 
 def test_a_panel_has_the_prompt_as_title_its_words_with_scores_its_map_and_its_similarity():
@@ -129,11 +122,3 @@ def test_the_legend_says_what_is_zero_and_that_the_model_saw_a_part():
 def test_an_embedding_has_a_name_and_no_shades(tiny, picture):
     made = of_explanation(Explainer(tiny).explain(picture, np.eye(48, dtype="float32")[:1]))
     assert all(cell[0].score is None for cell in made.panels[0].cells)
-
-
-def test_a_text_that_is_too_small_or_upon_another_is_found():
-    figure = InlineFigure(8, 2)
-    figure.text(0.1, 0.5, "small", fontsize=7.5)
-    figure.text(0.1, 0.2, "one")
-    figure.text(0.12, 0.2, "other")
-    assert unreadable(figure) == ["'small' has 8.6 points", "'one' lies upon 'other'"]

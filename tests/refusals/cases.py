@@ -5,10 +5,23 @@ import zlib
 import pytest
 from PIL import Image
 
+from gradeclip_utils.errors import GradeclipError
+
 
 def named(cases):
     """Cases (name, ...) as parameters that are called by their names."""
     return [pytest.param(*values, id=name) for name, *values in cases]
+
+
+def refused(cases):
+    """A test that asks the question of each case (name, ask, message) and is refused with that message."""
+
+    @pytest.mark.parametrize(("ask", "message"), named(cases))
+    def test(ask, message):
+        with pytest.raises(GradeclipError, match=message):
+            ask()
+
+    return test
 
 
 def bomb(folder):

@@ -1,4 +1,4 @@
-"""Notices: warnings about explanations that are valid all the same."""
+"""Notices: warnings about explanations that are valid all the same, and the exceptions of refusals."""
 
 import pickle
 from dataclasses import replace
@@ -8,9 +8,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gradeclip_utils import Explainer, Explanation, ExplanationWarning
-from gradeclip_utils.errors import heard_by, warn
+from gradeclip_utils.errors import GradeclipError, UnsupportedModel, heard_by, warn
 from gradeclip_utils.images import DRAWN
 from gradeclip_utils.scenes import arrange
+
+
+@pytest.mark.parametrize("kind", [GradeclipError, UnsupportedModel])
+def test_a_refusal_is_a_value_error_and_keeps_its_sentence_on_the_way_from_another_process(kind):
+    found = pickle.loads(pickle.dumps(kind("this is none")))
+    assert (type(found), str(found)) == (kind, "this is none") and isinstance(found, (ValueError, GradeclipError))
 
 
 def said(explainer, image, prompt):
@@ -66,7 +72,13 @@ def test_a_script_that_figures_cannot_draw_is_said_when_it_is_drawn(tiny, pictur
         assert any("the font of figures lacks" in note for note in notes) == boxes
 
 
-@pytest.mark.parametrize(("prompt", "unknown"), [("🍕", "🍕"), ("...", "..."), ("a dog?!", ""), ("a $ dog", "$")])
-def test_a_prompt_of_signs_alone_is_said_to_be_none_that_the_model_was_shown(knowing, prompt, unknown):
-    notes = [note for note in said(Explainer(knowing), arrange(["dog"]).image(), prompt) if "these words:" in note]
+@pytest.mark.parametrize(
+    ("prompts", "unknown"),
+    [
+        (["a RED skateboarding dog!", "a cat, a Skateboarding cat"], "skateboarding, cat"),
+        ("a dog don't, A Dog?!", ""), ("🍕", "🍕"), ("...", "..."), ("a $ dog", "$"),
+    ],
+)  # fmt: skip
+def test_words_and_signs_that_the_model_never_saw_are_named_whole_and_once(knowing, prompts, unknown):
+    notes = [note for note in said(Explainer(knowing), arrange(["dog"]).image(), prompts) if "these words:" in note]
     assert notes == ([f"the model 'tiny' does not know these words: {unknown}"] if unknown else [])

@@ -1,11 +1,11 @@
-"""Numbers: statistics and measures of maps that are asked for what has no meaning."""
+"""Numbers and names: measures that are asked for what has no meaning, and what a refusal proposes."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from gradeclip_utils.checks import finite, number, whole
+from gradeclip_utils.checks import all_chosen, chosen, finite, hint, listed, nearest, number, whole
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import conclusion, summary
 from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves, word_curves
@@ -19,7 +19,7 @@ from gradeclip_utils.measures.statistics import (
 )
 from gradeclip_utils.words import Word
 from studies.pairs import draw_pairs
-from tests.refusals.cases import named
+from tests.refusals.cases import refused
 
 ROWS = pd.DataFrame({"method": ["grad-eclip", "b"] * 8, "image": np.repeat(range(8), 2), "score": np.arange(16.0) % 7})
 HOLES = ROWS.assign(score=ROWS["score"].where(ROWS["score"] > 0))
@@ -60,11 +60,7 @@ STATISTICS = [
     ("an interval upside down", lambda: answer(1, 0), "goes from low to high"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("ask", "message"), named(STATISTICS))
-def test_a_conclusion_that_the_numbers_do_not_allow_is_refused(ask, message):
-    with pytest.raises(GradeclipError, match=message):
-        ask()
+test_a_conclusion_that_the_numbers_do_not_allow_is_refused = refused(STATISTICS)
 
 
 MEASURES = [
@@ -112,6 +108,7 @@ MEASURES = [
     ("pairs of a kind", lambda: draw_pairs("smell", 1), "kind must be one of"),
     ("pairs of a split", lambda: draw_pairs("colour", 1, split="val"), "split must be one of train, development, test"),
     ("pairs without end", lambda: draw_pairs("colour", 10**12), "n must be at most 100000, got 1000000000000"),
+    ("pairs of two to count", lambda: draw_pairs("count", objects=2), "objects of 'count' must be 4, got 2"),
     ("pairs of nine", lambda: draw_pairs("colour", 1, objects=9), "objects of 'colour' must be one of 2, 3, 4, got 9"),
 ]  # fmt: skip
 
@@ -121,10 +118,7 @@ def curves(**changed):
     return image_curves(**(given | changed))
 
 
-@pytest.mark.parametrize(("ask", "message"), named(MEASURES))
-def test_a_map_or_mask_that_cannot_be_measured_is_refused(ask, message):
-    with pytest.raises(GradeclipError, match=message):
-        ask()
+test_a_map_or_mask_that_cannot_be_measured_is_refused = refused(MEASURES)
 
 
 @pytest.mark.parametrize("options", [{"seed": -1}, {"seed": "x"}])
@@ -155,3 +149,38 @@ def test_only_a_whole_number_is_one(value):
 def test_numbers_of_numpy_are_numbers():
     assert (whole("n", np.int64(3)), number("x", np.float32(0.5), 0)) == (3, 0.5)
     assert finite("it", HEAT) is HEAT
+
+
+METHODS = ["grad-eclip", "Grad-CAM", "maskclip", "rise"]
+
+
+def test_the_nearest_names_come_best_first_whatever_their_case():
+    assert nearest("GRAD-ECLIPS", METHODS)[:2] == ["grad-eclip", "Grad-CAM"]
+    assert nearest("grad-cam", METHODS, most=1) == ["Grad-CAM"]
+    assert nearest("xyz", METHODS) == []
+    assert nearest("", METHODS) == []
+
+
+def test_a_hint_names_what_is_near_or_else_all_there_is():
+    assert hint("maskclipp", iter(METHODS)) == "did you mean maskclip or grad-eclip?"
+    assert hint("rize", METHODS) == "did you mean rise?"
+    assert hint("xyz", iter(METHODS)) == "choose from grad-eclip, Grad-CAM, maskclip, rise"
+
+
+def test_a_choice_may_be_a_number_or_a_text_of_numpy_and_comes_back_as_ours():
+    assert type(chosen("objects", np.int64(3), (2, 3, 4))) is int
+    assert type(chosen("method", np.str_("rise"), METHODS)) is str
+    for wrong in (np.int64(5), np.array([3]), [3], None):
+        with pytest.raises(GradeclipError, match="objects must be one of 2, 3, 4, got"):
+            chosen("objects", wrong, (2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    "several", [("rise", "maskclip"), iter(["rise", "maskclip"]), pd.Series(["rise", "maskclip"]),
+                np.array(["rise", "maskclip"]), {"rise": 1, "maskclip": 2}.keys()], ids=lambda one: type(one).__name__
+)  # fmt: skip
+def test_several_may_come_in_whatever_holds_them_but_not_as_a_text_or_a_mapping(several):
+    assert all_chosen("methods", several, METHODS) == ["rise", "maskclip"]
+    for wrong in ("rise", {"rise": 1}, b"rise", 5, None):
+        with pytest.raises(GradeclipError, match="methods must be a list"):
+            listed("methods", wrong)

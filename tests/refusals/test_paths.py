@@ -9,6 +9,7 @@ from gradeclip_utils import Explanation
 from gradeclip_utils.checks import readable, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import write_whole
+from tests.plots.cases import explanation
 from tests.refusals.cases import full, named
 
 PATHS = [
@@ -23,14 +24,17 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("path", "message"), named(PATHS))
-def test_what_is_no_path_is_refused_wherever_a_path_is_taken(path, message):
+def test_what_is_no_path_is_refused_wherever_a_path_is_taken(path, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for take in (
         lambda: readable(path, "a picture"),
         lambda: writable(path, "--out"),
         lambda: Explanation.load(path),
+        lambda: explanation("a dog").save(path),
     ):
         with pytest.raises(GradeclipError, match=message):
             take()
+    assert list(tmp_path.iterdir()) == []
 
 
 WRITTEN = [
@@ -59,6 +63,8 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path,
 def test_a_place_that_is_read_only_is_refused():
     with pytest.raises(GradeclipError, match="x.png cannot be written: "):
         writable("/proc/x.png", "--out")
+    with pytest.raises(GradeclipError, match="/proc/x cannot be written: "):
+        explanation("a dog").save("/proc/x")
 
 
 def test_what_cannot_be_written_in_the_end_leaves_what_was_there(tmp_path):

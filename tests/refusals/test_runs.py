@@ -17,11 +17,13 @@ from gradeclip_utils.files import locked
 from gradeclip_utils.finetune.pairs import Pair
 from gradeclip_utils.finetune.run import _STATE, Tuning, fine_tune
 from tests.refusals.cases import named
+from tests.studies.folders import write_noise
 
 PAIR_IMAGE = Image.effect_noise((32, 32), 60).convert("RGB")
 
 
-def test_a_cut_out_is_a_mask_of_what_is_not_transparent(folder):
+def test_a_cut_out_is_a_mask_of_what_is_not_transparent(tmp_path):
+    folder = write_noise(tmp_path, ["a dog"])
     mask = load(f"folder:{folder}")[0].mask()
     pixels = np.dstack([np.full((32, 32, 3), 200, np.uint8), mask.astype(np.uint8) * 255])
     Image.fromarray(pixels, "RGBA").save(folder / "masks/0.png")
@@ -46,7 +48,6 @@ def test_an_example_that_is_none_is_refused_when_it_is_made(changed, message):
 
 
 def test_a_text_where_a_list_is_meant_is_one_entry():
-    """Fails on the version before, where it became letters."""
     assert Example(**{**EXAMPLE, "present": "dog"}).present == ("dog",)
 
 

@@ -1,4 +1,4 @@
-"""Small folders in published forms: images with captions and masks, COCO's own layout, and weights in three forms."""
+"""Small folders in published forms: images with captions and masks, COCO's own layout, and weights of small models."""
 
 import json
 from itertools import groupby
@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as tools
 from safetensors.torch import save_file
 
+from gradeclip_utils.models import save_compact
 from gradeclip_utils.scenes import arrange
 from tests.conftest import TINY_TEXT, TINY_VISION, build
 
@@ -24,14 +25,12 @@ SAID = [
     "green banana",
 ]
 
-RATED = "dog idea bus freedom apple love table hope chair truth river art horse peace bread luck".split()
-
 
 def write_noise(folder, captions):
     """Write images of noise, each with a box that is its object, and a table of their captions."""
     rng, lines = np.random.default_rng(0), ["image,caption"]
     for kind in ("images", "masks"):
-        (folder / kind).mkdir()
+        (folder / kind).mkdir(parents=True)
     for i, caption in enumerate(captions):
         mask = np.zeros((32, 32), np.uint8)
         top, left = rng.integers(0, 16, 2)
@@ -67,19 +66,17 @@ def write_coco(folder):
     return folder
 
 
-def write_coco_captions(folder, count):
-    """Write COCO's file of captions with val2017/: images of noise, each with one caption of rated words."""
+def write_coco_captions(folder, captions):
+    """Write COCO's file of captions with val2017/: images of noise, each with its captions."""
     rng = np.random.default_rng(0)
     (folder / "annotations").mkdir()
     (folder / "val2017").mkdir()
     images, annotations = [], []
-    for number in range(count):
+    for number, said in enumerate(captions):
         images.append({"id": number, "file_name": f"{number}.jpg", "width": 32, "height": 32})
         noise = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         noise.save(folder / "val2017" / images[-1]["file_name"])
-        one, other = rng.choice(RATED, 2, replace=False)
-        caption = f"a {rng.choice(['red', 'happy'])} {one} with the {rng.choice(['small', 'true'])} {other}"
-        annotations.append({"id": number, "image_id": number, "caption": caption})
+        annotations += [{"id": 9 * number + k, "image_id": number, "caption": one} for k, one in enumerate(said)]
     record = {"images": images, "annotations": annotations}
     (folder / "annotations/captions_val2017.json").write_text(json.dumps(record))
     return folder
@@ -91,26 +88,8 @@ def _run_lengths(mask):
     return [0] * flat[0] + [len(list(run)) for _, run in groupby(flat)]
 
 
-def write_vit_b_32(folder, form):
-    """Write a ViT-B/32 of random weights as open_clip, OpenAI or transformers publish theirs; what loads it."""
-    if form == "transformers":
-        return (_write_transformers(folder),)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.create_model("ViT-B-32", force_quick_gelu=form == "openai")
-    if form == "open_clip":
-        save_file(model.state_dict(), folder / "weights.safetensors")
-        return "ViT-B-32-gelu", folder / "weights.safetensors"
-    for name, value in (("input_resolution", 224), ("context_length", 77), ("vocab_size", 49408)):
-        vars(model).pop(name, None)
-        model.register_buffer(name, torch.tensor(value))
-    del model.attn_mask  # a buffer in open_clip, but not in the archives
-    traced = torch.jit.trace_module(model, {"encode_image": torch.zeros(1, 3, 224, 224)}, check_trace=False)
-    torch.jit.save(traced, folder / "ViT-B-32.pt")
-    return "ViT-B-32", folder / "ViT-B-32.pt"
-
-
-def _write_transformers(folder):
+def write_transformers(folder):
+    """Write random weights of a small CLIPModel with CLIP's own vocabulary and context, and its processor."""
     import transformers
 
     read = open_clip.SimpleTokenizer()
@@ -118,14 +97,30 @@ def _write_transformers(folder):
     (folder / "vocab.json").write_text(json.dumps({ends.get(piece, piece): i for piece, i in read.encoder.items()}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, read.bpe_ranks)]))
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    config = transformers.CLIPConfig()  # of ViT-B/32
-    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config.text_config, token, getattr(tokenizer, token))
+    layers = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = transformers.CLIPConfig(
+        text_config={**layers, **ids}, vision_config={**layers, "image_size": 32, "patch_size": 8}
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.CLIPModel(config).save_pretrained(folder)
-    transformers.CLIPProcessor(transformers.CLIPImageProcessor(), tokenizer).save_pretrained(folder)
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    transformers.CLIPProcessor(images, tokenizer).save_pretrained(folder)
     return folder
+
+
+def write_compact(folder):
+    """Write a small compact model of random weights that knows few words; the arguments that load it."""
+    text = {**TINY_TEXT, "context_length": 77, "vocab_size": 49408}
+    config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": text}
+    shown = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**config)
+    path, words = folder / "small.safetensors", ["a", "red", "car", "dog", "cat", "bus", "cow"]
+    save_compact(model, path, words=words, metadata={}, config={**config, "preprocess": shown})
+    return ["--model", "emoji", "--pretrained", str(path)]
 
 
 def write_open_clip(folder):

@@ -18,8 +18,8 @@ def pairs():
     return draw_pairs("swapped colours", 3, nouns=16)
 
 
-def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled_shape, pairs):
-    explainer = Explainer(bundled_shape)
+def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
+    explainer = Explainer(bundled)
     rows = word_maps(explainer, pairs)
     assert len(rows) == len(pairs) * 2 * 2 * len(WORDS) and rows["index"].between(0, 1).all()
     pair = pairs[0]
@@ -61,8 +61,8 @@ def test_a_linear_map_learns_to_bind_where_texts_hold_the_binding_in_another_pla
     assert torch.equal(matrix, fit_text_map(dev, steps=300))
 
 
-def test_directions_of_one_colour_are_compared_with_each_other(bundled_shape, pairs):
-    alike = colour_directions(Explainer(bundled_shape), pairs)
+def test_directions_of_one_colour_are_compared_with_each_other(bundled, pairs):
+    alike = colour_directions(Explainer(bundled), pairs)
     assert set(alike.index) <= set(COLOURS) and (alike.abs() <= 1 + 1e-6).all()
 
 
@@ -81,8 +81,8 @@ def test_the_control_is_measured_by_a_command_on_the_lessons_questions(bundled, 
     assert pd.read_csv(tmp_path / "control.csv").equals(table) and "swapped colours" in capsys.readouterr().out
 
 
-def test_embeddings_of_pairs_are_those_of_their_scenes(bundled_shape, pairs):
-    found = embed_pairs(bundled_shape, pairs)
-    own = Explainer(bundled_shape).embed_texts(pairs[1].scenes[0].caption)
+def test_embeddings_of_pairs_are_those_of_their_scenes(bundled, pairs):
+    found = embed_pairs(bundled, pairs)
+    own = Explainer(bundled).embed_texts(pairs[1].scenes[0].caption)
     assert found.images.shape == found.texts.shape == (3, 2, found.texts.shape[-1])
     assert torch.allclose(found.texts[1, 0], own[0], atol=1e-5)

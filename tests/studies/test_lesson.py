@@ -1,4 +1,4 @@
-"""Parts that lessons share: scenes that may be shown, the gallery, and claims."""
+"""Parts that lessons share: scenes that may be shown, the gallery, claims, and the one form of their tables."""
 
 import numpy as np
 import pandas as pd
@@ -6,9 +6,11 @@ import pytest
 
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.measures.statistics import answer
 from gradeclip_utils.scenes import CANVAS
 from studies.__main__ import main as run_lessons
-from studies.lesson import Claims, gallery, prompts_of, shown_scenes
+from studies.lesson import COLUMNS, RESULTS, Claims, gallery, prompts_of, shown_scenes
+from studies.photographs import side_by_side
 
 
 @pytest.mark.parametrize("n_objects", [2, 3])
@@ -71,3 +73,25 @@ def test_a_lesson_that_cannot_run_is_refused_in_one_sentence(arguments, said, ca
     assert run_lessons(arguments) == 2
     refusal = capsys.readouterr().err
     assert refusal.startswith("gradeclip: ") and said in refusal and refusal.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*/*.csv")), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_table_of_claims_has_the_columns_of_the_lessons_and_answers_that_follow_from_its_intervals(file):
+    table = pd.read_csv(file, dtype={"lesson": str})
+    assert list(table.columns) == COLUMNS and len(table)
+    assert set(table["lesson"]) == {file.stem}
+    assert (table["low"] <= table["estimate"] + 1e-4).all() and (table["estimate"] <= table["high"] + 1e-4).all()
+    clear = table[table["answer"].isin(["higher", "lower"])]
+    assert [answer(row.low, row.high, than=row.than) for row in clear.itertuples()] == list(clear["answer"])
+
+
+def test_all_models_stand_side_by_side_with_published_numbers_last(tmp_path):
+    claims = Claims("05", "my/model")
+    claims.add("photographs: colorswap: all four right", estimate=0.5, bounds=(0.4, 0.6), n=40)
+    claims.write(tmp_path)
+    table = side_by_side(tmp_path)
+    assert list(table.columns) == ["my/model", "published"]
+    assert table.loc[("05", claims.rows[0][1])].tolist()[0] == "0.50 [0.40, 0.60]"
+    assert table["published"].iloc[0].startswith("CLIP 0.12, SigLIP 0.30")
+    with pytest.raises(GradeclipError, match="has no results: run a lesson first"):
+        side_by_side(tmp_path / "empty")

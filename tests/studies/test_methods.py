@@ -5,20 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from gradeclip_utils import Explainer, load_clip
+from gradeclip_utils import Explainer
 from studies import methods
 from studies.lesson import shown_scenes
 from studies.methods import MEASURES, PACKAGE, PAPER, SAME, TRUE, as_table, explainer_of, maps_of, measure, precision
 
 
 @pytest.fixture(scope="module")
-def clip():
-    return load_clip()
-
-
-@pytest.fixture(scope="module")
-def rows(clip):
-    return measure(clip, [PACKAGE], shown_scenes(3, 4, whole=False))
+def rows(bundled):
+    return measure(bundled, [PACKAGE], shown_scenes(3, 4, whole=False))
 
 
 def test_true_masks_are_precise_and_a_map_that_is_the_same_everywhere_scores_the_area(rows):
@@ -26,14 +21,14 @@ def test_true_masks_are_precise_and_a_map_that_is_the_same_everywhere_scores_the
     assert means[TRUE] > 0.8 > 0.3 > means[SAME] and np.isfinite(rows[list(MEASURES)].to_numpy(float)).all()
 
 
-def test_one_layer_is_the_papers_and_the_packages_own_number_the_packages(clip):
-    assert explainer_of(clip, PAPER).image_tower.layers == 1
-    assert explainer_of(clip, PACKAGE).image_tower.layers == clip.image_layers
+def test_one_layer_is_the_papers_and_the_packages_own_number_the_packages(bundled):
+    assert explainer_of(bundled, PAPER).image_tower.layers == 1
+    assert explainer_of(bundled, PACKAGE).image_tower.layers == bundled.image_layers
 
 
-def test_a_method_that_compares_the_prompts_of_a_call_is_asked_for_each_by_itself(clip):
-    image, texts = shown_scenes(1)[0].image(96), Explainer(clip).embed_texts(["a dog", "a cat"])[None]
-    both, one = maps_of(clip, "CLIP Surgery", [image], texts), maps_of(clip, "CLIP Surgery", [image], texts[:, :1])
+def test_a_method_that_compares_the_prompts_of_a_call_is_asked_for_each_by_itself(bundled):
+    image, texts = shown_scenes(1)[0].image(96), Explainer(bundled).embed_texts(["a dog", "a cat"])[None]
+    both, one = (maps_of(bundled, "CLIP Surgery", [image], some) for some in (texts, texts[:, :1]))
     assert np.allclose(both[:, :1], one, atol=1e-6) and torch.is_tensor(texts)
 
 

@@ -9,27 +9,20 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.scenes import Span, arrange
+from studies import pointing_game as study
 from studies.pairs import images_of
-from studies.pointing_game import (
-    QUESTIONS,
-    Game,
-    games,
-    play,
-    question_directions,
-    question_maps,
-)
 
 SIZE = (96, 96)
 
 
 @pytest.fixture(scope="module")
 def played():
-    return games(2, tint=0)
+    return study.games(2, tint=0)
 
 
-def asked(clip, scenes, method="grad-eclip", questions=QUESTIONS):
-    return question_maps(
-        Explainer(clip, method=method), scenes, question_directions(Explainer(clip), scenes, questions)
+def asked(clip, scenes, method="grad-eclip", questions=study.QUESTIONS):
+    return study.question_maps(
+        Explainer(clip, method=method), scenes, study.question_directions(Explainer(clip), scenes, questions)
     )
 
 
@@ -52,7 +45,7 @@ def test_images_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing
 
 
 def test_one_map_for_four_nouns_is_right_for_one_of_them_at_most(played, tiny):
-    rows = play(tiny, [game for game in played if len(game.scene.objects) == 4], ["grad-eclip", "attention"])
+    rows = study.play(tiny, [game for game in played if len(game.scene.objects) == 4], ["grad-eclip", "attention"])
     blind = rows[(rows["question"] == "caption") | (rows["method"] == "attention")]
     images = blind.groupby(["method", "question", "image"])
     assert len(blind) == 24 and (images["hit"].sum() <= 1 + 1e-9).all()
@@ -92,8 +85,8 @@ def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(ti
 
 def test_images_in_a_batch_score_what_they_score_alone(played, tiny):
     methods = ["grad-eclip", "maskclip", "clip-surgery"]
-    together = play(tiny, played, methods)
-    alone = pd.concat([play(tiny, [game], methods) for game in played])
+    together = study.play(tiny, played, methods)
+    alone = pd.concat([study.play(tiny, [game], methods) for game in played])
     keys = ["image", "objects", "noun", "question", "method"]
     pd.testing.assert_frame_equal(
         together.set_index(keys).sort_index(), alone.set_index(keys).sort_index(), atol=1e-5, check_exact=False
@@ -110,15 +103,15 @@ def test_clip_surgery_is_asked_one_prompt_at_a_time(played, tiny):
 
 
 def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):
-    rows = play(tiny, played)
+    rows = study.play(tiny, played)
     asked_of_one = set(rows[rows["objects"] == 1]["question"])
     assert asked_of_one == {"caption", "prompt", "word x region"}
-    assert set(rows[rows["objects"] == 2]["question"]) == set(QUESTIONS)
-    assert not len(play(tiny, played[:1], questions=["contrast"]))
+    assert set(rows[rows["objects"] == 2]["question"]) == set(study.QUESTIONS)
+    assert not len(study.play(tiny, played[:1], questions=["contrast"]))
 
 
 def test_a_caption_that_the_model_cannot_read_to_its_end_is_refused(tiny):
     scene = arrange(["cat", "dog", "car", "tree"])
     scene = replace(scene, caption=scene.caption + " in a photo of a photo" * 8)
     with pytest.raises(ValueError, match="reads only the beginning of"):
-        play(tiny, [Game("long", scene)])
+        study.play(tiny, [study.Game("long", scene)])

@@ -35,9 +35,6 @@ WITHOUT_ATTENTION = [
 ]  # fmt: skip
 
 
-# --- the registry -----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def registry() -> dict[str, dict]:
     """Both encoders of every config in words, and their parts; models are built without memory."""
@@ -103,9 +100,6 @@ def test_no_combination_of_parts_is_missing_from_those_that_are_executed_in_smal
     for name, found in registry.items():
         assert found["prints"][0] in images, f"no image tower like that of {name} is executed"
         assert found["prints"][1] in texts, f"no text tower like that of {name} is executed"
-
-
-# --- every combination, executed --------------------------------------------------------------------------------
 
 
 def inputs_of(tower):
@@ -189,15 +183,13 @@ def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
     model.logit_scale.requires_grad = False
     with torch.no_grad():
         before = state_of(model)
+        tower.forward(inputs)
         trace = tower.trace(inputs)
         grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
         if trace.attention_mask is None or trace.attention_mask.shape[1] == 1:  # T5's heads have a bias each
             tower.with_one_head(trace)
         assert state_of(model) == before
     close(trace.embedding, expected)
-
-
-# --- native resolution ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -226,9 +218,6 @@ def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
     square = F.interpolate(square, (3, 5), mode="bicubic", antialias=True)[0].flatten(1).T
     resized.visual.attnpool.positional_embedding.data = torch.cat([positions[:1], square])
     close(trace.embedding, F.normalize(resized.encode_image(pixels), dim=-1).detach())
-
-
-# --- without attention to explain -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", WITHOUT_ATTENTION)

@@ -98,9 +98,6 @@ def test_maps_and_scores_are_the_papers_formula_on_the_models_own_attention(name
         torch.testing.assert_close(found, expected, atol=1e-4 * float(found.abs().max()), rtol=1e-4)
 
 
-# --- an explanation from images and strings -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_similarity_that_is_explained_is_the_models_own_and_the_model_stays_as_it_was(name, picture):
     model, processor = whole(name)
@@ -149,9 +146,6 @@ def test_every_method_goes_through_these_towers(method, picture):
     assert any(found.words[0]) == (METHODS[method].text is not None)
 
 
-# --- NaFlex ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif("Siglip2" not in NAMES, reason="this version of transformers has no SigLIP 2")
 def test_naflex_keeps_an_images_shape_and_what_it_pads_is_in_no_map(picture):
     model, processor = whole("Siglip2")
@@ -169,9 +163,6 @@ def test_naflex_keeps_an_images_shape_and_what_it_pads_is_in_no_map(picture):
     wide, tall = explainer.explain_batch(images, PROMPTS)  # no two make a batch
     assert tall.image_maps.shape == (1, 5, 3) and tall.box == (0, 0, 50, 80)
     np.testing.assert_allclose(wide.image_maps, explainer.explain(picture, PROMPTS[0]).image_maps, atol=1e-5)
-
-
-# --- adapters and quantised weights ------------------------------------------------------------------------------
 
 
 def with_lora(name, **options):
@@ -232,9 +223,6 @@ def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pi
         torch.testing.assert_close(tower.trace(inputs).embedding, traced, atol=1e-5, rtol=0)
 
 
-# --- what cannot be opened ---------------------------------------------------------------------------------------
-
-
 def test_models_with_other_parts_are_refused_by_name():
     siglip, (layer, norm, quantised) = copy.deepcopy(built("Siglip")), (copy.deepcopy(built("CLIP")) for _ in range(3))
     siglip.vision_model.head = None
@@ -272,9 +260,6 @@ def test_the_committed_table_says_who_reads_in_each_of_them():
         image, text = open_image_tower(built(name)), open_text_tower(built(name))
         order = "causal" if text.causal else "not causal"
         assert re.search(rf"\| `{name}Model`[^|]*\| {image.query_token} \| {order}, {text.query_token} \|", table), name
-
-
-# --- BLIP's contrastive head ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -18,21 +18,17 @@ from gradeclip_utils.towers import (
     register_tower,
 )  # fmt: skip
 from gradeclip_utils.towers.blocks import Block
+from tests import plain
 from tests.conftest import build
 from tests.shrinking import stir
 from tests.towers.test_architectures import close, coherent
-
-
-def plain(model, side, inputs):
-    with torch.no_grad():
-        return (model.encode_image if side == "image" else model.encode_text)(inputs, normalize=True)
 
 
 def traced(model, side, inputs, **options):
     """The trace is the model's own pass, and holds together."""
     tower = (open_image_tower if side == "image" else open_text_tower)(model, **options)
     trace = tower.trace(inputs)
-    close(trace.embedding, plain(model, side, inputs))
+    close(trace.embedding, plain.embed(model, side, inputs).detach())
     coherent(tower, trace)
 
 
@@ -96,10 +92,7 @@ def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
     large.load_state_dict(state)
     wide = F.interpolate(pixels, (32, 56))
     trace = open_image_tower(small).trace(wide)
-    assert trace.grid == (4, 7) and (trace.embedding - plain(large, "image", wide)).abs().max() < 1e-5
-
-
-# --- models that are refused --------------------------------------------------------------------------------------
+    assert trace.grid == (4, 7) and (trace.embedding - plain.embed(large, "image", wide)).abs().max() < 1e-5
 
 
 BROKEN = {
@@ -151,9 +144,6 @@ def test_towers_that_cannot_be_opened_are_refused_by_name(name, vision, text):
         open_image_tower(build(vision)) if vision else open_text_tower(build(text=text, custom_text=True))
 
 
-# --- a plain ViT classifier: the target is a logit, its direction is one-hot --------------------------------------
-
-
 @pytest.fixture(scope="module")
 def classifier() -> nn.Module:
     """Images of 36 pixels in patches of 8: the last four pixels are not read, as six of SigLIP's 384 by 14."""
@@ -184,9 +174,6 @@ def test_pixels_that_no_patch_holds_are_in_no_map(classifier):
         total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
         map_ = METHODS["integrated-gradients"].image(tower, tower.trace(pixels), torch.eye(7)[None, :1])
         torch.testing.assert_close(map_.sum(), total)
-
-
-# --- a family of your own -----------------------------------------------------------------------------------------
 
 
 class Linear(nn.Module):

@@ -12,51 +12,36 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import BUNDLED_MODELS
 from training import distil
-from training.distil import (
-    CONFIGS,
-    DISTILLATIONS,
-    DistillationBatches,
-    Student,
-    Targets,
-    export,
-    losses,
-    teach,
-)
 from training.scratch import normalise
 
 torch.set_num_threads(1)
 
 
 def short(name, **options):
-    return replace(DISTILLATIONS[name], **{"steps": 3, "different": 2, "batch": 4, "warmup": 1, **options})
+    return replace(distil.DISTILLATIONS[name], **{"steps": 3, "different": 2, "batch": 4, "warmup": 1, **options})
 
 
-@pytest.fixture(scope="module")
-def teacher():
-    return load_clip("emoji").model
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def taught(request, teacher, tmp_path_factory):
+@pytest.fixture(scope="module", params=distil.CONFIGS)
+def taught(request, bundled, tmp_path_factory):
     """A student's name, its recipe, and the student after a few steps."""
     config = short(request.param)
-    return request.param, config, teach(request.param, teacher, tmp_path_factory.mktemp("state"), config)
+    return request.param, config, distil.teach(request.param, bundled.model, tmp_path_factory.mktemp("state"), config)
 
 
-def test_only_what_the_config_names_learns(taught, teacher):
+def test_only_what_the_config_names_learns(taught, bundled):
     name, config, student = taught
-    before, after = Student(name, teacher, config.seed).state_dict(), student.state_dict()
+    before, after = distil.Student(name, bundled.model, config.seed).state_dict(), student.state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed and all(key.startswith(config.learns) for key in changed)
     weights = {key for key, value in before.items() if value.is_floating_point() and key.startswith(config.learns)}
     assert len(changed) > 0.9 * len(weights)
 
 
-def test_an_averaging_student_sees_patches_exactly_as_its_teacher_does(teacher):
-    student = Student("emoji-average", teacher, 0)
-    pixels = normalise(DistillationBatches(short("emoji-average"), 96)[0][0])
+def test_an_averaging_student_sees_patches_exactly_as_its_teacher_does(bundled):
+    student = distil.Student("emoji-average", bundled.model, 0)
+    pixels = normalise(distil.DistillationBatches(short("emoji-average"), 96)[0][0])
     seen = {}
-    for side, visual in (("student", student.visual.eval()), ("teacher", teacher.visual.eval())):
+    for side, visual in (("student", student.visual.eval()), ("teacher", bundled.model.visual)):
         hook = visual.transformer.resblocks[5].register_forward_pre_hook(
             lambda module, args, side=side: seen.update({side: args[0]})
         )
@@ -66,25 +51,28 @@ def test_an_averaging_student_sees_patches_exactly_as_its_teacher_does(teacher):
     assert torch.equal(seen["student"], seen["teacher"])
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(teacher):
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_embeddings(bundled):
+    teacher = bundled.model
+
     class Twin(torch.nn.Module):
         visual, text = teacher.visual, None
 
     config = short("emoji-average")
-    batches = DistillationBatches(config, 96)
+    batches = distil.DistillationBatches(config, 96)
     images, tokens = batches[0]
-    found = losses(Twin(), normalise(images), tokens, *Targets(teacher, config, {})(0))
+    found = distil.losses(Twin(), normalise(images), tokens, *distil.Targets(teacher, config, {})(0))
     assert found["image"].abs() < 1e-3
-    wrong = losses(Twin(), normalise(images).flip(0), tokens, *Targets(teacher, config, {})(0))
+    wrong = distil.losses(Twin(), normalise(images).flip(0), tokens, *distil.Targets(teacher, config, {})(0))
     assert wrong["image"] > 0.1 and wrong["contrast"] > found["contrast"]
 
 
-def test_an_exported_student_is_the_taught_one(taught, teacher, tmp_path):
+def test_an_exported_student_is_the_taught_one(taught, bundled, tmp_path):
+    teacher = bundled.model
     name, config, student = taught
     path = tmp_path / f"{name}.safetensors"
-    export(name, student, teacher, config, path)
+    distil.export(name, student, teacher, config, path)
     clip = load_clip(name, path)
-    images, tokens = DistillationBatches(config, student.size)[0]
+    images, tokens = distil.DistillationBatches(config, student.size)[0]
     with torch.no_grad():
         found, expected = clip.model.encode_image(normalise(images)), student.visual(normalise(images))
         assert torch.allclose(found, expected, atol=0.02 * expected.abs().max())
@@ -104,7 +92,7 @@ def test_a_teacher_of_another_training_teaches_its_own_weights_and_leaves_the_bu
 ):
     other = tmp_path / "other.safetensors"
     shutil.copy(data_path(BUNDLED_MODELS["emoji-bag"]), other)
-    monkeypatch.setitem(DISTILLATIONS, "emoji-average", short("emoji-average", steps=1))
+    monkeypatch.setitem(distil.DISTILLATIONS, "emoji-average", short("emoji-average", steps=1))
     with pytest.raises(GradeclipError, match="would replace the bundled ones .* give another --out"):
         distil.make(["emoji-average"], tmp_path / "states", data_path(), str(other))
     distil.make(["emoji-average"], tmp_path / "states", tmp_path, str(other))

@@ -122,9 +122,6 @@ def test_the_learning_rate_rises_and_falls():
     assert cosine[9] == pytest.approx(0.25 * (1 + torch.tensor(0.9 * torch.pi).cos().item()))
 
 
-# --- arithmetic --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("capabilities", "native"),
     [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True), ({"avx512_bf16": False}, False),

@@ -1,10 +1,9 @@
 """The bundled model's training: seeded, resumable, and equal to CLIP's own arithmetic."""
 
 import inspect
-import signal
-import time
 from collections import Counter
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,53 +16,22 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import arrange, draw_scene
 from gradeclip_utils.towers import open_image_tower
-from tests.forked import FORKED
 from tests.scenes import is_trained
 from training import scratch
 from training.__main__ import main
-from training.rounds import (
-    MODELS,
-    Recipe,
-    SceneBatches,
-    hard_negative,
-    scenes_of_training,
-    shuffle_colours,
-)
-from training.scratch import (
-    CONFIG,
-    PatchDropout,
-    encode_text_by_length,
-    normalise,
-    noted_values,
-    train,
-    value_density,
-)
+from training.rounds import MODELS, Recipe, SceneBatches, hard_negative, scenes_of_training, shuffle_colours
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
 
 
 def run(folder, recipe=SHORT, **options):
-    return train(folder, recipe, workers=0, **options)
+    return scratch.train(folder, recipe, workers=0, **options)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     return folder, run(folder)
-
-
-def test_training_that_is_killed_goes_on_to_the_same_weights(trained, tmp_path):
-    process = FORKED.Process(target=run, args=(tmp_path,), kwargs={"save_every": 1})
-    process.start()
-    while not (tmp_path / scratch.STATE).exists():
-        assert process.is_alive()
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    resumed = run(tmp_path)
-    for name, weight in trained[1].state_dict().items():
-        assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
 def test_scenes_begin_with_one_object_and_grow_and_a_round_that_has_a_start_begins_with_full_ones():
@@ -101,13 +69,13 @@ def test_training_knows_nothing_of_where_things_are():
     assert images.shape == (6, 96, 96, 3) and images.dtype == torch.uint8 and tokens.shape == (6, 77)
     places = ("thing", "mask", "box", "square", "position", "place")
     assert not [one.name for one in fields(Recipe) if any(word in one.name for word in places)]
-    inside = inspect.getsource(scratch.train) + inspect.getsource(PatchDropout)
+    inside = inspect.getsource(scratch.train) + inspect.getsource(scratch.PatchDropout)
     assert not any(word in inside for word in ("scenes(", "objects", "Scene)", *places))
 
 
 def test_dropout_keeps_as_many_patches_as_it_was_told_and_all_of_them_equally_often():
     tokens = torch.cat([torch.full((1, 1), -1.0), torch.arange(144.0)[None]], 1)[..., None].expand(64, -1, -1)
-    dropout = PatchDropout().train()
+    dropout = scratch.PatchDropout().train()
     dropout.kept = 0.25
     seen = torch.cat([dropout(tokens)[..., 0] for _ in range(50)])
     assert seen.shape == (3200, 37) and (seen[:, 0] == -1).all()
@@ -186,14 +154,14 @@ def test_text_encoded_by_length_is_the_models_own_text(bundled):
     tokens = bundled.tokenizer(captions)
     with torch.no_grad():
         expected = bundled.model.encode_text(tokens)
-        assert torch.allclose(encode_text_by_length(bundled.model, tokens), expected, atol=1e-5)
+        assert torch.allclose(scratch.encode_text_by_length(bundled.model, tokens), expected, atol=1e-5)
 
 
 def test_training_sees_what_the_models_preprocessing_makes_of_an_image(bundled):
     scene = draw_scene(3)
     images = torch.from_numpy(np.array(scene.image(96)))[None]
     expected = bundled.preprocess(scene.image(96))
-    assert torch.allclose(normalise(images)[0], expected, atol=1e-5)
+    assert torch.allclose(scratch.normalise(images)[0], expected, atol=1e-5)
 
 
 def test_an_exported_model_is_the_trained_one(trained, tmp_path):
@@ -203,10 +171,10 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
     scene = draw_scene(1)
     pixels, tokens = clip.preprocess(scene.image(96))[None], clip.tokenizer([scene.caption])
     ids = scratch.vocabulary_ids(clip.tokenizer)
-    compact = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
+    compact = torch.zeros(clip.model.vocab_size, dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
     with torch.no_grad():
         image = model.encode_image(pixels, normalize=True)
-        text = torch.nn.functional.normalize(encode_text_by_length(model, compact[tokens]), dim=-1)
+        text = torch.nn.functional.normalize(scratch.encode_text_by_length(model, compact[tokens]), dim=-1)
         assert torch.allclose(clip.model.encode_image(pixels, normalize=True), image, atol=3e-3)
         assert torch.allclose(clip.model.encode_text(tokens, normalize=True), text, atol=3e-3)
     assert "car" in clip.vocabulary and clip.model.vocab_size == 49408 and clip.image_layers == 2
@@ -215,19 +183,17 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
 def test_the_density_of_values_counts_the_patches_that_have_them_whatever_their_scale():
     values = torch.zeros(2, 16, 5)
     values[0, :4], values[1] = torch.ones(5), 3 * torch.ones(5)
-    assert value_density(values).item() == pytest.approx((np.sqrt(4 / 16) + 1) / 2, abs=1e-2)
+    assert scratch.value_density(values).item() == pytest.approx((np.sqrt(4 / 16) + 1) / 2, abs=1e-2)
     some = torch.randn(3, 16, 5)
-    assert value_density(100 * some).item() == pytest.approx(value_density(some).item(), rel=1e-4)
+    assert scratch.value_density(100 * some).item() == pytest.approx(scratch.value_density(some).item(), rel=1e-4)
     some.requires_grad_()
-    value_density(some * torch.tensor([0.0] * 8 + [1.0] * 8)[:, None]).backward()
+    scratch.value_density(some * torch.tensor([0.0] * 8 + [1.0] * 8)[:, None]).backward()
     assert torch.isfinite(some.grad).all()
 
 
-def test_the_values_that_are_noted_are_those_that_the_explanation_sees():
-    clip = load_clip()
-    clip.model.eval()
-    pixels = torch.randn(2, 3, 96, 96)
-    with noted_values(clip.model, 3) as noted:
+def test_the_values_that_are_noted_are_those_that_the_explanation_sees(bundled):
+    clip, pixels = bundled, torch.randn(2, 3, 96, 96)
+    with scratch.noted_values(clip.model, 3) as noted:
         clip.model.encode_image(pixels)
     explained = open_image_tower(clip.model, 3).trace(pixels).layers
     for values, layer in zip(noted, explained, strict=True):
@@ -256,10 +222,12 @@ def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(
         return draw(self, step)
 
     monkeypatch.setattr(SceneBatches, "__getitem__", killed)
+    monkeypatch.setattr(scratch, "train", partial(scratch.train, save_every=1))
     with pytest.raises(KeyboardInterrupt):
         scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
     monkeypatch.undo()
     assert (tmp_path / "cut/round-1.safetensors").exists() and not (tmp_path / "cut.safetensors").exists()
+    assert torch.load(tmp_path / "cut/round-2" / scratch.STATE, weights_only=True)["step"] == 1
     scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
     whole, cut = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())

@@ -14,41 +14,22 @@ from gradeclip_utils.finetune.pairs import spoken
 from gradeclip_utils.finetune.run import Tuned
 from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, phrase
-from studies.finetuning import evaluate, experiment
-from studies.finetuning.arms import (
-    BEFORE,
-    COLUMNS,
-    GLOBAL,
-    KEPT,
-    OURS,
-    RECIPE,
-    TUNED_FOR,
-    ScenePairs,
-    compare,
-    read,
-)
-from studies.finetuning.evaluate import (
-    PILOT,
-    Amount,
-    dense_features,
-    measure,
-    region_rows,
-    region_scenes,
-    summary,
-)
+from studies.finetuning import arms, evaluate, experiment
+from studies.finetuning.arms import BEFORE, GLOBAL, KEPT, OURS, RECIPE, TUNED_FOR
 from tests.scenes import is_trained
 from training import fine
 
-FEW = Amount(regions=6, pointing=2, pairs=2, whole=8)
+FEW = evaluate.Amount(regions=6, pointing=2, pairs=2, whole=8)
 
 
 def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_other_ones():
-    scenes = region_scenes(8)
+    scenes = evaluate.region_scenes(8)
     assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
     assert all(
         is_trained(scene.objects) and len({t.noun for t in scene.objects}) == len(scene.objects) for scene in scenes
     )
-    assert not {scene.objects for scene in scenes} & {scene.objects for scene in region_scenes(8, PILOT.split)}
+    pilots = evaluate.region_scenes(8, evaluate.PILOT.split)
+    assert not {scene.objects for scene in scenes} & {scene.objects for scene in pilots}
 
 
 def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, monkeypatch):
@@ -57,7 +38,7 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
     prompts = Explainer(bundled).embed_texts([phrase(noun) for noun in nouns]).cpu()
     scenes = tuple(arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4)))
     monkeypatch.setattr(evaluate, "region_scenes", lambda n, split: scenes)
-    real = list(dense_features(bundled, scenes))
+    real = list(evaluate.dense_features(bundled, scenes))
 
     def perfect(clip, scenes):
         for scene, dense, *seen in real:
@@ -68,7 +49,7 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
             yield scene, truth, *seen
 
     monkeypatch.setattr(evaluate, "dense_features", perfect)
-    found = summary(region_rows(bundled)).set_index("figure")
+    found = evaluate.summary(evaluate.region_rows(bundled)).set_index("figure")
     assert list(found.index) == [f"{s}, top-{k}" for s in ("boxes", "masks") for k in (1, 5)]
     assert (found["estimate"] == 1).all() and (found["low"] < 1).all()
     named = evaluate.named_regions(bundled, scenes[0])
@@ -76,17 +57,17 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
 
 
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
-    figures = measure(bundled, FEW)
+    figures = evaluate.measure(bundled, FEW)
     assert figures["figure"].is_unique and figures["chance"].between(0, 0.5).all()
     assert ((figures["low"] <= figures["estimate"]) & (figures["estimate"] <= figures["high"])).all()
     known = figures.set_index("figure")
     assert known.loc[KEPT, "n"] == 8 and known.loc["binding, swapped colours", "n"] == 4
-    again = measure(bundled, FEW, only=["regions"])
+    again = evaluate.measure(bundled, FEW, only=["regions"])
     pd.testing.assert_frame_equal(again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True))
 
 
 def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
-    pairs = ScenePairs(12)
+    pairs = arms.ScenePairs(12)
     with pytest.raises(IndexError, match="there are 12 pairs"):
         pairs[12]
     for i in range(12):
@@ -136,14 +117,12 @@ def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice
 
 
 def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundled, monkeypatch):
-    table, recipes = (
-        tmp_path / "table.csv",
-        {BEFORE: RECIPE, OURS: RECIPE, "uniform map": replace(RECIPE, maps="uniform")},
-    )
+    table = tmp_path / "table.csv"
+    recipes = {BEFORE: RECIPE, OURS: RECIPE, "uniform map": replace(RECIPE, maps="uniform")}
     experiment.run(table, tmp_path / "runs", recipes, range(1))
     experiment.run(table, tmp_path / "runs", recipes, range(2))
-    rows = read(table)
-    assert list(rows) == COLUMNS and not rows.duplicated(["arm", "seed", "figure"]).any()
+    rows = arms.read(table)
+    assert list(rows) == arms.COLUMNS and not rows.duplicated(["arm", "seed", "figure"]).any()
     assert rows.groupby("arm")["seed"].unique().map(list).to_dict() == {
         BEFORE: [0],
         OURS: [0, 1],
@@ -169,7 +148,7 @@ def table_of(values):
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
     values = {(OURS, 0): 0.5, (OURS, 1): 0.6, (OURS, 2): 0.55, (GLOBAL, 0): 0.2, (GLOBAL, 1): 0.25, (GLOBAL, 7): 0.9}
-    found = compare(table_of(values), OURS, GLOBAL)
+    found = arms.compare(table_of(values), OURS, GLOBAL)
     differences = np.array([0.3, 0.35])
     half = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
     assert found["n"] == 2 and found["difference"] == pytest.approx(0.325)
@@ -177,7 +156,7 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
 
 
 def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, tmp_path, quick):
-    rows = read()
+    rows = arms.read()
     made = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
     before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
     recipe = replace(RECIPE, learning_rate=made["learning_rate"], regions=made["regions"])

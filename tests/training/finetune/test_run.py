@@ -1,7 +1,6 @@
 """Fine-tuning on image-caption pairs: gradients, losses, resuming, several processes, and what is refused."""
 
 import copy
-import json
 import os
 import re
 from dataclasses import replace
@@ -12,7 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
@@ -21,7 +20,8 @@ from gradeclip_utils.finetune.losses import Features, Learner, _detached, global
 from gradeclip_utils.finetune.pairs import Pair, PairBatches, spoken
 from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from tests.conftest import TINY_TEXT, TINY_VISION, build, wrap
+from tests.conftest import build, wrap
+from tests.studies.folders import write_open_clip
 
 CAPTIONS = [
     "a red car and a blue ball", "a dog", "two green apples", "a small cat above a big tree", "a yellow bus",
@@ -52,9 +52,6 @@ def same(a, b, tolerance=0.0):
         if tolerance and name.endswith("in_proj_bias"):
             continue
         torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=0, msg=name)
-
-
-# --- gradients reach the model ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("door", [open_image_tower, open_text_tower])
@@ -91,9 +88,6 @@ def test_dense_features_have_the_gradient_that_finite_differences_find(precise, 
     assert slope[place].item() == pytest.approx((above - below).item() / (2 * step), rel=1e-5)
 
 
-# --- phrases ---------------------------------------------------------------------------------
-
-
 def test_phrases_keep_their_article_and_leave_out_the_picture_itself():
     assert [phrase.text for phrase in spoken("a photo of a red car and two small dogs")] == [
         "a red car",
@@ -113,9 +107,6 @@ def test_a_batch_is_the_same_whatever_was_asked_for_before_and_every_pair_comes_
     assert sorted(np.concatenate([batches.rows(0), batches.rows(1)])) == list(range(8))
     halves = [PairBatches(tiny.preprocess, pairs, 4, 6, seed=1, place=(i, 2)).rows(1).tolist() for i in (0, 1)]
     assert [*halves[0], *halves[1]] == batches.rows(1).tolist()
-
-
-# --- losses -----------------------------------------------------------------------------------------------------
 
 
 def features(rows=5, seed=0):
@@ -209,9 +200,6 @@ def test_every_choice_of_maps_gives_one_map_a_phrase(maps, tiny, pairs):
         torch.testing.assert_close(drawn[b, 0], torch.tensor(own).flatten(), atol=1e-4, rtol=1e-3)
 
 
-# --- runs -------------------------------------------------------------------------------------------------------
-
-
 def test_tuning_changes_a_copy_and_leaves_the_model_as_it_was(tiny, pairs):
     before, modes = weights(tiny.model), [module.training for module in tiny.model.modules()]
     tuned = tune(tiny, pairs)
@@ -247,8 +235,6 @@ def test_two_processes_have_the_loss_and_the_weights_of_one(tiny, pairs, tmp_pat
         assert log[name].tolist() == pytest.approx(one.log[name].tolist(), abs=1e-4), name
     same(weights(one.clip.model), torch.load(tmp_path / "weights.pt", weights_only=True), 1e-4)
 
-
-# --- other towers, and what is refused ---------------------------------------------------------------------------
 
 TOWERS = {
     "all patches read": ({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}, {}),
@@ -301,9 +287,7 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
 def test_a_tuned_model_of_a_folder_loads_by_the_line_that_is_printed(tmp_path, monkeypatch, pairs, capsys):
     monkeypatch.chdir(tmp_path)
     Path("clip").mkdir()
-    config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": TINY_TEXT}
-    Path("clip/open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
-    save_file(build().state_dict(), "clip/open_clip_model.safetensors")
+    write_open_clip(Path("clip"))
     for i in range(2):
         pairs[i].image.save(f"{i}.png")
     Path("captions.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
