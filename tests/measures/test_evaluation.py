@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import forkserver
 
 import numpy as np
@@ -192,6 +193,24 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
         with pytest.raises(GradeclipError, match=f"holds another run: .*{message}.*delete it"):
             evaluate(given.pop("clip"), data, **given)
     assert (tmp_path / "run" / "rows.jsonl").read_bytes() == kept
+
+
+def test_examples_that_cannot_be_read_are_left_out_by_name_and_measured_when_they_are_mended(tiny, data, tmp_path):
+    examples, options = load(data, 3), {"out": tmp_path / "run", "progress": False}
+    for fault, message in (
+        ({"image": partial(open, "gone.png")}, "No such file or directory: 'gone.png'"),
+        ({"load_mask": partial(np.ones, (2, 3))}, r"its mask is \(2, 3\), and its image \(36, 40\)"),
+    ):
+        wrong = replace(examples[1], **fault)
+        said = f"1 of 3 examples are not measured: '{wrong.key}' cannot be read: .*{message}"
+        with pytest.warns(UserWarning, match=said):
+            found = evaluate(tiny, [examples[0], wrong, examples[2]], **options)
+        assert found["image"].unique().tolist() == [examples[0].key, examples[2].key]
+        with pytest.raises(GradeclipError, match=said.replace("1 of 3", "1 of 1")):
+            evaluate(tiny, [wrong], references=False, progress=False)
+    whole = evaluate(tiny, examples, **options)
+    assert whole["image"].unique().tolist() == [one.key for one in examples]
+    pd.testing.assert_frame_equal(whole[whole["image"] != wrong.key].reset_index(drop=True), found)  # seconds and all
 
 
 def test_rows_of_a_mask_that_was_replaced_are_not_served(tiny, tmp_path):
