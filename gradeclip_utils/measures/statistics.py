@@ -161,7 +161,7 @@ def paired(
     order = list(dict.fromkeys(means[by]))
     if text("baseline", baseline) not in order:
         has = ", ".join(map(repr, order))
-        raise GradeclipError(f"the baseline {baseline!r} is not in column {by!r}, which has {has}")
+        raise GradeclipError(f"the baseline {short(baseline)} is not in column {by!r}, which has {has}")
     if len(order) < 2:
         raise GradeclipError(f"a comparison needs another {by} beside the baseline {baseline!r}")
     wide = means.pivot(index="image", columns=by, values=value)[order]
@@ -215,7 +215,7 @@ def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarr
     """Return sums (K, ...) and sizes (K,) of the clusters of values (n, ...)."""
     if clusters is None:
         return values, np.ones(len(values))
-    labels = listed("clusters", clusters)
+    labels = listed("clusters", clusters.tolist() if hasattr(clusters, "detach") else clusters)  # numbers, not tensors
     if len(labels) != len(values):
         raise GradeclipError(f"clusters needs one label per value, got {len(labels)} labels for {len(values)} values")
     try:

@@ -166,12 +166,12 @@ def plot_interactions(interactions, *, words: str = "content", columns: int = 4,
     Args:
         interactions: an `Interactions`.
         words: "content" draws nouns and adjectives, "all" function words too.
-        columns: maps in a row, beside the image; fewer where they would be narrow.
+        columns: maps in a row, beside the image, 1 to 100; fewer where they would be narrow.
         width: inches, 3 to 100.
     """
     _check_drawn("an Interactions", interactions, "maps")
     checks.chosen("words", words, ("content", "all"))
-    width, columns = _checked_width(width), checks.whole("columns", columns, 1)
+    width, columns = _checked_width(width), checks.whole("columns", columns, 1, 100)
     return draw([of_interactions(interactions, words)], width=width, columns=columns)
 
 
@@ -195,14 +195,14 @@ def plot_maps(
         maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of these, one an image.
         signed: draw relevance against as well.
         shared_scale: one scale for all maps; else each has its own, and the legend says so.
-        columns: maps in a row, beside the image; fewer where they would be narrow.
+        columns: maps in a row, beside the image, 1 to 100; fewer where they would be narrow.
         upsample: "bilinear" or "nearest", for maps on the token grid.
         width: inches, 3 to 100.
 
     Raises:
         GradeclipError: something is not an image or not a map, or lists differ in length.
     """
-    width, columns = _checked_width(width), checks.whole("columns", columns, 1)
+    width, columns = _checked_width(width), checks.whole("columns", columns, 1, 100)
     checks.flag("signed", signed)
     checks.flag("shared_scale", shared_scale)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
