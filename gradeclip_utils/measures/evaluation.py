@@ -44,6 +44,7 @@ from ..explanation import Explanation
 from ..files import write_whole
 from ..images import model_view
 from ..methods import METHODS
+from ..methods.perturbation import bar
 from ..models import Clip, load_clip
 from ..prompts import as_prompts
 from .faithfulness import GAMES, PROTOCOLS, Protocol, areas, colours_of, image_curves
@@ -369,7 +370,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """
     columns(rows, ("image", "concept", "method"))
     tables = []
-    for value in (*MEASURES, *GAMES):
+    for value in bar("means and intervals", (*MEASURES, *GAMES)):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
         some = some[some.groupby("method")["image"].transform("nunique") == some["image"].nunique()]
         if some["image"].nunique() < 2:

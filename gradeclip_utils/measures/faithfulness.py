@@ -23,6 +23,7 @@ from .. import checks
 from ..checks import all_chosen, chosen, columns, finite, instance, listed, number, short, text, whole
 from ..errors import GradeclipError
 from ..images import onto_image
+from ..prompts import as_prompts
 from ..words import Word
 from .localisation import levelled
 
@@ -156,7 +157,7 @@ def word_curves(score: _Score, caption: str, words: Mapping[str, Sequence[Word]]
     Raises:
         GradeclipError: no words, words of another caption, scores that are not finite.
     """
-    seed, caption = checks.seed(seed), text("caption", caption)
+    seed, (caption,) = checks.seed(seed), as_prompts(text("caption", caption))
     jobs, captions = [], []
     for name, given in _by_name("words", words).items():
         own = [instance("a word", word, Word, "a Word") for word in listed(f"the words of {name!r}", given)]

@@ -141,7 +141,8 @@ def paired(
 
     The interval is the bootstrap interval of the differences. p is that of a two-sided sign-flip test of the mean
     difference, and p_holm is Holm's correction over all methods of one measure ("A Simple Sequentially Rejective
-    Multiple Test Procedure", Scandinavian Journal of Statistics 1979).
+    Multiple Test Procedure", Scandinavian Journal of Statistics 1979). Of 10,000 images or clusters and more, p is that
+    of the normal distribution which the flipped means then have.
 
     Args:
         rows: as for `summarise`; every image in every method.
@@ -197,7 +198,10 @@ def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
-    """Return two-sided p-values (M,) of sums (M, K) over K units whose signs are flipped."""
+    """Return two-sided p-values (M,) of sums (M, K) over K units whose signs are flipped; of many units normal ones."""
+    if sums.shape[1] >= _MANY:
+        spread = np.maximum(np.linalg.norm(sums, axis=1), np.finfo(float).tiny)
+        return np.maximum(2 * norm.sf(np.abs(sums.sum(1)) / spread), 1 / (1 + _FLIPS))  # as small as flips can tell
     return permutation_test(
         (sums,), lambda flipped, axis: np.abs(flipped.sum(axis)), permutation_type="samples", alternative="greater",
         vectorized=True, axis=-1, n_resamples=_FLIPS, batch=max(1, _AT_ONCE // sums.size), rng=np.random.default_rng(0),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -437,7 +436,7 @@ def plot_intervals(
     for name, value in texts.items():
         checks.text(name, value)
     checks.flag("sort", sort)
-    chance = None if chance is None else checks.number("chance", chance, -math.inf)
+    chance = None if chance is None else checks.number("chance", chance, -1e30, 1e30)
     rows = _interval_rows(table, names, group)
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
@@ -489,9 +488,10 @@ def _interval_rows(table: Any, names: Sequence[str] | None, group: str | None) -
         rows = given[bounds].astype(float)
     except (TypeError, ValueError) as error:
         raise GradeclipError(f"the columns mean, low, high must hold numbers ({first_line(error)})") from None
-    if len(wrong := rows[~np.isfinite(rows["mean"]) | np.isinf(rows).any(axis=1) | (rows["low"] > rows["high"])]):
+    mean, low, high = (rows[name] for name in bounds)
+    if len(wrong := rows[mean.isna() | (rows.abs() > 1e30).any(axis=1) | (low > mean) | (mean > high)]):
         row = ", ".join(f"{name} {value:g}" for name, value in wrong.iloc[0].items())
-        raise GradeclipError(f"an interval is a finite mean, low and high, in this order, got {row}")
+        raise GradeclipError(f"an interval is a low, a mean and a high up to 1e30, in this order, got {row}")
     if names is None:
         others = [name for name in given.columns if name not in (*bounds, "n", group)]
         names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)
