@@ -402,6 +402,8 @@ def conclusion(table: pd.DataFrame) -> str:
     other = rivals["mean"].idxmax()
     first, second = part.loc[best], part.loc[other]
     found = answer(-second["high_difference"], -second["low_difference"])
+    if found in ("higher", "lower") and second["p_holm"] > 0.05:  # intervals of few images are too narrow
+        found = "undecided"
     verb = {"higher": "is better than", "lower": "is worse than", "about equal": "is as good as"}
     said = verb.get(found, "is not clearly better than")
     kind = "the map" if len(own) else "the best reference,"

@@ -348,6 +348,8 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
     assert lines[2].startswith("How sure: higher; p = 0.000") and len(lines) == 3
     alike = conclusion(summary(rows_of(grad_eclip=far, maskclip=far + 5 * noise[::-1])))
     assert "not clearly better than" in alike and "How sure: undecided" in alike
+    few = conclusion(summary(rows_of(grad_eclip=far[:2], maskclip=near[:2])))
+    assert "not clearly better than" in few and "How sure: undecided; p = 0.5" in few
     alone = conclusion(summary(rows_of(grad_eclip=far, area=near)))
     assert "better than the best reference, area" in alone
     nothing_beside = conclusion(summary(rows_of(grad_eclip=far)))
