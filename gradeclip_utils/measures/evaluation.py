@@ -295,7 +295,8 @@ _opened_once = lru_cache(maxsize=1)(_explainers)
 
 def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) -> list[dict]:
     """Return the rows of a few examples, which every method traces in one batch; an unreadable one says why."""
-    read, rows = [], []
+    read: list[tuple] = []
+    rows: list[dict] = []
     for one, wrong in part:
         try:
             read.append((one, wrong, *opened(one)))
@@ -307,7 +308,7 @@ def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) 
     prompts = [one.prompt for one in kept]
     asked = {name: (name, prompts) for name in plan.methods}
     if plan.references:
-        asked["wrong word"] = plan.baseline, wrongs
+        asked["wrong word"] = plan.baseline, list(wrongs)
         asked["random weights"] = "random weights", prompts
     explained, seconds = {}, {}
     for name, (method, texts) in asked.items():
@@ -320,7 +321,7 @@ def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) 
         content = content_digest(images[i], mask)
         for name in plan.rows:
             prompt = mine[name].prompts[0] if name in mine else one.prompt
-            row: dict = {"image": one.key, "concept": one.concept, "prompt": prompt, "method": name, "content": content}
+            row = {"image": one.key, "concept": one.concept, "prompt": prompt, "method": name, "content": content}
             rows.append({**row, **measures[name], "seconds": seconds.get(name, np.nan)})
     return rows
 

@@ -11,6 +11,7 @@ resemble each other, whole concepts ("clusters") are drawn. All draws come from 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -215,7 +216,7 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
+def _by_cluster(values: np.ndarray, clusters: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return sums (K, ...) and sizes (K,) of the clusters of values (n, ...)."""
     if clusters is None:
         return values, np.ones(len(values))

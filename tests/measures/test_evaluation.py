@@ -293,7 +293,7 @@ def test_an_evaluation_that_makes_no_sense_is_refused(tiny, options, message, mo
 SHOWN = Image.effect_noise((32, 32), 60).convert("RGB")
 MADE = [
     ("nothing", {"image": lambda: None}, "an image must be a PIL image, .* got None"),
-    ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"one shape, got \(32, 32\) and \(8, 8\)"),
+    ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"its mask is \(8, 8\), and its image \(32, 32\)"),
     ("a mask of words", {"load_mask": lambda: "dog"}, "the mask of 'k' must be an array of numbers, got"),
     ("a mask of nothing", {"load_mask": lambda: np.zeros((32, 32), bool)}, "the mask of 'k' is empty"),
 ]
