@@ -352,8 +352,8 @@ class Explainer:
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
         Args:
-            captions: prompts, which are read in one batch; a single string counts as a sequence of one. Words beyond
-                the context length are in `Split.unread` and have no direction.
+            captions: prompts; a single string counts as a sequence of one. Words beyond the context length are in
+                `Split.unread` and have no direction.
 
         Returns:
             For each caption its words (`Split.spans`), and (W, E) on the model's device, without a graph.
@@ -362,10 +362,12 @@ class Explainer:
             UnsupportedModel: the text encoder cannot be opened.
             GradeclipError: the tokenizer does not say which tokens make up a word.
         """
-        prompts = _strings(captions)
+        prompts, found = _strings(captions), []
         with self._isolated():
-            asked, _, _, found = self._directions_of_words(prompts)
-            return [(split, found[: len(split.spans), i]) for i, split in enumerate(asked.splits)]
+            for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+                asked, _, _, some = self._directions_of_words(prompts[start : start + _PROMPTS_AT_ONCE])
+                found += [(split, some[: len(split.spans), i]) for i, split in enumerate(asked.splits)]
+        return found
 
     # -------------------------------------------------------------------------------------------------------- privates
 

@@ -110,8 +110,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
         )
     bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
     name = next(bundled, name)  # a file of another bundled model is that model
-    places = (path, data_path(BUNDLED_MODELS[name]), data_path(BUNDLED_MODELS[BUNDLED]))
-    config_path = next(config for place in places if (config := place.with_suffix(".json")).is_file())
+    config_path = config_of(name, path)
     metadata, state = open_safetensors(path)
     try:
         config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
@@ -137,6 +136,12 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
     source = "bundled" if inside else str(path)  # a path of this machine means nothing elsewhere
     return Clip(model.eval(), preprocess, tokenizer, name, source, vocabulary or None, **layers,
                 training=_training(metadata))  # fmt: skip
+
+
+def config_of(name: str, weights: Path | None) -> Path:
+    """The config of a compact file: the one beside it, or that of the bundled model of this name."""
+    places = (weights, data_path(BUNDLED_MODELS[name]), data_path(BUNDLED_MODELS[BUNDLED]))
+    return next(config for place in places if place and (config := place.with_suffix(".json")).is_file())
 
 
 def _training(metadata: dict[str, str]) -> str:
