@@ -36,7 +36,10 @@ def slides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides")
     markdown = nbformat.v4.new_markdown_cell
     cells = [
-        markdown("# A lesson\n\n**What we find**\n\n1. One.\n\nYes. We found it in every scene. Long " + "prose " * 40),
+        markdown(
+            "# A lesson\n\n**What we find**\n\n1. One.\n\nYes. We found it in every scene that we drew. Long "
+            + "prose " * 40
+        ),
         code("first", ("image/png", PIXEL), ("stdout", "a line that nobody needs\n")),
         nbformat.v4.new_code_cell("panel", outputs=[nbformat.v4.new_output("display_data", PANEL)]),
         markdown("The first is done.\n\nHere is the second."),
@@ -68,7 +71,7 @@ def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_th
     assert (
         "prose prose" in notes
         and "This prints:" in notes
-        and "Yes. We found it in every scene." in slides[1][0].get_text()
+        and "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
     )
     assert "Seven." in slides[0].find(class_="fragment").get_text()  # the answer, after one more step
 
