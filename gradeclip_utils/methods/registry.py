@@ -19,7 +19,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ..checks import chosen, flag, instance, text
+from ..checks import chosen, flag, instance, text, whole
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from . import input_gradients, perturbation
@@ -85,7 +85,8 @@ class Method:
 
     def explained(self, depth: int, side: str = "image") -> int | None:
         """The number of layers that the method explains of `depth`; None leaves it to the tower."""
-        part = (self.text_layers if side == "text" else None) or self.layers
+        of_text, depth = chosen("side", side, ("image", "text")) == "text", whole("depth", depth, 1, 10_000)
+        part = (self.text_layers if of_text else None) or self.layers
         return None if part == "last" else max(1, round(depth * _FRACTIONS[part]))
 
 

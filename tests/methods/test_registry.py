@@ -370,6 +370,7 @@ def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(ti
     ("make", "message"),
     [
         (lambda: mine(), "'mine' explains neither images nor prompts: give image= or text="),
+        (lambda: METHODS["rise"].explained(12, "x"), "side must be 'image' or 'text', got 'x'"),
         (lambda: mine(image=noise, layers="third"), "layers must be one of last, all, half, sixth, got 'third'"),
         (lambda: mine(image="maps"), "image of the method 'mine' must be a function, got 'maps'"),
         (lambda: mine(5, image=noise), "the name of a method must be a text, got 5"),

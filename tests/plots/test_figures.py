@@ -139,7 +139,7 @@ def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_l
 
 def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_of_mean():
     table = TABLE[:3].drop(columns="model").rename(columns={"mean": "estimate"})
-    assert_whole(plot_intervals(table.assign(mean=0.3), title="Pointing game"))  # a table may have both
+    assert_whole(plot_intervals(table.assign(mean=table["estimate"]), title="Pointing game"))  # a table may have both
     (axes,) = plot_intervals(table, sort=False).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["rollout", "Grad-ECLIP", "random"]
 
