@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PROGRAM = "gradeclip"
 _OVERWRITING = (
     "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. The same "
-    "command continues a run that was stopped."
+    "command continues a report, an evaluation or a fine-tuning that was stopped."
 )
 
 
@@ -83,7 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
             options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:
-        _say("gradeclip: stopped. Finished rows and states are kept: the same command continues")
+        again = "add --overwrite to draw all of them" if given[:1] == ["explain"] else "the same command continues"
+        _say(f"gradeclip: stopped. What is finished is kept: {again}")
         return 130
     except (GradeclipError, OSError, ImportError, MemoryError) as error:  # any other error is a fault of gradeclip
         if debug:
