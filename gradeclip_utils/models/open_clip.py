@@ -70,13 +70,21 @@ def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> t
         model = build(config, precision, device, empty=True)
         put_in(model, state, name, said)
         preprocess = preprocessing(model, shown)
-        tokenizer = open_clip.get_tokenizer(name.removesuffix("-gelu"))
+        tokenizer = _tokenizer(name.removesuffix("-gelu"))
     except GradeclipError:
         raise
     except Exception as error:  # a config from elsewhere can be wrong in any way
         raise GradeclipError(f"{said} cannot be loaded as {name}: {first_line(error).rstrip('.')}.") from error
     source = "a state dict in hand" if isinstance(pretrained, Mapping) else said if pretrained else name
     return model.eval(), preprocess, tokenizer, source
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(name)
+    except Exception as error:  # transformers has many kinds
+        failed = f"the tokenizer of {name} cannot be loaded ({first_line(error).rstrip('.: ')})"
+        raise GradeclipError(f"{failed}: its files, such as tokenizer.json, belong beside the weights") from error
 
 
 def _registered(name: str, pretrained: Any) -> _Found:

@@ -286,6 +286,8 @@ class Tower:
             found = self._finite(self._trace_from(self._entered(inputs))).embedding
         except (RuntimeError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
             failed = f"the {self.name} encoder of {type(self.model).__name__} fails in its forward pass"
+            if self.name == "text" and inputs.shape[1] < self.context_length:
+                failed += f" of {inputs.shape[1]} tokens; give it a tokenizer that fills {self.context_length}"
             raise UnsupportedModel(f"{failed}: {first_line(error)}") from error
         precision = max(torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point())
         allowed = max(1e-5, precision) * max(1.0, 0.0 if self.unit else expected.abs().max().item())

@@ -289,6 +289,8 @@ def test_a_damaged_folder_of_open_clip_is_refused_with_the_reason(model, tmp_pat
     for config, message in [
         ("{}", "lacks 'model_cfg'"), ("[]", ""), ('{"model_cfg": {}}', "lacks"), ("dear", ""),
         (vision(patch_size=0), ""), (vision(width=96), r"local-dir:.*different architecture.*conv1.weight is \[64"),
+        (json.dumps({**good, "model_cfg": {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "hf_tokenizer_name": "x/y"}}}),
+         "the tokenizer of local-dir:.* belong beside the weights"),
         (images(mean="x"), ""), (images(std=0), ""), (images(interpolation="x"), ""), (images(resize_mode="x"), ""),
     ]:  # fmt: skip
         (place / "open_clip_config.json").write_text(config)

@@ -84,6 +84,7 @@ MODELS = [
     ("no tokens", lambda clip: retold(clip, lambda ids: ids[:, :0]), r"\(1, 24\), .*\(1, 0\)"),
     ("tokens without values", lambda clip: retold(clip, lambda ids: ids.to("meta")), "this one gives .*meta"),
     ("another context", lambda clip: retold(clip, lambda ids: torch.cat([ids] * 2, 1)), r"\(1, 24\), .*\(1, 48"),
+    ("a shorter context", lambda clip: retold(clip, lambda ids: ids[:, :12]), "of 12 tokens; .* that fills 24"),
     ("foreign ids", lambda clip: retold(clip, lambda ids: ids + 10**6), "it is not its own"),
     ("a tokenizer that drops tokens", lambda clip: replace(clip, tokenizer=open_clip.SimpleTokenizer(
         context_length=24, reduction_mask="random")), "drops tokens at random"),
