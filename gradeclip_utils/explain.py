@@ -6,7 +6,8 @@
 behind on the model: no hook, no mode, no gradient.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice, zip_longest
@@ -352,8 +353,8 @@ class Explainer:
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
         Args:
-            captions: prompts, which are read in one batch; a single string counts as a sequence of one. Words beyond
-                the context length are in `Split.unread` and have no direction.
+            captions: prompts; a single string counts as a sequence of one. Words beyond the context length are in
+                `Split.unread` and have no direction.
 
         Returns:
             For each caption its words (`Split.spans`), and (W, E) on the model's device, without a graph.
@@ -362,10 +363,12 @@ class Explainer:
             UnsupportedModel: the text encoder cannot be opened.
             GradeclipError: the tokenizer does not say which tokens make up a word.
         """
-        prompts = _strings(captions)
+        prompts, found = _strings(captions), []
         with self._isolated():
-            asked, _, _, found = self._directions_of_words(prompts)
-            return [(split, found[: len(split.spans), i]) for i, split in enumerate(asked.splits)]
+            for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+                asked, _, _, some = self._directions_of_words(prompts[start : start + _PROMPTS_AT_ONCE])
+                found += [(split, some[: len(split.spans), i]) for i, split in enumerate(asked.splits)]
+        return found
 
     # -------------------------------------------------------------------------------------------------------- privates
 
@@ -430,7 +433,8 @@ class Explainer:
             if self.method.text is None or not asked.splits:
                 continue
             word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
-            scores = self.method.text(tower, trace, sign * image[some, None], seed=self.seed, words=word_ids)
+            offered = {"seed": self.seed, "words": word_ids}
+            scores = _run(self.method.text, tower, trace, sign * image[some, None], offered)
             scores = _finite(scores, "scores", self.method, (len(some), 1, trace.valid_mask.shape[1]))[:, 0]
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
                 split, inside = asked.splits[i], ids >= 0
@@ -477,7 +481,8 @@ class Explainer:
         shape = *directions.shape[:2], trace.valid_mask.shape[1]
         if self.method.image is None:
             return torch.zeros(shape)
-        maps = self.method.image(self.image_tower, trace, directions, seed=self.seed, empty=empty)
+        offered = {"seed": self.seed, "empty": empty}
+        maps = _run(self.method.image, self.image_tower, trace, directions, offered)
         return _finite(maps, "maps", self.method, shape)
 
     def _empty_prompt(self) -> Tensor | None:
@@ -618,6 +623,12 @@ def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
     for row, split in zip(word_ids, splits, strict=True):
         row[split.first :][: len(split.word_ids)] = torch.tensor(split.word_ids)
     return word_ids
+
+
+def _run(side: Callable[..., Tensor], tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
+    """What a side of a method returns; of the keywords offered it gets those that it names."""
+    named = inspect.signature(side).parameters
+    return side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
 
 
 def _finite(found: object, what: str, method: Method, shape: tuple[int, ...]) -> Tensor:

@@ -72,8 +72,9 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     if isinstance(array, np.ma.MaskedArray):
         raise GradeclipError("an array must have a value everywhere, this one is masked: array.filled(255)")
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        how = ": array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else ""
-        how = ": of greys, np.stack([array] * 3, axis=-1)" if array.ndim == 2 else how
+        how = ": of greys, np.stack([array] * 3, axis=-1)" if array.ndim == 2 else ""
+        how = ": of four channels, array[..., :3]" if array.shape[2:] == (4,) else how
+        how = ": array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else how
         raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; {got}{how}")
     _check_size("this array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)

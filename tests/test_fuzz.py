@@ -6,8 +6,9 @@ Arguments are drawn for a minute; `make fuzz` draws them for ten (`GRADECLIP_FUZ
 import inspect
 import io
 import os
+import re
 import time
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from gradeclip_utils import Clip, Explainer, Explanation, load_clip, read_image
+from gradeclip_utils.__main__ import _COMMANDS, main
 from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, load_choices, read_captions
 from gradeclip_utils.errors import GradeclipError, heard_by
 from gradeclip_utils.finetune.run import Tuning, fine_tune
@@ -385,6 +387,50 @@ def test_any_argument_of_a_public_function_is_taken_or_refused(doors, data):
     names = data.draw(st.lists(st.sampled_from(sorted(valid)), min_size=1, max_size=2, unique=True))
     wrong = {name: data.draw(ANYTHING | ARRAYS) for name in names}
     refused_or(lambda: function(**{**valid, **wrong}))
+
+
+WRITTEN = TEXTS | NUMBERS.map(str) | st.sampled_from(
+    ["a.png", "captions.csv", ".", "new/x.pdf", "new/x.safetensors", "gone", "/dev/zero", "/proc/x", "http://a.png",
+     "scenes:test:1", "scenes:test:0", "folder:.", "all", "grad-eclip,rise", "1" * 30, "\udcff", "~nobody/x", "@"]
+)  # fmt: skip
+CALLS = {
+    "explain": ["--image", "a.png", "--caption", "a dog", "--out", "x.png"],
+    "report": ["--data", ".", "--captions", "captions.csv", "--out", "report"],
+    "evaluate": ["--data", "scenes:test:1", "--out", "rows"],
+    "fine-tune": ["--captions", "captions.csv", "--images", ".", "--out", "x.safetensors"],
+}
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """The options of each command, in a folder with its inputs; a model is never loaded."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    Path("captions.csv").write_text("image,caption\na.png,a dog\n")
+    found = {}
+    for name, command in _COMMANDS.items():
+        with redirect_stdout(io.StringIO()) as said, suppress(SystemExit):
+            main([name, "--help"])
+        found[name] = sorted(set(re.findall(r"--[a-z][a-z-]+", said.getvalue().split("example:")[0])) - {"--help"})
+        for module in ("gradeclip_utils.models", f"gradeclip_utils{command.module}"):
+            monkeypatch.setattr(f"{module}.load_clip", refused_model, raising=False)
+    return found
+
+
+def refused_model(*given, **named):
+    raise GradeclipError("the arguments are fine")
+
+
+@fuzzed(st.data())
+def test_any_arguments_of_a_command_are_taken_or_refused_in_one_line_and_nothing_is_written(options, data):
+    name = data.draw(st.sampled_from(sorted(CALLS)))
+    drawn = st.tuples(st.sampled_from(options[name]), st.lists(WRITTEN, max_size=2))
+    wrong = [one for option, values in data.draw(st.lists(drawn, max_size=2)) for one in (option, *values)]
+    before = {file: file.read_bytes() for file in Path().iterdir()}
+    with redirect_stderr(io.StringIO()) as said, redirect_stdout(io.StringIO()), suppress(SystemExit):
+        assert main([name, *CALLS[name], *wrong]) == 2
+        assert said.getvalue().splitlines()[-1].startswith("gradeclip: ")
+    assert {file: file.read_bytes() for file in Path().iterdir()} == before
 
 
 @fuzzed(st.data())

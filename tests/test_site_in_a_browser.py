@@ -34,12 +34,14 @@ def test_a_page_fits_a_telephone_and_fetches_nothing(page, name):
     assert outside == []
 
 
-def test_figures_lie_on_white_in_the_dark(page):
+def test_figures_lie_on_white_in_the_dark_and_maps_lie_on_their_images(page):
     open_page(page, "notebooks/03_methods_compared.html", 1280, "dark")
     sheets = page.locator(".pst-scrollable-table-container:has(> img)")
     assert sheets.count()
     for i in range(sheets.count()):
         assert sheets.nth(i).evaluate("one => getComputedStyle(one).backgroundColor") == "rgb(255, 255, 255)"
+    open_page(page, "notebooks/01_start_here.html", 1280, "dark")  # whose theme pads images
+    assert page.locator(".gradeclip-map img").first.evaluate("one => getComputedStyle(one).padding") == "0px"
 
 
 @pytest.mark.parametrize("name", PAGES[:3])

@@ -36,11 +36,16 @@ def slides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides")
     markdown = nbformat.v4.new_markdown_cell
     cells = [
-        markdown("# A lesson\n\n1. One.\n\nYes. We found it in every scene that we drew. Long " + "prose " * 40),
+        markdown(
+            "# A lesson\n\n**What we find**\n\n1. One.\n\nYes. We found it in every scene that we drew. Long "
+            + "prose " * 40
+        ),
         code("first", ("image/png", PIXEL), ("stdout", "a line that nobody needs\n")),
         nbformat.v4.new_code_cell("panel", outputs=[nbformat.v4.new_output("display_data", PANEL)]),
         markdown("The first is done.\n\nHere is the second."),
         code("second", ("image/png", PIXEL)),
+        markdown("* " + "prose " * 50 + "\n\nMore than a class can read.\n\nThis prints:"),
+        code("print(1)", ("stdout", "1\n")),
         markdown("## Next\n\n**Predict.** How many?\n\n<details><summary>Answer</summary>\n\nSeven.\n\n</details>"),
         code("print('kept')", ("stdout", "kept\n"), tags=["slide"]),
         markdown("## All prose\n\nEvery word."),
@@ -53,8 +58,8 @@ def slides(tmp_path_factory):
 
 def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_the_paragraph_that_leads_to_it(slides):
     texts = [slide.get_text() for slide in slides[1]]
-    assert [len(slide.find_all("img")) for slide in slides[1]] == [1, 1, 1, 0, 0]
-    parts = "A lesson", "The first is done.", "Here is the second.", "Next", "All prose"
+    assert [len(slide.find_all("img")) for slide in slides[1]] == [1, 1, 1, 0, 0, 0, 0]
+    parts = "A lesson", "The first is done.", "Here is the second.", "More than", "What we find", "Next", "All prose"
     assert all(part in text for text, part in zip(texts, parts, strict=True))
     assert "controls" not in texts[1] and "is done" not in texts[2]  # of a panel the figure
 
@@ -63,7 +68,11 @@ def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_th
     text = "".join(slide.get_text() for slide in slides[1])
     notes = "".join(note.extract().get_text() for note in slides[0].find_all("aside"))
     assert "nobody needs" not in text and "kept" in text and "panel" not in text
-    assert "prose prose" in notes and "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
+    assert (
+        "prose prose" in notes
+        and "This prints:" in notes
+        and "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
+    )
     assert "Seven." in slides[0].find(class_="fragment").get_text()  # the answer, after one more step
 
 

@@ -9,7 +9,7 @@ and all that they do, derivatives included, is recorded as plain tensor operatio
 of the recording of `grad_eclip` all that does not depend on the direction is computed once a scene.
 
 The weights are kept in half precision where that is exact, as it is for what `save_compact` wrote, and widened when a
-graph is loaded: arithmetic is float32, as in the package.
+graph runs: arithmetic is float32, as in the package.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def write(recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: 
 
 
 def halve(model: onnx.ModelProto, least: int = 256) -> None:
-    """Keep weights in half precision wherever that is exact; a `Cast` widens them, which runs once, at loading."""
+    """Keep weights in half precision wherever that is exact; a `Cast` widens them."""
     graph, casts = model.graph, []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)

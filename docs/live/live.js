@@ -168,12 +168,6 @@ const start = async () => {
     fetch(new URL("scenes.json", import.meta.url)).then((answer) => answer.json()),
     Model.load((count) => say(`The model is loading: ${count} of 3 parts are there …`)),
   ]);
-  byId.scenes.append(
-    ...scenes.map((scene, i) => {
-      const image = make("img", { src: scene.seen, alt: "", width: 60, height: 60 });
-      return button(image, () => redraw({ scene: i }), { "aria-label": `scene ${i + 1}: ${scene.about}` });
-    }),
-  );
   byId.stops.append(...STOPS.map(([text, change]) => make("li", {}, `${text} `, button("Show", () => redraw(change)))));
   byId.ask.onsubmit = (event) => {
     event.preventDefault();
@@ -185,6 +179,13 @@ const start = async () => {
   const scene = Math.min(Math.max(Number(asked.get("scene")) || 1, 1), scenes.length) - 1;
   byId.explorer.hidden = false;
   await redraw({ scene });
+  byId.scenes.append( // after the first map, whose image would wait for theirs
+    ...scenes.map(({ seen, about }, i) => {
+      const image = make("img", { src: seen, alt: "", width: 60, height: 60 });
+      const said = { "aria-label": `scene ${i + 1}: ${about}`, "aria-pressed": i === state.scene };
+      return button(image, () => redraw({ scene: i }), said);
+    }),
+  );
   if (asked.get("caption")) await redraw({ caption: asked.get("caption") });
   const word = Number(asked.get("word"));
   if (word >= 1 && word <= byId.words.childElementCount) await redraw({ word: word - 1 });

@@ -8,6 +8,8 @@ ort.env.wasm.numThreads = 1; // several would need a page that is isolated from 
 ort.env.wasm.wasmPaths = { wasm: here("ort-wasm-simd-threaded.wasm") }; // its loader is in the bundle
 ort.env.logLevel = "error";
 
+// Optimising a graph takes a second each and makes no run shorter.
+const OPTIONS = { executionProviders: ["wasm"], graphOptimizationLevel: "disabled" };
 export const GRAPHS = ["scene", "map", "caption"];
 const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
 const sum = (rows) => rows[0].map((_, i) => rows.reduce((total, row) => total + row[i], 0));
@@ -29,7 +31,7 @@ export class Model {
     model.about = await about.json();
     for (const [i, name] of GRAPHS.entries()) {
       const bytes = new Uint8Array(await graphs[i].arrayBuffer());
-      model[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+      model[name] = await ort.InferenceSession.create(bytes, OPTIONS);
       loaded(i + 1);
     }
     model.nulls = new Float32Array(await nulls.arrayBuffer());

@@ -2,10 +2,11 @@
 
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 
-A heading opens a slide, and so does every figure or table after the first one on a slide. Lists, short paragraphs,
-figures and tables are shown, of longer prose the first sentence; the answer to a question to predict comes after one
-more step. What is left of the prose is a note of the speaker (key S). A panel is shown by its figure. Code and printed
-lines are left out, except in cells that are tagged `slide`.
+A heading opens a slide, and so does every figure or table after the first one on a slide, and what follows when a
+slide with a figure has as many words as a class can read from afar. A lesson's findings come after its first figure.
+Lists, short paragraphs, figures and tables are shown, of longer prose the first sentence; the answer to a question to
+predict comes after one more step. What is left of the prose is a note of the speaker (key S). A panel is shown by its
+figure. Code and printed lines are left out, except in cells that are tagged `slide`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ CARRIED = {  # package: (checksum, prefix of the files to take, folder that they
     ),
 }
 SHORT = 30  # words of a paragraph that a slide shows
+FULL = 50  # words after which nothing more comes to a slide with a figure
 
 
 def carry(out: Path) -> None:
@@ -94,26 +96,36 @@ def shown_outputs(cell: NotebookNode, tagged: bool) -> list[NotebookNode]:
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it."""
-    cells, has_figure, asked, lead = [], False, False, None
+    cells, found, words, has_figure, asked, lead = [], [], 0, False, False, None
 
     def add(cell: NotebookNode, kind: str, **metadata) -> None:
+        nonlocal words
+        words *= not kind.endswith("slide")
+        words += 0 if cell.cell_type == "code" or kind == "notes" else len(cell.source.split())
         cell.metadata = nbformat.from_dict({"slideshow": {"slide_type": kind}, **metadata})
         cells.append(cell)
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             lead, seen = None, False  # lead: the paragraph that leads to the next figure, after others of its cell
+            source = re.sub(r"^(\*\*What we find.*)\n\n", r"\1\n", cell.source, flags=re.M)
             for text in re.findall(
-                r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+", cell.source, re.M | re.S
+                r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+", source, re.M | re.S
             ):
                 kind = ("slide" if re.match(r"#{1,2} ", text) else "subslide") if text.startswith("#") else "-"
+                table = text.startswith("|")
+                if text.startswith("**What we find"):
+                    found.append(text)
+                    continue
                 if text.startswith("<details>"):
                     kind, text = "fragment", re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip()
                 elif text.startswith("**Predict"):
-                    kind, asked = ("subslide" if has_figure else "-"), True
+                    kind, asked = ("subslide" if has_figure or words > FULL else "-"), True
                 elif kind != "-":
                     asked = False
-                has_figure = has_figure and kind not in ("slide", "subslide")
+                elif has_figure and (table or words > FULL):
+                    kind = "subslide"
+                has_figure = table or (has_figure and kind not in ("slide", "subslide"))
                 text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
                 text = re.sub(r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)", r"\1", text)
                 shown, said = divided(text)
@@ -125,11 +137,18 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
             continue
         tagged = "slide" in cell.metadata.get("tags", ())
         if (outputs := shown_outputs(cell, tagged)) or tagged:
-            kind = "subslide" if has_figure else "fragment" if asked else "-"
-            if has_figure and lead is not None:
+            full = has_figure or (words > FULL and any(one.cell_type == "code" for one in cells))
+            kind = "subslide" if full else "fragment" if asked else "-"
+            if full and lead is not None:
                 cells[lead].metadata.slideshow.slide_type, kind = "subslide", "-"
+                words = len(cells[lead].source.split())
             add(NotebookNode(cell, outputs=outputs), kind, transient={"remove_source": not tagged})
             has_figure, asked, lead = True, False, None
+        elif cells and cells[-1].source.endswith(":") and cells[-1].metadata.slideshow.slide_type == "-":
+            cells[-1].metadata.slideshow.slide_type = "notes"  # it leads to lines that no slide shows
+    second = next((i for i, one in enumerate(cells) if i and one.metadata.slideshow.slide_type == "slide"), len(cells))
+    opened = nbformat.from_dict({"slideshow": {"slide_type": "subslide"}})
+    cells[second:second] = [nbformat.v4.new_markdown_cell(text, metadata=opened) for text in found]
     return NotebookNode(notebook, cells=cells)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..checks import as_path, finite, instance, listed, short, text
+from ..checks import as_path, finite, instance, listed, readable, short, text
 from ..errors import GradeclipError, first_line
+from ..images import read_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,17 @@ class Example:
         return self.load_mask is not None
 
 
+def opened(example: Example) -> tuple[Image.Image, np.ndarray | None]:
+    """Read image and mask of an example; a refusal names it, also where a function of one's own finds no file."""
+    try:
+        image, mask = read_image(example.image()), example.mask()
+        if mask is not None and mask.shape != image.size[::-1]:
+            raise GradeclipError(f"its mask is {mask.shape}, and its image {image.size[::-1]} (rows, columns)")
+        return image, mask
+    except (OSError, GradeclipError) as error:
+        raise GradeclipError(f"{example.key!r} cannot be read: {first_line(error)}") from error
+
+
 def as_mask(what: str, values: Any) -> np.ndarray:
     """Return a mask as (H, W) bool, if it is of True and False, or 1 and 0, and not empty."""
     found = finite(what, values)
@@ -81,7 +93,7 @@ def read_json(file: Path, source: str) -> Any:
     """Read a JSON file, or one of JSON lines as a list; a refusal says where to get it."""
     if not as_path(file, "a file").exists():
         raise GradeclipError(f"{file} is missing: get it from {source}")
-    with in_form(file, "JSON", source):
+    with in_form(readable(file, "a file"), "JSON", source):
         content = file.read_text(encoding="utf-8")
         return [json.loads(line) for line in content.splitlines()] if file.suffix == ".jsonl" else json.loads(content)
 

@@ -96,7 +96,7 @@ def from_huggingface(dataset: Sequence[Any], image: str = "image", caption: str 
     columns = list(dict.fromkeys(name for row in dataset for name in row) if named is None else named)
     if missing := [name for name in (text("image", image), text("caption", caption)) if name not in columns]:
         has = ", ".join(map(repr, columns)) or "none"
-        raise GradeclipError(f"the data set has no column {missing[0]!r}; it has {has}: say image= and caption=")
+        raise GradeclipError(f"the data set has no column {short(missing[0])}; it has {has}: say image= and caption=")
     captions = [row.get(caption) for row in dataset] if named is None else table[caption]
     found = []
     for row, some in enumerate(captions):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checks import as_path, chosen, instance, listed, nearest, text, whole
+from ..checks import as_path, chosen, instance, listed, nearest, short, text, whole
 from ..errors import GradeclipError
 from ..scenes import SPLITS, Scene, describe, draw_scene
 from .choices import Choice, aro, colorswap, sugar_crepe, winoground
@@ -48,7 +48,7 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     """
     instance("read", read, Callable, "a function")
     if not text("the kind of a data set", kind) or ":" in kind:
-        raise GradeclipError(f"a kind of data set is a name without a colon, got {kind!r}")
+        raise GradeclipError(f"a kind of data set is a name without a colon, got {short(kind)}")
     if kind in DATASETS:
         raise GradeclipError(f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}")
     DATASETS[kind] = _Dataset(read, form)
@@ -98,7 +98,7 @@ def _read(what: str, limit: int | None, known: Mapping[str, _Dataset], called: s
         near = nearest(kind, known, most=1)
         forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
-        raise GradeclipError(f"{what!r} names no {called}: {hint}")
+        raise GradeclipError(f"{short(what)} names no {called}: {hint}")
     _spread([], limit)  # a wrong limit is refused before anything is read
     return _spread(known[kind].read(rest), limit)
 
@@ -122,7 +122,7 @@ def _scenes(rest: str) -> list[Example]:
     """
     split, _, n = rest.partition(":")
     if not re.fullmatch(r"\d{1,9}", n):
-        raise GradeclipError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {'scenes:' + rest!r}")
+        raise GradeclipError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {short('scenes:' + rest)}")
     chosen("split", split, SPLITS)
     whole("the number of scenes", int(n), 1, _MOST_SCENES)
     return [_about(f"{split}/{i}", draw_scene([50, 0, i], split=split), i) for i in range(int(n))]
@@ -147,7 +147,7 @@ def _folder(rest: str) -> list[Example]:
 
 def _photographs(rest: str) -> list[Example]:
     if rest != "all":
-        raise GradeclipError(f"write photographs:all, got {'photographs:' + rest!r}")
+        raise GradeclipError(f"write photographs:all, got {short('photographs:' + rest)}")
     return photographs()
 
 
@@ -160,7 +160,7 @@ def _sugar_crepe(rest: str) -> list[Choice]:
     path, _, images = rest.partition("@")
     if not images:
         form = _CHOICES["sugar-crepe"].form
-        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {'sugar-crepe:' + rest!r}")
+        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {short('sugar-crepe:' + rest)}")
     return sugar_crepe(path, images)
 
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import GradeclipError
+from ..errors import GradeclipError, short
 from ..images import model_view, read_image
 from ..language import Phrase, phrases
 from ..measures.localisation import pool
@@ -55,6 +55,14 @@ class Batch:
     there: Tensor  # (B, P) bool: which of the places hold a phrase
     spans: tuple[tuple[Phrase, ...], ...]  # the phrases themselves
     ground_truth: Tensor | None  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
+
+
+def image_of(pair: Pair) -> Image.Image:
+    """The image of a pair; a function of one's own that finds no file is refused by the caption."""
+    try:
+        return read_image(pair.image() if callable(pair.image) else pair.image)
+    except OSError as error:
+        raise GradeclipError(f"the image of {short(pair.caption)} cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=100_000)
@@ -94,8 +102,7 @@ class PairBatches(torch.utils.data.Dataset):
     def __getitem__(self, number: int) -> Batch:
         """Read the images of a batch and cut its captions into phrases."""
         pairs = [self.pairs[int(row)] for row in self.rows(number)]
-        images = [read_image(pair.image() if callable(pair.image) else pair.image) for pair in pairs]
-        views = [model_view(self.preprocess, image) for image in images]
+        views = [model_view(self.preprocess, image_of(pair)) for pair in pairs]
         spans = tuple(spoken(pair.caption)[: self.places] for pair in pairs)
         texts: dict[str, int] = {}
 

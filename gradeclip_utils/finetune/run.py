@@ -40,12 +40,13 @@ from ..datasets import load, read_captions
 from ..errors import GradeclipError, warn
 from ..files import output, write_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
+from ..models.bundled import config_of
 from ..models.open_clip import said_in_files, some
 from ..prompts import as_prompts
 from ..towers.base import isolated_torch_state
 from .loop import Loop, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
-from .pairs import Batch, Pair, PairBatches
+from .pairs import Batch, Pair, PairBatches, image_of
 
 _STATE, _TUNED, _MOST_WORKERS, _MOST_STEPS = "state.pt", ", fine-tuned", 256, 10**8
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of the fields of `Tuning`
@@ -281,7 +282,7 @@ def _content(pairs: Sequence[Pair]) -> str:
         if isinstance(pair.image, (str, Path)):
             digest.update(Path(pair.image).expanduser().read_bytes())
         elif not callable(pair.image) or i % 10 == 0:
-            digest.update((pair.image() if callable(pair.image) else pair.image).tobytes())
+            digest.update(image_of(pair).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -289,11 +290,10 @@ def _content(pairs: Sequence[Pair]) -> str:
 
 
 def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
-    """Write a tuned model for `load_clip(name, path)`: compact for a bundled model, else its state as safetensors."""
+    """Write a tuned model for `load_clip(name, path)`: compact, and its config, or of other models the state."""
     if clip.name in BUNDLED_MODELS:
-        known, began = {*(clip.vocabulary or ()), *words}, Path(clip.pretrained.partition(_TUNED)[0])
-        own = began.with_suffix(".json")
-        config = json.loads(own.read_text()) if began.suffix == ".safetensors" and own.is_file() else None
+        known, began = {*(clip.vocabulary or ()), *words}, clip.pretrained.partition(_TUNED)[0]
+        config = json.loads(config_of(clip.name, None if began == "bundled" else Path(began)).read_text())
         return save_compact(clip.model, path, words=known, metadata=metadata, config=config)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
     metadata = {**metadata, **said_in_files(clip.model)}
@@ -305,7 +305,8 @@ def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], 
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
     parser.add_argument("--images", type=Path, help="the folder of the images")
     parser.add_argument("--data", metavar="KIND:WHERE", help="instead of the two: a data set, as evaluate takes it")
-    parser.add_argument("--out", type=Path, required=True, help="the tuned model, a file ending in .safetensors")
+    tuned = "the tuned model, a file ending in .safetensors; beside it, ending in .json, the config of a bundled model"
+    parser.add_argument("--out", type=Path, required=True, help=tuned)
     where = "beside --out by default, and gone when the model is written"
     parser.add_argument("--folder", help=f"where the state is kept; a run that was cut short continues there; {where}")
     parser.add_argument("--skip-missing", action="store_true", help="leave out pairs whose image is missing")
@@ -338,11 +339,14 @@ def _run_command(options: argparse.Namespace) -> str | None:
     model = Path(str(options.model or os.environ.get("GRADECLIP_MODEL")).removeprefix("transformers:")).expanduser()
     weights = options.pretrained or os.environ.get("GRADECLIP_PRETRAINED")
     inputs = [options.captions, options.images, weights, *(model.iterdir() if model.is_dir() else ())]
-    out = output(options.out, "--out", inputs=inputs, overwrite=options.overwrite, suffixes=(".safetensors",))
+    free = partial(output, inputs=inputs, overwrite=options.overwrite)
+    out = free(options.out, "--out", suffixes=(".safetensors",))
     folder = out.with_suffix(".state") if options.folder is None else options.folder
     folder = writable(folder, "--folder", folder=True)
     pairs = _pairs(options)
     clip = load_clip(options.model, options.pretrained, device=options.device)
+    if clip.name in BUNDLED_MODELS:  # their config is written too
+        free(out.with_suffix(".json"), "the config beside --out")
     writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))
     kept = {"folder": folder, "save_every": options.save_every, "workers": options.workers}
     tuned = fine_tune(clip, pairs, tuning, **kept)
@@ -351,8 +355,8 @@ def _run_command(options: argparse.Namespace) -> str | None:
     words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
     save_tuned(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
     if options.folder is None:
-        for file in folder.glob("state.*"):
-            file.unlink()
+        for file in (folder / _STATE, (folder / _STATE).with_suffix(".jsonl")):
+            file.unlink(missing_ok=True)
         with suppress(OSError):  # other files lie there too
             folder.rmdir()
     used = tuned.log[["phrases", "wordless"]].sum()

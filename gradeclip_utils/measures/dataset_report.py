@@ -30,11 +30,11 @@ from tqdm.auto import tqdm
 from ..checks import as_path, flag, instance, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load
+from ..datasets.example import opened
 from ..errors import GradeclipError, first_line
 from ..explain import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
-from ..images import read_image
 from ..models import Clip, load_clip
 from ..plots import paint
 from ..towers.base import remembering
@@ -128,7 +128,7 @@ def report(
         failed = {}
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
             if kept := table.rows.get((example.key,)):
-                if kept["content"] != content_digest(example.image(), example.mask()):
+                if kept["content"] != content_digest(*opened(example)):
                     msg = f"image or mask of {example.key!r} was replaced since: choose another folder"
                     raise GradeclipError(msg)
                 if (table.folder / kept["thumbnail"]).is_file():
@@ -148,8 +148,8 @@ def _sample(explainer: Explainer, examples: Sequence[Example]) -> dict[str, np.n
     """Return embeddings (E,) of some images, spread over the data, by the image's checksum."""
     found = {}
     for example in load(examples, _SAMPLE):
-        with suppress(GradeclipError, OSError):  # its own row says what is wrong
-            image = read_image(example.image())
+        with suppress(GradeclipError):  # its own row says what is wrong
+            image = opened(example)[0]
             found[content_digest(image)] = explainer.embed_images(image)[0].cpu().numpy()
     return found
 
@@ -158,12 +158,12 @@ def _row(explainer: Explainer, example: Example, sample: dict, nulls: int, folde
     """Return the row of a pair, after its thumbnail is written."""
     row: dict = {"image": example.key, "prompt": example.prompt, "error": ""}
     try:
-        image, mask = read_image(example.image()), example.mask()
+        image, mask = opened(example)
         explanation = explainer.explain(image, example.prompt)
         dependence = explanation.prompt_dependence(explainer.null_maps(image, example.prompt, nulls))
         heat = explanation.heatmap(0, signed=True)
         measures = {} if mask is None else localisation(heat, mask)
-    except (GradeclipError, OSError) as refusal:  # a function of one's own may open a file that is not there
+    except GradeclipError as refusal:
         return {**row, "error": first_line(refusal)}
     _write_thumbnail(folder / thumbnail, explanation)
     text, own = explainer.embed_texts([example.prompt])[0].cpu().numpy(), content_digest(image)

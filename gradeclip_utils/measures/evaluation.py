@@ -36,6 +36,7 @@ from tqdm.auto import tqdm
 from ..checks import chosen, columns, flag, hint, instance, listed, optional_library, short, text, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load
+from ..datasets.example import opened
 from ..datasets.registry import DATASETS
 from ..errors import GradeclipError, first_line, heard_by, warn
 from ..explain import Explainer
@@ -43,7 +44,9 @@ from ..explanation import Explanation
 from ..files import write_whole
 from ..images import model_view
 from ..methods import METHODS
+from ..methods.perturbation import bar
 from ..models import Clip, load_clip
+from ..prompts import as_prompts
 from .faithfulness import GAMES, PROTOCOLS, Protocol, areas, colours_of, image_curves
 from .localisation import MEASURES, localisation, pool, reference_baselines
 from .sanity import randomised
@@ -106,7 +109,8 @@ def evaluate(
     Returns:
         One row per example and method: image (the example's key), concept, prompt, method, content (a checksum of image
         and mask), the measures of `localisation` (NaN without a mask), with `faithfulness` also deletion and insertion
-        (areas), and seconds of an explanation.
+        (areas), and seconds of an explanation. An example whose image or mask cannot be read has no rows, and a warning
+        says so.
 
     Raises:
         GradeclipError: an unknown method or data set, options that do not go together, no mask or second concept, a
@@ -124,16 +128,26 @@ def evaluate(
     examples = load(data, limit)
     if not faithfulness and not any(example.has_mask for example in examples):
         raise GradeclipError("no example has a mask, so only faithfulness can be measured: ask for it (--faithfulness)")
+    if empty := [one.key for one in examples if not as_prompts(one.prompt)[0].strip()]:
+        raise GradeclipError(f"the prompt of {empty[0]!r} has no word: leave the example out, or write one")
     if isinstance(methods, str) and methods == "all":
         names = _available(clip, names, progress)
     plan = _Plan(names, _REFERENCES if references else (), faithfulness, seed)
     settings = {"data": data if isinstance(data, str) else "examples in hand", **asdict(plan)}
+    unread: dict[str, str] = {}
     with TemporaryDirectory() as scratch:
         folder = scratch if out is None else out
         with run_table(folder, clip, examples, settings, ("image", "method"), overwrite) as table:
             for rows in _measured(clip, plan, examples, table.rows, jobs, dask, progress):
-                table.add(rows)
-        found = pd.DataFrame([table.rows[example.key, name] for example in examples for name in plan.rows])
+                table.add(row for row in rows if "error" not in row)
+                unread |= {row["image"]: row["error"] for row in rows if "error" in row}
+        if unread:
+            said = f"{len(unread)} of {len(examples)} examples are not measured: {next(iter(unread.values()))}"
+            if len(unread) == len(examples):
+                raise GradeclipError(said)
+            warn(f"{said}; mend what they read, and the same call goes on with them", UserWarning)
+        measured = [one.key for one in examples if one.key not in unread]
+        found = pd.DataFrame([table.rows[key, name] for key in measured for name in plan.rows])
     numbers = [name for name in (*MEASURES, *GAMES, "seconds") if name in found]
     return found.astype(dict.fromkeys(numbers, float))[["image", "concept", "prompt", "method", "content", *numbers]]
 
@@ -212,7 +226,7 @@ def _measured(
         todo: list[_Asked] = []
         for one, other in zip(examples, wrong, strict=True):
             there = [kept[one.key, name] for name in plan.rows if (one.key, name) in kept]
-            if there and there[0]["content"] != content_digest(one.image(), one.mask()):
+            if there and there[0]["content"] != content_digest(*opened(one)):
                 said = f"image or mask of {one.key!r} was replaced since it was measured"
                 raise GradeclipError(f"{said}: choose another folder")
             if len(there) < len(plan.rows):
@@ -222,7 +236,7 @@ def _measured(
         parts = [todo[start : start + _TOGETHER] for start in range(0, len(todo), _TOGETHER)]
         with closing(_computed(clip, plan, parts, jobs, dask)) as computed:
             for rows in computed:
-                bar.update(len(rows) // len(plan.rows))
+                bar.update(len({row["image"] for row in rows}))
                 yield rows
 
 
@@ -242,7 +256,7 @@ def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str
         try:
             client = distributed.Client(dask)
         except (OSError, ValueError, TypeError) as error:
-            raise GradeclipError(f"no Dask scheduler answers at {dask!r} ({first_line(error)})") from error
+            raise GradeclipError(f"no Dask scheduler answers at {short(dask)} ({first_line(error)})") from error
         workers = joblib.parallel_config("dask", client=client, scatter=[clip], n_jobs=-1)  # which sends it once
     with client, workers:
         calls = (joblib.delayed(_rows_at_worker)(clip if dask else None, plan, part) for part in parts)
@@ -269,10 +283,10 @@ def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[
 
 
 def _explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
-    opened = partial(Explainer, seed=plan.seed)
-    explainers = {name: opened(clip, method=name) for name in plan.methods}
+    explainer = partial(Explainer, seed=plan.seed)
+    explainers = {name: explainer(clip, method=name) for name in plan.methods}
     if plan.references:
-        explainers["random weights"] = opened(randomised(clip, seed=plan.seed), method=plan.baseline)
+        explainers["random weights"] = explainer(randomised(clip, seed=plan.seed), method=plan.baseline)
     return explainers
 
 
@@ -280,33 +294,42 @@ _opened_once = lru_cache(maxsize=1)(_explainers)
 
 
 def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) -> list[dict]:
-    """Return the rows of a few examples, which every method traces in one batch."""
-    images, prompts = [one.image() for one, _ in part], [one.prompt for one, _ in part]
+    """Return the rows of a few examples, which every method traces in one batch; an unreadable one says why."""
+    read: list[tuple] = []
+    rows: list[dict] = []
+    for one, wrong in part:
+        try:
+            read.append((one, wrong, *opened(one)))
+        except GradeclipError as refusal:
+            rows.append({"image": one.key, "error": str(refusal)})
+    if not read:
+        return rows
+    kept, wrongs, images, masks = zip(*read, strict=True)
+    prompts = [one.prompt for one in kept]
     asked = {name: (name, prompts) for name in plan.methods}
     if plan.references:
-        asked["wrong word"] = plan.baseline, [wrong for _, wrong in part]
+        asked["wrong word"] = plan.baseline, list(wrongs)
         asked["random weights"] = "random weights", prompts
     explained, seconds = {}, {}
     for name, (method, texts) in asked.items():
         begin = time.perf_counter()
         explained[name] = explainers[method].explain_batch(images, texts)
-        seconds[name] = (time.perf_counter() - begin) / len(part)
-    rows = []
-    for i, (one, _) in enumerate(part):
+        seconds[name] = (time.perf_counter() - begin) / len(kept)
+    for i, (one, mask) in enumerate(zip(kept, masks, strict=True)):
         mine = {name: found[i] for name, found in explained.items()}
-        measures = _measures(explainers[plan.baseline], plan, one, mine)
-        content = content_digest(images[i], one.mask())
+        measures = _measures(explainers[plan.baseline], plan, one, mask, mine)
+        content = content_digest(images[i], mask)
         for name in plan.rows:
             prompt = mine[name].prompts[0] if name in mine else one.prompt
-            row: dict = {"image": one.key, "concept": one.concept, "prompt": prompt, "method": name, "content": content}
+            row = {"image": one.key, "concept": one.concept, "prompt": prompt, "method": name, "content": content}
             rows.append({**row, **measures[name], "seconds": seconds.get(name, np.nan)})
     return rows
 
 
 def _measures(
-    explainer: Explainer, plan: _Plan, one: Example, explained: dict[str, Explanation]
+    explainer: Explainer, plan: _Plan, one: Example, mask: np.ndarray | None, explained: dict[str, Explanation]
 ) -> dict[str, dict[str, float]]:
-    baseline, mask, references = explained[plan.baseline], one.mask(), {}
+    baseline, references = explained[plan.baseline], {}
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     if plan.references:
         known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
@@ -348,7 +371,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """
     columns(rows, ("image", "concept", "method"))
     tables = []
-    for value in (*MEASURES, *GAMES):
+    for value in bar("means and intervals", (*MEASURES, *GAMES)):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
         some = some[some.groupby("method")["image"].transform("nunique") == some["image"].nunique()]
         if some["image"].nunique() < 2:
@@ -380,6 +403,8 @@ def conclusion(table: pd.DataFrame) -> str:
     other = rivals["mean"].idxmax()
     first, second = part.loc[best], part.loc[other]
     found = answer(-second["high_difference"], -second["low_difference"])
+    if found in ("higher", "lower") and second["p_holm"] > 0.05:  # intervals of few images are too narrow
+        found = "undecided"
     verb = {"higher": "is better than", "lower": "is worse than", "about equal": "is as good as"}
     said = verb.get(found, "is not clearly better than")
     kind = "the map" if len(own) else "the best reference,"

@@ -23,6 +23,7 @@ from .. import checks
 from ..checks import all_chosen, chosen, columns, finite, instance, listed, number, short, text, whole
 from ..errors import GradeclipError
 from ..images import onto_image
+from ..prompts import as_prompts
 from ..words import Word
 from .localisation import levelled
 
@@ -156,12 +157,12 @@ def word_curves(score: _Score, caption: str, words: Mapping[str, Sequence[Word]]
     Raises:
         GradeclipError: no words, words of another caption, scores that are not finite.
     """
-    seed, caption = checks.seed(seed), text("caption", caption)
+    seed, (caption,) = checks.seed(seed), as_prompts(text("caption", caption))
     jobs, captions = [], []
     for name, given in _by_name("words", words).items():
         own = [instance("a word", word, Word, "a Word") for word in listed(f"the words of {name!r}", given)]
         if not own or any(caption[word.start : word.end] != word.text or not word.text for word in own):
-            raise GradeclipError(f"{name!r} needs the words of {caption!r}, got {[word.text for word in own]}")
+            raise GradeclipError(f"{name!r} needs the words of {short(caption)}, got {[word.text for word in own]}")
         order = _order(finite(f"the scores of {name!r}", [word.score for word in own]), seed)
         for game in GAMES:
             for taken in range(len(own) + 1):
@@ -241,7 +242,7 @@ def _blank(kind: str, pixels: Tensor, colours: _Colours | None, seed: int) -> Te
         raise GradeclipError(f"{kind!r} pixels need the model's normalisation: colours=colours_of(clip.preprocess)")
     given = finite("colours", colours)
     if given.shape != (2, 3) or not (given[1] > 0).all():
-        raise GradeclipError(f"colours must be mean and deviation of three channels, got {colours!r}")
+        raise GradeclipError(f"colours must be mean and deviation of three channels, got {short(colours)}")
     mean, deviation = torch.tensor(given, dtype=torch.float32)[:, :, None, None]
     colour = torch.zeros(3, 1, 1)
     if kind == "random":

@@ -11,6 +11,7 @@ resemble each other, whole concepts ("clusters") are drawn. All draws come from 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,8 @@ def paired(
 
     The interval is the bootstrap interval of the differences. p is that of a two-sided sign-flip test of the mean
     difference, and p_holm is Holm's correction over all methods of one measure ("A Simple Sequentially Rejective
-    Multiple Test Procedure", Scandinavian Journal of Statistics 1979).
+    Multiple Test Procedure", Scandinavian Journal of Statistics 1979). Of 10,000 images or clusters and more, p is that
+    of the normal distribution which the flipped means then have.
 
     Args:
         rows: as for `summarise`; every image in every method.
@@ -161,7 +163,7 @@ def paired(
     order = list(dict.fromkeys(means[by]))
     if text("baseline", baseline) not in order:
         has = ", ".join(map(repr, order))
-        raise GradeclipError(f"the baseline {baseline!r} is not in column {by!r}, which has {has}")
+        raise GradeclipError(f"the baseline {short(baseline)} is not in column {by!r}, which has {has}")
     if len(order) < 2:
         raise GradeclipError(f"a comparison needs another {by} beside the baseline {baseline!r}")
     wide = means.pivot(index="image", columns=by, values=value)[order]
@@ -197,7 +199,10 @@ def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
-    """Return two-sided p-values (M,) of sums (M, K) over K units whose signs are flipped."""
+    """Return two-sided p-values (M,) of sums (M, K) over K units whose signs are flipped; of many units normal ones."""
+    if sums.shape[1] >= _MANY:
+        spread = np.maximum(np.linalg.norm(sums, axis=1), np.finfo(float).tiny)
+        return np.maximum(2 * norm.sf(np.abs(sums.sum(1)) / spread), 1 / (1 + _FLIPS))  # as small as flips can tell
     return permutation_test(
         (sums,), lambda flipped, axis: np.abs(flipped.sum(axis)), permutation_type="samples", alternative="greater",
         vectorized=True, axis=-1, n_resamples=_FLIPS, batch=max(1, _AT_ONCE // sums.size), rng=np.random.default_rng(0),
@@ -211,11 +216,11 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _by_cluster(values: np.ndarray, clusters: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
+def _by_cluster(values: np.ndarray, clusters: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return sums (K, ...) and sizes (K,) of the clusters of values (n, ...)."""
     if clusters is None:
         return values, np.ones(len(values))
-    labels = listed("clusters", clusters)
+    labels = listed("clusters", clusters.tolist() if hasattr(clusters, "detach") else clusters)  # numbers, not tensors
     if len(labels) != len(values):
         raise GradeclipError(f"clusters needs one label per value, got {len(labels)} labels for {len(values)} values")
     try:

@@ -13,10 +13,9 @@ S = embedding . d: with d = e_T a similarity, with d = e_A - e_B the difference 
 the tower, beyond the one of the trace.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 
 from torch import Tensor
 
@@ -83,24 +82,11 @@ class Method:
         for side in ("image", "text"):
             if (function := getattr(self, side)) is not None:
                 instance(f"{side} of the method {self.name!r}", function, Callable, "a function")
-                object.__setattr__(self, side, _given_what_it_names(function))
 
     def explained(self, depth: int, side: str = "image") -> int | None:
         """The number of layers that the method explains of `depth`; None leaves it to the tower."""
         part = (self.text_layers if side == "text" else None) or self.layers
         return None if part == "last" else max(1, round(depth * _FRACTIONS[part]))
-
-
-def _given_what_it_names(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function with the keywords of every method; it gets those that it has."""
-    named = inspect.signature(function).parameters
-
-    @wraps(function)
-    def _method(tower, trace, directions, *, seed=0, words=None, empty=None) -> Tensor:
-        given = {"seed": seed, "words": words, "empty": empty}
-        return function(tower, trace, directions, **{name: value for name, value in given.items() if name in named})
-
-    return _method
 
 
 def _grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from .open_clip import build, open_safetensors, preprocessing, put_in
 
 BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
-_NAMES = (BUNDLED, "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
+_NAMES = (BUNDLED, "emoji-plain", "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
 BUNDLED_MODELS = {name: f"{name}.safetensors" for name in _NAMES}  # its config has the same name and ends in .json
 _EXPLAINED_LAYERS = ("image_layers", "text_layers")  # in a config: how many of the last ones Grad-ECLIP explains
 _TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
@@ -110,8 +110,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
         )
     bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
     name = next(bundled, name)  # a file of another bundled model is that model
-    places = (path, data_path(BUNDLED_MODELS[name]), data_path(BUNDLED_MODELS[BUNDLED]))
-    config_path = next(config for place in places if (config := place.with_suffix(".json")).is_file())
+    config_path = config_of(name, path)
     metadata, state = open_safetensors(path)
     try:
         config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
@@ -137,6 +136,12 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
     source = "bundled" if inside else str(path)  # a path of this machine means nothing elsewhere
     return Clip(model.eval(), preprocess, tokenizer, name, source, vocabulary or None, **layers,
                 training=_training(metadata))  # fmt: skip
+
+
+def config_of(name: str, weights: Path | None) -> Path:
+    """The config of a compact file: the one beside it, or that of the bundled model of this name."""
+    places = (weights, data_path(BUNDLED_MODELS[name]), data_path(BUNDLED_MODELS[BUNDLED]))
+    return next(config for place in places if place and (config := place.with_suffix(".json")).is_file())
 
 
 def _training(metadata: dict[str, str]) -> str:

@@ -9,7 +9,19 @@
 | `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """
 
-from .explorer import explore
-from .lesson import panel
+import sys
+
+from IPython import get_ipython
+from IPython.display import clear_output, display
+
+_waits = hasattr(get_ipython(), "kernel") and "torch" not in sys.modules  # which takes seconds to load
+if _waits:
+    display({"text/plain": "Working ..."}, raw=True)
+
+from .explorer import explore  # noqa: E402
+from .lesson import panel  # noqa: E402
+
+if _waits:
+    clear_output()  # so that no notebook is saved with it
 
 __all__ = ["explore", "panel"]

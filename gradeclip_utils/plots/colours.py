@@ -70,7 +70,7 @@ def paint(
     if upsample == "nearest":
         factors = [max(1, round(2 * side / cells)) for side, cells in zip(base.size[::-1], heat.shape, strict=True)]
         heat = np.kron(heat, np.ones(factors, np.float32))
-    values = onto_image(heat, there, base.size) / (vmax or 1)  # (H, W)
+    values = onto_image(heat, there, base.size) / max(vmax, 1e-37)  # (H, W); smaller ones are zero in float32
     painted = Image.fromarray((coloured(values, _grey(base)) * 255 + 0.5).astype(np.uint8))
     if not is_whole(box, image):
         ImageDraw.Draw(painted).rectangle(there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200)))

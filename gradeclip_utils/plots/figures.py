@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -166,12 +165,12 @@ def plot_interactions(interactions, *, words: str = "content", columns: int = 4,
     Args:
         interactions: an `Interactions`.
         words: "content" draws nouns and adjectives, "all" function words too.
-        columns: maps in a row, beside the image; fewer where they would be narrow.
+        columns: maps in a row, beside the image, 1 to 100; fewer where they would be narrow.
         width: inches, 3 to 100.
     """
     _check_drawn("an Interactions", interactions, "maps")
     checks.chosen("words", words, ("content", "all"))
-    width, columns = _checked_width(width), checks.whole("columns", columns, 1)
+    width, columns = _checked_width(width), checks.whole("columns", columns, 1, 100)
     return draw([of_interactions(interactions, words)], width=width, columns=columns)
 
 
@@ -195,14 +194,14 @@ def plot_maps(
         maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of these, one an image.
         signed: draw relevance against as well.
         shared_scale: one scale for all maps; else each has its own, and the legend says so.
-        columns: maps in a row, beside the image; fewer where they would be narrow.
+        columns: maps in a row, beside the image, 1 to 100; fewer where they would be narrow.
         upsample: "bilinear" or "nearest", for maps on the token grid.
         width: inches, 3 to 100.
 
     Raises:
         GradeclipError: something is not an image or not a map, or lists differ in length.
     """
-    width, columns = _checked_width(width), checks.whole("columns", columns, 1)
+    width, columns = _checked_width(width), checks.whole("columns", columns, 1, 100)
     checks.flag("signed", signed)
     checks.flag("shared_scale", shared_scale)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
@@ -437,7 +436,7 @@ def plot_intervals(
     for name, value in texts.items():
         checks.text(name, value)
     checks.flag("sort", sort)
-    chance = None if chance is None else checks.number("chance", chance, -math.inf)
+    chance = None if chance is None else checks.number("chance", chance, -1e30, 1e30)
     rows = _interval_rows(table, names, group)
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
@@ -489,9 +488,10 @@ def _interval_rows(table: Any, names: Sequence[str] | None, group: str | None) -
         rows = given[bounds].astype(float)
     except (TypeError, ValueError) as error:
         raise GradeclipError(f"the columns mean, low, high must hold numbers ({first_line(error)})") from None
-    if len(wrong := rows[~np.isfinite(rows["mean"]) | np.isinf(rows).any(axis=1) | (rows["low"] > rows["high"])]):
+    mean, low, high = (rows[name] for name in bounds)
+    if len(wrong := rows[mean.isna() | (rows.abs() > 1e30).any(axis=1) | (low > mean) | (mean > high)]):
         row = ", ".join(f"{name} {value:g}" for name, value in wrong.iloc[0].items())
-        raise GradeclipError(f"an interval is a finite mean, low and high, in this order, got {row}")
+        raise GradeclipError(f"an interval is a low, a mean and a high up to 1e30, in this order, got {row}")
     if names is None:
         others = [name for name in given.columns if name not in (*bounds, "n", group)]
         names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)

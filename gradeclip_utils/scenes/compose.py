@@ -241,7 +241,7 @@ def _of_words(rng: np.random.Generator, words: str) -> Object:
     *colour, noun = instance("each of objects", words, str, "words or an Object").split() or [""]
     if noun not in concepts().index or len(colour) > 1 or any(c not in COLOURS for c in colour):
         known = f"a noun of concepts(), after one of {', '.join(COLOURS)} if you like"
-        raise GradeclipError(f"{words!r} is not in the world of the scenes: use {known}")
+        raise GradeclipError(f"{short(words)} is not in the world of the scenes: use {known}")
     return _drawn(rng, noun, colour[0] if colour else None)
 
 

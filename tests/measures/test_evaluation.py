@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import forkserver
 
 import numpy as np
@@ -176,6 +177,24 @@ def test_a_folder_that_holds_another_evaluation_is_refused_with_what_differs(tin
     assert (tmp_path / "run" / "rows.jsonl").read_bytes() == kept
 
 
+def test_examples_that_cannot_be_read_are_left_out_by_name_and_measured_when_they_are_mended(tiny, data, tmp_path):
+    examples, options = load(data, 3), {"out": tmp_path / "run", "progress": False}
+    for fault, message in (
+        ({"image": partial(open, "gone.png")}, "No such file or directory: 'gone.png'"),
+        ({"load_mask": partial(np.ones, (2, 3))}, r"its mask is \(2, 3\), and its image \(36, 40\)"),
+    ):
+        wrong = replace(examples[1], **fault)
+        said = f"1 of 3 examples are not measured: '{wrong.key}' cannot be read: .*{message}"
+        with pytest.warns(UserWarning, match=said):
+            found = evaluate(tiny, [examples[0], wrong, examples[2]], **options)
+        assert found["image"].unique().tolist() == [examples[0].key, examples[2].key]
+        with pytest.raises(GradeclipError, match=said.replace("1 of 3", "1 of 1")):
+            evaluate(tiny, [wrong], references=False, progress=False)
+    whole = evaluate(tiny, examples, **options)
+    assert whole["image"].unique().tolist() == [one.key for one in examples]
+    pd.testing.assert_frame_equal(whole[whole["image"] != wrong.key].reset_index(drop=True), found)  # seconds and all
+
+
 def test_rows_of_a_mask_that_was_replaced_are_not_served(tiny, tmp_path):
     data = write_folder(tmp_path / "mine", 4)
     options = {"out": tmp_path / "run", "references": False, "progress": False}
@@ -251,7 +270,7 @@ def test_an_evaluation_that_makes_no_sense_is_refused(tiny, options, message, mo
 SHOWN = Image.effect_noise((32, 32), 60).convert("RGB")
 MADE = [
     ("nothing", {"image": lambda: None}, "an image must be a PIL image, .* got None"),
-    ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"one shape, got \(32, 32\) and \(8, 8\)"),
+    ("a mask of another size", {"load_mask": lambda: np.eye(8) > 0}, r"its mask is \(8, 8\), and its image \(32, 32\)"),
     ("a mask of words", {"load_mask": lambda: "dog"}, "the mask of 'k' must be an array of numbers, got"),
     ("a mask of nothing", {"load_mask": lambda: np.zeros((32, 32), bool)}, "the mask of 'k' is empty"),
 ]
@@ -297,6 +316,8 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
     assert lines[2].startswith("How sure: higher; p = 0.000") and len(lines) == 3
     alike = conclusion(summary(rows_of(grad_eclip=far, maskclip=far + 5 * noise[::-1])))
     assert "not clearly better than" in alike and "How sure: undecided" in alike
+    few = conclusion(summary(rows_of(grad_eclip=far[:2], maskclip=near[:2])))
+    assert "not clearly better than" in few and "How sure: undecided; p = 0.5" in few
     alone = conclusion(summary(rows_of(grad_eclip=far, area=near)))
     assert "better than the best reference, area" in alone
     nothing_beside = conclusion(summary(rows_of(grad_eclip=far)))

@@ -8,10 +8,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import kstest, norm, t
 from statsmodels.stats.multitest import multipletests
 
-from gradeclip_utils.measures.statistics import answer, interval, paired, summarise
+from gradeclip_utils.measures.statistics import _sign_flip_p, answer, interval, paired, summarise
 
 
 def table(values: dict, **columns) -> pd.DataFrame:
@@ -64,6 +65,7 @@ def test_a_clustered_interval_takes_its_mean_over_all_values_of_the_clusters_dra
     drawn = np.random.default_rng(0).integers(0, 3, (4000, 3))
     means = [np.concatenate([clusters[k] for k in one]).mean() for one in drawn]
     found = interval(np.concatenate(clusters), list("aaabcc"))
+    assert np.array_equal(found, interval(np.concatenate(clusters), torch.tensor([0, 0, 0, 1, 2, 2])))
     np.testing.assert_allclose(found, np.quantile(means, expanded(3)), atol=1e-12)
 
 
@@ -82,7 +84,7 @@ def test_proportions_of_clusters_use_the_bootstrap_unless_all_answers_are_alike(
     np.testing.assert_allclose(interval(mixed, labels, kind="proportion"), interval(mixed, labels))
 
 
-def test_many_values_have_an_interval_in_a_second_and_it_is_the_bootstraps():
+def test_many_values_have_an_interval_and_a_p_value_in_a_second_as_resampling_gives_them():
     values = np.random.default_rng(0).exponential(size=10_000)
     labels = np.random.default_rng(1).integers(0, 5_000, 10_000)
     exact = interval(values), interval(values, np.arange(10_000) // 2)
@@ -92,6 +94,8 @@ def test_many_values_have_an_interval_in_a_second_and_it_is_the_bootstraps():
     interval(np.random.default_rng(0).random(10**6))
     assert time.perf_counter() - start < 5
     assert np.isfinite(interval(values, labels)).all()
+    signed = values[None] * np.random.default_rng(2).choice([-1, 1], 10_000)
+    assert _sign_flip_p(signed) == pytest.approx(_sign_flip_p(signed[:, 1:]), abs=0.03)
 
 
 def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
@@ -150,7 +154,7 @@ def test_holms_correction_is_monotone_and_is_statsmodels_own():
 
 
 def test_a_method_that_equals_the_baseline_has_no_difference_and_p_one():
-    for count in (6, 40):
+    for count in (6, 40, 10_000):
         got = paired(table({"grad-eclip": np.arange(count) / 7, "same": np.arange(count) / 7}), "score").iloc[0]
         assert (got["difference"], got["low"], got["high"], got["p"], got["p_holm"]) == (0, 0, 0, 1, 1)
 

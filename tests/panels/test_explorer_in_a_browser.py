@@ -22,8 +22,11 @@ def walk(lab, browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     open_notebook(page, lab, "walk.ipynb")
-    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    working = page.get_by_text("Working ...", exact=True)
+    expect(working).to_be_visible()
     expect(page.locator(".gradeclip-map canvas")).to_be_visible()
+    expect(working).to_have_count(0)
     page.set_default_timeout(120_000)
     yield page
     context.close()

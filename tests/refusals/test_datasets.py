@@ -102,6 +102,8 @@ def test_choices_without_a_caption_and_images_without_a_place_are_refused(tmp_pa
         sugar_crepe(tmp_path, tmp_path)
     with pytest.raises(GradeclipError, match="images of SugarCrepe must be a path, got None"):
         sugar_crepe(tmp_path, None)
+    with pytest.raises(GradeclipError, match="/dev/zero is a pipe or a device, not a file"):
+        sugar_crepe("/dev/zero", tmp_path)  # it was read until the memory was full
 
 
 ASKED = [

@@ -86,6 +86,7 @@ IMAGES = [
     ("a folder", lambda folder: folder, "is a folder"),
     ("an array of floats", zeros(4, 4, 3, dtype=np.float32), r"uint8 .*float32 of shape .*\(array \* 255\)"),
     ("an array of greys", zeros(4, 4), r"shape \(H, W, 3\).*\(4, 4\): of greys, np.stack"),
+    ("four channels", zeros(4, 4, 4), r"\(4, 4, 4\): of four channels, array\[\.\.\., :3\]"),
     ("channels first", zeros(3, 4, 4), r"\(3, 4, 4\): array.transpose\(1, 2, 0\)"),
     ("a masked array", lambda _: np.ma.masked_array(np.zeros((4, 4, 3), np.uint8), mask=True), "this one is masked"),
 ]  # fmt: skip

@@ -23,6 +23,7 @@ DRAWN = [
     ("no maps", lambda: plot_maps(GREY, None), "maps must be a list, got None"),
     ("maps without titles", lambda: plot_maps(GREY, [HEAT]), "maps must be pairs of a title and a map"),
     ("no columns", lambda: plot_maps(GREY, {"a": HEAT}, columns=0), "columns must be at least 1, got 0"),
+    ("columns without end", lambda: plot_maps(GREY, {"a": HEAT}, columns=10**9), "columns must be at most 100"),
     ("upsample x", lambda: plot_maps(GREY, {"a": HEAT}, upsample="x"), "upsample must be 'bilinear' or 'nearest'"),
     ("images without maps", lambda: plot_maps([GREY, GREY], [{"a": HEAT}]), "got 2 images and 1 sets of maps"),
     ("width 1", lambda: plot_maps(GREY, {"a": HEAT}, width=1), "width must be from 3 to 100, got 1"),
@@ -31,6 +32,8 @@ DRAWN = [
     ("signed by a word", lambda: paint(GREY, HEAT, signed="no"), "signed must be False or True, got 'no'"),
     ("no explanation", lambda: plot_explanation("x"), "an Explanation is needed, as Explainer returns it, got 'x'"),
     ("an interval upside down", lambda: plot_intervals(ROW.assign(low=2)), "got mean 0.5, low 2, high 1"),
+    ("a mean beside its interval", lambda: plot_intervals(ROW.assign(mean=5)), "got mean 5, low 0, high 1"),
+    ("an interval of 1e308", lambda: plot_intervals(ROW.assign(high=1e308)), "got mean 0.5, low 0, high 1e.308"),
     ("an interval without end", lambda: plot_intervals(ROW.assign(high=np.inf)), "got mean 0.5, low 0, high inf"),
     ("a title of numbers", lambda: plot_intervals(ROW, title=5), "title must be a text, got 5"),
     ("no intervals", lambda: plot_intervals(pd.DataFrame({"mean": [1.0]})), "no column 'low'; it has 'mean'"),
@@ -40,3 +43,7 @@ DRAWN = [
 ]  # fmt: skip
 
 test_what_cannot_be_drawn_is_refused = refused(DRAWN)
+
+
+def test_any_value_may_have_the_darkest_colour():
+    assert paint(GREY, HEAT + 1, vmax=1e-320) == paint(GREY, HEAT + 1, vmax=1)

@@ -68,6 +68,7 @@ TUNED = [
     ("a table", {"pairs": pd.DataFrame({"image": ["a"]})}, r"pairs must be a list, got a table: list\(zip\(table"),
     ("an array", {"pairs": np.array([["a.png", "a dog"]])}, "a pair is an image .* got array"),
     ("an empty caption", {"pairs": PAIRS}, "the caption of a pair"),
+    ("no file", {"pairs": [Pair(Path("gone.png").open, "a dog")] * 2}, "'a dog' cannot be read: .*'gone.png'"),
     ("no pairs", {"pairs": []}, "there are none"),
     ("pairs of numbers", {"pairs": [1, 2]}, "a pair is an image"),
     ("a path too long", {"pairs": [Pair("x" * 5000, "a dog")] * 2}, "the image of a pair .*: File name too long"),

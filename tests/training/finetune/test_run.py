@@ -270,7 +270,11 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
     given += ["--out", str(out), "--steps", "2", "--batch", "2"]
     assert main(given) == 2
     assert "1 of 5 images are missing" in capsys.readouterr().err
-    assert main([*given, "--skip-missing"]) == 0
+    out.with_suffix(".json").write_text("precious")
+    assert main([*given, "--skip-missing"]) == 2
+    assert "mine.json exists: choose another file, or add --overwrite" in capsys.readouterr().err
+    assert out.with_suffix(".json").read_text() == "precious"
+    assert main([*given, "--skip-missing", "--overwrite"]) == 0
     printed = capsys.readouterr()
     assert "are skipped" in printed.err
     assert "captions without a phrase, which counted as a whole alone: 1" in printed.out
