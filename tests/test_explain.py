@@ -157,9 +157,6 @@ def test_an_image_of_one_colour_and_identical_tokens_gives_zeros_not_nan():
     assert (explanation.image_maps == 0).all() and (explanation.heatmap(0) == 0).all()
 
 
-# --- the place of a similarity among those of null captions -----------------------------------------------------
-
-
 @pytest.mark.slow
 def test_true_captions_have_a_high_percentile_and_false_ones_any_and_with_random_weights_both_are_alike(bundled):
     """On test scenes, with the captions that the bundled model knows; false captions are those of other scenes."""
@@ -218,9 +215,6 @@ def test_null_captions_are_embedded_once_for_a_model_and_again_when_its_weights_
 def test_a_model_that_embeds_no_captions_has_no_percentile(tiny, picture):
     found = Explainer(replace(tiny, tokenizer=None)).explain(picture, torch.ones(1, 48))
     assert found.percentile is found.null_median is None
-
-
-# --- the state of the model and of the caller -------------------------------------------------------------------
 
 
 def state_of(model):
@@ -372,9 +366,6 @@ def test_an_explainer_goes_to_another_process_as_it_is(tiny, picture):
     assert (again.method, again.seed, again.image_tower.layers) == (explainer.method, 3, 2)
 
 
-# --- explained with a warning -------------------------------------------------------------------------------------
-
-
 def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_what_was_dropped(tiny, picture):
     prompt = "one two three four five six seven eight nine ten " * 2 + "left and right extraordinarily"
     with pytest.warns(ExplanationWarning, match=r"reads only 22 tokens of 'one two .*not read: right extraordinarily"):
@@ -392,9 +383,6 @@ def test_a_tokenizer_without_pieces_gives_maps_and_a_warning_in_place_of_words(t
     expected = Explainer(tiny).explain(picture, PROMPTS, against="a cat")
     assert explanation.words == explanation.against_words == ((), (), ())
     assert np.array_equal(explanation.image_maps, expected.image_maps)
-
-
-# --- the result ---------------------------------------------------------------------------------------------------
 
 
 def test_a_result_is_frozen_and_a_heat_map_is_cut_off_at_zero(tiny, picture):
@@ -437,9 +425,6 @@ def test_provenance_says_what_was_explained_and_with_how_many_layers(tiny, pictu
     assert Explainer(tiny, method="maskclip").explain(picture, "a dog").provenance["text_layers"] is None
 
 
-# --- does it depend on the prompt? --------------------------------------------------------------------------------
-
-
 def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(tiny, picture):
     explainer = Explainer(tiny)
     explanation, nulls = explainer.explain(picture, ["a cat", "a dog"]), explainer.null_maps(picture, "a dog", 9)
@@ -471,9 +456,6 @@ def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(ti
             np.testing.assert_allclose(found, explainer.explain(picture, prompt).image_maps[0], atol=1e-6)
         empty = explainer.maps(picture, explainer.embed_texts([""]))[0, 0]
         np.testing.assert_allclose(nulls[-1], empty, atol=1e-6)
-
-
-# --- embedding and mapping from outside ---------------------------------------------------------------------------
 
 
 @pytest.fixture

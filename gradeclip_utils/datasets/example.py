@@ -67,16 +67,15 @@ class Example:
         """Whether the data set has a mask of this example."""
         return self.load_mask is not None
 
-
-def opened(example: Example) -> tuple[Image.Image, np.ndarray | None]:
-    """Read image and mask of an example; a refusal names it, also where a function of one's own finds no file."""
-    try:
-        image, mask = read_image(example.image()), example.mask()
-        if mask is not None and mask.shape != image.size[::-1]:
-            raise GradeclipError(f"its mask is {mask.shape}, and its image {image.size[::-1]} (rows, columns)")
-        return image, mask
-    except (OSError, GradeclipError) as error:
-        raise GradeclipError(f"{example.key!r} cannot be read: {first_line(error)}") from error
+    def read(self) -> tuple[Image.Image, np.ndarray | None]:
+        """Read image and mask; a refusal names the example, also where a function of one's own finds no file."""
+        try:
+            image, mask = read_image(self.image()), self.mask()
+            if mask is not None and mask.shape != image.size[::-1]:
+                raise GradeclipError(f"its mask is {mask.shape}, and its image {image.size[::-1]} (rows, columns)")
+            return image, mask
+        except (OSError, GradeclipError) as error:
+            raise GradeclipError(f"{self.key!r} cannot be read: {first_line(error)}") from error
 
 
 def as_mask(what: str, values: Any) -> np.ndarray:

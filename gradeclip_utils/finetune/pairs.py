@@ -43,6 +43,13 @@ class Pair:
     caption: str
     where: Callable[[int, int], np.ndarray | None] | None = None
 
+    def read(self) -> Image.Image:
+        """Read the image; a function of one's own that finds no file is refused by the caption."""
+        try:
+            return read_image(self.image() if callable(self.image) else self.image)
+        except OSError as error:
+            raise GradeclipError(f"the image of {short(self.caption)} cannot be read: {error}") from error
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -55,14 +62,6 @@ class Batch:
     there: Tensor  # (B, P) bool: which of the places hold a phrase
     spans: tuple[tuple[Phrase, ...], ...]  # the phrases themselves
     ground_truth: Tensor | None  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
-
-
-def image_of(pair: Pair) -> Image.Image:
-    """The image of a pair; a function of one's own that finds no file is refused by the caption."""
-    try:
-        return read_image(pair.image() if callable(pair.image) else pair.image)
-    except OSError as error:
-        raise GradeclipError(f"the image of {short(pair.caption)} cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=100_000)
@@ -102,7 +101,7 @@ class PairBatches(torch.utils.data.Dataset):
     def __getitem__(self, number: int) -> Batch:
         """Read the images of a batch and cut its captions into phrases."""
         pairs = [self.pairs[int(row)] for row in self.rows(number)]
-        views = [model_view(self.preprocess, image_of(pair)) for pair in pairs]
+        views = [model_view(self.preprocess, pair.read()) for pair in pairs]
         spans = tuple(spoken(pair.caption)[: self.places] for pair in pairs)
         texts: dict[str, int] = {}
 

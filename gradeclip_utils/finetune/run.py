@@ -46,7 +46,7 @@ from ..prompts import as_prompts
 from ..towers.base import isolated_torch_state
 from .loop import Loop, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
-from .pairs import Batch, Pair, PairBatches, image_of
+from .pairs import Batch, Pair, PairBatches
 
 _STATE, _TUNED, _MOST_WORKERS, _MOST_STEPS = "state.pt", ", fine-tuned", 256, 10**8
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of the fields of `Tuning`
@@ -282,7 +282,7 @@ def _content(pairs: Sequence[Pair]) -> str:
         if isinstance(pair.image, (str, Path)):
             digest.update(Path(pair.image).expanduser().read_bytes())
         elif not callable(pair.image) or i % 10 == 0:
-            digest.update(image_of(pair).tobytes())
+            digest.update(pair.read().tobytes())
     return digest.hexdigest()[:16]
 
 

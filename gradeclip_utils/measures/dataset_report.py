@@ -30,7 +30,6 @@ from tqdm.auto import tqdm
 from ..checks import as_path, flag, instance, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load
-from ..datasets.example import opened
 from ..errors import GradeclipError, first_line
 from ..explain import Explainer
 from ..explanation import Explanation
@@ -128,7 +127,7 @@ def report(
         failed = {}
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
             if kept := table.rows.get((example.key,)):
-                if kept["content"] != content_digest(*opened(example)):
+                if kept["content"] != content_digest(*example.read()):
                     msg = f"image or mask of {example.key!r} was replaced since: choose another folder"
                     raise GradeclipError(msg)
                 if (table.folder / kept["thumbnail"]).is_file():
@@ -149,7 +148,7 @@ def _sample(explainer: Explainer, examples: Sequence[Example]) -> dict[str, np.n
     found = {}
     for example in load(examples, _SAMPLE):
         with suppress(GradeclipError):  # its own row says what is wrong
-            image = opened(example)[0]
+            image = example.read()[0]
             found[content_digest(image)] = explainer.embed_images(image)[0].cpu().numpy()
     return found
 
@@ -158,7 +157,7 @@ def _row(explainer: Explainer, example: Example, sample: dict, nulls: int, folde
     """Return the row of a pair, after its thumbnail is written."""
     row: dict = {"image": example.key, "prompt": example.prompt, "error": ""}
     try:
-        image, mask = opened(example)
+        image, mask = example.read()
         explanation = explainer.explain(image, example.prompt)
         dependence = explanation.prompt_dependence(explainer.null_maps(image, example.prompt, nulls))
         heat = explanation.heatmap(0, signed=True)

@@ -36,7 +36,6 @@ from tqdm.auto import tqdm
 from ..checks import chosen, columns, flag, hint, instance, listed, optional_library, short, text, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, load
-from ..datasets.example import opened
 from ..datasets.registry import DATASETS
 from ..errors import GradeclipError, first_line, heard_by, warn
 from ..explain import Explainer
@@ -226,7 +225,7 @@ def _measured(
         todo: list[_Asked] = []
         for one, other in zip(examples, wrong, strict=True):
             there = [kept[one.key, name] for name in plan.rows if (one.key, name) in kept]
-            if there and there[0]["content"] != content_digest(*opened(one)):
+            if there and there[0]["content"] != content_digest(*one.read()):
                 said = f"image or mask of {one.key!r} was replaced since it was measured"
                 raise GradeclipError(f"{said}: choose another folder")
             if len(there) < len(plan.rows):
@@ -299,7 +298,7 @@ def _rows_of(explainers: dict[str, Explainer], plan: _Plan, part: list[_Asked]) 
     rows: list[dict] = []
     for one, wrong in part:
         try:
-            read.append((one, wrong, *opened(one)))
+            read.append((one, wrong, *one.read()))
         except GradeclipError as refusal:
             rows.append({"image": one.key, "error": str(refusal)})
     if not read:

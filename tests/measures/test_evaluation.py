@@ -181,7 +181,7 @@ def test_examples_that_cannot_be_read_are_left_out_by_name_and_measured_when_the
     examples, options = load(data, 3), {"out": tmp_path / "run", "progress": False}
     for fault, message in (
         ({"image": partial(open, "gone.png")}, "No such file or directory: 'gone.png'"),
-        ({"load_mask": partial(np.ones, (2, 3))}, r"its mask is \(2, 3\), and its image \(36, 40\)"),
+        ({"load_mask": partial(np.ones, (2, 3))}, r"its mask is \(2, 3\), and its image \(32, 32\)"),
     ):
         wrong = replace(examples[1], **fault)
         said = f"1 of 3 examples are not measured: '{wrong.key}' cannot be read: .*{message}"

@@ -16,6 +16,7 @@ from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
 from tests.conftest import build, wrap
+from tests.refusals.cases import refused
 from tests.test_explain import state_of
 
 PICTURES = [name for name, method in METHODS.items() if method.image]  # with those of studies.rivals
@@ -88,9 +89,6 @@ def at(tokens, row):
     kept = torch.zeros_like(row)
     kept[list(tokens)] = row[list(tokens)]
     return kept[: max(tokens) + 1].detach()
-
-
-# --- each method a second time ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
@@ -191,9 +189,6 @@ def test_clip_surgery_with_several_prompts_subtracts_what_they_share(tiny, pixel
     found = run("clip-surgery", "image", tiny.model, pixels[:1], target)[0]
     for t in range(3):
         close(found[t], at(range(1, 17), expected[:, t]))
-
-
-# --- what every method promises ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -313,9 +308,6 @@ def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_meth
     assert len(scores) == 2 and np.isfinite(scores).all() and any(scores)
 
 
-# --- a method of your own -----------------------------------------------------------------------------------------
-
-
 def values_along(tower, trace, directions):
     """A method that somebody else wrote: how much each token's last feature points along the target."""
     return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
@@ -366,17 +358,13 @@ def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(ti
         register_method(mine("grad-eclip", image=noise))
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: mine(), "'mine' explains neither images nor prompts: give image= or text="),
-        (lambda: METHODS["rise"].explained(12, "x"), "side must be 'image' or 'text', got 'x'"),
-        (lambda: mine(image=noise, layers="third"), "layers must be one of last, all, half, sixth, got 'third'"),
-        (lambda: mine(image="maps"), "image of the method 'mine' must be a function, got 'maps'"),
-        (lambda: mine(5, image=noise), "the name of a method must be a text, got 5"),
-        (lambda: register_method(None), "a method must be a Method, got None"),
-    ],
-)
-def test_a_method_that_cannot_work_is_refused_when_it_is_made(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+MADE = [
+    ("of nothing", lambda: mine(), "'mine' explains neither images nor prompts: give image= or text="),
+    ("of a third side", lambda: METHODS["rise"].explained(12, "x"), "side must be 'image' or 'text', got 'x'"),
+    ("thirds", lambda: mine(image=noise, layers="third"), "layers must be one of last, all, half, sixth, got 'third'"),
+    ("by a word", lambda: mine(image="maps"), "image of the method 'mine' must be a function, got 'maps'"),
+    ("of a number for a name", lambda: mine(5, image=noise), "the name of a method must be a text, got 5"),
+    ("none", lambda: register_method(None), "a method must be a Method, got None"),
+]
+
+test_a_method_that_cannot_work_is_refused_when_it_is_made = refused(MADE)

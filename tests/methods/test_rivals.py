@@ -103,15 +103,6 @@ def test_words_of_no_player_stay_in_every_prompt(tiny, picture):
     np.testing.assert_allclose(found.maps[0], maps[0] - maps[1], atol=1e-6)
 
 
-def test_players_that_are_no_words_are_refused(tiny, picture):
-    explainer = Explainer(tiny)
-    for over in ([(0,), (0, 1)], [(3,)], [()], []):
-        with pytest.raises(GradeclipError, match="over must hold words 0 to 2, each at most once, got"):
-            metagame(explainer, picture, "a red dog", over=over)
-    with pytest.raises(GradeclipError, match="'red' has no noun: give the words in over="):
-        metagame(explainer, picture, "red")
-
-
 @pytest.fixture(scope="module")
 def small():
     """A model with four patches in float64: all coalitions and full Jacobians are cheap."""
@@ -214,11 +205,16 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
         (lambda *given: exclip(*given, steps=10**6), "steps must be at most 1000, got 1000000"),
         (lambda *given: fixlip(*given, masks=10**9), "masks must be at most 100000"),
         (lambda *given: fixlip(*given, p=2), "p must be from 0.01 to 0.99, got 2"),
+        (lambda *given: metagame(*given, over=[(0,), (0, 1)]), "over must hold words 0 to 2, each at most once, got"),
+        (lambda *given: metagame(*given, over=[(3,)]), "over must hold words 0 to 2, each at most once, got"),
+        (lambda *given: metagame(*given, over=[()]), "over must hold words 0 to 2, each at most once, got"),
+        (lambda *given: metagame(*given, over=[]), "over must hold words 0 to 2, each at most once, got"),
+        (lambda *given: metagame(*given[:2], "red"), "'red' has no noun: give the words in over="),
     ],
 )
-def test_numbers_without_a_meaning_are_refused(tiny, picture, ask, message):
+def test_numbers_and_players_without_a_meaning_are_refused(tiny, picture, ask, message):
     with pytest.raises(GradeclipError, match=message):
-        ask(Explainer(tiny), picture, "a dog")
+        ask(Explainer(tiny), picture, "a red dog")
 
 
 def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):

@@ -89,9 +89,6 @@ def in_cache(model, cache):
     (repository / "refs/main").write_text("abc")
 
 
-# --- forms of weights ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt", "in hand"])
 def test_a_checkpoint_gives_the_model_that_was_saved(model, tmp_path, suffix, prefix):
@@ -147,9 +144,6 @@ def test_precision_means_what_it_means_to_open_clip(model, precision, inner, nor
     assert (block.mlp.c_fc.weight.dtype, block.ln_1.weight.dtype) == (inner, norm)
 
 
-# --- activation ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("form", ["archive", "state dict", "state dict in hand"])
 def test_weights_in_the_form_of_openai_run_with_their_own_activation(model, tmp_path, form):
     archived, path = as_openai(model), tmp_path / "ViT.pt"
@@ -199,9 +193,6 @@ def test_a_file_takes_the_normalisation_that_the_published_weights_share(model, 
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-tiny", tags)
     normalize = load_clip("ViT-tiny", model.state_dict()).preprocess.transforms[-1]
     assert normalize.mean == (0.3,) * 3 and normalize.std == open_clip.OPENAI_DATASET_STD
-
-
-# --- weights that are refused -------------------------------------------------------------------------------------
 
 
 class Harmful:
@@ -307,9 +298,6 @@ def test_a_damaged_folder_of_open_clip_is_refused_with_the_reason(model, tmp_pat
         load_clip(f"local-dir:{tmp_path}/none")
 
 
-# --- a hub out of reach -------------------------------------------------------------------------------------------
-
-
 def test_weights_that_cannot_be_downloaded_name_both_ways_without_network():
     with pytest.raises(GradeclipError) as caught:
         load_clip("ViT-B-16", "openai")
@@ -334,9 +322,6 @@ def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch, model, tmp_path):
     with pytest.raises(GradeclipError, match="somebody/bert is not in the cache"):
         load_clip(place)
     assert time.monotonic() - begin < 20
-
-
-# --- what the environment says ------------------------------------------------------------------------------------
 
 
 def test_the_environment_decides_when_no_name_is_given(model, tmp_path, monkeypatch):
@@ -366,9 +351,6 @@ def test_the_caller_the_environment_or_the_machine_say_the_device(monkeypatch, s
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(loading, "load_bundled", lambda name, pretrained, device, precision: device)
     assert load_clip(name, device=given) == goes_to
-
-
-# --- a model in hand ----------------------------------------------------------------------------------------------
 
 
 def test_what_open_clip_returns_is_refused_with_the_two_lines_that_are_right(model):

@@ -39,9 +39,6 @@ def drawn(tiny):
     return explore(arrange(["dog", "umbrella"], seed=3), "a dog", replace(tiny, vocabulary=KNOWN))
 
 
-# ------------------------------------------------------------------------------------------------------------ numbers
-
-
 def test_a_view_holds_what_the_explainer_finds(session, state, tiny):
     for method in ("grad-eclip", "rollout", "grad-eclip-softmax"):
         found = Explainer(tiny, method=method).explain(state.source.image, CAPTION)
@@ -84,9 +81,6 @@ def test_what_is_not_there_is_refused(session, state, fields):
         session.view(replace(state, **fields))
 
 
-# ------------------------------------------------------------------------------------------------------------- captions
-
-
 def test_unknown_words_are_struck_out_and_the_rest_is_explained(drawn):
     drawn.change(caption="the happy dog and the umbrellas")
     assert drawn.view.state.caption == "the dog and the"
@@ -105,9 +99,6 @@ def test_a_wrong_value_is_answered_and_the_last_view_stays(panel):
         assert panel.view is before and "still shows the last view" in panel.message
     panel.change(caption="a dog")
     assert panel.message == "" and panel.view.state.caption == "a dog"
-
-
-# --------------------------------------------------------------------------------------------------------------- images
 
 
 def test_a_new_image_is_shown_alone_with_an_empty_caption_and_becomes_a_thumbnail(panel):
@@ -141,9 +132,6 @@ def test_an_image_of_ones_own_is_spoken_of_only_where_the_model_knows_drawn_scen
     assert "trained on drawn scenes alone" in drawn.data["message"]["text"]
 
 
-# ------------------------------------------------------------------------------------------------------------ comparing
-
-
 def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     panel.pin()
     panel.change(caption="a dog")
@@ -168,9 +156,6 @@ def test_a_contrast_stacks_both_captions(panel):
     panel.change(caption="a red car", against="a blue car")
     cells = panel.data["panels"][0]["cells"]
     assert (cells[1][0]["text"], cells[1][1]["text"]) == ("red", "blue") and panel.data["signed"]
-
-
-# ---------------------------------------------------------------------------------------------------- taking it away
 
 
 def test_the_script_computes_what_is_shown(panel):
@@ -198,9 +183,6 @@ def test_a_page_without_a_kernel_shows_the_same_view(drawn):
     text = drawn._repr_mimebundle_()[0]["text/html"]
     view = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])["data"]
     assert view["panels"] == json.loads(json.dumps(drawn.data["panels"])) and "<img" in text
-
-
-# ------------------------------------------------------------------------------------------------------------- scenes
 
 
 def test_sentences_tell_where_relevance_lies_on_a_scene():

@@ -68,9 +68,6 @@ def test_a_mistake_inside_a_library_is_a_fault_of_gradeclip_and_shown_as_one(mon
         main(["explain"])
 
 
-# --------------------------------------------------------------------------------------------------- nothing is lost
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch, tiny):
     """A folder with a photo under four names, weights, and what already exists; no model is loaded from a file."""
