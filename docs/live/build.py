@@ -25,6 +25,7 @@ from torchvision.transforms import ToTensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
+from gradeclip_utils.plots.drawing import _small
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase
 
@@ -104,6 +105,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
         "words": len(clip.vocabulary),
         "nulls": len(nulls),
         "tokens": tokens,
+        "small": [word for word in tokens if _small(word)],
         "law": np.round(law(), 5).tolist(),
         "provenance": f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
         f"{explainer.image_tower.layers} image layers (the paper explains one). {RUNTIME}, MIT licence.",
