@@ -25,8 +25,9 @@ from torchvision.transforms import ToTensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
+from gradeclip_utils.plots.drawing import _small
 from gradeclip_utils.prompts import null_captions
-from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase
+from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
 
 HERE = Path(__file__).parent
 PAGE = ("index.html", "live.css", "live.js", "model.js")
@@ -63,8 +64,8 @@ def fetch_runtime(out: Path) -> None:
 
 
 def chosen_scenes() -> list[Scene]:
-    """Return the scene of the README, and the first development scenes with one to three different things in turn."""
-    drawn = (draw_scene([20, i], split="development", n_objects=1 + i % 3) for i in range(4 * SCENES))
+    """Return the scene of the README, and the first showable development scenes with one to three different things."""
+    drawn = filter(showable, (draw_scene([20, i], split="development", n_objects=1 + i % 3) for i in range(9 * SCENES)))
     different = [scene for scene in drawn if len({thing.noun for thing in scene.objects}) == len(scene.objects)]
     return [arrange(["dog", "umbrella"], seed=3), *different][:SCENES]
 
@@ -104,6 +105,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
         "words": len(clip.vocabulary),
         "nulls": len(nulls),
         "tokens": tokens,
+        "small": [word for word in tokens if _small(word)],
         "law": np.round(law(), 5).tolist(),
         "provenance": f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
         f"{explainer.image_tower.layers} image layers (the paper explains one). {RUNTIME}, MIT licence.",

@@ -79,6 +79,7 @@ const drawWords = (reading, scores) => {
       const colour = colourOf(scores[i] / most);
       const said = { "aria-pressed": state.word === i, "aria-label": `${text}: ${number(scores[i], 3)}`, title: number(scores[i], 3) };
       const node = button(text, () => redraw({ word: state.word === i ? null : i }), said);
+      node.classList.toggle("small", model.about.small.includes(text.toLowerCase()));
       node.style.background = css(colour);
       node.style.color = letters(colour);
       return node;
