@@ -57,6 +57,9 @@ def run_lesson(
         shown = {"progress_bar": sys.stderr.isatty(), "stderr_file": sys.stderr}  # with the bars of long cells
         papermill.execute_notebook(str(notebook), str(out), parameters=given, cwd=str(NOTEBOOKS), **shown)
     except papermill.PapermillExecutionError as error:
+        out.unlink()  # a lesson that ends in an error; what it measured of photographs is kept
+        if not any(folder.iterdir()):
+            folder.rmdir()
         raise GradeclipError(f"a cell of {notebook.stem} failed on {model}: {error.ename}: {error.evalue}") from error
     page, _ = HTMLExporter().from_notebook_node(nbformat.read(out, as_version=4))
     out.with_suffix(".html").write_text(page, encoding="utf-8")

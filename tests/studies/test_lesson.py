@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import studies.__main__
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import answer
@@ -67,10 +68,12 @@ def test_a_claim_without_numbers_is_refused():
         (["01", "--data", "coco:photos"], "takes no DATA"),
         (["09", "--n", "50"], "takes no N"),
         (["06", "--n", "3"], "n must be at least 20, got 3"),
+        (["03", "--model", "nix"], "failed on nix: GradeclipError: open_clip has no model 'nix'"),
     ],
 )
-def test_a_lesson_that_cannot_run_is_refused_in_one_sentence(arguments, said, capsys):
-    assert run_lessons(arguments) == 2
+def test_a_lesson_that_cannot_run_is_refused_and_leaves_nothing(arguments, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(studies.__main__, "RESULTS", tmp_path)
+    assert run_lessons(arguments) == 2 and not list(tmp_path.iterdir())
     refusal = capsys.readouterr().err
     assert refusal.startswith("gradeclip: ") and said in refusal and refusal.count("\n") == 1
 
