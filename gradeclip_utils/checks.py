@@ -156,7 +156,8 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
         if len(texts) != 1:
             has = ", ".join(map(str, values.columns)) or "none"
             msg = f"{name} must be a list or a table with one column of text, got a table with the columns {has}"
-            raise GradeclipError(msg + f": give one of them, as table[{has.split(', ')[0]!r}]" * bool(columns))
+            advice = f": give one of them, as table[{has.split(', ')[0]!r}]" if columns else ""
+            raise GradeclipError(msg + advice)
         return texts[0]
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise GradeclipError(f"{name} must be a list, got {short(values)}")
