@@ -33,7 +33,6 @@ from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
 from .relevance import as_array, object_coverage
 
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
-_WORDS_AT_ONCE = 64  # captions whose words are read in one batch
 
 
 # ---------------------------------------------------------------------------------------------------------------- maps
@@ -93,10 +92,7 @@ def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, st
     whole = list(dict.fromkeys(text for caption, span, less in asked if span is None for text in (caption, less)))
     read = list(dict.fromkeys(caption for caption, span, _ in asked if span))
     embedded = dict(zip(whole, explainer.embed_texts(whole), strict=True)) if whole else {}
-    words = {}
-    for start in range(0, len(read), _WORDS_AT_ONCE):
-        some = read[start : start + _WORDS_AT_ONCE]
-        words |= zip(some, explainer.word_directions(some), strict=True)
+    words = dict(zip(read, explainer.word_directions(read), strict=True)) if read else {}
     found = []
     for caption, span, less in asked:
         if span is None:

@@ -17,10 +17,10 @@ from itertools import count, islice
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from gradeclip_utils.errors import heard_by
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.explanation import Interactions
 from gradeclip_utils.language import tagged_words
 from gradeclip_utils.scenes import (
     CANVAS,
@@ -236,32 +236,33 @@ def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
 
 def region_table(explainer: Explainer, scene: Scene) -> pd.DataFrame:
     """Mean signed relevance of each word on each thing: a row per word, a column per thing."""
-    found = _interactions(explainer, scene)
-    values = _on_things(found, object_coverage(explainer, scene, found.maps.shape[1:]))
+    ((split, directions),) = explainer.word_directions(scene.caption)
+    (values,) = _on_things(explainer, [scene], [directions])
     names = [phrase(thing.noun, colour=thing.colour) for thing in scene.objects]
-    return pd.DataFrame(values, index=[word.text for word in found.words], columns=names)
+    return pd.DataFrame(values, index=[scene.caption[start:end] for start, end in split.spans], columns=names)
 
 
 def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Whether each noun and each colour word matches its own thing more than the others: one row per word."""
-    rows = []
-    for i, scene in enumerate(scenes):
-        found = _interactions(explainer, scene)
-        values = _on_things(found, object_coverage(explainer, scene, found.maps.shape[1:]))
-        for word, row, map_ in zip(found.words, values, found.maps, strict=True):
-            span = next((one for one in scene.spans if one.start < word.end and word.start < one.end), None)
-            if span and span.kind in ("noun", "colour") and len(span.objects) == 1:
-                hit = float(row.argmax() == span.objects[0]) if map_.any() else 1 / len(row)
-                rows.append({"image": i, "word": word.text, "kind": span.kind, "hit": hit})
+    asked, directions, rows = [], [], []
+    for scene, (split, found) in zip(scenes, explainer.word_directions([one.caption for one in scenes]), strict=True):
+        known = [one for one in scene.spans if one.kind in ("noun", "colour") and len(one.objects) == 1]
+        places = enumerate(split.spans)
+        own = [(i, span) for i, (a, b) in places for span in known if span.start < b and a < span.end]
+        asked.append([(scene.caption[slice(*split.spans[i])], span) for i, span in own])
+        directions.append(found[[i for i, _ in own]])
+    for image, (words, values) in enumerate(zip(asked, _on_things(explainer, scenes, directions), strict=True)):
+        for (word, span), row in zip(words, values, strict=True):
+            hit = float(row.argmax() == span.objects[0]) if row.any() else 1 / len(row)
+            rows.append({"image": image, "word": word, "kind": span.kind, "hit": hit})
     return pd.DataFrame(rows)
 
 
-def _interactions(explainer: Explainer, scene: Scene) -> Interactions:
-    """Maps of all words of the caption, without warnings of those that are zero."""
-    with heard_by(lambda warning: None):
-        return explainer.interactions(images_of(explainer.clip, [scene])[0], scene.caption)
-
-
-def _on_things(found: Interactions, coverage: np.ndarray) -> np.ndarray:
-    """Means (W, things) of the maps over the tokens of each thing."""
-    return np.einsum("whv,rhv->wr", found.maps.astype(float), coverage) / coverage.sum((1, 2))
+def _on_things(explainer: Explainer, scenes: Sequence[Scene], directions: Sequence[Tensor]) -> list[np.ndarray]:
+    """For each scene the means (W, things) of the maps of its W directions over the tokens of each thing."""
+    padded = pad_sequence(list(directions), batch_first=True)  # (scenes, W, E)
+    maps, found = as_array(explainer.maps(images_of(explainer.clip, scenes), padded)), []
+    for scene, own, asked in zip(scenes, maps, directions, strict=True):
+        coverage = object_coverage(explainer, scene, own.shape[1:])
+        found.append(np.einsum("whv,rhv->wr", own[: len(asked)], coverage) / coverage.sum((1, 2)))
+    return found

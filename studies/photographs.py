@@ -32,7 +32,6 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.language import phrases
-from gradeclip_utils.measures.localisation import located
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, plot_intervals
@@ -40,6 +39,7 @@ from gradeclip_utils.scenes import COLOURS
 
 from .concreteness import image_numbers
 from .lesson import RESULTS, Claims, readable, rows_folder
+from .relevance import located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _CHOICES = ("sugar-crepe", "aro", "winoground", "colorswap")  # kinds of data sets

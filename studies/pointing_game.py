@@ -31,12 +31,13 @@ from torch import Tensor
 from gradeclip_utils.checks import whole
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view, onto_image
-from gradeclip_utils.measures.localisation import Located, located, pool
+from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 from gradeclip_utils.scenes.grammar import Span
 
 from .pairs import images_of
+from .relevance import Located, located
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")

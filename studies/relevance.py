@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view
-from gradeclip_utils.measures.localisation import pool
+from gradeclip_utils.measures.localisation import levelled, pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 
 
@@ -43,3 +44,27 @@ def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
     """Of a map's positive relevance on all objects, the fraction on the first, 0 to 1."""
     on_objects = (np.maximum(map_, 0) * coverage).sum((1, 2))
     return float(on_objects[0] / on_objects.sum()) if on_objects.any() else 1 / len(coverage)
+
+
+class Located(NamedTuple):
+    """Where a map of an image with several things lies, for one of them."""
+
+    hit: float  # the fraction of the maximal pixels that lie on the thing: the pointing game
+    on_thing: float  # the fraction of the positive relevance that lies on the thing
+    on_others: float  # on other things
+    on_nothing: float  # on no thing
+
+
+def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
+    """Where a heat map (H, W) lies, for each of several things whose masks (things, H, W) do not overlap.
+
+    A map without a positive part counts as constant.
+    """
+    masks, values = np.asarray(masks), levelled(heat)
+    assert masks.shape[1:] == values.shape and masks.any((1, 2)).all() and masks.sum(0).max() == 1
+    positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
+    highest = values == values.max()
+    on = (positive * masks).sum((1, 2)) / positive.sum()
+    hits = (highest & masks).sum((1, 2)) / highest.sum()
+    nothing = max(0.0, 1 - float(on.sum()))
+    return [Located(float(hit), float(own), float(on.sum() - own), nothing) for hit, own in zip(hits, on, strict=True)]

@@ -41,7 +41,7 @@ from gradeclip_utils.measures import (
     summarise,
     word_curves,
 )
-from gradeclip_utils.measures.localisation import located, pool
+from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.measures.table import Table
 from gradeclip_utils.methods import Method
 from gradeclip_utils.panels.session import State
@@ -207,8 +207,6 @@ def test_a_map_is_measured_by_a_mask_or_refused(heat, mask, data):
         mask = data.draw(arrays(np.bool_, heat.shape))
     found = refused_or(lambda: localisation(heat, mask))
     assert found is None or all(0 <= value <= 1 + 1e-9 for value in found.values())
-    of_things = refused_or(lambda: located(heat, [mask]))
-    assert of_things is None or all(-1e-9 <= value <= 1 + 1e-9 for value in of_things[0])
     cells = refused_or(lambda: pool(heat, (2, 3), data.draw(st.none() | st.tuples(*[st.integers(-9, 9)] * 4))))
     assert cells is None or (cells.shape == (2, 3) and np.isfinite(cells).all())
 

@@ -178,7 +178,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
                      "measures.cost", "measures.interval", "measures.answer", "measures.summarise", "measures.paired",
                      "measures.evaluate", "measures.summary", "measures.conclusion", "measures.report"],
     ),
-    "finetune": ("Fine-tuning", ["finetune.fine_tune", "finetune.Tuning", "finetune.Pair"]),
+    "finetune": ("Fine-tuning", ["finetune.fine_tune", "finetune.Tuning", "finetune.Tuned", "finetune.Pair"]),
 }  # fmt: skip
 
 

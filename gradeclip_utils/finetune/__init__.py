@@ -4,6 +4,6 @@ pairs -> losses -> run, by loop
 """
 
 from .pairs import Pair
-from .run import Tuning, fine_tune
+from .run import Tuned, Tuning, fine_tune
 
-__all__ = ["Pair", "Tuning", "fine_tune"]
+__all__ = ["Pair", "Tuned", "Tuning", "fine_tune"]

@@ -2,6 +2,7 @@
 
     tuned = fine_tune(load_clip(), pairs, Tuning(steps=500))        # pairs: Pair(image, caption)
     Explainer(tuned.clip).explain(image, "a red car")
+    tuned.save("tuned.safetensors")
 
     gradeclip fine-tune --captions captions.csv --images folder --out tuned.safetensors
     accelerate launch -m gradeclip_utils fine-tune ...     # the same on several processes or GPUs
@@ -22,7 +23,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -116,6 +117,27 @@ class Tuned:
 
     clip: Clip
     log: pd.DataFrame
+
+    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None, words: Sequence[str] = ()) -> None:
+        """Write the model for `load_clip(name, path)`; of a bundled model also its config, ending in .json.
+
+        Args:
+            path: the file, ending in .safetensors.
+            metadata: what to keep with the weights, such as the recipe.
+            words: of the captions; a bundled model then knows them.
+
+        Raises:
+            GradeclipError: the file cannot be written, or a weight is not finite in half precision.
+        """
+        clip, path = self.clip, writable(path, "the tuned model", suffixes=(".safetensors",))
+        about = {name: str(value) for name, value in (metadata or {}).items()}
+        if clip.name in BUNDLED_MODELS:
+            known, began = {*(clip.vocabulary or ()), *words}, clip.pretrained.partition(_TUNED)[0]
+            config = json.loads(config_of(clip.name, None if began == "bundled" else Path(began)).read_text())
+            return save_compact(clip.model, path, words=known, metadata=about, config=config)
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
+        about |= said_in_files(clip.model)
+        return write_whole({path: lambda new: save_file(state, new, metadata=about)})
 
 
 def fine_tune(
@@ -289,17 +311,6 @@ def _content(pairs: Sequence[Pair]) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def save_tuned(clip: Clip, path: str | Path, metadata: dict[str, str], words: Sequence[str] = ()) -> None:
-    """Write a tuned model for `load_clip(name, path)`: compact, and its config, or of other models the state."""
-    if clip.name in BUNDLED_MODELS:
-        known, began = {*(clip.vocabulary or ()), *words}, clip.pretrained.partition(_TUNED)[0]
-        config = json.loads(config_of(clip.name, None if began == "bundled" else Path(began)).read_text())
-        return save_compact(clip.model, path, words=known, metadata=metadata, config=config)
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
-    metadata = {**metadata, **said_in_files(clip.model)}
-    return write_whole({Path(path): lambda new: save_file(state, new, metadata=metadata)})
-
-
 def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
@@ -353,7 +364,7 @@ def _run_command(options: argparse.Namespace) -> str | None:
     if int(os.environ.get("RANK", "0")) > 0:
         return None
     words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
-    save_tuned(tuned.clip, out, {name: str(value) for name, value in asdict(tuning).items()}, sorted(words))
+    tuned.save(out, asdict(tuning), sorted(words))
     if options.folder is None:
         for file in (folder / _STATE, (folder / _STATE).with_suffix(".jsonl")):
             file.unlink(missing_ok=True)

@@ -7,8 +7,6 @@ pixels. Values that differ by less than a millionth of the largest magnitude are
 constant map scores the mask's area, which is chance, in every measure.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ..checks import as_box, as_map, instance, listed, whole
@@ -69,35 +67,6 @@ def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndar
     ranked = values[order]
     last = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)  # of each run of ties; NaN differs from all
     return np.cumsum(inside[order])[last], last + 1
-
-
-class Located(NamedTuple):
-    """Where a map of an image with several things lies, for one of them."""
-
-    hit: float  # the fraction of the maximal pixels that lie on the thing: the pointing game
-    on_thing: float  # the fraction of the positive relevance that lies on the thing
-    on_others: float  # on other things
-    on_nothing: float  # on no thing
-
-
-def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
-    """Measure where a heat map (H, W) lies, for each of several things whose masks (things, H, W) do not overlap.
-
-    A map without a positive part counts as constant.
-    """
-    heat, found = as_map(heat), [as_mask(f"mask {i}", mask) for i, mask in enumerate(listed("masks", masks))]
-    if shapes := [mask.shape for mask in found if mask.shape != heat.shape]:
-        raise GradeclipError(f"map and masks must have one shape, got {heat.shape} and {shapes[0]}")
-    masks = np.array(found, bool).reshape(-1, *heat.shape)
-    if masks.sum(0).max(initial=0) > 1:
-        raise GradeclipError("masks of several things must not overlap: a pixel belongs to one thing")
-    values = levelled(heat)
-    positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
-    highest = values == values.max()
-    on = (positive * masks).sum((1, 2)) / positive.sum()
-    hits = (highest & masks).sum((1, 2)) / highest.sum()
-    nothing = max(0.0, 1 - float(on.sum()))
-    return [Located(float(hit), float(own), float(on.sum() - own), nothing) for hit, own in zip(hits, on, strict=True)]
 
 
 def reference_baselines(

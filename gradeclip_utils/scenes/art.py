@@ -63,7 +63,7 @@ def _square(noun: str, artist: str, pixels: int) -> Image.Image:
 
 def draw_svg(svg: str, pixels: int) -> Image.Image:
     """Draw an SVG as a square, RGBA."""
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels, skip_system_fonts=True)
     return Image.open(io.BytesIO(png)).convert("RGBA")
 
 

@@ -36,7 +36,7 @@ class Amount:
     regions: int = 300  # scenes of one to four objects
     pointing: int = 30  # scenes of four, shown with 1, 2, 3 and 4 objects
     pairs: int = 40  # pairs of images for each kind of attribute
-    whole: int = 256  # images of one object, and scenes to retrieve
+    whole: int = 256  # images of one object, and as many scenes to retrieve
     split: str = "test"
 
 
@@ -45,9 +45,15 @@ AMOUNT, PILOT = Amount(), Amount(regions=150, whole=128, split="development")
 
 def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
     """All figures of a model: figure, estimate, low, high (95 %), n, chance."""
-    parts = {"regions": region_rows, "pointing": _pointing_rows, "binding": _binding_rows, "whole": _whole_rows}
+    return summary(measured(clip, amount, only=only))
+
+
+def measured(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
+    """The answers that the figures are about: figure, right, cluster (their scene), chance; a row each."""
+    parts = {"regions": region_rows, "pointing": _pointing_rows, "binding": _binding_rows}
+    parts |= {"whole": _whole_rows, "retrieval": _retrieval_rows}
     only = all_chosen("only", only or list(parts), parts)
-    return summary(pd.concat([part(clip, amount) for name, part in parts.items() if name in only]))
+    return pd.concat([part(clip, amount) for name, part in parts.items() if name in only])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,20 +148,26 @@ def _binding_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
 
 
 def _whole_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
-    """Zero-shot classification of images of one object, and retrieval of whole scenes both ways (recall at 1)."""
-    nouns, explainer = list(concepts().index), Explainer(clip)
-    singles = [draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)]
-    found = (embed_scenes(explainer, singles) @ _concept_prompts(clip).T).argmax(-1).tolist()
-    right = [nouns[i] == scene.objects[0].noun for i, scene in zip(found, singles, strict=True)]
-    rows = [("zero-shot, one object", one, 1 / len(nouns)) for one in right]
+    """Zero-shot classification of images of one object."""
+    nouns = list(concepts().index)
+    scenes = [draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)]
+    found = (embed_scenes(Explainer(clip), scenes) @ _concept_prompts(clip).T).argmax(-1).tolist()
+    right = [float(nouns[i] == scene.objects[0].noun) for i, scene in zip(found, scenes, strict=True)]
+    about = {"figure": "zero-shot, one object", "cluster": np.arange(len(right)), "chance": 1 / len(nouns)}
+    return pd.DataFrame({"right": right, **about})
+
+
+def _retrieval_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
+    """Retrieval of whole scenes and of their captions (recall at 1)."""
+    explainer, tables = Explainer(clip), []
     scenes = [draw_scene([82, i], split=amount.split) for i in range(amount.whole)]
     captions = [scene.caption for scene in scenes]
     scores = embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T  # (images, captions)
     for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
-        right = [captions[i] == captions[j] for i, j in enumerate(best.tolist())]
-        rows += [(f"retrieval, {figure}", one, 1 / len(scenes)) for one in right]
-    table = pd.DataFrame(rows, columns=["figure", "right", "chance"]).astype({"right": float})
-    return table.assign(cluster=np.arange(len(table)))
+        right = [float(captions[i] == captions[j]) for i, j in enumerate(best.tolist())]
+        about = {"figure": f"retrieval, {figure}", "cluster": np.arange(len(right)), "chance": 1 / len(scenes)}
+        tables.append(pd.DataFrame({"right": right, **about}))
+    return pd.concat(tables)
 
 
 def _concept_prompts(clip: Clip) -> Tensor:

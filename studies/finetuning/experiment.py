@@ -24,7 +24,7 @@ import pandas as pd
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, locked, write_whole
-from gradeclip_utils.finetune.run import Tuning, fine_tune, save_tuned
+from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.models import Clip, load_clip
 
@@ -84,7 +84,7 @@ def tuned(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
     if not (file.is_file() and log.is_file()):
         folder.mkdir(parents=True, exist_ok=True)
         made = fine_tune(clip, ScenePairs(recipe.steps * recipe.batch), recipe, folder=folder, save_every=20)
-        save_tuned(made.clip, file, {name: str(value) for name, value in asdict(recipe).items()})
+        made.save(file, asdict(recipe))
         write_whole({log: made.log.to_csv(index=False).encode()})
         (folder / "state.pt").unlink()
     config = data_path("emoji.json").read_bytes()

@@ -9,7 +9,7 @@ from gradeclip_utils.checks import all_chosen, chosen, finite, hint, listed, nea
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import conclusion, summary
 from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves, word_curves
-from gradeclip_utils.measures.localisation import localisation, located, pool, reference_baselines
+from gradeclip_utils.measures.localisation import localisation, pool, reference_baselines
 from gradeclip_utils.measures.sanity import agreement, cost, randomised
 from gradeclip_utils.measures.statistics import (
     answer,
@@ -74,9 +74,6 @@ MEASURES = [
     ("a grid of one number", lambda: pool(HEAT, 7), "a grid must be a list, got 7"),
     ("a sparse map", lambda: localisation(torch.eye(4).to_sparse(), MASK), "the map must be an array of numbers, got"),
     ("a map of words", lambda: localisation([["a", "b"]] * 2, MASK), "the map must be an array of numbers, got"),
-    ("masks of grey", lambda: located(HEAT, HEAT[None]), "mask 0 must be .H, W. of True and False, got float64"),
-    ("things that overlap", lambda: located(HEAT, [MASK, MASK]), "masks of several things must not overlap"),
-    ("a thing that is not there", lambda: located(HEAT, [MASK & False]), "mask 0 is empty"),
     ("a curve of a million points", lambda: Protocol(points=10**6), "points must be at most 1001, got 1000000"),
     ("a curve of no length", lambda: Protocol(span=0), "span is the fraction"),
     ("a curve into a blur", lambda: Protocol(fill="blur"), "fill must be one of mean, random, black, got 'blur'"),
@@ -137,7 +134,7 @@ def test_maps_are_measured_whatever_holds_them():
     ):
         assert localisation(heat, MASK) == found
     for mask in (torch.tensor(MASK), MASK.tolist(), MASK * 1):
-        assert localisation(HEAT, mask) == found and located(HEAT, [mask]) == located(HEAT, MASK[None])
+        assert localisation(HEAT, mask) == found
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, np.nan])

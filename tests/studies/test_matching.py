@@ -94,7 +94,6 @@ def test_words_x_things_are_means_of_the_words_maps(explainer):
     assert table.to_numpy() == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
     hits = matching.region_hits(explainer, [scene])
     assert sorted(hits["kind"]) == ["colour", "colour", "noun", "noun"] and set(hits["hit"]) <= {0.0, 0.5, 1.0}
-    assert matching._interactions(explainer, scene).caption == scene.caption
 
 
 def test_scores_by_kind_are_sums_over_the_true_caption_and_the_one_with_exchanged_colours(explainer):

@@ -102,7 +102,7 @@ def quick(monkeypatch, bundled):
     monkeypatch.setattr(experiment, "fine_tune", fine_tune)
     monkeypatch.setattr(experiment, "measure", measured)
     monkeypatch.setattr(experiment, "load_clip", lambda *given: bundled)
-    monkeypatch.setattr(experiment, "save_tuned", lambda clip, file, about: file.touch())
+    monkeypatch.setattr(Tuned, "save", lambda tuned, file, about: file.touch())
     monkeypatch.setattr(experiment, "weights_digest", cache(weights_digest))
     return tried
 
