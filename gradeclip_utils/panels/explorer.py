@@ -25,7 +25,7 @@ from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import draw, figure_tag
 from ..plots.page import SCRIPT, STYLE, embedded
-from ..scenes import COLOURS, arrange, concepts, first_scenes
+from ..scenes import COLOURS, arrange, concepts, draw_scene, showable
 from .session import Session, Source, State, View
 
 _CONTROLS = {  # field of a state -> where it stands, its name, what it does
@@ -75,9 +75,10 @@ class explore(AnyWidget):
         self._sessions = {clip.name: Session(clip)}
         first = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
         self.shelf = [replace(first, caption=(first.caption or "a photo") if caption is None else caption)]
-        if clip.vocabulary is not None:  # the first development scene of one to four things
+        if clip.vocabulary is not None:  # the first whole development scene of one to four things
             for n in range(1, 5):
-                self.shelf += map(Source.of, first_scenes(1, split="development", n_objects=n, plain=True))
+                drawn = (draw_scene(seed, split="development", n_objects=n, plain=True) for seed in count())
+                self.shelf.append(Source.of(next(filter(showable, drawn))))
         self._start = State(self.shelf[0], self.shelf[0].caption, clip.name, layers=clip.image_layers or 1)
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None

@@ -3,7 +3,7 @@
     art -> emoji -> grammar -> compose
 
 Seven artists drew the emoji; training never sees one of them. A small grammar describes the scenes. `draw_scene` draws
-one at random, `arrange` makes one from your words, `first_scenes` gives the first of a split that are fit to be shown.
+one at random, `arrange` makes one from your words.
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
@@ -14,7 +14,6 @@ from .compose import (
     as_python,
     draw_layout,
     draw_scene,
-    first_scenes,
     is_withheld_colour,
     is_withheld_pair,
     recoloured,
@@ -27,6 +26,6 @@ from .grammar import PREFIXES, Span, describe, grouped, phrase, relation_between
 __all__ = [
     "ARTISTS", "CANVAS", "COLOURS", "IMAGE_SIZE", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
     "UNSEEN_ARTIST", "Object", "Scene", "Span", "arrange", "artists_of", "as_python", "concept", "concepts", "covered",
-    "describe", "draw_layout", "draw_scene", "first_scenes", "grouped", "is_withheld_colour",
+    "describe", "draw_layout", "draw_scene", "grouped", "is_withheld_colour",
     "is_withheld_pair", "phrase", "recoloured", "relation_between", "render", "showable", "vocabulary", "without",
 ]  # fmt: skip

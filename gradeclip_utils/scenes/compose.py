@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations, count, islice, product, starmap
+from itertools import combinations, product, starmap
 from numbers import Integral
 from typing import Any
 
@@ -332,12 +332,6 @@ def showable(scene: Scene) -> bool:
         if rows[[0, -1]].any() or columns[[0, -1]].any() or max(rows.sum(), columns.sum()) < CANVAS / 8:
             return False
     return True
-
-
-def first_scenes(n: int, split: str = "test", **options: Any) -> list[Scene]:
-    """The first `n` scenes of a split that are `showable`; options as for `draw_scene`, such as `n_objects=2`."""
-    drawn = (draw_scene(seed, split=split, **options) for seed in count())
-    return list(islice(filter(showable, drawn), whole("n", n)))
 
 
 def _draw_phrases(

@@ -229,10 +229,9 @@ def test_recolouring_and_leaving_out_keep_everything_else():
     assert alone.caption == "a blue ball" and alone.objects == scene.objects[1:]
 
 
-def test_scenes_that_are_shown_have_nothing_cut_or_tiny_and_are_the_first_of_their_split():
-    found = scenes.first_scenes(5, n_objects=2)
-    drawn = [draw_scene(i, split="test", n_objects=2) for i in range(60)]
-    assert found == [scene for scene in drawn if scenes.showable(scene)][:5]
+def test_scenes_that_are_shown_have_nothing_cut_or_tiny():
+    found = [scene for i in range(30) if scenes.showable(scene := draw_scene(i, split="test", n_objects=2))]
+    assert found
     for scene in found:
         masks = np.stack([scenes.covered([thing], 96)[0] for thing in scene.objects])
         assert not masks[:, [0, -1]].any() and not masks[:, :, [0, -1]].any()
