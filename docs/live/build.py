@@ -25,9 +25,10 @@ from torchvision.transforms import ToTensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
-from gradeclip_utils.plots.drawing import _small
+from gradeclip_utils.plots.drawing import title_of
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
+from gradeclip_utils.words import Word
 
 HERE = Path(__file__).parent
 PAGE = ("index.html", "live.css", "live.js", "model.js")
@@ -99,13 +100,14 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
     explainer = Explainer(clip)
     nulls = explainer.embed_texts(null_captions(clip.vocabulary)).numpy().astype("<f4")
     (out / "nulls.bin").write_bytes(nulls.tobytes())
+    cells = title_of([Word(word, 0.0, 0, len(word)) for word in tokens])
     about = {
         "side": explainer.image_tower.image_size[0],
         "context": context,
         "words": len(clip.vocabulary),
         "nulls": len(nulls),
         "tokens": tokens,
-        "small": [word for word in tokens if _small(word)],
+        "small": [word.text for word, _ in cells if word.small],
         "law": np.round(law(), 5).tolist(),
         "provenance": f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
         f"{explainer.image_tower.layers} image layers (the paper explains one). {RUNTIME}, MIT licence.",
