@@ -35,6 +35,7 @@ from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
 from .lesson import prompts_of, shown_scenes
+from .relevance import maps_alone
 
 PAPER, PACKAGE = "Grad-ECLIP (paper)", "Grad-ECLIP (package)"
 QUICK = {
@@ -54,13 +55,6 @@ def explainer_of(clip: Clip, title: str) -> Explainer:
     return Explainer(clip if title == PACKAGE else replace(clip, image_layers=1), method=(QUICK | SLOW)[title])
 
 
-def maps_of(clip: Clip, title: str, images: Sequence, directions: Tensor) -> np.ndarray:
-    """Return signed maps (B, T, h, w) of images for directions (B, T, E), each target asked for by itself."""
-    explainer = explainer_of(clip, title)
-    parts = directions.split(1, dim=1) if explainer.method.wants_empty else [directions]
-    return torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()
-
-
 def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls: bool = True) -> pd.DataFrame:
     """Measure the maps of methods on scenes of four things: a row per scene and method, with the three measures."""
     asker, images = Explainer(clip), [scene.image(CANVAS) for scene in scenes]
@@ -70,7 +64,7 @@ def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls
     falls = asker.embed_images(images)[:, None] - asker.embed_images(less).unflatten(0, (-1, 4))
     effects = torch.einsum("bne,be->bn", falls, captions).cpu().numpy()
     asked = torch.cat([captions[:, None], prompts], dim=1)  # (B, 5, E)
-    maps = {title: maps_of(clip, title, images, asked) for title in titles}
+    maps = {title: maps_alone(explainer_of(clip, title), images, asked) for title in titles}
     masks = [scene.masks(CANVAS) for scene in scenes]
     if controls:
         grid = next(iter(maps.values())).shape[2:]

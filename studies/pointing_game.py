@@ -37,7 +37,7 @@ from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, w
 from gradeclip_utils.scenes.grammar import Span
 
 from .pairs import images_of
-from .relevance import Located, located
+from .relevance import Located, located, maps_alone
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -132,8 +132,7 @@ def question_maps(
     if not directions:  # all of them need a second object
         return {}
     images, wanted = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
-    parts = wanted.split(1, dim=1) if explainer.method.wants_empty else [wanted]
-    maps = torch.cat([explainer.maps(images, part) for part in parts], dim=1).float().cpu().numpy()  # (B, T, h, w)
+    maps = maps_alone(explainer, images, wanted)  # (B, T, h, w)
     boxes = [model_view(explainer.clip.preprocess, image).box for image in images]
     heats = np.array([
         [on_canvas(map_, box, image) for map_ in mine] for mine, box, image in zip(maps, boxes, images, strict=True)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view
 from gradeclip_utils.measures.localisation import levelled, pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
+from gradeclip_utils.towers.base import remembering
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -24,6 +26,17 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
     """Unit embeddings (T, E) of prompts, in float64."""
     return as_array(explainer.embed_texts(texts))
+
+
+def maps_alone(explainer: Explainer, images: Sequence[Image.Image], directions: Tensor) -> np.ndarray:
+    """Signed maps (B, T, h, w) of images for directions (B, T, E), each target asked for by itself."""
+    if not explainer.method.wants_empty:  # the targets of a call do not matter to each other
+        return explainer.maps(images, directions).float().cpu().numpy()
+    found, tower = [], explainer.image_tower
+    vars(tower)["trace"] = remembering(tower.trace)  # every image is asked T times
+    for image, own in zip(images, directions, strict=True):
+        found.append(torch.cat([explainer.maps(image, one[None]) for one in own.split(1)], dim=1))
+    return torch.cat(found).float().cpu().numpy()
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
