@@ -168,9 +168,9 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     """Score the words of some captions: for each a key and its words, as word, part, place, length and scores."""
     images = np.array(image_numbers(examples))
     first = np.unique(images, return_index=True)[1]
-    embeddings = Explainer(clip).embed_images(examples[i].image() for i in first)[images.tolist()]
-    captions = [one.caption for one in examples]
-    scored = [Explainer(clip, method=name).score_words(captions, embeddings) for name in methods]
+    captions, explainers = [one.caption for one in examples], [Explainer(clip, method=name) for name in methods]
+    embeddings = explainers[0].embed_images(examples[i].image() for i in first)[images.tolist()]
+    scored = [explainer.score_words(captions, embeddings) for explainer in explainers]
     rows = []
     for one, caption, *by_method in zip(examples, captions, *scored, strict=True):
         parts = _parts(caption)

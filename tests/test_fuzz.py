@@ -1,6 +1,6 @@
 """Fuzz: any argument of a public function gives a right result or a `GradeclipError`, and the model stays as it was.
 
-Arguments are drawn for a minute; `make fuzz` draws them for ten (`GRADECLIP_FUZZ` is the number of seconds).
+Arguments are drawn for twenty seconds; `make fuzz` draws them for 600 (`GRADECLIP_FUZZ` is the number of seconds).
 """
 
 import inspect
@@ -50,7 +50,7 @@ from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloure
 from gradeclip_utils.scenes.emoji import concept
 from gradeclip_utils.words import Word
 
-SECONDS = float(os.environ.get("GRADECLIP_FUZZ", "60"))  # of all tests here together
+SECONDS = float(os.environ.get("GRADECLIP_FUZZ", "20"))  # of all tests here together
 DRAWN = settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 TESTS = []
 

@@ -102,7 +102,7 @@ def by_number():
     """For each number of objects, x, y and size of the first object in many scenes."""
     drawn = {}
     for n in (1, 2, 4):
-        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(250)]
+        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(150)]
         drawn[n] = np.array([(o.x, o.y, o.size) for o in objects])
     return drawn
 
