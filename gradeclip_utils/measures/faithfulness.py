@@ -213,7 +213,7 @@ def _checked_maps(pixels: Tensor, maps: Mapping[str, np.ndarray]) -> dict[str, n
         if map_.ndim != 2 or not all(0 < a <= b for a, b in zip(map_.shape, pixels.shape[1:], strict=True)):
             raise GradeclipError(
                 f"the map of {name!r} has shape {map_.shape}: it must be on the token grid or in the pixels of the "
-                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool",
+                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool"
             )
         found[name] = map_
     return found

@@ -172,7 +172,7 @@ def paired(
         name = lacking.sum().idxmax()
         raise GradeclipError(
             f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} images, such as "
-            f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}",
+            f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}"
         )
     labels = None if cluster is None else means.groupby("image")[cluster].first().loc[wide.index]
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)

@@ -9,14 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.measures.faithfulness import (
-    PROTOCOLS,
-    Protocol,
-    areas,
-    colours_of,
-    image_curves,
-    word_curves,
-)
+from gradeclip_utils.measures.faithfulness import PROTOCOLS, Protocol, areas, colours_of, image_curves, word_curves
 from gradeclip_utils.words import Word
 
 FULL = PROTOCOLS["full"]

@@ -53,16 +53,8 @@ def test_a_file_of_weights_that_is_none_is_refused_for_a_bundled_model(tmp_path)
     [
         ("MODEL", "nonsense", "no model 'nonsense'.*The environment has GRADECLIP_MODEL='nonsense'"),
         ("PRETRAINED", "openai", "no file of weights openai.*has GRADECLIP_PRETRAINED='openai'"),
-        (
-            "DEVICE",
-            "toaster",
-            r"must be one that torch knows \(cpu.*'toaster' .The environment has GRADECLIP_DEVICE",
-        ),
-        (
-            "DEVICE",
-            "cuda:99",
-            "'cuda:99' cannot be used: torch finds .* such GPU here .The environment has",
-        ),
+        ("DEVICE", "toaster", r"must be one that torch knows \(cpu.*'toaster' .The environment has GRADECLIP_DEVICE"),
+        ("DEVICE", "cuda:99", "'cuda:99' cannot be used: torch finds .* such GPU here .The environment has"),
     ],
 )
 def test_a_refusal_says_what_the_environment_has(monkeypatch, variable, value, message):

@@ -11,12 +11,7 @@ from gradeclip_utils.measures import conclusion, summary
 from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves, word_curves
 from gradeclip_utils.measures.localisation import localisation, pool, reference_baselines
 from gradeclip_utils.measures.sanity import agreement, cost, randomised
-from gradeclip_utils.measures.statistics import (
-    answer,
-    interval,
-    paired,
-    summarise,
-)
+from gradeclip_utils.measures.statistics import answer, interval, paired, summarise
 from gradeclip_utils.words import Word
 from studies.pairs import draw_pairs
 from tests.refusals.cases import refused

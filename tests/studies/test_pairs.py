@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import (
-    TRAINED_ARTISTS,
-    describe,
-    draw_scene,
-    is_withheld_colour,
-    is_withheld_pair,
-)
+from gradeclip_utils.scenes import TRAINED_ARTISTS, describe, draw_scene, is_withheld_colour, is_withheld_pair
 from gradeclip_utils.scenes.compose import BIG, SMALL
 from studies import pairs as study
 

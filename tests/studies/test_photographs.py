@@ -135,10 +135,7 @@ def test_a_lesson_without_photographs_says_what_they_would_show_and_how(bundled,
 def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(bundled, coco, choices, tmp_path, monkeypatch):
     monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path)
     matching, binding = Claims("04"), Claims("05")
-    figures = [
-        show_photographs(matching, bundled, coco),
-        show_photographs(binding, bundled, f"{coco},{choices}"),
-    ]
+    figures = [show_photographs(matching, bundled, coco), show_photographs(binding, bundled, f"{coco},{choices}")]
     assert len(matching.table) == 5 and len(binding.table) == 2 + 2 + 3
     assert all(claim.startswith("photographs: ") for claims in (matching, binding) for claim in claims.table["claim"])
     assert all("In photographs" in figure.alt for figure in figures)

@@ -10,13 +10,7 @@ from torch.nn import functional as F
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods import METHODS
-from gradeclip_utils.towers import (
-    REGISTERED,
-    Tower,
-    open_image_tower,
-    open_text_tower,
-    register_tower,
-)  # fmt: skip
+from gradeclip_utils.towers import REGISTERED, Tower, open_image_tower, open_text_tower, register_tower  # fmt: skip
 from gradeclip_utils.towers.blocks import Block
 from tests import plain
 from tests.conftest import build

@@ -6,12 +6,7 @@ import pytest
 
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import interval
-from gradeclip_utils.scenes import (
-    UNSEEN_ARTIST,
-    artists_of,
-    concepts,
-    phrase,
-)
+from gradeclip_utils.scenes import UNSEEN_ARTIST, artists_of, concepts, phrase
 from studies.pointing_game import games, play_true_masks
 from training import card, layers, recognition
 

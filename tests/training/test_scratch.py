@@ -52,10 +52,7 @@ def test_the_true_and_the_swapped_caption_are_equally_frequent_where_colours_are
     scene = arrange(["orange car", "red dog"], prefix="here is", size=["", "small"])
     rng = np.random.default_rng(0)
     captions = Counter(shuffle_colours(scene, rng).caption for _ in range(600))
-    assert set(captions) == {
-        "here is an orange car and a small red dog",
-        "here is a red car and a small orange dog",
-    }
+    assert set(captions) == {"here is an orange car and a small red dog", "here is a red car and a small orange dog"}
     assert binomtest(captions[scene.caption], 600).pvalue > 0.01
     three = arrange(["red car", "blue dog", "green cat"])
     assert len({shuffle_colours(three, rng).caption for _ in range(100)}) == 6
