@@ -33,7 +33,7 @@ def maps_alone(explainer: Explainer, images: Sequence[Image.Image], directions: 
     if not explainer.method.wants_empty:  # the targets of a call do not matter to each other
         return explainer.maps(images, directions).float().cpu().numpy()
     found, tower = [], explainer.image_tower
-    vars(tower)["trace"] = remembering(tower.trace)  # every image is asked T times
+    vars(tower).setdefault("trace", remembering(tower.trace))  # every image is asked T times
     for image, own in zip(images, directions, strict=True):
         found.append(torch.cat([explainer.maps(image, one[None]) for one in own.split(1)], dim=1))
     return torch.cat(found).float().cpu().numpy()

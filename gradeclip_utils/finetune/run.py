@@ -130,9 +130,10 @@ class Tuned:
             GradeclipError: the file cannot be written, or a weight is not finite in half precision.
         """
         clip, path = self.clip, writable(path, "the tuned model", suffixes=(".safetensors",))
-        about = {name: str(value) for name, value in (metadata or {}).items()}
+        given = instance("metadata", {} if metadata is None else metadata, Mapping, "a dictionary")
+        about = {str(name): str(value) for name, value in given.items()}
         if clip.name in BUNDLED_MODELS:
-            known, began = {*(clip.vocabulary or ()), *words}, clip.pretrained.partition(_TUNED)[0]
+            known, began = {*(clip.vocabulary or ()), *listed("words", words)}, clip.pretrained.partition(_TUNED)[0]
             config = json.loads(config_of(clip.name, None if began == "bundled" else Path(began)).read_text())
             return save_compact(clip.model, path, words=known, metadata=about, config=config)
         state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from gradeclip_utils import load_clip
 from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import locked
 from gradeclip_utils.finetune.pairs import Pair
-from gradeclip_utils.finetune.run import _STATE, Tuning, fine_tune
+from gradeclip_utils.finetune.run import _STATE, Tuned, Tuning, fine_tune
 from tests.refusals.cases import named
 from tests.studies.folders import write_noise
 
@@ -89,6 +90,24 @@ def test_a_tuning_that_makes_no_sense_is_refused_before_it_begins(tiny, options,
     with pytest.raises(GradeclipError, match=message):
         tuning = replace(SHORT, **given.pop("tuning", {}))
         fine_tune(given.pop("clip"), given.pop("pairs"), tuning, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"path": "tuned.pt"}, "the tuned model must end in .safetensors; got 'tuned.pt'"),
+        ({"metadata": ["seed"]}, r"metadata must be a dictionary, got \['seed'\]"),
+        ({"words": "dog"}, "words must be a list, got 'dog'"),
+    ],
+)
+def test_a_tuned_model_is_saved_as_it_can_be_loaded_or_not_at_all(bundled, tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    tuned = Tuned(bundled, pd.DataFrame())
+    with pytest.raises(GradeclipError, match=message):
+        tuned.save(**{"path": "tuned.safetensors", **given})
+    assert not list(tmp_path.iterdir())
+    tuned.save("tuned.safetensors", words=["dinghy"])
+    assert load_clip("emoji", "tuned.safetensors").vocabulary == bundled.vocabulary | {"dinghy"}
 
 
 STATES = [
