@@ -122,7 +122,7 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
     assert 0.04 < middle.mean() < 0.1  # a sixteenth of the places
     assert SIZES[0] <= size.min() < 27 and 62 < size.max() <= SIZES[2]
     assert 0.15 < (size < SMALL).mean() < 0.4 and 0.15 < (size > BIG).mean() < 0.4
-    assert len(np.unique(size)) > 700
+    assert len(np.unique(size)) > 0.9 * len(size)
 
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
