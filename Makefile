@@ -23,12 +23,9 @@ NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=18
 
 CORES = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 
-# A notebook takes one thread, so that as many run side by side as there are cores. It keeps the memory that it frees:
-# to ask Linux for it again and again takes a tenth of the time.
-KEEPING := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
-
+# A notebook takes one thread, so that as many run side by side as there are cores.
 run: live
-	OMP_NUM_THREADS=1 $(KEEPING) $(MAKE) --jobs=$(CORES) $(EXECUTED)
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) $(EXECUTED)
 	$(BIN)/python docs/site/build.py build $(EXECUTED)
 	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 
