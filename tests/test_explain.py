@@ -160,7 +160,7 @@ def test_an_image_of_one_colour_and_identical_tokens_gives_zeros_not_nan():
 @pytest.mark.slow
 def test_true_captions_have_a_high_percentile_and_false_ones_any_and_with_random_weights_both_are_alike(bundled):
     """On test scenes, with the captions that the bundled model knows; false captions are those of other scenes."""
-    scenes = [draw_scene([7, i], split="test") for i in range(150)]
+    scenes = [draw_scene([7, i], split="test") for i in range(300)]
     images, said = [scene.image(96) for scene in scenes], [scene.caption for scene in scenes]
 
     def places(clip):

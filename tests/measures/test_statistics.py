@@ -93,7 +93,7 @@ def test_many_values_have_an_interval_and_a_p_value_in_a_second_as_resampling_gi
     start = time.perf_counter()
     interval(np.random.default_rng(0).random(10**6))
     assert time.perf_counter() - start < 5
-    assert np.isfinite(interval(values[:900], labels[:900])).all()
+    assert np.isfinite(interval(values, labels)).all()
     signed = values[None] * np.random.default_rng(2).choice([-1, 1], 10_000)
     assert _sign_flip_p(signed) == pytest.approx(_sign_flip_p(signed[:, 1:]), abs=0.03)
 

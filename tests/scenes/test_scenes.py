@@ -102,7 +102,7 @@ def by_number():
     """For each number of objects, x, y and size of the first object in many scenes."""
     drawn = {}
     for n in (1, 2, 4):
-        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(150)]
+        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(250)]
         drawn[n] = np.array([(o.x, o.y, o.size) for o in objects])
     return drawn
 
@@ -122,7 +122,7 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
     assert 0.04 < middle.mean() < 0.1  # a sixteenth of the places
     assert SIZES[0] <= size.min() < 27 and 62 < size.max() <= SIZES[2]
     assert 0.15 < (size < SMALL).mean() < 0.4 and 0.15 < (size > BIG).mean() < 0.4
-    assert len(np.unique(size)) > 0.9 * len(size)
+    assert len(np.unique(size)) > 700
 
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
