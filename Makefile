@@ -24,8 +24,8 @@ NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=18
 CORES = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 
 # A notebook takes one thread, so that as many run side by side as there are cores.
-run: live
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) $(EXECUTED)
+run: $(STAMP)
+	OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) live $(EXECUTED)
 	$(BIN)/python docs/site/build.py build $(EXECUTED)
 	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 

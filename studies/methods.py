@@ -35,7 +35,7 @@ from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
 from .lesson import prompts_of, shown_scenes
-from .relevance import maps_alone
+from .relevance import maps_by
 
 PAPER, PACKAGE = "Grad-ECLIP (paper)", "Grad-ECLIP (package)"
 QUICK = {
@@ -55,8 +55,13 @@ def explainer_of(clip: Clip, title: str) -> Explainer:
     return Explainer(clip if title == PACKAGE else replace(clip, image_layers=1), method=(QUICK | SLOW)[title])
 
 
-def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls: bool = True) -> pd.DataFrame:
-    """Measure the maps of methods on scenes of four things: a row per scene and method, with the three measures."""
+def measure(
+    clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls: bool = True, deletion: bool = True
+) -> pd.DataFrame:
+    """Measure the maps of methods on scenes of four things: a row per scene and method, with the three measures.
+
+    Deletion takes two passes of the model a map, and can be left out.
+    """
     asker, images = Explainer(clip), [scene.image(CANVAS) for scene in scenes]
     captions = asker.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
     prompts = asker.embed_texts([text for scene in scenes for text in prompts_of(scene)]).unflatten(0, (-1, 4))
@@ -64,7 +69,7 @@ def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls
     falls = asker.embed_images(images)[:, None] - asker.embed_images(less).unflatten(0, (-1, 4))
     effects = torch.einsum("bne,be->bn", falls, captions).cpu().numpy()
     asked = torch.cat([captions[:, None], prompts], dim=1)  # (B, 5, E)
-    maps = {title: maps_alone(explainer_of(clip, title), images, asked) for title in titles}
+    maps = maps_by({title: explainer_of(clip, title) for title in titles}, images, asked)
     masks = [scene.masks(CANVAS) for scene in scenes]
     if controls:
         grid = next(iter(maps.values())).shape[2:]
@@ -76,8 +81,10 @@ def measure(clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls
         pixels, colours = model_view(clip.preprocess, image).pixels, colours_of(clip.preprocess)
         score = partial(_similarity, asker, prompts[k, 0])
         first = {title: own[k, 1] for title, own in maps.items()}
-        curves = image_curves(score, pixels, first, _FEW, colours=colours, games=["deletion"])
-        kept = areas(curves).set_index("method")["auc"]
+        kept = pd.Series(np.nan, index=[*maps])
+        if deletion:
+            curves = image_curves(score, pixels, first, _FEW, colours=colours, games=["deletion"])
+            kept = areas(curves).set_index("method")["auc"]
         for title, own in maps.items():
             heats = [onto_image(one, _BOX, (CANVAS, CANVAS)) for one in own[k]]
             found = np.mean([precision(heat, mask) for heat, mask in zip(heats[1:], masks[k], strict=True)])

@@ -37,14 +37,13 @@ from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, w
 from gradeclip_utils.scenes.grammar import Span
 
 from .pairs import images_of
-from .relevance import Located, located, maps_alone
+from .relevance import AT_ONCE, Located, located, maps_alone
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
 ASKED_OF_ALL = ("caption", "prompt")  # what the other methods are asked as well
 _SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
 _COLUMNS = ["image", "objects", "noun", "question", "method", *Located._fields, "area"]
-_AT_ONCE = 16  # images in one batch
 
 
 def on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> np.ndarray:
@@ -176,8 +175,8 @@ def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
     """Batches of games with the same number of objects."""
     for count in COUNTS:
         same = [game for game in played if len(game.scene.objects) == count]
-        for start in range(0, len(same), _AT_ONCE):
-            yield same[start : start + _AT_ONCE]
+        for start in range(0, len(same), AT_ONCE):
+            yield same[start : start + AT_ONCE]
 
 
 def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:

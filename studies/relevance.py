@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from gradeclip_utils.measures.localisation import levelled, pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.towers.base import remembering
 
+AT_ONCE = 16  # images in one batch
+
 
 def as_array(tensor: Tensor) -> np.ndarray:
     """The same values in float64 on the CPU, so that sums of thousands lose nothing."""
@@ -28,15 +30,30 @@ def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
     return as_array(explainer.embed_texts(texts))
 
 
+def maps_by(
+    explainers: Mapping[str, Explainer], images: Sequence[Image.Image], directions: Tensor
+) -> dict[str, np.ndarray]:
+    """Signed maps (B, T, h, w) by several explainers of one model, each target asked for by itself.
+
+    Explainers of the same layers trace an image once between them: most of their time goes into that.
+    """
+    towers: dict = {}
+    for one in explainers.values():
+        one.image_tower = towers.setdefault((type(one.image_tower), one.image_tower.layers), one.image_tower)
+    found = {name: [] for name in explainers}
+    for some in (slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)):
+        for name, one in explainers.items():
+            found[name].append(maps_alone(one, images[some], directions[some]))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
 def maps_alone(explainer: Explainer, images: Sequence[Image.Image], directions: Tensor) -> np.ndarray:
     """Signed maps (B, T, h, w) of images for directions (B, T, E), each target asked for by itself."""
-    if not explainer.method.wants_empty:  # the targets of a call do not matter to each other
-        return explainer.maps(images, directions).float().cpu().numpy()
-    found, tower = [], explainer.image_tower
-    vars(tower).setdefault("trace", remembering(tower.trace))  # every image is asked T times
-    for image, own in zip(images, directions, strict=True):
-        found.append(torch.cat([explainer.maps(image, one[None]) for one in own.split(1)], dim=1))
-    return torch.cat(found).float().cpu().numpy()
+    tower = explainer.image_tower
+    vars(tower).setdefault("trace", remembering(tower.trace))
+    compares = explainer.method.wants_empty  # the targets of a call
+    parts = [explainer.maps(images, some) for some in directions.split(1 if compares else directions.shape[1], dim=1)]
+    return torch.cat(parts, dim=1).float().cpu().numpy()
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
