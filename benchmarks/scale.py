@@ -19,9 +19,10 @@ from PIL import Image
 
 from benchmarks.bench import MODEL
 from gradeclip_utils import Clip, Explainer
-from gradeclip_utils.datasets import Choice, Example
+from gradeclip_utils.datasets import Example
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import COLOURS, Scene, draw_scene, phrase
+from studies.choices import Choice
 
 CAPTIONS = 5  # an image, as in COCO
 SLOW = {"rise": 1, "m2ib": 1, "integrated-gradients": 1}  # images, where a method takes many passes; no warm-up

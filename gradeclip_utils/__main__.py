@@ -6,7 +6,7 @@
 
 The exit code is 0 after success, 2 after invalid input, with one sentence, and 130 after an interruption. `--debug`
 adds a traceback to the sentence. Commands write their results before they print. The module of a command has
-`_command(parser)`, which adds the arguments and returns the function that runs it: options -> the text to print.
+`command(parser)`, which adds the arguments and returns the function that runs it: options -> the text to print.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
             added.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
             added.add_argument("--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu")
             added.add_argument("--overwrite", action="store_true", help="replace a result that exists")
-            added.set_defaults(run=room._command(added))
+            added.set_defaults(run=room.command(added))
     return parser
 
 
@@ -157,7 +157,7 @@ def _print(text: str | None) -> int:
 # ------------------------------------------------------------------------------------------------------------ explain
 
 
-def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene")
     parser.add_argument("--caption", metavar="TEXT", nargs="+", type=_text, help="one caption or more for each image")

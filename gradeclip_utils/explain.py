@@ -31,7 +31,7 @@ from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import word_directions, word_masks
 from .models import Clip
-from .prompts import Asked, Prompts, as_prompts, ask, dense, token_ids
+from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, token_ids
 from .prompts import null_captions as default_nulls
 from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
 from .towers.base import isolated_torch_state, one_thread
@@ -413,7 +413,9 @@ class Explainer:
         return read
 
     def _ask(self, prompts: list[str] | Tensor, first: int = 0) -> Asked:
-        return ask(prompts, self.clip, self.image_tower.width, self._opened_text_tower, first)
+        if isinstance(prompts, Tensor):
+            return ask_embeddings(prompts, self.image_tower.width, first)
+        return ask_strings(prompts, self.clip, self._opened_text_tower())
 
     def _read(self, asked: Asked, image: Tensor, sign: int = 1) -> _Read:
         """Embed P prompts, each for its image embedding (P, E), and score their words for `sign` * similarity."""

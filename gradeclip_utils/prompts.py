@@ -3,7 +3,7 @@
 prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -105,14 +105,7 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
     return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
 
 
-def ask(prompts: Sequence[str] | Tensor, clip: Any, width: int, text_tower: Callable[[], Tower], first: int) -> Asked:
-    """Prompts, or embeddings of this width in place of them, which are numbered from `first`; checked."""
-    if isinstance(prompts, Tensor):
-        return _ask_embeddings(prompts, width, first)
-    return _ask_strings(prompts, clip, text_tower())
-
-
-def _ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
+def ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
     """Embeddings in place of prompts, checked."""
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
         shape = tuple(embeddings.shape)
@@ -148,7 +141,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     return ids.to(tower.device)
 
 
-def _ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
+def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
     """Check P prompts, split them into words, and warn of words that the model cannot read or does not know."""
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)

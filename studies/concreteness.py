@@ -34,6 +34,7 @@ from gradeclip_utils.plots import InlineFigure
 from gradeclip_utils.plots.figures import PALETTE
 from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
 
+from . import choices  # noqa: F401 # adds data sets
 from .pairs import image_pixels
 
 METHODS = ("leave-one-out", "grad-eclip")

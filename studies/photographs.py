@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from gradeclip_utils.datasets import Choice, Example, load, load_choices
+from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.files import data_path
@@ -37,12 +37,12 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, plot_intervals
 from gradeclip_utils.scenes import COLOURS
 
+from .choices import KINDS, Choice, load_choices
 from .concreteness import image_numbers
 from .lesson import RESULTS, Claims, readable, rows_folder
 from .relevance import located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
-_CHOICES = ("sugar-crepe", "aro", "winoground", "colorswap")  # kinds of data sets
 _TYPICAL = 64  # images whose mean stands for no image in particular
 _SHOWS = {
     "04": "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add",
@@ -148,7 +148,7 @@ def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None
 
     Args:
         clip: the model.
-        choices: as `datasets.load_choices` gives them.
+        choices: as `choices.load_choices` gives them.
         folder: keeps the rows; the same call goes on from there.
 
     Returns:
@@ -251,7 +251,7 @@ def show_photographs(claims: Claims, clip: Clip, data: str) -> InlineFigure | No
     before = len(claims.table)
     for one in re.split(r",(?=[\w-]+:)", data):
         folder = rows_folder(claims.lesson, claims.model, one)
-        if one.partition(":")[0] in _CHOICES:
+        if one.partition(":")[0] in KINDS:
             _claim_choices(claims, choice_rows(clip, load_choices(one), folder), one.partition(":")[0])
         elif claims.lesson == "04":
             _claim_matching(claims, matching_rows(clip, load(one), folder))

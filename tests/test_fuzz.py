@@ -25,7 +25,7 @@ from PIL import Image
 
 from gradeclip_utils import Clip, Explainer, Explanation, load_clip, read_image
 from gradeclip_utils.__main__ import _COMMANDS, main
-from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, load_choices, read_captions
+from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, read_captions
 from gradeclip_utils.errors import GradeclipError, heard_by
 from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.measures import (
@@ -49,6 +49,7 @@ from gradeclip_utils.plots import paint, plot_explanation, plot_intervals, plot_
 from gradeclip_utils.scenes import Object, Scene, arrange, draw_scene, recoloured, without
 from gradeclip_utils.scenes.emoji import concept
 from gradeclip_utils.words import Word
+from studies.choices import load_choices
 
 SECONDS = float(os.environ.get("GRADECLIP_FUZZ", "20"))  # of all tests here together
 DRAWN = settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -167,10 +167,8 @@ API = {  # page -> its title and what it documents, in the order in which a newc
                    "scenes.vocabulary", "scenes.without", "scenes.recoloured"],
     ),
     "datasets": (
-        "Data sets", ["datasets.load", "datasets.load_choices", "datasets.Choice", "datasets.photographs",
-                      "datasets.captioned_images", "datasets.from_huggingface",
-                      "datasets.coco", "datasets.coco_captions",
-                      "datasets.sugar_crepe", "datasets.winoground", "datasets.aro", "datasets.colorswap"],
+        "Data sets", ["datasets.load", "datasets.photographs", "datasets.captioned_images",
+                      "datasets.from_huggingface", "datasets.coco", "datasets.coco_captions"],
     ),
     "measures": (
         "Measures", ["measures.localisation", "measures.reference_baselines", "measures.image_curves",

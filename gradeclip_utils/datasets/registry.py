@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ import numpy as np
 from ..checks import as_path, chosen, instance, listed, nearest, short, text, whole
 from ..errors import GradeclipError
 from ..scenes import SPLITS, Scene, describe, draw_scene
-from .choices import Choice, aro, colorswap, sugar_crepe, winoground
 from .example import Example
 from .mscoco import coco
 from .own import captioned_images, photographs
@@ -66,7 +65,7 @@ def load(data: str | Sequence[Example], limit: int | None = None) -> list[Exampl
         GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says where to get it) or
             not in its form, a library that is not installed; no examples, or two of one key.
     """
-    examples = _read(data, limit, DATASETS, "data set") if isinstance(data, str) else _spread(data, limit)
+    examples = _read(data, limit) if isinstance(data, str) else _spread(data, limit)
     for one in examples:
         instance("each of data", one, Example, "an Example")
     if not examples:
@@ -76,31 +75,15 @@ def load(data: str | Sequence[Example], limit: int | None = None) -> list[Exampl
     return examples
 
 
-def load_choices(what: str, limit: int | None = None) -> list[Choice]:
-    """The choices of a data set, in its order: images with a right and a wrong caption each.
-
-        load_choices("sugar-crepe:sugar-crepe/data@coco/val2017")
-        load_choices("winoground:winoground")
-
-    Args:
-        what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`.
-        limit: at most this many choices, spread evenly.
-
-    Raises:
-        GradeclipError: as `load`.
-    """
-    return _read(what, limit, _CHOICES, "data set of choices")
-
-
-def _read(what: str, limit: int | None, known: Mapping[str, _Dataset], called: str) -> list:
+def _read(what: str, limit: int | None) -> list:
     kind, _, rest = text("data", what).partition(":")
-    if kind not in known or not rest:
-        near = nearest(kind, known, most=1)
-        forms = ", ".join(f"{name}:{one.form}" for name, one in known.items())
-        hint = f"did you mean {near[0]}:...?" if near and kind not in known else f"say {forms}"
-        raise GradeclipError(f"{short(what)} names no {called}: {hint}")
+    if kind not in DATASETS or not rest:
+        near = nearest(kind, DATASETS, most=1)
+        forms = ", ".join(f"{name}:{one.form}" for name, one in DATASETS.items())
+        hint = f"did you mean {near[0]}:...?" if near and kind not in DATASETS else f"say {forms}"
+        raise GradeclipError(f"{short(what)} names no data set: {hint}")
     _spread([], limit)  # a wrong limit is refused before anything is read
-    return _spread(known[kind].read(rest), limit)
+    return _spread(DATASETS[kind].read(rest), limit)
 
 
 def _spread(examples: Sequence, limit: int | None) -> list:
@@ -151,32 +134,12 @@ def _photographs(rest: str) -> list[Example]:
     return photographs()
 
 
-def _with_split(read: Callable[..., list], rest: str) -> list:
+def _coco(rest: str) -> list[Example]:
     path, _, split = rest.partition("@")
-    return read(path, split) if split else read(path)
-
-
-def _sugar_crepe(rest: str) -> list[Choice]:
-    path, _, images = rest.partition("@")
-    if not images:
-        form = _CHOICES["sugar-crepe"].form
-        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {short('sugar-crepe:' + rest)}")
-    return sugar_crepe(path, images)
-
-
-def _as_examples(read: Callable[[str], list[Choice]], rest: str) -> list[Example]:
-    return [Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image) for one in read(rest)]
+    return coco(path, split) if split else coco(path)
 
 
 register_dataset("scenes", _scenes, "development:200")
-register_dataset("coco", partial(_with_split, coco), "FOLDER")
+register_dataset("coco", _coco, "FOLDER")
 register_dataset("folder", _folder, "FOLDER")
 register_dataset("photographs", _photographs, "all")
-_CHOICES = {
-    "sugar-crepe": _Dataset(_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
-    "winoground": _Dataset(winoground, "FOLDER"),
-    "aro": _Dataset(aro, "FOLDER"),
-    "colorswap": _Dataset(partial(_with_split, colorswap), "FOLDER"),
-}
-for _kind, _choices in _CHOICES.items():
-    register_dataset(_kind, partial(_as_examples, _choices.read), _choices.form)

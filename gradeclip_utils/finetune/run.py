@@ -312,7 +312,7 @@ def _content(pairs: Sequence[Pair]) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--captions", type=Path, help="a table with the columns image and caption")
     parser.add_argument("--images", type=Path, help="the folder of the images")

@@ -255,7 +255,7 @@ def _thumbnail(row) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
     parser.add_argument("--data", required=True, help="a folder of images, or a data set, KIND:WHERE")
     parser.add_argument("--captions", help="with a folder: a table with the columns image and caption")

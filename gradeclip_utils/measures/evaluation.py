@@ -419,7 +419,7 @@ def conclusion(table: pd.DataFrame) -> str:
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def _command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
     kinds = ", ".join(f"{kind}:{one.form}" for kind, one in DATASETS.items())
     names = ",".join(method_names("all"))

@@ -10,17 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from gradeclip_utils.datasets import (
-    Example,
-    coco,
-    coco_captions,
-    from_huggingface,
-    load,
-    load_choices,
-    register_dataset,
-    registry,
-    sugar_crepe,
-)
+from gradeclip_utils.datasets import Example, coco, coco_captions, from_huggingface, load, register_dataset, registry
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures import evaluate
@@ -268,7 +258,7 @@ def test_a_limit_spreads_over_the_whole_data_set():
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("winogrounds:x", "did you mean winoground:...?"),
+        ("scnes:x", "did you mean scenes:...?"),
         ("scenes", "'scenes' names no data set: say scenes:development:200"),
         ("scenes:development", "say how many scenes"),
         ("scenes:dev:5", "split must be one of train, development, test, got 'dev'"),
@@ -280,51 +270,6 @@ def test_a_data_set_that_does_not_exist_is_refused_with_what_to_say(what, messag
         load(what)
     with pytest.raises(GradeclipError, match="limit must be at least 1, got 0"):
         load("scenes:development:5", limit=0)
-
-
-@pytest.fixture
-def crepes(tmp_path):
-    """As the files in data/ of github.com/RAIVNLab/sugar-crepe are: one object, numbered entries, one an image."""
-    swapped = {
-        "0": {"filename": "000000544519.jpg", "caption": "A girl with a green shirt and a blue toothbrush.",
-              "negative_caption": "A girl with a blue shirt and a green toothbrush."},
-        "1": {"filename": "000000072813.jpg", "caption": "a dog on a bed ", "negative_caption": "a bed on a dog"},
-    }  # fmt: skip
-    replaced = {"7": {"filename": "000000544519.jpg", "caption": "a girl", "negative_caption": "a boy"}}
-    for name, record in (("swap_att", swapped), ("replace_obj", replaced)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
-    return tmp_path
-
-
-def test_sugar_crepe_is_read_from_one_file_or_from_the_folder_of_all(crepes):
-    images = crepes / "val2017"
-    save(images / "000000544519.jpg", picture(20, 30))
-    first, second = sugar_crepe(crepes / "swap_att.json", images)
-    assert first.caption.startswith("A girl with a green shirt") and "blue shirt" in first.negative
-    assert (first.key, first.kind, second.caption) == ("swap_att/0", "swap_att", "a dog on a bed")
-    assert pickle.loads(pickle.dumps(first)).image().size == (30, 20)
-    assert [choice.key for choice in sugar_crepe(crepes, images)] == ["replace_obj/7", "swap_att/0", "swap_att/1"]
-    (choice, _) = load_choices(f"sugar-crepe:{crepes / 'swap_att.json'}@{images}")
-    assert (choice.kind, choice.image_key) == ("swap_att", "000000544519.jpg")
-    with pytest.raises(GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"):
-        load_choices(f"sugar-crepe:{crepes}")
-    with pytest.raises(GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"):
-        load_choices("coco:x")
-
-
-def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(crepes):
-    with pytest.raises(GradeclipError, match=r"swap_rel.json is missing.*RAIVNLab/sugar-crepe"):
-        sugar_crepe(crepes / "swap_rel.json", crepes)
-    with pytest.raises(GradeclipError, match="000000072813.jpg"):
-        sugar_crepe(crepes / "swap_att.json", crepes)[1].image()
-    for content, message in (
-        ("{", "is not JSON, or is cut short"),
-        ("5", "must hold a list of entries, got 5"),
-        ('{"3": {"filename": "a.jpg", "caption": "a dog"}}', "entry '3' of .*swap_att.json must have .*negative_capt"),
-    ):
-        (crepes / "swap_att.json").write_text(content, encoding="utf-8")
-        with pytest.raises(GradeclipError, match=message):
-            sugar_crepe(crepes / "swap_att.json", crepes)
 
 
 PHOTOGRAPHS = data_path("photos")

@@ -5,17 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from gradeclip_utils.datasets import (
-    aro,
-    coco,
-    coco_captions,
-    colorswap,
-    load,
-    register_dataset,
-    sugar_crepe,
-    winoground,
-)
+from gradeclip_utils.datasets import coco, coco_captions, load, register_dataset
 from gradeclip_utils.errors import GradeclipError
+from studies.choices import aro, colorswap, sugar_crepe, winoground
 from tests.refusals.cases import named, refused
 
 

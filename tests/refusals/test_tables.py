@@ -5,8 +5,9 @@ import os
 import pytest
 from PIL import Image
 
-from gradeclip_utils.datasets import captioned_images, load, load_choices, read_captions
+from gradeclip_utils.datasets import captioned_images, load, read_captions
 from gradeclip_utils.errors import GradeclipError
+from studies.choices import load_choices
 from tests.refusals.cases import named
 
 TABLES = [

@@ -9,9 +9,10 @@ from PIL import Image
 
 import studies.lesson
 from gradeclip_utils import load_clip
-from gradeclip_utils.datasets import load, load_choices
+from gradeclip_utils.datasets import load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import arrange, draw_scene
+from studies.choices import load_choices
 from studies.concreteness import GRAD_ECLIP, LEFT_OUT, read_examples, word_rows
 from studies.lesson import Claims
 from studies.photographs import choice_rows, colour_rows, group_scores, matching_rows, show_photographs

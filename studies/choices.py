@@ -1,4 +1,13 @@
-"""Published sets of choices, images with a right and a wrong caption each: SugarCrepe, Winoground, ARO, ColorSwap."""
+"""Published sets of choices, images with a right and a wrong caption each: SugarCrepe, Winoground, ARO, ColorSwap.
+
+    load_choices("sugar-crepe:data@coco/val2017")   # Hsieh et al., NeurIPS 2023
+    load_choices("winoground:winoground")           # Thrush et al., CVPR 2022
+    load_choices("aro:aro")                         # Yuksekgonul et al., ICLR 2023
+    load_choices("colorswap:colorswap")             # Burapacheep et al., 2024
+    load("winoground:winoground")                   # the right captions alone, as examples
+
+Nothing is downloaded: a message says where to get missing files.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +18,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..checks import as_path, short
-from ..errors import GradeclipError
-from ..images import read_image
-from .example import not_empty, read_json
+from gradeclip_utils.checks import as_path, short, text
+from gradeclip_utils.datasets import Example, register_dataset
+from gradeclip_utils.datasets.example import not_empty, read_json
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.images import read_image
 
 _SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe, folder data/"
 _WINOGROUND = "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
@@ -42,6 +52,23 @@ class Choice:
     negative: str
     image: Callable[[], Image.Image]
     image_key: str = ""
+
+
+def load_choices(what: str) -> list[Choice]:
+    """The choices of a data set, in its order.
+
+    Args:
+        what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`; a split of ColorSwap does.
+
+    Raises:
+        GradeclipError: an unknown kind, or a file that is missing (the message says where to get it) or not in its
+            form.
+    """
+    kind, _, where = text("data", what).partition(":")
+    if kind not in KINDS or not where:
+        forms = ", ".join(f"{name}:{form}" for name, (_, form) in KINDS.items())
+        raise GradeclipError(f"{short(what)} names no data set of choices: say {forms}")
+    return KINDS[kind][0](where)
 
 
 def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
@@ -170,3 +197,33 @@ def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
         msg = f"{file} has {image.width} x {image.height} pixels, and no box {box} (x, y, width, height) in them"
         raise GradeclipError(msg)
     return image.crop((left, top, left + width, top + height))
+
+
+# ------------------------------------------------------------------------------------------------- kinds of data sets
+
+
+def _sugar_crepe(where: str) -> list[Choice]:
+    path, _, images = where.partition("@")
+    if not images:
+        form = KINDS["sugar-crepe"][1]
+        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {short('sugar-crepe:' + where)}")
+    return sugar_crepe(path, images)
+
+
+def _colorswap(where: str) -> list[Choice]:
+    folder, _, split = where.partition("@")
+    return colorswap(folder, split or "test")
+
+
+def _as_examples(read: Callable[[str], list[Choice]], where: str) -> list[Example]:
+    return [Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image) for one in read(where)]
+
+
+KINDS: dict[str, tuple[Callable[[str], list[Choice]], str]] = {  # what reads the text after the colon, and its form
+    "sugar-crepe": (_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
+    "winoground": (winoground, "FOLDER"),
+    "aro": (aro, "FOLDER"),
+    "colorswap": (_colorswap, "FOLDER"),
+}
+for _kind, (_read, _form) in KINDS.items():
+    register_dataset(_kind, partial(_as_examples, _read), _form)

@@ -1,13 +1,15 @@
 """Choices: readers of published sets of two captions, on tiny files in the published form."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gradeclip_utils.datasets import colorswap, load, load_choices
+from gradeclip_utils.datasets import load
 from gradeclip_utils.errors import GradeclipError
+from studies.choices import colorswap, load_choices, sugar_crepe
 
 
 def image(i):
@@ -73,3 +75,49 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps([{**entry, "bbox_w": None}]))
     with pytest.raises(GradeclipError, match="entry 0 of .*relation.json must have image_path, .*bbox_h, got"):
         load_choices(f"aro:{tmp_path}")
+
+
+@pytest.fixture
+def crepes(tmp_path):
+    """As the files in data/ of github.com/RAIVNLab/sugar-crepe are: one object, numbered entries, one an image."""
+    swapped = {
+        "0": {"filename": "000000544519.jpg", "caption": "A girl with a green shirt and a blue toothbrush.",
+              "negative_caption": "A girl with a blue shirt and a green toothbrush."},
+        "1": {"filename": "000000072813.jpg", "caption": "a dog on a bed ", "negative_caption": "a bed on a dog"},
+    }  # fmt: skip
+    replaced = {"7": {"filename": "000000544519.jpg", "caption": "a girl", "negative_caption": "a boy"}}
+    for name, record in (("swap_att", swapped), ("replace_obj", replaced)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
+    return tmp_path
+
+
+def test_sugar_crepe_is_read_from_one_file_or_from_the_folder_of_all(crepes):
+    images = crepes / "val2017"
+    images.mkdir()
+    Image.new("RGB", (30, 20)).save(images / "000000544519.jpg")
+    first, second = sugar_crepe(crepes / "swap_att.json", images)
+    assert first.caption.startswith("A girl with a green shirt") and "blue shirt" in first.negative
+    assert (first.key, first.kind, second.caption) == ("swap_att/0", "swap_att", "a dog on a bed")
+    assert pickle.loads(pickle.dumps(first)).image().size == (30, 20)
+    assert [choice.key for choice in sugar_crepe(crepes, images)] == ["replace_obj/7", "swap_att/0", "swap_att/1"]
+    (choice, _) = load_choices(f"sugar-crepe:{crepes / 'swap_att.json'}@{images}")
+    assert (choice.kind, choice.image_key) == ("swap_att", "000000544519.jpg")
+    with pytest.raises(GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"):
+        load_choices(f"sugar-crepe:{crepes}")
+    with pytest.raises(GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"):
+        load_choices("coco:x")
+
+
+def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(crepes):
+    with pytest.raises(GradeclipError, match=r"swap_rel.json is missing.*RAIVNLab/sugar-crepe"):
+        sugar_crepe(crepes / "swap_rel.json", crepes)
+    with pytest.raises(GradeclipError, match="000000072813.jpg"):
+        sugar_crepe(crepes / "swap_att.json", crepes)[1].image()
+    for content, message in (
+        ("{", "is not JSON, or is cut short"),
+        ("5", "must hold a list of entries, got 5"),
+        ('{"3": {"filename": "a.jpg", "caption": "a dog"}}', "entry '3' of .*swap_att.json must have .*negative_capt"),
+    ):
+        (crepes / "swap_att.json").write_text(content, encoding="utf-8")
+        with pytest.raises(GradeclipError, match=message):
+            sugar_crepe(crepes / "swap_att.json", crepes)
