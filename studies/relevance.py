@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.images import model_view
+from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import levelled, pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.towers.base import remembering
@@ -98,3 +98,13 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     hits = (highest & masks).sum((1, 2)) / highest.sum()
     nothing = max(0.0, 1 - float(on.sum()))
     return [Located(float(hit), float(own), float(on.sum() - own), nothing) for hit, own in zip(hits, on, strict=True)]
+
+
+def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing: (N, T, 3)."""
+    height, width = masks[0].shape[1:]
+    whole = (0, 0, width, height), (width, height)
+    return np.array([
+        [located(onto_image(one, *whole), things)[i][1:] for i, one in enumerate(own)]
+        for own, things in zip(maps, masks, strict=True)
+    ])  # fmt: skip

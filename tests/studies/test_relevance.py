@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from gradeclip_utils import Explainer
 from gradeclip_utils.measures.localisation import localisation
-from studies.relevance import located
+from studies.lesson import prompts_of, shown_scenes
+from studies.relevance import AT_ONCE, located, maps_by, on_own
 
 
 @pytest.fixture
@@ -39,3 +41,23 @@ def test_a_map_that_knows_nothing_scores_the_areas(two_things):
     areas = two_things.mean((1, 2))
     for i, found in enumerate(located(np.full((6, 8), -2.0), two_things)):
         assert found == pytest.approx((areas[i], areas[i], areas[1 - i], 1 - areas.sum()))
+
+
+def test_of_each_thing_its_own_map_is_measured(two_things):
+    maps = np.stack([two_things, two_things[::-1]]).astype(float)  # on its own thing, and on the other one
+    found = on_own(maps, [two_things, two_things])
+    assert found == pytest.approx(np.array([[[1, 0, 0]] * 2, [[0, 1, 0]] * 2]))
+
+
+def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundled):
+    scenes = shown_scenes(AT_ONCE + 1)
+    images = [scene.image(96) for scene in scenes]
+    prompts = [text for scene in scenes for text in prompts_of(scene)]
+    texts = Explainer(bundled).embed_texts(prompts).unflatten(0, (-1, 2))
+    asked = [("grad-eclip", 1), ("grad-eclip-single-head", 1), ("game", None), ("grad-eclip", 2), ("attention", 1)]
+    explainers = [Explainer(bundled, method=name, image_layers=layers) for name, layers in asked]
+    alone = [one.maps(images, texts).numpy() for one in explainers]
+    together = maps_by(dict(enumerate(explainers)), images, texts)
+    assert explainers[0].image_tower is explainers[1].image_tower is not explainers[3].image_tower
+    for number, expected in enumerate(alone):
+        assert np.abs(together[number] - expected).max() <= 1e-5 * np.abs(expected).max()
