@@ -8,8 +8,8 @@
     from_huggingface(load_dataset("...")["test"])   # anything that Hugging Face `datasets` reads
     photographs()                                   # five that everybody may use
 
-A data set is a list of examples. Images and masks are read when they are needed,
-also in another process. Nothing is downloaded: a message says where to get missing files.
+A data set is a list of examples. Images and masks are read when they are needed, also in another process. Nothing is
+downloaded: a message says where to get missing files.
 """
 
 from .example import Example
