@@ -94,9 +94,6 @@ def _spread(examples: Sequence, limit: int | None) -> list:
     return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
 
 
-# ------------------------------------------------------------------------------------------------- kinds of data sets
-
-
 def _scenes(rest: str) -> list[Example]:
     """Draw emoji scenes of a split, always the same ones, each with a question about one of its things.
 
