@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import inspect
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -40,6 +39,7 @@ from ..checks import as_path, chosen, flag, instance, listed, number, optional_l
 from ..datasets import load, read_captions
 from ..errors import GradeclipError, warn
 from ..files import output, write_whole
+from ..measures.table import digest
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..models.bundled import config_of
 from ..models.open_clip import said_in_files, some
@@ -189,10 +189,11 @@ def fine_tune(
         clip.preprocess, pairs, tuning.batch, tuning.steps, tuning.seed, place=run.place, places=tuning.phrases,
         grid=run.grid,
     )  # fmt: skip
-    about = {"pairs": len(pairs), "images and captions": _content(pairs), "model": clip.name} | origin(clip.model)
+    about = {"pairs": len(pairs), "images and captions": digest(_content(pairs)), "model": clip.name}
     loop = Loop(
-        run.model, run.optimiser, tuning, _cosine_decay, about, file=None if folder is None else Path(folder) / _STATE,
-        save_every=save_every, writes=run.place[0] == 0, progress=progress,
+        run.model, run.optimiser, tuning, _cosine_decay, about | origin(clip.model),
+        file=None if folder is None else Path(folder) / _STATE, save_every=save_every, writes=run.place[0] == 0,
+        progress=progress,
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
     model = run.model.requires_grad_(False).eval()
@@ -296,20 +297,15 @@ def _cosine_decay(recipe: Any, step: int) -> float:
     return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def _content(pairs: Sequence[Pair]) -> str:
-    """A checksum of captions and images, which tells a state of other pairs; of a lazy sequence only of some."""
-    digest, count = hashlib.sha256(), len(pairs) if isinstance(pairs, list) else min(len(pairs), 100)
-    for i in range(count):
+def _content(pairs: Sequence[Pair]) -> Iterator[bytes]:
+    """Captions and images, which tell a state of other pairs; of a lazy sequence only some."""
+    for i in range(len(pairs) if isinstance(pairs, list) else min(len(pairs), 100)):
         pair = pairs[i]
-        digest.update(f"{pair.caption}\0".encode())
+        yield f"{pair.caption}\0".encode()
         if isinstance(pair.image, (str, Path)):
-            digest.update(Path(pair.image).expanduser().read_bytes())
+            yield Path(pair.image).expanduser().read_bytes()
         elif not callable(pair.image) or i % 10 == 0:
-            digest.update(pair.read().tobytes())
-    return digest.hexdigest()[:16]
-
-
-# ------------------------------------------------------------------------------------------------------------ command
+            yield pair.read().tobytes()
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
