@@ -4,7 +4,6 @@
     Explainer(tuned.clip).explain(image, "a red car")
     tuned.save("tuned.safetensors")
 
-    gradeclip fine-tune --captions captions.csv --images folder --out tuned.safetensors
     accelerate launch -m gradeclip_utils fine-tune ...     # the same on several processes or GPUs
 
 The loss of a step is CLIP's contrastive loss over whole images and captions, plus `regions` times the region-phrase
@@ -142,15 +141,9 @@ class Tuned:
 
 
 def fine_tune(
-    clip: Clip,
-    pairs: Sequence[Pair] | Sequence[tuple],
-    tuning: Tuning = Tuning(),
-    *,
-    folder: str | Path | None = None,
-    save_every: int = 50,
-    workers: int = 0,
-    progress: bool = True,
-) -> Tuned:
+    clip: Clip, pairs: Sequence[Pair] | Sequence[tuple], tuning: Tuning = Tuning(), *,
+    folder: str | Path | None = None, save_every: int = 50, workers: int = 0, progress: bool = True,
+) -> Tuned:  # fmt: skip
     """Fine-tune a copy of a model on pairs of an image and a caption.
 
     Args:
@@ -356,8 +349,7 @@ def _run_command(options: argparse.Namespace) -> str | None:
     if clip.name in BUNDLED_MODELS:  # their config is written too
         free(out.with_suffix(".json"), "the config beside --out")
     writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))
-    kept = {"folder": folder, "save_every": options.save_every, "workers": options.workers}
-    tuned = fine_tune(clip, pairs, tuning, **kept)
+    tuned = fine_tune(clip, pairs, tuning, folder=folder, save_every=options.save_every, workers=options.workers)
     if int(os.environ.get("RANK", "0")) > 0:
         return None
     words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}
