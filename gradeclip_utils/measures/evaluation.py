@@ -153,9 +153,6 @@ def run_table(out: str | Path, clip: Clip, examples: list[Example], settings: di
     return Table(out, settings, keys, overwrite=overwrite)
 
 
-# --------------------------------------------------------------------------------------------------- what is measured
-
-
 def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of methods that have maps of images, each once; "all" for all of them."""
     known = [name for name, method in METHODS.items() if method.image is not None]
@@ -203,9 +200,6 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
 def _generator(example: Example, seed: int) -> np.random.Generator:
     """Return a generator that is the same for an example wherever it stands, in whichever process."""
     return np.random.default_rng([seed, zlib.crc32(example.key.encode(errors="surrogatepass"))])
-
-
-# ---------------------------------------------------------------------------------------------------------- measuring
 
 
 def _measured(
@@ -345,9 +339,6 @@ def _measures(
         for row in areas(curves).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
-
-
-# --------------------------------------------------------------------------------------------------------- the answer
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
