@@ -122,8 +122,7 @@ def report(
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
             if kept := table.rows.get((example.key,)):
                 if kept["content"] != content_digest(*example.read()):
-                    msg = f"image or mask of {example.key!r} was replaced since: choose another folder"
-                    raise GradeclipError(msg)
+                    raise GradeclipError(f"image or mask of {example.key!r} was replaced since: choose another folder")
                 if (table.folder / kept["thumbnail"]).is_file():
                     continue
             row = _row(explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg")
@@ -204,8 +203,7 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
         **{name: table[name].map("{:.2f}".format, na_action="ignore") for name in columns},
     })  # fmt: skip
     if "dependence" in shown:
-        bounds = table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
-        shown["dependence"] += bounds
+        shown["dependence"] += table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
     with pd.option_context("display.max_colwidth", None):
         heads = [f"<button>{name.replace('_', ' ')}</button>" for name in shown]
         rows = shown.set_axis(heads, axis=1).to_html(index=False, escape=False, na_rep="")
