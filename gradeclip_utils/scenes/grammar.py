@@ -1,7 +1,5 @@
 """Grammar: the small language that describes scenes, and which words describe which object."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
