@@ -173,8 +173,8 @@ def fine_tune(
         raise GradeclipError("pairs must be a list, got a table: list(zip(table['image'], table['caption']))")
     makes_them = hasattr(pairs, "__getitem__") and not hasattr(pairs, "ndim")  # when it is asked for them
     if not makes_them or isinstance(pairs, (list, tuple, str, bytes, dict)):
-        pairs = [_as_pair(pair) for pair in listed("pairs", pairs)]
-    pairs = _present_pairs(cast(Sequence[Pair], pairs))
+        pairs = _present_pairs([_as_pair(pair) for pair in listed("pairs", pairs)])
+    pairs = cast(Sequence[Pair], pairs)
     if tuning.batch > len(pairs):
         raise GradeclipError(f"batch must be at most the number of pairs, {len(pairs)}, got {tuning.batch}")
     run = _Run(clip, tuning)
@@ -203,10 +203,8 @@ def _as_pair(given: Pair | Sequence) -> Pair:
     return pair
 
 
-def _present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
+def _present_pairs(pairs: list[Pair], skip_missing: bool = False) -> list[Pair]:
     """The pairs; images that are missing are refused by name, or skipped with a warning."""
-    if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
-        return pairs
     present, missing = [], []
     for pair in pairs:
         is_file = not isinstance(pair.image, (str, Path)) or as_path(pair.image, "the image of a pair").is_file()
@@ -268,9 +266,8 @@ class _Run:
             loss = contrast + tuning.regions * regions
         wordless = (~batch.there.any(1)).sum()
         wordless = int(wordless if self.place[1] == 1 else self.accelerator.reduce(wordless))
-        return loss, {
-            "contrast": contrast.item(), "regions": regions.item(), "phrases": count, "wordless": wordless
-        }  # fmt: skip
+        parts = {"contrast": contrast.item(), "regions": regions.item(), "phrases": count, "wordless": wordless}
+        return loss, parts
 
     def _gathered(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of all processes, in their order; each then computes the loss of them all."""
