@@ -208,9 +208,7 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
         heads = [f"<button>{name.replace('_', ' ')}</button>" for name in shown]
         rows = shown.set_axis(heads, axis=1).to_html(index=False, escape=False, na_rep="")
     counts = " ".join(_counted(table["warnings"].str.contains(name).sum(), *said) for name, said in _WARNINGS.items())
-    about = "".join(
-        f"<dt>{name}</dt><dd>{html.escape(_QUESTIONS[name])}</dd>" for name in columns if name in _QUESTIONS
-    )
+    about = "".join(f"<dt>{one}</dt><dd>{html.escape(_QUESTIONS[one])}</dd>" for one in columns if one in _QUESTIONS)
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     title = f"Report of {_counted(len(table), 'pair', 'pairs')}"
     reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "

@@ -318,9 +318,8 @@ def _measures(
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     if plan.references:
         known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
-        references = reference_baselines(
-            baseline.image_maps.shape[1:], known, _generator(one, plan.seed), box=baseline.box
-        )
+        grid = baseline.image_maps.shape[1:]
+        references = reference_baselines(grid, known, _generator(one, plan.seed), box=baseline.box)
     measures = {
         name: dict.fromkeys(MEASURES, np.nan) if mask is None else localisation(heat, mask)
         for name, heat in (heats | references).items()
