@@ -17,8 +17,6 @@ from .example import Example
 from .mscoco import coco
 from .own import captioned_images, photographs
 
-_MOST_SCENES = 100_000  # all of them are held
-
 
 class _Dataset(NamedTuple):
     """A kind of data set: `read` takes the text after the colon, whose form `form` describes."""
@@ -65,7 +63,11 @@ def load(data: str | Sequence[Example], limit: int | None = None) -> list[Exampl
         GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says where to get it) or
             not in its form, a library that is not installed; no examples, or two of one key.
     """
-    examples = _read(data, limit) if isinstance(data, str) else _spread(data, limit)
+    if limit is not None:  # a wrong one is refused before anything is read
+        whole("limit", limit, 1)
+    examples = listed("data", _read(data) if isinstance(data, str) else data)
+    if limit is not None and limit < len(examples):  # spread, because most data sets are sorted by concept
+        examples = [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
     for one in examples:
         instance("each of data", one, Example, "an Example")
     if not examples:
@@ -75,39 +77,23 @@ def load(data: str | Sequence[Example], limit: int | None = None) -> list[Exampl
     return examples
 
 
-def _read(what: str, limit: int | None) -> list:
-    kind, _, rest = text("data", what).partition(":")
+def _read(what: str) -> list:
+    kind, _, rest = what.partition(":")
     if kind not in DATASETS or not rest:
         near = nearest(kind, DATASETS, most=1)
         forms = ", ".join(f"{name}:{one.form}" for name, one in DATASETS.items())
         hint = f"did you mean {near[0]}:...?" if near and kind not in DATASETS else f"say {forms}"
         raise GradeclipError(f"{short(what)} names no data set: {hint}")
-    _spread([], limit)  # a wrong limit is refused before anything is read
-    return _spread(DATASETS[kind].read(rest), limit)
-
-
-def _spread(examples: Sequence, limit: int | None) -> list:
-    """Return at most `limit` examples, evenly spread, because most data sets are sorted by concept."""
-    examples = listed("data", examples)
-    if limit is None or whole("limit", limit, 1) >= len(examples):
-        return examples
-    return [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
-
-
-# ------------------------------------------------------------------------------------------------- kinds of data sets
+    return DATASETS[kind].read(rest)
 
 
 def _scenes(rest: str) -> list[Example]:
-    """Draw emoji scenes of a split, always the same ones, each with a question about one of its things.
-
-    The thing is drawn from those in the scene, the prompt is its name as a caption would say it ("a red car", "two
-    owls"), and the mask is exact.
-    """
+    """Draw emoji scenes of a split, always the same ones, each with a question about one of its things."""
     split, _, n = rest.partition(":")
     if not re.fullmatch(r"\d{1,9}", n):
         raise GradeclipError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {short('scenes:' + rest)}")
     chosen("split", split, SPLITS)
-    whole("the number of scenes", int(n), 1, _MOST_SCENES)
+    whole("the number of scenes", int(n), 1, 100_000)  # all of them are held
     return [_about(f"{split}/{i}", draw_scene([50, 0, i], split=split), i) for i in range(int(n))]
 
 

@@ -3,8 +3,6 @@
 batches -> losses --here--> weights; state.pt, state.jsonl
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -33,34 +31,20 @@ _AHEAD = 4  # batches that each worker makes ahead
 
 @dataclass
 class Loop:
-    """A run of training.
+    """A run of training."""
 
-    Attributes:
-        model: learns; a `logit_scale` is bounded as CLIP's is.
-        optimiser: of its weights.
-        recipe: a dataclass with `steps` and everything else that decides the weights.
-        schedule: recipe, number of a step from 0 -> learning rate of every group.
-        origin: what else decides the weights, by name. A state of another recipe or origin is refused.
-        file: for the state; the log lies beside it, with the ending .jsonl. None keeps nothing.
-        save_every: steps between two states.
-        extra: tensors that are stored with the state.
-        writes: whether this process writes and shows; one of several does.
-        progress: whether it shows a bar, called `name`.
-        log: one row per step: step, loss, the parts of the loss, learning_rate, seconds and cpu_seconds so far.
-    """
-
-    model: nn.Module
+    model: nn.Module  # learns; a `logit_scale` is bounded as CLIP's is
     optimiser: torch.optim.Optimizer
-    recipe: Any
-    schedule: Callable[[Any, int], float]
-    origin: Mapping[str, Any]
-    file: Path | None = None
-    save_every: int = 50
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-    writes: bool = True
-    progress: bool = True
+    recipe: Any  # a dataclass with `steps` and everything else that decides the weights
+    schedule: Callable[[Any, int], float]  # recipe, number of a step from 0 -> learning rate of every group
+    origin: Mapping[str, Any]  # what else decides the weights; a state of another recipe or origin is refused
+    file: Path | None = None  # for the state; the log lies beside it, with the ending .jsonl; None keeps nothing
+    save_every: int = 50  # steps between two states
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # stored with the state
+    writes: bool = True  # whether this process writes and shows; one of several does
+    progress: bool = True  # whether it shows a bar, called `name`
     name: str | None = None
-    log: list[dict[str, float]] = field(default_factory=list)
+    log: list[dict[str, float]] = field(default_factory=list)  # a row per step, with the time since the start
 
     def run(
         self, data: Any, losses: Callable[[int, Any], tuple[Tensor, dict[str, float]]], workers: int = 0

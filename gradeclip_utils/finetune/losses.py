@@ -14,8 +14,6 @@ reach the model through f_i and the embedding of the phrase. Shapes: B pairs, P 
 width of the embedding, R regions.
 """
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass, replace
 
@@ -23,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import chosen
 from ..methods import METHODS
 from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
@@ -55,7 +52,7 @@ class Learner(nn.Module):
 
     def __init__(self, clip: Clip, maps: str = "grad-eclip", regional: bool = True) -> None:
         super().__init__()
-        chosen("maps", maps, self.choices())
+        assert maps in self.choices()
         self.model, self.tokenizer, self.maps, self.regional = clip.model, clip.tokenizer, maps, regional
         self.image_tower = open_image_tower(clip.model)
         if not self.image_tower.unit:

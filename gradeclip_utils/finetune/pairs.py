@@ -1,9 +1,6 @@
 """Pairs of an image and a caption, cut into batches of pixels, captions and noun phrases.
 
-    captions.csv, images --here--> batches --> maps, regions --> fine-tuned model
-
-A caption is cut into noun phrases (`language.phrases`), and each phrase will be given a region of the image. Only
-`maps="ground truth"` also needs to know where things are (`Pair.where`).
+captions.csv, images --here--> batches --> maps, regions --> fine-tuned model
 """
 
 from __future__ import annotations

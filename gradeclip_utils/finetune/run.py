@@ -4,7 +4,6 @@
     Explainer(tuned.clip).explain(image, "a red car")
     tuned.save("tuned.safetensors")
 
-    gradeclip fine-tune --captions captions.csv --images folder --out tuned.safetensors
     accelerate launch -m gradeclip_utils fine-tune ...     # the same on several processes or GPUs
 
 The loss of a step is CLIP's contrastive loss over whole images and captions, plus `regions` times the region-phrase
@@ -17,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import inspect
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -40,6 +38,7 @@ from ..checks import as_path, chosen, flag, instance, listed, number, optional_l
 from ..datasets import load, read_captions
 from ..errors import GradeclipError, warn
 from ..files import output, write_whole
+from ..measures.table import digest
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..models.bundled import config_of
 from ..models.open_clip import said_in_files, some
@@ -142,15 +141,9 @@ class Tuned:
 
 
 def fine_tune(
-    clip: Clip,
-    pairs: Sequence[Pair] | Sequence[tuple],
-    tuning: Tuning = Tuning(),
-    *,
-    folder: str | Path | None = None,
-    save_every: int = 50,
-    workers: int = 0,
-    progress: bool = True,
-) -> Tuned:
+    clip: Clip, pairs: Sequence[Pair] | Sequence[tuple], tuning: Tuning = Tuning(), *,
+    folder: str | Path | None = None, save_every: int = 50, workers: int = 0, progress: bool = True,
+) -> Tuned:  # fmt: skip
     """Fine-tune a copy of a model on pairs of an image and a caption.
 
     Args:
@@ -180,8 +173,8 @@ def fine_tune(
         raise GradeclipError("pairs must be a list, got a table: list(zip(table['image'], table['caption']))")
     makes_them = hasattr(pairs, "__getitem__") and not hasattr(pairs, "ndim")  # when it is asked for them
     if not makes_them or isinstance(pairs, (list, tuple, str, bytes, dict)):
-        pairs = [_as_pair(pair) for pair in listed("pairs", pairs)]
-    pairs = _present_pairs(cast(Sequence[Pair], pairs))
+        pairs = _present_pairs([_as_pair(pair) for pair in listed("pairs", pairs)])
+    pairs = cast(Sequence[Pair], pairs)
     if tuning.batch > len(pairs):
         raise GradeclipError(f"batch must be at most the number of pairs, {len(pairs)}, got {tuning.batch}")
     run = _Run(clip, tuning)
@@ -189,10 +182,11 @@ def fine_tune(
         clip.preprocess, pairs, tuning.batch, tuning.steps, tuning.seed, place=run.place, places=tuning.phrases,
         grid=run.grid,
     )  # fmt: skip
-    about = {"pairs": len(pairs), "images and captions": _content(pairs), "model": clip.name} | origin(clip.model)
+    about = {"pairs": len(pairs), "images and captions": digest(_content(pairs)), "model": clip.name}
     loop = Loop(
-        run.model, run.optimiser, tuning, _cosine_decay, about, file=None if folder is None else Path(folder) / _STATE,
-        save_every=save_every, writes=run.place[0] == 0, progress=progress,
+        run.model, run.optimiser, tuning, _cosine_decay, about | origin(clip.model),
+        file=None if folder is None else Path(folder) / _STATE, save_every=save_every, writes=run.place[0] == 0,
+        progress=progress,
     )  # fmt: skip
     log = loop.run(batches, run.losses, workers)
     model = run.model.requires_grad_(False).eval()
@@ -209,10 +203,8 @@ def _as_pair(given: Pair | Sequence) -> Pair:
     return pair
 
 
-def _present_pairs(pairs: Sequence[Pair], skip_missing: bool = False) -> Sequence[Pair]:
+def _present_pairs(pairs: list[Pair], skip_missing: bool = False) -> list[Pair]:
     """The pairs; images that are missing are refused by name, or skipped with a warning."""
-    if not isinstance(pairs, list):  # a sequence that makes its pairs when they are needed has no files
-        return pairs
     present, missing = [], []
     for pair in pairs:
         is_file = not isinstance(pair.image, (str, Path)) or as_path(pair.image, "the image of a pair").is_file()
@@ -274,9 +266,8 @@ class _Run:
             loss = contrast + tuning.regions * regions
         wordless = (~batch.there.any(1)).sum()
         wordless = int(wordless if self.place[1] == 1 else self.accelerator.reduce(wordless))
-        return loss, {
-            "contrast": contrast.item(), "regions": regions.item(), "phrases": count, "wordless": wordless
-        }  # fmt: skip
+        parts = {"contrast": contrast.item(), "regions": regions.item(), "phrases": count, "wordless": wordless}
+        return loss, parts
 
     def _gathered(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """The features of all processes, in their order; each then computes the loss of them all."""
@@ -296,20 +287,15 @@ def _cosine_decay(recipe: Any, step: int) -> float:
     return recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def _content(pairs: Sequence[Pair]) -> str:
-    """A checksum of captions and images, which tells a state of other pairs; of a lazy sequence only of some."""
-    digest, count = hashlib.sha256(), len(pairs) if isinstance(pairs, list) else min(len(pairs), 100)
-    for i in range(count):
+def _content(pairs: Sequence[Pair]) -> Iterator[bytes]:
+    """Captions and images, which tell a state of other pairs; of a lazy sequence only some."""
+    for i in range(len(pairs) if isinstance(pairs, list) else min(len(pairs), 100)):
         pair = pairs[i]
-        digest.update(f"{pair.caption}\0".encode())
+        yield f"{pair.caption}\0".encode()
         if isinstance(pair.image, (str, Path)):
-            digest.update(Path(pair.image).expanduser().read_bytes())
+            yield Path(pair.image).expanduser().read_bytes()
         elif not callable(pair.image) or i % 10 == 0:
-            digest.update(pair.read().tobytes())
-    return digest.hexdigest()[:16]
-
-
-# ------------------------------------------------------------------------------------------------------------ command
+            yield pair.read().tobytes()
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
@@ -360,8 +346,7 @@ def _run_command(options: argparse.Namespace) -> str | None:
     if clip.name in BUNDLED_MODELS:  # their config is written too
         free(out.with_suffix(".json"), "the config beside --out")
     writable(out, "--out", size=4 * sum(parameter.numel() for parameter in clip.model.parameters()))
-    kept = {"folder": folder, "save_every": options.save_every, "workers": options.workers}
-    tuned = fine_tune(clip, pairs, tuning, **kept)
+    tuned = fine_tune(clip, pairs, tuning, folder=folder, save_every=options.save_every, workers=options.workers)
     if int(os.environ.get("RANK", "0")) > 0:
         return None
     words = {word.strip(".,").lower() for pair in pairs for word in pair.caption.split()}

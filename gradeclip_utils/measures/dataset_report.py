@@ -2,14 +2,8 @@
 
     images, captions -> explanations -> rows, thumbnails -> index.html
 
-    gradeclip report --data folder --captions captions.csv --out report
-
-Every pair is asked three questions. Does the caption fit its own image better than other images (`fit`)? Does the map
-depend on the caption (`dependence`, see `Explanation.prompt_dependence`)? Is the similarity far from those of the other
-pairs (`deviation`)? If the data set has masks, the map is compared with them.
-
-Rows are stored like those of an evaluation (`table`), so a report that was killed can continue, and the page is written
-at the end. If a pair cannot be explained, its row says why.
+Every pair is asked `_QUESTIONS`, and if the data set has masks, the map is compared with them. Rows are stored like
+those of an evaluation (`table`), so a report that was killed can continue, and the page is written at the end.
 """
 
 from __future__ import annotations
@@ -128,8 +122,7 @@ def report(
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
             if kept := table.rows.get((example.key,)):
                 if kept["content"] != content_digest(*example.read()):
-                    msg = f"image or mask of {example.key!r} was replaced since: choose another folder"
-                    raise GradeclipError(msg)
+                    raise GradeclipError(f"image or mask of {example.key!r} was replaced since: choose another folder")
                 if (table.folder / kept["thumbnail"]).is_file():
                     continue
             row = _row(explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg")
@@ -184,19 +177,11 @@ def _write_thumbnail(file: Path, explanation: Explanation) -> None:
     write_whole({file: partial(strip.save, format="JPEG", quality=85)})
 
 
-# ----------------------------------------------------------------------------------------------------------------- page
-
-
 def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
-    """Return the rows of a report as a table, the worst first, with the columns deviation and warnings.
-
-    Pairs that could not be explained come first, then those with more warnings, then those whose caption fits less and
-    whose map depends less on it.
-    """
-    table = pd.DataFrame(list(rows))
-    table = table.reindex(columns=[*dict.fromkeys([*_TEXTS, *_NUMBERS, *table])])
+    """Return the rows of a report as a table, the worst first, with the columns deviation and warnings."""
+    blank: dict = dict.fromkeys(_TEXTS, "") | dict.fromkeys(_NUMBERS, np.nan)
+    table = pd.DataFrame([{**blank, **row} for row in rows])
     table = table.astype(dict.fromkeys(_TEXTS, object) | dict.fromkeys(_NUMBERS, float))
-    table = table.fillna(dict.fromkeys(_TEXTS, ""))
     apart = (table["similarity"] - table["similarity"].median()).abs()
     scale = 1.4826 * apart.median()  # of a normal distribution: its standard deviation
     table["deviation"] = apart / scale if scale > 0 and apart.notna().sum() >= _ENOUGH else np.nan
@@ -205,7 +190,7 @@ def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
         "deviation": table["deviation"] > _FAR,
     })  # fmt: skip
     table["warnings"] = [", ".join(flags.columns[row]) for row in flags.to_numpy()]
-    order = np.lexsort([table["dependence"], table["fit"], -flags.sum(axis=1), table["error"] == ""])
+    order = np.lexsort([table["dependence"], table["fit"], -flags.sum(axis=1), table["error"] == ""])  # last key first
     return table.iloc[order].reset_index(drop=True)
 
 
@@ -218,15 +203,12 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
         **{name: table[name].map("{:.2f}".format, na_action="ignore") for name in columns},
     })  # fmt: skip
     if "dependence" in shown:
-        bounds = table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
-        shown["dependence"] += bounds
+        shown["dependence"] += table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
     with pd.option_context("display.max_colwidth", None):
         heads = [f"<button>{name.replace('_', ' ')}</button>" for name in shown]
         rows = shown.set_axis(heads, axis=1).to_html(index=False, escape=False, na_rep="")
     counts = " ".join(_counted(table["warnings"].str.contains(name).sum(), *said) for name, said in _WARNINGS.items())
-    about = "".join(
-        f"<dt>{name}</dt><dd>{html.escape(_QUESTIONS[name])}</dd>" for name in columns if name in _QUESTIONS
-    )
+    about = "".join(f"<dt>{one}</dt><dd>{html.escape(_QUESTIONS[one])}</dd>" for one in columns if one in _QUESTIONS)
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     title = f"Report of {_counted(len(table), 'pair', 'pairs')}"
     reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "
@@ -250,9 +232,6 @@ def _thumbnail(row) -> str:
     key, file = _cut(row.image), html.escape(row.thumbnail)
     alt = f"{key}, and its map for: {_cut(row.prompt)}"
     return key if row.error else f'<img src="{file}" loading="lazy" alt="{alt}" title="{key}">'
-
-
-# ------------------------------------------------------------------------------------------------------------ command
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:

@@ -2,19 +2,14 @@
 
     data set + model -> Explainer -> maps -> measures -> rows -> means with intervals -> which map is better
 
-    gradeclip evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2
-    gradeclip evaluate --data coco:/data/coco --limit 1000 --model ViT-B-16 --pretrained openai
-
-The rows lie in `--out` (see `table`): the same command continues where it was stopped. Reference baselines are measured
-as well: maps that need no model ("random", "centre", and "area", which is the same everywhere), the first method with
-random weights ("random weights") or with a prompt for something that is not there ("wrong word"), and the true mask on
-the token grid ("oracle").
+Reference baselines are measured as well: maps that need no model ("random", "centre", and "area", which is the same
+everywhere), the first method with random weights ("random weights") or with a prompt for something that is not there
+("wrong word"), and the true mask on the token grid ("oracle").
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -24,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,12 +45,11 @@ from .faithfulness import GAMES, PROTOCOLS, Protocol, areas, colours_of, image_c
 from .localisation import MEASURES, localisation, pool, reference_baselines
 from .sanity import randomised
 from .statistics import answer, paired, summarise
-from .table import Table, content_digest, describe_model
+from .table import Table, content_digest, describe_model, digest
 
 _PROMPTLESS = ("random", "centre", "area", "random weights")  # references that no prompt changes
 _REFERENCES = (*_PROMPTLESS, "wrong word", "oracle")
 _TOGETHER = 8  # examples that a method traces in one batch; a kill loses no more than the batches under way
-_MOST_JOBS = 1024
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ def evaluate(
             folder of another run or one that another process works on, an image that was replaced since.
     """
     instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
-    jobs, seed = whole("jobs", jobs, -1, _MOST_JOBS), checked_seed(seed)
+    jobs, seed = whole("jobs", jobs, -1, 1024), checked_seed(seed)
     if jobs == 0:
         raise GradeclipError("jobs must be 1 or more, or -1 for as many as there are processors, got 0")
     for name, value in (("references", references), ("progress", progress), ("overwrite", overwrite)):
@@ -154,13 +148,9 @@ def evaluate(
 def run_table(out: str | Path, clip: Clip, examples: list[Example], settings: dict, keys, overwrite: bool) -> Table:
     """Return the table that keeps the rows of a run on a model and examples."""
     about = [(one.key, one.prompt, one.concept, one.present) for one in examples]
-    asked = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    model = describe_model(clip, (one.prompt for one in examples))
+    asked, model = digest([json.dumps(about).encode()]), describe_model(clip, (one.prompt for one in examples))
     settings = {**settings, "examples": len(examples), "images and captions": asked, **model}
     return Table(out, settings, keys, overwrite=overwrite)
-
-
-# --------------------------------------------------------------------------------------------------- what is measured
 
 
 def method_names(methods: str | Sequence[str]) -> tuple[str, ...]:
@@ -181,8 +171,7 @@ def _available(clip: Clip, names: Sequence[str], progress: bool) -> tuple[str, .
     for name in tqdm(names, unit="method", desc="methods that the model can have", disable=not progress, leave=False):
         try:
             with heard_by(lambda note: None):
-                explainer = Explainer(clip, method=name)
-                explainer.explain(Image.effect_noise((160, 96), 64), "a")
+                Explainer(clip, method=name).explain(Image.effect_noise((160, 96), 64), "a")
         except GradeclipError as refusal:
             refused[name] = refusal
     if len(refused) == len(names):
@@ -211,9 +200,6 @@ def _wrong_prompts(examples: list[Example], seed: int) -> list[str]:
 def _generator(example: Example, seed: int) -> np.random.Generator:
     """Return a generator that is the same for an example wherever it stands, in whichever process."""
     return np.random.default_rng([seed, zlib.crc32(example.key.encode(errors="surrogatepass"))])
-
-
-# ---------------------------------------------------------------------------------------------------------- measuring
 
 
 def _measured(
@@ -282,10 +268,10 @@ def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[
 
 
 def _explainers(clip: Clip, plan: _Plan) -> dict[str, Explainer]:
-    explainer = partial(Explainer, seed=plan.seed)
-    explainers = {name: explainer(clip, method=name) for name in plan.methods}
+    explainers = {name: Explainer(clip, method=name, seed=plan.seed) for name in plan.methods}
     if plan.references:
-        explainers["random weights"] = explainer(randomised(clip, seed=plan.seed), method=plan.baseline)
+        random = randomised(clip, seed=plan.seed)
+        explainers["random weights"] = Explainer(random, method=plan.baseline, seed=plan.seed)
     return explainers
 
 
@@ -332,9 +318,8 @@ def _measures(
     heats = {name: explanation.heatmap(0, signed=True) for name, explanation in explained.items()}
     if plan.references:
         known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
-        references = reference_baselines(
-            baseline.image_maps.shape[1:], known, _generator(one, plan.seed), box=baseline.box
-        )
+        grid = baseline.image_maps.shape[1:]
+        references = reference_baselines(grid, known, _generator(one, plan.seed), box=baseline.box)
     measures = {
         name: dict.fromkeys(MEASURES, np.nan) if mask is None else localisation(heat, mask)
         for name, heat in (heats | references).items()
@@ -353,9 +338,6 @@ def _measures(
         for row in areas(curves).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
-
-
-# --------------------------------------------------------------------------------------------------------- the answer
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -414,9 +396,6 @@ def conclusion(table: pd.DataFrame) -> str:
         f"{-second['low_difference']:+.3f}], 95 % interval of the mean difference.\n"
         f"How sure: {found}; p = {second['p_holm']:.4f} of a sign-flip test, corrected for {len(part) - 1} comparisons."
     )
-
-
-# ------------------------------------------------------------------------------------------------------------ command
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:

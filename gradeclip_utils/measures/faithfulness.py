@@ -254,9 +254,7 @@ def _order(values: np.ndarray, seed: int) -> np.ndarray:
     """Return the place of each value when the largest comes first; the seed decides ties."""
     flat = levelled(values).ravel()
     order = np.lexsort((np.random.default_rng(seed).permutation(flat.size), -flat))
-    places = np.empty(flat.size, dtype=int)
-    places[order] = np.arange(flat.size)
-    return places.reshape(values.shape)
+    return order.argsort().reshape(values.shape)
 
 
 def _without(caption: str, words: list[Word]) -> str:

@@ -17,7 +17,6 @@ from ..images import onto_image
 _Box = tuple[float, float, float, float]
 MEASURES = ("pointing_game", "energy_pointing_game", "pixel_accuracy", "average_precision", "iou_best", "iou_fixed")
 _THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
-_MOST_CELLS = 10_000  # along a side of a grid
 
 
 def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -50,7 +49,8 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     values, inside = levelled(heat).ravel(), mask.ravel()
     positive = np.maximum(values, 0)
     marked = positive >= _THRESHOLD * positive.max()
-    found, above = _counts(values, inside)
+    _, level, pixels = np.unique(-values, return_inverse=True, return_counts=True)  # from the largest value down
+    above, found = pixels.cumsum(), np.bincount(level, weights=inside).cumsum()  # of all pixels, and of the object's
     return {
         "pointing_game": float(inside[values == values.max()].mean()),
         "energy_pointing_game": float(positive[inside].sum() / positive.sum() if positive.any() else inside.mean()),
@@ -59,14 +59,6 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         "iou_best": float((found / (found[-1] + above - found)).max()),
         "iou_fixed": float((marked & inside).sum() / (marked | inside).sum()),
     }
-
-
-def _counts(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many pixels of the object, and of all, are not below each value, from the largest value down."""
-    order = np.argsort(-values)
-    ranked = values[order]
-    last = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)  # of each run of ties; NaN differs from all
-    return np.cumsum(inside[order])[last], last + 1
 
 
 def reference_baselines(
@@ -111,7 +103,7 @@ def pool(values: np.ndarray, grid: tuple[int, int], box: _Box | None = None) -> 
 
 
 def _grid(grid: tuple[int, int]) -> tuple[int, int]:
-    cells = [whole("rows and columns of a grid", one, 1, _MOST_CELLS) for one in listed("a grid", grid)]
+    cells = [whole("rows and columns of a grid", one, 1, 10_000) for one in listed("a grid", grid)]
     if len(cells) != 2:
         raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")
     return cells[0], cells[1]

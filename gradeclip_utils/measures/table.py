@@ -24,7 +24,6 @@ from PIL import Image
 from ..checks import writable
 from ..errors import GradeclipError, short
 from ..files import locked, version, write_whole
-from ..images import read_image
 from ..models import Clip
 
 _ROWS, _SETTINGS, _LOCK = "rows.jsonl", "settings.json", ".lock"
@@ -112,10 +111,7 @@ class Table:
 
 
 def describe_model(clip: Clip, texts: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what the numbers of a model depend on: weights, preprocessing, tokenizer, layers, versions of libraries.
-
-    Preprocessing and tokenizer are described by what they make of an image and of some texts.
-    """
+    """Return what the numbers of a model depend on: weights, preprocessing, tokenizer, layers and library versions."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     seen = clip.preprocess(Image.fromarray(noise).resize((400, 300), Image.Resampling.BICUBIC))
     read = [] if clip.tokenizer is None else [_PROBE, *sorted(set(texts))]
@@ -126,33 +122,33 @@ def describe_model(clip: Clip, texts: Iterable[str] = ()) -> dict[str, Any]:
         "weights": weights_digest(clip.model),
         "image_layers": clip.image_layers,
         "text_layers": clip.text_layers,
-        "preprocess": f"{tuple(seen.shape)} {_digest([seen.float().contiguous().numpy().tobytes()])}",
-        "tokenizer": _digest(one.cpu().contiguous().numpy().tobytes() for one in ids),
+        "preprocess": f"{tuple(seen.shape)} {digest([_bytes_of(seen.float())])}",
+        "tokenizer": digest(map(_bytes_of, ids)),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
 
 
 def weights_digest(model: torch.nn.Module) -> str:
     """Return a checksum that tells one set of weights from another, whatever their file is called."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    return digest(part for name, tensor in model.state_dict().items() for part in (name.encode(), _bytes_of(tensor)))
 
 
 def content_digest(image: Image.Image, mask: np.ndarray | None = None) -> str:
     """Return a checksum of an image's pixels and of its mask."""
-    image = read_image(image)
     about = f"{image.size} {None if mask is None else mask.shape}".encode()
-    return _digest([about, image.tobytes(), b"" if mask is None else np.ascontiguousarray(mask).tobytes()])
+    return digest([about, image.tobytes(), b"" if mask is None else np.ascontiguousarray(mask).tobytes()])
 
 
-def _digest(parts: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
+def digest(parts: Iterable[Any]) -> str:
+    """Return a checksum of bytes, which may come in parts."""
+    found = hashlib.sha256()
     for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+        found.update(part)
+    return found.hexdigest()[:16]
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,6 @@ Six of the artists are for training. Noto is never trained on and stands for an 
 except for Fluent, whose shades take a tenth of a second to draw and are stored as pixels.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import zipfile

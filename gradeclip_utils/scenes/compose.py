@@ -119,14 +119,13 @@ def draw_layout(
     """Places (x, y, size) for four objects in random order, or for objects of given sizes, in canvas units.
 
     All four are always laid out, and a scene of fewer takes the first of them: places and sizes do not depend on the
-    number of things. In two fifths of the layouts the border may cut things. `around` are objects that stay where they
-    are. Raises `GradeclipError` if there is no room.
+    number of things. `around` are objects that stay where they are.
     """
     allowed = _OVERLAP if overlapping else 0.02
     taken = [(o.x, o.y, o.size) for o in around]
     for attempt in range(1000):
         chance = iter(rng.random(16 + 48 * _MOST).tolist())
-        cut = 0.2 if next(chance) < 0.4 else 0.0
+        cut = 0.2 if next(chance) < 0.4 else 0.0  # the part of a thing that the border may cut
         middle = SIZES[1] if attempt < 500 else SIZES[0]  # around many objects only small ones may fit
         wanted = list(sizes) or [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(_MOST)]
         if not sizes and next(chance) < 0.7 and attempt < 500:
@@ -265,9 +264,8 @@ def _draw_groups(rng: np.random.Generator, n: int, tint: float) -> list[tuple[st
         chosen = [nouns[i] for i in rng.choice(len(nouns), len(counts), replace=False)]
         colours = [list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < tint else None for _ in counts]
         bad_count = any(c > 1 and not concept(noun)["plural"] for noun, c in zip(chosen, counts, strict=True))
-        withheld = any(map(is_withheld_colour, chosen, colours))
-        withheld = withheld or any(starmap(is_withheld_pair, combinations(chosen, 2)))
-        if not (bad_count or withheld):
+        withheld = [*map(is_withheld_colour, chosen, colours), *starmap(is_withheld_pair, combinations(chosen, 2))]
+        if not (bad_count or any(withheld)):
             order = rng.permutation(len(counts))
             return [(chosen[i], colours[i], counts[i]) for i in order]
 
@@ -299,8 +297,7 @@ def draw_scene(
     all_said = flag("plain", plain) or groups is not None
     if groups is None:
         drawn = int(rng.choice(4, p=[0.3, 0.3, 0.2, 0.2])) + 1 if n_objects is None else n_objects
-        n = whole("n_objects", drawn, 1, _MOST)
-        groups = _draw_groups(rng, n, tint)
+        groups = _draw_groups(rng, whole("n_objects", drawn, 1, _MOST), tint)
     else:
         groups = [_as_group(one) for one in listed("groups", groups)]
         whole("the number of objects in groups", sum(number for *_, number in groups), 1, _MOST)

@@ -125,8 +125,6 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     x, y = thing.x * scale, thing.y * scale
     left, right = max(math.floor(x - reach_x), 0), min(math.ceil(x + reach_x), pixels)
     top, bottom = max(math.floor(y - reach_y), 0), min(math.ceil(y + reach_y), pixels)
-    if right <= left or bottom <= top:  # it lies outside
-        left = right = top = bottom = 0
     flip = -1 if thing.mirrored else 1
     a, b, d, e = flip * shrink * cosine, -flip * shrink * sine, shrink * sine, shrink * cosine
     c, f = image.width / 2 - a * (x - left) - b * (y - top), image.height / 2 - d * (x - left) - e * (y - top)

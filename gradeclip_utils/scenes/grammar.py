@@ -1,7 +1,5 @@
 """Grammar: the small language that describes scenes, and which words describe which object."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -115,9 +113,9 @@ def _noun_phrase(
     return parts + ([("tagged", "", ()), (tag, "keyword", members)] if tag else [])
 
 
-def phrase(*nouns: str, colour: str | None = None, relation: str = "") -> str:
+def phrase(*nouns: str, colour: str | None = None) -> str:
     """The caption of nouns: "a red car", "a cat and a dog", "two cats" for the same noun twice."""
-    return describe([Object(noun, colour=colour) for noun in nouns], relation)[0]
+    return describe([Object(noun, colour=colour) for noun in nouns])[0]
 
 
 def relation_between(first: Object, second: Object, kind: str = "position") -> str:
