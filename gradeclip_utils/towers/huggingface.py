@@ -22,9 +22,7 @@ from .blocks import Block, packed, separate, through, upcast, width_of, with_par
 from .open_clip import end_of_text
 
 _BLIP = "BlipForImageTextRetrieval"
-KINDS = (
-    "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", _BLIP,
-)  # fmt: skip
+KINDS = ("CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", _BLIP)
 _ANY_SIZE = {"interpolate_pos_encoding": True}  # positions for the model's own size stay as they are
 
 
@@ -276,15 +274,12 @@ _PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
 
 
 def _blocks_of(layers: nn.ModuleList, name: str) -> list[Block]:
-    """One block for each layer of an encoder."""
-    found: list[Block] = []
-    for layer in layers:
-        opens = next((opens for part, opens in _PARTS if hasattr(layer, part)), None)
-        if opens is None:
-            known = ", ".join(part for part, _ in _PARTS)
-            raise UnsupportedModel(f"the {name} tower has a {type(layer).__name__}, which has none of {known} to open")
-        found.append(opens(layer))
-    return found
+    """One block for each layer of an encoder, which are of one kind."""
+    opens = next((opens for part, opens in _PARTS if hasattr(layers[0], part)), None)
+    if opens is None:
+        kind, known = type(layers[0]).__name__, ", ".join(part for part, _ in _PARTS)
+        raise UnsupportedModel(f"the {name} tower has a {kind}, which has none of {known} to open")
+    return [opens(layer) for layer in layers]
 
 
 def _has_text(model: nn.Module) -> bool:

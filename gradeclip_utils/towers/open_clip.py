@@ -35,8 +35,6 @@ class _VisionTower(Tower):
 
     def __init__(self, model: nn.Module, layers: int | None):
         visual = model.visual
-        if getattr(visual, "input_patchnorm", False):
-            raise UnsupportedModel("the image tower normalises its patches (input_patchnorm), which cannot be opened")
         if getattr(visual, "attn_pool_contrastive", None) is not None:
             kind = visual.attn_pool_type
             raise UnsupportedModel(f"the image tower has two attention pools ({kind}); only one is known")
@@ -118,8 +116,6 @@ class _ResNetTower(Tower):
 
     def __init__(self, model: nn.Module, layers: int | None):
         visual = model.visual
-        if visual.attnpool is None:
-            raise UnsupportedModel("the image tower is a ModifiedResNet without its attention pool")
         self.visual, self.width, self.image_size = visual, visual.output_dim, (visual.image_size,) * 2
         super().__init__(model, visual, [_mean_pool(visual.attnpool)], layers, model.encode_image)
 
