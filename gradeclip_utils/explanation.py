@@ -1,7 +1,5 @@
 """Explanation: the result for one image, with what is needed to show it and to check it.
 
-    tower -> trace -> method -> map -> Explanation -> figure
-
 Results are frozen: arrays are read-only, and numbers are raw and signed. Only `heatmap` and the plots cut off negative
 values, scale and resize.
 """

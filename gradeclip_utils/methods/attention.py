@@ -1,7 +1,5 @@
 """Methods that read attention: raw attention, rollout, GAME and LeGrad.
 
-    model --tower--> Trace --here--> map --Explanation--> figure
-
 `registry` describes their common form. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
 width D, H heads of C channels, E the width of the embedding.
 """

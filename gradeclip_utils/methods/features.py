@@ -1,7 +1,5 @@
 """Methods that read the tokens themselves: Grad-CAM, MaskCLIP and CLIP Surgery.
 
-    model --tower--> Trace --here--> map --Explanation--> figure
-
 `registry` describes their common form. Shapes: B inputs, T targets, N tokens of width D, E the width of the
 embedding.
 """

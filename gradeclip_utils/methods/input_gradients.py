@@ -1,7 +1,5 @@
 """Gradients of the input: input x gradient and integrated gradients, of an image's pixels and of a prompt's tokens.
 
-    image or prompt -> model -> embedding -> target --gradient--> map
-
 They need no look inside the model, and so also apply to towers without attention. `registry` describes the common form
 of methods. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P patches.
 """

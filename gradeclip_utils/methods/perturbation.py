@@ -1,7 +1,5 @@
 """Methods that change the input and watch the output; they need no look inside the model.
 
-    image or prompt --changed--> model -> embedding -> target -> map
-
 Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB). They need
 `forward`, `trace` or `resume` of a tower, so most of them also apply to towers without attention.
 
@@ -68,7 +66,7 @@ def m2ib(
     # tokens first: a longer batch of prompts draws the same for the same token
     noise = torch.randn(count, steps, samples, width, generator=generator, dtype=torch.float32)
     noise = noise.to(trace.tokens).permute(1, 2, 0, 3)  # (steps, samples, N, D)
-    maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
+    maps = blank_maps(trace, directions)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in bar("M2IB", pairs):
         one = repeated(trace, i, samples)

@@ -1,7 +1,5 @@
 """Registry: all methods, with their papers, the number that each explains, and their costs.
 
-    tower --trace--> Trace --method--> map --Explanation--> figure
-
 `Explainer(clip, method="maskclip")` runs a method of `METHODS`, and `register_method` adds one of your own. All work
 on the unmodified model, through a tower; methods that change the model's attention do so in a computation of their
 own, and `Method.explains` names the number that they then explain. A method goes through the trace's explained layers:

@@ -1,7 +1,5 @@
 """The bundled models, and the compact form in which they are shipped.
 
-    compact file --here--> Clip -> towers -> trace -> method -> explanation
-
 A compact file is safetensors in half precision. Of the token embeddings it holds the rows of its own words only. A
 model that shares weights with another one (a student with its teacher's text encoder) leaves these out and names the
 file that has them. The config beside it, .json, is open_clip's own with the preprocessing of images added.

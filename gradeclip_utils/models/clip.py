@@ -1,7 +1,4 @@
-"""`Clip`: a model with its preprocessing and tokenizer.
-
-weights -> Clip --towers--> trace -> method -> explanation
-"""
+"""`Clip`: a model with its preprocessing and tokenizer."""
 
 import re
 from collections.abc import Callable

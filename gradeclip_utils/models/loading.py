@@ -1,7 +1,4 @@
-"""`load_clip`: a `Clip` by name, bundled by default; from open_clip, transformers, a file, a folder or a hub.
-
-weights --here--> Clip -> towers -> trace -> method -> explanation
-"""
+"""`load_clip`: a `Clip` by name, bundled by default; from open_clip, transformers, a file, a folder or a hub."""
 
 import math
 import os

@@ -1,7 +1,5 @@
 """Models of open_clip with weights, preprocessing and tokenizer, from a name, a file, a folder or a hub.
 
-    weights --here--> Clip --towers--> trace -> method -> explanation
-
 open_clip's own `create_model` would run a file of OpenAI's weights with the wrong activation and a warning, copy
 integers into floats, and report a misfit without its reason. Here one function builds each model from its config, and
 one puts weights into it.
