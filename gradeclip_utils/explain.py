@@ -7,7 +7,7 @@ behind on the model: no hook, no mode, no gradient.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice, zip_longest
@@ -320,8 +320,7 @@ class Explainer:
                 _, trace = self._trace([read_image(image) for image in images[some]], self._wants_graph)
                 found.append(_on_grid(self._token_maps(trace, targets[some].to(trace.embedding), empty), trace))
             if len({part.shape[2:] for part in found}) > 1:
-                msg = "images of several sizes have maps of several shapes: ask for them one at a time"
-                raise GradeclipError(msg)
+                raise GradeclipError("images of several sizes have maps of several shapes: ask for them one at a time")
             return torch.cat(found)
 
     def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
@@ -436,8 +435,7 @@ class Explainer:
                 continue
             word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
             offered = {"seed": self.seed, "words": word_ids}
-            scores = _run(self.method.text, tower, trace, sign * image[some, None], offered)
-            scores = _finite(scores, "scores", self.method, (len(some), 1, trace.valid_mask.shape[1]))[:, 0]
+            scores = _run(self.method, tower, trace, sign * image[some, None], offered)[:, 0]
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
                 split, inside = asked.splits[i], ids >= 0
                 words[i] = split.words(ids[inside].bincount(row[inside], len(split.spans)).tolist())
@@ -480,12 +478,9 @@ class Explainer:
 
     def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
         """Maps (B, T, N) by the method; zero if it has none for images."""
-        shape = *directions.shape[:2], trace.valid_mask.shape[1]
         if self.method.image is None:
-            return torch.zeros(shape)
-        offered = {"seed": self.seed, "empty": empty}
-        maps = _run(self.method.image, self.image_tower, trace, directions, offered)
-        return _finite(maps, "maps", self.method, shape)
+            return torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1])
+        return _run(self.method, self.image_tower, trace, directions, {"seed": self.seed, "empty": empty})
 
     def _empty_prompt(self) -> Tensor | None:
         """The embedding (E,) of a prompt without words, for the method that subtracts it."""
@@ -607,8 +602,7 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
         return None
     prompts = as_prompts(against)
     if len(prompts) not in (1, count):
-        msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"against must be one prompt, or one for each of {count}, got {len(prompts)}")
     return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * (count // len(prompts))
 
 
@@ -627,14 +621,12 @@ def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
     return word_ids
 
 
-def _run(side: Callable[..., Tensor], tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
-    """What a side of a method returns; of the keywords offered it gets those that it names."""
-    named = inspect.signature(side).parameters
-    return side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
-
-
-def _finite(found: object, what: str, method: Method, shape: tuple[int, ...]) -> Tensor:
-    """The result of a method, refused if it is no finite tensor of the shape."""
+def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
+    """The finite maps (B, T, N) of a method for this side; of the keywords offered it gets those that it names."""
+    side, what = (method.image, "maps") if tower.name == "image" else (method.text, "scores")
+    assert side is not None
+    named, shape = inspect.signature(side).parameters, (*directions.shape[:2], trace.valid_mask.shape[1])
+    found = side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:
         got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
         raise GradeclipError(f"the method {method.name!r} must give {what} as a tensor {shape}, got {got}")

@@ -292,8 +292,7 @@ class Interactions(_Result):
             over = named_things(self.caption, [(word.start, word.end) for word in self.words])
             if len(over) < 2:
                 named = ", ".join(self.words[i].text for group in over for i in group) or "none"
-                msg = f"{self.caption!r} names fewer than two things ({named}): give the words in over="
-                raise GradeclipError(msg)
+                raise GradeclipError(f"{self.caption!r} names fewer than two things ({named}): give the words in over=")
         groups = [
             tuple(whole("each word of over", i, 0, len(self.words) - 1) for i in listed("over", one, (int, np.integer)))
             for one in listed("over", over)

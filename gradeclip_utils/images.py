@@ -123,8 +123,7 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(name, *image.size)  # known before anything is decoded
     if image.mode == "F":
-        msg = f"{name} holds floats, which have no agreed range; convert it to 8 bits first."
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _to_8_bits(image, name)

@@ -98,8 +98,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
     """Embeddings in place of prompts, checked."""
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
         shape = tuple(embeddings.shape)
-        msg = f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
     embeddings = embeddings.detach()
     # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers overflow
     embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
@@ -145,8 +144,7 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
         if split.unread:
             start, unread = split.prompt[:40], " ".join(split.unread)
             unread = unread if len(unread) <= 100 else f"{unread[:100]} ..."
-            message = f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
-            warn(message)
+            warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
     if clip.vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
         if unknown:

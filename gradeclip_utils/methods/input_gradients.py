@@ -59,8 +59,7 @@ def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
     """The pixels, in the precision of the embedding."""
     if not tower.reads(trace.inputs):
         why, got = "gradients of pixels need the model's own pass", tuple(trace.inputs.shape[-2:])
-        msg = f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'")
     return trace.inputs.to(trace.embedding)
 
 

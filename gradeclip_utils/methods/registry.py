@@ -69,8 +69,7 @@ class Method:
 
     def __post_init__(self):
         if self.image is None and self.text is None:
-            msg = f"the method {self.name!r} explains neither images nor prompts: give image= or text="
-            raise GradeclipError(msg)
+            raise GradeclipError(f"the method {self.name!r} explains neither images nor prompts: give image= or text=")
         for name in ("name", "title", "paper", "explains", "cost"):
             text(f"the {name} of a method", getattr(self, name))
         for layers in (self.layers, "last" if self.text_layers is None else self.text_layers):

@@ -23,15 +23,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import get_session
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
-from open_clip.model import (
-    convert_to_custom_text_state_dict,
-    convert_weights_to_lp,
-    get_cast_dtype,
-    get_input_dtype,
-    resize_pos_embed,
-    resize_text_pos_embed,
-    set_model_preprocess_cfg,
-)  # fmt: skip
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import LayerNormFp32, QuickGELU
@@ -160,10 +152,10 @@ def build(config: dict, precision: str = "fp32", device: str = "cpu", *, empty: 
     coca = custom and "multimodal_cfg" in config
     kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     with _Unset() if empty else nullcontext():
-        model = kind(**config, cast_dtype=get_cast_dtype(precision))
-    dtype, mixed = get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
+        model = kind(**config, cast_dtype=open_clip.get_cast_dtype(precision))
+    dtype, mixed = open_clip.get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
     if mixed and "timm_model_name" not in config["vision_cfg"]:
-        convert_weights_to_lp(model, dtype=dtype)  # LayerNorm and embeddings stay float32
+        open_clip.convert_weights_to_lp(model, dtype=dtype)  # LayerNorm and embeddings stay float32
         return model.to(device)
     model.to(device, dtype)
     for module in model.modules() if mixed else ():
@@ -236,7 +228,7 @@ def preprocessing(model: nn.Module, shown: Mapping[str, Any]) -> Any:
         raise GradeclipError(f"three means and three deviations above 0 are needed, got {cfg['mean']}, {cfg['std']}")
     chosen("interpolation", cfg["interpolation"], ("bicubic", "bilinear"))
     chosen("resize_mode", cfg["resize_mode"], ("shortest", "longest", "squash"))
-    set_model_preprocess_cfg(model, cfg)
+    open_clip.set_model_preprocess_cfg(model, cfg)
     preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
     preprocess(Image.new("RGB", (8, 8)))  # wrong settings fail here
     return preprocess
