@@ -57,7 +57,7 @@ class _TransformersImageTower(Tower):
         self.kind, self.own_grid = kind_of(model) or "", hasattr(config, "num_patches")
         side = config.image_size if not self.own_grid else config.patch_size * int(config.num_patches**0.5)
         self.image_size, self.patch_size = (side, side), (config.patch_size,) * 2
-        blocks, inside = _blocks_of(_layers_of(vision), self.name), f"the image tower is a {self.kind}"
+        blocks = [_block_of(layer, self.name) for layer in _layers_of(vision)]
         self.after: tuple[nn.Module, ...] = ()  # what the query token goes through at the end
         projection = getattr(model, "visual_projection", getattr(model, "vision_proj", None))
         if projection is not None:
@@ -66,7 +66,8 @@ class _TransformersImageTower(Tower):
             blocks.append(_probe_pool(vision.head, vision.post_layernorm))
             self.query_token = "a latent query reads"
         else:
-            raise UnsupportedModel(f"{inside} without an attention pool (vision_use_head=False): nothing reads its end")
+            why = "without an attention pool (vision_use_head=False): nothing reads its end"
+            raise UnsupportedModel(f"the image tower is a {self.kind} {why}")
         self.width = width_of(self.after, config.hidden_size)
         super().__init__(model, vision, blocks, layers, self._own_features)
 
@@ -131,7 +132,8 @@ class _TransformersTextTower(Tower):
         self.context_length = getattr(config, "max_position_embeddings", None) or 512  # T5 has no limit
         if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
             self.context_length -= text.part.embeddings.padding_idx + 1
-        blocks, encode = _blocks_of(self.own_layers, self.name), self._own_features if hub else model.encode_text
+        blocks = [_block_of(layer, self.name) for layer in self.own_layers]
+        encode = self._own_features if hub else model.encode_text
         super().__init__(model, text.part, blocks, layers, encode)
 
     def ends(self, ids: Tensor) -> Tensor:
@@ -270,16 +272,16 @@ def _probe_pool(pool: nn.Module, before: nn.Module) -> Block:
     )  # fmt: skip
 
 
-_PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
+_PARTS = {"self_attn": _norm_first, "attention": _norm_last, "layer": _t5}
 
 
-def _blocks_of(layers: nn.ModuleList, name: str) -> list[Block]:
-    """One block for each layer of an encoder, which are of one kind."""
-    opens = next((opens for part, opens in _PARTS if hasattr(layers[0], part)), None)
-    if opens is None:
-        kind, known = type(layers[0]).__name__, ", ".join(part for part, _ in _PARTS)
-        raise UnsupportedModel(f"the {name} tower has a {kind}, which has none of {known} to open")
-    return [opens(layer) for layer in layers]
+def _block_of(layer: nn.Module, name: str) -> Block:
+    """A layer of an encoder, known by its parts."""
+    for part, opens in _PARTS.items():
+        if hasattr(layer, part):
+            return opens(layer)
+    known = ", ".join(_PARTS)
+    raise UnsupportedModel(f"the {name} tower has a {type(layer).__name__}, which has none of {known} to open")
 
 
 def _has_text(model: nn.Module) -> bool:
