@@ -103,12 +103,11 @@ class Explainer:
         if isinstance(method, str) and method not in METHODS:
             raise GradeclipError(f"there is no method {short(method)}: {hint(method, METHODS)}")
         instance("method", method, (str, Method), "the name of a method, or a Method")
-        layers = {"image_layers": image_layers, "text_layers": text_layers}
         self.null_captions = default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
         if null_captions is not None and len(self.null_captions) < 2:
             raise GradeclipError(f"null_captions must be two captions or more, got {short(null_captions)}")
-        others = {"seed": seed, "resolution": resolution, "null_captions": null_captions}
-        self._options: dict = {"method": method, **layers, **others}
+        self._options: dict = {"method": method, "seed": seed, "image_layers": image_layers, "text_layers": text_layers,
+                               "resolution": resolution, "null_captions": null_captions}  # fmt: skip
         self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
         self.seed, self.resolution = checked_seed(seed), chosen("resolution", resolution, ("model", "native"))
         if self.method.name == "grad-eclip":
@@ -129,7 +128,7 @@ class Explainer:
     # ---------------------------------------------------------------------------------------------------- explanations
 
     def explain(self, image: ImageLike, texts: Prompts, against: Prompts | None = None) -> Explanation:
-        """Explain one image and T prompts, which share one pass of the image encoder.
+        """Explain one image and T prompts, which share one pass of the image encoder: one explanation with T maps.
 
         With `against`, the target is the difference S(image, text) - S(image, against): maps are signed for it, and
         so are the scores of both prompts' words (a word of `against` that lowers the other similarity is positive).
@@ -142,9 +141,6 @@ class Explainer:
                 characters each), or prompt embeddings (T, E), which have no words. An embedding of another image
                 compares two images: `explain(image, explainer.embed_images(other))`.
             against: one prompt (or embedding) for all, or one for each of `texts`.
-
-        Returns:
-            One explanation with T maps.
 
         Raises:
             GradeclipError: a prompt is empty or too long, embeddings do not fit, the model or the method gives NaN, the
@@ -257,15 +253,12 @@ class Explainer:
             return torch.cat(found)
 
     def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
-        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model.
+        """Unit embeddings (N, E) of N prompts, as `embed_images` gives them: `encode_text` of the unmodified model.
 
         A text encoder that cannot be opened can still embed, and `explain` takes these embeddings in place of prompts.
 
         Args:
             texts: N prompts; a single string counts as a sequence of one. Words beyond the model's context are cut off.
-
-        Returns:
-            As `embed_images`.
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
@@ -347,16 +340,14 @@ class Explainer:
         """The words of each caption, and the direction (W, E) in which each of its W words pushes the embedding.
 
         A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
-        regions that each word matches, as `interactions` shows them. See `methods.interactions.word_directions`.
+        regions that each word matches, as `interactions` shows them. Directions are on the model's device, without a
+        graph. See `methods.interactions.word_directions`.
 
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
         Args:
             captions: prompts; a single string counts as a sequence of one. Words beyond the context length are in
-                `Split.unread` and have no direction.
-
-        Returns:
-            For each caption its words (`Split.spans`), and (W, E) on the model's device, without a graph.
+                `Split.unread` and have no direction; the others are `Split.spans`.
 
         Raises:
             UnsupportedModel: the text encoder cannot be opened.
