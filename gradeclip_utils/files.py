@@ -12,7 +12,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from .checks import as_path, writable
+from .checks import writable
 from .errors import GradeclipError
 
 _PACKAGE = Path(__file__).parent
@@ -73,15 +73,14 @@ def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
 
 
 @contextmanager
-def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
+def locked(folder: Path, name: str) -> Iterator[None]:
     """Keep other processes out of the same block, or raise GradeclipError if one is inside."""
     from filelock import FileLock, Timeout
 
-    folder = as_path(folder, "the folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / name)
-        lock.acquire(timeout=wait)
+        lock.acquire(timeout=0)
     except Timeout:
         message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
         raise GradeclipError(message) from None
