@@ -1,7 +1,5 @@
 """Images: reading them in any form, what the model sees of them, and maps laid back onto them.
 
-    file, array -> image -> pixels --model--> trace --method--> map -> heat map in the image's own pixels
-
 A model's own preprocessing resizes and crops. The package reads its steps to lay a map where it belongs in the image.
 torch is imported only where it is needed, so that reading an image starts at once.
 """

@@ -1,12 +1,9 @@
 """Interactions: word x region maps, and the same without the part that all named things share.
 
-    trace of a prompt -> direction of each word -> Grad-ECLIP of the image -> a region for each word
-
 A word pushes the prompt's embedding in a direction; Grad-ECLIP of the image with that direction for a target is the
 region that *this word* matches. The directions of a caption have a part in common, which matches any object. Each
-noun's direction less the mean of all nouns' directions tells them apart: it gives the map of a noun *rather than of the
-nouns of this caption*, a contrast in the sense of `Explainer.explain`'s `against`. Maps are linear in the direction, so
-the mean can be taken away before or after the map.
+noun's direction less the mean of all nouns' directions tells them apart. Maps are linear in the direction, so the mean
+can be taken away before or after the map.
 
 Shapes: N tokens, W words, E the width of the embedding.
 """

@@ -46,10 +46,7 @@ _OF_ARCHIVES = ("input_resolution", "context_length", "vocab_size")  # numbers a
 
 
 def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, Any, str]:
-    """Model, preprocessing, tokenizer and the source of the weights.
-
-    The name is a registered architecture, with a tag, a file or a state dict; or "hf-hub:..." or "local-dir:...".
-    """
+    """Model, preprocessing, tokenizer and weights' source of an architecture, or of "hf-hub:..." or "local-dir:..."."""
     beside = name.startswith(BESIDE)
     config, shown, state, said = _beside(name, pretrained) if beside else _registered(name, pretrained)
     try:
@@ -168,7 +165,6 @@ class _Unset(TorchFunctionMode):
     """Within it no random numbers are drawn: all weights of a new model are about to be loaded."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Return a tensor as it is instead of filling it."""
         kwargs = kwargs or {}
         if function is torch.randn:
             return torch.empty(*args, **kwargs)

@@ -222,8 +222,7 @@ def _below(part: nn.Module, count: int) -> nn.Module:
     """The lowest layers of an encoder, with its embeddings before them and neither norm nor pooler behind them."""
     place = getattr(part, "encoder", part)
     lowest = with_parts(place, **{name: getattr(place, name)[:count] for name in _LAYERS if hasattr(place, name)})
-    ends = {name: nn.Identity() for name in ("post_layernorm", "final_layer_norm", "layer_norm") if hasattr(part, name)}
-    ends |= {"pooler": None} if hasattr(part, "pooler") else {}
+    ends = {name: nn.Identity() for name in ("post_layernorm", "final_layer_norm", "layer_norm")} | {"pooler": None}
     return with_parts(lowest, **ends) if place is part else with_parts(part, encoder=lowest, **ends)
 
 
