@@ -4,11 +4,11 @@ Results are frozen: arrays are read-only, and numbers are raw and signed. Only `
 values, scale and resize.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -97,7 +97,8 @@ class _Result:
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
         parts = {f"{name}.safetensors": as_safetensors(arrays), f"{name}.png": png.getvalue()}
-        sums = {file: _sha256(content) for file, content in {**parts, f"{name}.json": _as_json(record)}.items()}
+        parts[f"{name}.json"] = _as_json(record)
+        sums = {file: sha256(content).hexdigest() for file, content in parts.items()}
         parts[f"{name}.json"] = _as_json({**record, "sha256": sums})
         write_whole({folder / file: content for file, content in parts.items()})
         return folder
@@ -120,7 +121,7 @@ class _Result:
             record = json.loads(text)
             sums = record.pop("sha256")
             for wrong, content in zip(paths, (_as_json(record), arrays, png), strict=True):
-                if sums[wrong.name] != _sha256(content):
+                if sums[wrong.name] != sha256(content).hexdigest():
                     raise ValueError("its checksum is another")
             fields: dict[str, Any] = {one: _from_json(value) for one, value in record.items()}
             return cls(**{**fields, **read_arrays(arrays), "image": read_image(paths[2])})
@@ -315,7 +316,3 @@ def _as_json(record: dict) -> bytes:
         return asdict(value) if isinstance(value, Word) else value.tolist()
 
     return json.dumps(record, default=plain, ensure_ascii=False, indent=1).encode()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
