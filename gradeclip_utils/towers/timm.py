@@ -182,12 +182,14 @@ class FeatureMapTower(Tower):
         self.model, self.part, self.trunk = model, trunk, trunk
         self.kind = f"timm {type(trunk).__name__}"
         self.unit = trunk is not model
+        self.sequence = hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
+        self.channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         size = model.visual.image_size if self.unit else trunk.default_cfg["input_size"][-2:]
         self.image_size = tuple(getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size)
         self._encode = model.encode_image if self.unit else model
         features = trunk.num_classes or trunk.num_features
         self.width = width_of([model.visual.head], features) if self.unit else features
-        grid = _grid_of(trunk, self.image_size)
+        grid = self._grid(self.image_size)
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
@@ -198,9 +200,9 @@ class FeatureMapTower(Tower):
     def _enter(self, pixels: Tensor) -> Entry:
         features = self.trunk.forward_features(self.in_precision(pixels))
         if features.ndim == 3:
-            grid, x = _grid_of(self.trunk, tuple(pixels.shape[-2:])), features
+            grid, x = self._grid(pixels.shape[-2:]), features
         else:
-            features = features if _channels_last(self.trunk) else features.permute(0, 2, 3, 1)  # (B, h, w, D)
+            features = features if self.channels_last else features.permute(0, 2, 3, 1)  # (B, h, w, D)
             grid, x = tuple(features.shape[1:3]), features.flatten(1, 2)
         return self.image_entry(pixels, x, (), grid)
 
@@ -209,29 +211,20 @@ class FeatureMapTower(Tower):
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         x = self.in_precision(x)
-        if not _sequence(self.trunk):
+        if not self.sequence:
             assert entry.grid is not None
             x = x.unflatten(1, entry.grid)  # (B, h, w, D)
-            x = x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
+            x = x if self.channels_last else x.permute(0, 3, 1, 2)
         with eval_mode(self.model):
             pooled = self.trunk.forward_head(x)
             return upcast(self.model.visual.head(pooled) if self.unit else pooled)
 
-
-def _sequence(trunk: nn.Module) -> bool:
-    return hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
-
-
-def _channels_last(trunk: nn.Module) -> bool:
-    return getattr(trunk, "output_fmt", "NCHW") == "NHWC"
-
-
-def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """The grid of the last feature map for an image of this size, from the reduction that timm records."""
-    if _sequence(trunk):
-        return tuple(trunk.patch_embed.dynamic_feat_size(size))
-    reduction = trunk.feature_info[-1]["reduction"]
-    return tuple(max(1, -(-side // reduction)) for side in size)
+    def _grid(self, size: Sequence[int]) -> tuple[int, int]:
+        """The grid of the last feature map for an image of this size, from the reduction that timm records."""
+        if self.sequence:
+            return tuple(self.trunk.patch_embed.dynamic_feat_size(size))
+        down, across = (max(1, -(-side // self.trunk.feature_info[-1]["reduction"])) for side in size)
+        return down, across
 
 
 FAMILIES = {"timm": ("image", lambda model: _trunk_of(model) is not None, _TrunkTower)}
