@@ -30,18 +30,11 @@ def output(
 ) -> Path:  # fmt: skip
     """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
     place = writable(path, what, suffixes=suffixes, size=size)
-    if any(_is_same(place, one) for one in inputs if one):
+    if place.exists() and any(place.samefile(one) for one in inputs if one and os.path.exists(one)):
         raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
     if place.exists() and not overwrite:
         raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
     return place
-
-
-def _is_same(one: Path, other: str | os.PathLike) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
 
 
 def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
