@@ -628,8 +628,7 @@ def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered
 
 def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     """Warn if a map (B, T, N) is zero at every valid token (B, N)."""
-    empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
-    if empty:
+    if empty := int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum()):
         reason = "all tokens answer the query equally, or the target does not depend on them"
         warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
 

@@ -1,7 +1,5 @@
 """Words: from the tokens of a prompt back to the words that a person wrote.
 
-    prompt --tokenizer--> tokens --tower, method--> a score each --here--> words --> Explanation
-
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
 lower case) and cuts it into tokens that may be shorter than a word, and shorter than a letter: an emoji is several.
 A fast Hugging Face tokenizer (byte-pair, WordPiece, SentencePiece) gives the characters of each token; with a slow one

@@ -80,8 +80,7 @@ def save_compact(
     state = {key: one.half() if one.is_floating_point() else one for key, one in state.items()}  # batch norm counts
     table = _table_of(state)
     state[table] = state[table][ids.long()]
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
+    if broken := [key for key, value in state.items() if not torch.isfinite(value).all()]:
         raise GradeclipError(f"Not finite in half precision: {', '.join(broken)}.")
     state = {key: value.contiguous() for key, value in state.items()} | {"token_ids": ids}
     if shared is not None:

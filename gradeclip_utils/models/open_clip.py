@@ -186,8 +186,7 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
     if "logit_bias" in own:
         state.setdefault("logit_bias", torch.zeros_like(own["logit_bias"]))
     state = {key: value for key, value in state.items() if key in own or not key.endswith("position_ids")}
-    whole = [key for key in state if key in own and own[key].is_floating_point() > state[key].is_floating_point()]
-    if whole:
+    if whole := [key for key in state if key in own and own[key].is_floating_point() > state[key].is_floating_point()]:
         kind = str(state[whole[0]].dtype).removeprefix("torch.")
         msg = f"{said} holds weights of integers or complex numbers ({whole[0]} is {kind}): save them as floats"
         raise GradeclipError(msg)
@@ -212,8 +211,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], said: str, misfit: 
         raise GradeclipError(f"{misfit}: {some(parts, 6, '; ')}.")
     model.load_state_dict(state)
     floats = ((key, value.float()) for key, value in state.items() if value.is_floating_point())
-    broken = [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]
-    if broken:
+    if broken := [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]:
         raise GradeclipError(f"{said} has weights that are not finite (NaN): {some(broken, 3)}.")
 
 

@@ -153,8 +153,7 @@ def _check_trunk(trunk: nn.Module) -> None:
     if pool is None and trunk.global_pool not in ("token", "avg"):
         raise UnsupportedModel(f"{inside} that pools by {trunk.global_pool!r}; only 'token', 'avg' and 'map' are known")
     if pool is not None:
-        known = type(pool) is AttentionPoolLatent and pool.pos_embed is None and pool.pool in ("token", "avg")
-        if not known:
+        if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None or pool.pool not in ("token", "avg"):
             raise UnsupportedModel(f"{inside} that ends in a {type(pool).__name__} that differs from SigLIP's")
         if type(trunk) is VisionTransformer and trunk.num_prefix_tokens and not trunk.pool_include_prefix:
             raise UnsupportedModel(f"{inside} whose attention pool does not see its class token; it cannot be opened")
