@@ -191,9 +191,8 @@ class Explainer:
             GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the tokenizer does not say which
                 tokens make up a word; and the reasons of `explain`.
         """
-        if self.method.name not in _GRAD_ECLIP:
-            msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
-            raise GradeclipError(msg)
+        if (name := self.method.name) not in _GRAD_ECLIP:
+            raise GradeclipError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {name!r}")
         read = self._read_image(image)
         with self._isolated():
             asked, said, prompt, found = self._directions_of_words([text("caption", caption)])

@@ -45,8 +45,7 @@ class _TrunkTower(Tower):
         trunk = _trunk_of(model)
         _check_trunk(trunk)
         self.kind = f"timm {type(trunk).__name__}"
-        self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
-        self.unit = trunk is not model
+        self.trunk, self.unit = trunk, trunk is not model
         self.head = nn.Sequential(trunk.head, model.visual.head) if self.unit else trunk.head
         blocks = [_trunk_block(block) for block in trunk.blocks]
         if trunk.attn_pool is not None:
@@ -70,12 +69,8 @@ class _TrunkTower(Tower):
         below = with_parts(trunk, patch_embed=embed, blocks=trunk.blocks[: self.first], norm=nn.Identity(), rope=rope)
         below.dynamic_img_size = True
         x = below.forward_features(self.in_precision(pixels))
-        if trunk.attn_pool is not None:
-            reads: Sequence[int] = ()
-        elif trunk.global_pool == "token":
-            reads = [0]
-        else:
-            reads = range(0 if getattr(trunk, "pool_include_prefix", False) else self.prefix, x.shape[1])
+        first = 0 if getattr(trunk, "pool_include_prefix", False) else trunk.num_prefix_tokens
+        reads = () if self.blocks[-1].latent else [0] if trunk.global_pool == "token" else range(first, x.shape[1])
         return self.image_entry(pixels, x, reads, grid, None if rope is None else upcast(rope.get_embed(list(grid))))
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
