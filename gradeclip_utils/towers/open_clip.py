@@ -64,12 +64,9 @@ class _VisionTower(Tower):
         return self.image_entry(pixels, x, reads, grid)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
-        norm = [self.visual.ln_post]
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
-            pooled = through(norm, x.mean(1))  # (B, R, D) -> (B, D)
-        else:
-            pooled = through(norm, x).mean(1)
-        return _projected(self.visual.proj, pooled)
+            x = x.mean(1, keepdim=True)  # (B, R, D) -> (B, 1, D)
+        return _projected(self.visual.proj, through([self.visual.ln_post], x).mean(1))
 
 
 def _query_pool(pool: nn.Module, first: bool) -> Block:
