@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .explain import Explainer
     from .explanation import Explanation
 
-_PROGRAM = "gradeclip"
 _OVERWRITING = (
     "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. The same "
     "command continues a report, an evaluation or a fine-tuning that was stopped."
@@ -97,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
     """Return the parser of a call: it has all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
-        prog=_PROGRAM,
+        prog="gradeclip",
         description="Explain what CLIP matched in an image and in a sentence.",
         epilog=f"{_examples(_COMMANDS['explain'].example)}\n\n{fill(_OVERWRITING, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -126,7 +125,7 @@ def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def _examples(example: str) -> str:
-    return "\n".join(["example:", *(f"  {_PROGRAM} {line}" for line in example.splitlines())])
+    return "\n".join(["example:", *(f"  gradeclip {line}" for line in example.splitlines())])
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -29,7 +29,6 @@ BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
 _NAMES = (BUNDLED, "emoji-plain", "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
 BUNDLED_MODELS = {name: f"{name}.safetensors" for name in _NAMES}  # its config has the same name and ends in .json
-_EXPLAINED_LAYERS = ("image_layers", "text_layers")  # in a config: how many of the last ones Grad-ECLIP explains
 _TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
 
 
@@ -111,7 +110,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
     metadata, state = open_safetensors(path)
     try:
         config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
-        layers = {key: config.pop(key, None) for key in _EXPLAINED_LAYERS}
+        layers = {key: config.pop(key, None) for key in ("image_layers", "text_layers")}  # that Grad-ECLIP explains
         shown, rows_of_all = config.pop("preprocess"), config["text_cfg"].get("vocab_size", 49408)
         model = build(config, precision, device, empty=True)
         preprocess = preprocessing(model, shown)

@@ -17,8 +17,6 @@ from .clip import Clip
 from .huggingface import PREFIX, load_transformers
 from .open_clip import BESIDE, CONFIG, SUFFIXES, load_open_clip
 
-_PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
-
 
 @torch.inference_mode(False)  # weights that are made within have no gradients
 def load_clip(
@@ -66,7 +64,7 @@ def load_clip(
         name = variables.get("GRADECLIP_MODEL", BUNDLED)
         pretrained = variables.get("GRADECLIP_PRETRAINED") if pretrained is None else pretrained
     try:
-        chosen("precision", precision, _PRECISIONS)
+        chosen("precision", precision, ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16"))
         return _load(name, pretrained, _checked(device), precision)
     except GradeclipError as refusal:
         if not variables:
