@@ -299,8 +299,7 @@ class Interactions(_Result):
 
 
 def _listed(scores: Sequence[float] | np.ndarray) -> str:
-    more = ", …" * (len(scores) > 10)  # as many as a figure draws
-    return ", ".join(f"{score:.3f}" for score in scores[:10]) + more
+    return ", ".join(f"{score:.3f}" for score in scores[:10]) + ", …" * (len(scores) > 10)  # as many as a figure draws
 
 
 def _from_json(value: Any) -> Any:

@@ -216,8 +216,7 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     # a side of less than one patch becomes one, and then the other side is shortened
     size = [max(1, min(n, _MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
     scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
-    pixels = normalize(transforms.to_tensor(scaled))
-    return View(pixels, (0.0, 0.0, float(image.width), float(image.height)))
+    return View(normalize(transforms.to_tensor(scaled)), (0.0, 0.0, float(image.width), float(image.height)))
 
 
 def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:

@@ -33,8 +33,7 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
     assert len(trace.tokens) == masks.shape[1]
     for layer in trace.layers:
         mu = spatial_weights(layer, trace.valid_mask, spatial)
-        by_word = torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v)
-        pushes.append(by_word.flatten(3))  # (W, B, R, D)
+        pushes.append(torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v).flatten(3))  # (W, B, R, D)
     start = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)

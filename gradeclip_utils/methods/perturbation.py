@@ -69,8 +69,7 @@ def m2ib(
     maps = blank_maps(trace, directions)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in bar("M2IB", pairs):
-        one = repeated(trace, i, samples)
-        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta)
+        maps[i, target] = _squeezed(tower, repeated(trace, i, samples), directions[i, target], noise, beta)
     return maps * trace.valid_mask[:, None]
 
 

@@ -133,8 +133,7 @@ class _TransformersTextTower(Tower):
         if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
             self.context_length -= text.part.embeddings.padding_idx + 1
         blocks = [_block_of(layer, self.name) for layer in self.own_layers]
-        encode = self._own_features if hub else model.encode_text
-        super().__init__(model, text.part, blocks, layers, encode)
+        super().__init__(model, text.part, blocks, layers, self._own_features if hub else model.encode_text)
 
     def ends(self, ids: Tensor) -> Tensor:
         """The position (B,) of EOT, or of the last token, in token ids (B, context_length)."""

@@ -53,8 +53,7 @@ class _TrunkTower(Tower):
             self.query_token = "a latent query reads"
         else:
             self.query_token = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
-        size = trunk.patch_embed.img_size
-        self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
+        self.image_size, self.grid_size = tuple(trunk.patch_embed.img_size), tuple(trunk.patch_embed.grid_size)
         self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
         self.width = width_of([self.head], trunk.num_features)
         super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
@@ -142,8 +141,7 @@ def _check_trunk(trunk: nn.Module) -> None:
     kind = type(trunk).__name__
     inside = f"the image tower is a timm {kind}"
     if type(trunk) not in (VisionTransformer, Eva):
-        why = _WHY_NOT.get(kind, "only VisionTransformer and Eva are known")
-        raise UnsupportedModel(f"{inside}: {why}")
+        raise UnsupportedModel(f"{inside}: {_WHY_NOT.get(kind, 'only VisionTransformer and Eva are known')}")
     pool = trunk.attn_pool
     if pool is None and trunk.global_pool not in ("token", "avg"):
         raise UnsupportedModel(f"{inside} that pools by {trunk.global_pool!r}; only 'token', 'avg' and 'map' are known")
