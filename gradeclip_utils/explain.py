@@ -612,8 +612,8 @@ def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
 
 
 def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
-    """The finite maps (B, T, N) of a method for this side; of the keywords offered it gets those that it names."""
-    side, what = (method.image, "maps") if tower.name == "image" else (method.text, "scores")
+    """A method's finite maps (B, T, N) of images or prompts; of the keywords offered it gets those that it names."""
+    side, what = (method.text, "scores") if trace.grid is None else (method.image, "maps")
     assert side is not None
     named, shape = inspect.signature(side).parameters, (*directions.shape[:2], trace.valid_mask.shape[1])
     found = side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
@@ -633,7 +633,6 @@ def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
 
 
 def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
-    """Maps over tokens as maps (..., h, w) over patches."""
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)

@@ -141,7 +141,6 @@ def config_of(name: str, weights: Path | None) -> Path:
 
 
 def _training(metadata: dict[str, str]) -> str:
-    """One sentence on the training of a model, from the metadata of its file."""
     if "teacher" in metadata:
         return f"distilled from {metadata['teacher']!r}: its embeddings are to be those of its teacher"
     if "maps" in metadata:

@@ -178,7 +178,6 @@ class _TransformersTextTower(Tower):
 
 
 def _text_of(model: nn.Module) -> _Text:
-    """The text encoder of one of `KINDS`."""
     text, kind = model.text_model, kind_of(model)
     part = getattr(text, "text_model", getattr(text, "roberta", text))  # wrapped once more in some versions
     if kind in ("SiglipModel", "Siglip2Model"):
@@ -209,7 +208,6 @@ def _features(found) -> Tensor:
 
 
 def _layers_of(part: nn.Module) -> nn.ModuleList:
-    """The layers of an encoder, whatever they are called."""
     place = getattr(part, "encoder", part)
     if found := [getattr(place, name) for name in _LAYERS if hasattr(place, name)]:
         return found[0]

@@ -80,12 +80,10 @@ def _query_pool(pool: nn.Module, first: bool) -> Block:
 
 
 def _below(transformer: nn.Module, count: int) -> nn.Module:
-    """The lowest layers of a transformer alone."""
     return with_parts(transformer, resblocks=transformer.resblocks[:count])
 
 
 def _projected(projection: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
-    """A projection (B, E), by a layer or a matrix."""
     if isinstance(projection, nn.Linear):
         return through([projection], x)
     return x if projection is None else x @ upcast(projection)
