@@ -45,7 +45,7 @@ def integrated_gradients(tower: Tower, trace: Trace, directions: Tensor, *, step
 
 
 def _inputs_of(tower: Tower, trace: Trace) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
-    """How pixels or tokens are embedded, these in the precision of the embedding, and their axis of colours or D."""
+    """What embeds pixels or tokens, these in the precision of the embedding, and the axis to sum over: colours or D."""
     if trace.grid is None:
         return partial(tower.resume, trace, tower.depth - tower.layers), trace.tokens, -1
     if not tower.reads(trace.inputs):
