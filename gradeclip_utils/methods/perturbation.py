@@ -1,7 +1,6 @@
 """Methods that change the input and watch the output; they need no look inside the model.
 
-Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB). They need
-`forward`, `trace` or `resume` of a tower, so most of them also apply to towers without attention.
+Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB).
 
 Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, the last tokens.
 """

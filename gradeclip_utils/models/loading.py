@@ -34,11 +34,10 @@ def load_clip(
         load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
         load_clip("transformers:openai/clip-vit-base-patch32")
 
-    Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`), and without a device
-    `GRADECLIP_DEVICE`. Tags, also "openai", and OpenAI's own archive run with their own activation. Other files do
-    not say theirs: if open_clip has the architecture in both forms, the name must say which, "ViT-B-32-quickgelu" or
-    "ViT-B-32-gelu". Files do not say their normalisation either: it is the one that all published weights of the name
-    share, or else OpenAI's.
+    Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`). Tags, also "openai", and
+    OpenAI's own archive run with their own activation. Other files do not say theirs: if open_clip has the architecture
+    in both forms, the name must say which, "ViT-B-32-quickgelu" or "ViT-B-32-gelu". Files do not say their
+    normalisation either: it is the one that all published weights of the name share, or else OpenAI's.
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
