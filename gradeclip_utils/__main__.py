@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .explain import Explainer
     from .explanation import Explanation
 
-_PROGRAM = "gradeclip"
 _OVERWRITING = (
     "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. The same "
     "command continues a report, an evaluation or a fine-tuning that was stopped."
@@ -97,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
     """Return the parser of a call: it has all commands, and the arguments of the one that is called."""
     parser = argparse.ArgumentParser(
-        prog=_PROGRAM,
+        prog="gradeclip",
         description="Explain what CLIP matched in an image and in a sentence.",
         epilog=f"{_examples(_COMMANDS['explain'].example)}\n\n{fill(_OVERWRITING, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -126,7 +125,7 @@ def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def _examples(example: str) -> str:
-    return "\n".join(["example:", *(f"  {_PROGRAM} {line}" for line in example.splitlines())])
+    return "\n".join(["example:", *(f"  gradeclip {line}" for line in example.splitlines())])
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
@@ -180,8 +179,9 @@ def _run_command(options: argparse.Namespace) -> str:
     """Explain each image, and return the numbers of each, after the figures are written."""
     if options.image and not options.caption:
         raise GradeclipError("--image needs a --caption: what should be looked for in it?")
-    files = options.image or [None]
-    names = [options.out] if len(files) == 1 else [_named(options.out, file) for file in files]
+    files, names, out = options.image or [None], [options.out], Path(options.out)
+    if len(files) > 1:
+        names = [out.with_name(f"{out.stem}-{Path(file).stem}{out.suffix}") for file in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")
     given = {"inputs": files, "overwrite": options.overwrite, "suffixes": (".png", ".svg", ".pdf")}
@@ -215,11 +215,6 @@ def _run_command(options: argparse.Namespace) -> str:
     return "\n".join(said)
 
 
-def _named(out: str, file: str) -> Path:
-    place = Path(out)
-    return place.with_name(f"{place.stem}-{Path(file).stem}{place.suffix}")
-
-
 def _numbers(explainer: Explainer, explanation: Explanation, name: str, i: int) -> str:
     """Return the numbers of one caption, after the image and the caption that they are about."""
     caption = explanation.prompts[i]
@@ -231,17 +226,12 @@ def _numbers(explainer: Explainer, explanation: Explanation, name: str, i: int) 
     value, low, high = explanation.prompt_dependence(explainer.null_maps(explanation.image, caption), i)
     lines.append(f"  dependence  {value:.2f} [{low:.2f}, {high:.2f}] (0: the map is the same for any prompt; 1: it has "
                  "nothing in common with those of other prompts)")  # fmt: skip
-    difference = _difference(explainer, explanation, i)
-    return "\n".join([*lines, f"  parity      {difference:.1e} between this similarity and the plain forward pass"])
-
-
-def _difference(explainer: Explainer, explanation: Explanation, i: int) -> float:
-    """Return how far a similarity is from that of the model's own methods (`encode_image`, `get_image_features`)."""
     clip, tower = explainer.clip, explainer.text_tower
-    assert clip.tokenizer is not None and tower is not None  # the caption was read by them
+    assert tower is not None  # it has read the caption
     image_embedding = explainer.image_tower.forward(clip.preprocess(explanation.image)[None].to(tower.device))
-    text_embedding = tower.forward(clip.tokenizer([explanation.prompts[i]]).to(tower.device))
-    return abs(float((image_embedding * text_embedding).sum()) - float(explanation.similarity[i]))
+    text_embedding = tower.forward(clip.tokenizer([caption]).to(tower.device))
+    difference = abs(float((image_embedding * text_embedding).sum()) - float(explanation.similarity[i]))
+    return "\n".join([*lines, f"  parity      {difference:.1e} between this similarity and the plain forward pass"])
 
 
 if __name__ == "__main__":

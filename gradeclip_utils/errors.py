@@ -1,8 +1,4 @@
-"""Messages: the exception for invalid input, the warning for explanations to read with care, and helpers for both.
-
-A warning points at the line outside of this package that asked for the explanation. A panel shows the warnings of its
-own explanations itself: it calls `heard_by`.
-"""
+"""Messages: the exception for invalid input, the warning for explanations to read with care, and helpers for both."""
 
 import inspect
 import warnings
@@ -27,7 +23,7 @@ class ExplanationWarning(UserWarning):
 
 @contextmanager
 def heard_by(listener: Callable[[str], object]) -> Iterator[None]:
-    """Send the warnings of explanations in this thread to a function."""
+    """Send the warnings of explanations in this thread to a function, as a panel does that shows its own."""
     token = _listener.set(listener)
     try:
         yield

@@ -7,7 +7,7 @@ behind on the model: no hook, no mode, no gradient.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice, zip_longest
@@ -103,12 +103,11 @@ class Explainer:
         if isinstance(method, str) and method not in METHODS:
             raise GradeclipError(f"there is no method {short(method)}: {hint(method, METHODS)}")
         instance("method", method, (str, Method), "the name of a method, or a Method")
-        layers = {"image_layers": image_layers, "text_layers": text_layers}
         self.null_captions = default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
         if null_captions is not None and len(self.null_captions) < 2:
             raise GradeclipError(f"null_captions must be two captions or more, got {short(null_captions)}")
-        others = {"seed": seed, "resolution": resolution, "null_captions": null_captions}
-        self._options: dict = {"method": method, **layers, **others}
+        self._options: dict = {"method": method, "seed": seed, "image_layers": image_layers, "text_layers": text_layers,
+                               "resolution": resolution, "null_captions": null_captions}  # fmt: skip
         self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
         self.seed, self.resolution = checked_seed(seed), chosen("resolution", resolution, ("model", "native"))
         if self.method.name == "grad-eclip":
@@ -129,7 +128,7 @@ class Explainer:
     # ---------------------------------------------------------------------------------------------------- explanations
 
     def explain(self, image: ImageLike, texts: Prompts, against: Prompts | None = None) -> Explanation:
-        """Explain one image and T prompts, which share one pass of the image encoder.
+        """Explain one image and T prompts, which share one pass of the image encoder: one explanation with T maps.
 
         With `against`, the target is the difference S(image, text) - S(image, against): maps are signed for it, and
         so are the scores of both prompts' words (a word of `against` that lowers the other similarity is positive).
@@ -142,9 +141,6 @@ class Explainer:
                 characters each), or prompt embeddings (T, E), which have no words. An embedding of another image
                 compares two images: `explain(image, explainer.embed_images(other))`.
             against: one prompt (or embedding) for all, or one for each of `texts`.
-
-        Returns:
-            One explanation with T maps.
 
         Raises:
             GradeclipError: a prompt is empty or too long, embeddings do not fit, the model or the method gives NaN, the
@@ -195,9 +191,8 @@ class Explainer:
             GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the tokenizer does not say which
                 tokens make up a word; and the reasons of `explain`.
         """
-        if self.method.name not in _GRAD_ECLIP:
-            msg = f"interactions are Grad-ECLIP's own, and this Explainer's method is {self.method.name!r}"
-            raise GradeclipError(msg)
+        if (name := self.method.name) not in _GRAD_ECLIP:
+            raise GradeclipError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {name!r}")
         read = self._read_image(image)
         with self._isolated():
             asked, said, prompt, found = self._directions_of_words([text("caption", caption)])
@@ -257,15 +252,12 @@ class Explainer:
             return torch.cat(found)
 
     def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
-        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model.
+        """Unit embeddings (N, E) of N prompts, as `embed_images` gives them: `encode_text` of the unmodified model.
 
         A text encoder that cannot be opened can still embed, and `explain` takes these embeddings in place of prompts.
 
         Args:
             texts: N prompts; a single string counts as a sequence of one. Words beyond the model's context are cut off.
-
-        Returns:
-            As `embed_images`.
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
@@ -320,8 +312,7 @@ class Explainer:
                 _, trace = self._trace([read_image(image) for image in images[some]], self._wants_graph)
                 found.append(_on_grid(self._token_maps(trace, targets[some].to(trace.embedding), empty), trace))
             if len({part.shape[2:] for part in found}) > 1:
-                msg = "images of several sizes have maps of several shapes: ask for them one at a time"
-                raise GradeclipError(msg)
+                raise GradeclipError("images of several sizes have maps of several shapes: ask for them one at a time")
             return torch.cat(found)
 
     def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
@@ -348,16 +339,14 @@ class Explainer:
         """The words of each caption, and the direction (W, E) in which each of its W words pushes the embedding.
 
         A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
-        regions that each word matches, as `interactions` shows them. See `methods.interactions.word_directions`.
+        regions that each word matches, as `interactions` shows them. Directions are on the model's device, without a
+        graph. See `methods.interactions.word_directions`.
 
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
         Args:
             captions: prompts; a single string counts as a sequence of one. Words beyond the context length are in
-                `Split.unread` and have no direction.
-
-        Returns:
-            For each caption its words (`Split.spans`), and (W, E) on the model's device, without a graph.
+                `Split.unread` and have no direction; the others are `Split.spans`.
 
         Raises:
             UnsupportedModel: the text encoder cannot be opened.
@@ -436,8 +425,7 @@ class Explainer:
                 continue
             word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
             offered = {"seed": self.seed, "words": word_ids}
-            scores = _run(self.method.text, tower, trace, sign * image[some, None], offered)
-            scores = _finite(scores, "scores", self.method, (len(some), 1, trace.valid_mask.shape[1]))[:, 0]
+            scores = _run(self.method, tower, trace, sign * image[some, None], offered)[:, 0]
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
                 split, inside = asked.splits[i], ids >= 0
                 words[i] = split.words(ids[inside].bincount(row[inside], len(split.spans)).tolist())
@@ -480,12 +468,9 @@ class Explainer:
 
     def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
         """Maps (B, T, N) by the method; zero if it has none for images."""
-        shape = *directions.shape[:2], trace.valid_mask.shape[1]
         if self.method.image is None:
-            return torch.zeros(shape)
-        offered = {"seed": self.seed, "empty": empty}
-        maps = _run(self.method.image, self.image_tower, trace, directions, offered)
-        return _finite(maps, "maps", self.method, shape)
+            return torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1])
+        return _run(self.method, self.image_tower, trace, directions, {"seed": self.seed, "empty": empty})
 
     def _empty_prompt(self) -> Tensor | None:
         """The embedding (E,) of a prompt without words, for the method that subtracts it."""
@@ -607,8 +592,7 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
         return None
     prompts = as_prompts(against)
     if len(prompts) not in (1, count):
-        msg = f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"against must be one prompt, or one for each of {count}, got {len(prompts)}")
     return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * (count // len(prompts))
 
 
@@ -627,14 +611,12 @@ def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
     return word_ids
 
 
-def _run(side: Callable[..., Tensor], tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
-    """What a side of a method returns; of the keywords offered it gets those that it names."""
-    named = inspect.signature(side).parameters
-    return side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
-
-
-def _finite(found: object, what: str, method: Method, shape: tuple[int, ...]) -> Tensor:
-    """The result of a method, refused if it is no finite tensor of the shape."""
+def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
+    """A method's finite maps (B, T, N) of images or prompts; of the keywords offered it gets those that it names."""
+    side, what = (method.text, "scores") if trace.grid is None else (method.image, "maps")
+    assert side is not None
+    named, shape = inspect.signature(side).parameters, (*directions.shape[:2], trace.valid_mask.shape[1])
+    found = side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:
         got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
         raise GradeclipError(f"the method {method.name!r} must give {what} as a tensor {shape}, got {got}")
@@ -645,14 +627,12 @@ def _finite(found: object, what: str, method: Method, shape: tuple[int, ...]) ->
 
 def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
     """Warn if a map (B, T, N) is zero at every valid token (B, N)."""
-    empty = int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum())
-    if empty:
+    if empty := int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum()):
         reason = "all tokens answer the query equally, or the target does not depend on them"
         warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
 
 
 def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
-    """Maps over tokens as maps (..., h, w) over patches."""
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)

@@ -1,16 +1,14 @@
 """Explanation: the result for one image, with what is needed to show it and to check it.
 
-    tower -> trace -> method -> map -> Explanation -> figure
-
 Results are frozen: arrays are read-only, and numbers are raw and signed. Only `heatmap` and the plots cut off negative
 values, scale and resize.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -99,7 +97,8 @@ class _Result:
         arrays = {one: np.ascontiguousarray(found) for one in self._arrays if (found := getattr(self, one)) is not None}
         record = {one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")}
         parts = {f"{name}.safetensors": as_safetensors(arrays), f"{name}.png": png.getvalue()}
-        sums = {file: _sha256(content) for file, content in {**parts, f"{name}.json": _as_json(record)}.items()}
+        parts[f"{name}.json"] = _as_json(record)
+        sums = {file: sha256(content).hexdigest() for file, content in parts.items()}
         parts[f"{name}.json"] = _as_json({**record, "sha256": sums})
         write_whole({folder / file: content for file, content in parts.items()})
         return folder
@@ -122,7 +121,7 @@ class _Result:
             record = json.loads(text)
             sums = record.pop("sha256")
             for wrong, content in zip(paths, (_as_json(record), arrays, png), strict=True):
-                if sums[wrong.name] != _sha256(content):
+                if sums[wrong.name] != sha256(content).hexdigest():
                     raise ValueError("its checksum is another")
             fields: dict[str, Any] = {one: _from_json(value) for one, value in record.items()}
             return cls(**{**fields, **read_arrays(arrays), "image": read_image(paths[2])})
@@ -148,10 +147,7 @@ class _Result:
         Pointing at a word gives its number. In a page of `Interactions` it also gives the word's map.
 
         Args:
-            path: of a file that ends in .html; a file that is there is overwritten.
-
-        Returns:
-            The path.
+            path: of a file that ends in .html; a file that is there is overwritten. It is returned.
 
         Raises:
             GradeclipError: the path does not end in .html, or cannot be written.
@@ -294,8 +290,7 @@ class Interactions(_Result):
             over = named_things(self.caption, [(word.start, word.end) for word in self.words])
             if len(over) < 2:
                 named = ", ".join(self.words[i].text for group in over for i in group) or "none"
-                msg = f"{self.caption!r} names fewer than two things ({named}): give the words in over="
-                raise GradeclipError(msg)
+                raise GradeclipError(f"{self.caption!r} names fewer than two things ({named}): give the words in over=")
         groups = [
             tuple(whole("each word of over", i, 0, len(self.words) - 1) for i in listed("over", one, (int, np.integer)))
             for one in listed("over", over)
@@ -304,8 +299,7 @@ class Interactions(_Result):
 
 
 def _listed(scores: Sequence[float] | np.ndarray) -> str:
-    more = ", …" * (len(scores) > 10)  # as many as a figure draws
-    return ", ".join(f"{score:.3f}" for score in scores[:10]) + more
+    return ", ".join(f"{score:.3f}" for score in scores[:10]) + ", …" * (len(scores) > 10)  # as many as a figure draws
 
 
 def _from_json(value: Any) -> Any:
@@ -321,7 +315,3 @@ def _as_json(record: dict) -> bytes:
         return asdict(value) if isinstance(value, Word) else value.tolist()
 
     return json.dumps(record, default=plain, ensure_ascii=False, indent=1).encode()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

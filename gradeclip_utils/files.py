@@ -12,7 +12,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from .checks import as_path, writable
+from .checks import writable
 from .errors import GradeclipError
 
 _PACKAGE = Path(__file__).parent
@@ -30,18 +30,11 @@ def output(
 ) -> Path:  # fmt: skip
     """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
     place = writable(path, what, suffixes=suffixes, size=size)
-    if any(_is_same(place, one) for one in inputs if one):
+    if place.exists() and any(place.samefile(one) for one in inputs if one and os.path.exists(one)):
         raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
     if place.exists() and not overwrite:
         raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
     return place
-
-
-def _is_same(one: Path, other: str | os.PathLike) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
 
 
 def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
@@ -73,15 +66,14 @@ def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
 
 
 @contextmanager
-def locked(folder: Path, name: str, wait: float = 0) -> Iterator[None]:
+def locked(folder: Path, name: str) -> Iterator[None]:
     """Keep other processes out of the same block, or raise GradeclipError if one is inside."""
     from filelock import FileLock, Timeout
 
-    folder = as_path(folder, "the folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / name)
-        lock.acquire(timeout=wait)
+        lock.acquire(timeout=0)
     except Timeout:
         message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
         raise GradeclipError(message) from None

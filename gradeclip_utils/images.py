@@ -1,7 +1,5 @@
 """Images: reading them in any form, what the model sees of them, and maps laid back onto them.
 
-    file, array -> image -> pixels --model--> trace --method--> map -> heat map in the image's own pixels
-
 A model's own preprocessing resizes and crops. The package reads its steps to lay a map where it belongs in the image.
 torch is imported only where it is needed, so that reading an image starts at once.
 """
@@ -123,8 +121,7 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(name, *image.size)  # known before anything is decoded
     if image.mode == "F":
-        msg = f"{name} holds floats, which have no agreed range; convert it to 8 bits first."
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _to_8_bits(image, name)
@@ -219,8 +216,7 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     # a side of less than one patch becomes one, and then the other side is shortened
     size = [max(1, min(n, _MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
     scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
-    pixels = normalize(transforms.to_tensor(scaled))
-    return View(pixels, (0.0, 0.0, float(image.width), float(image.height)))
+    return View(normalize(transforms.to_tensor(scaled)), (0.0, 0.0, float(image.width), float(image.height)))
 
 
 def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:

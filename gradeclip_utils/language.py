@@ -75,12 +75,6 @@ def tagged_words(caption: str) -> list[_TaggedWord]:
 
     >>> [(word.text, word.part) for word in tagged_words("a red car")]
     [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
-
-    Args:
-        caption: any English text.
-
-    Raises:
-        GradeclipError: it is not a text, or nltk and textblob are not installed.
     """
     return list(_tagged(text("caption", caption), _has_nltk_tagger()))
 
@@ -93,12 +87,6 @@ def phrases(caption: str) -> list[Phrase]:
 
     >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
     [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
-
-    Args:
-        caption: any English text.
-
-    Raises:
-        GradeclipError: as `tagged_words`.
     """
     words, found = tagged_words(caption), []
     if not words:
@@ -117,19 +105,11 @@ def phrases(caption: str) -> list[Phrase]:
 def with_other_nouns(caption: str, count: int, *, known: frozenset[str] | None = None, seed: int = 0) -> list[str]:
     """Prompts of the same form about other things: every noun is exchanged for an everyday one that is not there.
 
-    "photo" in "a photo of a cat", and the like, is part of the form.
+    "photo" in "a photo of a cat", and the like, is part of the form. Without a noun the caption is exchanged as a
+    whole. Nouns are among the words `known` to a model; where these are too few, prompts repeat.
 
     >>> with_other_nouns("a photo of a red car", 3)
     ['a photo of a red ship', 'a photo of a red key', 'a photo of a red guitar']
-
-    Args:
-        caption: any English text. Without a noun it is exchanged as a whole.
-        count: how many prompts, at most 10,000.
-        known: the words that a model was trained on; only nouns among them are taken, if there are enough.
-        seed: of the choice.
-
-    Returns:
-        `count` prompts. They repeat where `known` leaves too few nouns to tell all of them apart.
     """
     last = [one.words[-1] for one in phrases(caption) if one.head.lower() not in _IMAGE_NOUNS]
     heads = [(word.start, word.end, word.tag) for word in last]

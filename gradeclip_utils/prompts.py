@@ -1,7 +1,4 @@
-"""Prompts, checked: strings with their token ids and words, or embeddings, which have neither.
-
-prompt, embedding --here--> Asked --tower--> trace --method--> map, scores of words
-"""
+"""Prompts, checked: strings with their token ids and words, or embeddings, which have neither."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,40 +16,32 @@ from .words import Split, check_tokenizer, split_row, unknown_words, why_no_word
 Prompts: TypeAlias = str | Iterable[str] | Tensor | np.ndarray
 _NOUNS = (
     "airplane ambulance anchor ant apple backpack ball balloon banana bat bath beach bear bed bee beer bell bench "
-    "bicycle bird blanket boat book boot bottle bowl box bread bridge bucket building bus butterfly cake camel "
-    "camera candle candy canoe car carrot castle cat chair cheese cherry chicken child church city clock cloud "
-    "clown coat coffee computer cookie corn couch cow crab crocodile cup curtain desk diamond dinosaur dog doll "
-    "dolphin donkey door dragon dress drum duck eagle ear egg elephant envelope eye factory farm fence field fire "
-    "fish flag flower fly fork fountain fox frog garden gate gift giraffe glass globe glove goat grape guitar "
-    "hamburger hammer handbag hat heart helicopter helmet hill horse hospital hotel house insect island jacket "
-    "jeans kangaroo kettle key keyboard king kitchen kite knife lake lamp laptop lemon letter library lighthouse "
-    "lightning lion lock man map mask microphone milk mirror monkey moon motorcycle mountain mouse mouth mug museum "
-    "mushroom necklace newspaper nose octopus onion orange owl painting pancake panda parrot pear pen pencil "
-    "penguin phone piano pig pillow pineapple pizza plane plate potato pumpkin queen rabbit rainbow restaurant "
-    "ribbon ring river road robot rock rocket rose sailboat salad sandwich scarf school scissors sheep shell ship "
-    "shirt shoe shower sky snake snowman sock spider spoon squirrel star statue stone strawberry street suitcase "
-    "sun sunflower supermarket sweater sword table taxi teapot telescope television tent theater tiger toilet "
-    "tomato tooth towel tower toy tractor train tree truck turkey turtle umbrella vase violin volcano watch "
-    "watermelon whale window wolf woman zebra"
+    "bicycle bird blanket boat book boot bottle bowl box bread bridge bucket building bus butterfly cake camel camera "
+    "candle candy canoe car carrot castle cat chair cheese cherry chicken child church city clock cloud clown coat "
+    "coffee computer cookie corn couch cow crab crocodile cup curtain desk diamond dinosaur dog doll dolphin donkey "
+    "door dragon dress drum duck eagle ear egg elephant envelope eye factory farm fence field fire fish flag flower "
+    "fly fork fountain fox frog garden gate gift giraffe glass globe glove goat grape guitar hamburger hammer handbag "
+    "hat heart helicopter helmet hill horse hospital hotel house insect island jacket jeans kangaroo kettle key "
+    "keyboard king kitchen kite knife lake lamp laptop lemon letter library lighthouse lightning lion lock man map "
+    "mask microphone milk mirror monkey moon motorcycle mountain mouse mouth mug museum mushroom necklace newspaper "
+    "nose octopus onion orange owl painting pancake panda parrot pear pen pencil penguin phone piano pig pillow "
+    "pineapple pizza plane plate potato pumpkin queen rabbit rainbow restaurant ribbon ring river road robot rock "
+    "rocket rose sailboat salad sandwich scarf school scissors sheep shell ship shirt shoe shower sky snake snowman "
+    "sock spider spoon squirrel star statue stone strawberry street suitcase sun sunflower supermarket sweater sword "
+    "table taxi teapot telescope television tent theater tiger toilet tomato tooth towel tower toy tractor train tree "
+    "truck turkey turtle umbrella vase violin volcano watch watermelon whale window wolf woman zebra"
 ).split()
 _MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
 
 
 @dataclass(frozen=True)
 class Asked:
-    """P prompts, checked: token ids and, if the tokenizer gives them, words; or embeddings.
+    """P prompts, checked: token ids and, if the tokenizer gives them, words; or embeddings."""
 
-    Attributes:
-        names: the string itself, or "embedding 3".
-        splits: their words; empty if there are none.
-        ids: token ids (P, context_length), or None.
-        embedding: (P, E), or None.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the string itself, or "embedding 3"
     splits: tuple[Split, ...] = ()
-    ids: Tensor | None = None
-    embedding: Tensor | None = None
+    ids: Tensor | None = None  # (P, context_length)
+    embedding: Tensor | None = None  # (P, E)
 
 
 def as_prompts(prompts: Prompts) -> list[str] | Tensor:
@@ -109,8 +98,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
     """Embeddings in place of prompts, checked."""
     if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
         shape = tuple(embeddings.shape)
-        msg = f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
     embeddings = embeddings.detach()
     # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers overflow
     embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
@@ -156,8 +144,7 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
         if split.unread:
             start, unread = split.prompt[:40], " ".join(split.unread)
             unread = unread if len(unread) <= 100 else f"{unread[:100]} ..."
-            message = f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
-            warn(message)
+            warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
     if clip.vocabulary is not None:
         unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
         if unknown:

@@ -1,7 +1,5 @@
 """Words: from the tokens of a prompt back to the words that a person wrote.
 
-    prompt --tokenizer--> tokens --tower, method--> a score each --here--> words --> Explanation
-
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
 lower case) and cuts it into tokens that may be shorter than a word, and shorter than a letter: an emoji is several.
 A fast Hugging Face tokenizer (byte-pair, WordPiece, SentencePiece) gives the characters of each token; with a slow one
@@ -142,13 +140,11 @@ def _alike(one: Sequence, other: Sequence) -> int:
 
 def _seen(cleaned: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The characters [first, last] of each token without white space."""
-    ranges: list[tuple[int, int]] = []
-    for start, end in reversed(offsets):
-        seen = [match.start() for match in _SEEN.finditer(cleaned, start, end)]
-        ranges.append((seen[0], seen[-1]) if seen else ranges[-1] if ranges else (-1, -1))
-    ranges.reverse()
-    last = next((found for found in reversed(ranges) if found[0] >= 0), None)
-    return [] if last is None else [last if found[0] < 0 else found for found in ranges]
+    seen = [[match.start() for match in _SEEN.finditer(cleaned, start, end)] for start, end in offsets]
+    ranges = [(places[0], places[-1]) for places in seen if places]
+    before = accumulate(map(bool, seen), initial=0)  # how many such tokens stand before each token
+    # a token of white space alone belongs to the next token, behind all others to the last one
+    return [ranges[min(count, len(ranges) - 1)] for _, count in zip(seen, before, strict=False)] if ranges else []
 
 
 def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple[int, int]]:
@@ -159,12 +155,9 @@ def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple
         for offset, character in enumerate(match.group())
         for _ in character.encode("utf-8")
     ]
-    ranges, position = [], 0
-    for token in tokens:
-        length = len(tokenizer.decoder[token].removesuffix("</w>"))  # the tokens' alphabet has one letter a byte
-        ranges.append((byte_places[position], byte_places[position + length - 1]))
-        position += length
-    return ranges
+    lengths = [len(tokenizer.decoder[token].removesuffix("</w>")) for token in tokens]  # of one letter a byte
+    ends = accumulate(lengths)
+    return [(byte_places[end - length], byte_places[end - 1]) for length, end in zip(lengths, ends, strict=True)]
 
 
 def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) -> tuple[list[int], list[int]]:

@@ -1,7 +1,5 @@
 """Methods that read attention: raw attention, rollout, GAME and LeGrad.
 
-    model --tower--> Trace --here--> map --Explanation--> figure
-
 `registry` describes their common form. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
 width D, H heads of C channels, E the width of the embedding.
 """
@@ -26,7 +24,8 @@ def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     layers = [(block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)]  # (B, N, N)
     row = _query_row(tower, trace)
     for block, weights in reversed(layers):
-        row = _times(row, weights) if block.pools else 0.5 * (row + _times(row, weights))
+        read = torch.einsum("bj,bji->bi", row, weights)
+        row = read if block.pools else 0.5 * (row + read)
     return _same_for_all(trace, row, directions)
 
 
@@ -40,7 +39,7 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
         slopes = torch.autograd.grad(embedding, attentions, direction, retain_graph=True)
         row = start = _query_row(tower, trace)
         for block, weights, slope in zip(reversed(blocks), reversed(attentions), reversed(slopes), strict=True):
-            pulled = _times(row, (slope * weights.detach()).relu().mean(1))
+            pulled = torch.einsum("bj,bji->bi", row, (slope * weights.detach()).relu().mean(1))
             row = pulled if block.pools else row + pulled
         maps.append(row if blocks[-1].pools else row - start)
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
@@ -74,10 +73,6 @@ def _query_row(tower: Tower, trace: Trace) -> Tensor:
         return torch.full_like(trace.layers[-1].o[..., 0], 1 / trace.layers[-1].o.shape[1])
     row = torch.zeros_like(trace.valid_mask, dtype=trace.embedding.dtype)
     return row.scatter(1, trace.query_index, 1 / trace.query_index.shape[1])
-
-
-def _times(row: Tensor, matrix: Tensor) -> Tensor:
-    return torch.einsum("bj,bji->bi", row, matrix)
 
 
 def _same_for_all(trace: Trace, rows: Tensor, directions: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Methods that read the tokens themselves: Grad-CAM, MaskCLIP and CLIP Surgery.
 
-    model --tower--> Trace --here--> map --Explanation--> figure
-
 `registry` describes their common form. Shapes: B inputs, T targets, N tokens of width D, E the width of the
 embedding.
 """
@@ -19,8 +17,7 @@ def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic."""
     maps = []
     for slope in gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions):
-        patches = slope * trace.valid_mask[..., None]
-        weights = patches.sum(1) / trace.valid_mask.sum(1, keepdim=True)  # (B, D)
+        weights = (slope * trace.valid_mask[..., None]).sum(1) / trace.valid_mask.sum(1, keepdim=True)  # (B, D)
         maps.append(torch.einsum("bd,bnd->bn", weights, trace.tokens))
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 

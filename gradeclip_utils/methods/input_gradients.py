@@ -1,12 +1,11 @@
 """Gradients of the input: input x gradient and integrated gradients, of an image's pixels and of a prompt's tokens.
 
-    image or prompt -> model -> embedding -> target --gradient--> map
-
 They need no look inside the model, and so also apply to towers without attention. `registry` describes the common form
 of methods. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P patches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,52 +21,43 @@ _AT_ONCE = 16  # images in one forward pass with a graph
 
 def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i, or over the token x_i."""
-    if trace.grid is None:
-        slopes = gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions)
-        return torch.stack([(slope * trace.tokens).sum(-1) for slope in slopes], dim=1) * trace.valid_mask[:, None]
-    pixels = _own_pixels(tower, trace)
-    slopes = gradients(tower.embed_pixels, pixels, directions)
-    products = [(slope * pixels).sum(1) for slope in slopes]  # T times (B, H, W)
-    return _summed_over_patches(tower, trace, torch.stack(products, dim=1))
+    encode, inputs, axis = _inputs_of(tower, trace)
+    products = [(slope * inputs).sum(axis) for slope in gradients(encode, inputs, directions)]
+    return _over_tokens(tower, trace, torch.stack(products, dim=1))
 
 
 def integrated_gradients(tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50) -> Tensor:
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1."""
-    if trace.grid is None:
-        return _integrated_over_tokens(tower, trace, directions, steps)
-    pixels = _own_pixels(tower, trace)
-    maps = torch.zeros(*directions.shape[:2], *pixels.shape[-2:]).to(pixels)  # (B, T, H, W)
-    path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(pixels)
-    places, weights = path.T[..., None, None, None, None]
-    points = torch.arange(steps, device=pixels.device).split(max(1, _AT_ONCE // len(pixels)))
-    for some in bar("integrated gradients", points):  # points of the path, (n, B, 3, H, W) of all images
-        along = gradients(tower.embed_pixels, (places[some] * pixels).flatten(0, 1), directions.repeat(len(some), 1, 1))
+    encode, inputs, axis = _inputs_of(tower, trace)
+    of_text = trace.grid is None
+    change = inputs * (word_numbers(trace) >= 0)[..., None] if of_text else inputs  # SOT and EOT stay as they are
+    maps = torch.stack([torch.zeros_like(change.sum(axis))] * directions.shape[1], dim=1)
+    path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(change)
+    places, weights = path.T.reshape(2, steps, *[1] * change.ndim)
+    points = torch.arange(steps, device=change.device).split(1 if of_text else max(1, _AT_ONCE // len(change)))
+    for some in bar("integrated gradients", points):  # points of the path, (n, B, ...) of all inputs
+        at = inputs + (places[some] - 1) * change
+        along = gradients(encode, at.flatten(0, 1), directions.repeat(len(some), 1, 1))
         for target, slopes in enumerate(along):
-            maps[:, target] += ((weights[some] * slopes.unflatten(0, (len(some), -1))).sum(0) * pixels).sum(1)
-    return _summed_over_patches(tower, trace, maps)
+            mean = (weights[some] * slopes.unflatten(0, (len(some), -1))).sum(0)
+            maps[:, target] += (mean * change).sum(axis)
+    return _over_tokens(tower, trace, maps)
 
 
-def _integrated_over_tokens(tower: Tower, trace: Trace, directions: Tensor, steps: int) -> Tensor:
-    change = trace.tokens * (word_numbers(trace) >= 0)[..., None]
-    start, first = trace.tokens - change, tower.depth - tower.layers
-    slopes = torch.zeros(*directions.shape[:2], *change.shape[1:]).to(change)  # (B, T, N, D)
-    for place, weight in path_points(steps):
-        along = gradients(lambda x: tower.resume(trace, first, x), start + place * change, directions)
-        slopes += weight * torch.stack(list(along), dim=1)
-    return (slopes * change[:, None]).sum(-1)
-
-
-def _own_pixels(tower: Tower, trace: Trace) -> Tensor:
-    """The pixels, in the precision of the embedding."""
+def _inputs_of(tower: Tower, trace: Trace) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
+    """What embeds pixels or tokens, these in the precision of the embedding, and the axis to sum over: colours or D."""
+    if trace.grid is None:
+        return partial(tower.resume, trace, tower.depth - tower.layers), trace.tokens, -1
     if not tower.reads(trace.inputs):
         why, got = "gradients of pixels need the model's own pass", tuple(trace.inputs.shape[-2:])
-        msg = f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'"
-        raise GradeclipError(msg)
-    return trace.inputs.to(trace.embedding)
+        raise GradeclipError(f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'")
+    return tower.embed_pixels, trace.inputs.to(trace.embedding), 1
 
 
-def _summed_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
-    """(B, T, H, W) -> (B, T, N)."""
+def _over_tokens(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
+    """Sums (B, T, N) of pixels (B, T, H, W) over patches; of a prompt the values (B, T, N) of its own tokens."""
+    if trace.grid is None:
+        return values * trace.valid_mask[:, None]
     return on_patches(trace, means_over_patches(tower, trace, values) * (tower.patch_size[0] * tower.patch_size[1]))
 
 

@@ -1,12 +1,9 @@
 """Interactions: word x region maps, and the same without the part that all named things share.
 
-    trace of a prompt -> direction of each word -> Grad-ECLIP of the image -> a region for each word
-
 A word pushes the prompt's embedding in a direction; Grad-ECLIP of the image with that direction for a target is the
 region that *this word* matches. The directions of a caption have a part in common, which matches any object. Each
-noun's direction less the mean of all nouns' directions tells them apart: it gives the map of a noun *rather than of the
-nouns of this caption*, a contrast in the sense of `Explainer.explain`'s `against`. Maps are linear in the direction, so
-the mean can be taken away before or after the map.
+noun's direction less the mean of all nouns' directions tells them apart. Maps are linear in the direction, so the mean
+can be taken away before or after the map.
 
 Shapes: N tokens, W words, E the width of the embedding.
 """
@@ -36,8 +33,7 @@ def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str 
     assert len(trace.tokens) == masks.shape[1]
     for layer in trace.layers:
         mu = spatial_weights(layer, trace.valid_mask, spatial)
-        by_word = torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v)
-        pushes.append(by_word.flatten(3))  # (W, B, R, D)
+        pushes.append(torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v).flatten(3))  # (W, B, R, D)
     start = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)

@@ -1,9 +1,6 @@
 """Methods that change the input and watch the output; they need no look inside the model.
 
-    image or prompt --changed--> model -> embedding -> target -> map
-
-Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB). They need
-`forward`, `trace` or `resume` of a tower, so most of them also apply to towers without attention.
+Masked images (RISE), a prompt without one of its words (leave-one-out), and noisy tokens (M2IB).
 
 Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P = h * w patches, the last tokens.
 """
@@ -68,11 +65,10 @@ def m2ib(
     # tokens first: a longer batch of prompts draws the same for the same token
     noise = torch.randn(count, steps, samples, width, generator=generator, dtype=torch.float32)
     noise = noise.to(trace.tokens).permute(1, 2, 0, 3)  # (steps, samples, N, D)
-    maps = torch.zeros(*directions.shape[:2], count, dtype=trace.tokens.dtype, device=trace.tokens.device)
+    maps = blank_maps(trace, directions)
     pairs = [(i, target) for i in range(batch) for target in range(directions.shape[1])]
     for i, target in bar("M2IB", pairs):
-        one = repeated(trace, i, samples)
-        maps[i, target] = _squeezed(tower, one, directions[i, target], noise, beta)
+        maps[i, target] = _squeezed(tower, repeated(trace, i, samples), directions[i, target], noise, beta)
     return maps * trace.valid_mask[:, None]
 
 

@@ -1,7 +1,5 @@
 """Registry: all methods, with their papers, the number that each explains, and their costs.
 
-    tower --trace--> Trace --method--> map --Explanation--> figure
-
 `Explainer(clip, method="maskclip")` runs a method of `METHODS`, and `register_method` adds one of your own. All work
 on the unmodified model, through a tower; methods that change the model's attention do so in a computation of their
 own, and `Method.explains` names the number that they then explain. A method goes through the trace's explained layers:
@@ -71,8 +69,7 @@ class Method:
 
     def __post_init__(self):
         if self.image is None and self.text is None:
-            msg = f"the method {self.name!r} explains neither images nor prompts: give image= or text="
-            raise GradeclipError(msg)
+            raise GradeclipError(f"the method {self.name!r} explains neither images nor prompts: give image= or text=")
         for name in ("name", "title", "paper", "explains", "cost"):
             text(f"the {name} of a method", getattr(self, name))
         for layers in (self.layers, "last" if self.text_layers is None else self.text_layers):

@@ -1,7 +1,5 @@
 """The bundled models, and the compact form in which they are shipped.
 
-    compact file --here--> Clip -> towers -> trace -> method -> explanation
-
 A compact file is safetensors in half precision. Of the token embeddings it holds the rows of its own words only. A
 model that shares weights with another one (a student with its teacher's text encoder) leaves these out and names the
 file that has them. The config beside it, .json, is open_clip's own with the preprocessing of images added.
@@ -31,7 +29,6 @@ BUNDLED = "emoji"
 # An installed package holds the first alone; data/ of a checkout has all of them.
 _NAMES = (BUNDLED, "emoji-plain", "emoji-bag", "emoji-average", "emoji-siglip", "emoji-resnet", "emoji-fine")
 BUNDLED_MODELS = {name: f"{name}.safetensors" for name in _NAMES}  # its config has the same name and ends in .json
-_EXPLAINED_LAYERS = ("image_layers", "text_layers")  # in a config: how many of the last ones Grad-ECLIP explains
 _TABLE = "token_embedding.weight"  # under "text." in a model with a text encoder of its own
 
 
@@ -82,8 +79,7 @@ def save_compact(
     state = {key: one.half() if one.is_floating_point() else one for key, one in state.items()}  # batch norm counts
     table = _table_of(state)
     state[table] = state[table][ids.long()]
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
+    if broken := [key for key, value in state.items() if not torch.isfinite(value).all()]:
         raise GradeclipError(f"Not finite in half precision: {', '.join(broken)}.")
     state = {key: value.contiguous() for key, value in state.items()} | {"token_ids": ids}
     if shared is not None:
@@ -114,7 +110,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
     metadata, state = open_safetensors(path)
     try:
         config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
-        layers = {key: config.pop(key, None) for key in _EXPLAINED_LAYERS}
+        layers = {key: config.pop(key, None) for key in ("image_layers", "text_layers")}  # that Grad-ECLIP explains
         shown, rows_of_all = config.pop("preprocess"), config["text_cfg"].get("vocab_size", 49408)
         model = build(config, precision, device, empty=True)
         preprocess = preprocessing(model, shown)
@@ -145,7 +141,6 @@ def config_of(name: str, weights: Path | None) -> Path:
 
 
 def _training(metadata: dict[str, str]) -> str:
-    """One sentence on the training of a model, from the metadata of its file."""
     if "teacher" in metadata:
         return f"distilled from {metadata['teacher']!r}: its embeddings are to be those of its teacher"
     if "maps" in metadata:

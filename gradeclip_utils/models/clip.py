@@ -1,7 +1,4 @@
-"""`Clip`: a model with its preprocessing and tokenizer.
-
-weights -> Clip --towers--> trace -> method -> explanation
-"""
+"""`Clip`: a model with its preprocessing and tokenizer."""
 
 import re
 from collections.abc import Callable
@@ -19,9 +16,8 @@ from ..towers import open_image_tower, open_text_tower
 from .huggingface import read_processor
 
 _AS_OPEN_CLIP = (
-    "load_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = "
-    "open_clip.create_model_from_pretrained(NAME, pretrained=TAG) and "
-    "Clip(model, preprocess, open_clip.get_tokenizer(NAME))"
+    "load_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = open_clip.create_model_from_pretrained("
+    "NAME, pretrained=TAG) and Clip(model, preprocess, open_clip.get_tokenizer(NAME))"
 )
 _RANDOM = re.compile(r"Rand|AutoAug|TrivialAug|AugMix|ColorJitter|color_jitter|gray_scale|ElasticTransform")
 
@@ -33,8 +29,7 @@ class Clip:
         Clip(model, preprocess, tokenizer)           # a loaded open_clip model
         Clip.from_transformers(model, processor)     # one of transformers
 
-    `load_clip` makes one by name.
-    `print(clip)` says in three lines what it is, and what is explained by default.
+    `load_clip` makes one by name. `print(clip)` says in three lines what it is, and what is explained by default.
 
     Args:
         model: an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`, a timm transformer (a classifier), or a model of

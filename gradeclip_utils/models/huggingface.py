@@ -1,7 +1,5 @@
 """Models of transformers with their processor, which prepares images and tokenizes prompts.
 
-    model and processor of transformers --here--> Clip --towers--> trace
-
 The steps of the processor, where it resizes and crops, are read from its settings, so that maps lie where they belong.
 transformers is optional: `pip install '.[transformers]'`.
 """
@@ -48,16 +46,10 @@ class _Tokenizer:
 
     def __init__(self, tokenizer: Any, context_length: int):
         self.tokenizer, self.context_length = tokenizer, context_length
-        self.decoder = {number: piece for piece, number in tokenizer.get_vocab().items()}  # id -> piece of a word
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Token ids (T, context length)."""
         options = {"padding": "max_length", "truncation": True, "max_length": self.context_length}
         return self.tokenizer(list(texts), return_tensors="pt", **options)["input_ids"]
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of the words alone, as open_clip's tokenizer gives them."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Tokenizer]:

@@ -1,7 +1,4 @@
-"""`load_clip`: a `Clip` by name, bundled by default; from open_clip, transformers, a file, a folder or a hub.
-
-weights --here--> Clip -> towers -> trace -> method -> explanation
-"""
+"""`load_clip`: a `Clip` by name, bundled by default; from open_clip, transformers, a file, a folder or a hub."""
 
 import math
 import os
@@ -20,8 +17,6 @@ from .clip import Clip
 from .huggingface import PREFIX, load_transformers
 from .open_clip import BESIDE, CONFIG, SUFFIXES, load_open_clip
 
-_PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
-
 
 @torch.inference_mode(False)  # weights that are made within have no gradients
 def load_clip(
@@ -39,11 +34,10 @@ def load_clip(
         load_clip("hf-hub:timm/ViT-B-16-SigLIP2-256")            # the same on a hub
         load_clip("transformers:openai/clip-vit-base-patch32")
 
-    Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`), and without a device
-    `GRADECLIP_DEVICE`. Tags, also "openai", and OpenAI's own archive run with their own activation. Other files do
-    not say theirs: if open_clip has the architecture in both forms, the name must say which, "ViT-B-32-quickgelu" or
-    "ViT-B-32-gelu". Files do not say their normalisation either: it is the one that all published weights of the name
-    share, or else OpenAI's.
+    Without a name, the environment decides (`GRADECLIP_MODEL`, `GRADECLIP_PRETRAINED`). Tags, also "openai", and
+    OpenAI's own archive run with their own activation. Other files do not say theirs: if open_clip has the architecture
+    in both forms, the name must say which, "ViT-B-32-quickgelu" or "ViT-B-32-gelu". Files do not say their
+    normalisation either: it is the one that all published weights of the name share, or else OpenAI's.
 
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...", "transformers:..." (a
@@ -69,7 +63,7 @@ def load_clip(
         name = variables.get("GRADECLIP_MODEL", BUNDLED)
         pretrained = variables.get("GRADECLIP_PRETRAINED") if pretrained is None else pretrained
     try:
-        chosen("precision", precision, _PRECISIONS)
+        chosen("precision", precision, ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16"))
         return _load(name, pretrained, _checked(device), precision)
     except GradeclipError as refusal:
         if not variables:

@@ -1,7 +1,5 @@
 """Models of open_clip with weights, preprocessing and tokenizer, from a name, a file, a folder or a hub.
 
-    weights --here--> Clip --towers--> trace -> method -> explanation
-
 open_clip's own `create_model` would run a file of OpenAI's weights with the wrong activation and a warning, copy
 integers into floats, and report a misfit without its reason. Here one function builds each model from its config, and
 one puts weights into it.
@@ -25,15 +23,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import get_session
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
-from open_clip.model import (
-    convert_to_custom_text_state_dict,
-    convert_weights_to_lp,
-    get_cast_dtype,
-    get_input_dtype,
-    resize_pos_embed,
-    resize_text_pos_embed,
-    set_model_preprocess_cfg,
-)  # fmt: skip
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import LayerNormFp32, QuickGELU
@@ -56,10 +46,7 @@ _OF_ARCHIVES = ("input_resolution", "context_length", "vocab_size")  # numbers a
 
 
 def load_open_clip(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, Any, str]:
-    """Model, preprocessing, tokenizer and the source of the weights.
-
-    The name is a registered architecture, with a tag, a file or a state dict; or "hf-hub:..." or "local-dir:...".
-    """
+    """Model, preprocessing, tokenizer and weights' source of an architecture, or of "hf-hub:..." or "local-dir:..."."""
     beside = name.startswith(BESIDE)
     config, shown, state, said = _beside(name, pretrained) if beside else _registered(name, pretrained)
     try:
@@ -162,10 +149,10 @@ def build(config: dict, precision: str = "fp32", device: str = "cpu", *, empty: 
     coca = custom and "multimodal_cfg" in config
     kind = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     with _Unset() if empty else nullcontext():
-        model = kind(**config, cast_dtype=get_cast_dtype(precision))
-    dtype, mixed = get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
+        model = kind(**config, cast_dtype=open_clip.get_cast_dtype(precision))
+    dtype, mixed = open_clip.get_input_dtype(precision) or torch.float32, precision in ("fp16", "bf16")
     if mixed and "timm_model_name" not in config["vision_cfg"]:
-        convert_weights_to_lp(model, dtype=dtype)  # LayerNorm and embeddings stay float32
+        open_clip.convert_weights_to_lp(model, dtype=dtype)  # LayerNorm and embeddings stay float32
         return model.to(device)
     model.to(device, dtype)
     for module in model.modules() if mixed else ():
@@ -178,7 +165,6 @@ class _Unset(TorchFunctionMode):
     """Within it no random numbers are drawn: all weights of a new model are about to be loaded."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Return a tensor as it is instead of filling it."""
         kwargs = kwargs or {}
         if function is torch.randn:
             return torch.empty(*args, **kwargs)
@@ -200,8 +186,7 @@ def put_in(model: nn.Module, state: dict[str, Tensor], name: str, said: str) -> 
     if "logit_bias" in own:
         state.setdefault("logit_bias", torch.zeros_like(own["logit_bias"]))
     state = {key: value for key, value in state.items() if key in own or not key.endswith("position_ids")}
-    whole = [key for key in state if key in own and own[key].is_floating_point() > state[key].is_floating_point()]
-    if whole:
+    if whole := [key for key in state if key in own and own[key].is_floating_point() > state[key].is_floating_point()]:
         kind = str(state[whole[0]].dtype).removeprefix("torch.")
         msg = f"{said} holds weights of integers or complex numbers ({whole[0]} is {kind}): save them as floats"
         raise GradeclipError(msg)
@@ -226,8 +211,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], said: str, misfit: 
         raise GradeclipError(f"{misfit}: {some(parts, 6, '; ')}.")
     model.load_state_dict(state)
     floats = ((key, value.float()) for key, value in state.items() if value.is_floating_point())
-    broken = [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]
-    if broken:
+    if broken := [key for key, value in floats if not torch.isfinite(value.sum()) and not torch.isfinite(value).all()]:
         raise GradeclipError(f"{said} has weights that are not finite (NaN): {some(broken, 3)}.")
 
 
@@ -238,7 +222,7 @@ def preprocessing(model: nn.Module, shown: Mapping[str, Any]) -> Any:
         raise GradeclipError(f"three means and three deviations above 0 are needed, got {cfg['mean']}, {cfg['std']}")
     chosen("interpolation", cfg["interpolation"], ("bicubic", "bilinear"))
     chosen("resize_mode", cfg["resize_mode"], ("shortest", "longest", "squash"))
-    set_model_preprocess_cfg(model, cfg)
+    open_clip.set_model_preprocess_cfg(model, cfg)
     preprocess = image_transform_v2(PreprocessCfg(**cfg), is_train=False)
     preprocess(Image.new("RGB", (8, 8)))  # wrong settings fail here
     return preprocess

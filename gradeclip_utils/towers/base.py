@@ -1,7 +1,5 @@
 """The base class of all towers: how explained layers are computed.
 
-    image or prompt --tower--> Trace --method--> map --Explanation--> figure
-
 A family of models says three things, and everything else is here:
 
     blocks     its layers, each a `Block`, given to `Tower.__init__`

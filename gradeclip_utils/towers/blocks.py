@@ -1,7 +1,5 @@
 """Blocks: one layer of a tower, taken apart at its attention.
 
-    blocks -> tower --trace--> Trace --method--> map
-
 A transformer block is `x + out(o)`, then `x + mlp(x)`, where o is the attention output. A `Block` names these parts,
 whatever a library calls them. The parts are the model's own modules and are called as they are, so norms, activations,
 gates and LoRA adapters need no code here; only the attention itself is written out, in `attend`.

@@ -22,9 +22,7 @@ from .blocks import Block, packed, separate, through, upcast, width_of, with_par
 from .open_clip import end_of_text
 
 _BLIP = "BlipForImageTextRetrieval"
-KINDS = (
-    "CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", _BLIP,
-)  # fmt: skip
+KINDS = ("CLIPModel", "SiglipModel", "Siglip2Model", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", _BLIP)
 _ANY_SIZE = {"interpolate_pos_encoding": True}  # positions for the model's own size stay as they are
 
 
@@ -59,7 +57,7 @@ class _TransformersImageTower(Tower):
         self.kind, self.own_grid = kind_of(model) or "", hasattr(config, "num_patches")
         side = config.image_size if not self.own_grid else config.patch_size * int(config.num_patches**0.5)
         self.image_size, self.patch_size = (side, side), (config.patch_size,) * 2
-        blocks, inside = _blocks_of(_layers_of(vision), self.name), f"the image tower is a {self.kind}"
+        blocks = [_block_of(layer, self.name) for layer in _layers_of(vision)]
         self.after: tuple[nn.Module, ...] = ()  # what the query token goes through at the end
         projection = getattr(model, "visual_projection", getattr(model, "vision_proj", None))
         if projection is not None:
@@ -68,7 +66,8 @@ class _TransformersImageTower(Tower):
             blocks.append(_probe_pool(vision.head, vision.post_layernorm))
             self.query_token = "a latent query reads"
         else:
-            raise UnsupportedModel(f"{inside} without an attention pool (vision_use_head=False): nothing reads its end")
+            why = "without an attention pool (vision_use_head=False): nothing reads its end"
+            raise UnsupportedModel(f"the image tower is a {self.kind} {why}")
         self.width = width_of(self.after, config.hidden_size)
         super().__init__(model, vision, blocks, layers, self._own_features)
 
@@ -133,8 +132,8 @@ class _TransformersTextTower(Tower):
         self.context_length = getattr(config, "max_position_embeddings", None) or 512  # T5 has no limit
         if hasattr(text.part, "embeddings") and hasattr(text.part.embeddings, "padding_idx"):  # RoBERTa counts from it
             self.context_length -= text.part.embeddings.padding_idx + 1
-        blocks, encode = _blocks_of(self.own_layers, self.name), self._own_features if hub else model.encode_text
-        super().__init__(model, text.part, blocks, layers, encode)
+        blocks = [_block_of(layer, self.name) for layer in self.own_layers]
+        super().__init__(model, text.part, blocks, layers, self._own_features if hub else model.encode_text)
 
     def ends(self, ids: Tensor) -> Tensor:
         """The position (B,) of EOT, or of the last token, in token ids (B, context_length)."""
@@ -179,7 +178,6 @@ class _TransformersTextTower(Tower):
 
 
 def _text_of(model: nn.Module) -> _Text:
-    """The text encoder of one of `KINDS`."""
     text, kind = model.text_model, kind_of(model)
     part = getattr(text, "text_model", getattr(text, "roberta", text))  # wrapped once more in some versions
     if kind in ("SiglipModel", "Siglip2Model"):
@@ -210,7 +208,6 @@ def _features(found) -> Tensor:
 
 
 def _layers_of(part: nn.Module) -> nn.ModuleList:
-    """The layers of an encoder, whatever they are called."""
     place = getattr(part, "encoder", part)
     if found := [getattr(place, name) for name in _LAYERS if hasattr(place, name)]:
         return found[0]
@@ -222,8 +219,7 @@ def _below(part: nn.Module, count: int) -> nn.Module:
     """The lowest layers of an encoder, with its embeddings before them and neither norm nor pooler behind them."""
     place = getattr(part, "encoder", part)
     lowest = with_parts(place, **{name: getattr(place, name)[:count] for name in _LAYERS if hasattr(place, name)})
-    ends = {name: nn.Identity() for name in ("post_layernorm", "final_layer_norm", "layer_norm") if hasattr(part, name)}
-    ends |= {"pooler": None} if hasattr(part, "pooler") else {}
+    ends = {name: nn.Identity() for name in ("post_layernorm", "final_layer_norm", "layer_norm")} | {"pooler": None}
     return with_parts(lowest, **ends) if place is part else with_parts(part, encoder=lowest, **ends)
 
 
@@ -272,19 +268,16 @@ def _probe_pool(pool: nn.Module, before: nn.Module) -> Block:
     )  # fmt: skip
 
 
-_PARTS = (("self_attn", _norm_first), ("attention", _norm_last), ("layer", _t5))
+_PARTS = {"self_attn": _norm_first, "attention": _norm_last, "layer": _t5}
 
 
-def _blocks_of(layers: nn.ModuleList, name: str) -> list[Block]:
-    """One block for each layer of an encoder."""
-    found: list[Block] = []
-    for layer in layers:
-        opens = next((opens for part, opens in _PARTS if hasattr(layer, part)), None)
-        if opens is None:
-            known = ", ".join(part for part, _ in _PARTS)
-            raise UnsupportedModel(f"the {name} tower has a {type(layer).__name__}, which has none of {known} to open")
-        found.append(opens(layer))
-    return found
+def _block_of(layer: nn.Module, name: str) -> Block:
+    """A layer of an encoder, known by its parts."""
+    for part, opens in _PARTS.items():
+        if hasattr(layer, part):
+            return opens(layer)
+    known = ", ".join(_PARTS)
+    raise UnsupportedModel(f"the {name} tower has a {type(layer).__name__}, which has none of {known} to open")
 
 
 def _has_text(model: nn.Module) -> bool:

@@ -35,8 +35,6 @@ class _VisionTower(Tower):
 
     def __init__(self, model: nn.Module, layers: int | None):
         visual = model.visual
-        if getattr(visual, "input_patchnorm", False):
-            raise UnsupportedModel("the image tower normalises its patches (input_patchnorm), which cannot be opened")
         if getattr(visual, "attn_pool_contrastive", None) is not None:
             kind = visual.attn_pool_type
             raise UnsupportedModel(f"the image tower has two attention pools ({kind}); only one is known")
@@ -66,12 +64,9 @@ class _VisionTower(Tower):
         return self.image_entry(pixels, x, reads, grid)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
-        norm = [self.visual.ln_post]
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
-            pooled = through(norm, x.mean(1))  # (B, R, D) -> (B, D)
-        else:
-            pooled = through(norm, x).mean(1)
-        return _projected(self.visual.proj, pooled)
+            x = x.mean(1, keepdim=True)  # (B, R, D) -> (B, 1, D)
+        return _projected(self.visual.proj, through([self.visual.ln_post], x).mean(1))
 
 
 def _query_pool(pool: nn.Module, first: bool) -> Block:
@@ -85,12 +80,10 @@ def _query_pool(pool: nn.Module, first: bool) -> Block:
 
 
 def _below(transformer: nn.Module, count: int) -> nn.Module:
-    """The lowest layers of a transformer alone."""
     return with_parts(transformer, resblocks=transformer.resblocks[:count])
 
 
 def _projected(projection: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
-    """A projection (B, E), by a layer or a matrix."""
     if isinstance(projection, nn.Linear):
         return through([projection], x)
     return x if projection is None else x @ upcast(projection)
@@ -118,8 +111,6 @@ class _ResNetTower(Tower):
 
     def __init__(self, model: nn.Module, layers: int | None):
         visual = model.visual
-        if visual.attnpool is None:
-            raise UnsupportedModel("the image tower is a ModifiedResNet without its attention pool")
         self.visual, self.width, self.image_size = visual, visual.output_dim, (visual.image_size,) * 2
         super().__init__(model, visual, [_mean_pool(visual.attnpool)], layers, model.encode_image)
 

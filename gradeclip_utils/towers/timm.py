@@ -45,8 +45,7 @@ class _TrunkTower(Tower):
         trunk = _trunk_of(model)
         _check_trunk(trunk)
         self.kind = f"timm {type(trunk).__name__}"
-        self.trunk, self.prefix = trunk, trunk.num_prefix_tokens
-        self.unit = trunk is not model
+        self.trunk, self.unit = trunk, trunk is not model
         self.head = nn.Sequential(trunk.head, model.visual.head) if self.unit else trunk.head
         blocks = [_trunk_block(block) for block in trunk.blocks]
         if trunk.attn_pool is not None:
@@ -54,8 +53,7 @@ class _TrunkTower(Tower):
             self.query_token = "a latent query reads"
         else:
             self.query_token = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
-        size = trunk.patch_embed.img_size
-        self.image_size, self.grid_size = tuple(size), tuple(trunk.patch_embed.grid_size)
+        self.image_size, self.grid_size = tuple(trunk.patch_embed.img_size), tuple(trunk.patch_embed.grid_size)
         self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
         self.width = width_of([self.head], trunk.num_features)
         super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
@@ -70,12 +68,8 @@ class _TrunkTower(Tower):
         below = with_parts(trunk, patch_embed=embed, blocks=trunk.blocks[: self.first], norm=nn.Identity(), rope=rope)
         below.dynamic_img_size = True
         x = below.forward_features(self.in_precision(pixels))
-        if trunk.attn_pool is not None:
-            reads: Sequence[int] = ()
-        elif trunk.global_pool == "token":
-            reads = [0]
-        else:
-            reads = range(0 if getattr(trunk, "pool_include_prefix", False) else self.prefix, x.shape[1])
+        first = 0 if getattr(trunk, "pool_include_prefix", False) else trunk.num_prefix_tokens
+        reads = () if self.blocks[-1].latent else [0] if trunk.global_pool == "token" else range(first, x.shape[1])
         return self.image_entry(pixels, x, reads, grid, None if rope is None else upcast(rope.get_embed(list(grid))))
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
@@ -147,14 +141,12 @@ def _check_trunk(trunk: nn.Module) -> None:
     kind = type(trunk).__name__
     inside = f"the image tower is a timm {kind}"
     if type(trunk) not in (VisionTransformer, Eva):
-        why = _WHY_NOT.get(kind, "only VisionTransformer and Eva are known")
-        raise UnsupportedModel(f"{inside}: {why}")
+        raise UnsupportedModel(f"{inside}: {_WHY_NOT.get(kind, 'only VisionTransformer and Eva are known')}")
     pool = trunk.attn_pool
     if pool is None and trunk.global_pool not in ("token", "avg"):
         raise UnsupportedModel(f"{inside} that pools by {trunk.global_pool!r}; only 'token', 'avg' and 'map' are known")
     if pool is not None:
-        known = type(pool) is AttentionPoolLatent and pool.pos_embed is None and pool.pool in ("token", "avg")
-        if not known:
+        if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None or pool.pool not in ("token", "avg"):
             raise UnsupportedModel(f"{inside} that ends in a {type(pool).__name__} that differs from SigLIP's")
         if type(trunk) is VisionTransformer and trunk.num_prefix_tokens and not trunk.pool_include_prefix:
             raise UnsupportedModel(f"{inside} whose attention pool does not see its class token; it cannot be opened")
@@ -182,12 +174,14 @@ class FeatureMapTower(Tower):
         self.model, self.part, self.trunk = model, trunk, trunk
         self.kind = f"timm {type(trunk).__name__}"
         self.unit = trunk is not model
+        self.sequence = hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
+        self.channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         size = model.visual.image_size if self.unit else trunk.default_cfg["input_size"][-2:]
         self.image_size = tuple(getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size)
         self._encode = model.encode_image if self.unit else model
         features = trunk.num_classes or trunk.num_features
         self.width = width_of([model.visual.head], features) if self.unit else features
-        grid = _grid_of(trunk, self.image_size)
+        grid = self._grid(self.image_size)
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
     def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
@@ -198,9 +192,9 @@ class FeatureMapTower(Tower):
     def _enter(self, pixels: Tensor) -> Entry:
         features = self.trunk.forward_features(self.in_precision(pixels))
         if features.ndim == 3:
-            grid, x = _grid_of(self.trunk, tuple(pixels.shape[-2:])), features
+            grid, x = self._grid(pixels.shape[-2:]), features
         else:
-            features = features if _channels_last(self.trunk) else features.permute(0, 2, 3, 1)  # (B, h, w, D)
+            features = features if self.channels_last else features.permute(0, 2, 3, 1)  # (B, h, w, D)
             grid, x = tuple(features.shape[1:3]), features.flatten(1, 2)
         return self.image_entry(pixels, x, (), grid)
 
@@ -209,29 +203,20 @@ class FeatureMapTower(Tower):
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         x = self.in_precision(x)
-        if not _sequence(self.trunk):
+        if not self.sequence:
             assert entry.grid is not None
             x = x.unflatten(1, entry.grid)  # (B, h, w, D)
-            x = x if _channels_last(self.trunk) else x.permute(0, 3, 1, 2)
+            x = x if self.channels_last else x.permute(0, 3, 1, 2)
         with eval_mode(self.model):
             pooled = self.trunk.forward_head(x)
             return upcast(self.model.visual.head(pooled) if self.unit else pooled)
 
-
-def _sequence(trunk: nn.Module) -> bool:
-    return hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
-
-
-def _channels_last(trunk: nn.Module) -> bool:
-    return getattr(trunk, "output_fmt", "NCHW") == "NHWC"
-
-
-def _grid_of(trunk: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """The grid of the last feature map for an image of this size, from the reduction that timm records."""
-    if _sequence(trunk):
-        return tuple(trunk.patch_embed.dynamic_feat_size(size))
-    reduction = trunk.feature_info[-1]["reduction"]
-    return tuple(max(1, -(-side // reduction)) for side in size)
+    def _grid(self, size: Sequence[int]) -> tuple[int, int]:
+        """The grid of the last feature map for an image of this size, from the reduction that timm records."""
+        if self.sequence:
+            return tuple(self.trunk.patch_embed.dynamic_feat_size(size))
+        down, across = (max(1, -(-side // self.trunk.feature_info[-1]["reduction"])) for side in size)
+        return down, across
 
 
 FAMILIES = {"timm": ("image", lambda model: _trunk_of(model) is not None, _TrunkTower)}
