@@ -30,7 +30,7 @@ def output(
 ) -> Path:  # fmt: skip
     """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
     place = writable(path, what, suffixes=suffixes, size=size)
-    if place.exists() and any(place.samefile(one) for one in inputs if one and os.path.exists(one)):
+    if os.path.exists(place) and any(os.path.samefile(place, one) for one in inputs if one and os.path.exists(one)):
         raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
     if place.exists() and not overwrite:
         raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
