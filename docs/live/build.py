@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,7 @@ ABSENT = ("piano", "bicycle", "cactus", "guitar")  # a caption of each scene nam
 
 
 def fetch_runtime(out: Path) -> None:
-    """Put onnxruntime-web's files into a folder, fetched by npm and checked.
-
-    Raises:
-        FileNotFoundError: there is no npm.
-        ConnectionError: npm cannot fetch it.
-        ValueError: a file is another than the one that was checked.
-    """
+    """Put onnxruntime-web's files into a folder, fetched by npm and checked."""
     if shutil.which("npm") is None:
         raise FileNotFoundError(f"npm is missing, which fetches {RUNTIME} (Debian: apt-get install npm)")
     with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +54,7 @@ def fetch_runtime(out: Path) -> None:
             for name, expected in RUNTIME_FILES.items():
                 content = tar.extractfile(f"package/dist/{name}").read()
                 if (digest := hashlib.sha256(content).hexdigest()) != expected:
-                    msg = f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}"
-                    raise ValueError(msg)
+                    raise ValueError(f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}")
                 (out / name).write_bytes(content)
 
 
@@ -73,11 +67,9 @@ def chosen_scenes() -> list[Scene]:
 
 def seen(clip: Clip, image: Image.Image) -> Image.Image:
     """The image as the model's preprocessing resizes and cuts it, before its colours are normalised."""
-    for step in clip.preprocess.transforms:
-        if isinstance(step, ToTensor):
-            return image
+    for step in takewhile(lambda step: not isinstance(step, ToTensor), clip.preprocess.transforms):
         image = step(image)
-    raise ValueError("the preprocessing has no ToTensor step")
+    return image
 
 
 def write_scenes(clip: Clip, out: Path) -> None:
@@ -116,12 +108,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
 
 
 def build(out: Path) -> None:
-    """Make the folder, all but onnxruntime-web, or make it again.
-
-    Raises:
-        FileExistsError: it holds something else.
-        ModuleNotFoundError: a package is missing with which the model is exported.
-    """
+    """Make the folder, all but onnxruntime-web, or make it again."""
     from export import CONTEXT, export  # which need onnx, unlike the rest
 
     if out.exists() and any(out.iterdir()):
