@@ -27,12 +27,13 @@ from torchvision.transforms import ToTensor
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
 from gradeclip_utils.plots.drawing import title_of
+from gradeclip_utils.plots.page import FRONT
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
 from gradeclip_utils.words import Word
 
 HERE = Path(__file__).parent
-PAGE = ("index.html", "live.css", "live.js", "model.js")
+PAGE = (*(HERE / name for name in ("index.html", "live.css", "live.js", "model.js")), FRONT / "view.js")
 RUNTIME = "onnxruntime-web@1.27.0"
 RUNTIME_FILES = {  # of its dist/, with their checksums: the wasm backend alone
     "ort.wasm.bundle.min.mjs": "1db5e1c5cd2b860eed85e6eeff23e2aaa7cffcc407f67093bcc888f631b94ba9",
@@ -116,8 +117,8 @@ def build(out: Path) -> None:
             raise FileExistsError(f"{out} holds something else: name a folder that is new, empty, or of an older build")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    for name in PAGE:
-        shutil.copy(HERE / name, out)
+    for file in PAGE:
+        shutil.copy(file, out)
     clip = load_clip("emoji")
     write_scenes(clip, out)
     write_about(clip, export(clip, out), CONTEXT, out)

@@ -22,10 +22,10 @@ from .colours import largest, law
 from .drawing import Drawing, Panel, of_explanation, of_interactions, title_of
 from .figures import image_url
 
-_FRONT = Path(__file__).parent / "front"
-STYLE = (_FRONT / "view.css").read_text(encoding="utf-8")
+FRONT = Path(__file__).parent / "front"
+STYLE = (FRONT / "view.css").read_text(encoding="utf-8")
 # the beginning of a longer script, which finds `front.render` and `front.open`
-SCRIPT = (_FRONT / "view.js").read_text(encoding="utf-8").replace("export default", "const front =")
+SCRIPT = (FRONT / "view.js").read_text(encoding="utf-8").replace("export default", "const front =")
 _PAGE = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "<title>{title}</title><style>body{{margin:16px;font-family:system-ui,sans-serif}}</style>{body}</html>\n"

@@ -245,4 +245,4 @@ const open = (el) => {
   render({ model: { get: (name) => values[name], on() {} }, el });
 };
 
-export default { render, open };
+export default { render, open, spread, within, mix }; // the live page takes the last three
