@@ -8,12 +8,7 @@ const byId = Object.fromEntries([...document.querySelectorAll("[id]")].map((node
 export const shown = { scene: 0, caption: "", word: null }; // and numbers, for tests and those who want more digits
 let model, scenes;
 
-const make = (tag, properties, ...children) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-};
-const button = (text, onclick, properties) => make("button", { type: "button", onclick, ...properties }, text);
+const button = (text, onclick, more) => front.h("button", { type: "button", onclick, ...more }, text);
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 const many = (percent) => (percent === 100 ? "all" : `${Math.min(Math.round(percent), 99)} %`);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
@@ -69,16 +64,14 @@ const draw = (canvas, pixels, label) => {
 
 const drawWords = (reading, scores) => {
   const most = largest(scores) || 1;
-  byId.words.replaceChildren(
-    ...reading.words.map((text, i) => {
-      const colour = colourOf(scores[i] / most), title = number(scores[i], 3);
-      return button(text, () => redraw({ word: shown.word === i ? null : i }), {
-        title, ariaLabel: `${text}: ${title}`, ariaPressed: shown.word === i,
-        className: model.about.small.includes(text.toLowerCase()) ? "small" : "",
-        style: `background: ${css(colour)}; color: ${letters(colour)}`,
-      });
-    }),
-  );
+  front.put(byId.words, reading.words.map((text, i) => {
+    const colour = colourOf(scores[i] / most), title = number(scores[i], 3);
+    return button(text, () => redraw({ word: shown.word === i ? null : i }), {
+      title, ariaLabel: `${text}: ${title}`, ariaPressed: shown.word === i,
+      className: model.about.small.includes(text.toLowerCase()) ? "small" : "",
+      style: `background: ${css(colour)}; color: ${letters(colour)}`,
+    });
+  }));
 };
 
 const drawSimilarity = (similarity, others) => {
@@ -109,7 +102,7 @@ export const redraw = async (change = {}) => {
   const found = await opened(next.scene);
   const map = await model.mapOf(found.trace, next.word === null ? reading.embedding : reading.directions[next.word]);
   if (mine !== newest) return;
-  const isOther = next.scene !== shown.scene || !byId.captions.childElementCount;
+  if (next.scene !== shown.scene) byId.answer.textContent = "";
   const { caption, word } = Object.assign(shown, next), scene = scenes[next.scene];
   byId.refusal.textContent = "";
   const subject = word === null ? caption : `“${reading.words[word]}” in “${caption}”`;
@@ -120,8 +113,7 @@ export const redraw = async (change = {}) => {
   drawWords(reading, scores);
   const similarity = model.similarity(found.trace, reading);
   const percentile = drawSimilarity(similarity, model.others(found.trace));
-  if (isOther) drawCaptions(scene);
-  [...byId.captions.children].forEach((node, i) => (node.ariaPressed = scene.captions[i] === caption));
+  drawCaptions(scene);
   [...byId.scenes.children].forEach((node, i) => (node.ariaPressed = i === shown.scene));
   byId.caption.value = caption;
   Object.assign(shown, { map, most, similarity, percentile, scores });
@@ -130,19 +122,15 @@ export const redraw = async (change = {}) => {
 };
 
 const drawCaptions = (scene) => {
-  byId.captions.replaceChildren(...scene.captions.map((caption) => button(caption, () => redraw({ caption }))));
-  byId.answer.textContent = "";
-  byId.question.replaceChildren(
-    ...[...scene.captions].sort().map((caption) =>
-      button(caption, async () => {
-        const false_ = caption === scene.absent;
-        await redraw({ caption });
-        byId.answer.textContent = false_
-          ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${many(shown.percentile)} of the other captions.`
-          : `No, “${caption}” is there: its similarity stands above ${many(shown.percentile)} of the other captions. Try again.`;
-      }),
-    ),
-  );
+  const pressed = (caption) => button(caption, () => redraw({ caption }), { ariaPressed: caption === shown.caption });
+  const answer = async (caption) => {
+    await redraw({ caption });
+    byId.answer.textContent = caption === scene.absent
+      ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${many(shown.percentile)} of the other captions.`
+      : `No, “${caption}” is there: its similarity stands above ${many(shown.percentile)} of the other captions. Try again.`;
+  };
+  front.put(byId.captions, scene.captions.map(pressed));
+  front.put(byId.question, [...scene.captions].sort().map((caption) => button(caption, () => answer(caption))));
 };
 
 const STOPS = [
@@ -160,7 +148,7 @@ const start = async () => {
     fetch(new URL("scenes.json", import.meta.url)).then((answer) => answer.json()),
     Model.load((count) => say(`The model is loading: ${count} of 3 parts are there …`)),
   ]);
-  byId.stops.append(...STOPS.map(([text, change]) => make("li", {}, `${text} `, button("Show", () => redraw(change)))));
+  front.put(byId.stops, STOPS.map(([text, change]) => front.h("li", {}, `${text} `, button("Show", () => redraw(change)))));
   byId.ask.onsubmit = (event) => {
     event.preventDefault();
     redraw({ caption: byId.caption.value.trim().replace(/\s+/g, " ") });
@@ -171,12 +159,9 @@ const start = async () => {
   const scene = front.within(Number(asked.get("scene")) || 1, 1, scenes.length) - 1;
   byId.explorer.hidden = false;
   await redraw({ scene });
-  byId.scenes.append( // after the first map, whose image would wait for theirs
-    ...scenes.map(({ seen, about }, i) => {
-      const image = make("img", { src: seen, alt: "", width: 60, height: 60 });
-      return button(image, () => redraw({ scene: i }), { ariaLabel: `scene ${i + 1}: ${about}`, ariaPressed: i === shown.scene });
-    }),
-  );
+  front.put(byId.scenes, scenes.map(({ seen, about }, i) => { // after the first map, whose image would wait for theirs
+    return button(front.h("img", { src: seen, alt: "" }), () => redraw({ scene: i }), { ariaLabel: `scene ${i + 1}: ${about}`, ariaPressed: i === shown.scene });
+  }));
   if (asked.get("caption")) await redraw({ caption: asked.get("caption") });
   const word = Number(asked.get("word"));
   if (word >= 1 && word <= byId.words.childElementCount) await redraw({ word: word - 1 });
