@@ -42,11 +42,7 @@ _TALLEST, _TALLEST_OF_MANY = 3.3, 2.4  # inches of a panel
 
 
 class InlineFigure(Figure):
-    """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
-
-    Attributes:
-        alt: what the figure shows, in words.
-    """
+    """A figure that a notebook displays by itself, and once, as pyplot does not hold it; `alt` says what it shows."""
 
     def __init__(self, width: float, height: float, alt: str = "", **options: Any):
         if max(width, height) > _LARGEST_SIDE:
