@@ -171,15 +171,9 @@ def plot_interactions(interactions, *, words: str = "content", columns: int = 4,
 
 
 def plot_maps(
-    image,
-    maps,
-    *,
-    signed: bool = False,
-    shared_scale: bool = True,
-    columns: int = 3,
-    upsample: str = "bilinear",
+    image, maps, *, signed: bool = False, shared_scale: bool = True, columns: int = 3, upsample: str = "bilinear",
     width: float = _WIDTH,
-) -> InlineFigure:
+) -> InlineFigure:  # fmt: skip
     """Draw maps of one image beside it, or several images, a row each, with their maps.
 
         plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
@@ -399,17 +393,9 @@ def _shortened(text: str, inches: float, size: float = _SMALLEST) -> str:
 
 
 def plot_intervals(
-    table,
-    *,
-    names: Sequence[str] | None = None,
-    group: str | None = None,
-    control: Sequence[str] = (),
-    chance: float | None = None,
-    chance_label: str = "chance",
-    label: str = "",
-    title: str = "",
-    sort: bool = True,
-) -> InlineFigure:
+    table, *, names: Sequence[str] | None = None, group: str | None = None, control: Sequence[str] = (),
+    chance: float | None = None, chance_label: str = "chance", label: str = "", title: str = "", sort: bool = True,
+) -> InlineFigure:  # fmt: skip
     """Draw estimates with their intervals, one row each, the highest on top.
 
         plot_intervals(summarise(rows, by="method", value="pointing_game", cluster="image"), chance=0.25)
