@@ -206,12 +206,12 @@ def write(recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: 
     onnx.save(model, path)
 
 
-def halve(model: onnx.ModelProto, least: int = 256) -> None:
-    """Keep weights in half precision wherever that is exact; a `Cast` widens them."""
+def halve(model: onnx.ModelProto) -> None:
+    """Keep weights of some size in half precision wherever that is exact; a `Cast` widens them."""
     graph, casts = model.graph, []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < least:
+        if weight.data_type != TensorProto.FLOAT or values.size < 256:
             continue
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)

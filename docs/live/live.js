@@ -9,7 +9,6 @@ export const shown = { scene: 0, caption: "", word: null }; // and numbers, for 
 let model, scenes;
 
 const button = (text, onclick, more) => front.h("button", { type: "button", onclick, ...more }, text);
-const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 const many = (percent) => (percent === 100 ? "all" : `${Math.min(Math.round(percent), 99)} %`);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 
@@ -63,7 +62,7 @@ const draw = (canvas, pixels, label) => {
 };
 
 const drawWords = (reading, scores) => {
-  const most = largest(scores) || 1;
+  const most = front.strongest(scores);
   front.put(byId.words, reading.words.map((text, i) => {
     const colour = colourOf(scores[i] / most), title = number(scores[i], 3);
     return button(text, () => redraw({ word: shown.word === i ? null : i }), {
@@ -106,7 +105,7 @@ export const redraw = async (change = {}) => {
   const { caption, word } = Object.assign(shown, next), scene = scenes[next.scene];
   byId.refusal.textContent = "";
   const subject = word === null ? caption : `“${reading.words[word]}” in “${caption}”`;
-  const most = word === null ? Math.max(found.scale, ...map) : largest(map);
+  const most = word === null ? Math.max(found.scale, ...map) : front.strongest([...map]);
   draw(byId.image, found.image, scene.about);
   draw(byId.map, paint(found.image, map, { law: model.about.law, signed: word !== null, most }), `${scene.about}, map of ${subject}`);
   const scores = model.scores(found.trace, reading);
@@ -159,9 +158,9 @@ const start = async () => {
   const scene = front.within(Number(asked.get("scene")) || 1, 1, scenes.length) - 1;
   byId.explorer.hidden = false;
   await redraw({ scene });
-  front.put(byId.scenes, scenes.map(({ seen, about }, i) => { // after the first map, whose image would wait for theirs
-    return button(front.h("img", { src: seen, alt: "" }), () => redraw({ scene: i }), { ariaLabel: `scene ${i + 1}: ${about}`, ariaPressed: i === shown.scene });
-  }));
+  const thumbnail = ({ seen, about }, i) => button(front.h("img", { src: seen, alt: "" }), () => redraw({ scene: i }),
+    { ariaLabel: `scene ${i + 1}: ${about}`, ariaPressed: i === shown.scene });
+  front.put(byId.scenes, scenes.map(thumbnail)); // after the first map, whose image would wait for theirs
   if (asked.get("caption")) await redraw({ caption: asked.get("caption") });
   const word = Number(asked.get("word"));
   if (word >= 1 && word <= byId.words.childElementCount) await redraw({ word: word - 1 });

@@ -199,9 +199,8 @@ def plot_maps(
     images, each = (list(image), checks.listed("maps", maps)) if several else ([image], [maps])
     if len(images) != len(each) or not images:
         raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
-    drawings, look = [], {"signed": signed, "shared": shared_scale, "upsample": upsample}
-    for one, its in zip(images, each, strict=True):
-        drawings.append(of_maps(read_image(one), _titled_maps(its), **look))
+    look = {"signed": signed, "shared": shared_scale, "upsample": upsample}
+    drawings = [of_maps(read_image(one), _titled_maps(its), **look) for one, its in zip(images, each, strict=True)]
     return draw(scaled(drawings), width=width, columns=columns, compact=several)
 
 

@@ -245,4 +245,4 @@ const open = (el) => {
   render({ model: { get: (name) => values[name], on() {} }, el });
 };
 
-export default { render, open, h, put, spread, within, mix }; // of which the live page takes all but two
+export default { render, open, h, put, spread, strongest, within, mix }; // the live page takes all but the first two
