@@ -27,7 +27,7 @@ from ..methods import METHODS
 from ..methods.interactions import named_things
 from ..models import Clip
 from ..plots.colours import largest
-from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
+from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title_of
 from ..plots.figures import image_url
 from ..plots.page import payload
 from ..scenes import CANVAS, Scene, as_python, concept, concepts, phrase, recoloured, without
@@ -162,13 +162,11 @@ class View:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
         drawings, panels = [one.drawing(whole=whole) for one in (self, pinned)], []
         differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
+        drawings = drawings if differing else scaled(drawings)  # the same units
         for view, drawing in zip((self, pinned), drawings, strict=True):
             names = {"model": view.state.model, "method": METHODS[view.state.method].title}
             named = tuple((Shade(f"· {names[one]}", None, True), None) for one in differing)
             panels.append(replace(drawing.panels[0], cells=drawing.panels[0].cells + named))
-        if not differing:  # the same units
-            top = max(panel.scale for panel in panels)
-            panels = [replace(panel, scale=top) for panel in panels]
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
             cells, apart = title_of((), "first map minus second"), one - other
