@@ -3,8 +3,8 @@
     python docs/live/build.py build/live                     # takes `pip install '.[live]'` and npm
     python -m http.server --directory build/live
 
-Everything that the page loads lies in the folder: the page of this folder, the graphs of `export.py` from the bundled
-model as it is now, scenes with their captions and masks, and onnxruntime-web, which npm fetches in a fixed version.
+Everything that the page loads lies in the folder: this folder's page, the package's `view.js`, graphs of the bundled
+model by `export.py`, scenes with their captions, and onnxruntime-web, which npm fetches in a fixed version.
 """
 
 from __future__ import annotations

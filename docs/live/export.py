@@ -70,14 +70,11 @@ def scene_and_map(explainer: Explainer) -> Callable[[Tensor, Tensor], tuple[Tens
 
 
 def small_vocabulary(clip: Clip) -> tuple[dict[str, list[int]], nn.Embedding]:
-    """The tokens of the words that the model knows, numbered in the order of their own ids, and their embeddings.
-
-    The order is kept because a text encoder of CLIP finds the end of a prompt by its largest id.
-    """
+    """The tokens of the words that the model knows, numbered in the order of their own ids, and their embeddings."""
     tokenizer = clip.tokenizer
     ids = {word: tokenizer.encode(word) for word in [*sorted(clip.vocabulary), ",", "."]}
     ids |= {"<start>": [tokenizer.sot_token_id], "<end>": [tokenizer.eot_token_id]}
-    kept = sorted({token for tokens in ids.values() for token in tokens})
+    kept = sorted({token for tokens in ids.values() for token in tokens})  # the largest id is the end of a prompt
     rows = clip.model.token_embedding.weight.detach()[kept]
     number = {token: i for i, token in enumerate(kept)}
     ids = {word: [number[token] for token in tokens] for word, tokens in ids.items()}
