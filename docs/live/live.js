@@ -12,16 +12,14 @@ const button = (text, onclick, more) => front.h("button", { type: "button", oncl
 const many = (percent) => (percent === 100 ? "all" : `${Math.min(Math.round(percent), 99)} %`);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 
-// The colour of a value of -1 to 1 on white, and black or white letters, whichever has more contrast with it (WCAG).
-const colourOf = (value) => {
+// A value of -1 to 1 as a colour on white, and black or white letters, whichever has more contrast with it (WCAG).
+const shade = (value) => {
   const [r, g, b, alpha] = model.about.law[Math.round((front.within(value, -1, 1) + 1) * 256)];
-  return [r, g, b].map((part) => part * alpha + 1 - alpha);
+  const colour = [r, g, b].map((part) => front.mix(1, part, alpha));
+  const linear = colour.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const isLight = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179;
+  return `background: rgb(${colour.map((part) => Math.round(255 * part))}); color: ${isLight ? "#000" : "#fff"}`;
 };
-const letters = (colour) => {
-  const [r, g, b] = colour.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
-};
-const css = (colour) => `rgb(${colour.map((part) => Math.round(255 * part)).join(" ")})`;
 
 const pixelsOf = async (name) => {
   const blob = await (await fetch(new URL(name, import.meta.url))).blob();
@@ -64,11 +62,10 @@ const draw = (canvas, pixels, label) => {
 const drawWords = (reading, scores) => {
   const most = front.strongest(scores);
   front.put(byId.words, reading.words.map((text, i) => {
-    const colour = colourOf(scores[i] / most), title = number(scores[i], 3);
+    const title = number(scores[i], 3);
     return button(text, () => redraw({ word: shown.word === i ? null : i }), {
       title, ariaLabel: `${text}: ${title}`, ariaPressed: shown.word === i,
-      className: model.about.small.includes(text.toLowerCase()) ? "small" : "",
-      style: `background: ${css(colour)}; color: ${letters(colour)}`,
+      className: model.about.small.includes(text.toLowerCase()) ? "small" : "", style: shade(scores[i] / most),
     });
   }));
 };
