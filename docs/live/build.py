@@ -3,8 +3,8 @@
     python docs/live/build.py build/live                     # takes `pip install '.[live]'` and npm
     python -m http.server --directory build/live
 
-Everything that the page loads lies in the folder: the page of this folder, the graphs of `export.py` from the bundled
-model as it is now, scenes with their captions and masks, and onnxruntime-web, which npm fetches in a fixed version.
+Everything that the page loads lies in the folder: this folder's page, the package's `view.js`, graphs of the bundled
+model by `export.py`, scenes with their captions, and onnxruntime-web, which npm fetches in a fixed version.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,13 @@ from torchvision.transforms import ToTensor
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
 from gradeclip_utils.plots.drawing import title_of
+from gradeclip_utils.plots.page import FRONT
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
 from gradeclip_utils.words import Word
 
 HERE = Path(__file__).parent
-PAGE = ("index.html", "live.css", "live.js", "model.js")
+PAGE = (*(HERE / name for name in ("index.html", "live.css", "live.js", "model.js")), FRONT / "view.js")
 RUNTIME = "onnxruntime-web@1.27.0"
 RUNTIME_FILES = {  # of its dist/, with their checksums: the wasm backend alone
     "ort.wasm.bundle.min.mjs": "1db5e1c5cd2b860eed85e6eeff23e2aaa7cffcc407f67093bcc888f631b94ba9",
@@ -42,13 +44,7 @@ ABSENT = ("piano", "bicycle", "cactus", "guitar")  # a caption of each scene nam
 
 
 def fetch_runtime(out: Path) -> None:
-    """Put onnxruntime-web's files into a folder, fetched by npm and checked.
-
-    Raises:
-        FileNotFoundError: there is no npm.
-        ConnectionError: npm cannot fetch it.
-        ValueError: a file is another than the one that was checked.
-    """
+    """Put onnxruntime-web's files into a folder, fetched by npm and checked."""
     if shutil.which("npm") is None:
         raise FileNotFoundError(f"npm is missing, which fetches {RUNTIME} (Debian: apt-get install npm)")
     with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +55,7 @@ def fetch_runtime(out: Path) -> None:
             for name, expected in RUNTIME_FILES.items():
                 content = tar.extractfile(f"package/dist/{name}").read()
                 if (digest := hashlib.sha256(content).hexdigest()) != expected:
-                    msg = f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}"
-                    raise ValueError(msg)
+                    raise ValueError(f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}")
                 (out / name).write_bytes(content)
 
 
@@ -73,11 +68,9 @@ def chosen_scenes() -> list[Scene]:
 
 def seen(clip: Clip, image: Image.Image) -> Image.Image:
     """The image as the model's preprocessing resizes and cuts it, before its colours are normalised."""
-    for step in clip.preprocess.transforms:
-        if isinstance(step, ToTensor):
-            return image
+    for step in takewhile(lambda step: not isinstance(step, ToTensor), clip.preprocess.transforms):
         image = step(image)
-    raise ValueError("the preprocessing has no ToTensor step")
+    return image
 
 
 def write_scenes(clip: Clip, out: Path) -> None:
@@ -116,12 +109,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
 
 
 def build(out: Path) -> None:
-    """Make the folder, all but onnxruntime-web, or make it again.
-
-    Raises:
-        FileExistsError: it holds something else.
-        ModuleNotFoundError: a package is missing with which the model is exported.
-    """
+    """Make the folder, all but onnxruntime-web, or make it again."""
     from export import CONTEXT, export  # which need onnx, unlike the rest
 
     if out.exists() and any(out.iterdir()):
@@ -129,8 +117,8 @@ def build(out: Path) -> None:
             raise FileExistsError(f"{out} holds something else: name a folder that is new, empty, or of an older build")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    for name in PAGE:
-        shutil.copy(HERE / name, out)
+    for file in PAGE:
+        shutil.copy(file, out)
     clip = load_clip("emoji")
     write_scenes(clip, out)
     write_about(clip, export(clip, out), CONTEXT, out)

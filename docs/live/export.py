@@ -40,18 +40,11 @@ CONTEXT = 48  # tokens of a caption that the page reads, of the model's 77: quic
 
 
 def export(clip: Clip, out: Path) -> dict[str, list[int]]:
-    """Write the three graphs of a model into a folder.
-
-    Args:
-        clip: a model with a vocabulary and CLIP's own tokenizer.
-        out: an existing folder.
-
-    Returns:
-        The token ids of every word of the vocabulary, of comma and full stop, and of "<start>" and "<end>", as
-        caption.onnx counts them: it holds no other tokens.
-    """
+    """Write the graphs of a model that knows few words; the ids of their tokens, as caption.onnx counts them."""
     explainer = Explainer(clip)
-    scene, map_ = split(record(scene_and_map(explainer), *scene_example(explainer)), late=1)
+    tower = explainer.image_tower
+    example = torch.zeros(*tower.image_size, 4, dtype=torch.uint8), torch.zeros(tower.width)  # any values will do
+    scene, map_ = split(record(scene_and_map(explainer), *example))
     write(scene, out / "scene.onnx", ["rgba"], ["image_embedding"])
     write(map_, out / "map.onnx", ["direction"], ["map"])
     ids, embeddings = small_vocabulary(clip)
@@ -68,7 +61,6 @@ def scene_and_map(explainer: Explainer) -> Callable[[Tensor, Tensor], tuple[Tens
     mean, std = (torch.tensor(one)[:, None, None] for one in (normalize.mean, normalize.std))
 
     def run(rgba: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding (E,) of an image (H, W, 4), and its map (h, w) for a direction (E,)."""
         pixels = (rgba[..., :3].permute(2, 0, 1).to(torch.float32) / 255 - mean) / std
         trace = tower.trace_with_grad(pixels[None])
         maps = grad_eclip(tower, trace, direction[None, None])  # (1, 1, N)
@@ -77,27 +69,16 @@ def scene_and_map(explainer: Explainer) -> Callable[[Tensor, Tensor], tuple[Tens
     return run
 
 
-def scene_example(explainer: Explainer) -> tuple[Tensor, Tensor]:
-    """What `scene_and_map` can be recorded on; any values will do."""
-    tower, rng = explainer.image_tower, torch.Generator().manual_seed(0)
-    rgba = torch.randint(0, 256, (*tower.image_size, 4), generator=rng, dtype=torch.uint8)
-    return rgba, torch.randn(tower.width, generator=rng)
-
-
 def small_vocabulary(clip: Clip) -> tuple[dict[str, list[int]], nn.Embedding]:
-    """The tokens of the words that the model knows, numbered in the order of their own ids, and their embeddings.
-
-    The order is kept because a text encoder of CLIP finds the end of a prompt by its largest id.
-    """
+    """The tokens of the words that the model knows, numbered in the order of their own ids, and their embeddings."""
     tokenizer = clip.tokenizer
     ids = {word: tokenizer.encode(word) for word in [*sorted(clip.vocabulary), ",", "."]}
     ids |= {"<start>": [tokenizer.sot_token_id], "<end>": [tokenizer.eot_token_id]}
-    kept = sorted({token for tokens in ids.values() for token in tokens})
+    kept = sorted({token for tokens in ids.values() for token in tokens})  # the largest id is the end of a prompt
     rows = clip.model.token_embedding.weight.detach()[kept]
     number = {token: i for i, token in enumerate(kept)}
-    return {word: [number[token] for token in tokens] for word, tokens in ids.items()}, nn.Embedding.from_pretrained(
-        rows
-    )
+    ids = {word: [number[token] for token in tokens] for word, tokens in ids.items()}
+    return ids, nn.Embedding.from_pretrained(rows)
 
 
 class WholeContext(TextTransformerTower):
@@ -119,7 +100,6 @@ def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Cal
     tower = WholeContext(model, layers)
 
     def run(ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding (E,) of token ids (context_length,), and the direction of each token (N, E)."""
         trace = tower.trace_with_grad(ids[None])
         return trace.embedding[0], word_directions(tower, trace, torch.eye(len(ids), dtype=torch.bool))
 
@@ -178,29 +158,20 @@ def _values(recorded: fx.GraphModule) -> dict[fx.Node, Tensor]:
     return run.env
 
 
-def split(recorded: fx.GraphModule, late: int) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Cut a recording in two: what does not depend on input number `late`, and what does.
-
-    Args:
-        recorded: a function of several inputs with as many outputs, the last of which depends on the late one.
-        late: which input comes late.
-
-    Returns:
-        The first part: the early inputs -> the early outputs, and all that crosses the cut. The second part: what
-        crosses, and the late input -> the late output. Constants are computed in either.
-    """
-    inputs = [node for node in recorded.graph.nodes if node.op == "placeholder"]
-    given, waits = _dependents(recorded, inputs), _dependents(recorded, inputs[late : late + 1])
+def split(recorded: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Cut a recording (early, late) -> (early, late) in two: the first part also gives what the second needs."""
+    early, late = recorded.graph.find_nodes(op="placeholder")
     (output,) = recorded.graph.find_nodes(op="output")
-    early, last = output.args[0]
+    found, last = output.args[0]
+    given, waits = _dependents(recorded, [early]), _dependents(recorded, [late])
     crossing = [
         node for node in recorded.graph.nodes
         if node in given - waits and any(user in waits and user is not output for user in node.users)
     ]  # fmt: skip
-    first = _part(recorded, [one for one in inputs if one is not inputs[late]], [early, *crossing])
-    second, values = _part(recorded, [inputs[late], *crossing], [last]), _values(recorded)
-    first.meta["example"] = recorded.meta["example"][:late]
-    second.meta["example"] = tuple(values[node] for node in (inputs[late], *crossing))
+    first = _part(recorded, [early], [found, *crossing])
+    second, values = _part(recorded, [late, *crossing], [last]), _values(recorded)
+    first.meta["example"] = (values[early],)
+    second.meta["example"] = tuple(values[node] for node in (late, *crossing))
     return first, second
 
 
@@ -209,16 +180,12 @@ def _part(recorded: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence
     graph, copied = fx.Graph(), {}
     for node in inputs:
         copied[node] = graph.placeholder(node.name)
-    needed, waiting = set(), list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node not in needed and node not in copied:
-            needed.add(node)
-            waiting += node.all_input_nodes
     for node in recorded.graph.nodes:
-        if node in needed:
+        known = all(one in copied for one in node.all_input_nodes)
+        if known and node not in copied and node.op not in ("placeholder", "output"):
             copied[node] = graph.node_copy(node, copied.__getitem__)
     graph.output(tuple(copied[node] for node in outputs))
+    graph.eliminate_dead_code()
     return fx.GraphModule(recorded, graph)
 
 
@@ -226,24 +193,22 @@ def write(recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: 
     """Write a recording as ONNX. Inputs and outputs beyond those named cross a cut: "kept_0", "kept_1", ..."""
     example = recorded.meta["example"]
     (output,) = recorded.graph.find_nodes(op="output")
-    names = {"input_names": len(example), "output_names": len(output.args[0])}
-    named = {
-        key: [*own, *(f"kept_{i}" for i in range(count - len(own)))]
-        for (key, count), own in zip(names.items(), (inputs, outputs), strict=True)
-    }
+    inputs = [*inputs, *(f"kept_{i}" for i in range(len(example) - len(inputs)))]
+    outputs = [*outputs, *(f"kept_{i}" for i in range(len(output.args[0]) - len(outputs)))]
+    names = {"input_names": inputs, "output_names": outputs}
     with torch.no_grad():
-        program = torch.onnx.export(recorded.eval(), example, dynamo=True, verbose=False, **named)
+        program = torch.onnx.export(recorded.eval(), example, dynamo=True, verbose=False, **names)
     model = program.model_proto
     halve(model)
     onnx.save(model, path)
 
 
-def halve(model: onnx.ModelProto, least: int = 256) -> None:
-    """Keep weights in half precision wherever that is exact; a `Cast` widens them."""
+def halve(model: onnx.ModelProto) -> None:
+    """Keep weights of some size in half precision wherever that is exact; a `Cast` widens them."""
     graph, casts = model.graph, []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < least:
+        if weight.data_type != TensorProto.FLOAT or values.size < 256:
             continue
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)

@@ -1,38 +1,25 @@
-// The page: `state` is what was asked for, `shown` what is on the page; every change goes through `redraw`. Text that a
-// user wrote is only ever set as text.
+// The page: `shown` is what is on it, and every change goes through `redraw`. Text that a user wrote is only ever set as
+// text.
 
 import { Model, Refusal, paint } from "./model.js";
+import front from "./view.js";
 
 const byId = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-const state = { scene: 0, caption: "", word: null };
-export const shown = { redraws: 0 }; // for tests, and for those who want more digits
+export const shown = { scene: 0, caption: "", word: null }; // and numbers, for tests and those who want more digits
 let model, scenes;
 
-const make = (tag, attributes = {}, ...children) => {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-};
-const button = (text, onclick, attributes = {}) => {
-  const node = make("button", { type: "button", ...attributes }, text);
-  node.onclick = onclick;
-  return node;
-};
-const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+const button = (text, onclick, more) => front.h("button", { type: "button", onclick, ...more }, text);
 const many = (percent) => (percent === 100 ? "all" : `${Math.min(Math.round(percent), 99)} %`);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 
-// The colour of a value of -1 to 1 on white, and black or white letters, whichever has more contrast with it (WCAG).
-const colourOf = (value) => {
-  const [r, g, b, alpha] = model.about.law[Math.round((Math.min(Math.max(value, -1), 1) + 1) * 256)];
-  return [r, g, b].map((part) => part * alpha + 1 - alpha);
+// A value of -1 to 1 as a colour on white, and black or white letters, whichever has more contrast with it (WCAG).
+const shade = (value) => {
+  const [r, g, b, alpha] = model.about.law[Math.round((front.within(value, -1, 1) + 1) * 256)];
+  const colour = [r, g, b].map((part) => front.mix(1, part, alpha));
+  const linear = colour.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const isLight = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179;
+  return `background: rgb(${colour.map((part) => Math.round(255 * part))}); color: ${isLight ? "#000" : "#fff"}`;
 };
-const letters = (colour) => {
-  const [r, g, b] = colour.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
-};
-const css = (colour) => `rgb(${colour.map((part) => Math.round(255 * part)).join(" ")})`;
 
 const pixelsOf = async (name) => {
   const blob = await (await fetch(new URL(name, import.meta.url))).blob();
@@ -68,42 +55,37 @@ const read = (caption) => {
 const draw = (canvas, pixels, label) => {
   const side = Math.sqrt(pixels.length / 4);
   canvas.width = canvas.height = side;
-  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels), side), 0, 0);
-  canvas.setAttribute("aria-label", label);
+  canvas.getContext("2d").putImageData(new ImageData(pixels, side), 0, 0);
+  canvas.ariaLabel = label;
 };
 
 const drawWords = (reading, scores) => {
-  const most = largest(scores) || 1;
-  byId.words.replaceChildren(
-    ...reading.words.map((text, i) => {
-      const colour = colourOf(scores[i] / most);
-      const said = { "aria-pressed": state.word === i, "aria-label": `${text}: ${number(scores[i], 3)}`, title: number(scores[i], 3) };
-      const node = button(text, () => redraw({ word: state.word === i ? null : i }), said);
-      node.classList.toggle("small", model.about.small.includes(text.toLowerCase()));
-      node.style.background = css(colour);
-      node.style.color = letters(colour);
-      return node;
-    }),
-  );
+  const most = front.strongest(scores);
+  front.put(byId.words, reading.words.map((text, i) => {
+    const title = number(scores[i], 3);
+    return button(text, () => redraw({ word: shown.word === i ? null : i }), {
+      title, ariaLabel: `${text}: ${title}`, ariaPressed: shown.word === i,
+      className: model.about.small.includes(text.toLowerCase()) ? "small" : "", style: shade(scores[i] / most),
+    });
+  }));
 };
 
 const drawSimilarity = (similarity, others) => {
   const place = (100 * others.filter((other) => other < similarity).length) / others.length;
   const median = [...others].sort((a, b) => a - b)[Math.floor(others.length / 2)];
-  const width = (value) => `${100 * Math.min(Math.max(value / 0.6, 0), 1)}%`;
+  const width = (value) => `${100 * front.within(value / 0.6, 0, 1)}%`;
   byId.filled.style.width = width(similarity);
   byId.tick.style.left = width(median);
   byId.similarity.textContent = `similarity ${number(similarity)}, above ${many(place)} of ${others.length} other captions`;
   return place;
 };
 
-// Take a change into the state and show it; the newest one wins. A caption that cannot be read changes nothing.
+// Show what differs from what is shown; the newest change wins. A caption that cannot be read changes nothing.
 let newest = 0;
 export const redraw = async (change = {}) => {
-  const began = performance.now();
   if ("scene" in change || "caption" in change) change = { word: null, ...change };
   if ("scene" in change && !("caption" in change)) change.caption = scenes[change.scene].captions[0];
-  const next = { ...state, ...change };
+  const next = { ...shown, ...change };
   let reading;
   try {
     reading = await read(next.caption);
@@ -116,42 +98,35 @@ export const redraw = async (change = {}) => {
   const found = await opened(next.scene);
   const map = await model.mapOf(found.trace, next.word === null ? reading.embedding : reading.directions[next.word]);
   if (mine !== newest) return;
-  const isOther = next.scene !== state.scene || !byId.captions.childElementCount;
-  Object.assign(state, next);
-  const scene = scenes[state.scene];
+  if (next.scene !== shown.scene) byId.answer.textContent = "";
+  const { caption, word } = Object.assign(shown, next), scene = scenes[next.scene];
   byId.refusal.textContent = "";
-  const subject = state.word === null ? state.caption : `“${reading.words[state.word]}” in “${state.caption}”`;
-  const most = state.word === null ? Math.max(found.scale, ...map) : largest(map);
+  const subject = word === null ? caption : `“${reading.words[word]}” in “${caption}”`;
+  const most = word === null ? Math.max(found.scale, ...map) : front.strongest([...map]);
   draw(byId.image, found.image, scene.about);
-  draw(byId.map, paint(found.image, map, { law: model.about.law, signed: state.word !== null, most }), `${scene.about}, map of ${subject}`);
+  draw(byId.map, paint(found.image, map, { law: model.about.law, signed: word !== null, most }), `${scene.about}, map of ${subject}`);
   const scores = model.scores(found.trace, reading);
   drawWords(reading, scores);
   const similarity = model.similarity(found.trace, reading);
   const percentile = drawSimilarity(similarity, model.others(found.trace));
-  if (isOther) drawCaptions(scene);
-  [...byId.captions.children].forEach((node, i) => node.setAttribute("aria-pressed", scene.captions[i] === state.caption));
-  [...byId.scenes.children].forEach((node, i) => node.setAttribute("aria-pressed", i === state.scene));
-  byId.caption.value = state.caption;
-  const took = performance.now() - began;
-  Object.assign(shown, { ...state, map, most, similarity, percentile, scores, took, redraws: shown.redraws + 1 });
-  const asked = { scene: state.scene + 1, caption: state.caption, ...(state.word === null ? {} : { word: state.word + 1 }) };
+  drawCaptions(scene);
+  [...byId.scenes.children].forEach((node, i) => (node.ariaPressed = i === shown.scene));
+  byId.caption.value = caption;
+  Object.assign(shown, { map, most, similarity, percentile, scores });
+  const asked = { scene: shown.scene + 1, caption, ...(word === null ? {} : { word: word + 1 }) };
   history.replaceState(null, "", `#${new URLSearchParams(asked)}`);
 };
 
 const drawCaptions = (scene) => {
-  byId.captions.replaceChildren(...scene.captions.map((caption) => button(caption, () => redraw({ caption }))));
-  byId.answer.textContent = "";
-  byId.question.replaceChildren(
-    ...[...scene.captions].sort().map((caption) =>
-      button(caption, async () => {
-        const false_ = caption === scene.absent;
-        await redraw({ caption });
-        byId.answer.textContent = false_
-          ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${many(shown.percentile)} of the other captions.`
-          : `No, “${caption}” is there: its similarity stands above ${many(shown.percentile)} of the other captions. Try again.`;
-      }),
-    ),
-  );
+  const pressed = (caption) => button(caption, () => redraw({ caption }), { ariaPressed: caption === shown.caption });
+  const answer = async (caption) => {
+    await redraw({ caption });
+    byId.answer.textContent = caption === scene.absent
+      ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${many(shown.percentile)} of the other captions.`
+      : `No, “${caption}” is there: its similarity stands above ${many(shown.percentile)} of the other captions. Try again.`;
+  };
+  front.put(byId.captions, scene.captions.map(pressed));
+  front.put(byId.question, [...scene.captions].sort().map((caption) => button(caption, () => answer(caption))));
 };
 
 const STOPS = [
@@ -169,7 +144,7 @@ const start = async () => {
     fetch(new URL("scenes.json", import.meta.url)).then((answer) => answer.json()),
     Model.load((count) => say(`The model is loading: ${count} of 3 parts are there …`)),
   ]);
-  byId.stops.append(...STOPS.map(([text, change]) => make("li", {}, `${text} `, button("Show", () => redraw(change)))));
+  front.put(byId.stops, STOPS.map(([text, change]) => front.h("li", {}, `${text} `, button("Show", () => redraw(change)))));
   byId.ask.onsubmit = (event) => {
     event.preventDefault();
     redraw({ caption: byId.caption.value.trim().replace(/\s+/g, " ") });
@@ -177,16 +152,12 @@ const start = async () => {
   byId.provenance.textContent = model.about.provenance;
   byId.count.textContent = model.about.nulls;
   const asked = new URLSearchParams(location.hash.slice(1));
-  const scene = Math.min(Math.max(Number(asked.get("scene")) || 1, 1), scenes.length) - 1;
+  const scene = front.within(Number(asked.get("scene")) || 1, 1, scenes.length) - 1;
   byId.explorer.hidden = false;
   await redraw({ scene });
-  byId.scenes.append( // after the first map, whose image would wait for theirs
-    ...scenes.map(({ seen, about }, i) => {
-      const image = make("img", { src: seen, alt: "", width: 60, height: 60 });
-      const said = { "aria-label": `scene ${i + 1}: ${about}`, "aria-pressed": i === state.scene };
-      return button(image, () => redraw({ scene: i }), said);
-    }),
-  );
+  const thumbnail = ({ seen, about }, i) => button(front.h("img", { src: seen, alt: "" }), () => redraw({ scene: i }),
+    { ariaLabel: `scene ${i + 1}: ${about}`, ariaPressed: i === shown.scene });
+  front.put(byId.scenes, scenes.map(thumbnail)); // after the first map, whose image would wait for theirs
   if (asked.get("caption")) await redraw({ caption: asked.get("caption") });
   const word = Number(asked.get("word"));
   if (word >= 1 && word <= byId.words.childElementCount) await redraw({ word: word - 1 });

@@ -2,6 +2,7 @@
 // page. A map is linear in its direction: that of a caption's embedding, or that in which a word pushes the embedding.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
+import front from "./view.js";
 
 const here = (name) => new URL(name, import.meta.url).href;
 ort.env.wasm.numThreads = 1; // several would need a page that is isolated from others, which plain servers cannot give
@@ -10,7 +11,7 @@ ort.env.logLevel = "error";
 
 // Optimising a graph takes a second each and makes no run shorter.
 const OPTIONS = { executionProviders: ["wasm"], graphOptimizationLevel: "disabled" };
-export const GRAPHS = ["scene", "map", "caption"];
+const GRAPHS = ["scene", "map", "caption"];
 const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
 const sum = (rows) => rows[0].map((_, i) => rows.reduce((total, row) => total + row[i], 0));
 
@@ -24,7 +25,7 @@ export class Refusal extends Error {} // what is wrong with a caption, in one se
 
 export class Model {
   // `loaded(n)` is told how many of the graphs are there.
-  static async load(loaded = () => {}) {
+  static async load(loaded) {
     const model = new Model();
     const names = ["about.json", "nulls.bin", ...GRAPHS.map((name) => `${name}.onnx`)];
     const [about, nulls, ...graphs] = await Promise.all(names.map(fetched)); // on their way all at once
@@ -44,24 +45,20 @@ export class Model {
     return this.scene.run({ rgba: new ort.Tensor("uint8", new Uint8Array(rgba), [side, side, 4]) });
   }
 
-  // The pieces of a caption, as CLIP's tokenizer cuts it: runs of letters or of punctuation, single digits.
-  pieces(caption) {
-    const found = [...caption.matchAll(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu)];
-    return found.map((match) => ({ text: match[0], word: match[0].toLowerCase() }));
-  }
-
   // A caption as the model reads it: { words, embedding, directions }. Throws a Refusal for what it cannot read.
   async read(caption) {
     const { tokens, context } = this.about;
-    const pieces = this.pieces(caption);
-    if (!pieces.length) throw new Refusal("The caption is empty. Type what to look for, for example: a dog");
-    const unknown = [...new Set(pieces.map((piece) => piece.word).filter((word) => !Object.hasOwn(tokens, word)))];
+    // as CLIP's tokenizer cuts it: runs of letters or of punctuation, single digits
+    const words = caption.match(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu);
+    if (!words) throw new Refusal("The caption is empty. Type what to look for, for example: a dog");
+    const lowered = words.map((word) => word.toLowerCase());
+    const unknown = [...new Set(lowered.filter((word) => !Object.hasOwn(tokens, word)))];
     if (unknown.length) {
       const quoted = unknown.map((word) => `“${word}”`).join(", ");
       throw new Refusal(`The model knows ${this.about.words} words and was never shown ${quoted}.`);
     }
     const ids = [...tokens["<start>"]];
-    const places = pieces.map(({ word }) => tokens[word].map((id) => ids.push(id) - 1));
+    const places = lowered.map((word) => tokens[word].map((id) => ids.push(id) - 1));
     if (ids.push(...tokens["<end>"]) > context) {
       throw new Refusal(`The caption is too long: the model reads ${context - 2} tokens, and these are ${ids.length - 2}.`);
     }
@@ -70,7 +67,7 @@ export class Model {
     const width = found.text_embedding.size;
     const row = (i) => found.directions.data.subarray(i * width, (i + 1) * width);
     const directions = places.map((tokensOfWord) => sum(tokensOfWord.map(row)));
-    return { words: pieces.map((piece) => piece.text), embedding: found.text_embedding.data, directions };
+    return { words, embedding: found.text_embedding.data, directions };
   }
 
   similarity = (scene, reading) => dot(scene.image_embedding.data, reading.embedding);
@@ -90,38 +87,16 @@ export class Model {
   }
 }
 
-// A square map as `side` * `side` pixels: bilinear between the centres of its cells, constant beyond the outermost.
-export const resized = (map, side) => {
-  const cells = Math.sqrt(map.length);
-  const places = Array.from({ length: side }, (_, i) => {
-    const place = Math.min(Math.max(((i + 0.5) / side) * cells - 0.5, 0), cells - 1);
-    const first = Math.floor(place);
-    return [first, Math.min(first + 1, cells - 1), place - first];
-  });
-  const found = new Float32Array(side * side);
-  for (const [y, [top, bottom, down]] of places.entries()) {
-    const row = map.subarray(0, cells).map((_, k) => (1 - down) * map[top * cells + k] + down * map[bottom * cells + k]);
-    for (const [x, [left, right, across]] of places.entries()) {
-      found[y * side + x] = (1 - across) * row[left] + across * row[right];
-    }
-  }
-  return found;
-};
-
 // A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it; `law` has the colours.
 export const paint = (rgba, map, { law, signed, most }) => {
-  const side = Math.sqrt(rgba.length / 4);
+  const side = Math.sqrt(rgba.length / 4), cells = Math.sqrt(map.length);
   const values = signed ? map : map.map((value) => Math.max(value, 0));
-  const heat = resized(values, side);
-  const out = new Uint8ClampedArray(rgba.length);
-  for (let i = 0; i < heat.length; i++) {
-    const luma = Math.floor(0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2] + 0.5);
+  const out = new Uint8ClampedArray(rgba.length).fill(255);
+  front.spread(values, [cells, cells], [0, 0, 1, 1], side, side).forEach((heat, i) => {
+    const luma = Math.round(0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2]);
     const grey = 0.62 + (0.38 * luma) / 255;
-    const colour = law[Math.round((Math.min(Math.max(heat[i] / (most || 1), -1), 1) + 1) * 256)];
-    for (let c = 0; c < 3; c++) {
-      out[4 * i + c] = Math.floor(255 * (grey * (1 - colour[3]) + colour[c] * colour[3]) + 0.5);
-    }
-    out[4 * i + 3] = 255;
-  }
+    const [r, g, b, alpha] = law[Math.round((front.within(heat / (most || 1), -1, 1) + 1) * 256)];
+    out.set([r, g, b].map((part) => Math.round(255 * front.mix(grey, part, alpha))), 4 * i);
+  });
   return out;
 };

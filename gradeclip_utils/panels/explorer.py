@@ -37,7 +37,6 @@ _CONTROLS = {  # field of a state -> where it stands, its name, what it does
     "resolution": ("method", "input resolution",
                    "The image as the model's preprocessing cuts it, or the whole image at its own size."),
 }  # fmt: skip
-_WORKING = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}
 
 
 class explore(AnyWidget):
@@ -129,7 +128,7 @@ class explore(AnyWidget):
 
     def press(self, message: Any, buffers: Sequence = ()) -> None:
         """Answer a message of the browser."""
-        self.busy = _WORKING  # until something is said
+        self.busy = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}  # until `_say`
         match message:
             case {"kind": "change", "fields": dict(fields)}:
                 self.change(**{name: value for name, value in fields.items() if name != "source"})

@@ -27,7 +27,7 @@ from ..methods import METHODS
 from ..methods.interactions import named_things
 from ..models import Clip
 from ..plots.colours import largest
-from ..plots.drawing import Drawing, Panel, Shade, of_explanation, title_of
+from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title_of
 from ..plots.figures import image_url
 from ..plots.page import payload
 from ..scenes import CANVAS, Scene, as_python, concept, concepts, phrase, recoloured, without
@@ -162,13 +162,11 @@ class View:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
         drawings, panels = [one.drawing(whole=whole) for one in (self, pinned)], []
         differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
+        drawings = drawings if differing else scaled(drawings)  # the same units
         for view, drawing in zip((self, pinned), drawings, strict=True):
             names = {"model": view.state.model, "method": METHODS[view.state.method].title}
             named = tuple((Shade(f"· {names[one]}", None, True), None) for one in differing)
             panels.append(replace(drawing.panels[0], cells=drawing.panels[0].cells + named))
-        if not differing:  # the same units
-            top = max(panel.scale for panel in panels)
-            panels = [replace(panel, scale=top) for panel in panels]
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
             cells, apart = title_of((), "first map minus second"), one - other
@@ -179,10 +177,24 @@ class View:
     @property
     def changes(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """What one press can change in the scene that is shown: a button's name, and what gives fields of the state."""
-        source = self.state.source
+        source, scene, caption = self.state.source, self.state.source.scene, self.state.caption
         if source.before is not None:
             return {"put it back": lambda: {"source": source.before}}
-        return {} if source.scene is None else _changes(source, source.scene, self.state.caption)
+        if scene is None:
+            return {}
+
+        def changed(change: Callable[..., Scene], how) -> dict[str, Any]:
+            return {"source": replace(Source.of(change(scene, how)), before=source)}
+
+        colours, nouns = [thing.colour for thing in scene.objects], [thing.noun for thing in scene.objects]
+        moved, found = colours[-1:] + colours[:-1], {}
+        if moved != colours:
+            found["swap the colours"] = partial(changed, recoloured, moved)
+        if len(nouns) > 1:
+            found[f"take the {nouns[0]} away"] = partial(changed, without, 0)
+        other = phrase("guitar" if "piano" in nouns else "piano")
+        asked, name = (other, other) if caption != other else (scene.caption, "what is there")
+        return found | {f"ask for {name}": lambda: {"caption": asked}}
 
     @cached_property
     def sentences(self) -> dict[str, Any]:
@@ -316,11 +328,8 @@ def _nouns() -> dict[str, str]:
 
 
 def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[list[int], list[str]]:
-    """The things of a scene that a part of a caption names, and its nouns that name nothing there.
-
-    The scene's own caption says which words name what; any other one is read by its nouns, else by its colours.
-    """
-    if caption == scene.caption:
+    """The things of a scene that a part of a caption names, by its nouns or else its colours; and nouns of nothing."""
+    if caption == scene.caption:  # which says itself what its words name
         return sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects}), []
     said, things = re.findall(r"\w+", caption[start:end].lower()), scene.objects
     nouns = [_nouns()[word] for word in said if word in _nouns()]
@@ -353,23 +362,6 @@ def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 
         return found
     where = f"on {_things_in_words(scene, [int(top.argmax())])}" if top.max() > 0 else "on the background"
     return f"{found} The maximum lies {where}."
-
-
-def _changes(source: Source, scene: Scene, caption: str) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What one press can change in a scene, or ask of it, as in `View.changes`."""
-
-    def changed(change: Callable[..., Scene], how) -> dict[str, Any]:
-        return {"source": replace(Source.of(change(scene, how)), before=source)}
-
-    colours, nouns = [thing.colour for thing in scene.objects], [thing.noun for thing in scene.objects]
-    moved, found = colours[-1:] + colours[:-1], {}
-    if moved != colours:
-        found["swap the colours"] = partial(changed, recoloured, moved)
-    if len(nouns) > 1:
-        found[f"take the {nouns[0]} away"] = partial(changed, without, 0)
-    other = phrase("guitar" if "piano" in nouns else "piano")
-    asked, name = (other, other) if caption != other else (scene.caption, "what is there")
-    return found | {f"ask for {name}": lambda: {"caption": asked}}
 
 
 def _things_in_words(scene: Scene, things: Sequence[int]) -> str:

@@ -11,15 +11,7 @@
 """
 
 from .colours import paint
-from .figures import (
-    InlineFigure,
-    axes_at,
-    plot_explanation,
-    plot_interactions,
-    plot_intervals,
-    plot_maps,
-    show_image,
-)  # fmt: skip
+from .figures import InlineFigure, axes_at, plot_explanation, plot_interactions, plot_intervals, plot_maps, show_image
 
 __all__ = [
     "InlineFigure", "axes_at", "paint", "plot_explanation", "plot_interactions", "plot_intervals", "plot_maps",

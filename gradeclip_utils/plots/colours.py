@@ -39,14 +39,9 @@ def coloured(values, base=1.0) -> np.ndarray:
 
 
 def paint(
-    image: Image.Image,
-    heat: np.ndarray,
-    *,
-    box: tuple[float, float, float, float] | None = None,
-    signed: bool = False,
-    vmax: float | None = None,
-    upsample: str = "bilinear",
-) -> Image.Image:
+    image: Image.Image, heat: np.ndarray, *, box: tuple[float, float, float, float] | None = None,
+    signed: bool = False, vmax: float | None = None, upsample: str = "bilinear",
+) -> Image.Image:  # fmt: skip
     """Lay a map over its image, which turns light grey: an RGB image of 320 to 640 pixels, without axes or words.
 
     Args:

@@ -190,7 +190,7 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
             panel = replace(panel, above=float(explanation.percentile[i]))
         panels.append(panel)
     null = {} if contrast else {"median": explanation.null_median, "count": explanation.null_count}
-    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
+    return of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
@@ -198,10 +198,10 @@ def of_interactions(found, words: str = "content") -> Drawing:
     pairs = list(zip(found.words, found.maps, strict=True))
     kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
     panels = [Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs]
-    return _of_result(found, panels, signed=True)
+    return of_result(found, panels, signed=True)
 
 
-def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
+def of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
     words = largest([word.score or 0 for panel in panels for word in panel.words])
     layers = found.provenance.get("image_layers")

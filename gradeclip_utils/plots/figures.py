@@ -42,11 +42,7 @@ _TALLEST, _TALLEST_OF_MANY = 3.3, 2.4  # inches of a panel
 
 
 class InlineFigure(Figure):
-    """A matplotlib figure that a notebook displays by itself, and only once, because pyplot does not hold it.
-
-    Attributes:
-        alt: what the figure shows, in words.
-    """
+    """A figure that a notebook displays by itself, and once, as pyplot does not hold it; `alt` says what it shows."""
 
     def __init__(self, width: float, height: float, alt: str = "", **options: Any):
         if max(width, height) > _LARGEST_SIDE:
@@ -175,15 +171,9 @@ def plot_interactions(interactions, *, words: str = "content", columns: int = 4,
 
 
 def plot_maps(
-    image,
-    maps,
-    *,
-    signed: bool = False,
-    shared_scale: bool = True,
-    columns: int = 3,
-    upsample: str = "bilinear",
+    image, maps, *, signed: bool = False, shared_scale: bool = True, columns: int = 3, upsample: str = "bilinear",
     width: float = _WIDTH,
-) -> InlineFigure:
+) -> InlineFigure:  # fmt: skip
     """Draw maps of one image beside it, or several images, a row each, with their maps.
 
         plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
@@ -209,9 +199,8 @@ def plot_maps(
     images, each = (list(image), checks.listed("maps", maps)) if several else ([image], [maps])
     if len(images) != len(each) or not images:
         raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
-    drawings, look = [], {"signed": signed, "shared": shared_scale, "upsample": upsample}
-    for one, its in zip(images, each, strict=True):
-        drawings.append(of_maps(read_image(one), _titled_maps(its), **look))
+    look = {"signed": signed, "shared": shared_scale, "upsample": upsample}
+    drawings = [of_maps(read_image(one), _titled_maps(its), **look) for one, its in zip(images, each, strict=True)]
     return draw(scaled(drawings), width=width, columns=columns, compact=several)
 
 
@@ -403,17 +392,9 @@ def _shortened(text: str, inches: float, size: float = _SMALLEST) -> str:
 
 
 def plot_intervals(
-    table,
-    *,
-    names: Sequence[str] | None = None,
-    group: str | None = None,
-    control: Sequence[str] = (),
-    chance: float | None = None,
-    chance_label: str = "chance",
-    label: str = "",
-    title: str = "",
-    sort: bool = True,
-) -> InlineFigure:
+    table, *, names: Sequence[str] | None = None, group: str | None = None, control: Sequence[str] = (),
+    chance: float | None = None, chance_label: str = "chance", label: str = "", title: str = "", sort: bool = True,
+) -> InlineFigure:  # fmt: skip
     """Draw estimates with their intervals, one row each, the highest on top.
 
         plot_intervals(summarise(rows, by="method", value="pointing_game", cluster="image"), chance=0.25)

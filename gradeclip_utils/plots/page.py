@@ -11,7 +11,7 @@ import html
 import json
 import math
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 
 from .colours import largest, law
-from .drawing import Drawing, Panel, of_explanation, of_interactions, title_of
+from .drawing import Drawing, Panel, of_explanation, of_result, title_of
 from .figures import image_url
 
-_FRONT = Path(__file__).parent / "front"
-STYLE = (_FRONT / "view.css").read_text(encoding="utf-8")
+FRONT = Path(__file__).parent / "front"
+STYLE = (FRONT / "view.css").read_text(encoding="utf-8")
 # the beginning of a longer script, which finds `front.render` and `front.open`
-SCRIPT = (_FRONT / "view.js").read_text(encoding="utf-8").replace("export default", "const front =")
+SCRIPT = (FRONT / "view.js").read_text(encoding="utf-8").replace("export default", "const front =")
 _PAGE = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "<title>{title}</title><style>body{{margin:16px;font-family:system-ui,sans-serif}}</style>{body}</html>\n"
@@ -40,13 +40,7 @@ def _numbers(values: np.ndarray) -> list:
 
 
 def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
-    """Everything that `front/view.js` shows of a drawing, as JSON has it.
-
-    Args:
-        drawing: what is drawn.
-        regions: (W, h, w) maps of the words of the first panel.
-        **more: further fields, for the explorer.
-    """
+    """Everything that `front/view.js` shows of a drawing, as JSON has it; `regions` (W, h, w) are maps of its words."""
     panels = [_panel(panel) for panel in drawing.panels]
     if regions is not None:
         panels[0]["regions"] = _numbers(regions.reshape(len(regions), -1))
@@ -81,10 +75,11 @@ def embedded(view: dict, image: Image.Image, inside: str = "") -> str:
 def page_of(found) -> str:
     """A whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
     regions = getattr(found, "maps", None)
-    drawing = of_explanation(found) if regions is None else of_interactions(found, "all")
-    if regions is not None:
+    if regions is None:
+        drawing = of_explanation(found)
+    else:
         whole = regions.sum(0)
         panel = Panel(found.caption, title_of(found.words), whole, largest(whole), float(found.similarity))
-        drawing = replace(drawing, panels=(panel,))
+        drawing = of_result(found, [panel], signed=True)
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
     return _PAGE.format(title=title, body=embedded(payload(drawing, regions), found.image))
