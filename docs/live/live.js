@@ -43,6 +43,7 @@ const opened = (index) => {
   const found = kept.get(index) ?? open();
   kept.delete(index);
   kept.set(index, found);
+  found.catch(() => kept.delete(index)); // what could not be fetched is asked for again
   if (kept.size > 4) kept.delete(kept.keys().next().value);
   return found;
 };

@@ -190,18 +190,22 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
             panel = replace(panel, above=float(explanation.percentile[i]))
         panels.append(panel)
     null = {} if contrast else {"median": explanation.null_median, "count": explanation.null_count}
-    return of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
+    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
-    """The drawing of an `Interactions`: one signed map per word, function words only if `words` is "all"."""
-    pairs = list(zip(found.words, found.maps, strict=True))
-    kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
-    panels = [Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs]
-    return of_result(found, panels, signed=True)
+    """The drawing of an `Interactions`: a signed map per word, of "content" words or "all", or of all "together"."""
+    if words == "together":
+        map_ = found.maps.sum(0)
+        panels = [Panel(found.caption, title_of(found.words), map_, largest(map_), float(found.similarity))]
+    else:
+        pairs = list(zip(found.words, found.maps, strict=True))
+        kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
+        panels = [Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs]
+    return _of_result(found, panels, signed=True)
 
 
-def of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
+def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
     words = largest([word.score or 0 for panel in panels for word in panel.words])
     layers = found.provenance.get("image_layers")

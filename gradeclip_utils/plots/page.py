@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .colours import largest, law
-from .drawing import Drawing, Panel, of_explanation, of_result, title_of
+from .drawing import Drawing, Panel, of_explanation, of_interactions
 from .figures import image_url
 
 FRONT = Path(__file__).parent / "front"
@@ -75,11 +75,6 @@ def embedded(view: dict, image: Image.Image, inside: str = "") -> str:
 def page_of(found) -> str:
     """A whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
     regions = getattr(found, "maps", None)
-    if regions is None:
-        drawing = of_explanation(found)
-    else:
-        whole = regions.sum(0)
-        panel = Panel(found.caption, title_of(found.words), whole, largest(whole), float(found.similarity))
-        drawing = of_result(found, [panel], signed=True)
+    drawing = of_explanation(found) if regions is None else of_interactions(found, "together")
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
     return _PAGE.format(title=title, body=embedded(payload(drawing, regions), found.image))
