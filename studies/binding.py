@@ -30,7 +30,7 @@ from gradeclip_utils.plots import InlineFigure, plot_maps
 from gradeclip_utils.scenes import COLOURS, Span, showable
 
 from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
-from .relevance import as_array, object_coverage
+from .relevance import as_array, direction_of, object_coverage
 
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
 
@@ -98,9 +98,7 @@ def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, st
         if span is None:
             found.append(embedded[caption] - embedded[less])
         else:
-            split, directions = words[caption]
-            own = [i for i, (a, b) in enumerate(split.spans) if a < span.end and b > span.start]
-            found.append(directions[own].sum(0))
+            found.append(direction_of(*words[caption], span.start, span.end))
     return torch.stack(found)
 
 

@@ -40,7 +40,7 @@ from gradeclip_utils.scenes import COLOURS
 from .choices import KINDS, Choice, load_choices
 from .concreteness import image_numbers
 from .lesson import RESULTS, Claims, readable, rows_folder
-from .relevance import located
+from .relevance import direction_of, located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _TYPICAL = 64  # images whose mean stands for no image in particular
@@ -133,8 +133,7 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
             captions.append(re.sub(r"\b(a)n? $", article, one.caption[:start], flags=re.I) + word + one.caption[end:])
         for word, caption, (split, found) in zip(words, captions, explainer.word_directions(captions), strict=True):
             stop = len(caption) - len(one.caption) + end
-            here = [k for k, (a, b) in enumerate(split.spans) if a < stop and b > stop - len(word)]
-            directions.append(found[here].sum(0))
+            directions.append(direction_of(split, found, stop - len(word), stop))
         _, heats = _maps(explainer, one.image(), torch.stack(directions))
         own, other = (located(heat, mask[None])[0].on_thing for heat in heats)
         about = {"image": image, "colour": words[0].lower()}

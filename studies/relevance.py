@@ -16,6 +16,7 @@ from gradeclip_utils.images import model_view
 from gradeclip_utils.measures.localisation import levelled, pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.towers.base import remembering
+from gradeclip_utils.words import Split
 
 AT_ONCE = 16  # images in one batch
 
@@ -54,6 +55,12 @@ def maps_alone(explainer: Explainer, images: Sequence[Image.Image], directions: 
     compares = explainer.method.wants_empty  # the targets of a call
     parts = [explainer.maps(images, some) for some in directions.split(1 if compares else directions.shape[1], dim=1)]
     return torch.cat(parts, dim=1).float().cpu().numpy()
+
+
+def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
+    """The direction (E,) of characters `start` to `end` of a caption, the sum of those (W, E) of its words."""
+    own = [i for i, (first, last) in enumerate(split.spans) if first < end and start < last]
+    return directions[own].sum(0)
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
