@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.measures.statistics import interval, summarise
+from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene
 from studies.pairs import CHANCE, draw_pairs, embed_scenes, images_of, judge
@@ -105,7 +105,7 @@ def _attribute_rows(clip: Clip, split: str) -> list[dict]:
 
 def _map_rows(clip: Clip, split: str) -> list[dict]:
     """Where the maps of "a dog" and of the words of a caption lie, by the number of things, one to four."""
-    return _located_rows(play(clip, games(GAMES, split=split), questions=("prompt", _CENTRED)))
+    return _located_rows(play(clip, games(GAMES, split=split), ("prompt", _CENTRED)))
 
 
 def mask_rows(split: str) -> list[dict]:
@@ -117,25 +117,15 @@ def mask_rows(split: str) -> list[dict]:
 
 def _located_rows(found: pd.DataFrame) -> list[dict]:
     """The figures of a table of `play`."""
-    others = found.groupby(["question", "image", "objects"])["area"].transform("sum") - found["area"]
-    found = found.assign(chance_on_others=others, chance_on_nothing=1 - others - found["area"])
-    measures = {
-        "relevance on X": ("on_thing", "area"),
-        "relevance on other things": ("on_others", "chance_on_others"),
-        "relevance on nothing": ("on_nothing", "chance_on_nothing"),
-        "maximum on X": ("hit", "area"),
-    }
     rows = []
-    for (question, k), own in found.groupby(["question", "objects"]):
-        for said, (measure, chance) in measures.items():
-            if question == _CENTRED and measure == "hit":
-                name = f"{_CENTRED}, {_things(k)}: maximum on its own thing"
-            elif question == "prompt" and k < 4:
-                name = f'"a X", {_things(k)}: {said}'
-            else:
-                continue
-            (row,) = summarise(own, measure, by="objects").rename(columns={"mean": "value"}).to_dict("records")
-            rows.append({**row, "figure": name, "chance": own[chance].mean()})
+    for one in layers.located_means(found).itertuples():
+        if one.question == _CENTRED and one.measure == "maximum on X":
+            name = f"{_CENTRED}, {_things(one.objects)}: maximum on its own thing"
+        elif one.question == "prompt" and one.objects < 4:
+            name = f'"a X", {_things(one.objects)}: {one.measure}'
+        else:
+            continue
+        rows.append(dict(zip(_COLUMNS, (name, one.mean, one.low, one.high, one.n, one.chance), strict=True)))
     return rows
 
 
@@ -176,7 +166,7 @@ def _layer_rows(clip: Clip, split: str) -> list[dict]:
     return table.assign(figure=names, value=table["mean"])[list(_COLUMNS)].to_dict("records")
 
 
-_PARTS = {
+PARTS = {
     "recognition": _recognition_rows, "captions": _caption_rows, "attributes": _attribute_rows, "maps": _map_rows,
     "layers": _layer_rows, "words": _word_rows,
 }  # fmt: skip
@@ -184,8 +174,8 @@ _PARTS = {
 
 def figures(clip: Clip, split: str, only: Sequence[str] = ()) -> pd.DataFrame:
     """All figures of a model: figure, value, low, high (95 %), n (images or captions), chance."""
-    parts = all_chosen("only", only or list(_PARTS), _PARTS)
-    rows = [row for part in tqdm(parts, unit="part") for row in _PARTS[part](clip, split)]
+    parts = all_chosen("only", only or list(PARTS), PARTS)
+    rows = [row for part in tqdm(parts, unit="part") for row in PARTS[part](clip, split)]
     return pd.DataFrame(rows)[list(_COLUMNS)]
 
 
