@@ -10,13 +10,9 @@ model as it is now, scenes with their captions and masks, and onnxruntime-web, w
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,39 +25,22 @@ from gradeclip_utils.plots.drawing import title_of
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
 from gradeclip_utils.words import Word
+from training.npm import fetched
 
 HERE = Path(__file__).parent
 PAGE = ("index.html", "live.css", "live.js", "model.js")
 RUNTIME = "onnxruntime-web@1.27.0"
-RUNTIME_FILES = {  # of its dist/, with their checksums: the wasm backend alone
-    "ort.wasm.bundle.min.mjs": "1db5e1c5cd2b860eed85e6eeff23e2aaa7cffcc407f67093bcc888f631b94ba9",
-    "ort-wasm-simd-threaded.wasm": "d1ab1b94b16a65b29d710d0b587b29e7bed336827577623913479b8afe8113e6",
-}
+RUNTIME_SHA256 = "b59c9819434a7519f334f77e8d4bf22b69808d531a57724cabc4bb2c0704c835"
+RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")  # the wasm backend alone
 SCENES = 12
 ABSENT = ("piano", "bicycle", "cactus", "guitar")  # a caption of each scene names the first of these that it lacks
 
 
 def fetch_runtime(out: Path) -> None:
-    """Put onnxruntime-web's files into a folder, fetched by npm and checked.
-
-    Raises:
-        FileNotFoundError: there is no npm.
-        ConnectionError: npm cannot fetch it.
-        ValueError: a file is another than the one that was checked.
-    """
-    if shutil.which("npm") is None:
-        raise FileNotFoundError(f"npm is missing, which fetches {RUNTIME} (Debian: apt-get install npm)")
-    with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run(["npm", "pack", RUNTIME], cwd=folder, capture_output=True, text=True, check=False)
-        if packed.returncode:
-            raise ConnectionError(f"npm cannot fetch {RUNTIME}: {packed.stderr.strip()[-300:]}")
-        with tarfile.open(Path(folder) / packed.stdout.strip().splitlines()[-1]) as tar:
-            for name, expected in RUNTIME_FILES.items():
-                content = tar.extractfile(f"package/dist/{name}").read()
-                if (digest := hashlib.sha256(content).hexdigest()) != expected:
-                    msg = f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}"
-                    raise ValueError(msg)
-                (out / name).write_bytes(content)
+    """Put onnxruntime-web's files into a folder, fetched by npm and checked."""
+    files = fetched(RUNTIME, RUNTIME_SHA256, RUNTIME_FILES)
+    for path in RUNTIME_FILES:
+        (out / Path(path).name).write_bytes(files[path])
 
 
 def chosen_scenes() -> list[Scene]:

@@ -12,18 +12,15 @@ figure. Code and printed lines are left out, except in cells that are tagged `sl
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
-import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
 import nbformat
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
+
+from training.npm import fetched
 
 HERE = Path(__file__).resolve().parent
 LESSONS = HERE.parent.parent / "notebooks"
@@ -44,33 +41,12 @@ FULL = 50  # words after which nothing more comes to a slide with a figure
 
 
 def carry(out: Path) -> None:
-    """Put the packages that the pages load beside them, fetched by npm and checked.
-
-    Raises:
-        FileNotFoundError: there is no npm.
-        ConnectionError: npm cannot fetch a package.
-        ValueError: a package is another than the one that was checked.
-    """
-    if shutil.which("npm") is None:
-        raise FileNotFoundError("npm is missing, which fetches reveal.js (Debian: apt-get install npm)")
-    for package, (expected, taken, folder) in CARRIED.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            packed = subprocess.run(
-                ["npm", "pack", package], cwd=temporary, capture_output=True, text=True, check=False
-            )
-            if packed.returncode:
-                raise ConnectionError(f"npm cannot fetch {package}: {packed.stderr.strip()[-300:]}")
-            archive = Path(temporary) / packed.stdout.strip().splitlines()[-1]
-            if (digest := hashlib.sha256(archive.read_bytes()).hexdigest()) != expected:
-                raise ValueError(f"{package} is another than before: sha256 {digest}, not {expected}")
-            with tarfile.open(archive) as tar:
-                for member in tar.getmembers():
-                    member.name = member.name.removeprefix("package/")
-                    if member.name.startswith(taken):
-                        name = member.name.removeprefix("es5/")
-                        target = out / folder / name
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_bytes(tar.extractfile(member).read())
+    """Put the packages that the pages load beside them, fetched by npm and checked."""
+    for package, (sha256, taken, folder) in CARRIED.items():
+        for path, content in fetched(package, sha256, taken).items():
+            target = out / folder / path.removeprefix("es5/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
 
 def divided(text: str) -> tuple[str, str]:
