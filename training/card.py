@@ -24,7 +24,7 @@ from gradeclip_utils.explain import Explainer
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene
-from studies.pairs import CHANCE, draw_pairs, embed_scenes, images_of, judge
+from studies.pairs import draw_pairs, embed_scenes, images_of, judge
 from studies.pointing_game import games, play, play_true_masks
 
 from . import layers
@@ -99,7 +99,7 @@ def _attribute_rows(clip: Clip, split: str) -> list[dict]:
     for name, kind, composition in asked:
         pairs = draw_pairs(kind, PAIRS, composition=composition, split=split, nouns=len(concepts()))
         answers = judge(clip, pairs).query("side == 0")
-        rows.append(_row(name, answers["right"] == 1, CHANCE))
+        rows.append(_row(name, answers["right"] == 1, 1 / 2))
     return rows
 
 

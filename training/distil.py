@@ -197,7 +197,6 @@ def teach(
     targets = Targets(teacher, distillation, {} if seen is None else seen)
 
     def weighted(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, and its parts."""
         images, tokens = batch
         parts = losses(student, normalise(images), tokens, *targets(step))
         loss = parts["contrast"] + distillation.distillation_weight * (parts["image"] + parts.get("text", 0.0))

@@ -42,6 +42,5 @@ def ship(table: Path, runs: Path, out: Path) -> None:
         f"region-phrase loss times\n{recipe.regions:g}, seed 0; {made['cpu_minutes']} minutes of one processor."
     )
     write_between(out / CARD, START, END, f"{figures}\n\n{about}")
-    for name, source in (("emoji-fine.safetensors", weights), ("emoji-fine.json", data_path("emoji.json"))):
-        content = source.read_bytes()
-        write_whole({out / name: content})
+    for source, ending in ((weights, "safetensors"), (data_path("emoji.json"), "json")):
+        write_whole({out / f"emoji-fine.{ending}": source.read_bytes()})

@@ -165,7 +165,6 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
     whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
 
     def losses(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, and its parts where it has more than one."""
         images, tokens = batch
         drop.kept = 1 - recipe.patches_dropped if step < whole_from else 1.0
         penalised = SPARSE_LAYERS if recipe.sparse_values else 0

@@ -68,7 +68,6 @@ def scene_and_map(explainer: Explainer) -> Callable[[Tensor, Tensor], tuple[Tens
     mean, std = (torch.tensor(one)[:, None, None] for one in (normalize.mean, normalize.std))
 
     def run(rgba: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding (E,) of an image (H, W, 4), and its map (h, w) for a direction (E,)."""
         pixels = (rgba[..., :3].permute(2, 0, 1).to(torch.float32) / 255 - mean) / std
         trace = tower.trace_with_grad(pixels[None])
         maps = grad_eclip(tower, trace, direction[None, None])  # (1, 1, N)
@@ -95,9 +94,8 @@ def small_vocabulary(clip: Clip) -> tuple[dict[str, list[int]], nn.Embedding]:
     kept = sorted({token for tokens in ids.values() for token in tokens})
     rows = clip.model.token_embedding.weight.detach()[kept]
     number = {token: i for i, token in enumerate(kept)}
-    return {word: [number[token] for token in tokens] for word, tokens in ids.items()}, nn.Embedding.from_pretrained(
-        rows
-    )
+    own = {word: [number[token] for token in tokens] for word, tokens in ids.items()}
+    return own, nn.Embedding.from_pretrained(rows)
 
 
 class WholeContext(TextTransformerTower):
@@ -119,7 +117,6 @@ def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Cal
     tower = WholeContext(model, layers)
 
     def run(ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding (E,) of token ids (context_length,), and the direction of each token (N, E)."""
         trace = tower.trace_with_grad(ids[None])
         return trace.embedding[0], word_directions(tower, trace, torch.eye(len(ids), dtype=torch.bool))
 

@@ -59,13 +59,10 @@ def add_rows(
     weights = weights_digest(load_clip("emoji").model)
     rows = found.assign(arm=arm, **about, cpu_minutes=round(minutes, 2), weights=weights)[COLUMNS]
     known = read(table)
-    _write(table, pd.concat([known, rows], ignore_index=True) if len(known) else rows)
-    return rows
-
-
-def _write(table: Path, rows: pd.DataFrame) -> None:
+    whole = pd.concat([known, rows], ignore_index=True) if len(known) else rows
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_whole({table: rows.to_csv(index=False).encode()})
+    write_whole({table: whole.to_csv(index=False).encode()})
+    return rows
 
 
 def folder_of(arm: str, recipe: Tuning, runs: Path, clip: Clip) -> Path:
