@@ -223,13 +223,11 @@ def write(recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: 
     """Write a recording as ONNX. Inputs and outputs beyond those named cross a cut: "kept_0", "kept_1", ..."""
     example = recorded.meta["example"]
     (output,) = recorded.graph.find_nodes(op="output")
-    names = {"input_names": len(example), "output_names": len(output.args[0])}
-    named = {
-        key: [*own, *(f"kept_{i}" for i in range(count - len(own)))]
-        for (key, count), own in zip(names.items(), (inputs, outputs), strict=True)
-    }
+    inputs = [*inputs, *(f"kept_{i}" for i in range(len(example) - len(inputs)))]
+    outputs = [*outputs, *(f"kept_{i}" for i in range(len(output.args[0]) - len(outputs)))]
+    names = {"input_names": inputs, "output_names": outputs}
     with torch.no_grad():
-        program = torch.onnx.export(recorded.eval(), example, dynamo=True, verbose=False, **named)
+        program = torch.onnx.export(recorded.eval(), example, dynamo=True, verbose=False, **names)
     model = program.model_proto
     halve(model)
     onnx.save(model, path)
