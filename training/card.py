@@ -31,7 +31,7 @@ from . import layers
 from .recognition import chosen, classification
 from .rounds import MODELS
 from .scratch import CONFIG
-from .tables import markdown_table, write_between
+from .tables import by_model, markdown_table, write_between
 
 TABLE = "figures.csv"
 TRUE_MASK = "true mask"  # its rows stand beside the models'
@@ -192,17 +192,12 @@ def _row(name: str, values: Sequence | pd.Series, chance: float = np.nan, cluste
 
 def as_markdown(table: pd.DataFrame) -> str:
     """The figures as a table for the card, each with its 95 % interval, beside the aims."""
-    models, rows = table["model"].drop_duplicates(), []
-    for figure, own in table.groupby("figure", sort=False):
-        by_model = own.set_index("model")
-        cells = [
-            "{value:.3f} [{low:.3f}, {high:.3f}]".format(**by_model.loc[model]) if model in by_model.index else ""
-            for model in models
-        ]
-        n, chance = own[["n", "chance"]].iloc[0]
+    wide, about, rows = by_model(table, 3), table.drop_duplicates("figure").set_index("figure"), []
+    for figure, *cells in wide.itertuples():
+        n, chance = about.loc[figure, ["n", "chance"]]
         guessed = "" if np.isnan(chance) else f"{chance:.3f}"
-        rows.append((str(figure).replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed))
-    titles = (f"`{model}`" if model in MODELS else model for model in models)
+        rows.append((figure.replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed))
+    titles = (f"`{model}`" if model in MODELS else model for model in wide)
     return markdown_table(("figure", *titles, "aim", "n", "chance"), rows)
 
 

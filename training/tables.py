@@ -1,9 +1,11 @@
-"""Tables in Markdown, written into a card between two markers."""
+"""Tables of figures in Markdown, written into a card between two markers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import write_whole
@@ -12,6 +14,14 @@ from gradeclip_utils.files import write_whole
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, without a line end behind its last row."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
+
+
+def by_model(table: pd.DataFrame, digits: int) -> pd.DataFrame:
+    """Figures x models in the order of a table of figure, model, value, low and high: "0.70 [0.60, 0.80]"."""
+    numbers = zip(table["value"], table["low"], table["high"], strict=True)
+    cells = [f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" for value, low, high in numbers]
+    wide = table.assign(cell=cells).pivot(index="figure", columns="model", values="cell").fillna("")
+    return wide.loc[table["figure"].drop_duplicates(), table["model"].drop_duplicates()]
 
 
 def write_between(file: Path, begin: str, end: str, text: str) -> None:
