@@ -13,9 +13,9 @@ Prints a table in Markdown. Exits with 1 when a ratio to open_clip's own calls e
 import argparse
 import itertools
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from timeit import timeit
 from typing import NamedTuple
 
 import numpy as np
@@ -77,18 +77,11 @@ def cases(explainer: Explainer) -> list[Case]:
     ]
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """How long one call takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def timed(actions: Sequence[Callable[[], object]], rounds: int) -> np.ndarray:
     """Seconds (rounds, actions) of calls that follow each other in every round, once each has paid for its set-up."""
     for action in actions:
         action()
-    return np.array([[seconds(action) for action in actions] for _ in range(rounds)])
+    return np.array([[timeit(action, number=1) for action in actions] for _ in range(rounds)])
 
 
 def options() -> argparse.Namespace:

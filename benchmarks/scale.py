@@ -8,10 +8,10 @@ Every row runs in a process of its own, on as many threads as torch takes, and i
 
 import multiprocessing
 import resource
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pkgutil import resolve_name
+from timeit import timeit
 
 import numpy as np
 from PIL import Image
@@ -96,9 +96,7 @@ def measured(made: Callable, name: str, count: int) -> tuple[float, float]:
     """Return seconds for a thousand images, and the most memory that the process had, in GiB."""
     if count > 1:
         made(name, 1)()
-    call, start = made(name, count), time.perf_counter()
-    call()
-    seconds = (time.perf_counter() - start) / count * 1000
+    seconds = timeit(made(name, count), number=1) / count * 1000
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -16,8 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from torchvision.transforms import ToTensor
+from torchvision.transforms import Compose
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
@@ -50,23 +49,14 @@ def chosen_scenes() -> list[Scene]:
     return [arrange(["dog", "umbrella"], seed=3), *different][:SCENES]
 
 
-def seen(clip: Clip, image: Image.Image) -> Image.Image:
-    """The image as the model's preprocessing resizes and cuts it, before its colours are normalised."""
-    for step in clip.preprocess.transforms:
-        if isinstance(step, ToTensor):
-            return image
-        image = step(image)
-    raise ValueError("the preprocessing has no ToTensor step")
-
-
 def write_scenes(clip: Clip, out: Path) -> None:
     """Write each scene's image, what the model sees of it, and scenes.json with its captions, of which one is false."""
     (out / "scenes").mkdir(exist_ok=True)
-    rows = []
+    rows, seen = [], Compose(clip.preprocess.transforms[:-2])  # without `ToTensor` and `Normalize`
     for i, scene in enumerate(chosen_scenes()):
         names = {kind: f"scenes/{i:02d}-{kind}.png" for kind in ("image", "seen")}
         scene.image().save(out / names["image"], optimize=True)
-        seen(clip, scene.image()).save(out / names["seen"], optimize=True)
+        seen(scene.image()).save(out / names["seen"], optimize=True)
         nouns = [thing.noun for thing in scene.objects]
         absent = phrase(next(noun for noun in ABSENT if noun not in nouns))
         about = f"a drawn scene of {describe(scene.objects)[0]}"
