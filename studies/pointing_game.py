@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradeclip_utils.checks import whole
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import pool
@@ -54,7 +53,7 @@ class Game:
 def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
     """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
     found, seed = [], 0
-    while len(found) < whole("n", n, 0, 100_000) * len(counts):
+    while len(found) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
         if len({thing.noun for thing in scene.objects}) == 4:
             shown = [arrange(list(scene.objects[:count]), background=scene.background) for count in counts]
