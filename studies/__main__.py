@@ -30,11 +30,7 @@ def notebook_of(lesson: str) -> Path:
 
 
 def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: int | None) -> Path:
-    """Execute a lesson on a model, and return the executed notebook, beside which its page lies.
-
-    Raises:
-        GradeclipError: there is no such lesson, it takes no such parameter, or one of its cells fails.
-    """
+    """Execute a lesson on a model, and return the executed notebook, beside which its page lies."""
     import nbformat
     import papermill
     from nbconvert import HTMLExporter

@@ -11,17 +11,12 @@ from gradeclip_utils.errors import GradeclipError
 
 
 def fetched(package: str, sha256: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """The files of a package whose paths in it begin as wanted, by path.
-
-    Args:
-        package: its name and version, such as "mathjax@3.2.2".
-        sha256: the checksum of its archive.
-        wanted: beginnings of paths, such as "dist/".
+    """The files of a package, such as "mathjax@3.2.2", whose paths in it begin as wanted, by path.
 
     Raises:
         FileNotFoundError: there is no npm.
         ConnectionError: npm cannot fetch the package.
-        GradeclipError: it is another than the one that was checked.
+        GradeclipError: its archive has another checksum.
     """
     if shutil.which("npm") is None:
         raise FileNotFoundError(f"npm is missing, which fetches {package} (Debian: apt-get install npm)")

@@ -85,12 +85,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
 
 
 def build(out: Path) -> None:
-    """Make the folder, all but onnxruntime-web, or make it again.
-
-    Raises:
-        FileExistsError: it holds something else.
-        ModuleNotFoundError: a package is missing with which the model is exported.
-    """
+    """Make the folder, all but onnxruntime-web, or make it again; one that holds something else is refused."""
     from export import CONTEXT, export  # which need onnx, unlike the rest
 
     if out.exists() and any(out.iterdir()):

@@ -40,15 +40,10 @@ CONTEXT = 48  # tokens of a caption that the page reads, of the model's 77: quic
 
 
 def export(clip: Clip, out: Path) -> dict[str, list[int]]:
-    """Write the three graphs of a model into a folder.
+    """Write the three graphs of a model that has a vocabulary and CLIP's own tokenizer into a folder.
 
-    Args:
-        clip: a model with a vocabulary and CLIP's own tokenizer.
-        out: an existing folder.
-
-    Returns:
-        The token ids of every word of the vocabulary, of comma and full stop, and of "<start>" and "<end>", as
-        caption.onnx counts them: it holds no other tokens.
+    Returns the token ids of every word of the vocabulary, of comma and full stop, and of "<start>" and "<end>", as
+    caption.onnx counts them: it holds no other tokens.
     """
     explainer = Explainer(clip)
     scene, map_ = split(record(scene_and_map(explainer), *scene_example(explainer)), late=1)
@@ -176,15 +171,9 @@ def _values(recorded: fx.GraphModule) -> dict[fx.Node, Tensor]:
 
 
 def split(recorded: fx.GraphModule, late: int) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Cut a recording in two: what does not depend on input number `late`, and what does.
+    """Cut a recording in two: what does not depend on input number `late`, and what does, as the last output does.
 
-    Args:
-        recorded: a function of several inputs with as many outputs, the last of which depends on the late one.
-        late: which input comes late.
-
-    Returns:
-        The first part: the early inputs -> the early outputs, and all that crosses the cut. The second part: what
-        crosses, and the late input -> the late output. Constants are computed in either.
+    early inputs -> early output, and all that crosses the cut; late input, and what crosses -> last output
     """
     inputs = [node for node in recorded.graph.nodes if node.op == "placeholder"]
     given, waits = _dependents(recorded, inputs), _dependents(recorded, inputs[late : late + 1])

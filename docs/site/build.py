@@ -32,12 +32,7 @@ FIGURES = {"explained.png", "explained-narrow.png"}  # which the README shows by
 
 
 def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
-    """Put everything that Sphinx reads into one folder.
-
-    Args:
-        pages: the folder.
-        executed: notebooks that stand there for the committed ones of their names.
-    """
+    """Put everything that Sphinx reads into one folder; notebooks executed here replace those of their names."""
     shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
@@ -113,11 +108,7 @@ def papers() -> dict[str, str]:
 
 
 def methods_page() -> str:
-    """The table of `METHODS`, with what each explains and costs.
-
-    Raises:
-        LookupError: the paper of a method is not in the bibliography.
-    """
+    """The table of `METHODS`, with what each explains and costs, and its paper in the bibliography."""
     head = (
         "# Methods\n\n`Explainer(method=...)` takes each of these methods (`gradeclip_utils.methods.METHODS`). Only "
         "maps that explain *the model's own similarity* say why the model gave its number. Cost counts forward passes "
