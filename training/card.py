@@ -31,11 +31,10 @@ from . import layers
 from .recognition import chosen, classification
 from .rounds import MODELS
 from .scratch import CONFIG
-from .tables import by_model, markdown_table, write_between
+from .tables import by_model, markdown_table, write_figures
 
 TABLE = "figures.csv"
 TRUE_MASK = "true mask"  # its rows stand beside the models'
-START, END = "<!-- figures: written by python -m training card -->", "<!-- end of figures -->"
 _CENTRED = "word x region, centred"
 AIMS = {  # set before the training
     f"untinted, the artist never trained on ({UNSEEN_ARTIST})": "0.70",
@@ -206,7 +205,7 @@ def write(table: pd.DataFrame, folder: Path) -> None:
         whole = pd.concat([table, others])
         table = whole.sort_values("model", key=lambda models: models.map(order), kind="stable", ignore_index=True)
     table.to_csv(path, index=False)
-    write_between(folder / "README.md", START, END, as_markdown(table))
+    write_figures(folder / "README.md", "card", as_markdown(table))
 
 
 def measure(clip: Clip, name: str, split: str, parts: Sequence[str] = ()) -> pd.DataFrame:

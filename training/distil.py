@@ -52,10 +52,9 @@ from .scratch import (
     rows_of,
     vocabulary_ids,
 )
-from .tables import by_model, markdown_table, write_between
+from .tables import by_model, markdown_table, write_figures
 
 TABLE, CARD = "students.csv", "students.md"
-START, END = "<!-- figures: written by python -m training students --card -->", "<!-- end of figures -->"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {  # what timm calls the parts of an open_clip image encoder
     "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
@@ -294,7 +293,7 @@ def write_card(table: pd.DataFrame, folder: Path) -> None:
     """Put the figures into students.csv, and as a table into students.md, between its two markers."""
     table.to_csv(folder / TABLE, index=False)
     wide = by_model(table.rename(columns={"estimate": "value"}), 2)
-    write_between(folder / CARD, START, END, markdown_table(("figure", *wide.columns), wide.itertuples()))
+    write_figures(folder / CARD, "students --card", markdown_table(("figure", *wide.columns), wide.itertuples()))
 
 
 def make(names: Sequence[str], folder: Path, out: Path, teacher: str | None = None) -> None:

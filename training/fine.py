@@ -15,10 +15,9 @@ from gradeclip_utils.models import load_clip
 from studies.finetuning.arms import BEFORE, OURS, RECIPE, read
 from studies.finetuning.experiment import MODEL, folder_of
 
-from .tables import by_model, markdown_table, write_between
+from .tables import by_model, markdown_table, write_figures
 
 CARD = "emoji-fine.md"
-START, END = "<!-- figures: written by python -m training emoji-fine -->", "<!-- end of figures -->"
 
 
 def ship(table: Path, runs: Path, out: Path) -> None:
@@ -37,6 +36,6 @@ def ship(table: Path, runs: Path, out: Path) -> None:
         f"Made in {recipe.steps} steps of {recipe.batch} training scenes, learning rate {recipe.learning_rate:g}, "
         f"region-phrase loss times\n{recipe.regions:g}, seed 0; {made['cpu_minutes']} minutes of one processor."
     )
-    write_between(out / CARD, START, END, f"{figures}\n\n{about}")
+    write_figures(out / CARD, "emoji-fine", f"{figures}\n\n{about}")
     for source, ending in ((weights, "safetensors"), (data_path("emoji.json"), "json")):
         write_whole({out / f"emoji-fine.{ending}": source.read_bytes()})

@@ -24,12 +24,12 @@ def by_model(table: pd.DataFrame, digits: int) -> pd.DataFrame:
     return wide.loc[table["figure"].drop_duplicates(), table["model"].drop_duplicates()]
 
 
-def write_between(file: Path, begin: str, end: str, text: str) -> None:
-    """Write `text` into a file, in place of what stands between two markers, which stay."""
+def write_figures(file: Path, command: str, text: str) -> None:
+    """Write `text` into a card, in place of what stands between the two lines that mark a command's figures."""
+    begin, end = f"<!-- figures: written by python -m training {command} -->", "<!-- end of figures -->"
     before, found, rest = file.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        msg = f"{file} needs the lines {begin!r} and {end!r}, between which the table goes"
-        raise GradeclipError(msg)
+        raise GradeclipError(f"{file} needs the lines {begin!r} and {end!r}, between which the table goes")
     content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
     write_whole({file: content})
