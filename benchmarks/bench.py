@@ -1,6 +1,6 @@
 """Explaining is cheaper than looking: how long an explanation takes, in units of the model's own forward pass.
 
-    python benchmarks/bench.py --threads 1
+    python -m benchmarks.bench --threads 1
 
 Every round times, one after the other and on the same image and prompts: open_clip's ``encode_image`` +
 ``encode_text``, which always reads 77 tokens; the same with the text cropped behind the last EOT, so that nobody can
@@ -12,11 +12,11 @@ Prints a table in Markdown. Exits with 1 when a ratio to open_clip's own calls e
 
 import argparse
 import itertools
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
+from timeit import timeit
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
@@ -29,8 +29,7 @@ MODEL = "ViT-B-16"
 CAPTION = "a red car next to a blue ball on grass"  # ten words
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One row of the table: what is explained, and what it may cost."""
 
     title: str
@@ -38,6 +37,13 @@ class Case:
     images: list[Image.Image]
     prompts: list[str]
     explain: Callable[[], object]
+
+
+def random_clip() -> Clip:
+    """A model with random weights, the same in each process."""
+    torch.manual_seed(0)
+    model, _, preprocess = open_clip.create_model_and_transforms(MODEL)
+    return Clip(model.eval(), preprocess, open_clip.get_tokenizer(MODEL), name=MODEL)
 
 
 @torch.no_grad()
@@ -71,23 +77,11 @@ def cases(explainer: Explainer) -> list[Case]:
     ]
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """How long one call takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def measure(clip: Clip, case: Case, rounds: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of the plain pass, the plain pass on cropped tokens, and the explanation, in each round."""
-    actions = (
-        lambda: plain(clip, case.images, case.prompts),
-        lambda: plain(clip, case.images, case.prompts, crop=True),
-        case.explain,
-    )
-    for action in actions:  # the first call pays for lazy set-up and for the parity check of each tower
+def timed(actions: Sequence[Callable[[], object]], rounds: int) -> np.ndarray:
+    """Seconds (rounds, actions) of calls that follow each other in every round, once each has paid for its set-up."""
+    for action in actions:
         action()
-    return tuple(zip(*([seconds(action) for action in actions] for _ in range(rounds)), strict=True))
+    return np.array([[timeit(action, number=1) for action in actions] for _ in range(rounds)])
 
 
 def options() -> argparse.Namespace:
@@ -95,26 +89,24 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time of an explanation, in units of the model's own forward pass.")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (default 7)")
-    return parser.parse_args()
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given
 
 
 def main() -> int:
     """Print the table; 1 when a limit is missed."""
-    arguments = options()
-    torch.set_num_threads(arguments.threads)
-    model, _, preprocess = open_clip.create_model_and_transforms(MODEL, pretrained=None)
-    clip = Clip(model.eval(), preprocess, open_clip.get_tokenizer(MODEL), name=MODEL)
-
-    print(f"{MODEL}, 224 px, {arguments.threads} thread(s), torch {torch.__version__}, median of {arguments.rounds}\n")
+    given, clip, missed = options(), random_clip(), False
+    print(f"{MODEL}, 224 px, {given.threads} thread(s), torch {torch.__version__}, median of {given.rounds}\n")
     print("| explanation | plain forward | explained | ratio | limit | ratio to the plain forward on cropped tokens |")
     print("| --- | --- | --- | --- | --- | --- |")
-    missed = False
     for case in cases(Explainer(clip)):
-        forward, cropped, explained = measure(clip, case, arguments.rounds)
-        ratio = statistics.median(e / f for e, f in zip(explained, forward, strict=True))
-        strict = statistics.median(e / c for e, c in zip(explained, cropped, strict=True))
-        times = f"{statistics.median(forward):.2f} s | {statistics.median(explained):.2f} s"
-        print(f"| {case.title} | {times} | {ratio:.2f} | {case.limit:.2f} | {strict:.2f} |", flush=True)
+        forward, cropped = (partial(plain, clip, case.images, case.prompts, crop) for crop in (False, True))
+        times = timed([forward, cropped, case.explain], given.rounds)
+        ratio, strict = np.median(times[:, 2:] / times[:, :2], axis=0)
+        before, _, explained = np.median(times, axis=0)
+        spent = f"{before:.2f} s | {explained:.2f} s"
+        print(f"| {case.title} | {spent} | {ratio:.2f} | {case.limit:.2f} | {strict:.2f} |", flush=True)
         missed |= ratio > case.limit
     return int(missed)
 

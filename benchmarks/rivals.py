@@ -14,27 +14,25 @@ Prints a table in Markdown. Needs what ``make bench`` installs.
 import contextlib
 import copy
 import io
-import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import captum.attr
 import legrad
 import numpy as np
-import open_clip
 import pytorch_grad_cam
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.bench import MODEL, options, seconds
+from benchmarks.bench import MODEL, options, random_clip, timed
 from gradeclip_utils import METHODS
 from gradeclip_utils.towers import open_image_tower
 
 
-@dataclass(frozen=True)
-class Rival:
+class Rival(NamedTuple):
     """One row: a method in METHODS, and a package's way to the same map (H, W)."""
 
     package: str
@@ -51,7 +49,6 @@ class Similarity(nn.Module):
         self.model, self.text = model, text
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Similarities (B, P) of images (B, 3, H, W) as the model sees them."""
         return self.model.encode_image(pixels, normalize=True) @ self.text.T
 
 
@@ -65,26 +62,19 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
     similarity, side = Similarity(model, text), model.visual.grid_size[0]
 
     def grad_cam() -> Tensor:
-        """The map (H, W) of grad-cam."""
         layers = [model.visual.transformer.resblocks[-2]]  # what leaves it enters the last block
         with pytorch_grad_cam.GradCAM(similarity, layers, lambda x: on_grid(x, side)) as cam:
             return torch.from_numpy(cam(pixels, targets=[lambda output: output[0]])[0])
 
     def input_x_gradient() -> Tensor:
-        """The map (H, W) of captum, summed over colours."""
         return captum.attr.InputXGradient(similarity).attribute(pixels.clone().requires_grad_(), target=0).sum(1)[0]
 
     with contextlib.redirect_stdout(io.StringIO()):  # legrad announces itself
         wrapped = legrad.LeWrapper(copy.deepcopy(model))
-
-    def le_grad() -> Tensor:
-        """The map (H, W) of legrad."""
-        return wrapped.compute_legrad(text, pixels)[0, 0]
-
     return [
         Rival("grad-cam", "grad-cam", grad_cam, model),
         Rival("captum", "input-x-gradient", input_x_gradient, model),
-        Rival("legrad-torch", "legrad", le_grad, wrapped),
+        Rival("legrad-torch", "legrad", lambda: wrapped.compute_legrad(text, pixels)[0, 0], wrapped),
     ]
 
 
@@ -112,36 +102,24 @@ def plain(model: nn.Module, pixels: Tensor) -> Tensor:
 
 def main() -> int:
     """Print the table."""
-    arguments = options()
-    torch.set_num_threads(arguments.threads)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.create_model(MODEL).eval()
+    given, model = options(), random_clip().model
     generator = torch.Generator().manual_seed(0)
-    size = model.visual.image_size
-    smooth = F.interpolate(torch.randn(1, 3, 7, 7, generator=generator), size, mode="bicubic")
+    smooth = torch.randn(1, 3, 7, 7, generator=generator)
+    pixels = F.interpolate(smooth, model.visual.image_size, mode="bicubic")
     text = F.normalize(torch.randn(1, model.visual.output_dim, generator=generator), dim=-1)
-    own = plain(model, smooth)
-    print(f"\n{MODEL}, one image and one text, {arguments.threads} thread(s), median of {arguments.rounds}\n")
-    print(
-        "| method | package | package's ratio | our ratio | agreement of the maps | embedding, cosine to the model's |"
-    )
+    forward = partial(plain, model, pixels)
+    own = forward()
+    print(f"\n{MODEL}, one image and one text, {given.threads} thread(s), median of {given.rounds}\n")
+    print("| method | package | package's ratio | our ratio | agreement of the maps | cosine to the model's own |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for rival in rivals(model, smooth, text):
-        actions = (
-            lambda: plain(model, smooth),
-            rival.explain,
-            lambda rival=rival: ours(rival.name, model, smooth, text),
-        )
-        _, theirs, mine = (action() for action in actions)  # the first call pays for lazy set-up
-        times = [[seconds(action) for action in actions] for _ in range(arguments.rounds)]
-        ratios = [statistics.median(row[i] / row[0] for row in times) for i in (1, 2)]
-        cosine = float((plain(rival.model, smooth) * own).sum())
-        print(
-            f"| {METHODS[rival.name].title} | {rival.package} | {ratios[0]:.2f} | {ratios[1]:.2f} "
-            f"| {agreement(theirs, mine):.3f} | {cosine:.3f} |",
-            flush=True,
-        )
+    for rival in rivals(model, pixels, text):
+        explain = partial(ours, rival.name, model, pixels, text)
+        times = timed([forward, rival.explain, explain], given.rounds)
+        their_ratio, our_ratio = np.median(times[:, 1:] / times[:, :1], axis=0)
+        agree, cosine = agreement(rival.explain(), explain()), float((plain(rival.model, pixels) * own).sum())
+        title = METHODS[rival.name].title
+        ratios = f"{their_ratio:.2f} | {our_ratio:.2f}"
+        print(f"| {title} | {rival.package} | {ratios} | {agree:.3f} | {cosine:.3f} |", flush=True)
     return 0
 
 

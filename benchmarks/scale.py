@@ -8,44 +8,30 @@ Every row runs in a process of its own, on as many threads as torch takes, and i
 
 import multiprocessing
 import resource
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
+from pkgutil import resolve_name
+from timeit import timeit
 
 import numpy as np
-import open_clip
-import torch
 from PIL import Image
 
-from benchmarks.bench import MODEL
-from gradeclip_utils import Clip, Explainer
+from benchmarks.bench import random_clip
+from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Example
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.scenes import COLOURS, Scene, draw_scene, phrase
 from studies.choices import Choice
 
-CAPTIONS = 5  # an image, as in COCO
-SLOW = {"rise": 1, "m2ib": 1, "integrated-gradients": 1}  # images, where a method takes many passes; no warm-up
-STUDIES = {
-    "concreteness (lesson 06)": "five captions: Grad-ECLIP and leaving each word out",
-    "matching (lesson 04)": "three maps and masks",
-    "colours (lesson 05)": "the maps of two colour words",
-    "choices (lesson 05)": "two captions",
-}
-
-
-def model() -> Clip:
-    """Return a model with random weights, the same in each process."""
-    torch.manual_seed(0)
-    built, _, preprocess = open_clip.create_model_and_transforms(MODEL)
-    return Clip(built.eval(), preprocess, open_clip.get_tokenizer(MODEL))
+COUNT = 8  # images of a row,
+SLOW = ("rise", "m2ib", "integrated-gradients")  # but 1, without a warm-up, where a method takes many passes
 
 
 def scenes(count: int) -> list[Scene]:
     """Return scenes of two things, one of them with a colour."""
-    pairs = [("dog", "umbrella"), ("banana", "clock"), ("cat", "guitar")]
-    groups = [[(a, list(COLOURS)[i % len(COLOURS)], 1), (b, None, 1)] for i, (a, b) in enumerate(pairs * count)]
-    return [draw_scene([0, i], groups=groups[i]) for i in range(count)]
+    pairs, colours = [("dog", "umbrella"), ("banana", "clock"), ("cat", "guitar")], list(COLOURS)
+    things = [(*pairs[i % len(pairs)], colours[i % len(colours)]) for i in range(count)]
+    return [draw_scene([0, i], groups=[(a, colour, 1), (b, None, 1)]) for i, (a, b, colour) in enumerate(things)]
 
 
 def photograph(scene: Scene) -> Image.Image:
@@ -54,9 +40,8 @@ def photograph(scene: Scene) -> Image.Image:
 
 
 def mask(scene: Scene, index: int) -> np.ndarray:
-    """Return the mask of a thing in `photograph`, never an empty one."""
-    found = scene.masks(672)[index][96:576, 16:656]
-    return found if found.any() else np.ones_like(found)
+    """Return the mask of a thing in `photograph`."""
+    return scene.masks(672)[index][96:576, 16:656]
 
 
 def examples(count: int) -> list[Example]:
@@ -64,47 +49,46 @@ def examples(count: int) -> list[Example]:
     found = []
     for i, scene in enumerate(scenes(count)):
         said = " and ".join(phrase(thing.noun, colour=thing.colour) for thing in scene.objects)
-        for k, thing in enumerate(scene.objects):
-            shown = {"image": partial(photograph, scene), "load_mask": partial(mask, scene, k)}
-            found.append(Example(f"{i}/{thing.noun}", said, thing.noun, said, (thing.noun,), **shown))
+        for k, noun in enumerate(thing.noun for thing in scene.objects):
+            reading = partial(photograph, scene), partial(mask, scene, k)
+            found.append(Example(f"{i}/{noun}", said, noun, said, (noun,), *reading))
     return found
 
 
 def captions(count: int) -> list[Example]:
-    """Return `CAPTIONS` examples an image."""
-    said = "a man riding a {} bicycle on a busy street"
+    """Return five examples an image, as in COCO."""
+    said = [f"a man riding a {colour} bicycle on a busy street" for colour in list(COLOURS)[:5]]
     return [
-        Example(f"{i}/{k}", text, "bicycle", text, ("bicycle",), image)
-        for i, image in enumerate(partial(photograph, scene) for scene in scenes(count))
-        for k, text in enumerate(said.format(colour) for colour in list(COLOURS)[:CAPTIONS])
+        Example(f"{i}/{k}", text, "bicycle", text, ("bicycle",), partial(photograph, scene))
+        for i, scene in enumerate(scenes(count))
+        for k, text in enumerate(said)
     ]
 
 
 def choices(count: int) -> list[Choice]:
     """Return a choice per image."""
-    return [
-        Choice(str(i), "swap_att", "a red dog and a blue car", "a blue dog and a red car", partial(photograph, scene))
-        for i, scene in enumerate(scenes(count))
-    ]
+    said = "swap_att", "a red dog and a blue car", "a blue dog and a red car"
+    return [Choice(str(i), *said, partial(photograph, scene)) for i, scene in enumerate(scenes(count))]
+
+
+STUDIES = {  # by the function that runs it
+    "concreteness.word_rows": (
+        "concreteness (lesson 06): five captions: Grad-ECLIP and leaving each word out", captions),
+    "photographs.matching_rows": ("matching (lesson 04): three maps and masks", examples),
+    "photographs.colour_rows": ("colours (lesson 05): the maps of two colour words", examples),
+    "photographs.choice_rows": ("choices (lesson 05): two captions", choices),
+}  # fmt: skip
 
 
 def study(name: str, count: int) -> Callable[[], object]:
-    """Return a call that runs a study on `count` images."""
-    from studies import concreteness, photographs
-
-    clip, (kind, _) = model(), name.split(maxsplit=1)
-    run, make = {
-        "concreteness": (concreteness.word_rows, captions),
-        "matching": (photographs.matching_rows, examples),
-        "colours": (photographs.colour_rows, examples),
-        "choices": (photographs.choice_rows, choices),
-    }[kind]
-    return partial(run, clip, make(count))
+    """Return a call that runs a study on `count` images; it is imported here because it takes memory."""
+    _, make = STUDIES[name]
+    return partial(resolve_name(f"studies.{name}"), random_clip(), make(count))
 
 
 def method(name: str, count: int) -> Callable[[], object]:
     """Return a call that explains `count` images with a prompt each, words and all."""
-    explainer = Explainer(model(), method=name)
+    explainer = Explainer(random_clip(), method=name)
     return lambda: [explainer.explain(photograph(scene), scene.caption) for scene in scenes(count)]
 
 
@@ -112,21 +96,19 @@ def measured(made: Callable, name: str, count: int) -> tuple[float, float]:
     """Return seconds for a thousand images, and the most memory that the process had, in GiB."""
     if count > 1:
         made(name, 1)()
-    call, start = made(name, count), time.perf_counter()
-    call()
-    seconds = (time.perf_counter() - start) / count * 1000
+    seconds = timeit(made(name, count), number=1) / count * 1000
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def table(head: str, made: Callable, rows: Sequence[tuple[str, str, int]]) -> None:
-    """Print one table, a row per name, title and number of images."""
+def table(head: str, made: Callable, titles: Iterable[tuple[str, str]]) -> None:
+    """Print one table, a row per name and title."""
     print(f"\n| {head} | seconds for 1,000 images | most memory |\n| --- | --: | --: |")
-    for name, title, count in rows:
+    for name, title in titles:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
-            seconds, memory = alone.apply(measured, (made, name, count))
+            seconds, memory = alone.apply(measured, (made, name, 1 if name in SLOW else COUNT))
         print(f"| {title} | {seconds:,.0f} | {memory:.1f} GiB |", flush=True)
 
 
 if __name__ == "__main__":
-    table("study", study, [(name, f"{name}: {what}", 8) for name, what in STUDIES.items()])
-    table("method, one prompt per image", method, [(n, m.title, SLOW.get(n, 8)) for n, m in METHODS.items()])
+    table("study", study, [(name, title) for name, (title, _) in STUDIES.items()])
+    table("method, one prompt per image", method, [(name, one.title) for name, one in METHODS.items()])

@@ -1,10 +1,4 @@
-"""Schematics: boxes and arrows between them, and the method on paper, with both towers in one.
-
-names of tensors --here--> figure
-"""
-
-from collections.abc import Mapping
-from typing import Any
+"""The schematic of the method: both towers as boxes, and arrows between them."""
 
 from gradeclip_utils.plots import InlineFigure, axes_at
 from gradeclip_utils.plots.figures import PALETTE
@@ -28,54 +22,44 @@ _FORWARD = ("tokens v", "tokens q", "tokens k", "q alpha", "k alpha", "alpha o",
 _ADDED = ("q lam", "k lam", "lam map", "v map", "S w", "w map")
 
 
-def plot_graph(
-    boxes: Mapping[str, tuple[float, float, str]],
-    arrows: Mapping[tuple[str, str], Mapping[str, Any]],
-    *,
-    width: float,
-    height: float,
-    alt: str,
-    title: str,
-) -> InlineFigure:
-    """Texts in boxes, and arrows from one to another."""
-    figure = InlineFigure(width, height + 0.24, f"{title}. {alt}")
-    figure.text(0.12 / width, 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
-    axes = axes_at(figure, 0, 0.24, width, height)
-    axes.set(xlim=(0, width), ylim=(0, height))
-    axes.set_axis_off()
-    frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "linespacing": 1.3, "bbox": frame}
-    drawn = {name: axes.text(x, y, text, **style).get_bbox_patch() for name, (x, y, text) in boxes.items()}
-    for (start, end), look in arrows.items():
-        line = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 1, "shrinkB": 1, **look}
-        line |= {"patchA": drawn[start], "patchB": drawn[end]}
-        axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
-    return figure
-
-
 def plot_method() -> InlineFigure:
     """Both towers, and where q, k, v, the attention, o, S, w, the loosened weight and the map come from."""
-    width, middle = 7.3, 2.6
-    boxes, arrows = {"S": (6.35, middle, "the rest of both\ntowers; cosine: $S$")}, {}
-    for side, up in (("image", 1), ("text", -1)):
-        for name, (x, y, *texts) in _TOWERS.items():
-            boxes[f"{side} {name}"] = (x, middle + up * y, texts[up < 0])
-        looks: dict[str, dict[str, Any]] = {pair: {"color": "0.2"} for pair in _FORWARD}
-        looks["v o"]["connectionstyle"] = f"arc3,rad={-0.32 * up}"  # around the loosened weight
-        looks |= {pair: {"color": PALETTE[0], "linestyle": (0, (4, 2))} for pair in _ADDED}
-        for pair, look in looks.items():
-            start, end = (name if name == "S" else f"{side} {name}" for name in pair.split())
-            arrows[start, end] = look
+    title = "what Grad-ECLIP adds to a forward pass: a gradient w and a weight λ, by which each value v counts"
     alt = (
         "Two towers. From the image's tokens come q of CLS, and k and v of every patch; q and k give the attention "
         "alpha, alpha and v give o. The text's tower does the same with q of EOT and k and v of every piece of a word, "
         "and both meet in the similarity S. Dashed: the gradient of S by o is w; q and k give the loosened weight "
         "lam; and lam times the product of w and v is the map of the image, and the score of a piece."
     )
-    title = "what Grad-ECLIP adds to a forward pass: a gradient w and a weight λ, by which each value v counts"
-    figure = plot_graph(boxes, arrows, width=width, height=2 * middle, alt=alt, title=title)
-    for y, name in ((2.25, "image tower"), (-2.25, "text tower")):
-        figure.axes[0].text(0.1, middle + y, name, va="center", fontsize=10, fontweight="bold")
+    width, middle, head = 7.3, 2.6, 0.24
+    figure = InlineFigure(width, 2 * middle + head, f"{title}. {alt}")
+    figure.text(0.12 / width, 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
+    axes = axes_at(figure, 0, head, width, 2 * middle)
+    axes.set(xlim=(0, width), ylim=(0, 2 * middle))
+    axes.set_axis_off()
+    boxes = {"S": (6.35, middle, "the rest of both\ntowers; cosine: $S$")}
+    for side, up in (("image", 1), ("text", -1)):
+        for name, (x, y, *texts) in _TOWERS.items():
+            boxes[f"{side} {name}"] = (x, middle + up * y, texts[up < 0])
+    frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
+    style = {"ha": "center", "va": "center", "fontsize": 10, "linespacing": 1.3, "bbox": frame}
+    drawn = {name: axes.text(x, y, text, **style).get_bbox_patch() for name, (x, y, text) in boxes.items()}
+    for side, up in (("image", 1), ("text", -1)):
+        looks = {pair: {"color": "0.2"} for pair in _FORWARD}
+        looks["v o"]["connectionstyle"] = f"arc3,rad={-0.32 * up}"  # around the loosened weight
+        looks |= {pair: {"color": PALETTE[0], "linestyle": (0, (4, 2))} for pair in _ADDED}
+        for pair, look in looks.items():
+            start, end = (name if name == "S" else f"{side} {name}" for name in pair.split())
+            line = {
+                "arrowstyle": "-|>",
+                "shrinkA": 1,
+                "shrinkB": 1,
+                "patchA": drawn[start],
+                "patchB": drawn[end],
+                **look,
+            }
+            axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
+        axes.text(0.1, middle + 2.25 * up, f"{side} tower", va="center", fontsize=10, fontweight="bold")
     said = "solid: the model's own forward pass,\nthrough the last layer of each tower\ndashed: what Grad-ECLIP adds"
-    figure.axes[0].text(0.1, middle, said, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
+    axes.text(0.1, middle, said, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
     return figure

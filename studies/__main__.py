@@ -29,20 +29,13 @@ def notebook_of(lesson: str) -> Path:
     return found[0]
 
 
-def run_lesson(
-    lesson: str, model: str, pretrained: str | None = None, data: str = "", n: int | None = None,
-    results: Path = RESULTS,
-) -> Path:  # fmt: skip
-    """Execute a lesson on a model, and return the executed notebook, beside which its page lies.
-
-    Raises:
-        GradeclipError: there is no such lesson, it takes no such parameter, or one of its cells fails.
-    """
+def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: int | None) -> Path:
+    """Execute a lesson on a model, and return the executed notebook, beside which its page lies."""
     import nbformat
     import papermill
     from nbconvert import HTMLExporter
 
-    notebook, folder = notebook_of(lesson), Path(results) / file_name(model)
+    notebook, folder = notebook_of(lesson), RESULTS / file_name(model)
     takes = _parameters(nbformat.read(notebook, as_version=4))
     n = None if n is None else whole("n", n, 20, 10**6)
     given = {"MODEL": model, "PRETRAINED": pretrained, "DATA": data, "N": n}
@@ -83,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--n", type=int, help="how many scenes, or in lesson 06 images; default: the lesson's own")
     options = parser.parse_args(arguments)
     try:
-        out = run_lesson(options.lesson, options.model, options.pretrained, options.data, options.n, RESULTS)
+        out = run_lesson(options.lesson, options.model, options.pretrained, options.data, options.n)
     except GradeclipError as error:
         print(f"gradeclip: {error}", file=sys.stderr)
         return 2

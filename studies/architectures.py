@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from gradeclip_utils.models import Clip, load_clip
@@ -36,8 +35,7 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
     """Return the bundled model and its students by what reads their images, each explained through its last layer."""
-    names = [name for name in LABELS if data_path(f"{name}.safetensors").exists()]
-    found = {LABELS[name]: load_clip(name) for name in names}
+    found = {label: load_clip(name) for name, label in LABELS.items()}
     if model != "emoji":
         found[model] = load_clip(model, pretrained)
     return {label: replace(clip, image_layers=1) for label, clip in found.items()}

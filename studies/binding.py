@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from gradeclip_utils.plots import InlineFigure, plot_maps
 from gradeclip_utils.scenes import COLOURS, Span, showable
 
 from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
-from .relevance import as_array, object_coverage
+from .relevance import as_array, direction_of, object_coverage
 
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
 
@@ -75,16 +76,18 @@ def _caption(word: str, pair: Pair, side: int, thing: int) -> tuple[str, Span | 
     colours = {one.colour for one in scene.objects}
     if word == "contrast":
         (said,) = (scene.objects[k].colour for k in pair.asked if k != thing)
-        return scene.caption, None, _with_word(scene.caption, span, str(said))[0]
+        return scene.caption, None, with_word(scene.caption, span.start, span.end, str(said))[0]
     absent = [one for one in COLOURS if one not in colours]
-    return *_with_word(scene.caption, span, absent[(len(pair.name) + thing) % len(absent)]), ""
+    word = absent[(len(pair.name) + thing) % len(absent)]
+    caption, start, end = with_word(scene.caption, span.start, span.end, word)
+    return caption, replace(span, start=start, end=end), ""
 
 
-def _with_word(caption: str, span: Span, word: str) -> tuple[str, Span]:
-    """The caption with another word in the place of one, its article agreeing, and the place of the new word."""
-    before = re.sub(r"\ban? $", "an " if word[0] in "aeiou" else "a ", caption[: span.start])
-    place = Span(len(before), len(before) + len(word), span.kind, span.objects)
-    return before + word + caption[span.end :], place
+def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, int]:
+    """The caption with another word in the place of one, its article agreeing, and where the new word stands."""
+    article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
+    before = re.sub(r"\b(a)n? $", article, caption[:start], flags=re.I)
+    return before + word + caption[end:], len(before), len(before) + len(word)
 
 
 def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, str]]) -> Tensor:
@@ -98,9 +101,7 @@ def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, st
         if span is None:
             found.append(embedded[caption] - embedded[less])
         else:
-            split, directions = words[caption]
-            own = [i for i, (a, b) in enumerate(split.spans) if a < span.end and b > span.start]
-            found.append(directions[own].sum(0))
+            found.append(direction_of(*words[caption], span.start, span.end))
     return torch.stack(found)
 
 
@@ -186,13 +187,11 @@ def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
 
 # ------------------------------------------------------------------------------------------------------------- control
 
-_ASKED = ("swapped colours", "colour", "object identity")
-
 
 def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
     """How often a model with these weights is right on test pairs: question, right, low, high, n."""
     clip, rows = load_clip("emoji", weights), []
-    for kind in _ASKED:
+    for kind in ("swapped colours", "colour", "object identity"):
         found = judge(clip, draw_pairs(kind, n, split="test"))
         low, high = right_interval(found["right"], found["pair"].array)
         rows.append({"question": kind, "right": found["right"].mean(), "low": low, "high": high, "n": len(found)})

@@ -6,7 +6,8 @@
     load_choices("colorswap:colorswap")             # Burapacheep et al., 2024
     load("winoground:winoground")                   # the right captions alone, as examples
 
-Nothing is downloaded: a message says where to get missing files.
+Nothing is downloaded: a message says where to get missing files, and names the entry that is not in its form. Images
+need not be there until they are read.
 """
 
 from __future__ import annotations
@@ -81,10 +82,7 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
         path: one of its files (`swap_att.json`, `swap_obj.json`, `replace_att.json`, ...), whose name is the kind, or
             the folder that holds them: `{"0": {"filename": "000000544519.jpg", "caption": ..., "negative_caption":
             ...}, ...}`.
-        images: COCO's folder `val2017`; they need not be there until they are read.
-
-    Raises:
-        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
+        images: COCO's folder `val2017`.
     """
     path, images = as_path(path, "the captions of SugarCrepe"), as_path(images, "the folder of images of SugarCrepe")
     choices = []
@@ -104,14 +102,10 @@ def winoground(folder: str | Path) -> list[Choice]:
     an example is right if both of its images are (`ID/0`, `ID/1`).
 
     Args:
-        folder: its `examples.jsonl`, and its `images.zip` unpacked to `images/`; they need not be there until
-            they are read.
+        folder: its `examples.jsonl`, and its `images.zip` unpacked to `images/`.
 
     Returns:
         Two choices per example; the kind is its `collapsed_tag` (Object, Relation, Both).
-
-    Raises:
-        GradeclipError: there is no `examples.jsonl`, or a line of it is not in this form; the message names the entry.
     """
     folder = as_path(folder, "the folder of Winoground")
     return _two_by_two(folder / "examples.jsonl", ("0", "1"), folder / "images", ".png", "collapsed_tag", _WINOGROUND)
@@ -125,14 +119,11 @@ def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
 
     Args:
         folder: holds `test.json` and `train.json`, a list of records with image_1, image_2 (paths in the folder),
-            caption_1 and caption_2, and `images/`; images need not be there until they are read.
+            caption_1 and caption_2, and `images/`.
         split: "test" or "train".
 
     Returns:
         Two choices per example; the kind is its caption_source ("human" or a generator).
-
-    Raises:
-        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
     folder = as_path(folder, "the folder of ColorSwap")
     return _two_by_two(folder / f"{split}.json", ("1", "2"), folder, "", "caption_source", _COLORSWAP)
@@ -146,13 +137,10 @@ def aro(path: str | Path) -> list[Choice]:
 
     Args:
         path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json` and `images/`, or
-            one of the files. Images need not be there until they are read.
+            one of the files.
 
     Returns:
         One choice per entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
-
-    Raises:
-        GradeclipError: there is no such file, or it is not in this form; the message names the entry.
     """
     path, choices = as_path(path, "the folder of ARO"), []
     for file in [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path]:
@@ -210,11 +198,6 @@ def _sugar_crepe(where: str) -> list[Choice]:
     return sugar_crepe(path, images)
 
 
-def _colorswap(where: str) -> list[Choice]:
-    folder, _, split = where.partition("@")
-    return colorswap(folder, split or "test")
-
-
 def _as_examples(read: Callable[[str], list[Choice]], where: str) -> list[Example]:
     return [Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image) for one in read(where)]
 
@@ -223,7 +206,7 @@ KINDS: dict[str, tuple[Callable[[str], list[Choice]], str]] = {  # what reads th
     "sugar-crepe": (_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
     "winoground": (winoground, "FOLDER"),
     "aro": (aro, "FOLDER"),
-    "colorswap": (_colorswap, "FOLDER"),
+    "colorswap": (lambda where: colorswap(*where.split("@")), "FOLDER"),
 }
 for _kind, (_read, _form) in KINDS.items():
     register_dataset(_kind, partial(_as_examples, _read), _form)

@@ -10,7 +10,7 @@ changes each word's mean, and then words (Owen, "The pigeonhole bootstrap", Anna
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -45,7 +45,7 @@ TAGGED, NOUNLESS = 0.25, 0.5  # how often the captions of training tag a thing, 
 NAME, HINT = "names a thing", "hints at a thing"  # the two roles of a word in the captions of the drawn world
 _CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 _SEED = 64  # of the scenes of this study
-_BATCH = 256  # captions that are scored at a time
+_IMAGES = 86  # whose captions are scored at a time, 258 of drawn scenes
 
 
 # ---------------------------------------------------------------------------------------------------------- examples
@@ -136,8 +136,8 @@ def word_rows(
     settings = {"study": "words", "methods": list(methods), **describe_model(clip)}
     with TemporaryDirectory() as scratch, Table(folder or scratch, settings, ["key"]) as table:
         waiting = [i for i, one in enumerate(examples) if (one.key,) not in table.rows]
-        batches = _by_image(waiting, images)
-        calls = (joblib.delayed(_scored)(clip, methods, [examples[i] for i in some]) for some in batches)
+        batches = groupby(waiting, lambda i: images[i] // _IMAGES)
+        calls = (joblib.delayed(_scored)(clip, methods, [examples[i] for i in some]) for _, some in batches)
         computed = joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
         with tqdm(total=len(waiting), desc=f"{clip.name}: captions", unit="caption", disable=folder is None) as bar:
             for found in computed:
@@ -153,18 +153,6 @@ def word_rows(
     return made
 
 
-def _by_image(waiting: Sequence[int], images: Sequence[int]) -> Iterator[list[int]]:
-    """Split captions into batches that hold all captions of their images."""
-    batch: list[int] = []
-    for _, own in groupby(waiting, images.__getitem__):
-        batch += own
-        if len(batch) >= _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> list[dict]:
     """Score the words of some captions: for each a key and its words, as word, part, place, length and scores."""
     images = np.array(image_numbers(examples))
@@ -176,12 +164,11 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     for one, caption, *by_method in zip(examples, captions, *scored, strict=True):
         parts = _parts(caption)
         words = [found for found in zip(*by_method, strict=True) if any(map(str.isalnum, found[0].text))]
-        about = [
-            (found[0].text.lower(), parts.get(found[0].start, "function"), place / max(len(words) - 1, 1), len(words))
-            for place, found in enumerate(words)
-        ]
-        scores = [[word.score for word in found] for found in words]
-        rows.append({"key": one.key, "words": [[*known, *own] for known, own in zip(about, scores, strict=True)]})
+        kept = []
+        for place, found in enumerate(words):
+            about = found[0].text.lower(), parts.get(found[0].start, "function"), place / max(len(words) - 1, 1)
+            kept.append([*about, len(words), *(word.score for word in found)])
+        rows.append({"key": one.key, "words": kept})
     return rows
 
 

@@ -24,7 +24,6 @@ from numpy.typing import ArrayLike
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import answer, interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
@@ -40,7 +39,7 @@ COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "
 
 def lesson_models(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
     """The models that a lesson measures, by name: the one asked for and, beside `emoji`, the second training."""
-    names = [model, SECOND] if model == "emoji" and data_path(f"{SECOND}.safetensors").exists() else [model]
+    names = [model, SECOND] if model == "emoji" else [model]
     return {name: load_clip(name, pretrained if name == model else None) for name in names}
 
 

@@ -97,18 +97,13 @@ def scores_by_kind(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFram
     Columns image, caption, noun, colour; each the sum of the signed scores of these words.
     """
     seen, rows = explainer.embed_images(images_of(explainer.clip, scenes)), []
-    for name in ("true", "exchanged"):
-        asked = scenes if name == "true" else [_exchanged(scene) for scene in scenes]
+    exchanged = [recoloured(scene, [thing.colour for thing in scene.objects][::-1]) for scene in scenes]
+    for name, asked in (("true", scenes), ("exchanged", exchanged)):
         scored = explainer.score_words([scene.caption for scene in asked], seen)
         for i, (scene, words) in enumerate(zip(asked, scored, strict=True)):
             table = pd.Series([word.score for word in words]).groupby(word_kinds(scene)).sum()
             rows.append({"image": i, "caption": name, "noun": table["noun"], "colour": table["colour"]})
     return pd.DataFrame(rows)
-
-
-def _exchanged(scene: Scene) -> Scene:
-    """The scene with the colours of its two things exchanged."""
-    return recoloured(scene, [thing.colour for thing in scene.objects][::-1])
 
 
 def without_each_word(caption: str) -> list[str]:
@@ -175,9 +170,8 @@ def adjective_shift(explainer: Explainer, pairs: Sequence[ColourPair], plain: bo
     """
     scenes, rows = [pair.plain if plain else pair.scene for pair in pairs], []
     prompts = [colour_prompts(pair) for pair in pairs]
-    directions = explainer.embed_texts([text for one in prompts for text in one.values()]).unflatten(
-        0, (len(pairs), -1)
-    )
+    texts = explainer.embed_texts([text for one in prompts for text in one.values()])
+    directions = texts.unflatten(0, (len(pairs), -1))
     maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions))
     for pair, scene, asked, mine in zip(pairs, scenes, prompts, maps, strict=True):
         coverage = object_coverage(explainer, scene, mine.shape[1:])

@@ -73,7 +73,7 @@ def measure(
     masks = [scene.masks(CANVAS) for scene in scenes]
     if controls:
         grid = next(iter(maps.values())).shape[2:]
-        pooled = np.array([[pool(one.astype(float), grid, _BOX) for one in own] for own in masks])
+        pooled = np.array([[pool(one, grid) for one in own] for own in masks])
         maps[TRUE] = np.concatenate([pooled[:, :NAMED].max(1, keepdims=True), pooled], axis=1)
         maps[SAME] = np.ones_like(maps[TRUE])
     rows = []
@@ -114,11 +114,10 @@ def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
     """Return the table of lesson 03: mean and 95 % interval of every measure, the most precise method first."""
     table = {}
     for title, part in rows.groupby("method", sort=False):
-        means = {name: part[name].mean() for name in MEASURES}
-        bounds = {name: interval(part[name]) for name in MEASURES}
-        shown = {name: f"{means[name]:.2f} [{bounds[name][0]:.2f}, {bounds[name][1]:.2f}]" for name in MEASURES}
+        numbers = {name: (part[name].mean(), *interval(part[name])) for name in MEASURES}
+        shown = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*three) for name, three in numbers.items()}
         spent = f"{costs[title]:.0f}" if costs.get(title, np.nan) > 0 else ""
-        table[title] = {"cost in passes": spent, **shown, "scenes": len(part), "order": means[MEASURES[0]]}
+        table[title] = {"cost in passes": spent, **shown, "scenes": len(part), "order": part[MEASURES[0]].mean()}
     return pd.DataFrame(table).T.sort_values("order", ascending=False).drop(columns="order")
 
 

@@ -52,7 +52,6 @@ KINDS = {
 }  # fmt: skip
 SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words: only binding tells them apart
 COMPOSITIONS = ("seen", "withheld")
-CHANCE = 1 / 2
 _ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
 _BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
 _OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing find room
@@ -68,17 +67,8 @@ class Pair:
     scenes: tuple[Scene, Scene]
     asked: tuple[int, ...]
 
-    @property
-    def objects(self) -> int:
-        """How many objects the image with more of them shows."""
-        return max(len(scene.objects) for scene in self.scenes)
-
     def words(self, side: int) -> list[Span]:
-        """The words of one caption that the other says otherwise, in reading order.
-
-        Args:
-            side: 0 or 1, whose caption.
-        """
+        """The words of caption 0 or 1 that the other says otherwise, in reading order."""
         scene = self.scenes[side]
         mine = [span for span in scene.spans if span.kind == KINDS[self.kind] and span.objects[0] in self.asked]
         return sorted(mine, key=lambda span: span.start)
@@ -287,7 +277,7 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
 def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
     """What embeddings answer: one row per image.
 
-    Columns pair, kind, objects, composition, side; similarity to the own caption and to the other one, and the margin;
+    Columns pair, kind, composition, side; similarity to the own caption and to the other one, and the margin;
     right (1, 0 or .5), right_image (the same asked of captions: which image is yours?), and text_only: what a scorer
     answers who sees the mean of all images instead of the image.
     """
@@ -295,7 +285,7 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
     scores, prior = (images @ texts.transpose(1, 2)).numpy(), (texts @ images.mean((0, 1))).numpy()
     rows = []
     for pair, similarity, blind in zip(pairs, scores, prior, strict=True):
-        about = {"pair": pair.name, "kind": pair.kind, "objects": pair.objects, "composition": pair.composition}
+        about = {"pair": pair.name, "kind": pair.kind, "composition": pair.composition}
         for side in (0, 1):
             own, other = similarity[side, side], similarity[side, 1 - side]
             answer = {"side": side, "similarity": own, "other_similarity": other, "margin": own - other}

@@ -5,8 +5,8 @@
     rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # one row per choice
     show_photographs(claims, clip, "coco:FOLDER")                              # a lesson's table and figure of them
 
-The first three append rows to a table as they are measured, and go on from there after a kill. One image is in
-memory at a time.
+The first three keep their rows in `folder` as they are measured: the same call goes on from there, after a kill as
+well. One image is in memory at a time.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import InlineFigure, plot_intervals
 from gradeclip_utils.scenes import COLOURS
 
+from .binding import with_word
 from .choices import KINDS, Choice, load_choices
 from .concreteness import image_numbers
 from .lesson import RESULTS, Claims, readable, rows_folder
-from .relevance import located
+from .relevance import direction_of, located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _TYPICAL = 64  # images whose mean stands for no image in particular
@@ -53,10 +54,7 @@ _SHOWS = {
 def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | None = None) -> pd.DataFrame:
     """Ask images that show X and Y for "a X", "a Y" and "a X and a Y", and measure where each map lies.
 
-    Args:
-        clip: the model.
-        examples: with masks, one for each concept of an image, as `datasets.coco` or a table of your own gives them.
-        folder: keeps the rows; the same call goes on from there.
+    The examples have masks, one for each concept of an image, as `datasets.coco` or a table of your own gives them.
 
     Returns:
         One row per image with masks of exactly two concepts: image, x, y; for X and Y (`x_own` ...) the fraction of
@@ -103,12 +101,7 @@ def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | 
 def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | None = None) -> pd.DataFrame:
     """Measure where the map of a colour word lies when a caption gives a colour to a thing that has a mask.
 
-    The control asks the same caption with a colour that it does not mention.
-
-    Args:
-        clip: the model; its text encoder has words.
-        examples: with masks and captions, as for `matching_rows`.
-        folder: keeps the rows; the same call goes on from there.
+    The control asks the same caption with a colour that it does not mention. The examples have masks and captions.
 
     Returns:
         One row per example: key, image, colour, `own`, the fraction of positive relevance of the colour word on the
@@ -127,17 +120,12 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
         one, image, (start, end) = asked[key]
         mask, mentioned = one.mask(), set(re.findall(r"\w+", one.caption.lower()))
         absent = next(colour for colour in COLOURS if colour not in mentioned)
-        words, captions, directions = (one.caption[start:end], absent), [], []
-        for word in words:
-            article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
-            captions.append(re.sub(r"\b(a)n? $", article, one.caption[:start], flags=re.I) + word + one.caption[end:])
-        for word, caption, (split, found) in zip(words, captions, explainer.word_directions(captions), strict=True):
-            stop = len(caption) - len(one.caption) + end
-            here = [k for k, (a, b) in enumerate(split.spans) if a < stop and b > stop - len(word)]
-            directions.append(found[here].sum(0))
+        said = [with_word(one.caption, start, end, word) for word in (one.caption[start:end], absent)]
+        read = explainer.word_directions([caption for caption, *_ in said])
+        directions = [direction_of(*words, *place) for words, (_, *place) in zip(read, said, strict=True)]
         _, heats = _maps(explainer, one.image(), torch.stack(directions))
         own, other = (located(heat, mask[None])[0].on_thing for heat in heats)
-        about = {"image": image, "colour": words[0].lower()}
+        about = {"image": image, "colour": one.caption[start:end].lower()}
         return about | {"own": own, "absent": other, "area": float(mask.mean())}
 
     return _measured(clip, "colours", list(asked), measure, folder)
@@ -145,11 +133,6 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
 
 def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None = None) -> pd.DataFrame:
     """Ask each image which of its two captions is right: SugarCrepe, ARO, Winoground, ColorSwap.
-
-    Args:
-        clip: the model.
-        choices: as `choices.load_choices` gives them.
-        folder: keeps the rows; the same call goes on from there.
 
     Returns:
         One row per choice: key, image, kind, the similarity of the right caption and of the `wrong` one, `right` (1, 0,
@@ -178,8 +161,7 @@ def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None
 def group_scores(rows: pd.DataFrame) -> pd.Series:
     """Winoground's group score, a value per example: 1 if both images find their caption and both captions their image.
 
-    Args:
-        rows: as `choice_rows` gives them for Winoground or ColorSwap, two a key EXAMPLE/IMAGE.
+    The rows of `choice_rows` are two an example, with keys EXAMPLE/IMAGE.
     """
     example = rows["key"].str.rpartition("/")[0]
     crossed = rows.groupby(example)["wrong"].transform(lambda wrong: wrong.to_numpy()[::-1])  # with the other image
@@ -236,13 +218,9 @@ def _article(noun: str) -> str:
 def show_photographs(claims: Claims, clip: Clip, data: str) -> InlineFigure | None:
     """Measure a lesson's question on photographs: add claims, show them as a table, and return their figure.
 
-    The rows lie in `results/MODEL/LESSON/DATA`. Without data, one line says what the cell would show.
-
-    Args:
-        claims: of lesson 04 or 05.
-        clip: the model.
-        data: as `datasets.load` takes it, such as coco:FOLDER; for lesson 05 also as `load_choices` does. Several stand
-            one after another with commas.
+    The rows lie in `results/MODEL/LESSON/DATA`. `data` is as `datasets.load` takes it, such as coco:FOLDER; for lesson
+    05 also as `load_choices` does, and several with commas between them. Without data, one line says what the cell
+    would show.
     """
     if not data:
         command = f"make lesson NOTEBOOK={claims.lesson} MODEL=ViT-B-16 PRETRAINED=openai DATA=coco:FOLDER"

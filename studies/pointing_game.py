@@ -1,13 +1,13 @@
 """Pointing game: several objects in one image and one caption. Does the map of each word point at its own object?
 
-    scene -> directions, one a question -> trace, method -> map -> its maximum -> one row per object and question
+    scene -> directions, one a question -> map -> its maximum -> one row per object and question
 
 The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
 three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
 game shows the first n objects of one drawn scene, so that between n = 1 and n = 4 nothing differs but how many there
 are. Objects stand anywhere; a hit is a maximum on the object's own pixels, and its area is what a guess would score.
 
-All questions about a noun are asked by a *direction* in the space of embeddings, and any method draws the map of it:
+All questions about a noun are asked by a *direction* in the space of embeddings, and Grad-ECLIP draws the map of it:
 
     caption                  e(caption), the same map for all of its nouns
     prompt                   e("a dog"), the noun without its caption
@@ -25,31 +25,21 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.checks import whole
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
-from gradeclip_utils.scenes.grammar import Span
 
 from .pairs import images_of
-from .relevance import AT_ONCE, Located, located, maps_alone
+from .relevance import Located, direction_of, located
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
-ASKED_OF_ALL = ("caption", "prompt")  # what the other methods are asked as well
 _SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
-_COLUMNS = ["image", "objects", "noun", "question", "method", *Located._fields, "area"]
-
-
-def on_canvas(map_: np.ndarray, box: tuple[float, ...], image: Image.Image) -> np.ndarray:
-    """Return a map (h, w) of what the model saw in `box` of the image of a scene, as a heat map (96, 96)."""
-    left, top, right, bottom = (side * CANVAS / image.width for side in box)
-    return onto_image(map_, (left, top, right, bottom), (CANVAS, CANVAS))
+_COLUMNS = ["image", "objects", "noun", "question", *Located._fields, "area"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class Game:
 def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
     """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
     found, seed = [], 0
-    while len(found) < whole("n", n, 0, 100_000) * len(counts):
+    while len(found) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
         if len({thing.noun for thing in scene.objects}) == 4:
             shown = [arrange(list(scene.objects[:count]), background=scene.background) for count in counts]
@@ -73,32 +63,26 @@ def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS,
 
 
 def play(
-    clip: Clip, played: Sequence[Game], methods: str | Sequence[str] = "grad-eclip",
-    questions: Sequence[str] | None = None, *, image_layers: int | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Ask for every noun of every game, and see where the maximum of its map lies."""
-    asked = _asked(methods, questions)
-    explainers = {name: Explainer(clip, method=name, image_layers=image_layers) for name in asked}
-    asking, rows = Explainer(clip), []
-    wanted = [question for question in QUESTIONS if any(question in own for own in asked.values())]
-    for some in _alike(played):
+    clip: Clip, played: Sequence[Game], questions: Sequence[str] = QUESTIONS, *, image_layers: int | None = None
+) -> pd.DataFrame:
+    """Ask for every noun of every game, and see where the maximum of its map by Grad-ECLIP lies."""
+    explainer, rows = Explainer(clip, image_layers=image_layers), []
+    for count in COUNTS:
+        some = [game for game in played if len(game.scene.objects) == count]
         scenes = [game.scene for game in some]
-        directions = question_directions(asking, scenes, wanted)
-        for name, explainer in explainers.items():
-            mine = {question: directions[question] for question in asked[name] if question in directions}
-            for question, heats in question_maps(explainer, scenes, mine).items():
-                labels = {"question": question, "method": name}
-                rows += [{**row, **labels} for game, own in zip(some, heats, strict=True) for row in _rows(game, own)]
+        directions = question_directions(explainer, scenes, questions) if scenes else {}
+        for question, heats in question_maps(explainer, scenes, directions).items():
+            found = (row for game, own in zip(some, heats, strict=True) for row in _rows(game, own))
+            rows += [{**row, "question": question} for row in found]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFrame:
     """The same game, for the objects' own masks at the resolution of a map: what so coarse a map of theirs comes to."""
-    rows, box, size = [], (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)
+    rows, box = [], (0, 0, CANVAS, CANVAS)
     for game in played:
-        maps = [pool(mask.astype(float), grid, box) for mask in _masks(game.scene)]
-        heats = np.array([onto_image(map_, box, size) for map_ in maps])
-        rows += [{**row, "question": "true mask", "method": "true mask"} for row in _rows(game, heats)]
+        heats = [onto_image(pool(mask, grid), box, (CANVAS, CANVAS)) for mask in _masks(game.scene)]
+        rows += [{**row, "question": "true mask"} for row in _rows(game, heats)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -127,17 +111,16 @@ def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions
 def question_maps(
     explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
 ) -> dict[str, np.ndarray]:
-    """Signed heat maps of every question, by the explainer's method."""
-    if not directions:  # all of them need a second object
+    """Signed heat maps of every question."""
+    if not directions:  # no games, or no questions that can be asked of an object that is alone
         return {}
-    images, wanted = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
-    maps = maps_alone(explainer, images, wanted)  # (B, T, h, w)
-    boxes = [model_view(explainer.clip.preprocess, image).box for image in images]
-    heats = np.array([
-        [on_canvas(map_, box, image) for map_ in mine] for mine, box, image in zip(maps, boxes, images, strict=True)
-    ])  # fmt: skip
+    images, asked = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
+    maps, heats = explainer.maps(images, asked).float().cpu().numpy(), []  # (B, T, h, w)
+    for image, own in zip(images, maps, strict=True):
+        box = tuple(side * CANVAS / image.width for side in model_view(explainer.clip.preprocess, image).box)
+        heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in own])
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
-    return dict(zip(directions, np.split(heats, ends, axis=1), strict=True))
+    return dict(zip(directions, np.split(np.array(heats), ends, axis=1), strict=True))
 
 
 def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
@@ -153,34 +136,10 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
     ((split, directions),) = explainer.word_directions(scene.caption)
     split.check_read()
-    return torch.stack([directions[_within(split.spans, noun)].sum(0) for noun in _nouns(scene)])
-
-
-def _nouns(scene: Scene) -> list[Span]:
-    """Where the nouns of the scene's caption stand, in the order of its objects."""
-    return sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
-
-
-def _within(spans: Sequence[tuple[int, int]], noun: Span) -> list[int]:
-    """Which of the words at `spans` of the caption a noun is made of."""
-    return [i for i, (start, stop) in enumerate(spans) if start < noun.end and stop > noun.start]
+    nouns = sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
+    return torch.stack([direction_of(split, directions, noun.start, noun.end) for noun in nouns])
 
 
 @lru_cache(maxsize=64)
 def _masks(scene: Scene) -> np.ndarray:
     return scene.masks(CANVAS)
-
-
-def _alike(played: Sequence[Game]) -> Iterator[list[Game]]:
-    """Batches of games with the same number of objects."""
-    for count in COUNTS:
-        same = [game for game in played if len(game.scene.objects) == count]
-        for start in range(0, len(same), AT_ONCE):
-            yield same[start : start + AT_ONCE]
-
-
-def _asked(methods: str | Sequence[str], questions: Sequence[str] | None) -> dict[str, list[str]]:
-    """Return the questions of each method, in the order of QUESTIONS."""
-    names = [methods] if isinstance(methods, str) else methods
-    usual = {name: QUESTIONS if name == "grad-eclip" else ASKED_OF_ALL for name in names}
-    return {name: [one for one in QUESTIONS if one in (questions or usual[name])] for name in names}

@@ -16,6 +16,7 @@ from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import levelled, pool
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.towers.base import remembering
+from gradeclip_utils.words import Split
 
 AT_ONCE = 16  # images in one batch
 
@@ -37,23 +38,22 @@ def maps_by(
 
     Explainers of the same layers trace an image once between them: most of their time goes into that.
     """
-    towers: dict = {}
+    towers, found = {}, {name: [] for name in explainers}
     for one in explainers.values():
         one.image_tower = towers.setdefault((type(one.image_tower), one.image_tower.layers), one.image_tower)
-    found = {name: [] for name in explainers}
+        vars(one.image_tower).setdefault("trace", remembering(one.image_tower.trace))
     for some in (slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)):
         for name, one in explainers.items():
-            found[name].append(maps_alone(one, images[some], directions[some]))
+            together = 1 if one.method.wants_empty else directions.shape[1]  # such a method compares targets of a call
+            maps = [one.maps(images[some], asked) for asked in directions[some].split(together, dim=1)]
+            found[name].append(torch.cat(maps, dim=1).float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def maps_alone(explainer: Explainer, images: Sequence[Image.Image], directions: Tensor) -> np.ndarray:
-    """Signed maps (B, T, h, w) of images for directions (B, T, E), each target asked for by itself."""
-    tower = explainer.image_tower
-    vars(tower).setdefault("trace", remembering(tower.trace))
-    compares = explainer.method.wants_empty  # the targets of a call
-    parts = [explainer.maps(images, some) for some in directions.split(1 if compares else directions.shape[1], dim=1)]
-    return torch.cat(parts, dim=1).float().cpu().numpy()
+def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
+    """The direction (E,) of characters `start` to `end` of a caption, the sum of those (W, E) of its words."""
+    own = [i for i, (first, last) in enumerate(split.spans) if first < end and start < last]
+    return directions[own].sum(0)
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@
 | `layers` | how many image layers should explain a model |
 | `card`, `gallery`, `tables` | the figures of the card, and maps to look at |
 | `optimiser` | Muon |
-| `art` | the archive of drawings |
+| `art`, `npm` | the archive of drawings; packages that npm fetches |
 
 The package needs nothing of this folder.
 """

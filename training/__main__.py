@@ -12,7 +12,9 @@ from pathlib import Path
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
+from gradeclip_utils.models import Clip, load_clip
 
+from . import art, card, distil, fine, gallery, layers, scratch
 from .rounds import MODELS, STARTS
 
 
@@ -29,51 +31,47 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("--start", default=str(start), help="weights to begin from; by default '%(default)s'")
         own.add_argument("--image-layers", type=int, help="layers that explain it by default; if not given, measured")
         own.add_argument("--rounds", help="only these rounds, such as 2-3; then --start says where they begin")
+        own.set_defaults(run=_train)
     own = commands.add_parser("layers", help="how many image layers should explain a model?")
     own.add_argument("--model", default="emoji")
     own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
     own.add_argument("--write", action="store_true", help="put the number into the config beside the weights")
+    own.set_defaults(run=_layers)
     own = commands.add_parser("students", help="teach CLIPs of other architectures by the bundled model")
     own.add_argument("names", nargs="*", help="of emoji-average, emoji-siglip, emoji-resnet; all by default")
     own.add_argument("--folder", type=Path, default=Path("runs/students"), help="for the states; %(default)s")
     own.add_argument("--out", type=Path, default=data_path(), help="for the weights; %(default)s")
     own.add_argument("--teacher", metavar="FILE", help="other weights of the bundled model's architecture")
     own.add_argument("--card", action="store_true", help="only measure the students in data/, and write their card")
+    own.set_defaults(run=_students)
     own = commands.add_parser("emoji-fine", help="ship the model that the fine-tuning experiment trained, and its card")
     own.add_argument("--runs", type=Path, default=Path("runs/finetuning"), help="of the experiment; %(default)s")
     own.add_argument("--out", type=Path, default=data_path(), help="%(default)s")
+    own.set_defaults(run=lambda given: fine.ship(data_path("finetuning.csv"), given.runs, given.out))
     own = commands.add_parser("card", help="the figures of the card of a bundled model")
     own.add_argument("--model", default="emoji")
     own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
     own.add_argument("--split", choices=["development", "test"], default="development")
-    own.add_argument(
-        "--parts", nargs="*", default=(), metavar="PART", help="recognition captions attributes maps layers words"
-    )
+    own.add_argument("--parts", nargs="*", default=(), metavar="PART", help=" ".join(card.PARTS))
     own.add_argument("--write", action="store_true", help="put the figures into data/figures.csv and data/README.md")
+    own.set_defaults(run=_card)
     own = commands.add_parser("gallery", help="maps of the first test scenes, emoji beside emoji-plain")
     own.add_argument("--out", type=Path, default=data_path("gallery.png"), help="%(default)s")
+    own.set_defaults(run=lambda given: gallery.gallery().savefig(given.out, dpi=100))
     own = commands.add_parser("art", help="make the archive of drawings anew, from named packages that npm fetches")
     own.add_argument("--out", type=Path, default=data_path("art.zip"), help="%(default)s")
+    own.set_defaults(run=lambda given: art.build(given.out))
     return parser
 
 
 def _students(given: argparse.Namespace) -> None:
-    from . import distil
-
     if given.card:
-        return distil.write_card(distil.card(), given.out)
-    return distil.make(given.names, given.folder, given.out, given.teacher)
-
-
-def _fine(given: argparse.Namespace) -> None:
-    from . import fine
-
-    fine.ship(data_path("finetuning.csv"), given.runs, given.out)
+        distil.write_card(distil.card(), given.out)
+    else:
+        distil.make(given.names, given.folder, given.out, given.teacher)
 
 
 def _card(given: argparse.Namespace) -> None:
-    from . import card
-
     if given.write and (given.split != "test" or given.parts):
         raise GradeclipError("--write publishes all figures of the test split: give --split test and no --parts")
     table = card.measure(_clip(given), given.model, given.split, given.parts)
@@ -82,35 +80,13 @@ def _card(given: argparse.Namespace) -> None:
         card.write(table, data_path())
 
 
-def _gallery(given: argparse.Namespace) -> None:
-    from gradeclip_utils import load_clip
-
-    from . import gallery
-
-    names = [name for name in ("emoji", "emoji-plain") if data_path(f"{name}.safetensors").is_file()]
-    clips = {name: load_clip("emoji", data_path(f"{name}.safetensors")) for name in names}
-    gallery.gallery(clips).savefig(given.out, dpi=100)
-
-
-def _clip(given: argparse.Namespace):
+def _clip(given: argparse.Namespace) -> Clip:
     """Load a trained model from its weights; students have an architecture of their own."""
-    from gradeclip_utils import load_clip
-
     weights = given.weights or data_path(f"{given.model}.safetensors")
     return load_clip("emoji" if given.model in MODELS else given.model, weights)
 
 
-def _art(given: argparse.Namespace) -> None:
-    from . import art
-
-    art.build(given.out)
-
-
 def _train(given: argparse.Namespace) -> None:
-    from gradeclip_utils import load_clip
-
-    from . import layers, scratch
-
     rounds = MODELS[given.command]
     if given.rounds:
         first, _, last = given.rounds.partition("-")
@@ -122,8 +98,6 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _layers(given: argparse.Namespace) -> None:
-    from . import layers
-
     table = layers.measure(_clip(given))
     cases = table["measure"] + ", " + table["objects"].astype(str) + " things"
     print(table.assign(case=cases).pivot(index="case", columns="layers", values="mean").round(3).to_string())
@@ -132,16 +106,11 @@ def _layers(given: argparse.Namespace) -> None:
         layers.write(layers.fewest(table), given.weights or data_path(f"{given.model}.safetensors"))
 
 
-_COMMANDS = {
-    "students": _students, "emoji-fine": _fine, "card": _card, "gallery": _gallery, "layers": _layers, "art": _art,
-}  # fmt: skip
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0 when it is done, 2 when it was given something wrong, 130 when it was stopped."""
     given = _parser().parse_args(arguments)
     try:
-        _COMMANDS.get(given.command, _train)(given)
+        given.run(given)
     except (GradeclipError, OSError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2

@@ -7,12 +7,8 @@ Iconify repackages the sets for npm, one SVG body an icon.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import subprocess
-import tarfile
-import tempfile
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -21,15 +17,16 @@ from typing import NamedTuple
 import pandas as pd
 
 from gradeclip_utils.checks import writable
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, write_whole
 from gradeclip_utils.scenes.art import RASTERS, draw_svg
+
+from .npm import fetched
 
 _KEPT_PIXELS = 384  # on a side of the drawings that are stored as pixels
 
 
 class Package(NamedTuple):
-    """One emoji set: its npm package in a fixed version, author, licence, and the checksum of its icons."""
+    """One emoji set: its npm package in a fixed version, author, licence, and the checksum of its archive."""
 
     name: str
     version: str
@@ -40,35 +37,20 @@ class Package(NamedTuple):
 
 PACKAGES = {
     "openmoji": Package("@iconify-json/openmoji", "1.2.29", "OpenMoji", "CC BY-SA 4.0",
-                "7075331faab544067dbff4236471dd378bb5410aa05799a8a343c9ebf5c5984c"),
+                "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
     "twemoji": Package("@iconify-json/twemoji", "1.2.5", "Twitter and contributors", "CC BY 4.0",
-                "5d5d820790565b764f2728675d487c9ee4c1fc83916d8567d5aca8ba7527c242"),
+                "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
     "fluent": Package("@iconify-json/fluent-emoji", "1.2.7", "Microsoft Corporation", "MIT",
-                "87f3336be6f46747d40d046a15ffa8b23809ff7a1a280b5d3521d3782fb85de7"),
+                "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b"),
     "fluent-flat": Package("@iconify-json/fluent-emoji-flat", "1.2.6", "Microsoft Corporation", "MIT",
-                "f5f4cf457c0db2ad5a2e42e033e02e0c87d10e43d0164cfffb3bb84914970a63"),
+                "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175"),
     "emojione": Package("@iconify-json/emojione", "1.2.3", "Emoji One", "CC BY 4.0",
-                "e9a865faed523a7c3535b5319ae533d09fac1a62b4e96920eb178bb60e707e80"),
+                "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"),
     "emojione-1": Package("@iconify-json/emojione-v1", "1.2.3", "Emoji One", "CC BY-SA 4.0",
-                "7209a500c5607daff4969e5d5ae25da710ab1877c29efec6199d3611a8d5c942"),
+                "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3"),
     "noto": Package("@iconify-json/noto", "1.2.9", "Google Inc.", "Apache 2.0",
-                "9eac6ef4e7ec122b6f0e7ac281d61008afdbc720d0ce861e398b939daaa347c6"),
+                "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
 }  # fmt: skip
-
-
-def _icons(package: Package, folder: Path) -> dict:
-    """The package's icons (iconify's JSON), fetched by npm and checked. Raises ValueError if they are others."""
-    command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
-    made = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)  # nosec B603 # all named here
-    name = made.stdout.strip()
-    with tarfile.open(folder / name) as tar:
-        content = {file.name: read.read() for file in tar.getmembers() if (read := tar.extractfile(file)) is not None}
-    icons, chars = content["package/icons.json"], content.get("package/chars.json", b"{}")
-    digest = hashlib.sha256(icons).hexdigest()
-    if digest != package.sha256:
-        msg = f"{package.name} {package.version} holds other icons than before: sha256 {digest}, not {package.sha256}"
-        raise GradeclipError(msg)
-    return json.loads(icons) | {"chars": json.loads(chars)}
 
 
 def _as_svg(icons: dict, name: str) -> str | None:
@@ -87,8 +69,10 @@ def build(path: Path) -> None:
     """Write the drawings of all concepts, by every set that has them, to a zip archive."""
     path = writable(path, "--out", suffixes=(".zip",), size=10_000_000)
     emoji = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)["emoji"].to_dict()
-    with tempfile.TemporaryDirectory() as folder:
-        sets = {artist: _icons(package, Path(folder)) for artist, package in PACKAGES.items()}
+    sets = {}
+    for artist, package in PACKAGES.items():
+        files = fetched(f"{package.name}@{package.version}", package.sha256, ("icons.json", "chars.json"))
+        sets[artist] = json.loads(files["icons.json"]) | {"chars": json.loads(files["chars.json"])}
     write_whole({path: partial(_write, emoji, sets)})
 
 

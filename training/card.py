@@ -21,21 +21,20 @@ from tqdm.auto import tqdm
 
 from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.measures.statistics import interval, summarise
+from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene
-from studies.pairs import CHANCE, draw_pairs, embed_scenes, images_of, judge
+from studies.pairs import draw_pairs, embed_scenes, images_of, judge
 from studies.pointing_game import games, play, play_true_masks
 
 from . import layers
 from .recognition import chosen, classification
 from .rounds import MODELS
 from .scratch import CONFIG
-from .tables import markdown_table, write_between
+from .tables import by_model, markdown_table, write_figures
 
 TABLE = "figures.csv"
 TRUE_MASK = "true mask"  # its rows stand beside the models'
-START, END = "<!-- figures: written by python -m training card -->", "<!-- end of figures -->"
 _CENTRED = "word x region, centred"
 AIMS = {  # set before the training
     f"untinted, the artist never trained on ({UNSEEN_ARTIST})": "0.70",
@@ -51,18 +50,6 @@ AIMS = {  # set before the training
 }
 PAIRS, GAMES, CAPTIONS = 400, 150, 200  # pairs of a kind, scenes of each number of things, captions
 _COLUMNS = ("figure", "value", "low", "high", "n", "chance")
-
-
-def caption_among_256(clip: Clip, split: str, n_objects: int) -> list[bool]:
-    """Whether the plain caption of each of 512 images is the best of 256; one that reads the same counts as right."""
-    explainer, right = Explainer(clip), []
-    for turn in range(2):
-        seeds = ([10 + n_objects, turn, i] for i in range(256))
-        scenes = [draw_scene(seed, split=split, n_objects=n_objects, plain=True) for seed in seeds]
-        captions = [scene.caption for scene in scenes]
-        best = chosen(explainer, embed_scenes(explainer, scenes), captions).tolist()
-        right += [captions[i] == captions[j] for i, j in enumerate(best)]
-    return right
 
 
 def _recognition_rows(clip: Clip, split: str) -> list[dict]:
@@ -81,9 +68,17 @@ def _recognition_rows(clip: Clip, split: str) -> list[dict]:
 
 
 def _caption_rows(clip: Clip, split: str) -> list[dict]:
-    """How often the right caption is the best of 256, by the number of things."""
-    names = {k: f"right caption among 256, {_things(k)}" for k in (1, 2, 3, 4)}
-    return [_row(name, caption_among_256(clip, split, k), 1 / 256) for k, name in names.items()]
+    """How often the plain caption of an image is the best of 256, or reads as the best one, by the number of things."""
+    explainer, rows = Explainer(clip), []
+    for k in (1, 2, 3, 4):
+        right = []
+        for turn in range(2):
+            scenes = [draw_scene([10 + k, turn, i], split=split, n_objects=k, plain=True) for i in range(256)]
+            captions = [scene.caption for scene in scenes]
+            best = chosen(explainer, embed_scenes(explainer, scenes), captions).tolist()
+            right += [captions[i] == captions[j] for i, j in enumerate(best)]
+        rows.append(_row(f"right caption among 256, {_things(k)}", right, 1 / 256))
+    return rows
 
 
 def _attribute_rows(clip: Clip, split: str) -> list[dict]:
@@ -99,13 +94,13 @@ def _attribute_rows(clip: Clip, split: str) -> list[dict]:
     for name, kind, composition in asked:
         pairs = draw_pairs(kind, PAIRS, composition=composition, split=split, nouns=len(concepts()))
         answers = judge(clip, pairs).query("side == 0")
-        rows.append(_row(name, answers["right"] == 1, CHANCE))
+        rows.append(_row(name, answers["right"] == 1, 1 / 2))
     return rows
 
 
 def _map_rows(clip: Clip, split: str) -> list[dict]:
     """Where the maps of "a dog" and of the words of a caption lie, by the number of things, one to four."""
-    return _located_rows(play(clip, games(GAMES, split=split), questions=("prompt", _CENTRED)))
+    return _located_rows(play(clip, games(GAMES, split=split), ("prompt", _CENTRED)))
 
 
 def mask_rows(split: str) -> list[dict]:
@@ -117,25 +112,15 @@ def mask_rows(split: str) -> list[dict]:
 
 def _located_rows(found: pd.DataFrame) -> list[dict]:
     """The figures of a table of `play`."""
-    others = found.groupby(["question", "image", "objects"])["area"].transform("sum") - found["area"]
-    found = found.assign(chance_on_others=others, chance_on_nothing=1 - others - found["area"])
-    measures = {
-        "relevance on X": ("on_thing", "area"),
-        "relevance on other things": ("on_others", "chance_on_others"),
-        "relevance on nothing": ("on_nothing", "chance_on_nothing"),
-        "maximum on X": ("hit", "area"),
-    }
     rows = []
-    for (question, k), own in found.groupby(["question", "objects"]):
-        for said, (measure, chance) in measures.items():
-            if question == _CENTRED and measure == "hit":
-                name = f"{_CENTRED}, {_things(k)}: maximum on its own thing"
-            elif question == "prompt" and k < 4:
-                name = f'"a X", {_things(k)}: {said}'
-            else:
-                continue
-            (row,) = summarise(own, measure, by="objects").rename(columns={"mean": "value"}).to_dict("records")
-            rows.append({**row, "figure": name, "chance": own[chance].mean()})
+    for one in layers.located_means(found).itertuples():
+        if one.question == _CENTRED and one.measure == "maximum on X":
+            name = f"{_CENTRED}, {_things(one.objects)}: maximum on its own thing"
+        elif one.question == "prompt" and one.objects < 4:
+            name = f'"a X", {_things(one.objects)}: {one.measure}'
+        else:
+            continue
+        rows.append(dict(zip(_COLUMNS, (name, one.mean, one.low, one.high, one.n, one.chance), strict=True)))
     return rows
 
 
@@ -176,7 +161,7 @@ def _layer_rows(clip: Clip, split: str) -> list[dict]:
     return table.assign(figure=names, value=table["mean"])[list(_COLUMNS)].to_dict("records")
 
 
-_PARTS = {
+PARTS = {
     "recognition": _recognition_rows, "captions": _caption_rows, "attributes": _attribute_rows, "maps": _map_rows,
     "layers": _layer_rows, "words": _word_rows,
 }  # fmt: skip
@@ -184,8 +169,8 @@ _PARTS = {
 
 def figures(clip: Clip, split: str, only: Sequence[str] = ()) -> pd.DataFrame:
     """All figures of a model: figure, value, low, high (95 %), n (images or captions), chance."""
-    parts = all_chosen("only", only or list(_PARTS), _PARTS)
-    rows = [row for part in tqdm(parts, unit="part") for row in _PARTS[part](clip, split)]
+    parts = all_chosen("only", only or list(PARTS), PARTS)
+    rows = [row for part in tqdm(parts, unit="part") for row in PARTS[part](clip, split)]
     return pd.DataFrame(rows)[list(_COLUMNS)]
 
 
@@ -202,17 +187,12 @@ def _row(name: str, values: Sequence | pd.Series, chance: float = np.nan, cluste
 
 def as_markdown(table: pd.DataFrame) -> str:
     """The figures as a table for the card, each with its 95 % interval, beside the aims."""
-    models, rows = table["model"].drop_duplicates(), []
-    for figure, own in table.groupby("figure", sort=False):
-        by_model = own.set_index("model")
-        cells = [
-            "{value:.3f} [{low:.3f}, {high:.3f}]".format(**by_model.loc[model]) if model in by_model.index else ""
-            for model in models
-        ]
-        n, chance = own[["n", "chance"]].iloc[0]
+    wide, about, rows = by_model(table, 3), table.drop_duplicates("figure").set_index("figure"), []
+    for figure, *cells in wide.itertuples():
+        n, chance = about.loc[figure, ["n", "chance"]]
         guessed = "" if np.isnan(chance) else f"{chance:.3f}"
-        rows.append((str(figure).replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed))
-    titles = (f"`{model}`" if model in MODELS else model for model in models)
+        rows.append((figure.replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed))
+    titles = (f"`{model}`" if model in MODELS else model for model in wide)
     return markdown_table(("figure", *titles, "aim", "n", "chance"), rows)
 
 
@@ -225,7 +205,7 @@ def write(table: pd.DataFrame, folder: Path) -> None:
         whole = pd.concat([table, others])
         table = whole.sort_values("model", key=lambda models: models.map(order), kind="stable", ignore_index=True)
     table.to_csv(path, index=False)
-    write_between(folder / "README.md", START, END, as_markdown(table))
+    write_figures(folder / "README.md", "card", as_markdown(table))
 
 
 def measure(clip: Clip, name: str, split: str, parts: Sequence[str] = ()) -> pd.DataFrame:

@@ -52,10 +52,9 @@ from .scratch import (
     rows_of,
     vocabulary_ids,
 )
-from .tables import markdown_table, write_between
+from .tables import by_model, markdown_table, write_figures
 
 TABLE, CARD = "students.csv", "students.md"
-START, END = "<!-- figures: written by python -m training students --card -->", "<!-- end of figures -->"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {  # what timm calls the parts of an open_clip image encoder
     "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
@@ -197,7 +196,6 @@ def teach(
     targets = Targets(teacher, distillation, {} if seen is None else seen)
 
     def weighted(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, and its parts."""
         images, tokens = batch
         parts = losses(student, normalise(images), tokens, *targets(step))
         loss = parts["contrast"] + distillation.distillation_weight * (parts["image"] + parts.get("text", 0.0))
@@ -294,11 +292,8 @@ def card() -> pd.DataFrame:
 def write_card(table: pd.DataFrame, folder: Path) -> None:
     """Put the figures into students.csv, and as a table into students.md, between its two markers."""
     table.to_csv(folder / TABLE, index=False)
-    cells = [f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in table.itertuples()]
-    wide = table.assign(cell=cells).pivot(index="figure", columns="model", values="cell")
-    wide = wide.loc[table["figure"].drop_duplicates(), table["model"].drop_duplicates()]
-    rows = [(figure, *row) for figure, row in zip(wide.index, wide.to_numpy(), strict=True)]
-    write_between(folder / CARD, START, END, markdown_table(("figure", *wide.columns), rows))
+    wide = by_model(table.rename(columns={"estimate": "value"}), 2)
+    write_figures(folder / CARD, "students --card", markdown_table(("figure", *wide.columns), wide.itertuples()))
 
 
 def make(names: Sequence[str], folder: Path, out: Path, teacher: str | None = None) -> None:

@@ -3,12 +3,8 @@
 python -m training gallery --out data/gallery.png
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-
 from gradeclip_utils.explain import Explainer
-from gradeclip_utils.models import Clip
+from gradeclip_utils.models import load_clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import CANVAS
 from studies.lesson import prompts_of, shown_scenes
@@ -17,15 +13,15 @@ SCENES = 10
 _SIDE = 288  # pixels of a scene as the figure draws it
 
 
-def gallery(clips: Mapping[str, Clip], n: int = SCENES) -> InlineFigure:
+def gallery() -> InlineFigure:
     """A row per scene: the image, and for each model the maps of its two things with their similarities."""
-    explainers = {name: Explainer(clip) for name, clip in clips.items()}
-    scenes = shown_scenes(n)
-    columns = 1 + 2 * len(clips)
+    explainers = {name: Explainer(load_clip(name)) for name in ("emoji", "emoji-plain")}
+    scenes = shown_scenes(SCENES)
+    columns = 1 + 2 * len(explainers)
     side = 8.6 / columns
     alt = "Images and maps of the first test scenes: " + "; ".join(scene.caption for scene in scenes)
-    figure = InlineFigure(8.6, n * (side + 0.22) + 0.35, alt)
-    for column, name in enumerate(clips):
+    figure = InlineFigure(8.6, SCENES * (side + 0.22) + 0.35, alt)
+    for column, name in enumerate(explainers):
         figure.text((1 + 2 * column) / columns, 1 - 0.12 / figure.get_figheight(), name, va="center", fontsize=11)
     for row, scene in enumerate(scenes):
         top, drawn = 0.5 + row * (side + 0.22), scene.image(_SIDE)

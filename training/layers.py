@@ -22,24 +22,33 @@ from studies.pointing_game import games, play
 
 LAYERS = (1, 2, 4)
 _MARGIN = 0.05
-_MEASURES = {"relevance on X": "on_thing", "relevance on nothing": "on_nothing", "maximum on X": "hit"}
+_OTHERS = "relevance on other things"
+_MEASURES = {
+    "relevance on X": "on_thing", _OTHERS: "on_others", "relevance on nothing": "on_nothing", "maximum on X": "hit",
+}  # fmt: skip
+
+
+def located_means(found: pd.DataFrame) -> pd.DataFrame:
+    """Means of a table of `play`: a row per question, number of things and measure, with interval and chance."""
+    by, area = ["question", "objects"], found["area"]
+    others = area.groupby([found[name] for name in (*by, "image")]).transform("sum") - area
+    chances = {"on_others": others, "on_nothing": 1 - others - area}
+    tables = []
+    for measure, column in _MEASURES.items():
+        chance = chances.get(column, area).groupby([found[name] for name in by]).mean().rename("chance").reset_index()
+        tables.append(summarise(found, column, by=by).merge(chance).assign(measure=measure))
+    return pd.concat(tables).sort_values(by, kind="stable", ignore_index=True)
 
 
 def measure(clip: Clip, split: str = "development", n: int = 150) -> pd.DataFrame:
     """The three measures by number of layers and of things: layers, objects, measure, mean, low, high, n, chance."""
-    played, rows = games(n, split=split, counts=(2, 3)), []
-    depth = Explainer(clip).image_tower.depth
-    for layers in (n for n in LAYERS if n <= depth):
-        found = play(clip, played, questions=("prompt",), image_layers=layers)
-        others = found.groupby(["image"])["area"].transform("sum")
-        found = found.assign(chance=found["area"], empty=1 - others)
-        for objects, own in found.groupby("objects"):
-            for name, column in _MEASURES.items():
-                (row,) = summarise(own, column, by="objects").to_dict("records")
-                chance = own["empty" if column == "on_nothing" else "chance"].mean()
-                about = {"layers": layers, "objects": objects, "measure": name, "chance": chance}
-                rows.append(about | {key: row[key] for key in ("mean", "low", "high", "n")})
-    return pd.DataFrame(rows)
+    played, depth = games(n, split=split, counts=(2, 3)), Explainer(clip).image_tower.depth
+    tables = [
+        located_means(play(clip, played, ("prompt",), image_layers=layers)).assign(layers=layers)
+        for layers in LAYERS
+        if layers <= depth
+    ]
+    return pd.concat(tables).query("measure != @_OTHERS").drop(columns="question")
 
 
 def fewest(table: pd.DataFrame) -> int:

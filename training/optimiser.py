@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.optim.muon import zeropower_via_newtonschulz
 from timm.optim.nadamw import nadamw
 from torch import Tensor, nn
 
-_ITERATION = (  # coefficients of five steps (K. Jordan, modded-nanogpt)
+_ITERATION = [  # coefficients of five steps (K. Jordan, modded-nanogpt)
     (4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037), (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
-)  # fmt: skip
+]  # fmt: skip
 _MOMENTUM = 0.95
 _BETAS = (0.9, 0.95)
 
@@ -44,7 +45,8 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         weight.mul_(1 - lr * weight_decay)
         momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-        update = orthogonal(weight.grad.lerp(momentum, _MOMENTUM).flatten(1))
+        matrix = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)
+        update = zeropower_via_newtonschulz(matrix, len(_ITERATION), _ITERATION, dtype=torch.float32)
         weight.add_(update.reshape(weight.shape), alpha=-lr * 0.2 * max(update.shape) ** 0.5)
 
     def _update_others(self, weights: list[Tensor], lr: float, weight_decay: float) -> None:
@@ -58,17 +60,6 @@ class Muon(torch.optim.Optimizer):
             weights, [weight.grad for weight in weights], *moments, beta1=_BETAS[0], beta2=_BETAS[1], lr=lr / 2,
             weight_decay=weight_decay, eps=1e-7, caution=False, maximize=False, max_lr=None,
         )  # fmt: skip
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly the nearest matrix whose singular values are one, by a Newton-Schulz iteration in float32."""
-    upright = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.mT if upright else matrix).float()
-    x = (x / x.norm(2, dim=(-2, -1), keepdim=True).clamp(min=1e-7)).contiguous()
-    for a, b, c in _ITERATION:
-        square = x @ x.mT
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.mT if upright else x
 
 
 def muon_of(

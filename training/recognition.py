@@ -37,14 +37,9 @@ def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str 
 
 
 def classification(
-    clip: Clip,
-    split: str,
-    repeats: int = 1,
-    *,
-    tinted: bool = False,
-    artists: Sequence[str] = ARTISTS,
+    clip: Clip, split: str, repeats: int = 1, *, tinted: bool = False, artists: Sequence[str] = ARTISTS,
     only: Sequence[str] | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Zero-shot answers among all concepts, one row per object's image: noun, artist, colour, right, right_said."""
     nouns, explainer = list(concepts().index), Explainer(clip)
     rows, scenes = [], []

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import open_clip
@@ -81,7 +80,6 @@ MODELS: dict[str, tuple[Recipe, ...]] = {  # the rounds of each; a round begins 
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
 }
 STARTS = {"emoji-bag": "emoji", "emoji-bag-control": "emoji"}  # the models that begin from the weights of another one
-ROUNDS = MODELS["emoji"]
 
 
 class SceneBatches(torch.utils.data.Dataset):
@@ -163,16 +161,3 @@ def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
         spans.append(replace(span, start=len(text), end=len(text) + len(word)))
         text, done = text + word, span.end
     return replace(scene, caption=text + scene.caption[done:], spans=tuple(spans))
-
-
-_batches = cache(SceneBatches)
-
-
-def scenes_of_training(number: int) -> list[Scene]:
-    """The scenes of a batch of the bundled model's whole training."""
-    step = number
-    for i, recipe in enumerate(ROUNDS):
-        if 0 <= step < recipe.steps:
-            return _batches(recipe if i == 0 else replace(recipe, start="the round before")).scenes(step)
-        step -= recipe.steps
-    raise IndexError(f"the training has {number - step} batches, got number {number}")

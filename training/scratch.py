@@ -28,8 +28,7 @@ import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
-from gradeclip_utils.checks import as_path, writable
-from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.checks import writable
 from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic, state_of
 from gradeclip_utils.models import load_clip, save_compact
 from gradeclip_utils.scenes import CANVAS, vocabulary
@@ -165,7 +164,6 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
     whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
 
     def losses(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, and its parts where it has more than one."""
         images, tokens = batch
         drop.kept = 1 - recipe.patches_dropped if step < whole_from else 1.0
         penalised = SPARSE_LAYERS if recipe.sparse_values else 0
@@ -185,14 +183,10 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
     return model.eval()
 
 
-def export(folder: str | Path, path: str | Path, image_layers: int = IMAGE_LAYERS) -> None:
+def export(folder: Path, path: Path, image_layers: int = IMAGE_LAYERS) -> None:
     """Write a trained model as a compact checkpoint with its config: `load_clip` loads it."""
-    path = writable(path, "the weights", suffixes=(".safetensors",), size=_STATE_SIZE)
-    state_file = as_path(folder, "the folder of the state") / STATE
-    if not state_file.exists():
-        raise GradeclipError(f"{state_file} is missing: train first")
     model = open_clip.CLIP(**CONFIG)
-    with state_of(state_file) as state:
+    with state_of(folder / STATE) as state:
         table = full_table(state["model"]["token_embedding.weight"], state["ids"])
         model.load_state_dict({**state["model"], "token_embedding.weight": table})
         metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
@@ -217,6 +211,6 @@ def train_rounds(
         place = folder / f"round-{number}"
         print(f"{place}: {recipe.steps} steps, seed {recipe.seed}, from {start or 'random weights'}", flush=True)
         train(place, replace(recipe, start=start), workers=workers)
+        export(place, place.with_suffix(".safetensors"), image_layers)
         start = str(place.with_suffix(".safetensors"))
-        export(place, start, image_layers)
     export(place, out, image_layers)

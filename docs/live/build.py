@@ -10,19 +10,13 @@ model by `export.py`, scenes with their captions, and onnxruntime-web, which npm
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from torchvision.transforms import ToTensor
+from torchvision.transforms import Compose
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.plots.colours import law
@@ -31,32 +25,22 @@ from gradeclip_utils.plots.page import FRONT
 from gradeclip_utils.prompts import null_captions
 from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
 from gradeclip_utils.words import Word
+from training.npm import fetched
 
 HERE = Path(__file__).parent
 PAGE = (*(HERE / name for name in ("index.html", "live.css", "live.js", "model.js")), FRONT / "view.js")
 RUNTIME = "onnxruntime-web@1.27.0"
-RUNTIME_FILES = {  # of its dist/, with their checksums: the wasm backend alone
-    "ort.wasm.bundle.min.mjs": "1db5e1c5cd2b860eed85e6eeff23e2aaa7cffcc407f67093bcc888f631b94ba9",
-    "ort-wasm-simd-threaded.wasm": "d1ab1b94b16a65b29d710d0b587b29e7bed336827577623913479b8afe8113e6",
-}
+RUNTIME_SHA256 = "b59c9819434a7519f334f77e8d4bf22b69808d531a57724cabc4bb2c0704c835"
+RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")  # the wasm backend alone
 SCENES = 12
 ABSENT = ("piano", "bicycle", "cactus", "guitar")  # a caption of each scene names the first of these that it lacks
 
 
 def fetch_runtime(out: Path) -> None:
     """Put onnxruntime-web's files into a folder, fetched by npm and checked."""
-    if shutil.which("npm") is None:
-        raise FileNotFoundError(f"npm is missing, which fetches {RUNTIME} (Debian: apt-get install npm)")
-    with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run(["npm", "pack", RUNTIME], cwd=folder, capture_output=True, text=True, check=False)
-        if packed.returncode:
-            raise ConnectionError(f"npm cannot fetch {RUNTIME}: {packed.stderr.strip()[-300:]}")
-        with tarfile.open(Path(folder) / packed.stdout.strip().splitlines()[-1]) as tar:
-            for name, expected in RUNTIME_FILES.items():
-                content = tar.extractfile(f"package/dist/{name}").read()
-                if (digest := hashlib.sha256(content).hexdigest()) != expected:
-                    raise ValueError(f"{name} of {RUNTIME} is another than before: sha256 {digest}, not {expected}")
-                (out / name).write_bytes(content)
+    files = fetched(RUNTIME, RUNTIME_SHA256, RUNTIME_FILES)
+    for path in RUNTIME_FILES:
+        (out / Path(path).name).write_bytes(files[path])
 
 
 def chosen_scenes() -> list[Scene]:
@@ -66,21 +50,14 @@ def chosen_scenes() -> list[Scene]:
     return [arrange(["dog", "umbrella"], seed=3), *different][:SCENES]
 
 
-def seen(clip: Clip, image: Image.Image) -> Image.Image:
-    """The image as the model's preprocessing resizes and cuts it, before its colours are normalised."""
-    for step in takewhile(lambda step: not isinstance(step, ToTensor), clip.preprocess.transforms):
-        image = step(image)
-    return image
-
-
 def write_scenes(clip: Clip, out: Path) -> None:
     """Write each scene's image, what the model sees of it, and scenes.json with its captions, of which one is false."""
     (out / "scenes").mkdir(exist_ok=True)
-    rows = []
+    rows, seen = [], Compose(clip.preprocess.transforms[:-2])  # without `ToTensor` and `Normalize`
     for i, scene in enumerate(chosen_scenes()):
         names = {kind: f"scenes/{i:02d}-{kind}.png" for kind in ("image", "seen")}
         scene.image().save(out / names["image"], optimize=True)
-        seen(clip, scene.image()).save(out / names["seen"], optimize=True)
+        seen(scene.image()).save(out / names["seen"], optimize=True)
         nouns = [thing.noun for thing in scene.objects]
         absent = phrase(next(noun for noun in ABSENT if noun not in nouns))
         about = f"a drawn scene of {describe(scene.objects)[0]}"
@@ -109,7 +86,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
 
 
 def build(out: Path) -> None:
-    """Make the folder, all but onnxruntime-web, or make it again."""
+    """Make the folder, all but onnxruntime-web, or make it again; one that holds something else is refused."""
     from export import CONTEXT, export  # which need onnx, unlike the rest
 
     if out.exists() and any(out.iterdir()):

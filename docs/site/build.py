@@ -32,12 +32,7 @@ FIGURES = {"explained.png", "explained-narrow.png"}  # which the README shows by
 
 
 def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
-    """Put everything that Sphinx reads into one folder.
-
-    Args:
-        pages: the folder.
-        executed: notebooks that stand there for the committed ones of their names.
-    """
+    """Put everything that Sphinx reads into one folder; notebooks executed here replace those of their names."""
     shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
@@ -55,11 +50,10 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     for what, pattern in (("lines", r"```python\n.*?```"), ("figure", r"<picture>.*?</picture>")):
         fill(pages / "index.md", f"<!-- the {what} of the README -->", re.search(pattern, readme, re.S)[0])
     shutil.copytree(ROOT / "docs", pages / "extra" / "docs", ignore=lambda _, names: {*names} - FIGURES)
-    course = pages / "notebooks" / "README.md"
-    mark = "## For teachers"
-    named = lessons_in_order(course.read_text(encoding="utf-8"))
+    course, mark = pages / "notebooks" / "README.md", "## For teachers"
+    named = re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course.read_text(encoding="utf-8"), re.M)  # in its order
     own = [lesson.stem for lesson in lessons if lesson.stem not in named]  # of somebody who has put them beside ours
-    fill(course, mark, f"{toctree([*named, *own])}\n\n{mark}")
+    fill(course, mark, f"{toctree([*dict.fromkeys(named), *own])}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
     write_api(pages / "api")
 
@@ -68,11 +62,6 @@ def fill(page: Path, mark: str, text: str) -> None:
     """Write `text` where a page has `mark`, once."""
     before, after = page.read_text(encoding="utf-8").split(mark)
     page.write_text(before + text + after, encoding="utf-8")
-
-
-def lessons_in_order(course: str) -> list[str]:
-    """The names of the notebooks, in the order of the course map's first table."""
-    return list(dict.fromkeys(re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course, re.M)))
 
 
 def toctree(names: list[str]) -> str:
@@ -102,9 +91,8 @@ def complete(notebook: Path) -> None:
 
 def entries() -> dict[str, str]:
     """Title -> key of everything in the bibliography, titles without the braces that hold capitals."""
-    found = re.findall(
-        r"^@\w+\{(\w+),.*?^  title = \{(.*?)\},?$", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.M | re.S
-    )
+    text = BIBLIOGRAPHY.read_text(encoding="utf-8")
+    found = re.findall(r"^@\w+\{(\w+),.*?^  title = \{(.*?)\},?$", text, re.M | re.S)
     return {re.sub(r"[{}]", "", title): key for key, title in found}
 
 
@@ -120,23 +108,16 @@ def papers() -> dict[str, str]:
 
 
 def methods_page() -> str:
-    """The table of `METHODS`, with what each explains and costs.
-
-    Raises:
-        LookupError: the paper of a method is not in the bibliography.
-    """
+    """The table of `METHODS`, with what each explains and costs, and its paper in the bibliography."""
     head = (
         "# Methods\n\n`Explainer(method=...)` takes each of these methods (`gradeclip_utils.methods.METHODS`). Only "
         "maps that explain *the model's own similarity* say why the model gave its number. Cost counts forward passes "
         "beyond the trace.\n"
     )
-    known = entries()
-    rows = ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"]
+    known, rows = entries(), ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"]
     for name, method in METHODS.items():
         if not (keys := [key for title, key in known.items() if title in method.paper]):
-            raise LookupError(
-                f"{BIBLIOGRAPHY.name} has no entry whose title is in the paper of {name!r}: {method.paper}"
-            )
+            raise LookupError(f"{BIBLIOGRAPHY.name} has no entry with the title of {name!r}: {method.paper}")
         has = ["yes" if part else "–" for part in (method.image, method.text)]
         paper = f"{method.paper} {{cite}}`{','.join(keys)}`"
         rows.append(f"| {' | '.join((f'`{name}`', method.title, method.explains, method.cost, *has, paper))} |")
@@ -183,17 +164,14 @@ API = {  # page -> its title and what it documents, in the order in which a newc
 def write_api(folder: Path) -> None:
     """Write one page per subject, and an index."""
     folder.mkdir()
+    rows = ["# API reference", "", "| page | names |", "| --- | --- |"]
     for page, (title, names) in API.items():
         blocks = [f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names]
         (folder / f"{page}.md").write_text(f"# {title}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8")
-    listed = (
-        (title, page, ", ".join(f"`{name.rpartition('.')[2]}`" for name in names))
-        for page, (title, names) in API.items()
-    )
-    rows = "\n".join(f"| [{title}]({page}.md) | {names} |" for title, page, names in listed)
-    (folder / "index.md").write_text(
-        f"# API reference\n\n| page | names |\n| --- | --- |\n{rows}\n\n{toctree(list(API))}\n", encoding="utf-8"
-    )
+        short = ", ".join(f"`{name.rpartition('.')[2]}`" for name in names)
+        rows.append(f"| [{title}]({page}.md) | {short} |")
+    rows += ["", toctree(list(API)), ""]
+    (folder / "index.md").write_text("\n".join(rows), encoding="utf-8")
 
 
 def _directive(name: str) -> str:

@@ -41,9 +41,8 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {
-    page: [] for page in ("index", "docs/start", "methods", "docs/architectures", "gallery")
-}  # they have no pages below
+no_pages_below = ("index", "docs/start", "methods", "docs/architectures", "gallery")
+html_sidebars = {page: [] for page in no_pages_below}
 templates_path = ["_templates"]
 # GitHub's workflows say where the public repository is; a site that is built at home has no links to it.
 html_context = {
@@ -92,12 +91,8 @@ def valid_lists(app, page, template, context, doctree):
 def scrollable_images(app, page, template, context, doctree):
     """Put an image that stands for itself into what scrolls, as the theme does with tables."""
     image = r"((?:<a [^>]*image-reference[^>]*>)?<img [^>]*_images/[^>]*>(?:\s*</a>)?)"
-    context["body"] = re.sub(
-        rf"^(?:<p>{image}</p>|{image})$",
-        r'<div class="pst-scrollable-table-container">\1\2</div>',
-        context.get("body", ""),
-        flags=re.M,
-    )
+    scrolls = r'<div class="pst-scrollable-table-container">\1\2</div>'
+    context["body"] = re.sub(rf"^(?:<p>{image}</p>|{image})$", scrolls, context.get("body", ""), flags=re.M)
 
 
 def setup(app):

@@ -12,65 +12,35 @@ figure. Code and printed lines are left out, except in cells that are tagged `sl
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
-import shutil
-import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
 import nbformat
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 
+from training.npm import fetched
+
 HERE = Path(__file__).resolve().parent
 LESSONS = HERE.parent.parent / "notebooks"
-CARRIED = {  # package: (checksum, prefix of the files to take, folder that they come to)
+CARRIED = {  # package: checksum, and beginnings of the paths of the files to take
     "reveal.js@5.2.1": (
-        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333",
-        ("dist/", "plugin/notes/", "LICENSE"),
-        "reveal.js",
-    ),
+        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333", ("dist/", "plugin/notes/", "LICENSE")),
     "mathjax@3.2.2": (
-        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
-        ("es5/tex-svg.js", "LICENSE"),
-        "mathjax",
-    ),
-}
+        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09", ("es5/tex-svg.js", "LICENSE")),
+}  # fmt: skip
 SHORT = 30  # words of a paragraph that a slide shows
 FULL = 50  # words after which nothing more comes to a slide with a figure
 
 
 def carry(out: Path) -> None:
-    """Put the packages that the pages load beside them, fetched by npm and checked.
-
-    Raises:
-        FileNotFoundError: there is no npm.
-        ConnectionError: npm cannot fetch a package.
-        ValueError: a package is another than the one that was checked.
-    """
-    if shutil.which("npm") is None:
-        raise FileNotFoundError("npm is missing, which fetches reveal.js (Debian: apt-get install npm)")
-    for package, (expected, taken, folder) in CARRIED.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            packed = subprocess.run(
-                ["npm", "pack", package], cwd=temporary, capture_output=True, text=True, check=False
-            )
-            if packed.returncode:
-                raise ConnectionError(f"npm cannot fetch {package}: {packed.stderr.strip()[-300:]}")
-            archive = Path(temporary) / packed.stdout.strip().splitlines()[-1]
-            if (digest := hashlib.sha256(archive.read_bytes()).hexdigest()) != expected:
-                raise ValueError(f"{package} is another than before: sha256 {digest}, not {expected}")
-            with tarfile.open(archive) as tar:
-                for member in tar.getmembers():
-                    member.name = member.name.removeprefix("package/")
-                    if member.name.startswith(taken):
-                        name = member.name.removeprefix("es5/")
-                        target = out / folder / name
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_bytes(tar.extractfile(member).read())
+    """Put the packages that the pages load beside them, fetched by npm and checked."""
+    for package, (sha256, taken) in CARRIED.items():
+        for path, content in fetched(package, sha256, taken).items():
+            target = out / package.partition("@")[0] / path.removeprefix("es5/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
 
 def divided(text: str) -> tuple[str, str]:
@@ -109,9 +79,8 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "markdown":
             lead, seen = None, False  # lead: the paragraph that leads to the next figure, after others of its cell
             source = re.sub(r"^(\*\*What we find.*)\n\n", r"\1\n", cell.source, flags=re.M)
-            for text in re.findall(
-                r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+", source, re.M | re.S
-            ):
+            parts = r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+"
+            for text in re.findall(parts, source, re.M | re.S):
                 kind = ("slide" if re.match(r"#{1,2} ", text) else "subslide") if text.startswith("#") else "-"
                 table = text.startswith("|")
                 if text.startswith("**What we find"):
@@ -154,15 +123,10 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
 
 def write_page(notebook: Path, out: Path) -> None:
     """Write the slides of a notebook, as it stands, into a folder that has reveal.js."""
-    exporter = SlidesExporter(
-        template_name="slides",
-        extra_template_basedirs=[str(HERE.parent)],
-        reveal_url_prefix="reveal.js",
-        reveal_theme="white",
-    )
-    page, _ = exporter.from_notebook_node(
-        as_slides(nbformat.read(notebook, as_version=4)), {"metadata": {"name": notebook.stem}}
-    )
+    look = {"template_name": "slides", "extra_template_basedirs": [str(HERE.parent)]}
+    exporter = SlidesExporter(**look, reveal_url_prefix="reveal.js", reveal_theme="white")
+    slides = as_slides(nbformat.read(notebook, as_version=4))
+    page, _ = exporter.from_notebook_node(slides, {"metadata": {"name": notebook.stem}})
     (out / f"{notebook.stem}.slides.html").write_text(page, encoding="utf-8")
 
 

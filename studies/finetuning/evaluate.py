@@ -132,7 +132,7 @@ def named_regions(clip: Clip, scene: Scene) -> pd.Series:
 def _pointing_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """The pointing game with one to four objects, by Grad-ECLIP: whether the maximum lies on the object."""
     played = games(amount.pointing, split=amount.split)
-    rows = play(clip, played, "grad-eclip", ("prompt", "word x region, centred"))
+    rows = play(clip, played, ("prompt", "word x region, centred"))
     name = "pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str)
     rows = rows.assign(figure=name, right=rows["hit"], cluster=rows["image"], chance=rows["area"])
     return rows.sort_values(["question", "objects"], kind="stable")[["figure", "right", "cluster", "chance"]]

@@ -35,7 +35,7 @@ RATES, WEIGHTS = (1e-4, 3e-4, 1e-3), (0.1, 0.25, 1.0)
 MODEL = "tuned.safetensors"
 
 
-def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int], amount: Amount = AMOUNT) -> None:
+def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int]) -> None:
     """Add the rows of all arms and seeds that the table lacks, seed by seed."""
     weights = weights_digest(load_clip("emoji").model)
     if set(read(table)["weights"]) - {weights}:
@@ -45,7 +45,7 @@ def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int
             done = read(table)
             if (seed and arm == BEFORE) or ((done["arm"] == arm) & (done["seed"] == seed)).any():
                 continue
-            add_rows(table, runs, arm, replace(recipe, seed=seed), amount)
+            add_rows(table, runs, arm, replace(recipe, seed=seed), AMOUNT)
 
 
 def add_rows(
@@ -59,13 +59,10 @@ def add_rows(
     weights = weights_digest(load_clip("emoji").model)
     rows = found.assign(arm=arm, **about, cpu_minutes=round(minutes, 2), weights=weights)[COLUMNS]
     known = read(table)
-    _write(table, pd.concat([known, rows], ignore_index=True) if len(known) else rows)
-    return rows
-
-
-def _write(table: Path, rows: pd.DataFrame) -> None:
+    whole = pd.concat([known, rows], ignore_index=True) if len(known) else rows
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_whole({table: rows.to_csv(index=False).encode()})
+    write_whole({table: whole.to_csv(index=False).encode()})
+    return rows
 
 
 def folder_of(arm: str, recipe: Tuning, runs: Path, clip: Clip) -> Path:
@@ -92,14 +89,12 @@ def tuned(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
     return load_clip("emoji", file), float(pd.read_csv(log)["cpu_seconds"].iloc[-1]) / 60
 
 
-def choose(
-    table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE, amount: Amount = PILOT
-) -> dict[str, Tuning]:
+def choose(table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE) -> dict[str, Tuning]:
     """The recipe of each arm: its best learning rate, then its best weight, by pilots on development scenes."""
     found = {}
     for arm in arms:
         own = replace(recipe, **(ARMS[arm] or {}))
-        score = partial(_score, table, runs, arm, amount)
+        score = partial(_score, table, runs, arm)
         if ARMS[arm] is not None:
             own = max((replace(own, learning_rate=rate) for rate in RATES), key=score)
             if arm != GLOBAL:
@@ -108,13 +103,13 @@ def choose(
     return found
 
 
-def _score(table: Path, runs: Path, arm: str, amount: Amount, recipe: Tuning) -> float:
+def _score(table: Path, runs: Path, arm: str, recipe: Tuning) -> float:
     """Regions named correctly plus single objects still recognised, from the table of pilots or measured now."""
     rows = read(table)
     for name in ("learning_rate", "regions", "steps"):
         rows = rows[(rows["arm"] == arm) & (rows[name] == getattr(recipe, name))]
     if rows.empty:
-        rows = add_rows(table, runs, arm, recipe, amount, ("regions", "whole"))
+        rows = add_rows(table, runs, arm, recipe, PILOT, ("regions", "whole"))
     return float(rows.set_index("figure").loc[[TUNED_FOR, KEPT], "estimate"].sum())
 
 

@@ -81,7 +81,6 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
             at = trace.tokens - change + place * change
 
             def push(tangent: Tensor, at: Tensor = at) -> Tensor:
-                """The change of the embedding for a change of the tokens."""
                 return torch.func.jvp(lambda x: tower.resume(trace, 0, x), (at,), (tangent,))[1]
 
             found += weight * torch.vmap(push)(by_word)[:, 0]

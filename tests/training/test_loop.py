@@ -14,7 +14,7 @@ from gradeclip_utils.finetune.loop import Loop, quick_arithmetic
 from gradeclip_utils.finetune.run import _cosine_decay
 from training.optimiser import muon_of
 from training.scratch import linear_decay
-from training.tables import markdown_table, write_between
+from training.tables import markdown_table, write_figures
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,9 @@ def test_muon_steps_as_timms_does_but_with_its_iteration_in_float32(monkeypatch)
 
 def test_a_table_is_written_between_its_markers_and_nothing_else_changes(tmp_path):
     card = tmp_path / "card.md"
-    card.write_text("before\n<!-- a -->\nold\n<!-- b -->\nafter\n")
-    write_between(card, "<!-- a -->", "<!-- b -->", markdown_table(("x", "y"), [("1", "2")]))
-    assert card.read_text() == "before\n<!-- a -->\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n\n<!-- b -->\nafter\n"
+    begin, end = "<!-- figures: written by python -m training art -->", "<!-- end of figures -->"
+    card.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    write_figures(card, "art", markdown_table(("x", "y"), [("1", "2")]))
+    assert card.read_text() == f"before\n{begin}\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n\n{end}\nafter\n"
     with pytest.raises(GradeclipError, match="card.md needs the lines"):
-        write_between(card, "<!-- c -->", "<!-- b -->", "new")
+        write_figures(card, "cards", "new")

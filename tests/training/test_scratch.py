@@ -19,7 +19,7 @@ from gradeclip_utils.towers import open_image_tower
 from tests.scenes import is_trained
 from training import scratch
 from training.__main__ import main
-from training.rounds import MODELS, Recipe, SceneBatches, hard_negative, scenes_of_training, shuffle_colours
+from training.rounds import MODELS, Recipe, SceneBatches, hard_negative, shuffle_colours
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
 
@@ -116,16 +116,6 @@ def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
         assert {c for c, _ in other.words_of("colour")} <= {t.colour for t in other.objects}
     assert told_apart > 60
     assert hard_negative(arrange(["car", "ball"]), [0]) is None
-
-
-def test_the_batches_of_a_whole_training_are_counted_through_its_rounds(monkeypatch):
-    rounds = Recipe(steps=3, batch=4), Recipe(steps=2, batch=4, hard_negatives=True, start="x")
-    monkeypatch.setattr("training.rounds.ROUNDS", (rounds[0], replace(rounds[1], start="")))
-    assert scenes_of_training(2) == SceneBatches(rounds[0]).scenes(2)
-    assert scenes_of_training(3) == SceneBatches(rounds[1]).scenes(0)
-    assert scenes_of_training(4) == SceneBatches(rounds[1]).scenes(1)
-    with pytest.raises(IndexError, match="has 5 batches, got number 5"):
-        scenes_of_training(5)
 
 
 def test_a_round_begins_from_the_weights_of_a_checkpoint(trained, tmp_path, bundled):

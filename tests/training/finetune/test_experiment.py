@@ -160,7 +160,8 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, 
     made = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
     before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
     recipe = replace(RECIPE, learning_rate=made["learning_rate"], regions=made["regions"])
-    (tmp_path / fine.CARD).write_text(f"# A card\n\n{fine.START}\nold\n{fine.END}\n")
+    begin, end = "<!-- figures: written by python -m training emoji-fine -->", "<!-- end of figures -->"
+    (tmp_path / fine.CARD).write_text(f"# A card\n\n{begin}\nold\n{end}\n")
     rows.to_csv(tmp_path / "table.csv", index=False)
     folder = experiment.folder_of(OURS, recipe, tmp_path, bundled)
     with pytest.raises(ValueError, match="There is no model tuned from the present emoji"):
