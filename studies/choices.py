@@ -198,6 +198,11 @@ def _sugar_crepe(where: str) -> list[Choice]:
     return sugar_crepe(path, images)
 
 
+def _colorswap(where: str) -> list[Choice]:
+    folder, _, split = where.partition("@")
+    return colorswap(folder, split or "test")
+
+
 def _as_examples(read: Callable[[str], list[Choice]], where: str) -> list[Example]:
     return [Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image) for one in read(where)]
 
@@ -206,7 +211,7 @@ KINDS: dict[str, tuple[Callable[[str], list[Choice]], str]] = {  # what reads th
     "sugar-crepe": (_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
     "winoground": (winoground, "FOLDER"),
     "aro": (aro, "FOLDER"),
-    "colorswap": (lambda where: colorswap(*where.split("@")), "FOLDER"),
+    "colorswap": (_colorswap, "FOLDER"),
 }
 for _kind, (_read, _form) in KINDS.items():
     register_dataset(_kind, partial(_as_examples, _read), _form)

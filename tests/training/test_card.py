@@ -97,3 +97,12 @@ def test_the_fewest_layers_are_chosen_that_come_within_the_margin_in_both_measur
     assert layers.fewest(table({1: 0.61, 2: 0.81, 4: 0.75}, {1: 0.71, 2: 0.90, 4: 0.92})) == 2
     assert layers.fewest(table({1: 0.45, 2: 0.55, 4: 0.55}, {1: 0.51, 2: 0.68, 4: 0.78})) == 4
     assert layers.fewest(table({1: 0.80, 2: 0.81, 4: 0.75}, {1: 0.88, 2: 0.90, 4: 0.92})) == 1
+
+
+def test_by_chance_a_map_lies_on_nothing_as_much_as_no_thing_covers():
+    areas = pd.DataFrame({"image": [*"aabba"], "objects": [2, 2, 2, 2, 1], "area": [0.1, 0.2, 0.3, 0.4, 0.1]})
+    found = areas.assign(question="prompt", on_thing=0.5, on_others=0.2, on_nothing=0.3, hit=1.0)
+    chance = layers.located_means(found).set_index(["objects", "measure"])["chance"]
+    assert chance[2, "relevance on nothing"] == pytest.approx((0.7 + 0.3) / 2)
+    assert chance[2, "relevance on other things"] == chance[2, "relevance on X"] == pytest.approx(0.25)
+    assert chance[1, "relevance on nothing"] == pytest.approx(0.9) and chance[1, "relevance on other things"] == 0
