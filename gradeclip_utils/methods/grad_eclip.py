@@ -84,20 +84,20 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
     """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction."""
     if delta is None and trace.graph is not None:
         embedding, collected = trace.graph
-    else:
-        with torch.enable_grad():
-            start = torch.stack([torch.zeros_like(layer.o) for layer in trace.layers]) if delta is None else delta
-            collected = start.detach().requires_grad_().unbind()
-            embedding = tower.readout(trace, torch.stack(collected))
-    along = directions.transpose(0, 1).to(embedding)
-    carried = (collected[0] if tower.causal or tower.layers == 1 else trace.tokens).numel()
-    step = max(1, _CACHED // carried) if along.device.type == "cpu" else len(along)
-    back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
-    found = [
-        torch.stack(back(some, is_grads_batched=True), dim=1) if len(some) > 1 else torch.stack(back(some[0]))[None]
-        for some in along.split(step)
-    ]  # each (t, L, B, R, D)
-    return torch.cat(found).permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
+        along = directions.transpose(0, 1).to(embedding)
+        carried = (collected[0] if tower.causal or tower.layers == 1 else trace.tokens).numel()
+        step = max(1, _CACHED // carried) if along.device.type == "cpu" else len(along)
+        back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
+        found = [
+            torch.stack(back(some, is_grads_batched=True), dim=1) if len(some) > 1 else torch.stack(back(some[0]))[None]
+            for some in along.split(step)
+        ]  # each (t, L, B, R, D)
+        return torch.cat(found).permute(2, 0, 1, 3, 4)
+    with torch.enable_grad():
+        at = _zero_delta(trace) if delta is None else delta
+        _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
+        weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
+    return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
 
 
 def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:
@@ -159,3 +159,8 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
                 relevance = lam * attention_gradient(weights[:, target, position], layer.v)
                 maps[-1][:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
     return torch.cat(maps, dim=1)
+
+
+def _zero_delta(trace: Trace) -> Tensor:
+    """No change of o in any explained layer: (L, B, R, D)."""
+    return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
