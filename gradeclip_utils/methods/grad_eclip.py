@@ -93,8 +93,8 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
             for some in along.split(step)
         ]  # each (t, L, B, R, D)
         return torch.cat(found).permute(2, 0, 1, 3, 4)
-    with torch.enable_grad():
-        at = _zero_delta(trace) if delta is None else delta
+    with torch.enable_grad():  # by functorch, through which the live page is recorded
+        at = torch.stack([torch.zeros_like(layer.o) for layer in trace.layers]) if delta is None else delta
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
     return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
@@ -159,8 +159,3 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
                 relevance = lam * attention_gradient(weights[:, target, position], layer.v)
                 maps[-1][:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
     return torch.cat(maps, dim=1)
-
-
-def _zero_delta(trace: Trace) -> Tensor:
-    """No change of o in any explained layer: (L, B, R, D)."""
-    return torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
