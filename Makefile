@@ -1,6 +1,6 @@
 # make run     set up, execute every notebook and build the site of them in build/ (the committed ones stay as they are)
 # make test    everything that CI runs         make lab     JupyterLab on the notebooks
-# make quick   tests without notebooks, browser and training
+# make quick   tests without notebooks, browser, studies and training
 # make lesson NOTEBOOK=05 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model
 # make lint    style, types, security          make notebooks   execute in place, to commit the outputs
 # make fuzz    ten minutes of drawn inputs     make bench       speed as ratios within one run

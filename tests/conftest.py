@@ -35,11 +35,12 @@ def pytest_collection_modifyitems(items):
     leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of
     these the longest comes first, so that no worker waits for another at the end: starting a JupyterLab and its kernel,
     or exporting the explorer, takes as long as some forty tests.
-    Notebooks, all configs of open_clip, and what trains are "slow", which `make quick` does without.
+    Notebooks, all configs of open_clip, studies, training and drawn inputs are "slow": `make quick` does without.
     """
-    training = Path(__file__).parent / "training"
+    folders = {Path(__file__).parent / name for name in ("studies", "training")}
     for item in items:
-        if {"executed", "registry"} & set(item.fixturenames) or training in item.path.parents:
+        slow = folders & set(item.path.parents) or item.path.name == "test_fuzz.py"
+        if {"executed", "registry", "by_number"} & set(item.fixturenames) or slow:
             item.add_marker(pytest.mark.slow)
     browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
     browsing.update(dict.fromkeys({item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40))

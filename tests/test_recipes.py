@@ -36,6 +36,7 @@ def test_there_are_five_recipes():
     assert len(RECIPES) == 5
 
 
+@pytest.mark.slow
 def test_every_call_of_the_page_of_problems_runs_as_it_stands():
     made, sections = {}, re.split(r"^## ", PROBLEMS, flags=re.M)
     for section in sections:

@@ -84,6 +84,7 @@ def test_proportions_of_clusters_use_the_bootstrap_unless_all_answers_are_alike(
     np.testing.assert_allclose(interval(mixed, labels, kind="proportion"), interval(mixed, labels))
 
 
+@pytest.mark.slow
 def test_many_values_have_an_interval_and_a_p_value_in_a_second_as_resampling_gives_them():
     values = np.random.default_rng(0).exponential(size=10_000)
     labels = np.random.default_rng(1).integers(0, 5_000, 10_000)

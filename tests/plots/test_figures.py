@@ -44,6 +44,7 @@ def test_a_figure_is_whole_and_readable_at_every_width_and_shape(width, prompts,
     assert_whole(explanation(*prompts, size=size, **more).plot(width=width))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [" ".join(["an extraordinarily unbelievable car"] * 12), "a" * 70, *ODD])
 def test_any_prompt_can_be_drawn(prompt):
     assert_whole(explanation(prompt, "a dog").plot())
@@ -112,6 +113,7 @@ def test_a_palette_keeps_grey_grey_white_white_and_rare_colours():
     assert (found[:4, 120:] == 255).all()  # a figure has no edge on the white page
 
 
+@pytest.mark.slow
 def test_maps_and_word_x_region_are_whole():
     image = Image.effect_noise((90, 90), 60).convert("RGB")
     maps = {"a": np.eye(5), "b": -np.eye(5), "c": np.ones((90, 90))}
