@@ -50,14 +50,8 @@ def plot_method() -> InlineFigure:
         looks |= {pair: {"color": PALETTE[0], "linestyle": (0, (4, 2))} for pair in _ADDED}
         for pair, look in looks.items():
             start, end = (name if name == "S" else f"{side} {name}" for name in pair.split())
-            line = {
-                "arrowstyle": "-|>",
-                "shrinkA": 1,
-                "shrinkB": 1,
-                "patchA": drawn[start],
-                "patchB": drawn[end],
-                **look,
-            }
+            ends = {"patchA": drawn[start], "patchB": drawn[end]}
+            line = {"arrowstyle": "-|>", "shrinkA": 1, "shrinkB": 1, **ends, **look}
             axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
         axes.text(0.1, middle + 2.25 * up, f"{side} tower", va="center", fontsize=10, fontweight="bold")
     said = "solid: the model's own forward pass,\nthrough the last layer of each tower\ndashed: what Grad-ECLIP adds"

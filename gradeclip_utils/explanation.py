@@ -147,7 +147,7 @@ class _Result:
         Pointing at a word gives its number. In a page of `Interactions` it also gives the word's map.
 
         Args:
-            path: of a file that ends in .html; a file that is there is overwritten. It is returned.
+            path: of a file that ends in .html, which is overwritten if it is there, and returned.
 
         Raises:
             GradeclipError: the path does not end in .html, or cannot be written.
