@@ -10,9 +10,9 @@ changes each word's mean, and then words (Owen, "The pigeonhole bootstrap", Anna
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from gradeclip_utils.checks import whole
 from gradeclip_utils.datasets import Example, coco_captions, load
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explain import Explainer
 from gradeclip_utils.language import phrases, tagged_words
 from gradeclip_utils.measures.table import Table, describe_model
@@ -104,11 +105,19 @@ def image_numbers(examples: Sequence[Example]) -> list[int]:
     return [numbers.setdefault(_identity(one.image), len(numbers)) for one in examples]
 
 
+def check_asked(table: Table, asked: Mapping[str, str]) -> None:
+    """Refuse a table whose rows were measured with other captions than those of the same keys now."""
+    for key, said in asked.items():
+        if table.rows.get((key,), {}).get("asked", said) != said:
+            raise GradeclipError(f"the caption of {key!r} was replaced since it was measured: delete {table.folder}")
+
+
 def _identity(read: Callable) -> tuple:
     """What tells one way to read an image from another: the function, and what it is given."""
     if not isinstance(read, partial):
         return (read,)
-    return read.func, *(one if isinstance(one, Hashable) else id(one) for one in read.args)
+    given = [*read.args, *chain(*sorted(read.keywords.items()))]
+    return read.func, *(one if isinstance(one, Hashable) else id(one) for one in given)
 
 
 # ------------------------------------------------------------------------------------------------------------- words
@@ -135,6 +144,7 @@ def word_rows(
     images, scores = image_numbers(examples), [f"{name} score" for name in methods]
     settings = {"study": "words", "methods": list(methods), **describe_model(clip)}
     with TemporaryDirectory() as scratch, Table(folder or scratch, settings, ["key"]) as table:
+        check_asked(table, {one.key: one.caption for one in examples})
         waiting = [i for i, one in enumerate(examples) if (one.key,) not in table.rows]
         batches = groupby(waiting, lambda i: images[i] // _IMAGES)
         calls = (joblib.delayed(_scored)(clip, methods, [examples[i] for i in some]) for _, some in batches)
@@ -168,7 +178,7 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
         for place, found in enumerate(words):
             about = found[0].text.lower(), parts.get(found[0].start, "function"), place / max(len(words) - 1, 1)
             kept.append([*about, len(words), *(word.score for word in found)])
-        rows.append({"key": one.key, "words": kept})
+        rows.append({"key": one.key, "asked": caption, "words": kept})
     return rows
 
 
@@ -262,7 +272,7 @@ def hold_constant(
     sums, sizes = _sums(rows, words.index, y)
     kept = np.flatnonzero((sizes > 0).sum(axis=1) >= FEWEST)
     rating, held = words[x].to_numpy(float), _numbers(words, given)
-    rng, images = np.random.default_rng(0), sums.shape[1]
+    images = sums.shape[1]
 
     def found(picked: np.ndarray, weights: np.ndarray) -> list[float]:
         size = sizes @ weights
@@ -272,12 +282,35 @@ def hold_constant(
         left = partial_spearman(rating[picked], mean, held[picked]) if given else plain
         return [plain, left, plain - left]
 
+    plain, left, taken = _with_intervals(found, kept, images, draws)
+    return plain, left, taken
+
+
+def correlation_gap(
+    rows: pd.DataFrame, others: pd.DataFrame, words: pd.DataFrame, y: str, x: str = "concreteness", *, draws: int = 300
+) -> Correlation:
+    """Return how much higher the correlation is by another model's rows of the same captions; both draw alike."""
+    words = words.dropna(subset=[x])
+    sides = [_sums(one, words.index, y) for one in (rows, others)]
+    kept = np.flatnonzero(np.all([(sizes > 0).sum(axis=1) >= FEWEST for _, sizes in sides], axis=0))
+    rating = words[x].to_numpy(float)
+
+    def found(picked: np.ndarray, weights: np.ndarray) -> list[float]:
+        means = [(sums @ weights) / np.maximum(sizes @ weights, 1e-9) for sums, sizes in sides]
+        picked = picked[np.all([(sizes @ weights)[picked] > 0 for _, sizes in sides], axis=0)]
+        own, other = (partial_spearman(rating[picked], mean[picked]) for mean in means)
+        return [other - own]
+
+    return _with_intervals(found, kept, sides[0][0].shape[1], draws)[0]
+
+
+def _with_intervals(found: Callable, kept: np.ndarray, images: int, draws: int) -> list[Correlation]:
+    """What `found` gives for words and weights of images, with intervals over draws of both."""
+    rng, even = np.random.default_rng(0), np.full(images, 1 / images)
     estimates = found(kept, np.ones(images))
-    even = np.full(images, 1 / images)
     drawn = np.array([found(rng.choice(kept, len(kept)), rng.multinomial(images, even)) for _ in range(draws)])
     low, high = np.nanquantile(drawn + estimates - np.nanmedian(drawn, axis=0), [0.025, 0.975], axis=0)
-    plain, left, taken = (Correlation(*map(float, one), len(kept)) for one in zip(estimates, low, high, strict=True))
-    return plain, left, taken
+    return [Correlation(*map(float, one), len(kept)) for one in zip(estimates, low, high, strict=True)]
 
 
 def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_array]:
@@ -365,7 +398,7 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
         axes.annotate(word, words.loc[word, [x, method]].astype(float), (4, 3), textcoords="offset points", fontsize=8)
     axes.set_ylim(0, float(words[method].quantile(0.995)))
     axes.set_xlabel(f"{x} of the word, as people rate it")
-    axes.set_ylabel("relevance: 1 is an average word")
+    axes.set_ylabel(f"relevance by {method} (average: 1)")
     axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups) + 1)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -380,8 +413,9 @@ def _line(axes, x, y, **look) -> None:
 
 
 _BOXES = {
-    "confounder": (1.5, 2.1, "how common\nthe word is"), "cause": (1.5, 0.5, "concreteness"),
-    "mediator": (3.9, 1.15, "role: it names\nor hints"), "effect": (6.3, 0.5, "relevance"),
+    "confounder": (1.5, 2.1, "how common\nthe word is in English"), "cause": (1.5, 0.5, "concreteness"),
+    "mediator": (3.9, 1.15, "role: it names or hints\n(and how often training says it)"),
+    "effect": (6.3, 0.5, "relevance"),
 }  # fmt: skip
 _ARROWS = ("confounder cause", "confounder effect", "cause mediator", "mediator effect", "cause effect")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -75,7 +76,8 @@ class Claims:
         """
         if values is not None:
             values = np.asarray(values, dtype=float)
-            kind = "proportion" if (values == 1).all() else "mean"  # a bootstrap of equal answers has no width
+            alike = (values == 1).all() or (than > 0 and (values == 0).all())  # right or wrong answers, not differences
+            kind = "proportion" if alike else "mean"  # a bootstrap of equal answers has no width
             estimate, bounds, n = float(values.mean()), interval(values, clusters, kind=kind), len(values)
         if estimate is None or bounds is None:
             raise GradeclipError(f"a claim needs values, or an estimate and bounds, and {claim!r} has neither")
@@ -106,7 +108,8 @@ def file_name(text: str) -> str:
 
 def rows_folder(lesson: str, model: str, data: str) -> Path | None:
     """Where a lesson keeps rows of a user's data, to go on from there after a kill; None for drawn scenes."""
-    return RESULTS / file_name(model) / lesson / file_name(data) if data else None
+    apart = f"{zlib.crc32(data.encode()):08x}"  # of data whose names differ in signs alone
+    return RESULTS / file_name(model) / lesson / f"{file_name(data)}-{apart}" if data else None
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -54,8 +54,8 @@ def two_coloured(n: int) -> list[Scene]:
 
 
 def shown_scene(scenes: Sequence[Scene]) -> Scene:
-    """The first scene in which no object is cut or small."""
-    return next(filter(showable, scenes))
+    """The first scene in which no object is cut or small, and none is called a map."""
+    return next(one for one in scenes if showable(one) and "map" not in {thing.noun for thing in one.objects})
 
 
 def word_kinds(scene: Scene) -> list[str]:
@@ -91,19 +91,18 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def scores_by_kind(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Scores of nouns and colour words in the true caption and with colours exchanged: one row per scene and caption.
+def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """Scores in the true caption and in the one with colours exchanged, place by place: one row per word.
 
-    Columns image, caption, noun, colour; each the sum of the signed scores of these words.
+    Columns image, kind, true, exchanged; nouns and function words stay the same, and colour words change places.
     """
-    seen, rows = explainer.embed_images(images_of(explainer.clip, scenes)), []
     exchanged = [recoloured(scene, [thing.colour for thing in scene.objects][::-1]) for scene in scenes]
-    for name, asked in (("true", scenes), ("exchanged", exchanged)):
-        scored = explainer.score_words([scene.caption for scene in asked], seen)
-        for i, (scene, words) in enumerate(zip(asked, scored, strict=True)):
-            table = pd.Series([word.score for word in words]).groupby(word_kinds(scene)).sum()
-            rows.append({"image": i, "caption": name, "noun": table["noun"], "colour": table["colour"]})
-    return pd.DataFrame(rows)
+    seen, rows = explainer.embed_images(images_of(explainer.clip, scenes)), []
+    scored = (explainer.score_words([one.caption for one in asked], seen) for asked in (scenes, exchanged))
+    for i, (scene, *both) in enumerate(zip(scenes, *scored, strict=True)):
+        true, other = ([word.score for word in words] for words in both)
+        rows.append(pd.DataFrame({"image": i, "kind": word_kinds(scene), "true": true, "exchanged": other}))
+    return pd.concat(rows, ignore_index=True)
 
 
 def without_each_word(caption: str) -> list[str]:

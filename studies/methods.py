@@ -2,7 +2,7 @@
 
     scenes of four things -> maps by every method -> a row per scene and method
 
-    python -m studies.methods              # writes data/methods.csv: the slow methods, on few scenes
+    python -m studies.methods              # writes data/methods.csv: the slow methods, on few scenes, by both models
 
 The measures ask different questions. *Average precision*: does the map of a prompt lie on the thing that the prompt
 names? *Deletion* (Petsiuk et al., arXiv 1806.07421): how high does the similarity stay if what the map ranks first
@@ -34,7 +34,7 @@ from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
-from .lesson import prompts_of, shown_scenes
+from .lesson import SECOND, prompts_of, shown_scenes
 from .relevance import maps_by
 
 PAPER, PACKAGE = "Grad-ECLIP (paper)", "Grad-ECLIP (package)"
@@ -86,9 +86,8 @@ def measure(
             curves = image_curves(score, pixels, first, _FEW, colours=colours, games=["deletion"])
             kept = areas(curves).set_index("method")["auc"]
         for title, own in maps.items():
-            heats = [onto_image(one, _BOX, (CANVAS, CANVAS)) for one in own[k]]
-            found = np.mean([precision(heat, mask) for heat, mask in zip(heats[1:], masks[k], strict=True)])
-            ranked = spearmanr([heats[0][mask].sum() for mask in masks[k]], effects[k]).statistic
+            found, whole = precision_on(own[k : k + 1, 1:], masks[k : k + 1])[0], _heat(own[k, 0])
+            ranked = spearmanr([whole[mask].sum() for mask in masks[k]], effects[k]).statistic
             rows.append((clip.name, title, k, found, kept[title], float(np.nan_to_num(ranked))))
     return pd.DataFrame(rows, columns=["model", "method", "scene", *MEASURES])
 
@@ -97,9 +96,19 @@ def _similarity(asker: Explainer, text: Tensor, pixels: Tensor) -> Tensor:
     return asker.image_tower.forward(pixels) @ text
 
 
+def _heat(map_: np.ndarray) -> np.ndarray:
+    return onto_image(map_, _BOX, (CANVAS, CANVAS))
+
+
 def precision(heat: np.ndarray, mask: np.ndarray) -> float:
     """Return the average precision of a heat map, read at every second pixel, down and across."""
     return localisation(heat[::2, ::2], mask[::2, ::2])["average_precision"]
+
+
+def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the average precision (N,) of the maps (N, T, h, w) of the things of scenes, the mean over a scene."""
+    pairs = (zip(own, things, strict=True) for own, things in zip(maps, masks, strict=True))
+    return np.array([np.mean([precision(_heat(one), mask) for one, mask in scene]) for scene in pairs])
 
 
 def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
@@ -121,6 +130,16 @@ def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(table).T.sort_values("order", ascending=False).drop(columns="order")
 
 
+def differences(rows: pd.DataFrame, other: str) -> pd.DataFrame:
+    """Return how far every method lies above another, on the scenes of both: mean difference and 95 % interval."""
+    wide, table = rows.pivot(index="scene", columns="method"), {}
+    for title in rows["method"].drop_duplicates():
+        apart = {name: (wide[name, title] - wide[name, other]).dropna() for name in MEASURES}
+        shown = {name: "{:+.2f} [{:.2f}, {:.2f}]".format(one.mean(), *interval(one)) for name, one in apart.items()}
+        table[title] = {**shown, "scenes": len(apart[MEASURES[0]])}
+    return pd.DataFrame(table).T.drop(index=other)
+
+
 def read_slow(model: str) -> tuple[pd.DataFrame, pd.Series]:
     """Return the rows of the slow methods of a model in `data/methods.csv`, and what they cost in passes."""
     kept = pd.read_csv(data_path("methods.csv"))
@@ -131,7 +150,7 @@ def read_slow(model: str) -> tuple[pd.DataFrame, pd.Series]:
 def main() -> None:
     """Measure the slow methods and write their table."""
     parser = argparse.ArgumentParser(prog="python -m studies.methods", description=main.__doc__)
-    parser.add_argument("--models", nargs="+", default=["emoji"])
+    parser.add_argument("--models", nargs="+", default=["emoji", SECOND])
     parser.add_argument("--n", type=int, default=8, help="scenes (%(default)s)")
     parser.add_argument("--out", type=Path, default=data_path("methods.csv"))
     options = parser.parse_args()

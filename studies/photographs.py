@@ -39,7 +39,7 @@ from gradeclip_utils.scenes import COLOURS
 
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
-from .concreteness import image_numbers
+from .concreteness import check_asked, image_numbers
 from .lesson import RESULTS, Claims, readable, rows_folder
 from .relevance import direction_of, located
 
@@ -95,7 +95,8 @@ def matching_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | 
             row[name] = np.nan if parts is None else float(F.cosine_similarity(embedded[2], parts.sum(0), dim=0))
         return row | {"maps": np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]}
 
-    return _measured(clip, "matching", list(pairs), measure, folder)
+    asked = {image: "; ".join(own) for image, own in prompts.items()}
+    return _measured(clip, "matching", asked, measure, folder)
 
 
 def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | None = None) -> pd.DataFrame:
@@ -128,7 +129,7 @@ def colour_rows(clip: Clip, examples: Sequence[Example], folder: str | Path | No
         about = {"image": image, "colour": one.caption[start:end].lower()}
         return about | {"own": own, "absent": other, "area": float(mask.mean())}
 
-    return _measured(clip, "colours", list(asked), measure, folder)
+    return _measured(clip, "colours", {key: one.caption for key, (one, *_) in asked.items()}, measure, folder)
 
 
 def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None = None) -> pd.DataFrame:
@@ -155,7 +156,8 @@ def choice_rows(clip: Clip, choices: Sequence[Choice], folder: str | Path | None
         about = {"image": one.image_key or key, "kind": one.kind, "similarity": right, "wrong": wrong}
         return about | {"right": (np.sign(right - wrong) + 1) / 2, "text_only": (np.sign(lead) + 1) / 2}
 
-    return _measured(clip, "choices", list(asked), measure, folder)
+    texts = {key: f"{one.caption}; {one.negative}" for key, one in asked.items()}
+    return _measured(clip, "choices", texts, measure, folder)
 
 
 def group_scores(rows: pd.DataFrame) -> pd.Series:
@@ -177,17 +179,20 @@ def _maps(explainer: Explainer, image: Image.Image, directions: Tensor) -> tuple
 
 
 def _measured(
-    clip: Clip, study: str, keys: Sequence[str], measure: Callable[[str], Mapping | None], folder: str | Path | None
-) -> pd.DataFrame:
+    clip: Clip, study: str, asked: Mapping[str, str], measure: Callable[[str], Mapping | None],
+    folder: str | Path | None,
+) -> pd.DataFrame:  # fmt: skip
     """Measure the keys that `folder` does not have yet, and return all rows in the order of the keys."""
     with TemporaryDirectory() as scratch:
         settings = {"study": study, **describe_model(clip)}
         with Table(folder or scratch, settings, ["key"]) as table:
-            waiting = [key for key in keys if (key,) not in table.rows]
+            check_asked(table, asked)
+            waiting = [key for key in asked if (key,) not in table.rows]
             for key in tqdm(waiting, desc=study, unit="image", disable=folder is None):
                 if row := measure(key):
-                    table.add([{"key": key, **row}])
-            return pd.DataFrame([table.rows[(key,)] for key in keys if (key,) in table.rows])
+                    table.add([{"key": key, "asked": asked[key], **row}])
+            found = pd.DataFrame([table.rows[(key,)] for key in asked if (key,) in table.rows])
+            return found.drop(columns="asked", errors="ignore")
 
 
 def _colour_of(example: Example) -> tuple[int, int] | None:
@@ -202,10 +207,10 @@ def _colour_of(example: Example) -> tuple[int, int] | None:
 
 
 def _images_of(examples: Sequence[Example]) -> list[str]:
-    """The image of each example, by the beginning of the key of the first one that shows it."""
+    """The image of each example, by the key of the first one that shows it."""
     names: dict[int, str] = {}
     numbers = zip(examples, image_numbers(examples), strict=True)
-    return [names.setdefault(number, one.key.rpartition("/")[0] or one.key) for one, number in numbers]
+    return [names.setdefault(number, one.key) for one, number in numbers]
 
 
 def _article(noun: str) -> str:
@@ -265,8 +270,9 @@ def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
     kinds = data if four else data + ", " + rows["kind"].str.partition(":")[0]  # ARO's relations count together
     for name, some in rows.assign(kinds=kinds).groupby("kinds", sort=False):
         said = f"photographs: {name}"
-        claims.add(f"{said}: finds its caption", some["right"], clusters=some["image"], than=0.5)
-        claims.add(f"{said}: without the image", some["text_only"], clusters=some["image"], than=0.5)
+        shared = some["key"].str.rpartition("/")[0] if four else some["image"]  # both images have the same captions
+        claims.add(f"{said}: finds its caption", some["right"], clusters=shared, than=0.5)
+        claims.add(f"{said}: without the image", some["text_only"], clusters=shared, than=0.5)
         if four:
             claims.add(f"{said}: all four right", group_scores(some), than=1 / 6)
 

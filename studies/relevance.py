@@ -108,3 +108,13 @@ def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
         [located(onto_image(one, *whole), things)[i][1:] for i, one in enumerate(own)]
         for own, things in zip(maps, masks, strict=True)
     ])  # fmt: skip
+
+
+def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:
+    """How much of the positive relevance of maps (N, T, h, w) this part of the patches holds, mean of a scene: (N,).
+
+    A map without a positive part counts as constant.
+    """
+    values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)
+    values = np.sort(np.where(values.any(-1, keepdims=True), values, 1))
+    return (values[..., -round(part * values.shape[-1]) :].sum(-1) / values.sum(-1)).mean(1)

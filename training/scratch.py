@@ -1,7 +1,7 @@
 """Train CLIPs on emoji scenes, from nothing or from the weights of another one.
 
     python -m training emoji           # three rounds, into data/emoji.safetensors; goes on where it was stopped
-    python -m training emoji-plain     # trained as CLIP was, with nothing that helps explanations
+    python -m training emoji-plain     # trained by CLIP's loss alone, with nothing that helps explanations
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
 the loss is CLIP's, over a batch of images and captions: no step knows where in an image a thing is. Three things make

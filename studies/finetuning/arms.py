@@ -2,7 +2,7 @@
 
 An *arm* fine-tunes the bundled model on the same training scenes, with as many steps, and another map. The learning
 rate and the weight of the region loss are chosen for each arm by itself (`experiment.choose`), because a control with
-the rate of another arm is a weak control.
+the rate of another arm is a weak control. One that names its own is not searched.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gradeclip_utils.finetune.run import Tuning
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene
 
 BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
+GLOBAL_AS_OURS = "global loss only, rate 3e-4"  # the learning rate of grad-eclip: what does its region loss cost?
 ARMS: dict[str, dict[str, Any] | None] = {
     BEFORE: None,
     GLOBAL: {"regions": 0.0},
@@ -34,6 +35,7 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "uniform map": {"maps": UNIFORM},
     "map of another image": {"maps": OTHER},
     "true mask": {"maps": GROUND_TRUTH},
+    GLOBAL_AS_OURS: {"regions": 0.0, "learning_rate": 3e-4},
 }
 RECIPE = Tuning(steps=100, batch=32, learning_rate=3e-4, warmup=10, regions=0.25)
 TUNED_FOR, KEPT = "masks, top-1", "zero-shot, one object"  # the search maximises their sum

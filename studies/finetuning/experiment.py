@@ -32,7 +32,7 @@ from .arms import ARMS, BEFORE, COLUMNS, GLOBAL, KEPT, PILOTS, RECIPE, TABLE, TU
 from .evaluate import AMOUNT, PILOT, Amount, measure
 
 RATES, WEIGHTS = (1e-4, 3e-4, 1e-3), (0.1, 0.25, 1.0)
-MODEL = "tuned.safetensors"
+MODEL, _RECIPE = "tuned.safetensors", ("learning_rate", "regions", "steps")
 
 
 def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int]) -> None:
@@ -43,7 +43,10 @@ def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int
     for seed in seeds:
         for arm, recipe in recipes.items():
             done = read(table)
-            if (seed and arm == BEFORE) or ((done["arm"] == arm) & (done["seed"] == seed)).any():
+            own, about = done[done["arm"] == arm], {name: getattr(recipe, name) for name in _RECIPE}
+            if arm != BEFORE and (own[list(_RECIPE)] != pd.Series(about)).any(axis=None):
+                raise GradeclipError(f"{table} holds {arm!r} by another recipe than {about}: choose another --table")
+            if (seed and arm == BEFORE) or (own["seed"] == seed).any():
                 continue
             add_rows(table, runs, arm, replace(recipe, seed=seed), AMOUNT)
 
@@ -93,9 +96,10 @@ def choose(table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE
     """The recipe of each arm: its best learning rate, then its best weight, by pilots on development scenes."""
     found = {}
     for arm in arms:
-        own = replace(recipe, **(ARMS[arm] or {}))
+        asked = ARMS[arm]
+        own = replace(recipe, **(asked or {}))
         score = partial(_score, table, runs, arm)
-        if ARMS[arm] is not None:
+        if asked is not None and "learning_rate" not in asked:
             own = max((replace(own, learning_rate=rate) for rate in RATES), key=score)
             if arm != GLOBAL:
                 own = max((replace(own, regions=weight) for weight in WEIGHTS), key=score)

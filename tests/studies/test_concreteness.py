@@ -1,6 +1,8 @@
 """Words of captions: how much each counts, and correlations whose intervals know of words and images."""
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 import joblib
 import numpy as np
@@ -133,15 +135,17 @@ def test_captions_that_were_scored_are_kept_and_a_killed_run_goes_on(tiny, coco,
         again = study.word_rows(tiny, examples, folder=tmp_path)
     assert scored == [4, 4, 2]
     pd.testing.assert_frame_equal(again, rows, atol=1e-5)
+    other = [replace(examples[0], caption="a cat"), *examples[1:]]
+    with pytest.raises(GradeclipError, match=f"caption of '{examples[0].key}' was replaced since it was measured"):
+        study.word_rows(tiny, other, folder=tmp_path)
     assert "captions: 100%" in capsys.readouterr().err
     with pytest.raises(GradeclipError, match="methods was"):
         study.word_rows(tiny, examples, ["grad-eclip"], tmp_path)
 
 
 def test_relevance_is_one_on_average_and_marks_are_no_words(rows):
-    assert rows.groupby("caption")["leave-one-out"].mean().dropna().tolist() == pytest.approx(
-        [1] * rows.groupby("caption")["leave-one-out"].mean().notna().sum()
-    )
+    means = rows.groupby("caption")["leave-one-out"].mean().dropna().tolist()
+    assert means == pytest.approx([1] * len(means))
     first = rows[rows["caption"] == 0]
     assert first["word"].tolist() == ["a", "man", "riding", "a", "wave"] and (first["length"] == 5).all()
     assert first["place"].tolist() == [0, 0.25, 0.5, 0.75, 1] and first["part"].iloc[1] == "noun"
@@ -174,6 +178,8 @@ def test_drawn_captions_are_true_and_say_hints_of_a_thing_equally_often():
         said.update(hint.split()[0] for hint in hints)
         assert all(any(hint.split()[0] in keywords[noun] for noun in one.present) for hint in hints)
     assert len(examples) == 180 and len(set(study.image_numbers(examples))) == 60
+    by_name = [replace(one, image=partial(int, x=i)) for i, one in enumerate(examples[:3])]
+    assert study.image_numbers(by_name) == [0, 1, 2]
     assert [one.caption for one in study.captioned_scenes(60, each=3)] == [one.caption for one in examples]
     assert said.most_common(1)[0][1] < 12
 

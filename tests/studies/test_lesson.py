@@ -44,6 +44,7 @@ def test_a_claim_reads_as_a_sentence(low, high, said):
 
 def test_a_claim_that_is_right_every_time_is_not_certain():
     assert Claims("09").add("it is right", np.ones(50), than=0.5).endswith("1.00 [0.93, 1.00], higher than 0.50")
+    assert Claims("09").add("it is right", np.zeros(3), than=0.5).endswith("0.00 [0.00, 0.56], undecided against 0.50")
 
 
 def test_claims_are_written_to_a_folder_of_the_model(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import arrange, phrase, showable
+from gradeclip_utils.scenes import arrange, phrase, recoloured, showable
 from studies import matching
 from studies.relevance import fraction_on_first, object_coverage
 
@@ -96,13 +96,13 @@ def test_words_x_things_are_means_of_the_words_maps(explainer):
     assert sorted(hits["kind"]) == ["colour", "colour", "noun", "noun"] and set(hits["hit"]) <= {0.0, 0.5, 1.0}
 
 
-def test_scores_by_kind_are_sums_over_the_true_caption_and_the_one_with_exchanged_colours(explainer):
+def test_exchanged_scores_are_those_of_the_true_caption_and_of_the_one_with_exchanged_colours(explainer):
     scene = matching.two_coloured(1)[0]
-    table = matching.scores_by_kind(explainer, [scene]).set_index("caption")
-    words = explainer.explain(scene.image(96), scene.caption).words[0]
-    expected = sum(word.score for word, kind in zip(words, matching.word_kinds(scene), strict=True) if kind == "noun")
-    assert table.loc["true", "noun"] == pytest.approx(expected, abs=1e-5)
-    assert list(table.index) == ["true", "exchanged"]
+    table = matching.exchanged_scores(explainer, [scene])
+    other = recoloured(scene, [thing.colour for thing in scene.objects][::-1])
+    found = explainer.explain(scene.image(96), [scene.caption, other.caption]).words
+    for column, words in zip(("true", "exchanged"), found, strict=True):
+        assert table[column].to_numpy() == pytest.approx([word.score for word in words], abs=1e-5)
 
 
 def test_coverage_holds_as_much_as_the_masks(tiny):

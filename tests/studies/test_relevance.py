@@ -6,7 +6,7 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.measures.localisation import localisation
 from studies.lesson import prompts_of, shown_scenes
-from studies.relevance import AT_ONCE, located, maps_by, on_own
+from studies.relevance import AT_ONCE, located, maps_by, on_highest, on_own
 
 
 @pytest.fixture
@@ -23,18 +23,14 @@ def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things):
         heat = rng.normal(size=(6, 8))
         for mask, found in zip(two_things, located(heat, two_things), strict=True):
             alone = localisation(heat, mask)
-            assert found.hit == alone["pointing_game"]
-            assert found.on_thing == pytest.approx(alone["energy_pointing_game"])
-            assert sum(found[1:]) == pytest.approx(1)
+            measured = (alone["pointing_game"], alone["energy_pointing_game"], 1)
+            assert (found.hit, found.on_thing, sum(found[1:])) == pytest.approx(measured)
 
 
 def test_what_lies_on_one_thing_lies_on_the_others_other_thing(two_things):
     heat = 3.0 * two_things[0] + 1.0 * two_things[1] - 1.0 * ~two_things.any(0)
     first, second = located(heat, two_things)
-    assert (first.hit, second.hit) == (1, 0)
-    assert (first.on_thing, first.on_others) == pytest.approx((0.75, 0.25))
-    assert (second.on_others, second.on_thing) == pytest.approx((0.75, 0.25))
-    assert first.on_nothing == second.on_nothing == pytest.approx(0)
+    assert [*first, *second] == pytest.approx([1, 0.75, 0.25, 0, 0, 0.25, 0.75, 0])
 
 
 def test_a_map_that_knows_nothing_scores_the_areas(two_things):
@@ -43,10 +39,11 @@ def test_a_map_that_knows_nothing_scores_the_areas(two_things):
         assert found == pytest.approx((areas[i], areas[i], areas[1 - i], 1 - areas.sum()))
 
 
-def test_of_each_thing_its_own_map_is_measured(two_things):
+def test_of_each_thing_its_own_map_is_measured_and_how_concentrated_it_is(two_things):
     maps = np.stack([two_things, two_things[::-1]]).astype(float)  # on its own thing, and on the other one
     found = on_own(maps, [two_things, two_things])
     assert found == pytest.approx(np.array([[[1, 0, 0]] * 2, [[0, 1, 0]] * 2]))
+    assert on_highest(np.stack([maps[0], -maps[0]])) == pytest.approx([4 / 6, 4 / 48])
 
 
 def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundled):

@@ -25,9 +25,8 @@ FEW = evaluate.Amount(regions=6, pointing=2, pairs=2, whole=8)
 def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_other_ones():
     scenes = evaluate.region_scenes(8)
     assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
-    assert all(
-        is_trained(scene.objects) and len({t.noun for t in scene.objects}) == len(scene.objects) for scene in scenes
-    )
+    for scene in scenes:
+        assert is_trained(scene.objects) and len({thing.noun for thing in scene.objects}) == len(scene.objects)
     pilots = evaluate.region_scenes(8, evaluate.PILOT.split)
     assert not {scene.objects for scene in scenes} & {scene.objects for scene in pilots}
 
@@ -123,15 +122,15 @@ def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundl
     experiment.run(table, tmp_path / "runs", recipes, range(2))
     rows = arms.read(table)
     assert list(rows) == arms.COLUMNS and not rows.duplicated(["arm", "seed", "figure"]).any()
-    assert rows.groupby("arm")["seed"].unique().map(list).to_dict() == {
-        BEFORE: [0],
-        OURS: [0, 1],
-        "uniform map": [0, 1],
-    }
+    seeds = rows.groupby("arm")["seed"].unique().map(list).to_dict()
+    assert seeds == {BEFORE: [0], OURS: [0, 1], "uniform map": [0, 1]}
     assert len(quick) == 4 and set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
     rows.assign(weights="another").to_csv(table, index=False)
     with pytest.raises(ValueError, match="holds arms of a different `emoji`"):
         experiment.run(table, tmp_path / "runs", recipes, range(2))
+    rows.to_csv(table, index=False)
+    with pytest.raises(ValueError, match="holds 'grad-eclip' by another recipe"):
+        experiment.run(table, tmp_path / "runs", {OURS: replace(RECIPE, steps=400)}, range(3))
     other = replace(bundled, model=copy.deepcopy(bundled.model))
     with torch.no_grad():
         other.model.logit_scale += 1

@@ -159,6 +159,9 @@ def test_without_any_region_the_loss_is_zero_and_not_nan():
     some.regions.requires_grad_()
     loss, count = region_loss(some)
     assert (loss.item(), count) == (0, 0) and loss.requires_grad
+    some = replace(some, weights=torch.eye(5, 2).double() * torch.eye(5)[:, :1])  # a single one, found with p = 1
+    (slope,) = torch.autograd.grad(region_loss(some, focal_gamma=0.5)[0], some.regions)
+    assert slope.isfinite().all()
 
 
 def test_maps_are_those_of_the_explainer_and_weigh_the_dense_features(tiny, pairs):
