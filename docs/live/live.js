@@ -12,15 +12,6 @@ const button = (text, onclick, more) => front.h("button", { type: "button", oncl
 const many = (percent) => (percent === 100 ? "all" : `${Math.min(Math.round(percent), 99)} %`);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 
-// A value of -1 to 1 as a colour on white, and black or white letters, whichever has more contrast with it (WCAG).
-const shade = (value) => {
-  const [r, g, b, alpha] = model.about.law[Math.round((front.within(value, -1, 1) + 1) * 256)];
-  const colour = [r, g, b].map((part) => front.mix(1, part, alpha));
-  const linear = colour.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
-  const isLight = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179;
-  return `background: rgb(${colour.map((part) => Math.round(255 * part))}); color: ${isLight ? "#000" : "#fff"}`;
-};
-
 const pixelsOf = async (name) => {
   const blob = await (await fetch(new URL(name, import.meta.url))).blob();
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
@@ -66,7 +57,7 @@ const drawWords = (reading, scores) => {
     const title = number(scores[i], 3);
     return button(text, () => redraw({ word: shown.word === i ? null : i }), {
       title, ariaLabel: `${text}: ${title}`, ariaPressed: shown.word === i,
-      className: model.about.small.includes(text.toLowerCase()) ? "small" : "", style: shade(scores[i] / most),
+      className: model.about.small.includes(text.toLowerCase()) ? "small" : "", style: front.onWhite(model.about.law, scores[i] / most),
     });
   }));
 };
@@ -81,7 +72,7 @@ const drawSimilarity = (similarity, others) => {
   return place;
 };
 
-// Show what differs from what is shown; the newest change wins. A caption that cannot be read changes nothing.
+// Show what differs from what is shown, and give it; the newest change wins. A caption that cannot be read changes nothing.
 let newest = 0;
 export const redraw = async (change = {}) => {
   if ("scene" in change || "caption" in change) change = { word: null, ...change };
@@ -116,15 +107,18 @@ export const redraw = async (change = {}) => {
   Object.assign(shown, { map, most, similarity, percentile, scores });
   const asked = { scene: shown.scene + 1, caption, ...(word === null ? {} : { word: word + 1 }) };
   history.replaceState(null, "", `#${new URLSearchParams(asked)}`);
+  return { ...shown };
 };
 
 const drawCaptions = (scene) => {
   const pressed = (caption) => button(caption, () => redraw({ caption }), { ariaPressed: caption === shown.caption });
   const answer = async (caption) => {
-    await redraw({ caption });
+    const found = await redraw({ caption });
+    if (!found) return; // something else was asked meanwhile
+    const place = `its similarity stands above ${many(found.percentile)} of the other captions`;
     byId.answer.textContent = caption === scene.absent
-      ? `Right. “${caption}” is not in the image, and it has a map all the same. Its similarity stands above ${many(shown.percentile)} of the other captions.`
-      : `No, “${caption}” is there: its similarity stands above ${many(shown.percentile)} of the other captions. Try again.`;
+      ? `Right. “${caption}” is not in the image. It has a map all the same, and ${place}.`
+      : `No, “${caption}” is there: ${place}. Try again.`;
   };
   front.put(byId.captions, scene.captions.map(pressed));
   front.put(byId.question, [...scene.captions].sort().map((caption) => button(caption, () => answer(caption))));
@@ -138,6 +132,21 @@ const STOPS = [
   ["Now your own: choose another scene and type what you see.", { scene: 1 }],
 ];
 
+// Show what the address asks for.
+const follow = async () => {
+  const asked = new URLSearchParams(location.hash.slice(1)), caption = asked.get("caption"), word = Math.trunc(asked.get("word"));
+  const scene = front.within(Math.trunc(asked.get("scene")) || 1, 1, scenes.length) - 1;
+  if (!(await redraw({ scene }))) return;
+  if (caption && !(await redraw({ caption }))) return;
+  if (word >= 1 && word <= byId.words.childElementCount) await redraw({ word: word - 1 });
+};
+
+// Where the page is long, what was asked for may be off the screen.
+const show = async (change) => {
+  await redraw(change);
+  byId.panels.scrollIntoView({ block: "nearest" });
+};
+
 const start = async () => {
   const say = (text) => (byId.status.textContent = text);
   say("The model is loading …");
@@ -145,23 +154,19 @@ const start = async () => {
     fetch(new URL("scenes.json", import.meta.url)).then((answer) => answer.json()),
     Model.load((count) => say(`The model is loading: ${count} of 3 parts are there …`)),
   ]);
-  front.put(byId.stops, STOPS.map(([text, change]) => front.h("li", {}, `${text} `, button("Show", () => redraw(change)))));
+  front.put(byId.stops, STOPS.map(([text, change]) => front.h("li", {}, `${text} `, button("Show", () => show(change)))));
   byId.ask.onsubmit = (event) => {
     event.preventDefault();
     redraw({ caption: byId.caption.value.trim().replace(/\s+/g, " ") });
   };
   byId.provenance.textContent = model.about.provenance;
   byId.count.textContent = model.about.nulls;
-  const asked = new URLSearchParams(location.hash.slice(1));
-  const scene = front.within(Number(asked.get("scene")) || 1, 1, scenes.length) - 1;
   byId.explorer.hidden = false;
-  await redraw({ scene });
-  const thumbnail = ({ seen, about }, i) => button(front.h("img", { src: seen, alt: "" }), () => redraw({ scene: i }),
+  window.onhashchange = follow;
+  await follow();
+  const thumbnail = ({ seen, about }, i) => button(front.h("img", { src: seen, alt: "" }), () => show({ scene: i }),
     { ariaLabel: `scene ${i + 1}: ${about}`, ariaPressed: i === shown.scene });
   front.put(byId.scenes, scenes.map(thumbnail)); // after the first map, whose image would wait for theirs
-  if (asked.get("caption")) await redraw({ caption: asked.get("caption") });
-  const word = Number(asked.get("word"));
-  if (word >= 1 && word <= byId.words.childElementCount) await redraw({ word: word - 1 });
   say(`Ready: ${scenes.length} scenes, and a model that knows ${model.about.words} words.`);
 };
 

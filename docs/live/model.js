@@ -54,8 +54,8 @@ export class Model {
     const lowered = words.map((word) => word.toLowerCase());
     const unknown = [...new Set(lowered.filter((word) => !Object.hasOwn(tokens, word)))];
     if (unknown.length) {
-      const quoted = unknown.map((word) => `“${word}”`).join(", ");
-      throw new Refusal(`The model knows ${this.about.words} words and was never shown ${quoted}.`);
+      const quoted = unknown.slice(0, 8).map((word) => `“${word}”`).join(", ");
+      throw new Refusal(`The model knows ${this.about.words} words and was never shown ${quoted}${unknown.length > 8 ? ", …" : "."}`);
     }
     const ids = [...tokens["<start>"]];
     const places = lowered.map((word) => tokens[word].map((id) => ids.push(id) - 1));

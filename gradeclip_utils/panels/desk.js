@@ -53,7 +53,7 @@ const typedCaption = (app) => app.turned.caption ?? app.data.controls.find((one)
 const wholeWord = (text) => new RegExp(`(?<!\\p{L})${text}(?!\\p{L})`, "iu"); // not a part of another one
 
 // Words that the model does not know, each with known ones near it.
-const struck = (app) => app.data.struck.map(({ text, near }) => h("span", { className: "gradeclip-control" }, h("s", {}, text), near.map((word) =>
+const struck = (app) => app.data.struck.map(({ text, near }) => h("span", { className: "gradeclip-control" }, near ? h("s", {}, text) : text, (near || []).map((word) =>
   button(word, `“${word}” instead of “${text}”`, () => retype(app, typedCaption(app).replace(wholeWord(text), word))))));
 
 // The scenes, the caption and what can be pressed, above the view; and what there is to say.
@@ -87,12 +87,12 @@ const folds = (app) => {
     target.textContent = copied ? "copied" : "selected: press Ctrl+C";
     setTimeout(() => (target.textContent = "copy as Python"), 2000);
   };
-  const pin = pinned ? button("unpin", "Show one map again.", () => app.send({ kind: "unpin" }))
-    : button("pin this map", "It stays beside the next one, with the difference of both maps.", () => app.send({ kind: "pin" }));
+  const pin = pinned ? button("unpin", "Show one map again.", () => app.send({ kind: "unpin" })) : button("pin this map",
+    "Its caption, model and method stay, with the difference of both maps.", () => app.send({ kind: "pin" }), { hidden: !script });
   return box("folds",
     fold("Compare", {}, pin, app.at("compare")),
     fold("Method and layers", {}, app.at("method")),
-    fold("Save, Python", {},
+    fold("Save, Python", { hidden: !script },
       h("label", { className: "gradeclip-control" }, h("span", {}, "name"),
         h("input", { name: "file", value: app.turned.file ?? "explanation", oninput: ({ target }) => void (app.turned.file = target.value) })),
       button("save image (PNG)", "The figure as it is shown.", () => app.send({ kind: "save", name: app.turned.file ?? "explanation" })),

@@ -6,7 +6,9 @@ A change is shown whole or not at all: wrong input is answered by a sentence, wh
 browser's half is `desk.js` around `plots/front/view.js`.
 """
 
+import signal
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +21,6 @@ from anywidget import AnyWidget
 from IPython import get_ipython
 
 from ..checks import as_path, chosen, instance, writable
-from ..errors import GradeclipError
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
@@ -82,10 +83,11 @@ class explore(AnyWidget):
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None
         self.beside: View | None = None
-        self.message, self._typed, self._refused = "", self._start.caption, frozenset[str]()
+        self.message, self._typed, self._struck = "", self._start.caption, self.view.struck
+        self._refused, self._turns = frozenset[str](), count()  # a new number lets the browser hear the same again
         super().__init__()
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
-        self._say(" ".join(self.view.notes), "note")
+        self._say(_sentences(*self.view.notes), "note")
 
     # ------------------------------------------------------------------------------------------------- what is wanted
 
@@ -100,19 +102,22 @@ class explore(AnyWidget):
             if session is not self._shown:
                 fields = {"layers": session.clip.image_layers or 1, "patch": None, **fields}
             state = replace(self.view.state, **fields)
-            self._typed = fields.get("caption", self._typed)
             view, beside = session.view(state), None
             if self.pinned is not None:
                 beside = self._session(self.pinned.model).view(replace(self.pinned, source=state.source))
-        except (ValueError, OSError, KeyboardInterrupt) as error:
+        except (ValueError, OSError) as error:
             self._refused = frozenset(fields)
-            self._say(f"{_sentence(error)}. The panel still shows the last view.", "wrong")
+            self._struck = getattr(error, "struck", ()) if "caption" in fields else self.view.struck
+            self._say(_sentences(error, "The panel still shows the last view"), "wrong")
         except Exception as error:  # a fault of the package
             self._say(f"{type(error).__name__}: {error}", "wrong")
             raise
         else:
-            self.view, self.beside, self._refused = view, beside, frozenset()
-            self._say(note or " ".join(view.notes), "note")
+            self.view, self.beside, self._refused, self._struck = view, beside, frozenset(), view.struck
+            self._typed, notes = fields.get("caption", self._typed), [note, *view.notes]
+            if view.explanation and self.pinned and self.pinned.source is not state.source:
+                notes.append("The pinned caption is explained on the new image, too")
+            self._say(_sentences(*notes), "note")
 
     def _session(self, name: str) -> Session:
         """The session of a model, which is loaded when it is first wanted."""
@@ -128,6 +133,18 @@ class explore(AnyWidget):
 
     def press(self, message: Any, buffers: Sequence = ()) -> None:
         """Answer a message of the browser."""
+        if threading.current_thread() is not threading.main_thread():  # JupyterLab's own, which no ■ interrupts
+            get_ipython().kernel.io_loop.add_callback(self.press, message, buffers)
+            return
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a kernel that runs no cell ignores it
+        try:
+            self._answer(message, buffers)
+        except KeyboardInterrupt:  # which would end the kernel
+            self._say("Stopped. The panel still shows the last view.", "wrong")
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _answer(self, message: Any, buffers: Sequence) -> None:
         self.busy = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}  # until `_say`
         match message:
             case {"kind": "change", "fields": dict(fields)}:
@@ -150,6 +167,8 @@ class explore(AnyWidget):
                 self.reset()
             case {"kind": "save", "name": name}:
                 self.save(name)
+            case {"kind": "scene"}:
+                self.busy = {}  # pressed twice: the button is gone
             case _:
                 self._say(f"The panel does not know what {message!r} is", "wrong")
 
@@ -158,7 +177,7 @@ class explore(AnyWidget):
         try:
             source = Source.of(image, name)
         except (ValueError, TypeError, OSError) as error:  # what `read_image` raises
-            self._say(f"{_sentence(error).replace(str(image), name or str(image))}.", "wrong")
+            self._say(_sentences(error).replace(str(image), name or str(image)), "wrong")
         else:
             self.shelf.append(source)
             self.change(note, source=source, caption=source.caption, against="")
@@ -176,13 +195,13 @@ class explore(AnyWidget):
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
         try:
-            stem = str(name).strip() or "explanation"
+            stem = str(name).strip().removesuffix(".png") or "explanation"
             ends = chain([""], (f"-{i}" for i in count(2)))
             paths = (as_path(f"{stem}{end}.png", "the name") for end in ends)
             path = writable(next(path for path in paths if not path.exists()), "the name")
             write_whole({path: partial(self.figure().savefig, format="png")})
         except (OSError, ValueError) as error:
-            self._say(f"{_sentence(error)}.", "wrong")
+            self._say(_sentences(error), "wrong")
         else:
             self._say(f"Saved as {path.absolute()}", "note")
 
@@ -214,8 +233,8 @@ class explore(AnyWidget):
             for source in self.shelf
         ]
         more = {
-            "message": {"text": text, "kind": text and kind}, "struck": list(self.view.struck), "scenes": scenes,
-            "changes": list(self.view.changes), "controls": self._specs(), "pinned": pinned,
+            "message": {"text": text, "kind": text and kind}, "struck": list(self._struck), "scenes": scenes,
+            "changes": list(self.view.changes), "controls": self._specs(), "pinned": pinned, "turn": next(self._turns),
             "script": self.python() if self.view.explanation else "", "empty": not state.caption,
         }  # fmt: skip
         with self.hold_sync():
@@ -243,13 +262,11 @@ class explore(AnyWidget):
         ]  # fmt: skip
 
 
-def _sentence(error: BaseException) -> str:
-    """What is wrong, without a full stop."""
-    if isinstance(error, KeyboardInterrupt):
-        return "Stopped"
-    said = str(error).rstrip(".")
-    said = f"The {said[4:]}" if said.startswith("the ") else said
-    return said if isinstance(error, GradeclipError) else f"{type(error).__name__}: {said}"
+def _sentences(*said: str | Exception) -> str:
+    """Notes and errors as sentences in one line. The name of a file is left as it is."""
+    texts = [str(one) or type(one).__name__ for one in said if one]
+    texts = [text[0].upper() + text[1:] if text.split()[0].isalpha() else text for text in texts]
+    return " ".join(f"{text.rstrip('.')}." for text in texts)
 
 
 def _grouped(words: frozenset[str] | None) -> list:

@@ -73,7 +73,7 @@ class Source:
         if isinstance(image, Scene):
             return cls(name or image.caption, image.image(), caption=image.caption, scene=image)
         found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
-        code = f"image = read_image({path!r})" if path else "image = ...  # your own"
+        code = f"image = read_image({path or name or 'image.png'!r})" + ("" if path else "  # your own: its path")
         if max(found.size) > _LONGEST:
             found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
             code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
@@ -121,7 +121,7 @@ class View:
     state: State
     explanation: Explanation | None = None  # of the whole caption; None if there is no caption
     words: Interactions | None = None  # None where the method does not tell words apart
-    struck: Sequence[dict] = ()  # words that the model does not know, each with known ones near it
+    struck: Sequence[dict] = ()  # words that the model does not know, each with known ones near it (None: no word)
     notes: tuple[str, ...] = ()
 
     @property
@@ -164,15 +164,17 @@ class View:
         differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
         drawings = drawings if differing else scaled(drawings)  # the same units
         for view, drawing in zip((self, pinned), drawings, strict=True):
-            names = {"model": view.state.model, "method": METHODS[view.state.method].title}
-            named = tuple((Shade(f"· {names[one]}", None, True), None) for one in differing)
+            first, last = view.state.phrase or (0, -1)
+            words = " ".join(word.text for word in (view.words.words if view.words else ())[first : last + 1])
+            names = {"model": view.state.model, "method": METHODS[view.state.method].title, "": words and f"“{words}”"}
+            named = tuple((Shade(f"· {names[one]}", None, True), None) for one in (*differing, "") if names[one])
             panels.append(replace(drawing.panels[0], cells=drawing.panels[0].cells + named))
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
             cells, apart = title_of((), "first map minus second"), one - other
             panels.append(Panel("the first map minus the second", cells, apart, largest(apart)))
-        words = max(one.word_scale for one in drawings)
-        return replace(drawings[0], panels=tuple(panels), word_scale=words, signed=True, shared=False)
+        words, count = (max(getattr(one, name) for one in drawings) for name in ("word_scale", "count"))
+        return replace(drawings[0], panels=tuple(panels), word_scale=words, count=count, signed=True, shared=False)
 
     @property
     def changes(self) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -214,7 +216,7 @@ class View:
     def payload(self, pinned: "View | None" = None) -> dict:
         """Everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
         chosen = {"phrase": self.state.phrase, "patch": self.state.patch, "sentences": self.sentences}
-        return payload(self.drawing(pinned, whole=True), self.words.maps if self.words else None, **chosen)
+        return payload(self.drawing(pinned, whole=pinned is None), self.words.maps if self.words else None, **chosen)
 
     def python(self, clip: Clip) -> str:
         """A script that computes the map again and paints it: `map_` (h, w)."""
@@ -255,8 +257,10 @@ class Session:
         kept, struck = self._known_part(state.caption)
         unknown = self._known_part(state.against)[1] or ([] if kept else struck)
         if unknown:
-            said = ", ".join(f"“{word['text'][:60]}”" for word in unknown)
-            raise GradeclipError(f"the model {self.clip.name!r} does not know {said}")
+            said = ", ".join(word["text"] if word["near"] is None else f"“{word['text'][:60]}”" for word in unknown)
+            error = GradeclipError(f"the model {self.clip.name!r} does not know {said}")
+            vars(error)["struck"] = unknown  # as in a view
+            raise error
         state = replace(state, caption=kept)
         if not kept:
             return View(state)
@@ -284,7 +288,8 @@ class Session:
             if caption[start:end].lower() in unknown:
                 caption = caption[:start] + caption[end:]
         near = [{"text": word, "near": nearest(word, known, cutoff=0.6)} for word in unknown[:8]]
-        return " ".join(caption.split()) if unknown else caption, near
+        more = [{"text": f"and {len(unknown) - 8} more", "near": None}] if unknown[8:] else []
+        return " ".join(caption.split()) if unknown else caption, near + more
 
     def _opened(self, method: str, layers: int | None, resolution: str) -> Explainer:
         explainer = Explainer(self.clip, method=method, image_layers=layers, resolution=resolution)

@@ -48,6 +48,7 @@ class Panel:
     scale: float = 0.0  # the value of the darkest colour
     value: float | None = None  # of the bar: a similarity, or the lead in a contrast
     above: float | None = None  # which part of the other captions lies below the similarity, in percent
+    median: float | None = None  # the tick: the similarity that half of the other captions lie below
     best: bool = True  # its bar is dark
     note: str = ""
 
@@ -84,8 +85,7 @@ class Drawing:
     word_scale: float = 0.0  # the value of the darkest word; 0: no word has a score
     shared: bool = True  # one scale for all maps; else each has its own
     lead: bool = False  # the bars are leads, from zero
-    median: float | None = None  # the similarity that half of the other captions lie below,
-    count: int = 0  # and how many there are
+    count: int = 0  # of the other captions
     origin: str = ""  # model, method and layers
     upsample: str = "bilinear"
 
@@ -103,7 +103,7 @@ class Drawing:
     def bars(self) -> tuple[float, float]:
         """The ends of the axis of the bars."""
         values = [panel.value for panel in self.panels if panel.value is not None]
-        most = 1.45 * max([0.01, *map(abs, values), abs(self.median or 0)])
+        most = 1.45 * max([0.01, *map(abs, values), *(abs(panel.median or 0) for panel in self.panels)])
         return (-most if self.lead or min([0, *values]) < 0 else 0.0), most
 
     @property
@@ -119,7 +119,7 @@ class Drawing:
         if self.word_scale:
             darkest.append(("words " if darkest else "words: darkest ") + _number(self.word_scale))
         lines = [", ".join(darkest)] if darkest else []
-        if self.median is not None:
+        if any(panel.median is not None for panel in self.panels):
             lines.append(f"tick: half of {self.count} other captions")
         if self.framed:
             lines.append("frame: what the model saw")
@@ -183,14 +183,16 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
         if contrast:
             other, others = explanation.against[i], explanation.against_words[i]
             cells = _stacked(words, others) if words and others else panel.cells + title_of((), f"not {other}")
-            leads = f"{'leads' if values[i] > 0 else 'is behind'} by {abs(values[i]):.2f}"
+            gap = f"{abs(values[i]):.2f}"
+            leads = f"{'leads' if values[i] > 0 else 'is behind'} by {gap if gap > '0.00' else 'less than 0.01'}"
+            leads = leads if abs(values[i]) > 1e-6 else "no difference"
             note = f"{leads} ({similarity[i]:.2f}, other {explanation.against_similarity[i]:.2f})"
             panel = replace(panel, name=f"{name}, not {other}", cells=cells, note=note)
         elif explanation.percentile is not None:
-            panel = replace(panel, above=float(explanation.percentile[i]))
+            panel = replace(panel, above=float(explanation.percentile[i]), median=explanation.null_median)
         panels.append(panel)
-    null = {} if contrast else {"median": explanation.null_median, "count": explanation.null_count}
-    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, **null)
+    count = explanation.null_count
+    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, count=count)
 
 
 def of_interactions(found, words: str = "content") -> Drawing:

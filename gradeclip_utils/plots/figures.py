@@ -284,7 +284,7 @@ def _draw_bar(axes: Axes, one: Drawing, panel: Panel) -> None:
     axes.set_axis_off()
     axes.add_patch(Rectangle((low, 0.36), high - low, 0.28, color="0.92", linewidth=0))
     axes.add_patch(Rectangle((0, 0.1), panel.value, 0.8, color="0.25" if panel.best else "0.65", linewidth=0))
-    for place in [0.0] * (low < 0) + [one.median] * (one.median is not None):
+    for place in [0.0] * (low < 0) + [panel.median] * (panel.median is not None):
         axes.plot([place, place], [-0.3, 1.3], color="black", linewidth=1.4, clip_on=False, solid_capstyle="butt")
     points = 72 * axes.get_position().width * axes.get_figure().get_figwidth()
     label = next((text for text in panel.labels if _ems(text) * _SMALLEST <= points), panel.labels[-1])
@@ -341,7 +341,8 @@ def _draw_cells(axes: Axes, cells: Sequence[tuple], vmax: float, size: float) ->
         if (shade < 0.995).any():
             corner, area = (x / across, 1 - (y + height) / down), (width / across, height / down)
             axes.add_patch(Rectangle(corner, *area, facecolor=shade, linewidth=0, **place))
-        look = {"color": "white" if np.dot(shade, (0.2126, 0.7152, 0.0722)) < 0.5 else "black", "fontsize": type_size}
+        dark = np.dot(shade**2.2, (0.2126, 0.7152, 0.0722)) < 0.179  # white letters have more contrast, by WCAG
+        look = {"color": "white" if dark else "black", "fontsize": type_size}
         at = (x + width / 2) / across, 1 - (y + 0.72 * height) / down
         axes.text(*at, text, ha="center", va="baseline", parse_math=False, **look, **place)
 
@@ -455,7 +456,7 @@ def plot_intervals(
     x = left
     for kind, colour, sign in zip(kinds if group else (), PALETTE, "●■◆▲", strict=False):
         y = 1 - (0.18 + 0.26 * bool(title)) / down
-        figure.text(x / across, y, f"{sign} {_drawable(kind)}", color=colour, va="center", fontsize=9)
+        figure.text(x / across, y, f"{sign} {_drawable(kind)}", color=colour, va="center", fontsize=9, parse_math=False)
         x += _ems(kind) * 9 / 72 + 0.35
     return figure
 

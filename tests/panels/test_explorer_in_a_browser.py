@@ -80,19 +80,29 @@ def test_a_walk_through_the_explorer(walk, tmp_path):
     box.get_by_role("button", name="unpin").click()
     expect(box.locator("canvas")).to_have_count(1)
 
+    # what takes long is stopped by the button above the notebook
+    box.get_by_text("Method and layers", exact=True).click()
+    box.locator(".gradeclip-method select").select_option("rise")
+    walk.wait_for_timeout(1000)
+    walk.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+    expect(message).to_have_text("Stopped. The panel still shows the last view.")
+
     # an image of one's own empties the caption
     Image.new("RGB", (80, 60), "orange").save(tmp_path / "own.png")
     box.locator("input[type=file]").set_input_files(tmp_path / "own.png")
     expect(caption).to_have_value("")
     expect(box.locator("canvas")).to_have_count(0)
+    expect(box.get_by_role("button", name="pin this map")).to_be_hidden()
     expect(box.locator(".gradeclip-scenes button")).to_have_count(6)
 
     write("a dog")
     expect(message).to_contain_text("trained on drawn scenes alone")
 
-    # a refused value is answered, and the view stays
+    # a refused value is answered, and the view stays; its caption is back with the next change
     write("zeppelin")
     expect(message).to_contain_text("does not know “zeppelin”")
+    box.locator("button.gradeclip-word", has_text="dog").click()
+    expect(caption).to_have_value("a dog")
 
     # narrow: nothing reaches beyond the panel
     walk.set_viewport_size({"width": 520, "height": 900})

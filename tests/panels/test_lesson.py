@@ -38,6 +38,7 @@ def test_a_panel_has_named_controls_and_the_figure_of_their_values(shown):
     assert [control.description for control in shown.controls.values()] == ["power", "colour", "caption"]
     assert shown.figure.alt == "x to the power of 3 in red for a dog" and shown.message == ""
     assert f'alt="{shown.figure.alt}"' in image(shown) and "turn power, colour, caption" in repr(shown)
+    assert shown._repr_mimebundle_()["text/html"] == image(shown)  # of a page without a kernel
 
 
 @pytest.mark.parametrize(("name", "value"), [("power", 5), ("colour", "green"), ("caption", "a cat")])
@@ -88,7 +89,3 @@ def test_a_figure_of_pyplot_is_shown_once():
         return figure
 
     assert "power 3" in image(panel(draw, power=3)) and plt.get_fignums() == []
-
-
-def test_a_page_without_a_kernel_has_the_figure_of_a_panel(shown):
-    assert shown._repr_mimebundle_()["text/html"] == image(shown)

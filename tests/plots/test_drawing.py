@@ -79,9 +79,9 @@ def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     made = of_explanation(explanation("a dog", "a piano", **more))
     assert made.panels[0].labels[0] == "similarity 0.40, above 99 % of captions"
     assert made.panels[1].labels[0] == "similarity 0.30, above 33 % of captions"
-    assert made.median == 0.34 and "tick: half of 243 other captions" in made.legend
+    assert [panel.median for panel in made.panels] == [0.34, 0.34] and "tick: half of 243 other captions" in made.legend
     bare = of_explanation(explanation("a dog"))
-    assert bare.panels[0].labels[0] == "similarity 0.40" and bare.median is None
+    assert bare.panels[0].labels[0] == "similarity 0.40" and bare.panels[0].median is None
     assert Panel("", (), None, value=0.5, above=100.0).labels[0].endswith("above all other captions")
 
 
@@ -93,6 +93,9 @@ def test_a_contrast_stacks_the_words_that_differ_without_losing_one_and_shows_th
     assert made.panels[0].cells[0][0].score == pytest.approx(2 * found.words[0][0].score)
     assert made.signed and made.panels[0].value == pytest.approx(0.1)
     assert made.panels[0].labels[0].startswith("leads by 0.10")
+    for gap, said in ((0, "no difference"), (0.003, "leads by less than 0.01"), (-0.2, "is behind by 0.20")):
+        made = of_explanation(replace(found, against_similarity=found.similarity - gap))
+        assert made.panels[0].labels[0].startswith(f"{said} (0.40, other") and made.panels[0].median is None
     assert made.bars[0] == -made.bars[1]
     (panel,) = of_explanation(explanation("a red car", against="two cars and a boat")).panels
     texts = [part.text for cell in panel.cells for part in cell if part and part.text]

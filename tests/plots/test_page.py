@@ -66,9 +66,8 @@ def test_both_backends_agree_on_the_colours_of_maps_and_words(page, tmp_path, _)
     assert np.abs(composed - np.asarray(painted) / 255).mean() < 0.01
     drawing = of_explanation(found)
     word = next(cell[0] for cell in drawing.panels[0].cells if cell[0].text == "car")
-    shown = page.locator(".gradeclip-word", has_text="car").first.evaluate(
-        "node => getComputedStyle(node).backgroundColor"
-    )
+    car = page.locator(".gradeclip-word", has_text="car").first
+    shown = car.evaluate("node => getComputedStyle(node).backgroundColor")
     expected = coloured(word.score / drawing.word_scale) * 255
     np.testing.assert_allclose([float(part) for part in re.findall(r"[\d.]+", shown)][:3], expected, atol=3)
 

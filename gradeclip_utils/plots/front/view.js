@@ -44,9 +44,11 @@ const rgba = (law, value) => {
   const at = ((within(value, -1, 1) + 1) / 2) * (law.length - 1), low = Math.floor(at), high = Math.min(low + 1, law.length - 1);
   return law[low].map((part, i) => mix(part, law[high][i], at - low) * (i < 3 ? 255 : 1));
 };
+// A value's colour on white, with black or white letters, whichever have more contrast (by WCAG's luminance).
 const onWhite = (law, value) => {
   const [r, g, b, alpha] = rgba(law, value), parts = [r, g, b].map((part) => Math.round(mix(255, part, alpha)));
-  const dark = parts[0] * 0.2126 + parts[1] * 0.7152 + parts[2] * 0.0722 < 128;
+  const [red, green, blue] = parts.map((part) => (part / 255) ** 2.2);
+  const dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179;
   return `background: rgb(${parts}); color: ${dark ? "#fff" : "#000"}`;
 };
 
@@ -122,12 +124,13 @@ const frame = (app, panel) => {
   const { patch, phrase } = app.active(), keys = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
   const at = ([row, column]) =>
     lay([left + (width * column) / columns, top + (height * row) / rows, width / columns, height / rows]);
+  const ours = data.panels[1] && String(phrase) === String(data.phrase); // then the map itself, on the scale of both
   const text = phrase && panel?.regions && wordsOf(panel, phrase), framed = data.framed && h("div", { className: "gradeclip-crop", style: lay(data.box) });
   const alt = panel ? `${data.alt}, with the map of “${text || panel.name}”` : data.alt;
   const handlers = panel?.regions ? { ...onPatches(app, panel.shape), "aria-label": `${alt}. ${keys}` } : {};
   return h("div", { className: `gradeclip-frame${panel ? " gradeclip-map" : ""}`, ...handlers },
     h("img", { alt, src: image, draggable: false }),
-    panel && (panel.map ? h("canvas", { "aria-hidden": "true", then: (canvas) => paint(canvas, layer(panel, phrase), panel.shape, data) })
+    panel && (panel.map ? h("canvas", { "aria-hidden": "true", then: (canvas) => paint(canvas, layer(panel, ours ? null : phrase), panel.shape, data) })
       : h("span", { className: "gradeclip-none" }, "no map: words alone")),
     framed, panel?.regions && patch && h("div", { className: "gradeclip-cursor", style: at(patch) }));
 };
@@ -143,7 +146,7 @@ const title = (app, panel) => {
     if (!one) return null;
     const score = at ? panel.regions[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(law, score / top);
     const label = score == null ? one.text : `${one.text}: ${number(score)}`, className = `gradeclip-word${one.small ? " gradeclip-small" : ""}`;
-    if (!panel.regions || index == null) return h("span", { className, title: label, style: shade }, one.text);
+    if (!panel.regions?.[index]) return h("span", { className, title: label, style: shade }, one.text);
     const [first, last] = phrase || [index, index], leave = () => app.point(null), point = () => app.point({ phrase: [index, index] });
     const keep = ({ shiftKey }) => app.pick({ phrase: shiftKey ? [Math.min(first, index), Math.max(last, index)] : [index, index] });
     const onkeydown = (event) => {
@@ -162,7 +165,7 @@ const title = (app, panel) => {
 
 // The similarity or the lead as a bar, and the place that half of the other captions lie below.
 const bar = (app, panel) => {
-  const { bars: [low, high], median } = app.data, place = (value) => (value - low) / (high - low), { value } = panel;
+  const { bars: [low, high] } = app.data, place = (value) => (value - low) / (high - low), { value, median } = panel;
   const { phrase } = app.active(), word = phrase && panel.regions && panel.cells[phrase[0]]?.[0];
   const line = word ? `“${wordsOf(panel, phrase)}”${phrase[0] === phrase[1] ? `: relevance ${number(word.score)}` : ""}` : panel.labels[0];
   const from = place(Math.min(0, value)), filled = `left: ${percent(from)}; width: ${percent(place(Math.max(0, value)) - from)}`;
@@ -245,4 +248,4 @@ const open = (el) => {
   render({ model: { get: (name) => values[name], on() {} }, el });
 };
 
-export default { render, open, h, put, spread, strongest, within, mix }; // the live page takes all but the first two
+export default { render, open, h, put, spread, strongest, within, mix, onWhite }; // the live page takes all but the first two
