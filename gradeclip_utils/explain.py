@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
+from threading import RLock
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -43,8 +44,9 @@ _MOST_PROMPTS = 1000  # of one image
 _ONE_HEAD = "grad-eclip-single-head"
 _GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # the methods with word x region maps
 _VERSIONS = {library: version(library) for library in ("gradeclip", "torch", "open_clip_torch", "transformers")}
-# embeddings (K, E) of null captions for each model, with the captions and the state of the weights that gave them
+# embeddings (K, E) of null captions for each model, with what they depend on
 _NULLS: WeakKeyDictionary[torch.nn.Module, tuple[tuple, Tensor]] = WeakKeyDictionary()
+_ONE_AT_A_TIME = RLock()  # the modes of torch and of a model are those of all threads
 
 
 class _Read(NamedTuple):
@@ -113,17 +115,11 @@ class Explainer:
         if self.method.name == "grad-eclip":
             image_layers = clip.image_layers if image_layers is None else image_layers
             text_layers = clip.text_layers if text_layers is None else text_layers
-        self.image_tower = _opened(clip.model, "image", image_layers, self.method)
-        self.text_tower: Tower | None = None
-        self.text_refusal: UnsupportedModel | None = None
-        try:
-            self.text_tower = _opened(clip.model, "text", text_layers, self.method)
-        except UnsupportedModel as refusal:
-            self.text_refusal = refusal
-        self._hooked: list = []  # the model's hooks and replaced methods
+        self._layers = image_layers, text_layers
+        self._open()
 
     def __reduce__(self):  # an opened model holds functions, which do not go to another process: it opens them again
-        return partial(Explainer, self.clip, **self._options), ()
+        return partial(Explainer, **self._options), (self.clip,)  # a deep copy copies these arguments alone
 
     # ---------------------------------------------------------------------------------------------------- explanations
 
@@ -199,12 +195,11 @@ class Explainer:
             (view,), trace = self._trace([read], self._wants_graph)
             own, trace, directions = trace.embedding, self._explained(self.image_tower, trace), found[:, 0]  # (W, E)
             maps = self._token_maps(trace, directions[None], None)
-            _warn_of_empty_maps(maps, trace.valid_mask, "word maps are")
-            scores = directions @ own[0]  # (W,)
+            words = asked.splits[0].words((directions @ own[0]).tolist())
+            _warn_of_empty_maps(maps, trace.valid_mask, [word.text for word in words])
             one_head = {"image": (trace.embedding * prompt).sum(-1).tolist(), "text": (own * prompt).sum(-1).tolist()}
-        words, similarity = asked.splits[0].words(scores.tolist()), float((own * said).sum())
         grid, box, provenance = _numpy(_on_grid(maps[0], trace)), self._box(view, trace), self._provenance(one_head)
-        return Interactions(caption, words, grid, similarity, read, box, provenance)
+        return Interactions(caption, words, grid, float((own * said).sum()), read, box, provenance)
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
         """Signed maps (count, h, w) of an image for prompts that are not about it, each as `explain` gives it.
@@ -376,7 +371,7 @@ class Explainer:
             empty = self._empty_prompt() if other is None else None
             maps = self._token_maps(trace, targets.unflatten(0, (len(images), each)), empty)  # (B, T, N)
             if self.method.image is not None:
-                _warn_of_empty_maps(maps, trace.valid_mask, "image maps are")
+                _warn_of_empty_maps(maps, trace.valid_mask, read.names)
             image_explained = (trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))).sum(-1)
             nulls = self._null_similarities(own)  # (B, K)
         parts: dict = {"prompts": read.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
@@ -424,7 +419,8 @@ class Explainer:
             if self.method.text is None or not asked.splits:
                 continue
             word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
-            offered = {"seed": self.seed, "words": word_ids}
+            fill = int(self.clip.tokenizer([""])[0, -1])  # padding, which a prompt of full length does not hold
+            offered = {"seed": self.seed, "words": word_ids, "fill": fill}
             scores = _run(self.method, tower, trace, sign * image[some, None], offered)[:, 0]
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
                 split, inside = asked.splits[i], ids >= 0
@@ -445,9 +441,13 @@ class Explainer:
         model, embeds = self.clip.model, self.text_tower is not None or hasattr(self.clip.model, "encode_text")
         if not self.null_captions or not self.image_tower.unit or not callable(self.clip.tokenizer) or not embeds:
             return None
-        weights = [(one.data_ptr(), one._version) for one in model.parameters()]  # those in training change
-        if model not in _NULLS or _NULLS[model][0] != (self.null_captions, weights):
-            _NULLS[model] = (self.null_captions, weights), self.embed_texts(self.null_captions)
+        # not every change of weights counts as a new version: some of them are read, and PEFT's switches
+        weights = torch.cat([one.flatten()[:: 1 + one.numel() // 8] for one in model.parameters()]).tolist()
+        versions = [one._version for one in model.parameters()]
+        adapters = [vars(one).get(name) for one in model.modules() for name in ("_active_adapter", "_disable_adapters")]
+        state = [*self.null_captions], self.clip.tokenizer, weights, versions, adapters
+        if model not in _NULLS or _NULLS[model][0] != state:
+            _NULLS[model] = state, self.embed_texts(self.null_captions)
         return embedding @ _NULLS[model][1].to(embedding).T
 
     def _directions(self, given: Tensor | np.ndarray | Sequence[Tensor], *shapes: tuple[int | str, ...]) -> Tensor:
@@ -484,20 +484,23 @@ class Explainer:
             raise self.text_refusal
         return self.text_tower
 
+    def _open(self) -> None:
+        """Open both encoders, and note the modules, hooks and replaced methods that they were opened with."""
+        self.image_tower = _opened(self.clip.model, "image", self._layers[0], self.method)
+        self.text_tower: Tower | None = None
+        self.text_refusal: UnsupportedModel | None = None
+        try:
+            self.text_tower = _opened(self.clip.model, "text", self._layers[1], self.method)
+        except UnsupportedModel as refusal:
+            self.text_refusal = refusal
+        self._parts = _parts_of(self.image_tower.model)
+
     @contextmanager
     def _isolated(self) -> Iterator[None]:
-        """Compute without the caller's torch modes, and in one thread if the model is small.
-
-        A hook that was added or removed since the last call lets the towers compare themselves with the model again.
-        """
-        hooked: list = []
-        for module in self.image_tower.model.modules():
-            hooked += [*module._forward_hooks, *module._forward_pre_hooks, *(["forward"] * ("forward" in vars(module)))]
-        if hooked != self._hooked:
-            self._hooked = hooked
-            for tower in filter(None, (self.image_tower, self.text_tower)):
-                tower.verified = False
-        with isolated_torch_state(self.image_tower.device), one_thread(self.image_tower.small):
+        """Compute without the caller's torch modes, one call at a time, and in one thread if the model is small."""
+        with _ONE_AT_A_TIME, isolated_torch_state(self.image_tower.device), one_thread(self.image_tower.small):
+            if self._parts != _parts_of(self.image_tower.model):
+                self._open()  # new towers compare themselves with the model
             yield
 
     @property
@@ -557,6 +560,11 @@ class Explainer:
         if method.name == _ONE_HEAD:
             provenance["single_head_similarity"] = one_head
         return provenance
+
+
+def _parts_of(model: torch.nn.Module) -> list[tuple]:
+    """All modules, each with its hooks and whether its `forward` is its own."""
+    return [(id(one), *one._forward_hooks, *one._forward_pre_hooks, "forward" in vars(one)) for one in model.modules()]
 
 
 def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
@@ -625,11 +633,14 @@ def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered
     return found
 
 
-def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, what: str) -> None:
-    """Warn if a map (B, T, N) is zero at every valid token (B, N)."""
-    if empty := int((maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).sum()):
-        reason = "all tokens answer the query equally, or the target does not depend on them"
-        warn(f"{empty} of {maps.shape[0] * maps.shape[1]} {what} zero everywhere: {reason}")
+def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, names: Sequence[str]) -> None:
+    """Warn if a map (B, T, N), of one name each, is zero at every valid token (B, N)."""
+    empty = (maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).flatten().tolist()
+    if said := [short(name, 40) for name, zero in zip(names, empty, strict=True) if zero]:
+        some = ", ".join(said[:3]) + ", ..." * (len(said) > 3)
+        which, it = (f"the map of {some} is", "it") if len(said) == 1 else (f"the maps of {some} are", "them")
+        reason = f"nothing in the image speaks for or against {it}, or all its patches look alike to the model"
+        warn(f"{which} zero everywhere: {reason}")
 
 
 def _on_grid(maps: Tensor, trace: Trace) -> Tensor:

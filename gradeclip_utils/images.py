@@ -50,12 +50,14 @@ def read_image(image: ImageLike) -> Image.Image:
     if isinstance(image, (str, Path, Image.Image)):
         return _open(image)
     advice = ""
-    if hasattr(image, "detach"):
+    if hasattr(image, "permute"):
         advice = "; of a tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
     elif callable(getattr(image, "image", None)):
         advice = "; pass its .image()"
     elif isinstance(image, (list, tuple)):
         advice = "; explain_batch takes several"
+    elif hasattr(image, "read") or isinstance(image, bytes):
+        advice = "; Image.open of Pillow reads a file that is open, and bytes as io.BytesIO(them)"
     msg = f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}{advice}"
     raise GradeclipError(msg)
 
@@ -64,14 +66,14 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     got = f"this one is {array.dtype} of shape ({', '.join(map(str, array.shape))})"
     if array.dtype != np.uint8:
         advice = "if it runs from 0 to 255, array.astype('uint8'); 16 bits are (array // 257).astype('uint8')"
-        if array.dtype.kind == "f":
+        if array.dtype.kind in "fb":
             advice = "if it runs from 0 to 1, (array * 255).round().astype('uint8')"
         raise GradeclipError(f"an array must be uint8 (0 to 255), {got}: {advice}")
     if isinstance(array, np.ma.MaskedArray):
         raise GradeclipError("an array must have a value everywhere, this one is masked: array.filled(255)")
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         how = ": of greys, np.stack([array] * 3, axis=-1)" if array.ndim == 2 else ""
-        how = ": of four channels, array[..., :3]" if array.shape[2:] == (4,) else how
+        how = ": of four channels, Image.fromarray(array) of Pillow" if array.shape[2:] == (4,) else how
         how = ": array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else how
         raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; {got}{how}")
     _check_size("this array", array.shape[1], array.shape[0])
@@ -102,7 +104,8 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
         msg = f"{name} cannot be read as an image: it is damaged or ends too early ({error})."
         raise GradeclipError(msg) from error
     except Image.DecompressionBombError as error:
-        raise GradeclipError(f"{name} has too many pixels for Pillow to open it: {error}") from None
+        msg = f"{name} has more than {_MOST_MEGAPIXELS} megapixels: make it smaller first ({first_line(error)})"
+        raise GradeclipError(msg) from None
 
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
@@ -124,7 +127,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise GradeclipError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
+        clear = np.asarray(image) == image.info.get("transparency")
         image = _to_8_bits(image, name)
+        image.paste(255, mask=Image.fromarray(clear))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -176,25 +181,25 @@ def _prepared(preprocess: Callable, image: Image.Image) -> Tensor:
 def model_view(preprocess: Callable, image: Image.Image) -> View:
     """The image through the model's own preprocessing."""
     steps = getattr(preprocess, "transforms", [preprocess])
-    width, height = scaled = image.size
-    left = top = 0  # of the view, in the scaled image
-    view = scaled
+    whole = left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
+    size = image.size
     for step in steps:
         kind = _kind(step)
         if kind == "Resize" and step.max_size is None:
-            scaled = view = _resized(step.size, *scaled)
+            size = _resized(step.size, *size)
         elif kind == "ResizeKeepRatio":
-            scaled = view = step.get_params(image, step.size, step.longest)[::-1]
+            size = step.get_params(Image.new("1", size), step.size, step.longest)[::-1]
         elif kind in ("CenterCrop", "CenterCropOrPad"):
-            view = tuple(step.size)[::-1]
-            left, top = (_crop_start(*sides) for sides in zip(scaled, view, strict=True))
+            across, down, (width, height) = (right - left) / size[0], (bottom - top) / size[1], size
+            size = tuple(step.size)[::-1]
+            x, y = _crop_start(width, size[0]), _crop_start(height, size[1])
+            left, right = left + x * across, left + (x + size[0]) * across
+            top, bottom = top + y * down, top + (y + size[1]) * down
         elif kind not in _IN_PLACE:
             name = getattr(step, "__name__", type(step).__name__)
             warn(f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole image")
-            return View(_prepared(preprocess, image), (0.0, 0.0, float(width), float(height)))
-    across, down = width / scaled[0], height / scaled[1]
-    box = (left * across, top * down, (left + view[0]) * across, (top + view[1]) * down)
-    return View(_prepared(preprocess, image), box)
+            return View(_prepared(preprocess, image), whole)
+    return View(_prepared(preprocess, image), (left, top, right, bottom))
 
 
 def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:

@@ -10,7 +10,6 @@ word.text` always.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from html import unescape
 from itertools import accumulate, pairwise
 from typing import Any
 from unicodedata import category
@@ -95,13 +94,14 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
     if hasattr(tokenizer, "tokenizer") and tokens:  # one of Hugging Face, which may have no SOT
         start = row.index(tokens[0]) if tokens[0] in row else 0
         if read := _alike(tokens, row[start:]):
-            first, ids = start, row[start : start + read]
+            stop = end if row[end] == tokenizer.tokenizer.eos_token_id else len(row)  # one in the prompt ends it
+            first, ids = start, row[start : min(start + read, stop)]
     if not ids or not tokens:
         raise GradeclipError(f"a prompt needs at least one word, got {short(prompt)}")
     if tokens[: len(ids)] != ids:
         msg = f"the tokenizer reads {short(prompt)} in a different order from its tokens; it cannot be explained"
         raise GradeclipError(msg)
-    firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned))
+    firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned, tokenizer))
     spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
         (start, start + max(1, len(prompt[start:end].rstrip())))
         for start, end in zip(firsts, [*firsts[1:], len(prompt)], strict=True)
@@ -178,12 +178,13 @@ def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) ->
     return firsts, word_ids
 
 
-def _positions_in_prompt(prompt: str, cleaned: str) -> list[int]:
+def _positions_in_prompt(prompt: str, cleaned: str, tokenizer: Any) -> list[int]:
     """The start of each character of the cleaned prompt in the prompt; one position more for the end."""
-    if cleaned == prompt.lower() and len(cleaned) == len(prompt):
+    if cleaned == prompt or (cleaned == prompt.lower() and len(cleaned) == len(prompt)):
         return list(range(len(prompt) + 1))
     units = [match.span() for match in _UNIT.finditer(prompt)]
-    keys = [unescape(unescape(prompt[start:end])).lower() for start, end in units]
+    clean = getattr(tokenizer, "clean_fn", str)  # of each unit alone: a curly quote is then a plain one
+    keys = [(clean(prompt[start:end]) or prompt[start:end]).lower() for start, end in units]
     positions = [0] * len(cleaned) + [len(prompt)]
     lowered = [character.lower() for character in cleaned]
     for _, a, a_end, b, b_end in SequenceMatcher(None, keys, lowered, autojunk=False).get_opcodes():

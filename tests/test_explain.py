@@ -3,10 +3,12 @@
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -28,10 +30,9 @@ def same(found: Explanation, expected: Explanation, index: int, among: int = 0, 
     """Prompt ``among`` of ``found`` is explained as prompt ``index`` of ``expected``."""
     np.testing.assert_allclose(found.similarity[among], expected.similarity[index], atol=tolerance)
     np.testing.assert_allclose(found.image_maps[among], expected.image_maps[index], atol=tolerance)
-    assert [w.text for w in found.words[among]] == [w.text for w in expected.words[index]]
-    np.testing.assert_allclose(
-        [w.score for w in found.words[among]], [w.score for w in expected.words[index]], atol=tolerance
-    )
+    words, wanted = found.words[among], expected.words[index]
+    assert [w.text for w in words] == [w.text for w in wanted]
+    np.testing.assert_allclose([w.score for w in words], [w.score for w in wanted], atol=tolerance)
 
 
 def test_an_explanation_holds_the_models_own_similarity_and_signed_maps(tiny, picture):
@@ -80,7 +81,7 @@ def test_a_contrast_is_the_difference_of_two_explanations(tiny, picture):
     assert [w.score for w in contrast.words[0]] == pytest.approx([w.score for w in for_a.words[0]], abs=1e-6)
     assert [w.score for w in contrast.against_words[0]] == pytest.approx([-w.score for w in for_b.words[0]], abs=1e-6)
     assert explainer.explain(picture, PROMPTS, against="a cow").against == ("a cow",) * 3
-    with pytest.warns(ExplanationWarning, match="1 of 1 image maps are zero everywhere"):
+    with pytest.warns(ExplanationWarning, match="the map of 'a red car' is zero everywhere: nothing in the image"):
         assert (explainer.explain(picture, a, against=a).image_maps == 0).all()
 
 
@@ -147,6 +148,11 @@ def test_native_resolution_shows_the_whole_image_in_its_own_shape(tiny, picture)
     same(native.explain(square, "a dog"), Explainer(tiny).explain(square, "a dog"), 0)
     with pytest.warns(ExplanationWarning, match="zero everywhere"):
         assert native.explain(Image.new("RGB", (1, 1)), "a dog").heatmap(0).shape == (1, 1)
+    texts, explanation = native.embed_texts(SEVERAL), native.explain(picture, SEVERAL)
+    np.testing.assert_allclose(native.embed_images([picture]) @ texts.T, explanation.similarity[None], atol=1e-6)
+    np.testing.assert_allclose(native.maps([picture], texts)[0], explanation.image_maps, atol=1e-6)
+    with pytest.raises(ValueError, match="one at a time"):
+        native.maps([picture, picture.crop((0, 0, 30, 50))], texts)
 
 
 def test_an_image_of_one_colour_and_identical_tokens_gives_zeros_not_nan():
@@ -188,33 +194,42 @@ def test_the_percentile_counts_captions_below_and_half_of_the_equal_ones_and_its
         np.testing.assert_allclose(interval, 100 * np.array(wilson), atol=0.01)
 
 
-def test_ones_own_null_captions_take_the_place_of_the_others(tiny, picture):
+def test_ones_own_null_captions_take_the_place_of_the_others_and_without_a_tokenizer_there_are_none(tiny, picture):
     explainer = Explainer(tiny, null_captions=["a red car", "a dog"])
     found = explainer.explain(picture, PROMPTS)
     car, dog = explainer.explain(picture, ["a red car", "a dog"]).similarity
     assert found.null_count == 2 and found.null_median == pytest.approx((car + dog) / 2, abs=1e-6)
     assert Explainer(tiny).explain(picture, PROMPTS).null_count == len(null_captions(None))
+    found = Explainer(replace(tiny, tokenizer=None)).explain(picture, torch.ones(1, 48))
+    assert found.percentile is found.null_median is None
     for wrong in (["a dog"], [], [3]):
         with pytest.raises(GradeclipError):
             Explainer(tiny, null_captions=wrong)
 
 
-def test_null_captions_are_embedded_once_for_a_model_and_again_when_its_weights_change(picture, monkeypatch):
-    clip, asked, embed = wrap(build()), [], Explainer.embed_texts
+def test_null_captions_are_embedded_once_for_a_model_and_again_when_it_says_something_else(picture, monkeypatch):
+    peft, asked, embed = pytest.importorskip("peft"), [], Explainer.embed_texts
+    adapter = peft.LoraConfig(target_modules=["c_fc"], init_lora_weights=False)
+    clip = replace(wrap(build()), model=peft.get_peft_model(build(), adapter))
+    clip.model.add_adapter("other", adapter)
+    weight, other = clip.model.get_base_model().text_projection, open_clip.SimpleTokenizer(context_length=24)
+    other.encoder = {piece: 100 + number % 200 for piece, number in other.encoder.items()}
+    weight.requires_grad, weight.grad = True, torch.ones_like(weight)
     monkeypatch.setattr(Explainer, "embed_texts", lambda *given: asked.append(len(given[1])) or embed(*given))
     for _ in range(2):
         before = Explainer(clip, method="attention").explain(picture, "a dog")
         Explainer(clip).explain(picture, "a cat")
     assert asked == [before.null_count]
-    with torch.no_grad():
-        clip.model.text_projection.mul_(-1)
-    after = Explainer(clip).explain(picture, "a dog")
-    assert len(asked) == 2 and after.null_median == pytest.approx(-before.null_median, abs=1e-6)
-
-
-def test_a_model_that_embeds_no_captions_has_no_percentile(tiny, picture):
-    found = Explainer(replace(tiny, tokenizer=None)).explain(picture, torch.ones(1, 48))
-    assert found.percentile is found.null_median is None
+    for change in (
+        lambda: weight.detach().mul_(-1), lambda: weight.data.mul_(-1), lambda: clip.model.set_adapter("other"),
+        torch.optim.SGD([weight], lr=0.01, fused=True).step, clip.model.base_model.disable_adapter_layers,
+        lambda: object.__setattr__(clip, "tokenizer", other),
+    ):  # fmt: skip
+        change()
+        after, own = (Explainer(one).explain(picture, "a dog") for one in (clip, copy.deepcopy(clip)))
+        assert after.null_median == pytest.approx(own.null_median, abs=1e-6)
+        assert after.null_median != pytest.approx(before.null_median, abs=1e-4)
+        before = after
 
 
 def state_of(model):
@@ -356,14 +371,30 @@ def test_a_model_that_computes_something_else_than_its_layers_say_is_refused_by_
         Explainer(clip).explain(picture, PROMPTS)
     del clip.model.encode_image
     same(explainer.explain(picture, PROMPTS), expected, 0)
+    block.mlp = copy.deepcopy(block.mlp)  # which changes nothing yet, like a new LoRA
+    explainer.explain(picture, PROMPTS)
+    block.mlp.c_fc.weight.data.mul_(3)
+    same(explainer.explain(picture, PROMPTS), Explainer(clip).explain(picture, PROMPTS), 0)
 
 
-def test_an_explainer_goes_to_another_process_as_it_is(tiny, picture):
+def test_threads_explain_a_model_in_training_as_one_alone_and_leave_its_statistics(picture):
+    resnet = {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None, "image_size": 64}
+    model = build(resnet).train()
+    explainer, before = Explainer(wrap(model, 64)), copy.deepcopy(model.state_dict())
+    expected = explainer.explain(picture, PROMPTS)
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(explainer.explain, [picture] * 20, [PROMPTS] * 20):
+            same(found, expected, 1, 1)
+    assert all(torch.equal(now, before[name]) for name, now in model.state_dict().items())
+
+
+def test_an_explainer_goes_to_another_process_as_it_is_and_a_deep_copy_has_its_own_model():
     explainer = Explainer(load_clip("emoji"), method="maskclip", seed=3, image_layers=2)
-    again = pickle.loads(pickle.dumps(explainer))
     scene = draw_scene(1).image()
-    same(again.explain(scene, "a dog"), explainer.explain(scene, "a dog"), 0)
-    assert (again.method, again.seed, again.image_tower.layers) == (explainer.method, 3, 2)
+    for again in (pickle.loads(pickle.dumps(explainer)), copy.deepcopy(explainer)):
+        same(again.explain(scene, "a dog"), explainer.explain(scene, "a dog"), 0)
+        assert (again.method, again.seed, again.image_tower.layers) == (explainer.method, 3, 2)
+        assert again.clip.model is not explainer.clip.model
 
 
 def test_a_prompt_longer_than_the_context_is_explained_as_truncated_and_names_what_was_dropped(tiny, picture):
@@ -436,16 +467,12 @@ def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(
     np.testing.assert_allclose((low, high), np.clip(student, 0, 2), atol=1e-6)
     scaled = explanation.prompt_dependence(3 * nulls + 1, index=1)[0]
     assert scaled == pytest.approx(value, abs=1e-5)
-
-
-def test_a_map_that_is_the_same_for_any_prompt_depends_on_nothing_and_an_empty_one_differs_from_others(tiny, picture):
-    explainer = Explainer(tiny, method="attention")
+    explainer = Explainer(tiny, method="attention")  # whose map is the same for any prompt
     found = explainer.explain(picture, "a dog").prompt_dependence(explainer.null_maps(picture, "a dog", 5))
     np.testing.assert_allclose(found, 0, atol=1e-6)
-    explanation = Explainer(tiny).explain(picture, "a dog")
     flat = replace(explanation, image_maps=np.zeros_like(explanation.image_maps))
     assert flat.prompt_dependence(np.ones((3, 4, 4)))[0] == 0
-    assert flat.prompt_dependence(np.stack([explanation.image_maps[0]] * 3))[0] == 1
+    assert flat.prompt_dependence(np.stack([own.reshape(4, 4)] * 3))[0] == 1
 
 
 def test_null_maps_are_those_of_prompts_of_the_same_form_and_of_the_empty_one(tiny, picture):
@@ -493,10 +520,7 @@ def test_maps_are_those_that_explain_shows(tiny, pictures):
         assert maps.shape == (5, 4, 4, 4)
         for one, found in zip(pictures, maps, strict=True):
             np.testing.assert_allclose(found, explainer.explain(one, SEVERAL).image_maps, atol=1e-6)
-
-
-def test_every_image_may_have_directions_of_its_own(tiny, pictures):
-    explainer = Explainer(tiny)
+    explainer = Explainer(tiny)  # and every image may have directions of its own
     directions = torch.randn(5, 3, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     maps = explainer.maps(pictures, directions.numpy())
     for i, one in enumerate(pictures):
@@ -513,13 +537,3 @@ def test_maps_of_word_directions_are_interactions_however_many_captions_are_read
         assert [caption[start:end] for start, end in split.spans] == [word.text for word in expected.words]
         scores = directions @ explainer.embed_images(picture)[0]
         np.testing.assert_allclose(scores, [word.score for word in expected.words], atol=1e-6)
-
-
-def test_native_images_are_embedded_and_mapped_at_their_own_size(tiny, picture):
-    explainer = Explainer(tiny, resolution="native")
-    texts = explainer.embed_texts(SEVERAL)
-    expected = explainer.explain(picture, SEVERAL)
-    np.testing.assert_allclose(explainer.embed_images([picture]) @ texts.T, expected.similarity[None], atol=1e-6)
-    np.testing.assert_allclose(explainer.maps([picture], texts)[0], expected.image_maps, atol=1e-6)
-    with pytest.raises(ValueError, match="one at a time"):
-        explainer.maps([picture, picture.crop((0, 0, 30, 50))], texts)

@@ -47,6 +47,8 @@ def test_other_colour_modes_are_converted(mode, tmp_path):
 def test_transparent_pixels_are_laid_over_white(tmp_path):
     stripes("P").save(tmp_path / "image.png", transparency=stripes("P").getpixel((5, 5)))
     assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, WHITE)
+    Image.fromarray(np.array([[1000, 30000]] * 2, np.uint16)).save(tmp_path / "image.png", transparency=1000)
+    assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, (117,) * 3)
     image = stripes("RGBA")
     image.putalpha(128)
     left, right = left_and_right(read_image(image))

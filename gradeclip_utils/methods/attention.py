@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
-from .perturbation import blank_maps
+from .perturbation import blank_maps, readers
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens."""
-    return _same_for_all(trace, trace.layers[-1].attention.mean(dim=(1, 2)), directions)
+    weights, row = trace.layers[-1].attention.mean(1), _query_row(tower, trace)  # (B, R, N)
+    row = row if tower.explained[-1].latent else row.gather(1, trace.query_index)
+    return _same_for_all(trace, torch.einsum("br,brn->bn", row, weights), directions)
 
 
 def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -71,8 +73,8 @@ def _query_row(tower: Tower, trace: Trace) -> Tensor:
     """(B, N), one shared out over the query tokens; (B, R) where latent queries read."""
     if tower.explained[-1].latent:
         return torch.full_like(trace.layers[-1].o[..., 0], 1 / trace.layers[-1].o.shape[1])
-    row = torch.zeros_like(trace.valid_mask, dtype=trace.embedding.dtype)
-    return row.scatter(1, trace.query_index, 1 / trace.query_index.shape[1])
+    row = readers(trace).to(trace.embedding)
+    return row / row.sum(-1, keepdim=True)
 
 
 def _same_for_all(trace: Trace, rows: Tensor, directions: Tensor) -> Tensor:

@@ -72,14 +72,16 @@ def m2ib(
     return maps * trace.valid_mask[:, None]
 
 
-def leave_one_out(tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None) -> Tensor:
+def leave_one_out(
+    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, fill: int | None = None
+) -> Tensor:
     """Leave one word out: S(prompt) - S(prompt without the word), at the word's first token."""
     words = word_numbers(trace) if words is None else words
     maps = blank_maps(trace, directions)
     places = [(i, word) for i, row in enumerate(words) for word in row.unique().tolist() if word >= 0]
     for start in range(0, len(places), _AT_ONCE):
         some = places[start : start + _AT_ONCE]
-        shorter = torch.stack([without_tokens(trace.inputs[i], words[i] == word) for i, word in some])
+        shorter = torch.stack([without_tokens(trace.inputs[i], words[i] == word, fill) for i, word in some])
         for (i, word), embedding in zip(some, tower.trace(shorter).embedding, strict=True):
             first = int((words[i] == word).int().argmax())
             maps[i, :, first] = directions[i] @ (trace.embedding[i] - embedding)
@@ -111,6 +113,13 @@ def seen_through(
             masked = (pixels[:, None] * light[None, :, None]).flatten(0, 1)  # (B*n, 3, H, W)
             yield some, light, look(masked).unflatten(0, (len(pixels), -1))
             shown.update(len(some))
+
+
+def readers(trace: Trace) -> Tensor:
+    """The tokens that read, (B, N); where all do, padding is none of them."""
+    reads = torch.zeros_like(trace.valid_mask).scatter(1, trace.query_index, True)
+    real = reads & trace.valid_mask
+    return torch.where(real.any(-1, keepdim=True), real, reads)
 
 
 def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
@@ -146,9 +155,7 @@ def repeated(trace: Trace, index: int, count: int) -> Trace:
 
 def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float) -> Tensor:
     """Nats (N,) that each token of one input (repeated in `trace`) keeps after the bottleneck is optimised."""
-    tokens, reads = trace.tokens[0], torch.zeros_like(trace.valid_mask[0])
-    reads[trace.query_index[0]] = True
-    counted = trace.valid_mask[0] | reads
+    tokens, counted = trace.tokens[0], (trace.valid_mask | readers(trace))[0]
     openness = torch.full_like(tokens, 5.0).requires_grad_()
     optimizer = torch.optim.Adam([openness], lr=1.0)
     for sample in noise:  # (samples, N, D)
@@ -174,8 +181,8 @@ def word_numbers(trace: Trace) -> Tensor:
     return torch.where(inside, inside.cumsum(-1), -1)
 
 
-def without_tokens(ids: Tensor, gone: Tensor) -> Tensor:
-    """Token ids of a shorter prompt, (context_length,); its last id fills up behind the end, where nobody reads."""
+def without_tokens(ids: Tensor, gone: Tensor, fill: int | None = None) -> Tensor:
+    """Token ids of a shorter prompt, (context_length,), filled up with padding; by default with its last id."""
     keep, gone = torch.ones_like(ids, dtype=torch.bool), gone[: len(ids)]  # an appended CLS has no id
     keep[: len(gone)] = ~gone
-    return torch.cat([ids[keep], ids[-1:].expand(int(gone.sum()))])
+    return F.pad(ids[keep], (0, int(gone.sum())), value=int(ids[-1]) if fill is None else fill)

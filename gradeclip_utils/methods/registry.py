@@ -41,9 +41,9 @@ class Method:
         explains: which number: "the model's own similarity", or what else.
         cost: in forward passes beyond the trace, in words.
         image: a function `(tower, trace, directions) -> maps`, as the module says; None if the method is not defined
-            for images. It may have keywords `seed`, `words` and `empty`, and gets those that it has:
-            `words` (B, N) numbers the word of every token, -1 for none; `empty` (E,) is the embedding of a prompt
-            without words, if `wants_empty`.
+            for images. It may have keywords `seed`, `words`, `fill` and `empty`, and gets those that it has:
+            `words` (B, N) numbers the word of every token, -1 for none; `fill` is the id of padding; `empty` (E,) is
+            the embedding of a prompt without words, if `wants_empty`.
         text: the same for prompts.
         layers: the explained layers: "last" as many as Grad-ECLIP; "all", "half", "sixth" that part, from the top.
         text_layers: the same for prompts, if it differs.

@@ -199,7 +199,8 @@ def of_interactions(found, words: str = "content") -> Drawing:
     """The drawing of an `Interactions`: a signed map per word, of "content" words or "all", or of all "together"."""
     if words == "together":
         map_ = found.maps.sum(0)
-        panels = [Panel(found.caption, title_of(found.words), map_, largest(map_), float(found.similarity))]
+        panel = Panel(found.caption, title_of(found.words), map_, largest(map_), found.similarity)
+        panels = [replace(panel, note=f"{panel.labels[0]}; map of all words, point at one for its own")]
     else:
         pairs = list(zip(found.words, found.maps, strict=True))
         kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]

@@ -72,7 +72,8 @@ def metagame(explainer: Explainer, image, caption: str, over: Sequence[Sequence[
     word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
     players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
     coalitions, weights = weights_of(len(groups), explainer.seed)
-    embeddings = embed_coalitions(tower, tokenizer([caption]).to(tower.device)[0], players, coalitions)  # (C, E)
+    ids, fill = tokenizer([caption]).to(tower.device)[0], int(tokenizer([""])[0, -1])
+    embeddings = embed_coalitions(tower, ids, players, coalitions, fill)  # (C, E)
     step = 1 if explainer.method.wants_empty else len(embeddings)  # such a method compares the targets of a call
     maps = torch.cat([explainer.maps(image, some)[0] for some in embeddings.split(step)])  # (C, h, w)
     weights, pairs = weights.to(maps), None
@@ -120,23 +121,24 @@ def weights_of(players: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor) -> Tensor:
+def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor, fill: int | None = None) -> Tensor:
     """Embeddings (C, E) of one prompt with some of its words only."""
     gone = (~coalitions.to(players.device)).double() @ players.double() > 0  # (C, N)
-    shorter = torch.stack([without_tokens(ids, one) for one in gone])
+    shorter = torch.stack([without_tokens(ids, one, fill) for one in gone])
     return torch.cat([tower.trace(some).embedding for some in shorter.split(_AT_ONCE)])
 
 
 def word_values(
-    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, seed: int = 0
-) -> Tensor:
+    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, fill: int | None = None,
+    seed: int = 0,
+) -> Tensor:  # fmt: skip
     """METAGAME of the similarity: the Shapley value of each word in S -> S(prompt of these words only)."""
-    return score_players(tower, trace, directions, partial(weights_of, seed=seed), words)
+    return score_players(tower, trace, directions, partial(weights_of, seed=seed), words, fill)
 
 
 def score_players(
     tower: Tower, trace: Trace, directions: Tensor, weigh: Callable[[int], tuple[Tensor, Tensor]],
-    words: Tensor | None = None,
+    words: Tensor | None = None, fill: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens."""
     words = word_numbers(trace) if words is None else words
@@ -144,7 +146,7 @@ def score_players(
     for i, row in enumerate(words):
         players = torch.stack([row == word for word in row.unique().tolist() if word >= 0])  # (n, N)
         coalitions, weights = weigh(len(players))
-        embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions)
+        embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions, fill)
         maps[i, :, players.int().argmax(-1)] = directions[i] @ (weights.to(embeddings) @ embeddings).T
     return maps
 

@@ -25,10 +25,6 @@ def unit(width, seed=0, dtype=torch.float32):
     return vector / vector.norm()
 
 
-def first_prompt(clip):
-    return clip.tokenizer(["a red car and a blue ball"])
-
-
 def close(found, expected, tolerance=1e-5):
     assert found.shape == expected.shape and expected.abs().max() > 0
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
@@ -101,7 +97,7 @@ def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opene
 @pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 3), (2, 2)])
 def test_interactions_without_lam_are_the_mixed_second_difference(image_layers, text_layers, precise, pixels):
     """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
-    model, picture, ids = precise.model, pixels[:1].double(), first_prompt(precise)
+    model, picture, ids = precise.model, pixels[:1].double(), precise.tokenizer(["a red car and a blue ball"])
     image_tower, text_tower = open_image_tower(model, image_layers), open_text_tower(model, text_layers)
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]

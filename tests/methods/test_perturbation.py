@@ -23,14 +23,6 @@ def patches(values):
     return values.reshape(4, 8, 4, 8).sum((1, 3)).flatten()
 
 
-def counting(model):
-    """How many inputs entered the first block since."""
-    seen = []
-    for side in ("image", "text"):
-        plain.blocks_of(model, side)[0].register_forward_pre_hook(lambda _, entering: seen.append(len(entering[0])))
-    return seen
-
-
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(1, 2)
     found = input_gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
@@ -160,7 +152,11 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
     close(found, expected, 1e-6)
 
 
-def test_leaving_one_word_out_is_the_prompt_written_without_it(tiny, picture):
+@pytest.mark.parametrize("full", [False, True])
+def test_leaving_one_word_out_is_the_prompt_written_without_it(full, tiny, picture):
+    if full:  # a prompt without padding, for an encoder whose padding is hidden by its id
+        text = {"embed_cls": True, "pad_id": 0, "context_length": len(tiny.tokenizer.encode(PROMPT)) + 2}
+        tiny = wrap(build(text=text, custom_text=True))
     words = Explainer(tiny, method="leave-one-out").explain(picture, PROMPT).words[0]
     assert [word.text for word in words] == PROMPT.split()
     with torch.no_grad():
@@ -183,7 +179,9 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     model, target = clip.model, directions(1, 2)
     image, text = open_image_tower(model), open_text_tower(model)
     picture, prompt = image.trace(pixels[:1]), text.trace(clip.tokenizer([PROMPT]))
-    seen = counting(model)
+    seen = []  # how many inputs entered the first block since
+    for side in ("image", "text"):
+        plain.blocks_of(model, side)[0].register_forward_pre_hook(lambda _, entering: seen.append(len(entering[0])))
     perturbation.rise(image, picture, target, masks=50)
     assert sum(seen) == 50
     seen.clear()

@@ -92,16 +92,11 @@ def at(tokens, row):
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_raw_attention_is_the_row_of_the_reading_token_in_the_last_layer(side, tiny, pixels):
-    inputs, tokens, reader = inputs_of(side, tiny, pixels)
-    expected = Opened(tiny.model, side, inputs).alphas[-1][0].mean(0)[reader]
-    close(run("attention", side, tiny.model, inputs, directions(1, 2))[0, 1], at(tokens, expected))
-
-
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_rollout_is_the_reading_row_of_the_product_over_all_layers(side, tiny, pixels):
+def test_raw_attention_is_the_reading_row_of_the_last_layer_and_rollout_that_of_all_layers_product(side, tiny, pixels):
     inputs, tokens, reader = inputs_of(side, tiny, pixels)
     opened = Opened(tiny.model, side, inputs)
+    expected = at(tokens, opened.alphas[-1][0].mean(0)[reader])
+    close(run("attention", side, tiny.model, inputs, directions(1, 2))[0, 1], expected)
     product = torch.eye(opened.alphas[0].shape[-1])
     for alpha in opened.alphas:
         product = (alpha[0].mean(0) + torch.eye(len(product))) / 2 @ product
@@ -243,7 +238,7 @@ def test_nothing_is_left_behind_on_a_model_in_training_or_frozen(name, picture):
     for training in (True, False):
         model = build({"patch_dropout": 0.5}).train(training).requires_grad_(training)
         before = state_of(model)
-        explainer = Explainer(wrap(model), method=name)
+        explainer = Explainer(wrap(model), method=name, null_captions=SEVERAL)
         with torch.inference_mode():
             maps.append(explainer.explain(picture, SEVERAL[:1], against="a cow").image_maps)
         assert state_of(model) == before
@@ -294,14 +289,10 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by
         Explainer(clip, method="clip-surgery", image_layers=1).explain(picture, SEVERAL[0])
 
 
-@pytest.fixture(scope="module")
-def cls_reads():
-    return wrap(build(text={"embed_cls": True}, custom_text=True))
-
-
 @pytest.mark.parametrize("name", PROMPTS)
-def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_method(name, cls_reads, picture):
-    explainer = Explainer(cls_reads, method=name)
+def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_method(name, picture):
+    clip = wrap(build(text={"embed_cls": True}, custom_text=True))
+    explainer = Explainer(clip, method=name, null_captions=SEVERAL)
     together, alone = (explainer.explain(picture, prompts).words[0] for prompts in (["a dog", SEVERAL[1]], "a dog"))
     scores = [word.score for word in together]
     np.testing.assert_allclose(scores, [word.score for word in alone], rtol=1e-3, atol=1e-6)
@@ -311,10 +302,6 @@ def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_meth
 def values_along(tower, trace, directions):
     """A method that somebody else wrote: how much each token's last feature points along the target."""
     return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
-
-
-def values_of_words(tower, trace, directions):
-    return trace.valid_mask[:, None].to(directions).expand(-1, directions.shape[1], -1)
 
 
 def noise(tower, trace, directions, *, seed):
@@ -332,7 +319,7 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     np.testing.assert_array_equal(found.image_maps, expected.image_maps)
     assert found.words == ((), ()) and found.provenance["method"] == "Mine" and "mine" not in METHODS
     assert found.origin.endswith("Mine: explains a number of mine") and of_explanation(found).panels[0].map is not None
-    for method in (mine(text=values_of_words), "leave-one-out"):  # of prompts alone
+    for method in (mine(text=noise), "leave-one-out"):  # of prompts alone
         found = Explainer(tiny, method=method).explain(picture, "a dog")
         assert found.provenance["image_layers"] is None and of_explanation(found).panels[0].map is None
 

@@ -49,15 +49,9 @@ def value_by_orders(players, value):
     return found
 
 
-def game(players, seed=0):
-    """A random game: a number for each set of players."""
-    values = np.random.default_rng(seed).normal(size=2**players)
-    return values, lambda some: values[sum(2**player for player in some)]
-
-
 def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_many():
-    values, value = game(6)
-    exact, errors = value_by_orders(6, value), []
+    values = np.random.default_rng(0).normal(size=2**6)  # a random game: a number for each set of players
+    exact, errors = value_by_orders(6, lambda some: values[sum(2**player for player in some)]), []
     for orders in (3, 400):
         coalitions, weights = sampled_weights(6, orders, seed=1)
         found = weights.numpy() @ values[coalitions.int() @ 2 ** torch.arange(6, dtype=torch.int)]
@@ -66,7 +60,10 @@ def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_m
     assert errors[1] < 0.2 * errors[0]
 
 
-def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_prompt(tiny, picture):
+@pytest.mark.parametrize("full", [False, True])
+def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_prompt(full, tiny, picture):
+    if full:  # a prompt without padding, for an encoder whose padding is hidden by its id
+        tiny = wrap(build(text={"embed_cls": True, "pad_id": 0, "context_length": 6}, custom_text=True))
     words, explainer = "a dog and cat".split(), Explainer(tiny, method="metagame")
     found = explainer.explain(picture, " ".join(words)).words[0]
     image = explainer.embed_images(picture)[0]
@@ -74,7 +71,10 @@ def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_p
     def similarity(some):
         return float(plain.embed(tiny.model, "text", tiny.tokenizer([said(words, some)]))[0].detach() @ image)
 
-    np.testing.assert_allclose([word.score for word in found], value_by_orders(4, similarity), atol=1e-6)
+    expected = value_by_orders(4, similarity)
+    np.testing.assert_allclose([word.score for word in found], expected, atol=1e-6)
+    maps = metagame(Explainer(tiny), picture, " ".join(words), over=[(i,) for i in range(4)])
+    np.testing.assert_allclose([word.score for word in maps.words], expected, atol=1e-6)
 
 
 def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add_up(tiny, picture):
@@ -121,12 +121,6 @@ def scene(small):
     return explainer, image, small.preprocess(image)[None], tower, tower.trace(small.tokenizer([CAPTION]))
 
 
-def prompt_of(model, tokens, end):
-    """Unit embedding of tokens (N, D) with their positions, by the model's own modules and nothing of the package."""
-    x = model.transformer(tokens[None], attn_mask=model.attn_mask[: len(tokens), : len(tokens)])
-    return F.normalize(model.ln_final(x)[0, end] @ model.text_projection, dim=-1)
-
-
 def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
     explainer, image, pixels, _, text = scene
     model, end = small.model, text.tokens.shape[1] - 1
@@ -136,12 +130,18 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
     tokens = (model.token_embedding(ids) + model.positional_embedding[: end + 1]).detach()
     start = tokens.clone()
     start[1:end] = 0
+
+    def prompt_of(tokens):
+        """Unit embedding of tokens (N, D) with their positions, by the model's own modules."""
+        x = model.transformer(tokens[None], attn_mask=model.attn_mask[: end + 1, : end + 1])
+        return F.normalize(model.ln_final(x)[0, end] @ model.text_projection, dim=-1)
+
     of_pixels = of_tokens = 0
     for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
         slope = torch.autograd.functional.jacobian(lambda x: plain.embed(model, "image", x)[0], place * pixels)
         of_pixels = of_pixels + weight * slope * pixels  # (E, 1, 3, 32, 32)
         at = start + place * (tokens - start)
-        slope = torch.autograd.functional.jacobian(lambda x: prompt_of(model, x, end), at)
+        slope = torch.autograd.functional.jacobian(prompt_of, at)
         of_tokens = of_tokens + weight * slope * (tokens - start)  # (E, N, D)
     of_patches = of_pixels[:, 0].sum(1).unflatten(1, (2, 16)).unflatten(3, (2, 16)).sum((2, 4)).flatten(1)  # (E, P)
     expected = torch.einsum("en,ep->np", of_tokens.sum(-1), of_patches)[1:end]

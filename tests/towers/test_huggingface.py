@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gradeclip_utils import Clip, Explainer, UnsupportedModel
+from gradeclip_utils import Clip, Explainer, ExplanationWarning, UnsupportedModel
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
@@ -32,11 +32,6 @@ def features(found):
     return found if torch.is_tensor(found) else found.pooler_output
 
 
-def mask_of(name, ids):
-    """What the model's own processor would send along."""
-    return {"attention_mask": (ids != 0).long()} if name in ("ChineseCLIP", "AltCLIP") else {}
-
-
 def patches_of(pixels, step=8):
     """NaFlex's input, cut out patch by patch: (B, h*w, step * step * 3)."""
     rows, columns = pixels.shape[-2] // step, pixels.shape[-1] // step
@@ -53,7 +48,8 @@ def own_image_features(model, name, pixels):
 
 
 def own_text_features(model, name, ids):
-    return features(model.get_text_features(input_ids=ids, **mask_of(name, ids)))
+    mask = {"attention_mask": (ids != 0).long()} if name in ("ChineseCLIP", "AltCLIP") else {}  # as processors send it
+    return features(model.get_text_features(input_ids=ids, **mask))
 
 
 @pytest.mark.parametrize(("name", "attention"), [*((name, "sdpa") for name in NAMES), ("CLIP", "eager")])
@@ -119,6 +115,14 @@ def test_the_similarity_that_is_explained_is_the_models_own_and_the_model_stays_
     assert written == (["A", "red", "car,", "a", "café"] if name == "Siglip" else ["A", "red", "car", ",", "a", "café"])
     assert "".join(other) == "一只猫"
     assert all(any(word.score for word in words) for words in explanation.words)
+
+
+def test_words_are_those_that_were_written_up_to_an_eot_among_them_and_no_html_is_seen_in_them(picture):
+    clip, chinese = (Explainer(Clip.from_transformers(*whole(name))) for name in ("CLIP", "ChineseCLIP"))
+    with pytest.warns(ExplanationWarning, match="reads only 3 tokens of 'a cat.* not read: <end> on"):
+        found = clip.explain(picture, ["a cat <end> on a dog", *PROMPTS])
+    assert [word.text for word in found.words[0]] == ["a", "cat"]
+    assert [word.text for word in chinese.explain(picture, "A &amp; car").words[0]] == ["A", "&", "amp", ";", "car"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -96,6 +96,13 @@ def test_words_and_interactions_are_given_in_the_prompt_as_it_was_written(name, 
     assert apart.maps.shape == (len(words), 4, 4)
 
 
+@pytest.mark.parametrize("method", ["attention", "rollout", "game", "m2ib"])
+def test_scores_of_words_do_not_depend_on_the_padding_that_other_prompts_of_the_call_bring(method, clip_of, picture):
+    explainer = Explainer(clip_of("BERT, mean"), method=method)
+    alone, beside = (explainer.explain(picture, ["一只猫", *others]).words[0] for others in ([], [CAPTION]))
+    assert [word.score for word in beside] == pytest.approx([word.score for word in alone], rel=1e-3)
+
+
 def test_other_poolers_and_encoders_are_refused_by_name(clip_of):
     model = clip_of("BERT, mean", pooler="max_pooler").model
     with pytest.raises(UnsupportedModel, match="the text tower is a BertModel with a MaxPooler: only CLS or a mean"):

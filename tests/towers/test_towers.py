@@ -160,9 +160,6 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
     assert not heat[64:].any() and not heat[:, 64:].any() and heat[:64, :64].any()
     rather = explainer.explain(image, torch.eye(7)[[2]], torch.eye(7)[[5]])
     assert rather.image_maps[0] == pytest.approx(explanation.image_maps[0] - explanation.image_maps[1], abs=1e-5)
-
-
-def test_pixels_that_no_patch_holds_are_in_no_map(classifier):
     tower, pixels = open_image_tower(classifier), torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
