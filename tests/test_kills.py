@@ -71,9 +71,7 @@ def killed_again_and_again(arguments, folder, watched: Path, kills: int, writes:
     assert process.exitcode == 0, (folder / "said.txt").read_text()
 
 
-def test_an_evaluation_that_is_killed_twenty_times_gives_the_rows_of_one_that_is_not_and_measures_nothing_twice(
-    model, folder, tmp_path
-):
+def test_an_evaluation_killed_twenty_times_has_the_rows_of_an_undisturbed_one_each_once(model, folder, tmp_path):
     run, data = tmp_path / "run", f"folder:{folder}"
     arguments = ["evaluate", "--data", data, "--out", str(run), "--methods", "grad-eclip", *model]
     killed_again_and_again(arguments, tmp_path, run, kills=20, writes=2)  # of some twenty

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ..checks import as_path, flag, listed, readable, short, text
-from ..errors import GradeclipError
+from ..errors import GradeclipError, warn
 from ..files import data_path
 from ..images import read_image
 from .example import Example
@@ -37,7 +37,7 @@ def captioned_images(
         check: whether a missing image is refused now, or when it is read.
 
     Returns:
-        One example per row, in the order of the table; keys are LINE-IMAGE.
+        One example per row, in the order of the table; keys are IMAGE (line LINE). A warning counts missing masks.
 
     Raises:
         GradeclipError: the table, or a file that it names, is missing, or the table is not in this form; the message
@@ -46,26 +46,31 @@ def captioned_images(
     images, masks = as_path(images, "the folder of images"), None if masks is None else as_path(masks, "masks")
     if masks is not None and not masks.is_dir():
         raise GradeclipError(f"there is no folder of masks {masks}")
-    rows, found, taken, check = read_captions(captions), [], dict[Path, str](), flag("check", check)
+    rows, found, lacking, taken = read_captions(captions), [], list[Path](), dict[Path, str]()
     concepts = rows["concept"].where(rows["concept"] != "", rows["caption"]) if "concept" in rows else rows["caption"]
     present = concepts.groupby(rows["image"]).agg(lambda own: tuple(dict.fromkeys(own)))
     for (line, row), concept in zip(rows.iterrows(), concepts, strict=True):
         name, asked, image, load_mask = row["image"], row["caption"], images / row["image"], None
-        wanted = [image] if check else []
+        wanted = [image] if flag("check", check) else []
         if masks is not None:
             named = row.get("mask") or ""
-            mask = masks / (named or f"{os.path.splitext(name)[0]}.png")
+            places = [masks / (named or f"{os.path.splitext(name)[0]}{ending}") for ending in (".png", ".PNG")]
+            mask = next(filter(os.path.isfile, places), places[0])
             wanted += [mask] if named else []
             if os.path.isfile(mask):
                 load_mask = partial(_drawn_mask, mask, image)
                 if not named and taken.setdefault(mask, name) != name:
                     both = f"{taken[mask]} and {name}"
                     raise GradeclipError(f"{mask} could be the mask of {both}: add a column mask to {captions}")
+            else:
+                lacking.append(mask)
         for file in wanted:
             if not os.path.isfile(file):  # also of a name that no file can have
                 raise GradeclipError(f"{captions}, line {line}: there is no file {file}")
         read = partial(read_image, image)
-        found.append(Example(f"{line}-{name}", asked, concept, asked, present[name], read, load_mask))
+        found.append(Example(f"{name} (line {line})", asked, concept, asked, present[name], read, load_mask))
+    if lacking:
+        warn(f"there is no mask for {len(lacking)} of {len(found)} examples (looked for {lacking[0]})", UserWarning)
     return found
 
 
@@ -135,12 +140,13 @@ def read_captions(table: str | Path) -> pd.DataFrame:
             for record in reader:  # blank lines are no records
                 records[reader.line_num] = record
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise GradeclipError(f"{table} cannot be read as a table (CSV, UTF-8): {error}") from error
+        why = "it has letters of another encoding; save it as CSV UTF-8" if isinstance(error, ValueError) else error
+        raise GradeclipError(f"{table} cannot be read as a table (CSV, UTF-8): {why}") from error
     if twice := [name for name in ("image", "caption", "mask", "concept") if header.count(name) > 1]:
         raise GradeclipError(f"{table} has {header.count(twice[0])} columns {twice[0]!r}: keep one of them")
     if not {"image", "caption"} <= set(header):
-        has = ", ".join(header) or "nothing"
-        raise GradeclipError(f"{table} must have the columns image and caption, and has {has}")
+        has, rule = ", ".join(header) or "nothing", "in small letters and separated by commas"
+        raise GradeclipError(f"{table} must have the columns image and caption, {rule}, and has {has}")
     if not records:
         raise GradeclipError(f"{table} has no rows: it needs an image and a caption in every row")
     for line, record in records.items():
@@ -162,7 +168,9 @@ def _drawn_mask(file: Path, image: Path) -> np.ndarray:
     """Read a mask: what is not black, or in a cut-out what is not transparent."""
     shown = np.any(np.asarray(read_image(file)), axis=-1)
     with Image.open(file) as read:
-        if read.has_transparency_data:
+        if read.mode[0] in "IF":  # 16 bits or more number the objects, which 8 bits would round to zero
+            shown = np.asarray(read) != 0
+        elif read.has_transparency_data:
             opaque = np.asarray(read.convert("RGBA"))[..., 3] > 127
             shown = shown if opaque.all() else opaque
     size = read_image(image).size

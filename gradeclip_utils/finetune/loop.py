@@ -6,9 +6,10 @@ batches -> losses --here--> weights; state.pt, state.jsonl
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,8 @@ class Loop:
             first, random = self._resume()
             ahead = {"num_workers": workers, "prefetch_factor": _AHEAD if workers else None}
             batches = iter(torch.utils.data.DataLoader(data, batch_size=None, sampler=range(first, steps), **ahead))
-            if random is not None:  # last, because making the iterator draws a number as well
-                torch.set_rng_state(random)
+            random = torch.get_rng_state() if random is None else random  # now: making the iterator draws a number
+            torch.set_rng_state(random)
             last = self.log[-1] if self.log else {"seconds": 0.0, "cpu_seconds": 0.0}
             began, cpu_began = time.time() - last["seconds"], time.process_time() - last["cpu_seconds"]
             bar = tqdm(
@@ -67,15 +68,22 @@ class Loop:
             )
             with bar, log_file.open("w", buffering=1) as stream:  # line by line, for those who look on
                 stream.writelines(f"{json.dumps(row)}\n" for row in self.log)
-                for step in range(first, steps):
-                    row = {"step": step, **self._step(step, next(batches), losses)}
-                    took = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - cpu_began}
-                    self.log.append(row | took)
-                    stream.write(f"{json.dumps(self.log[-1])}\n")
-                    bar.update()
-                    bar.set_postfix(loss=f"{self.log[-1]['loss']:.3f}", refresh=False)
-                    if (step + 1) % self.save_every == 0 or step + 1 == steps:
-                        self._save(step + 1)
+                try:
+                    for step in range(first, steps):
+                        batch = next(batches)  # which an interruption stops at once: no weight has changed
+                        with _whole(bar):
+                            row = {"step": step, **self._step(step, batch, losses)}
+                            took = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - cpu_began}
+                            self.log.append(row | took)
+                            stream.write(f"{json.dumps(self.log[-1])}\n")
+                            bar.update()
+                            bar.set_postfix(loss=f"{self.log[-1]['loss']:.3f}", refresh=False)
+                            random = torch.get_rng_state()
+                        if (step + 1) % self.save_every == 0 or step + 1 == steps:
+                            self._save(random)
+                except KeyboardInterrupt:
+                    self._save(random)
+                    raise
         return pd.DataFrame(self.log)
 
     def _step(self, step: int, batch: Any, losses: Callable) -> dict[str, float]:
@@ -112,13 +120,28 @@ class Loop:
         msg = f"{self.file} holds a run with a different recipe ({how}): choose another folder, or delete it"
         raise GradeclipError(msg)
 
-    def _save(self, step: int) -> None:
-        """Write the state after so many steps, whole or not at all."""
+    def _save(self, random: Tensor) -> None:
+        """Write the state after the last whole step, and its random state, whole or not at all."""
         if self.file is None or not self.writes:
             return
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), **self.extra}
-        state |= {"step": step, "recipe": asdict(self.recipe) | dict(self.origin), "log": self.log}
-        write_whole({self.file: partial(torch.save, state | {"random": torch.get_rng_state()})})
+        state |= {"step": len(self.log), "recipe": asdict(self.recipe) | dict(self.origin), "log": self.log}
+        write_whole({self.file: partial(torch.save, state | {"random": random})})
+
+
+@contextmanager
+def _whole(bar: tqdm) -> Iterator[None]:
+    """Within it an interruption (Ctrl-C) waits for the end."""
+    before, heard = signal.getsignal(signal.SIGINT), list[None]()
+    with suppress(ValueError):  # not in the main thread, which alone is interrupted
+        signal.signal(signal.SIGINT, lambda *_: heard.append(bar.set_description("stopping after this step")))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def origin(model: nn.Module) -> dict[str, Any]:

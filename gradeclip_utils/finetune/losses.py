@@ -169,7 +169,8 @@ def region_loss(features: Features, focal_gamma: float = 2.0, weighted: bool = T
 
 
 def _focal(log_p: Tensor, focal_gamma: float) -> Tensor:
-    return -((1 - log_p.exp()).clamp_min(0) ** focal_gamma) * log_p
+    missed = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).tiny)  # at 0 a root has an infinite slope
+    return -(missed**focal_gamma) * log_p
 
 
 def _of_the_neighbour(maps: Tensor, there: Tensor) -> Tensor:

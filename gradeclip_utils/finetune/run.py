@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checks import as_path, chosen, flag, instance, listed, number, optional_library, short, whole, writable
-from ..datasets import load, read_captions
+from ..datasets import coco_captions, load, read_captions
 from ..errors import GradeclipError, warn
 from ..files import output, write_whole
 from ..measures.table import digest
@@ -134,7 +134,7 @@ class Tuned:
         if clip.name in BUNDLED_MODELS:
             known, began = {*(clip.vocabulary or ()), *listed("words", words)}, clip.pretrained.partition(_TUNED)[0]
             config = json.loads(config_of(clip.name, None if began == "bundled" else Path(began)).read_text())
-            return save_compact(clip.model, path, words=known, metadata=about, config=config)
+            return save_compact(clip.model, path, words=known, metadata={**about, "base": clip.name}, config=config)
         state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.model.state_dict().items()}
         about |= said_in_files(clip.model)
         return write_whole({path: lambda new: save_file(state, new, metadata=about)})
@@ -327,7 +327,9 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
         rows, folder = read_captions(table), as_path(folder, "the folder of images")
         pairs = [Pair(folder / row.image, row.caption) for row in rows.itertuples()]
         return _present_pairs(pairs, options.skip_missing)
-    return [Pair(example.image, example.caption or example.prompt) for example in load(options.data)]
+    kind, _, where = options.data.partition(":")  # COCO's examples are its categories: an image would come many times
+    examples = coco_captions(*where.split("@")) if kind == "coco" else load(options.data)
+    return [Pair(example.image, example.caption or example.prompt) for example in examples]
 
 
 def _run_command(options: argparse.Namespace) -> str | None:

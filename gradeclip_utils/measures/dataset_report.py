@@ -43,15 +43,14 @@ _ENOUGH = 8  # pairs, from which on a deviation is known
 _QUESTIONS = {  # column -> its meaning, for the head of the page
     "fit": "fraction of other images that the caption fits less than its own: .5 is chance",
     "dependence": "1 minus the map's mean correlation with maps for prompts about other things, and its 95 % interval: "
-    "near 0 the map does not depend on the caption",
-    "deviation": f"distance of the similarity from the median of all pairs, in robust deviations: beyond {_FAR} is "
-    "rare",
+    "at 0 the map is the same as theirs, at 1 they have nothing in common, above 1 it is high where they are low",
+    "deviation": f"distance of the similarity from the median of all pairs, in robust deviations: above {_FAR} is rare",
 }
-_WARNINGS = {  # warning -> what the page says of one pair, and of several
-    "not explained": ("pair could not be explained.", "pairs could not be explained."),
-    "fit": ("caption fits other images as well as its own.", "captions fit other images as well as their own."),
-    "dependence": ("map stays within .1 of those of other prompts.", "maps stay within .1 of those of other prompts."),
-    "deviation": (f"similarity lies beyond {_FAR} deviations.", f"similarities lie beyond {_FAR} deviations."),
+_WARNINGS = {  # warning -> what the page counts
+    "not explained": "pairs that could not be explained",
+    "fit": "captions that fit other images as well as their own",
+    "dependence": "maps that are nearly the same for any prompt",
+    "deviation": "similarities far from those of the other pairs",
 }
 _COLUMNS = ("similarity", *_QUESTIONS, "pointing_game", "average_precision")  # the file of rows has all measures
 _TEXTS = ("image", "prompt", "error", "content", "thumbnail")
@@ -59,8 +58,8 @@ _NUMBERS = ("similarity", "fit", "dependence", "low", "high", "largest")
 _STYLE = """:root{color-scheme:light dark}body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
 table{border-collapse:collapse}
 td,th{padding:.3rem .5rem;border-bottom:1px solid #ccc;text-align:left;vertical-align:top}
-.table{overflow-x:auto}img{height:120px;width:auto;max-width:none;display:block}
-td:nth-child(2),td:nth-child(3){min-width:9rem;overflow-wrap:anywhere}
+.table{overflow-x:auto}img{height:min(120px,20vw);width:auto;max-width:none;display:block}
+td:nth-child(-n+2){min-width:min(9rem,24vw);overflow-wrap:anywhere}
 th button{font:inherit;font-weight:600;border:0;background:none;padding:0;cursor:pointer;text-align:left}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
 dt{font-weight:600}"""
@@ -122,7 +121,7 @@ def report(
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
             if kept := table.rows.get((example.key,)):
                 if kept["content"] != content_digest(*example.read()):
-                    raise GradeclipError(f"image or mask of {example.key!r} was replaced since: choose another folder")
+                    raise GradeclipError(f"image or mask of {example.key!r} was replaced since: add --overwrite")
                 if (table.folder / kept["thumbnail"]).is_file():
                     continue
             row = _row(explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg")
@@ -198,8 +197,8 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
     columns = [name for name in _COLUMNS if name in table and table[name].notna().any()]
     warnings = table["warnings"].where(table["error"] == "", table["warnings"] + ": " + table["error"])
     shown = pd.DataFrame({
-        f"image, {method}": [_thumbnail(row) for row in table.itertuples()],
         "caption": table["prompt"].map(_cut), "warnings": warnings.map(html.escape),
+        f"image, {method}": [_thumbnail(row) for row in table.itertuples()],
         **{name: table[name].map("{:.2f}".format, na_action="ignore") for name in columns},
     })  # fmt: skip
     if "dependence" in shown:
@@ -207,20 +206,16 @@ def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
     with pd.option_context("display.max_colwidth", None):
         heads = [f"<button>{name.replace('_', ' ')}</button>" for name in shown]
         rows = shown.set_axis(heads, axis=1).to_html(index=False, escape=False, na_rep="")
-    counts = " ".join(_counted(table["warnings"].str.contains(name).sum(), *said) for name, said in _WARNINGS.items())
+    known = [name for name in _WARNINGS if name in ("not explained", *columns)]
+    counts = "; ".join(f"{_WARNINGS[name]}: {table['warnings'].str.contains(name).sum()}" for name in known)
     about = "".join(f"<dt>{one}</dt><dd>{html.escape(_QUESTIONS[one])}</dd>" for one in columns if one in _QUESTIONS)
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
-    title = f"Report of {_counted(len(table), 'pair', 'pairs')}"
-    reading = ("Pairs with most warnings come first; a click on a head sorts. Each map has its own scale, from no "
-               "colour (zero or less) to dark (its largest value).")  # fmt: skip
+    title = f"Report of {len(table)} pair{'s' * (len(table) != 1)}"
+    said = (f"{model}; {counts}. Pairs with most warnings come first; a click on a head sorts. Each map has its own "
+            "scale, from no colour (zero or less) to dark (its largest value).")  # fmt: skip
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    head += f"<title>{title}</title><style>{_STYLE}</style>"
-    text = f"<h1>{title}</h1><p>{model}. {counts} {reading}</p><dl>{about}</dl>"
-    return f"{head}{text}<div class=table>{rows}</div><script>{_SCRIPT}</script></html>\n"
-
-
-def _counted(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
+    head += f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1><p>{said}</p><dl>{about}</dl>"
+    return f"{head}<div class=table>{rows}</div><script>{_SCRIPT}</script></html>\n"
 
 
 def _cut(text: str) -> str:
@@ -260,6 +255,8 @@ def _run_command(options: argparse.Namespace) -> str:
     clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
     names = "method limit seed overwrite".split()
     rows = report(clip, data, out, **{name: getattr(options, name) for name in names})
-    failed = int((rows["error"] != "").sum())
-    said = f", of which {failed} could not be explained" * (failed > 0)
-    return f"{len(rows)} pairs{said}: {out / _PAGE}"
+    failed, said = [why for why in rows["error"] if why], f"{len(rows)} pairs: {out / _PAGE}"
+    said += f"; {len(failed)} could not be explained, the first because {failed[0]}" if failed else ""
+    if len(failed) == len(rows):
+        raise GradeclipError(said)
+    return said

@@ -37,7 +37,7 @@ from ..explain import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
 from ..images import model_view
-from ..methods import METHODS
+from ..methods import METHODS, Method
 from ..methods.perturbation import bar
 from ..models import Clip, load_clip
 from ..prompts import as_prompts
@@ -213,7 +213,7 @@ def _measured(
             there = [kept[one.key, name] for name in plan.rows if (one.key, name) in kept]
             if there and there[0]["content"] != content_digest(*one.read()):
                 said = f"image or mask of {one.key!r} was replaced since it was measured"
-                raise GradeclipError(f"{said}: choose another folder")
+                raise GradeclipError(f"{said}: choose another folder, or add --overwrite")
             if len(there) < len(plan.rows):
                 todo.append((one, other))
             else:
@@ -235,7 +235,9 @@ def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str
     joblib = optional_library("joblib", "the work is shared out by joblib", "cluster")
     if dask is None:
         client, jobs = nullcontext(), jobs if jobs < 0 else min(jobs, len(parts))
-        workers = joblib.parallel_config("loky", n_jobs=jobs, initializer=_receive, initargs=(clip, os.getpid()))
+        workers = joblib.parallel_config(
+            "loky", n_jobs=jobs, initializer=_receive, initargs=(clip, os.getpid(), time.time_ns())
+        )
     else:
         distributed = optional_library("distributed", "--dask hands the work to a Dask cluster", "cluster")
         try:
@@ -244,15 +246,19 @@ def _computed(clip, plan: _Plan, parts: list[list[_Asked]], jobs: int, dask: str
             raise GradeclipError(f"no Dask scheduler answers at {short(dask)} ({first_line(error)})") from error
         workers = joblib.parallel_config("dask", client=client, scatter=[clip], n_jobs=-1)  # which sends it once
     with client, workers:
-        calls = (joblib.delayed(_rows_at_worker)(clip if dask else None, plan, part) for part in parts)
+        methods = {name: METHODS[name] for name in plan.methods}
+        calls = (joblib.delayed(_rows_at_worker)(clip if dask else None, methods, plan, part) for part in parts)
         yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
 
 
 _received: list[Clip] = []  # the model of this worker process, which gets it once
 
 
-def _receive(clip: Clip, parent: int) -> None:
-    """Keep the model in a worker process, and end the process as soon as its parent is gone."""
+def _receive(clip: Clip, parent: int, call: int) -> None:
+    """Keep the model in a worker process, and end the process as soon as its parent is gone.
+
+    joblib keeps processes whose arguments are equal, and with them the weights of an earlier call: `call` differs.
+    """
 
     def end_with_parent() -> None:
         while os.getppid() == parent:
@@ -263,7 +269,8 @@ def _receive(clip: Clip, parent: int) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _rows_at_worker(clip: Clip | None, plan: _Plan, part: list[_Asked]) -> list[dict]:
+def _rows_at_worker(clip: Clip | None, methods: dict[str, Method], plan: _Plan, part: list[_Asked]) -> list[dict]:
+    METHODS.update(methods)  # with those that a project registered in its own process
     return _rows_of(_opened_once(clip or _received[0], plan), plan, part)
 
 
@@ -331,10 +338,11 @@ def _measures(
         view, prompt = model_view(clip.preprocess, baseline.image), explainer.embed_texts([one.prompt])[0]
         maps = {name: explanation.image_maps[0] for name, explanation in explained.items()}
         maps |= {name: pool(heat, tuple(view.pixels.shape[1:]), view.box) for name, heat in references.items()}
+        protocol = PROTOCOLS[plan.faithfulness] if isinstance(plan.faithfulness, str) else plan.faithfulness
+        colours = None if protocol.fill == protocol.canvas == "mean" else colours_of(clip.preprocess)
         curves = image_curves(
-            lambda pixels: tower.forward(pixels) @ prompt, view.pixels.to(tower.device), maps,
-            plan.faithfulness, colours=colours_of(clip.preprocess),
-        )  # fmt: skip
+            lambda pixels: tower.forward(pixels) @ prompt, view.pixels.to(tower.device), maps, protocol, colours=colours
+        )
         for row in areas(curves).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
@@ -393,7 +401,7 @@ def conclusion(table: pd.DataFrame) -> str:
         f"Which map: {best} {said} {kind} {other}, by {title} on {second['n']:.0f} images "
         f"({first['mean']:.3f} and {second['mean']:.3f}).\n"
         f"By how much: {-second['difference']:+.3f} [{-second['high_difference']:+.3f}, "
-        f"{-second['low_difference']:+.3f}], 95 % interval of the mean difference.\n"
+        f"{-second['low_difference']:+.3f}], 95 % interval of this pair alone, without the correction below.\n"
         f"How sure: {found}; p = {second['p_holm']:.4f} of a sign-flip test, corrected for {len(part) - 1} comparisons."
     )
 

@@ -174,6 +174,7 @@ def paired(
             f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} images, such as "
             f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}"
         )
+    _unit_means(rows, value, [], ["image"], cluster)  # refuses an image in two clusters, also of different methods
     labels = None if cluster is None else means.groupby("image")[cluster].first().loc[wide.index]
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     values = differences.to_numpy()
@@ -271,7 +272,7 @@ def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], 
         most = several.loc[several[cluster].idxmax()]
         if most[cluster] > 1:
             said = f"one unit ({', '.join(str(most[name]) for name in keys)}) belongs to {most[cluster]} clusters of"
-            apart = f"name the columns that tell units apart, such as unit={[*unit, cluster]!r}"
+            apart = f"give it one, or name the columns that tell units apart, such as unit={[*unit, cluster]!r}"
             raise GradeclipError(f"{said} {cluster!r}; {apart}")
         means = pd.concat([means, groups[cluster].first()], axis=1)
     return means.reset_index()

@@ -90,7 +90,7 @@ class Table:
         ]
         if differing:
             msg = f"{self.folder} holds another run: {'; '.join(differing)}. Choose another folder, or delete it"
-            raise GradeclipError(msg)
+            raise GradeclipError(f"{msg} (evaluate and report: --overwrite)")
 
     def _read(self) -> dict[tuple, dict]:
         """Return the rows of the file by key, without a torn last line, which is cut off."""

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..checks import instance, listed, readable, text, writable
+from ..checks import as_path, instance, listed, readable, short, text, writable
 from ..errors import GradeclipError, first_line
 from ..files import data_path, write_whole
 from .clip import Clip
@@ -95,8 +95,9 @@ def save_compact(
 @torch.inference_mode(False)
 def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Clip:
     """A bundled model, or a compact file of `save_compact` with the config of the bundled model of this name."""
-    if isinstance(pretrained, Mapping):
-        raise GradeclipError(f"{name} is a bundled model, whose weights are a file of save_compact, not a state dict.")
+    if isinstance(pretrained, Mapping) or (pretrained and not as_path(pretrained, "a file of weights").exists()):
+        takes = "a file of save_compact, neither a state dict nor a tag of open_clip"
+        raise GradeclipError(f"{name} is a bundled model and takes {takes}: got {short(pretrained)}, which is no file")
     file = BUNDLED_MODELS[name]
     path = readable(pretrained, "a file of weights") if pretrained else data_path(file)
     if not path.is_file():
@@ -104,10 +105,11 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
             f"{name} is not here: an installed package holds {BUNDLED!r} alone, and the project's checkout has it as "
             f"data/{file}. Run there, or copy {file} and its .json and pass load_clip({name!r}, 'FOLDER/{file}')"
         )
-    bundled = (one for one, file in BUNDLED_MODELS.items() if path.resolve() == data_path(file).resolve())
-    name = next(bundled, name)  # a file of another bundled model is that model
-    config_path = config_of(name, path)
     metadata, state = open_safetensors(path)
+    here, base = path.resolve(), metadata.get("base", name)  # a tuned file says of which model
+    bundled = (one for one, file in BUNDLED_MODELS.items() if here == data_path(file).resolve())
+    name = next(bundled, base if base in BUNDLED_MODELS else name)  # a file of another bundled model is that model
+    config_path = config_of(name, path)
     try:
         config = instance("it", json.loads(config_path.read_text()), dict, "a dictionary")
         layers = {key: config.pop(key, None) for key in ("image_layers", "text_layers")}  # that Grad-ECLIP explains
@@ -128,8 +130,7 @@ def load_bundled(name: str, pretrained: Any, device: str, precision: str) -> Cli
     put_in(model, state, config_path.name, str(path))
     tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
     vocabulary = frozenset(word for word in metadata.get("words", "").split() if any(map(str.isalnum, word)))
-    inside = path.resolve().parent == data_path().resolve()
-    source = "bundled" if inside else str(path)  # a path of this machine means nothing elsewhere
+    source = "bundled" if here.parent == data_path().resolve() else str(path)  # a path means nothing elsewhere
     return Clip(model.eval(), preprocess, tokenizer, name, source, vocabulary or None, **layers,
                 training=_training(metadata))  # fmt: skip
 
@@ -155,7 +156,7 @@ def _training(metadata: dict[str, str]) -> str:
         (metadata.get("shuffled_colours") == "True", "the colours of each caption shuffled among its things"),
     ) if applies]  # fmt: skip
     if not extra:
-        return "on drawn scenes, as CLIP was trained on photographs"
+        return "on drawn scenes, with the loss of CLIP alone"
     return f"on drawn scenes, with {', '.join(extra)}; CLIP's own training has none of these"
 
 

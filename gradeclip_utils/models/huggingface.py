@@ -87,10 +87,10 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
     """A model of transformers in evaluation mode, its processor, and the source of its weights."""
     transformers = optional_library("transformers", f"{PREFIX}{name} is a model of transformers", "transformers")
     folder = as_path(name, "the name of a model")
-    if folder.is_dir():
+    if (folder / "config.json").is_file():
         name = str(folder)
-    elif folder.is_absolute() or name.startswith((".", "~")):
-        raise GradeclipError(f"there is no folder {name}: {PREFIX} takes a folder with config.json, or a hub's name.")
+    elif folder.is_dir() or folder.is_absolute() or name.startswith((".", "~")):
+        raise GradeclipError(f"there is no folder {name} with config.json: {PREFIX} takes one, or a hub's name.")
     else:
         check_reachable(name, "config.json")
     said, bars = f"{PREFIX}{name}", transformers.utils.logging

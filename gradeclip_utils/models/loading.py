@@ -87,7 +87,7 @@ def _load(name: Any, pretrained: Any, device: str, precision: str) -> Clip:
         raise GradeclipError(f"{name} holds weights: give their architecture as the name, and the file as pretrained")
     has_config = not name.startswith(BESIDE) and (folder / "config.json").is_file()
     of_transformers = has_config and not (folder / CONFIG).is_file()
-    if folder.is_dir() and not of_transformers and name not in known:
+    if (folder.is_dir() or name.startswith(("/", "~", "."))) and not of_transformers and name not in known:
         name = f"local-dir:{folder}"
     if of_transformers or name.startswith(PREFIX):
         name = name.removeprefix(PREFIX)
@@ -119,8 +119,6 @@ def _checked(device: Any) -> str:
 
 def _unknown(name: str, known: list[str]) -> GradeclipError:
     """The refusal of a name that is no model, with those that are near."""
-    if name.startswith(("/", "~", ".")):
-        return GradeclipError(f"there is no folder {name}: one with {CONFIG} or config.json is needed")
     near = nearest(name.replace("/", "-"), known, most=4)
     more = f"Nearest: {', '.join(near)}." if near else "open_clip.list_models() lists what it has."
     if name.count("/") == 1:

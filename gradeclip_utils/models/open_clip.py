@@ -125,6 +125,8 @@ def _beside(name: str, pretrained: Any) -> _Found:
     on_hub = kind == "hf-hub"
     if on_hub:
         check_reachable(place, CONFIG)
+    elif not Path(place, CONFIG).is_file():
+        raise GradeclipError(f"there is no model in {place}: a folder with {CONFIG} or config.json is needed")
     try:
         file = hf_hub_download(place, CONFIG) if on_hub else Path(place, CONFIG)  # nosec B615 # which the user names
         settings = json.loads(Path(file).read_text())

@@ -140,15 +140,19 @@ def mine(tmp_path):
 
 
 def test_a_folder_of_images_needs_a_table_and_may_have_masks(mine):
-    cat, car, tree = load(f"folder:{mine}")
+    with pytest.warns(UserWarning, match="no mask for 1 of 3 examples .looked for .*masks/street.png"):
+        cat, car, tree = load(f"folder:{mine}")
     assert (cat.mask() == box(20, 30, 1, 2, 8, 9)).all()
     assert (car.mask() == box(10, 10, 0, 0, 3, 3)).all()
     assert tree.mask() is None
+    save(mine / "masks/cat.png", box(20, 30, 1, 2, 8, 9).astype(np.uint16))  # number 1 of 16 bits
+    assert (cat.mask() == box(20, 30, 1, 2, 8, 9)).all()
     assert [e.concept for e in (cat, car, tree)] == ["a cat", "car", "tree"]
     assert car.present == tree.present == ("car", "tree")
     assert len({e.key for e in (cat, car, tree)}) == 3
     assert cat.image().size == (30, 20)
     (mine / "captions.csv").write_text("image,caption\ncat.jpg,a cat\n")  # other columns are not needed
+    (mine / "masks/cat.png").rename(mine / "masks/cat.PNG")
     (cat,) = load(f"folder:{mine}")
     assert (cat.concept, cat.has_mask) == ("a cat", True)
 
@@ -163,8 +167,9 @@ def test_a_table_or_mask_that_is_wrong_is_refused(mine):
         with pytest.raises(GradeclipError, match=message):
             cat.mask()
     for table, message in (
-        ("", "must have the columns image and caption, and has nothing"),
-        ("file,text\na,b\n", "must have the columns image and caption, and has file, text"),
+        ("", "must have the columns image and caption, in small letters and separated by commas, and has nothing"),
+        ("file,text\na,b\n", "must have the columns image and caption, .*, and has file, text"),
+        ("Image;Caption\na;b\n", "in small letters and separated by commas, and has Image;Caption"),
         ("image,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
     ):
         (mine / "captions.csv").write_text(table)

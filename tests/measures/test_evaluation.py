@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from multiprocessing import forkserver
@@ -55,8 +56,11 @@ def by_hand(row):
 
 def same(found, expected):
     columns = [column for column in expected if column != "seconds"]
-    pixel = 1 / (32 * 32)  # rounding may put one on the other side of a threshold
-    pd.testing.assert_frame_equal(found[columns], expected[columns], rtol=1e-3, atol=1.1 * pixel)
+    thresholded = [column for column in columns if column in ("pixel_accuracy", "iou_fixed")]
+    exact = [column for column in columns if column not in thresholded]
+    pd.testing.assert_frame_equal(found[exact], expected[exact], rtol=1e-3, atol=1e-3)
+    # rounding may put four pixels of an edge, which have one value, on the other side of the threshold
+    assert ((found[thresholded] - expected[thresholded]).abs() <= [4.1 / 32**2, 4.1 / 144]).all(axis=None)
 
 
 def test_there_is_one_row_for_every_image_and_method_and_reference_baseline(rows, data):
@@ -89,14 +93,13 @@ def test_the_area_scores_the_fraction_of_the_image_that_the_object_is_in_every_m
 
 def test_faithfulness_adds_deletion_and_insertion_by_a_protocol_or_its_name(tiny, data):
     options = {"references": False, "limit": 3, "progress": False}
-    named = evaluate(tiny, data, faithfulness="mean-colour", **options)
+    plain = replace(tiny, preprocess=lambda image: tiny.preprocess(image))  # its colours are not known, nor needed
+    named = evaluate(plain, data, faithfulness="mean-colour", **options)
     in_hand = load(data, limit=3)
     same(evaluate(tiny, in_hand, faithfulness=Protocol(fill="mean", canvas="mean"), **options), named)
     noise = evaluate(tiny, data, faithfulness="published", **{**options, "references": True})
-    assert noise[["deletion", "insertion"]].notna().all(axis=None) and set(noise["method"]) == {
-        METHODS[0],
-        *_REFERENCES,
-    }
+    assert noise[["deletion", "insertion"]].notna().all(axis=None)
+    assert set(noise["method"]) == {METHODS[0], *_REFERENCES}
     own = noise[noise["method"] == METHODS[0]].reset_index(drop=True)
     assert (named["deletion"] != own["deletion"]).all() and (named["insertion"] != own["insertion"]).all()
 
@@ -184,7 +187,7 @@ def test_examples_that_cannot_be_read_are_left_out_by_name_and_measured_when_the
         ({"load_mask": partial(np.ones, (2, 3))}, r"its mask is \(2, 3\), and its image \(32, 32\)"),
     ):
         wrong = replace(examples[1], **fault)
-        said = f"1 of 3 examples are not measured: '{wrong.key}' cannot be read: .*{message}"
+        said = f"1 of 3 examples are not measured: '{wrong.key[:5]}.* cannot be read: .*{message}"
         with pytest.warns(UserWarning, match=said):
             found = evaluate(tiny, [examples[0], wrong, examples[2]], **options)
         assert found["image"].unique().tolist() == [examples[0].key, examples[2].key]
@@ -201,7 +204,7 @@ def test_rows_of_a_mask_that_was_replaced_are_not_served(tiny, tmp_path):
     evaluate(tiny, data, **options)
     folder = tmp_path / "mine" / "masks"
     (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
-    with pytest.raises(GradeclipError, match="image or mask of '2-0.png' was replaced since it was measured"):
+    with pytest.raises(GradeclipError, match="image or mask of '0.png .line 2.' was replaced since it was measured"):
         evaluate(tiny, data, **options)
 
 
@@ -210,6 +213,11 @@ def test_two_processes_give_the_rows_of_one(rows, tiny, data, tmp_path, monkeypa
     monkeypatch.setattr(door, "_TOGETHER", 3)
     found = evaluate(tiny, data, METHODS, jobs=2, out=tmp_path / "run", progress=False)
     same(found, rows)
+    monkeypatch.setitem(door.METHODS, "mine", replace(door.METHODS["maskclip"], name="mine"))  # as a project registers
+    own = deepcopy(tiny)
+    for _ in range(2):  # processes of an earlier call are not asked with its weights
+        own.model.visual.positional_embedding.data += 1
+        same(*(evaluate(own, data, "mine", references=False, jobs=jobs, progress=False) for jobs in (2, 1)))
 
 
 @pytest.mark.slow
@@ -312,7 +320,7 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
     lines = conclusion(summary(rows_of(grad_eclip=far, maskclip=near, area=near / 2))).splitlines()
     assert lines[0] == "Which map: grad-eclip is better than the map maskclip, by average precision on 30 images " \
                        f"({far.mean():.3f} and {near.mean():.3f})."  # fmt: skip
-    assert lines[1].startswith(f"By how much: {(far - near).mean():+.3f} [+0.1") and "95 % interval" in lines[1]
+    assert lines[1].startswith(f"By how much: {(far - near).mean():+.3f} [+0.1") and "95 % interval of this" in lines[1]
     assert lines[2].startswith("How sure: higher; p = 0.000") and len(lines) == 3
     alike = conclusion(summary(rows_of(grad_eclip=far, maskclip=far + 5 * noise[::-1])))
     assert "not clearly better than" in alike and "How sure: undecided" in alike

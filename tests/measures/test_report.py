@@ -67,7 +67,8 @@ def test_the_pair_that_is_wrong_among_five_comes_first(bundled, tmp_path):
     table = report(bundled, examples, tmp_path / "report", progress=False)
     assert table["image"].iloc[0] == "snake" and "fit" in table["warnings"].iloc[0]
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "Report of 5 pairs" in page and "1 caption fits other images as well as its own." in page
+    assert "Report of 5 pairs" in page and "captions that fit other images as well as their own: 1;" in page
+    assert "similarities far" not in page  # whose deviation is not known of so few
 
 
 def test_each_image_is_traced_once_with_its_gradient(tiny, data, tmp_path, monkeypatch):
@@ -94,8 +95,8 @@ def test_a_bad_file_and_a_caption_that_is_too_long_are_rows_that_say_so(tiny, da
     assert "gone.png" in rows.loc["gone", "error"] and rows["error"].ne("").tolist() == [True] * 3 + [False] * 2
     assert rows.loc[good[0].key, "fit"] in (0.0, 1.0) and np.isnan(rows.loc["gone", "similarity"])
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "3 pairs could not be explained." in page and html.escape(rows.loc["gone", "error"]) in page
-    assert re.findall(r"<tr>\s*<td>(\S+)</td>", page) == ["2-broken.png", "long", "gone"]
+    assert "pairs that could not be explained: 3;" in page and html.escape(rows.loc["gone", "error"]) in page
+    assert re.findall(r"<td>([\w.-]+)</td>\s*<td></td>", page) == ["2-broken.png", "long", "gone"]
     Image.new("RGB", (9, 9)).save(tmp_path / "gone.png")  # mended, it is explained by the next call
     again = report(tiny, [*bad, *good], tmp_path / "report", **QUICK).set_index("image")
     assert again.loc["gone", "error"] == "" and again.loc["long", "error"] != ""
@@ -146,7 +147,7 @@ def test_a_report_of_an_image_that_was_replaced_is_another_report(tiny, data, tm
     copy = shutil.copytree(data.removeprefix("folder:"), tmp_path / "mine")
     report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
     (copy / "images" / "2.png").write_bytes((copy / "images" / "0.png").read_bytes())
-    with pytest.raises(GradeclipError, match="image or mask of '4-2.png' was replaced"):
+    with pytest.raises(GradeclipError, match="image or mask of '2.png .line 4.' was replaced since: add --overwrite"):
         report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
     with pytest.raises(GradeclipError, match="image_layers was None and is 2 now"):
         report(replace(tiny, image_layers=2), f"folder:{copy}", tmp_path / "report", **QUICK)
@@ -156,7 +157,7 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_explained(tiny, d
     examples = load(data)
     for given, options, message in (
         ([], {}, "there are none"),
-        ([examples[0], examples[0]], {}, "'2-0.png' is there more than once"),
+        ([examples[0], examples[0]], {}, "'0.png .line 2.' is there more than once"),
         (examples, {"method": "grad-eclipse"}, "did you mean grad-eclip"),
         (examples, {"nulls": 10**6}, "nulls must be at most 1000"),
     ):
@@ -172,12 +173,14 @@ def test_the_command_takes_a_folder_and_a_table_or_a_data_set(tiny, data, tmp_pa
     (tmp_path / "table.csv").write_text("image,caption\n0.png,a dog\nno.png,a cat\n1.png,a bus\n")
     given = ["report", "--out", "report"]
     assert main([*given, "--data", images, "--captions", "table.csv"]) == 0
-    assert "3 pairs, of which 1 could not be explained: report/index.html" in capsys.readouterr().out
+    said = "3 pairs: report/index.html; 1 could not be explained, the first because 'no.png (line 3)' cannot be read: "
+    assert said in capsys.readouterr().out
     assert len((tmp_path / "report" / "rows.jsonl").read_text().splitlines()) == 2
     for arguments, message in (
         (["--data", folder], "a folder of images needs --captions"),
         (["--data", folder, "--captions", ""], "--captions must be a path, and an empty one was given"),
         (["--data", "nothing:x"], "names no data set"),
+        (["--data", ".", "--captions", "table.csv", "--out", "no"], "no/index.html; 3 could not be explained, the"),
         (["--data", images, "--captions", "table.csv", "--out", images], "holds other files, such as 0.png"),
     ):
         assert main([*given, *arguments]) == 2

@@ -83,7 +83,7 @@ def test_a_compact_model_says_how_many_layers_are_explained_and_how_it_was_train
     assert Explainer(clip, method="grad-eclip-single-head").image_tower.layers == 1  # as published
     assert "training: on drawn scenes, with hard negatives in every batch, a penalty" in str(clip)
     as_clip = saved(made(CONFIG), CONFIG, tmp_path / "own.safetensors", metadata={"hard_negatives": "False"})
-    assert load_clip("emoji", as_clip).training == "on drawn scenes, as CLIP was trained on photographs"
+    assert load_clip("emoji", as_clip).training == "on drawn scenes, with the loss of CLIP alone"
 
 
 def test_weights_that_two_models_share_are_stored_once(tmp_path):

@@ -36,6 +36,7 @@ STATISTICS = [
     ("labels too few", lambda: interval(VALUES, ["a"]), "one label per value, got 1 labels for 4 values"),
     ("one cluster", lambda: interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
     ("a unit in 2 clusters", lambda: summarise(ROWS, "score", "image", cluster="method"), r"\(0\) belongs to 2 clust"),
+    ("a pair in 2", lambda: paired(ROWS.assign(by=ROWS["method"]), "score", cluster="by"), r"\(0\) belongs to 2 clust"),
     ("no such column", lambda: summarise(ROWS, "points"), "no column 'points'; it has 'method', 'image', 'score'"),
     ("no table", lambda: summarise(None, "score"), "the table must be a pandas DataFrame, got None"),
     ("no rows", lambda: summarise(ROWS[:0], "score"), "the table is empty"),

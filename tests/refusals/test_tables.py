@@ -11,15 +11,11 @@ from studies.choices import load_choices
 from tests.refusals.cases import named
 
 TABLES = [
-    (
-        "a comma in every row",
-        "0.png,a dog, running\n1.png,a cat, too\n",
-        "line 2 has 3 fields and the header 2; .*quotes",
-    ),
+    ("a comma in every row", "0.png,a dog, running\n", "line 2 has 3 fields and the header 2; .*quotes"),
     ("a comma in one row", "0.png,a dog\n1.png,a cat, too\n", "line 3 has 3 fields and the header 2"),
     ("a comma behind every row", "0.png,a dog,\n", "line 2 has 3 fields"),
     ("a quote that is never closed", '0.png,"a dog\n', "cannot be read as a table"),
-    ("another encoding", "0.png,ein Hündchen\n".encode("latin-1"), "cannot be read as a table"),
+    ("another encoding", "0.png,ein Hündchen\n".encode("latin-1"), "another encoding; save it as CSV UTF-8"),
     ("no caption after blank lines", '0.png,"a dog\n in two lines"\n\n\n1.png,\n', "line 6 lacks one of them"),
     ("a file that is not there", '0.png,"a dog\n in two lines"\n\n2.png,a cat\n', "line 5: there is no file .*2.png"),
     ("no rows", "\n\n", "has no rows"),

@@ -1,6 +1,7 @@
 """The loop that every training shares: its state, its log, its arithmetic, and its optimiser."""
 
 import json
+import signal
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,14 +28,14 @@ class Recipe:
 
 
 class Batches:
-    """Numbers of which no two are the same; the one numbered `killed` is a kill."""
+    """Numbers of which no two are the same; the one numbered `killed` is a kill, or what `by` says."""
 
-    def __init__(self, killed=None):
-        self.killed = killed
+    def __init__(self, killed=None, by=SystemExit):
+        self.killed, self.by = killed, by
 
     def __getitem__(self, number):
         if number == self.killed:
-            raise KeyboardInterrupt
+            raise self.by
         return torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
 
 
@@ -45,10 +46,12 @@ def looped(recipe=Recipe(), file=None, **options):
     return Loop(model, optimiser, recipe, linear_decay, {}, file=file, progress=False, **options)
 
 
-def train(loop, data=None):
-    """Losses that draw from torch's own generator, as dropped patches do."""
+def train(loop, data=None, stop=None):
+    """Losses that draw from torch's own generator, as dropped patches do; Ctrl-C is pressed twice in step `stop`."""
 
     def losses(step, batch):
+        for _ in range(2 * (step == stop)):
+            signal.raise_signal(signal.SIGINT)
         loss = (loop.model(batch + torch.randn(4, 3)) ** 2).mean()
         return loss, {"half": loss.item() / 2}
 
@@ -59,23 +62,25 @@ def same(one, other):
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_path):
+@pytest.mark.parametrize(("by", "stop", "kept"), [(SystemExit, 9, 2), (KeyboardInterrupt, 9, 3), (None, 2, 3)])
+def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_path, by, stop, kept):
     whole, cut, resumed = (looped(file=tmp_path / f"{name}.pt", save_every=2) for name in ("whole", "cut", "cut"))
     log = train(whole)
-    with pytest.raises(KeyboardInterrupt):
-        train(cut, Batches(killed=3))
+    with pytest.raises(by or KeyboardInterrupt):
+        train(cut, Batches(3, by), stop)
+    assert torch.load(tmp_path / "cut.pt", weights_only=True)["step"] == kept
     torch.randn(5)  # what others draw in between does not matter
     again = train(resumed)
     same(whole, resumed)
     assert again["loss"].tolist() == log["loss"].tolist() and again["step"].tolist() == list(range(6))
     assert again["seconds"].is_monotonic_increasing and again["cpu_seconds"].is_monotonic_increasing
     lines = [json.loads(line) for line in (tmp_path / "cut.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(6))  # the third step was taken twice, and is there once
+    assert [line["step"] for line in lines] == list(range(6))  # a step that was taken twice is there once
     assert lines[4]["loss"] == pytest.approx(log["loss"][4], rel=1e-5)
 
 
 def test_a_kill_while_the_state_is_written_leaves_the_state_before(tmp_path, monkeypatch):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit):
         train(looped(file=tmp_path / "state.pt", save_every=1), Batches(killed=2))
     kept = (tmp_path / "state.pt").read_bytes()
 
