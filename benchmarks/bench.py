@@ -1,4 +1,4 @@
-"""Explaining is cheaper than looking: how long an explanation takes, in units of the model's own forward pass.
+"""Explaining costs about one forward pass: how long an explanation takes, in units of the model's own forward pass.
 
     python -m benchmarks.bench --threads 1
 

@@ -6,9 +6,9 @@ from gradeclip_utils.plots.figures import PALETTE
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's, text of the text's.
 _TOWERS = {
     "tokens": (0.7, 1.5, "tokens:\nCLS, patches", "tokens:\nSOT, words, EOT"),
-    "v": (2.1, 2.25, "$v_i$ of patch $i$", "$v'_j$ of piece $j$"),
+    "v": (2.1, 2.25, "$v_i$ of patch $i$", "$v'_j$ of token $j$"),
     "q": (2.1, 1.5, "$q$ of CLS", "$q'$ of EOT"),
-    "k": (2.1, 0.75, "$k_i$ of patch $i$", "$k'_j$ of piece $j$"),
+    "k": (2.1, 0.75, "$k_i$ of patch $i$", "$k'_j$ of token $j$"),
     "lam": (3.62, 1.5, r"$\lambda_i$: $\cos(q, k_i)$," + "\nstretched to 0 ... 1",
             r"$\lambda'_j$: $\cos(q', k'_j)$," + "\nstretched to 0 ... 1"),
     "alpha": (3.62, 0.75, r"$\alpha_i$ = softmax $q \cdot k_i$",
@@ -16,7 +16,7 @@ _TOWERS = {
     "o": (5.35, 0.75, r"$o = \Sigma_i \, \alpha_i v_i$", r"$o' = \Sigma_j \, \alpha'_j v'_j$"),
     "w": (6.6, 1.5, r"$w = \partial S / \partial o$", r"$w' = \partial S / \partial o'$"),
     "map": (5.35, 2.25, r"map$_i$ = $\lambda_i \, (w \cdot v_i)$",
-            r"score$_j$ = $\lambda'_j \, (w' \cdot v'_j)$;" + "\na word adds up its pieces"),
+            r"score$_j$ = $\lambda'_j \, (w' \cdot v'_j)$;" + "\na word adds up its tokens"),
 }  # fmt: skip
 _FORWARD = ("tokens v", "tokens q", "tokens k", "q alpha", "k alpha", "alpha o", "v o", "o S")
 _ADDED = ("q lam", "k lam", "lam map", "v map", "S w", "w map")
@@ -27,9 +27,9 @@ def plot_method() -> InlineFigure:
     title = "what Grad-ECLIP adds to a forward pass: a gradient w and a weight λ, by which each value v counts"
     alt = (
         "Two towers. From the image's tokens come q of CLS, and k and v of every patch; q and k give the attention "
-        "alpha, alpha and v give o. The text's tower does the same with q of EOT and k and v of every piece of a word, "
+        "alpha, alpha and v give o. The text's tower does the same with q of EOT and k and v of every token of a word, "
         "and both meet in the similarity S. Dashed: the gradient of S by o is w; q and k give the loosened weight "
-        "lam; and lam times the product of w and v is the map of the image, and the score of a piece."
+        "lam; and lam times the product of w and v is the map of the image, and the score of a token."
     )
     width, middle, head = 7.3, 2.6, 0.24
     figure = InlineFigure(width, 2 * middle + head, f"{title}. {alt}")
@@ -54,6 +54,6 @@ def plot_method() -> InlineFigure:
             line = {"arrowstyle": "-|>", "shrinkA": 1, "shrinkB": 1, **ends, **look}
             axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
         axes.text(0.1, middle + 2.25 * up, f"{side} tower", va="center", fontsize=10, fontweight="bold")
-    said = "solid: the model's own forward pass,\nthrough the last layer of each tower\ndashed: what Grad-ECLIP adds"
+    said = "solid: the model's own forward pass,\nthrough one layer of each tower\ndashed: what Grad-ECLIP adds"
     axes.text(0.1, middle, said, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
     return figure

@@ -34,7 +34,7 @@ def pages(build, tmp_path_factory):
 
 
 def test_links_and_figures_of_the_pages_lead_to_files(pages):
-    for page in pages.rglob("*.md"):
+    for page in (*pages.rglob("*.md"), *(ROOT / "docs" / "site").rglob("*.md")):  # on the site, and on GitHub
         prose = re.sub(r"^```(?:python|sh)\n.*?^```", "", page.read_text(), flags=re.M | re.S)
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", prose):
             assert (page.parent / target).exists(), (page.name, target)

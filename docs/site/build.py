@@ -5,9 +5,10 @@
 
 Pages that say what the code says (methods, API) are written here from the code; the others are files of this folder,
 which land at the root of the site, and of `docs/`, `notebooks/`, `data/` and the project's root, which keep their
-places, so that links between them hold in the repository and on the site.
+places. Links hold in the repository; those between the two kinds are rewritten for the site.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -41,9 +42,14 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
             shutil.copy(file, target)
     for lesson in executed:
         shutil.copy(lesson, pages / "notebooks")
-    readme = (pages / "README.md").read_text(encoding="utf-8").replace("docs/site/", "")
+    for source in (ROOT / "README.md", *HERE.rglob("*.md")):
+        page = pages / place_of(source)
+        page.write_text(with_links_of_the_site(source), encoding="utf-8")
+    readme = (pages / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("gradeclip_utils/methods/grad_eclip.py", "api/method.md")
     (pages / "README.md").write_text(readme, encoding="utf-8")
+    there = 'Here it is: <a href="live/index.html"><b>open it</b></a>.'
+    fill(pages / "live.md", "<!-- the link to the live page, on the site -->", there)
     lessons = sorted(pages.glob("notebooks/*.ipynb"))
     for lesson in lessons:
         complete(lesson)
@@ -56,6 +62,21 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     fill(course, mark, f"{toctree([*dict.fromkeys(named), *own])}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
     write_api(pages / "api")
+
+
+def place_of(file: Path) -> Path:
+    """Where a file of the repository lies on the site."""
+    return file.relative_to(HERE if file.is_relative_to(HERE) else ROOT)
+
+
+def with_links_of_the_site(page: Path) -> str:
+    """The text of a page, with its links from where it lies on the site."""
+
+    def moved(link: re.Match) -> str:
+        target = place_of((page.parent / link[1]).resolve())
+        return f"]({Path(os.path.relpath(target, place_of(page).parent)).as_posix()}"
+
+    return re.sub(r"\]\((?!\w+:)([^)#\s]+)", moved, page.read_text(encoding="utf-8"))
 
 
 def fill(page: Path, mark: str, text: str) -> None:
