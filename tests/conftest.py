@@ -31,22 +31,26 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks take longest and start first. Files with browser tests come last, with all their tests: Playwright
+    """Notebooks take longest and start first. Files with browser tests come late, with all their tests: Playwright
     leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of
-    these the longest comes first, so that no worker waits for another at the end: starting a JupyterLab and its kernel,
-    or exporting the explorer, takes as long as some forty tests.
+    these the longest comes first: a JupyterLab with its kernel, or exporting the explorer, is like forty tests.
+    Methods and towers, which no event loop disturbs, come last, so that no worker waits for such a file.
     Notebooks, all configs of open_clip, studies, training and drawn inputs are "slow": `make quick` does without.
     """
     folders = {Path(__file__).parent / name for name in ("studies", "training")}
     for item in items:
-        slow = folders & set(item.path.parents) or item.path.name == "test_fuzz.py"
+        slow = folders & set(item.path.parents) or item.path.name in (
+            "test_fuzz.py",
+            "test_rivals.py",
+            "test_scenes.py",
+        )
         if {"executed", "registry", "by_number"} & set(item.fixturenames) or slow:
             item.add_marker(pytest.mark.slow)
     browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
     browsing.update(dict.fromkeys({item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40))
     items.sort(
         key=lambda item: (
-            item.path in browsing,
+            2 if item.path.parent.name in ("methods", "towers") else item.path in browsing,
             -browsing[item.path],
             item.get_closest_marker("browser") is not None,
             not item.path.name.startswith(("test_notebooks", "test_assignments", "test_real_clip")),

@@ -23,24 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from gradeclip_utils import Clip, Explainer, Explanation, load_clip, read_image
+from gradeclip_utils import Clip, Explainer, Explanation, load_clip, measures, read_image
 from gradeclip_utils.__main__ import _COMMANDS, main
 from gradeclip_utils.datasets import Example, captioned_images, from_huggingface, load, read_captions
 from gradeclip_utils.errors import GradeclipError, heard_by
 from gradeclip_utils.finetune.run import Tuning, fine_tune
-from gradeclip_utils.measures import (
-    agreement,
-    answer,
-    areas,
-    evaluate,
-    interval,
-    localisation,
-    paired,
-    reference_baselines,
-    report,
-    summarise,
-    word_curves,
-)
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.measures.table import Table
 from gradeclip_utils.methods import Method
@@ -188,9 +175,7 @@ def test_a_file_is_read_or_refused(content):
 
 
 @fuzzed(pil_images(), PROMPTS, st.none() | PROMPTS)
-def test_an_explanation_is_whole_or_refused_and_the_model_stays_as_it_was(
-    explainer, tiny, before, image, prompts, other
-):
+def test_an_explanation_is_whole_or_refused_and_leaves_the_model(explainer, tiny, before, image, prompts, other):
     rng, threads, training = torch.get_rng_state(), torch.get_num_threads(), tiny.model.training
     found = refused_or(lambda: explainer.explain(image, prompts, other))
     if found is not None:
@@ -206,7 +191,7 @@ def test_an_explanation_is_whole_or_refused_and_the_model_stays_as_it_was(
 def test_a_map_is_measured_by_a_mask_or_refused(heat, mask, data):
     if isinstance(heat, np.ndarray) and data.draw(st.booleans()):
         mask = data.draw(arrays(np.bool_, heat.shape))
-    found = refused_or(lambda: localisation(heat, mask))
+    found = refused_or(lambda: measures.localisation(heat, mask))
     assert found is None or all(0 <= value <= 1 + 1e-9 for value in found.values())
     cells = refused_or(lambda: pool(heat, (2, 3), data.draw(st.none() | st.tuples(*[st.integers(-9, 9)] * 4))))
     assert cells is None or (cells.shape == (2, 3) and np.isfinite(cells).all())
@@ -219,7 +204,7 @@ KINDS = st.sampled_from(["mean", "proportion"]) | ANYTHING
 
 @fuzzed(VALUES, LABELS, KINDS)
 def test_an_interval_holds_its_mean_or_is_refused(values, clusters, kind):
-    bounds = refused_or(lambda: interval(values, clusters, kind=kind))
+    bounds = refused_or(lambda: measures.interval(values, clusters, kind=kind))
     if bounds is not None:
         low, high = bounds
         assert np.isfinite(bounds).all() and low <= high
@@ -228,7 +213,7 @@ def test_an_interval_holds_its_mean_or_is_refused(values, clusters, kind):
 
 @fuzzed(*[NUMBERS | ANYTHING] * 4)
 def test_an_answer_is_one_of_four_or_refused(low, high, than, margin):
-    found = refused_or(lambda: answer(low, high, than=than, margin=margin))
+    found = refused_or(lambda: measures.answer(low, high, than=than, margin=margin))
     assert found in (None, "higher", "lower", "about equal", "undecided")
     if found in ("higher", "lower"):
         assert low > than if found == "higher" else high < than
@@ -236,13 +221,16 @@ def test_an_answer_is_one_of_four_or_refused(low, high, than, margin):
 
 @fuzzed(ARRAYS | ANYTHING, ARRAYS | ANYTHING)
 def test_agreement_lies_between_minus_one_and_one_or_is_refused(maps, others):
-    for found in (refused_or(lambda: agreement(maps, others)), refused_or(lambda: agreement(maps, maps))):
+    for found in (
+        refused_or(lambda: measures.agreement(maps, others)),
+        refused_or(lambda: measures.agreement(maps, maps)),
+    ):
         assert found is None or (np.abs(found) <= 1 + 1e-9).all()
 
 
 @fuzzed(st.tuples(st.integers(-1, 9), st.integers(-1, 9)) | ANYTHING, ARRAYS | arrays(np.bool_, (6, 7)))
 def test_reference_baselines_are_heat_maps_or_refused(grid, mask):
-    found = refused_or(lambda: reference_baselines(grid, mask, np.random.default_rng(0)))
+    found = refused_or(lambda: measures.reference_baselines(grid, mask, np.random.default_rng(0)))
     assert found is None or all(heat.shape == mask.shape and np.isfinite(heat).all() for heat in found.values())
 
 
@@ -252,7 +240,7 @@ SPOKEN = st.builds(Word, WORDS, st.floats(), st.integers(-1, 9), st.integers(-1,
 @fuzzed(TEXTS | ANYTHING, st.lists(SPOKEN, max_size=4) | ANYTHING)
 def test_curves_of_words_begin_with_the_caption_or_are_refused(caption, words):
     asked = []
-    found = refused_or(lambda: word_curves(lambda texts: asked.append(texts) or np.ones(len(texts)), caption,
+    found = refused_or(lambda: measures.word_curves(lambda texts: asked.append(texts) or np.ones(len(texts)), caption,
                                            {"a": words}))  # fmt: skip
     assert found is None or (asked[0][0].split() == caption.split() and (found["fraction"].between(0, 1)).all())
 
@@ -363,14 +351,17 @@ def doors(explainer, picture, tmp_path_factory):
         (plot_maps, {"image": picture, "maps": {"a": np.eye(4)}, "signed": True, "columns": 2, "width": 6}),
         (plot_intervals, {"table": TABLE, "names": None, "group": "method", "control": (), "chance": 0, "title": ""}),
         (paint, {"image": picture, "heat": np.eye(4), "box": None, "signed": True, "vmax": 1, "upsample": "nearest"}),
-        (summarise, {"rows": TABLE, "value": "mean", "by": "method", "unit": "image", "cluster": None}),
-        (paired, {"rows": TABLE, "value": "mean", "baseline": "a", "by": "method", "cluster": None}),
-        (areas, {"curves": CURVE}),
+        (measures.summarise, {"rows": TABLE, "value": "mean", "by": "method", "unit": "image", "cluster": None}),
+        (measures.paired, {"rows": TABLE, "value": "mean", "baseline": "a", "by": "method", "cluster": None}),
+        (measures.areas, {"curves": CURVE}),
         (Example, {"key": "k", "prompt": "p", "concept": "c", "caption": "", "present": ("c",), "image": len}),
         (load_clip, {"name": "emoji", "pretrained": None, "device": "cpu", "precision": "fp32"}),
-        (partial(evaluate, clip, references=False), {"data": some, "methods": "rollout", "faithfulness": ""}),
-        (partial(evaluate, data=some, methods="rollout"), {"clip": clip, "seed": 0, "progress": False}),
-        (partial(report, clip, out=out, overwrite=True), {"data": some, "method": "rollout", "limit": 1, "nulls": 2}),
+        (partial(measures.evaluate, clip, references=False), {"data": some, "methods": "rollout", "faithfulness": ""}),
+        (partial(measures.evaluate, data=some, methods="rollout"), {"clip": clip, "seed": 0, "progress": False}),
+        (
+            partial(measures.report, clip, out=out, overwrite=True),
+            {"data": some, "method": "rollout", "limit": 1, "nulls": 2},
+        ),
         (partial(fine_tune, clip), {"pairs": pairs, "tuning": Tuning(steps=1, batch=2), "save_every": 1}),
         (Tuning, {"steps": 1, "batch": 2, "learning_rate": 1e-3, "maps": "grad-eclip", "weighted": True}),
         (draw_scene, {"seed": 0, "tint": 0.5, "plain": True, "groups": [("dog", "red", 2)]}),

@@ -29,7 +29,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command_that_lesson_06_prints_runs_it_on_a_model_and_captions_of_ones_own(
+def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
     folder, results, tmp_path_factory, monkeypatch
 ):
     monkeypatch.setattr(studies.__main__, "RESULTS", results)

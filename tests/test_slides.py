@@ -68,11 +68,8 @@ def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_th
     text = "".join(slide.get_text() for slide in slides[1])
     notes = "".join(note.extract().get_text() for note in slides[0].find_all("aside"))
     assert "nobody needs" not in text and "kept" in text and "panel" not in text
-    assert (
-        "prose prose" in notes
-        and "This prints:" in notes
-        and "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
-    )
+    assert "prose prose" in notes and "This prints:" in notes
+    assert "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
     assert "Seven." in slides[0].find(class_="fragment").get_text()  # the answer, after one more step
 
 
