@@ -13,7 +13,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +80,9 @@ def lab(tmp_path_factory):
 
 def write_notebook(lab: str, name: str, cells: list[str]) -> None:
     """Put a notebook of these cells of code into the folder of JupyterLab."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    from nbformat import v4  # slow to import, and `make quick` imports this file
+
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
     content = json.dumps({"type": "notebook", "content": notebook}).encode()
     headers = {"Content-Type": "application/json"}

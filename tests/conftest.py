@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -30,21 +29,24 @@ def pytest_xdist_make_scheduler(config, log):
     return None
 
 
+_SLOW = "assignments fuzz live notebooks readme real_clip recipes rivals scenes security site slides".split()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`make quick` does not even import what takes longest: these files, studies, training and browsers."""
+    name = collection_path.stem
+    slow = name in ("studies", "training") or name.removeprefix("test_") in _SLOW or name.endswith("_browser")
+    return (slow and config.option.markexpr.startswith("not slow")) or None
+
+
 def pytest_collection_modifyitems(items):
     """Notebooks take longest and start first. Files with browser tests come late, with all their tests: Playwright
     leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of
     these the longest comes first: a JupyterLab with its kernel, or exporting the explorer, is like forty tests.
     Methods and towers, which no event loop disturbs, come last, so that no worker waits for such a file.
-    Notebooks, all configs of open_clip, studies, training and drawn inputs are "slow": `make quick` does without.
     """
-    folders = {Path(__file__).parent / name for name in ("studies", "training")}
     for item in items:
-        slow = folders & set(item.path.parents) or item.path.name in (
-            "test_fuzz.py",
-            "test_rivals.py",
-            "test_scenes.py",
-        )
-        if {"executed", "registry", "by_number"} & set(item.fixturenames) or slow:
+        if {"executed", "registry", "by_number"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
     browsing.update(dict.fromkeys({item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40))

@@ -93,6 +93,7 @@ def test_the_committed_notebook_was_executed_once_from_top_to_bottom_and_is_smal
     assert counts == list(range(1, len(counts) + 1))
     assert "widgets" not in notebook.metadata and notebook.metadata.kernelspec.name == "python3"
     assert not troubles(notebook)
+    assert not any("execution" in cell.metadata for cell in notebook.cells), "times of one run"
     assert not re.search(r"/(root|work|home|tmp|Users)/\w+", text)
     assert max(len(line) for cell in code_cells(notebook) for line in cell.source.splitlines()) <= 88
     assert path.stat().st_size <= 1_000_000

@@ -143,32 +143,31 @@ class View:
         if self.explanation is None:
             return Drawing(self.state.source.image, None, ())
         if pinned is not None and pinned.explanation is not None:
-            return self._compared(pinned, whole)
+            return self._compared(pinned)
         made = of_explanation(self.explanation)
         if whole or self.words is None:
             return made
         panel, maps = made.panels[0], self.words.maps
-        if self.state.phrase:
-            panel = replace(panel, map=self.map, scale=max(largest(maps), largest(self.map)))
-            made = replace(made, signed=True)
         if self.state.patch:
             row, column = self.state.patch
             scored = zip(self.words.words, maps[:, row, column], strict=True)
             panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in scored]))
             made = replace(made, word_scale=largest(maps))
+        if self.state.phrase:
+            first, last = self.state.phrase
+            said = " ".join(word.text for word in self.words.words[first : last + 1])
+            panel = replace(panel, map=self.map, scale=max(largest(maps), largest(self.map)))
+            panel, made = _named(panel, f"“{said}”"), replace(made, signed=True)
         return replace(made, panels=(panel,))
 
-    def _compared(self, pinned: "View", whole: bool) -> Drawing:
+    def _compared(self, pinned: "View") -> Drawing:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
-        drawings, panels = [one.drawing(whole=whole) for one in (self, pinned)], []
+        drawings, panels = [one.drawing() for one in (self, pinned)], []
         differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
         drawings = drawings if differing else scaled(drawings)  # the same units
         for view, drawing in zip((self, pinned), drawings, strict=True):
-            first, last = view.state.phrase or (0, -1)
-            words = " ".join(word.text for word in (view.words.words if view.words else ())[first : last + 1])
-            names = {"model": view.state.model, "method": METHODS[view.state.method].title, "": words and f"“{words}”"}
-            named = tuple((Shade(f"· {names[one]}", None, True), None) for one in (*differing, "") if names[one])
-            panels.append(replace(drawing.panels[0], cells=drawing.panels[0].cells + named))
+            names = {"model": view.state.model, "method": METHODS[view.state.method].title}
+            panels.append(_named(drawing.panels[0], *(names[one] for one in differing)))
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
             cells, apart = title_of((), "first map minus second"), one - other
@@ -341,6 +340,11 @@ def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[list[i
     named = [i for i, thing in enumerate(things) if thing.noun in nouns]
     named = named or [i for i, thing in enumerate(things) if thing.colour in said]
     return named, [noun for noun in nouns if noun not in {thing.noun for thing in things}]
+
+
+def _named(panel: Panel, *names: str) -> Panel:
+    """The panel with names behind its title."""
+    return replace(panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in names))
 
 
 def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None) -> str:
