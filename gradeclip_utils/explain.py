@@ -371,7 +371,7 @@ class Explainer:
             empty = self._empty_prompt() if other is None else None
             maps = self._token_maps(trace, targets.unflatten(0, (len(images), each)), empty)  # (B, T, N)
             if self.method.image is not None:
-                _warn_of_empty_maps(maps, trace.valid_mask, read.names)
+                _warn_of_empty_maps(maps, trace.valid_mask, read.names, contrast=other is not None)
             image_explained = (trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))).sum(-1)
             nulls = self._null_similarities(own)  # (B, K)
         parts: dict = {"prompts": read.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
@@ -441,11 +441,13 @@ class Explainer:
         model, embeds = self.clip.model, self.text_tower is not None or hasattr(self.clip.model, "encode_text")
         if not self.null_captions or not self.image_tower.unit or not callable(self.clip.tokenizer) or not embeds:
             return None
-        # not every change of weights counts as a new version: some of them are read, and PEFT's switches
-        weights = torch.cat([one.flatten()[:: 1 + one.numel() // 8] for one in model.parameters()]).tolist()
-        versions = [one._version for one in model.parameters()]
-        adapters = [vars(one).get(name) for one in model.modules() for name in ("_active_adapter", "_disable_adapters")]
-        state = [*self.null_captions], self.clip.tokenizer, weights, versions, adapters
+        # not every change of weights counts as a new version: a few of each are read, and PEFT's switches
+        own, switches = [*model.parameters()], ("_active_adapter", "_disable_adapters", "scaling")
+        few = [one[tuple(slice(None, None, max(1, n // 2)) for n in one.shape)].flatten() for one in own]
+        weights = torch.cat([one.detach().to(own[0].device) for one in few]).float().cpu().numpy().tobytes()
+        adapters = [str(vars(one).get(name)) for one in model.modules() for name in switches]
+        versions, tokenizer = [one._version for one in own], id(self.clip.tokenizer)
+        state = [*self.null_captions], tokenizer, self._parts, weights, versions, adapters
         if model not in _NULLS or _NULLS[model][0] != state:
             _NULLS[model] = state, self.embed_texts(self.null_captions)
         return embedding @ _NULLS[model][1].to(embedding).T
@@ -493,13 +495,13 @@ class Explainer:
             self.text_tower = _opened(self.clip.model, "text", self._layers[1], self.method)
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
-        self._parts = _parts_of(self.image_tower.model)
+        self._parts = _parts_of(self.clip.model)
 
     @contextmanager
     def _isolated(self) -> Iterator[None]:
         """Compute without the caller's torch modes, one call at a time, and in one thread if the model is small."""
         with _ONE_AT_A_TIME, isolated_torch_state(self.image_tower.device), one_thread(self.image_tower.small):
-            if self._parts != _parts_of(self.image_tower.model):
+            if self._parts != _parts_of(self.clip.model):
                 self._open()  # new towers compare themselves with the model
             yield
 
@@ -633,13 +635,14 @@ def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered
     return found
 
 
-def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, names: Sequence[str]) -> None:
+def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, names: Sequence[str], contrast: bool = False) -> None:
     """Warn if a map (B, T, N), of one name each, is zero at every valid token (B, N)."""
     empty = (maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).flatten().tolist()
     if said := [short(name, 40) for name, zero in zip(names, empty, strict=True) if zero]:
         some = ", ".join(said[:3]) + ", ..." * (len(said) > 3)
         which, it = (f"the map of {some} is", "it") if len(said) == 1 else (f"the maps of {some} are", "them")
-        reason = f"nothing in the image speaks for or against {it}, or all its patches look alike to the model"
+        cause = "the two captions are the same" if contrast else f"nothing in the image speaks for or against {it}"
+        reason = f"{cause} to the model, or all patches look alike to it"
         warn(f"{which} zero everywhere: {reason}")
 
 

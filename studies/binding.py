@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,14 +112,15 @@ def _index(map_: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
     return float(mine / (mine + theirs)) if mine + theirs > 0 else 0.5
 
 
-def plot_vote(first: Clip, second: Clip, pairs: Sequence[Pair], n: int = 3) -> InlineFigure:
-    """Maps of both colour words by two models, A and B, for the first `n` pairs that are fit to be shown.
+def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> InlineFigure:
+    """Maps of both colour words by the first and the last model, A and B, for the first `n` pairs fit to be shown.
 
     The border cuts none of their things, none is small, and none of the four maps is empty.
     """
     shown = [pair for pair in pairs if showable(pair.scenes[0])][: 6 * n]
     scenes, maps = [pair.scenes[0] for pair in shown], [{} for _ in shown]
-    for letter, clip in (("A", first), ("B", second)):
+    first, *_, last = clips.values()
+    for letter, clip in (("A", first), ("B", last)):
         explainer = Explainer(clip)
         asked = [(scene.caption, span, "") for pair, scene in zip(shown, scenes, strict=True) for span in pair.words(0)]
         directions = _directions(explainer, asked).unflatten(0, (-1, 2))

@@ -395,8 +395,9 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
         _line(axes, some[x], some[method], color=colour, linewidth=2)
     _line(axes, words[x], words[method], color="black", linewidth=1.5, linestyle="--", label="all words")
     for word in words.nsmallest(4, x).index:
-        axes.annotate(word, words.loc[word, [x, method]].astype(float), (4, 3), textcoords="offset points", fontsize=8)
-    axes.set_ylim(0, float(words[method].quantile(0.995)))
+        at, box = words.loc[word, [x, method]].astype(float), {"facecolor": "white", "linewidth": 0, "pad": 0}
+        axes.annotate(word, at, (5, 4), textcoords="offset points", fontsize=8, bbox=box)
+    axes.set_ylim(bottom=-0.1)
     axes.set_xlabel(f"{x} of the word, as people rate it")
     axes.set_ylabel(f"relevance by {method} (average: 1)")
     axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups) + 1)

@@ -221,10 +221,8 @@ def test_an_answer_is_one_of_four_or_refused(low, high, than, margin):
 
 @fuzzed(ARRAYS | ANYTHING, ARRAYS | ANYTHING)
 def test_agreement_lies_between_minus_one_and_one_or_is_refused(maps, others):
-    for found in (
-        refused_or(lambda: measures.agreement(maps, others)),
-        refused_or(lambda: measures.agreement(maps, maps)),
-    ):
+    for other in (others, maps):
+        found = refused_or(partial(measures.agreement, maps, other))
         assert found is None or (np.abs(found) <= 1 + 1e-9).all()
 
 

@@ -27,7 +27,7 @@ def captioned_images(
 
     The table (CSV) has a row for every question, and the columns `image` (a file in `images`) and `caption` (the
     prompt); optionally `concept` (by default the caption) and `mask` (a file in `masks`, of the image's size, not black
-    on the object, or in a cut-out not transparent; by default the image's path with the ending `.png`).
+    on the object, or in a cut-out not transparent; by default the image's path with the ending `.png` or `.PNG`).
     `load("folder:mine")` reads `mine/images`, `mine/captions.csv` and `mine/masks`.
 
     Args:
@@ -168,7 +168,7 @@ def _drawn_mask(file: Path, image: Path) -> np.ndarray:
     """Read a mask: what is not black, or in a cut-out what is not transparent."""
     shown = np.any(np.asarray(read_image(file)), axis=-1)
     with Image.open(file) as read:
-        if read.mode[0] in "IF":  # 16 bits or more number the objects, which 8 bits would round to zero
+        if read.mode.startswith("I"):  # 16 bits number the objects, which 8 bits would round to zero
             shown = np.asarray(read) != 0
         elif read.has_transparency_data:
             opaque = np.asarray(read.convert("RGBA"))[..., 3] > 127

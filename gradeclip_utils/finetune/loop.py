@@ -132,16 +132,22 @@ class Loop:
 @contextmanager
 def _whole(bar: tqdm) -> Iterator[None]:
     """Within it an interruption (Ctrl-C) waits for the end."""
-    before, heard = signal.getsignal(signal.SIGINT), list[None]()
+    before, heard = signal.getsignal(signal.SIGINT), list[tuple]()
+
+    def hear(*given) -> None:
+        heard.append(given)
+        bar.set_description("stopping after this step")
+
     with suppress(ValueError):  # not in the main thread, which alone is interrupted
-        signal.signal(signal.SIGINT, lambda *_: heard.append(bar.set_description("stopping after this step")))
+        if callable(before):  # not ignored, as it is behind `&` in a script
+            signal.signal(signal.SIGINT, hear)
     try:
         yield
     finally:
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError):
             signal.signal(signal.SIGINT, before)
-    if heard:
-        raise KeyboardInterrupt
+    if heard and callable(before):
+        before(*heard[0])  # Python's own raises KeyboardInterrupt
 
 
 def origin(model: nn.Module) -> dict[str, Any]:

@@ -328,7 +328,8 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
         pairs = [Pair(folder / row.image, row.caption) for row in rows.itertuples()]
         return _present_pairs(pairs, options.skip_missing)
     kind, _, where = options.data.partition(":")  # COCO's examples are its categories: an image would come many times
-    examples = coco_captions(*where.split("@")) if kind == "coco" else load(options.data)
+    path, _, split = where.partition("@")
+    examples = coco_captions(*filter(None, (path, split))) if kind == "coco" and path else load(options.data)
     return [Pair(example.image, example.caption or example.prompt) for example in examples]
 
 

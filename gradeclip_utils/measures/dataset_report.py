@@ -104,7 +104,7 @@ def report(
         a mask, deviation (of the similarity from the median, in robust deviations) and warnings.
 
     Raises:
-        GradeclipError: an unknown method, no examples, a folder of another report.
+        GradeclipError: an unknown method, no examples, a folder of another report, an image or mask that was replaced.
     """
     instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
     (method,), out = method_names([method]), as_path(out, "out")
@@ -121,7 +121,8 @@ def report(
         for number, example in enumerate(tqdm(examples, unit="pair", disable=not progress)):
             if kept := table.rows.get((example.key,)):
                 if kept["content"] != content_digest(*example.read()):
-                    raise GradeclipError(f"image or mask of {example.key!r} was replaced since: add --overwrite")
+                    said = f"image or mask of {example.key!r} was replaced since"
+                    raise GradeclipError(f"{said}: choose another folder, or add --overwrite")
                 if (table.folder / kept["thumbnail"]).is_file():
                     continue
             row = _row(explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg")

@@ -174,7 +174,8 @@ def paired(
             f"{by} {name!r} has no value for {lacking[name].sum()} of {len(wide)} images, such as "
             f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}"
         )
-    _unit_means(rows, value, [], ["image"], cluster)  # refuses an image in two clusters, also of different methods
+    if cluster is not None:
+        _unit_means(rows, value, [], ["image"], cluster)  # refuses an image in two clusters, also of different methods
     labels = None if cluster is None else means.groupby("image")[cluster].first().loc[wide.index]
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     values = differences.to_numpy()

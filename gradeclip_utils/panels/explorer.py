@@ -134,8 +134,9 @@ class explore(AnyWidget):
     def press(self, message: Any, buffers: Sequence = ()) -> None:
         """Answer a message of the browser."""
         if threading.current_thread() is not threading.main_thread():  # JupyterLab's own, which no ■ interrupts
-            get_ipython().kernel.io_loop.add_callback(self.press, message, buffers)
-            return
+            if kernel := getattr(get_ipython(), "kernel", None):
+                return kernel.io_loop.add_callback(self.press, message, buffers)
+            return self._answer(message, buffers)  # of a host of widgets that is not Jupyter
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a kernel that runs no cell ignores it
         try:
             self._answer(message, buffers)

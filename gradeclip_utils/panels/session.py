@@ -173,7 +173,8 @@ class View:
             cells, apart = title_of((), "first map minus second"), one - other
             panels.append(Panel("the first map minus the second", cells, apart, largest(apart)))
         words, count = (max(getattr(one, name) for one in drawings) for name in ("word_scale", "count"))
-        return replace(drawings[0], panels=tuple(panels), word_scale=words, count=count, signed=True, shared=False)
+        drawing = replace(drawings[0], panels=tuple(panels), word_scale=words, count=count, signed=True, shared=False)
+        return replace(drawing, origin="; ".join(dict.fromkeys(one.origin for one in drawings)))
 
     @property
     def changes(self) -> dict[str, Callable[[], dict[str, Any]]]:

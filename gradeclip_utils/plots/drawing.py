@@ -110,15 +110,15 @@ class Drawing:
     def legend(self) -> list[str]:
         """The lines below the strip of colours: the scale, and what tick and frame are."""
         scales = [panel.scale for panel in self.panels if panel.map is not None]
-        darkest = []
         if scales and not max(scales):
-            darkest.append("relevance: " + ("zero everywhere" if self.signed else "nowhere above zero"))
-        elif scales:
-            own = not self.shared and len(scales) > 1
-            darkest.append("relevance: darkest " + ("in each map at its largest" if own else _number(max(scales))))
+            lines = ["relevance: " + ("zero everywhere" if self.signed else "nowhere above zero")]
+        elif len(scales) > 1 and not self.shared:
+            lines = ["each map has its own scale"]
+        else:
+            lines = [f"relevance: darkest {_number(max(scales))}"] if scales else []
         if self.word_scale:
-            darkest.append(("words " if darkest else "words: darkest ") + _number(self.word_scale))
-        lines = [", ".join(darkest)] if darkest else []
+            words, apart = _number(self.word_scale), not lines or "each" in lines[0]
+            lines = [*lines, f"words: darkest {words}"] if apart else [f"{lines[0]}, words {words}"]
         if any(panel.median is not None for panel in self.panels):
             lines.append(f"tick: half of {self.count} other captions")
         if self.framed:

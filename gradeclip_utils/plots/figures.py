@@ -295,7 +295,7 @@ def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
     """The lines of the legend, folded to a width."""
     lines = list(dict.fromkeys(line for one in drawings for line in one.legend))
     if sum("darkest" in line for line in lines) > 1:
-        lines = ["darkest in each row at its largest", *(line for line in lines if "darkest" not in line)]
+        lines = ["each row has its own scale", *(line for line in lines if "darkest" not in line)]
     return _folded(lines, room)
 
 

@@ -1,7 +1,7 @@
 """How fine does a model see? Regions, pointing, binding and whole images, on scenes with known ground truth.
 
-Fine-tuning is meant to improve the regions. The other figures show what it costs. All models are asked about the same
-scenes, so that two models can be compared figure by figure.
+Fine-tuning is meant to improve the regions. The other figures show what else changes. All models are asked about
+the same scenes, so that two models can be compared figure by figure.
 """
 
 from __future__ import annotations

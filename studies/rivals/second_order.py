@@ -49,7 +49,8 @@ def fixlip(explainer: Explainer, image, caption: str, *, p: float = 0.5, masks: 
     """
     p, masks = number("p", p, 0.01, 0.99), whole("masks", masks, 1, 100_000)
     method = replace(METHODS["fixlip"], image=partial(fixlip_of_patches, p=p, masks=masks))
-    of_words = partial(banzhaf_word_directions, p=p, seed=explainer.seed)
+    fill = int(explainer.clip.tokenizer([""])[0, -1])  # padding
+    of_words = partial(banzhaf_word_directions, p=p, seed=explainer.seed, fill=fill)
     return _interactions(explainer, image, caption, of_words, method)
 
 
@@ -101,10 +102,12 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
     return torch.from_numpy(coalitions).bool(), torch.from_numpy(weights[1:])
 
 
-def banzhaf_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0) -> Tensor:
+def banzhaf_word_directions(
+    tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0, fill: int | None = None
+) -> Tensor:
     """FIxLIP's directions (W, E): the weighted Banzhaf values of a prompt's words in the game of its embedding."""
     coalitions, weights = banzhaf_weights(len(word_mask), p, _PROMPTS, seed)
-    embeddings = embed_coalitions(tower, trace.inputs[0], word_mask, coalitions)
+    embeddings = embed_coalitions(tower, trace.inputs[0], word_mask, coalitions, fill)
     return weights.to(embeddings) @ embeddings
 
 
@@ -128,7 +131,9 @@ def fixlip_of_patches(
 
 
 def fixlip_of_words(
-    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, words: Tensor | None = None, seed: int = 0
-) -> Tensor:
+    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, words: Tensor | None = None,
+    fill: int | None = None, seed: int = 0,
+) -> Tensor:  # fmt: skip
     """FIxLIP's half for a prompt: the p-weighted Banzhaf value of each word in S -> S(prompt of these words only)."""
-    return score_players(tower, trace, directions, partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed), words)
+    weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed)
+    return score_players(tower, trace, directions, weigh, words, fill)

@@ -147,7 +147,7 @@ def test_a_report_of_an_image_that_was_replaced_is_another_report(tiny, data, tm
     copy = shutil.copytree(data.removeprefix("folder:"), tmp_path / "mine")
     report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
     (copy / "images" / "2.png").write_bytes((copy / "images" / "0.png").read_bytes())
-    with pytest.raises(GradeclipError, match="image or mask of '2.png .line 4.' was replaced since: add --overwrite"):
+    with pytest.raises(GradeclipError, match="image or mask of '2.png .line 4.' was replaced since: choose another"):
         report(tiny, f"folder:{copy}", tmp_path / "report", **QUICK)
     with pytest.raises(GradeclipError, match="image_layers was None and is 2 now"):
         report(replace(tiny, image_layers=2), f"folder:{copy}", tmp_path / "report", **QUICK)

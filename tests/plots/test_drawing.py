@@ -69,7 +69,7 @@ def test_prompts_that_are_compared_share_one_scale_and_the_most_similar_are_kept
     found = explanation("a dog", "a cat")
     assert len({panel.scale for panel in of_explanation(found).panels}) == 1
     own = of_explanation(found, shared=False)
-    assert len({panel.scale for panel in own.panels}) == 2 and "in each map" in own.legend[0]
+    assert len({panel.scale for panel in own.panels}) == 2 and own.legend[0] == "each map has its own scale"
     made = of_explanation(explanation("a dog", "a cat", "a car"), most=2)
     assert [panel.name for panel in made.panels] == ["a dog", "a cat"]
 

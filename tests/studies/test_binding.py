@@ -67,7 +67,7 @@ def test_directions_of_one_colour_are_compared_with_each_other(bundled, pairs):
 
 
 def test_the_vote_shows_two_models_without_their_names(bundled, pairs):
-    figure = plot_vote(bundled, bundled, draw_pairs("swapped colours", 8), n=1)
+    figure = plot_vote({"emoji": bundled, "again": bundled}, draw_pairs("swapped colours", 8), n=1)
     assert figure.alt.count("A: ") == figure.alt.count("B: ") == 2 and "emoji" not in figure.alt
 
 

@@ -80,7 +80,7 @@ def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
     examples = load(f"folder:{tmp_path}")
     rows = matching_rows(bundled, examples)
     assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN[:2]
-    assert colour_rows(bundled, examples)["key"].tolist() == ["3-a/0.png", "5-a/1.png"]
+    assert colour_rows(bundled, examples)["key"].tolist() == ["a/0.png (line 3)", "a/1.png (line 5)"]
     words = word_rows(bundled, examples)
     assert words.groupby("image")["caption"].nunique().tolist() == [2, 2]
 
