@@ -178,7 +178,7 @@ def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -
 def _check_size(size: int) -> None:
     if whole("the size of a scene", size, CANVAS, 80 * CANVAS) % CANVAS:
         multiple = f"a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
-        raise GradeclipError(f"a scene can't be drawn at {size} pixels: choose {multiple}")
+        raise GradeclipError(f"a scene cannot be drawn at {size} pixels: choose {multiple}")
 
 
 def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:

@@ -53,7 +53,7 @@ SCENES = [
     ("a scene of words", lambda: Scene(("dog",), "a dog", ()), "objects of a scene must be made of Object, got 'dog'"),
     ("words of no kind", lambda: arrange(TWO).words_of("nouns"), "kind must be one of noun, .*got 'nouns'"),
     ("pixels 96.0", lambda: arrange(TWO).image(96.0), "size of a scene must be a whole number, got 96.0"),
-    ("150 pixels", lambda: arrange(TWO).masks(150), "can't be drawn at 150 pixels: choose a multiple of 96"),
+    ("150 pixels", lambda: arrange(TWO).masks(150), "cannot be drawn at 150 pixels: choose a multiple of 96"),
     ("pixels without end", lambda: arrange(TWO).image(96_000), "size of a scene must be at most 7680"),
     ("no objects", lambda: draw_scene(1, n_objects=0), "n_objects must be at least 1, got 0"),
     ("five objects", lambda: draw_scene(1, n_objects=5), "n_objects must be at most 4, got 5"),
