@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
-from .perturbation import blank_maps, readers
+from .perturbation import blank_maps
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _query_row(tower: Tower, trace: Trace) -> Tensor:
     """(B, N), one shared out over the query tokens; (B, R) where latent queries read."""
     if tower.explained[-1].latent:
         return torch.full_like(trace.layers[-1].o[..., 0], 1 / trace.layers[-1].o.shape[1])
-    row = readers(trace).to(trace.embedding)
+    row = trace.readers.to(trace.embedding)
     return row / row.sum(-1, keepdim=True)
 
 

@@ -115,13 +115,6 @@ def seen_through(
             shown.update(len(some))
 
 
-def readers(trace: Trace) -> Tensor:
-    """The tokens that read, (B, N); where all do, padding is none of them."""
-    reads = torch.zeros_like(trace.valid_mask).scatter(1, trace.query_index, True)
-    real = reads & trace.valid_mask
-    return torch.where(real.any(-1, keepdim=True), real, reads)
-
-
 def blank_maps(trace: Trace, directions: Tensor) -> Tensor:
     """Zero in every map (B, T, N), in the precision of the directions."""
     return directions.new_zeros(*directions.shape[:2], trace.valid_mask.shape[1])
@@ -155,7 +148,7 @@ def repeated(trace: Trace, index: int, count: int) -> Trace:
 
 def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta: float) -> Tensor:
     """Nats (N,) that each token of one input (repeated in `trace`) keeps after the bottleneck is optimised."""
-    tokens, counted = trace.tokens[0], (trace.valid_mask | readers(trace))[0]
+    tokens, counted = trace.tokens[0], (trace.valid_mask | trace.readers)[0]
     openness = torch.full_like(tokens, 5.0).requires_grad_()
     optimizer = torch.optim.Adam([openness], lr=1.0)
     for sample in noise:  # (samples, N, D)

@@ -59,6 +59,13 @@ class Trace(Entry):
     embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
     graph: tuple[Tensor, tuple[Tensor, ...]] | None = None  # embedding and each layer's o, as autograd knows them
 
+    @property
+    def readers(self) -> Tensor:
+        """The tokens that read, (B, N); where all do, padding is none of them."""
+        reads = torch.zeros_like(self.valid_mask).scatter(1, self.query_index, True)
+        real = reads & self.valid_mask
+        return torch.where(real.any(-1, keepdim=True), real, reads)
+
 
 class Tower:
     """One encoder of a model, opened just before its embedding. `open_image_tower` and `open_text_tower` make them.
