@@ -20,6 +20,7 @@ from PIL import Image
 
 from .colours import is_whole, largest, shown
 
+OWN_SCALE = "each map has its own scale"
 _SMALL_WORDS = frozenset(
     "a an the and or but of in on at to by for from with under over near behind beside between into onto is are was "
     "were be been being has have had it its this that these those there as than".split()
@@ -110,15 +111,16 @@ class Drawing:
     def legend(self) -> list[str]:
         """The lines below the strip of colours: the scale, and what tick and frame are."""
         scales = [panel.scale for panel in self.panels if panel.map is not None]
-        if scales and not max(scales):
-            lines = ["relevance: " + ("zero everywhere" if self.signed else "nowhere above zero")]
-        elif len(scales) > 1 and not self.shared:
-            lines = ["each map has its own scale"]
-        else:
-            lines = [f"relevance: darkest {_number(max(scales))}"] if scales else []
+        most, lines = max(scales, default=0.0), []
+        own = most > 0 and len(scales) > 1 and not self.shared
+        if own:
+            lines.append(OWN_SCALE)
+        elif scales:
+            nothing = "zero everywhere" if self.signed else "nowhere above zero"
+            lines.append(f"relevance: {f'darkest {_number(most)}' if most else nothing}")
         if self.word_scale:
-            words, apart = _number(self.word_scale), not lines or "each" in lines[0]
-            lines = [*lines, f"words: darkest {words}"] if apart else [f"{lines[0]}, words {words}"]
+            words = _number(self.word_scale)
+            lines = [*lines, f"words: darkest {words}"] if own or not lines else [f"{lines[0]}, words {words}"]
         if any(panel.median is not None for panel in self.panels):
             lines.append(f"tick: half of {self.count} other captions")
         if self.framed:

@@ -28,7 +28,7 @@ from .. import checks
 from ..errors import GradeclipError, first_line, short, warn
 from ..images import read_image
 from .colours import coloured, is_whole, paint
-from .drawing import Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
+from .drawing import OWN_SCALE, Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
 
 PALETTE = ("#1b7f79", "#4d4d4d", "#7cc5bd", "#a6a6a6")  # teal and grey: groups, told apart by their markers too
 _MARKERS = ("o", "s", "D", "^")
@@ -295,7 +295,8 @@ def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
     """The lines of the legend, folded to a width."""
     lines = list(dict.fromkeys(line for one in drawings for line in one.legend))
     if sum("darkest" in line for line in lines) > 1:
-        lines = ["each row has its own scale", *(line for line in lines if "darkest" not in line)]
+        own = [] if OWN_SCALE in lines else ["each row has its own scale"]
+        lines = [*own, *(line for line in lines if "darkest" not in line)]
     return _folded(lines, room)
 
 
