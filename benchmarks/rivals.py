@@ -2,11 +2,12 @@
 
     python -m benchmarks.rivals --threads 1
 
-Every round times open_clip's ``encode_image``, the package and ours, one after the other, on the same image and text
-embedding, from pixels to map; trace included. A ratio is the median over rounds of the ratio to ``encode_image`` within
-a round. Agreement is the correlation of the two maps on the token grid, with negative relevance cut off as the packages
-do. legrad is given a copy of the model, because it changes the model: the last column is the cosine between the
-embedding after the package was set up and the model's own.
+Every round times open_clip's ``encode_image``, the package and ours, one after the other, on the
+same image and text embedding, from pixels to map; trace included. A ratio is the median over rounds
+of the ratio to ``encode_image`` within a round. Agreement is the correlation of the two maps on the
+token grid, with negative relevance cut off as the packages do. legrad is given a copy of the model,
+because it changes the model: the last column is the cosine between the embedding after the package
+was set up and the model's own.
 
 Prints a table in Markdown. Needs what ``make bench`` installs.
 """
@@ -67,14 +68,20 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
             return torch.from_numpy(cam(pixels, targets=[lambda output: output[0]])[0])
 
     def input_x_gradient() -> Tensor:
-        return captum.attr.InputXGradient(similarity).attribute(pixels.clone().requires_grad_(), target=0).sum(1)[0]
+        return (
+            captum.attr.InputXGradient(similarity)
+            .attribute(pixels.clone().requires_grad_(), target=0)
+            .sum(1)[0]
+        )
 
     with contextlib.redirect_stdout(io.StringIO()):  # legrad announces itself
         wrapped = legrad.LeWrapper(copy.deepcopy(model))
     return [
         Rival("grad-cam", "grad-cam", grad_cam, model),
         Rival("captum", "input-x-gradient", input_x_gradient, model),
-        Rival("legrad-torch", "legrad", lambda: wrapped.compute_legrad(text, pixels)[0, 0], wrapped),
+        Rival(
+            "legrad-torch", "legrad", lambda: wrapped.compute_legrad(text, pixels)[0, 0], wrapped
+        ),
     ]
 
 
@@ -109,14 +116,21 @@ def main() -> int:
     text = F.normalize(torch.randn(1, model.visual.output_dim, generator=generator), dim=-1)
     forward = partial(plain, model, pixels)
     own = forward()
-    print(f"\n{MODEL}, one image and one text, {given.threads} thread(s), median of {given.rounds}\n")
-    print("| method | package | package's ratio | our ratio | agreement of the maps | cosine to the model's own |")
+    print(
+        f"\n{MODEL}, one image and one text, {given.threads} thread(s), median of {given.rounds}\n"
+    )
+    print(
+        "| method | package | package's ratio | our ratio | agreement of the maps | cosine to the model's own |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for rival in rivals(model, pixels, text):
         explain = partial(ours, rival.name, model, pixels, text)
         times = timed([forward, rival.explain, explain], given.rounds)
         their_ratio, our_ratio = np.median(times[:, 1:] / times[:, :1], axis=0)
-        agree, cosine = agreement(rival.explain(), explain()), float((plain(rival.model, pixels) * own).sum())
+        agree, cosine = (
+            agreement(rival.explain(), explain()),
+            float((plain(rival.model, pixels) * own).sum()),
+        )
         title = METHODS[rival.name].title
         ratios = f"{their_ratio:.2f} | {our_ratio:.2f}"
         print(f"| {title} | {rival.package} | {ratios} | {agree:.3f} | {cosine:.3f} |", flush=True)

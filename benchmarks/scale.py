@@ -1,9 +1,11 @@
 """What a thousand photographs cost: seconds for every study and method on ViT-B/16, and the most memory.
 
-    python -m benchmarks.scale            # about twenty minutes on two cores; prints tables in Markdown
+    python -m benchmarks.scale            # about twenty minutes on two cores; prints tables in
+    Markdown
 
-Weights are random and images are drawn, because neither changes the time. Images are as large as COCO's (640 x 480).
-Every row runs in a process of its own, on as many threads as torch takes, and is measured after a warm-up.
+Weights are random and images are drawn, because neither changes the time. Images are as large as
+COCO's (640 x 480). Every row runs in a process of its own, on as many threads as torch takes, and
+is measured after a warm-up.
 """
 
 import multiprocessing
@@ -24,14 +26,21 @@ from gradeclip_utils.scenes import COLOURS, Scene, draw_scene, phrase
 from studies.choices import Choice
 
 COUNT = 8  # images of a row,
-SLOW = ("rise", "m2ib", "integrated-gradients")  # but 1, without a warm-up, where a method takes many passes
+SLOW = (
+    "rise",
+    "m2ib",
+    "integrated-gradients",
+)  # but 1, without a warm-up, where a method takes many passes
 
 
 def scenes(count: int) -> list[Scene]:
     """Return scenes of two things, one of them with a colour."""
     pairs, colours = [("dog", "umbrella"), ("banana", "clock"), ("cat", "guitar")], list(COLOURS)
     things = [(*pairs[i % len(pairs)], colours[i % len(colours)]) for i in range(count)]
-    return [draw_scene([0, i], groups=[(a, colour, 1), (b, None, 1)]) for i, (a, b, colour) in enumerate(things)]
+    return [
+        draw_scene([0, i], groups=[(a, colour, 1), (b, None, 1)])
+        for i, (a, b, colour) in enumerate(things)
+    ]
 
 
 def photograph(scene: Scene) -> Image.Image:
@@ -68,16 +77,20 @@ def captions(count: int) -> list[Example]:
 def choices(count: int) -> list[Choice]:
     """Return a choice per image."""
     said = "swap_att", "a red dog and a blue car", "a blue dog and a red car"
-    return [Choice(str(i), *said, partial(photograph, scene)) for i, scene in enumerate(scenes(count))]
+    return [
+        Choice(str(i), *said, partial(photograph, scene)) for i, scene in enumerate(scenes(count))
+    ]
 
 
 STUDIES = {  # by the function that runs it
     "concreteness.word_rows": (
-        "concreteness (lesson 06): five captions: Grad-ECLIP and leaving each word out", captions),
+        "concreteness (lesson 06): five captions: Grad-ECLIP and leaving each word out",
+        captions,
+    ),
     "photographs.matching_rows": ("matching (lesson 04): three maps and masks", examples),
     "photographs.colour_rows": ("colours (lesson 05): the maps of two colour words", examples),
     "photographs.choice_rows": ("choices (lesson 05): two captions", choices),
-}  # fmt: skip
+}
 
 
 def study(name: str, count: int) -> Callable[[], object]:
@@ -111,4 +124,6 @@ def table(head: str, made: Callable, titles: Iterable[tuple[str, str]]) -> None:
 
 if __name__ == "__main__":
     table("study", study, [(name, title) for name, (title, _) in STUDIES.items()])
-    table("method, one prompt per image", method, [(name, one.title) for name, one in METHODS.items()])
+    table(
+        "method, one prompt per image", method, [(name, one.title) for name, one in METHODS.items()]
+    )

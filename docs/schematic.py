@@ -3,21 +3,34 @@
 from gradeclip_utils.plots import InlineFigure, axes_at
 from gradeclip_utils.plots.figures import PALETTE
 
-# Of one tower: box -> inches from the left and from the middle of the figure, text of the image's, text of the text's.
+# Of one tower: box -> inches from the left and from the middle of the figure, text of the image's,
+# text of the text's.
 _TOWERS = {
     "tokens": (0.7, 1.5, "tokens:\nCLS, patches", "tokens:\nSOT, words, EOT"),
     "v": (2.1, 2.25, "$v_i$ of patch $i$", "$v'_j$ of token $j$"),
     "q": (2.1, 1.5, "$q$ of CLS", "$q'$ of EOT"),
     "k": (2.1, 0.75, "$k_i$ of patch $i$", "$k'_j$ of token $j$"),
-    "lam": (3.62, 1.5, r"$\lambda_i$: $\cos(q, k_i)$," + "\nstretched to 0 ... 1",
-            r"$\lambda'_j$: $\cos(q', k'_j)$," + "\nstretched to 0 ... 1"),
-    "alpha": (3.62, 0.75, r"$\alpha_i$ = softmax $q \cdot k_i$",
-              r"$\alpha'_j$ = softmax $q' \cdot k'_j$," + "\ncausal: none after EOT"),
+    "lam": (
+        3.62,
+        1.5,
+        r"$\lambda_i$: $\cos(q, k_i)$," + "\nstretched to 0 ... 1",
+        r"$\lambda'_j$: $\cos(q', k'_j)$," + "\nstretched to 0 ... 1",
+    ),
+    "alpha": (
+        3.62,
+        0.75,
+        r"$\alpha_i$ = softmax $q \cdot k_i$",
+        r"$\alpha'_j$ = softmax $q' \cdot k'_j$," + "\ncausal: none after EOT",
+    ),
     "o": (5.35, 0.75, r"$o = \Sigma_i \, \alpha_i v_i$", r"$o' = \Sigma_j \, \alpha'_j v'_j$"),
     "w": (6.6, 1.5, r"$w = \partial S / \partial o$", r"$w' = \partial S / \partial o'$"),
-    "map": (5.35, 2.25, r"map$_i$ = $\lambda_i \, (w \cdot v_i)$",
-            r"score$_j$ = $\lambda'_j \, (w' \cdot v'_j)$;" + "\na word adds up its tokens"),
-}  # fmt: skip
+    "map": (
+        5.35,
+        2.25,
+        r"map$_i$ = $\lambda_i \, (w \cdot v_i)$",
+        r"score$_j$ = $\lambda'_j \, (w' \cdot v'_j)$;" + "\na word adds up its tokens",
+    ),
+}
 _FORWARD = ("tokens v", "tokens q", "tokens k", "q alpha", "k alpha", "alpha o", "v o", "o S")
 _ADDED = ("q lam", "k lam", "lam map", "v map", "S w", "w map")
 
@@ -43,7 +56,10 @@ def plot_method() -> InlineFigure:
             boxes[f"{side} {name}"] = (x, middle + up * y, texts[up < 0])
     frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
     style = {"ha": "center", "va": "center", "fontsize": 10, "linespacing": 1.3, "bbox": frame}
-    drawn = {name: axes.text(x, y, text, **style).get_bbox_patch() for name, (x, y, text) in boxes.items()}
+    drawn = {
+        name: axes.text(x, y, text, **style).get_bbox_patch()
+        for name, (x, y, text) in boxes.items()
+    }
     for side, up in (("image", 1), ("text", -1)):
         looks = {pair: {"color": "0.2"} for pair in _FORWARD}
         looks["v o"]["connectionstyle"] = f"arc3,rad={-0.32 * up}"  # around the loosened weight
@@ -53,7 +69,9 @@ def plot_method() -> InlineFigure:
             ends = {"patchA": drawn[start], "patchB": drawn[end]}
             line = {"arrowstyle": "-|>", "shrinkA": 1, "shrinkB": 1, **ends, **look}
             axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
-        axes.text(0.1, middle + 2.25 * up, f"{side} tower", va="center", fontsize=10, fontweight="bold")
+        axes.text(
+            0.1, middle + 2.25 * up, f"{side} tower", va="center", fontsize=10, fontweight="bold"
+        )
     said = "solid: the model's own forward pass,\nthrough one layer of each tower\ndashed: what Grad-ECLIP adds"
     axes.text(0.1, middle, said, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
     return figure

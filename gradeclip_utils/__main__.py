@@ -1,12 +1,14 @@
 """The command line: `gradeclip explain | report | evaluate | fine-tune`; `gradeclip COMMAND --help` shows an example.
 
     gradeclip explain                                    # does the bundled model work here?
-    gradeclip explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"
-    gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf, ...
+    gradeclip explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a
+    sofa" gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  #
+    maps-a.pdf, ...
 
-The exit code is 0 after success, 2 after invalid input, with one sentence, and 130 after an interruption. `--debug`
-adds a traceback to the sentence. Commands write their results before they print. The module of a command has
-`command(parser)`, which adds the arguments and returns the function that runs it: options -> the text to print.
+The exit code is 0 after success, 2 after invalid input, with one sentence, and 130 after an
+interruption. `--debug` adds a traceback to the sentence. Commands write their results before they
+print. The module of a command has `command(parser)`, which adds the arguments and returns the
+function that runs it: options -> the text to print.
 """
 
 from __future__ import annotations
@@ -49,20 +51,24 @@ _COMMANDS = {
         "explain images by captions: a figure of each image, with the similarity and how it compares",
         'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a sofa"\n'
         'explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf',
-        ".__main__"),
+        ".__main__",
+    ),
     "report": _Command(
         "find the pairs of a data set that deserve a second look: one page, the worst pairs first",
         "report --data photos --captions captions.csv --out report --model ViT-B-16 --pretrained openai",
-        ".measures.dataset_report"),
+        ".measures.dataset_report",
+    ),
     "evaluate": _Command(
         "measure which map is better on a data set, by how much, and how sure that is",
         "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
-        ".measures.evaluation"),
+        ".measures.evaluation",
+    ),
     "fine-tune": _Command(
         "fine-tune a model on images and captions of your own, by its own maps",
         "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
-        ".finetune.run"),
-}  # fmt: skip
+        ".finetune.run",
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,14 +84,25 @@ def main(arguments: list[str] | None = None) -> int:
                 try:
                     os.getcwd()
                 except FileNotFoundError:  # torch's library of arithmetic would end the process
-                    raise GradeclipError("the folder that this runs in was deleted: go to another one") from None
+                    raise GradeclipError(
+                        "the folder that this runs in was deleted: go to another one"
+                    ) from None
             options = _parser_of(given).parse_args(given)
             return _print(options.run(options))
     except KeyboardInterrupt:
-        again = "add --overwrite to draw all of them" if given[:1] == ["explain"] else "the same command continues"
+        again = (
+            "add --overwrite to draw all of them"
+            if given[:1] == ["explain"]
+            else "the same command continues"
+        )
         _say(f"gradeclip: stopped. What is finished is kept: {again}")
         return 130
-    except (GradeclipError, OSError, ImportError, MemoryError) as error:  # any other error is a fault of gradeclip
+    except (
+        GradeclipError,
+        OSError,
+        ImportError,
+        MemoryError,
+    ) as error:  # any other error is a fault of gradeclip
         if debug:
             raise
         said = "there is not enough memory" if isinstance(error, MemoryError) else error
@@ -116,10 +133,18 @@ def _parser_of(arguments: list[str]) -> argparse.ArgumentParser:
         if arguments[:1] == [name]:
             room = import_module(command.module, "gradeclip_utils")  # of the chosen command alone
             model = "a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'"
-            added.add_argument("--model", help=f"{model}; by default GRADECLIP_MODEL, or the bundled model")
-            added.add_argument("--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file")
-            added.add_argument("--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu")
-            added.add_argument("--overwrite", action="store_true", help="replace a result that exists")
+            added.add_argument(
+                "--model", help=f"{model}; by default GRADECLIP_MODEL, or the bundled model"
+            )
+            added.add_argument(
+                "--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file"
+            )
+            added.add_argument(
+                "--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu"
+            )
+            added.add_argument(
+                "--overwrite", action="store_true", help="replace a result that exists"
+            )
             added.set_defaults(run=room.command(added))
     return parser
 
@@ -137,7 +162,9 @@ def _say(text: str, stream: IO[str] | None = None, number: int = 2) -> OSError |
     try:
         print(text, file=stream or sys.stderr, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # so that Python does not try again when it ends
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), number
+        )  # so that Python does not try again when it ends
         return error
     return None
 
@@ -149,20 +176,34 @@ def _print(text: str | None) -> int:
     error = _say(text, sys.stdout, 1) if text else None
     if error is None or isinstance(error, BrokenPipeError):
         return 0
-    _say(f"gradeclip: the results are written, and what the command says of them could not be printed: {error}")
+    _say(
+        f"gradeclip: the results are written, and what the command says of them could not be printed: {error}"
+    )
     return 2
 
 
-# ------------------------------------------------------------------------------------------------------------ explain
+# ------------------------------------------------------------------------------------------ explain
 
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
-    parser.add_argument("--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene")
-    parser.add_argument("--caption", metavar="TEXT", nargs="+", type=_text, help="one caption or more for each image")
+    parser.add_argument(
+        "--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene"
+    )
+    parser.add_argument(
+        "--caption",
+        metavar="TEXT",
+        nargs="+",
+        type=_text,
+        help="one caption or more for each image",
+    )
     kinds = "a PNG, SVG or PDF; of several images each has its name added; default: %(default)s"
     parser.add_argument("--out", metavar="FILE", default="explanation.png", help=kinds)
-    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, bf16, fp16, pure_bf16 or pure_fp16; default: fp32",
+    )
     return _run_command
 
 
@@ -172,7 +213,9 @@ def _text(given: str) -> str:
         return given.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8")
     except UnicodeError:
         name = os.environ.get("LC_ALL") or os.environ.get("LANG") or "C"
-        raise argparse.ArgumentTypeError(f"a caption is not UTF-8 (the locale is {name}): {given!a}") from None
+        raise argparse.ArgumentTypeError(
+            f"a caption is not UTF-8 (the locale is {name}): {given!a}"
+        ) from None
 
 
 def _run_command(options: argparse.Namespace) -> str:
@@ -199,16 +242,30 @@ def _run_command(options: argparse.Namespace) -> str:
     from .models import load_clip
     from .scenes import draw_scene
 
-    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
+    clip = load_clip(
+        options.model, options.pretrained, device=options.device, precision=options.precision
+    )
     explainer, scene, said = Explainer(clip), draw_scene(seed=0), [str(clip)]
     for file, place in zip(tqdm(files, unit="image", disable=len(files) == 1), places, strict=True):
         image = scene.image() if file is None else read_image(file)
         explanation = explainer.explain(image, options.caption or [scene.caption])
-        with matplotlib.rc_context({"pdf.fonttype": 42}):  # letters as TrueType, as many journals ask for
-            write_whole({place: partial(explanation.plot().savefig, format=place.suffix[1:].lower())})
-        said += [_numbers(explainer, explanation, file or "a drawn scene", i) for i in range(len(explanation.prompts))]
+        with matplotlib.rc_context(
+            {"pdf.fonttype": 42}
+        ):  # letters as TrueType, as many journals ask for
+            write_whole(
+                {place: partial(explanation.plot().savefig, format=place.suffix[1:].lower())}
+            )
+        said += [
+            _numbers(explainer, explanation, file or "a drawn scene", i)
+            for i in range(len(explanation.prompts))
+        ]
         left, top, right, bottom = explanation.box
-        if left > 0.5 or top > 0.5 or right < explanation.image.width - 0.5 or bottom < explanation.image.height - 0.5:
+        if (
+            left > 0.5
+            or top > 0.5
+            or right < explanation.image.width - 0.5
+            or bottom < explanation.image.height - 0.5
+        ):
             seen = f"pixels {max(left, 0):.0f} to {right:.0f} across and {max(top, 0):.0f} to {bottom:.0f} down"
             said.append(f"The model saw the centre crop ({seen}); the map ends there.")
         said.append(f"figure: {place}")
@@ -221,17 +278,32 @@ def _numbers(explainer: Explainer, explanation: Explanation, name: str, i: int) 
     lines = [f"{name}, {caption!r}:", f"  similarity  {explanation.similarity[i]:.4f}"]
     if explanation.percentile is not None:
         share, count = explanation.percentile[i], explanation.null_count
-        lines.append(f"  percentile  {share:.0f} (the image is more similar to this caption than to {share:.0f} % of "
-                     f"{count} other captions)")  # fmt: skip
-    value, low, high = explanation.prompt_dependence(explainer.null_maps(explanation.image, caption), i)
-    lines.append(f"  dependence  {value:.2f} [{low:.2f}, {high:.2f}] (0: the map is the same for any prompt; 1: it has "
-                 "nothing in common with those of other prompts)")  # fmt: skip
+        lines.append(
+            f"  percentile  {share:.0f} (the image is more similar to this caption than to {share:.0f} % of "
+            f"{count} other captions)"
+        )
+    value, low, high = explanation.prompt_dependence(
+        explainer.null_maps(explanation.image, caption), i
+    )
+    lines.append(
+        f"  dependence  {value:.2f} [{low:.2f}, {high:.2f}] (0: the map is the same for any prompt; 1: it has "
+        "nothing in common with those of other prompts)"
+    )
     clip, tower = explainer.clip, explainer.text_tower
     assert tower is not None  # it has read the caption
-    image_embedding = explainer.image_tower.forward(clip.preprocess(explanation.image)[None].to(tower.device))
+    image_embedding = explainer.image_tower.forward(
+        clip.preprocess(explanation.image)[None].to(tower.device)
+    )
     text_embedding = tower.forward(clip.tokenizer([caption]).to(tower.device))
-    difference = abs(float((image_embedding * text_embedding).sum()) - float(explanation.similarity[i]))
-    return "\n".join([*lines, f"  parity      {difference:.1e} between this similarity and the plain forward pass"])
+    difference = abs(
+        float((image_embedding * text_embedding).sum()) - float(explanation.similarity[i])
+    )
+    return "\n".join(
+        [
+            *lines,
+            f"  parity      {difference:.1e} between this similarity and the plain forward pass",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ _LARGEST_SEED = 2**63 - 1  # the largest that torch and numpy both take
 def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
     """The known names that are most like a misspelt one, best first, in any case."""
     lowered = {candidate.lower(): candidate for candidate in known}
-    return [lowered[key] for key in difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=cutoff)]
+    return [
+        lowered[key]
+        for key in difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=cutoff)
+    ]
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -47,11 +50,13 @@ def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
         return import_module(name)
     except ImportError as error:
         name = name.partition(".")[0]
-        msg = f"{why}, and needs {name}: pip install {name} (in a checkout, pip install '.[{extra}]')"
+        msg = (
+            f"{why}, and needs {name}: pip install {name} (in a checkout, pip install '.[{extra}]')"
+        )
         raise GradeclipError(msg) from error
 
 
-# ------------------------------------------------------------------------------------------------------------ numbers
+# ------------------------------------------------------------------------------------------ numbers
 
 
 def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
@@ -86,9 +91,18 @@ def finite(what: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         raise GradeclipError(f"{what} must have no masked values: leave them out first")
     try:
-        found = values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)  # torch's
+        found = (
+            values.detach().cpu().double().numpy()
+            if hasattr(values, "detach")
+            else np.asarray(values)
+        )  # torch's
         found = found.astype(float) if found.dtype == object else found
-    except (TypeError, ValueError, OverflowError, NotImplementedError):  # sparse and meta tensors, ragged lists
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        NotImplementedError,
+    ):  # sparse and meta tensors, ragged lists
         found = None
     if found is None or found.dtype.kind not in "biuf":
         raise GradeclipError(f"{what} must be an array of numbers, got {short(values)}")
@@ -106,7 +120,9 @@ def as_map(values: Any) -> np.ndarray:
     if found.ndim != 2 or not found.size:
         raise GradeclipError(f"a map has rows and columns, (H, W), got shape {found.shape}")
     if np.abs(found).max() > _LARGEST_RELEVANCE:
-        raise GradeclipError(f"a map has values up to {_LARGEST_RELEVANCE:g}, got {np.abs(found).max():g}")
+        raise GradeclipError(
+            f"a map has values up to {_LARGEST_RELEVANCE:g}, got {np.abs(found).max():g}"
+        )
     return found
 
 
@@ -121,7 +137,7 @@ def as_box(box: Any, width: int, height: int) -> tuple[float, float, float, floa
     return left, top, right, bottom
 
 
-# ------------------------------------------------------------------------------------------- choices, lists and tables
+# ------------------------------------------------------------------------ choices, lists and tables
 
 
 def chosen(name: str, value: Any, known: Iterable[_T]) -> _T:
@@ -131,7 +147,9 @@ def chosen(name: str, value: Any, known: Iterable[_T]) -> _T:
         for one in known:
             if one == value and isinstance(one, bool) == is_flag:
                 return one  # the known one: 1.0 would pass for 1
-    one_of = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
+    one_of = (
+        " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(str, known))}"
+    )
     raise GradeclipError(f"{name} must be {one_of}, got {short(value)}")
 
 
@@ -150,16 +168,24 @@ def listed(name: str, values: Any, single: tuple[type, ...] = ()) -> list:
     """Several things as a list; one of a type of `single` as a list of one; a table as its one column of text."""
     if isinstance(values, single):
         return [values]
-    if hasattr(values, "columns") and hasattr(values, "iloc"):  # a DataFrame, whose own order is that of its columns
+    if hasattr(values, "columns") and hasattr(
+        values, "iloc"
+    ):  # a DataFrame, whose own order is that of its columns
         columns = [values.iloc[:, i].tolist() for i in range(len(values.columns))]
-        texts = [column for column in columns if column and all(isinstance(one, str) for one in column)]
+        texts = [
+            column for column in columns if column and all(isinstance(one, str) for one in column)
+        ]
         if len(texts) != 1:
             has = ", ".join(map(str, values.columns)) or "none"
             msg = f"{name} must be a list or a table with one column of text, got a table with the columns {has}"
             advice = f": give one of them, as table[{has.split(', ')[0]!r}]" if columns else ""
             raise GradeclipError(msg + advice)
         return texts[0]
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+    if (
+        isinstance(values, (str, bytes, Mapping))
+        or not isinstance(values, Iterable)
+        or getattr(values, "ndim", 1) == 0
+    ):
         raise GradeclipError(f"{name} must be a list, got {short(values)}")
     return list(values)
 
@@ -183,7 +209,7 @@ def columns(table: Any, names: Iterable[str]) -> None:
         raise GradeclipError(f"the table has no column {short(missing[0])}; it has {has}")
 
 
-# -------------------------------------------------------------------------------------------------------------- paths
+# -------------------------------------------------------------------------------------------- paths
 
 
 def as_path(path: Any, what: str) -> Path:
@@ -193,13 +219,19 @@ def as_path(path: Any, what: str) -> Path:
     if not str(path).strip():
         raise GradeclipError(f"{what} must be a path, and an empty one was given")
     if str(path).startswith(("http:", "https:")):
-        raise GradeclipError(f"{what} must be a path: addresses such as {short(str(path))} are not fetched")
+        raise GradeclipError(
+            f"{what} must be a path: addresses such as {short(str(path))} are not fetched"
+        )
     try:
         path = Path(path).expanduser()
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return path
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links; NUL; the home of no user
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # too long, a loop of links; NUL; the home of no user
         reason = getattr(error, "strerror", None) or error
         raise GradeclipError(f"{what} {short(str(path))} cannot be used: {reason}") from None
     return path
@@ -217,7 +249,9 @@ def readable(path: Any, what: str) -> Path:
     return path
 
 
-def writable(path: Any, what: str, *, folder: bool = False, suffixes: Sequence[str] = (), size: int = 0) -> Path:
+def writable(
+    path: Any, what: str, *, folder: bool = False, suffixes: Sequence[str] = (), size: int = 0
+) -> Path:
     """A place to write to at the end of a computation, tried before it begins; nothing is made yet."""
     path = as_path(path, what)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -227,12 +261,16 @@ def writable(path: Any, what: str, *, folder: bool = False, suffixes: Sequence[s
         raise GradeclipError(f"{what} must be a {wanted}, and {path} is a {found}")
     if path.exists() and not (folder or path.is_file()):
         raise GradeclipError(f"{what} must be a file, and {path} is a pipe or a device")
-    home = next(one for one in (path, *path.absolute().parents)[0 if folder else 1 :] if one.exists())
+    home = next(
+        one for one in (path, *path.absolute().parents)[0 if folder else 1 :] if one.exists()
+    )
     try:
         with tempfile.TemporaryFile(dir=home):
             free = shutil.disk_usage(home).free
     except OSError as error:
-        raise GradeclipError(f"{what} {path} cannot be written: {error.strerror or error}, in {home}") from error
+        raise GradeclipError(
+            f"{what} {path} cannot be written: {error.strerror or error}, in {home}"
+        ) from error
     if free < size:
         need = f"{math.ceil(size / 1e6):,} MB, and {home} has {math.ceil(free / 1e6):,} MB left"
         raise GradeclipError(f"{what} needs about {need}: free some, or choose another place")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)  # of `heard_by`
+_listener: ContextVar[Callable[[str], object] | None] = ContextVar(
+    "listener", default=None
+)  # of `heard_by`
 
 
 class GradeclipError(ValueError):

@@ -2,8 +2,8 @@
 
     image, prompt -> tower -> trace -> method -> map -> Explanation -> figure
 
-`Explainer` opens both encoders of a model once and explains as many images and prompts as you like. It leaves nothing
-behind on the model: no hook, no mode, no gradient.
+`Explainer` opens both encoders of a model once and explains as many images and prompts as you like.
+It leaves nothing behind on the model: no hook, no mode, no gradient.
 """
 
 import inspect
@@ -43,7 +43,10 @@ _PROMPTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 16  # in one batch
 _MOST_PROMPTS = 1000  # of one image
 _ONE_HEAD = "grad-eclip-single-head"
 _GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # the methods with word x region maps
-_VERSIONS = {library: version(library) for library in ("gradeclip", "torch", "open_clip_torch", "transformers")}
+_VERSIONS = {
+    library: version(library)
+    for library in ("gradeclip", "torch", "open_clip_torch", "transformers")
+}
 # embeddings (K, E) of null captions for each model, with what they depend on
 _NULLS: WeakKeyDictionary[torch.nn.Module, tuple[tuple, Tensor]] = WeakKeyDictionary()
 _ONE_AT_A_TIME = RLock()  # the modes of torch and of a model are those of all threads
@@ -67,85 +70,122 @@ class Explainer:
         explanation.similarity, explanation.image_maps.shape
         Explainer(load_clip(), method="maskclip").explain("dog.png", "a dog")
 
-    With method="grad-eclip-single-head", the published variant, the explained encoder runs its explained layers with
-    one head over the full width, and the other encoder stays as it is. This explains a different number from the
-    model's similarity; `Explanation.provenance` has both.
+    With method="grad-eclip-single-head", the published variant, the explained encoder runs its
+    explained layers with one head over the full width, and the other encoder stays as it is. This
+    explains a different number from the model's similarity; `Explanation.provenance` has both.
 
     Args:
         clip: a model with its preprocessing and tokenizer.
-        method: a name in `methods.METHODS`, or a `methods.Method` of your own. If it is not defined for prompts,
-            explanations have no words. If it is not defined for images, their maps are zero, and
-            `provenance["image_layers"]` is None.
+        method: a name in `methods.METHODS`, or a `methods.Method` of your own. If it is not defined
+            for prompts, explanations have no words. If it is not defined for images, their maps are
+            zero, and `provenance["image_layers"]` is None.
         seed: for the methods that draw random numbers (RISE, M2IB).
-        image_layers: how many of the last image layers are explained and summed; by default as many as the method
-            explains, for Grad-ECLIP `clip.image_layers`, or one, as published.
-        text_layers: the same for text; by default `clip.text_layers` for Grad-ECLIP, or two thirds (8 of 12).
-        resolution: "model" uses the model's own preprocessing. "native" shows the model the whole image in its own
-            shape, with sides rounded to whole patches and interpolated position embeddings.
-        null_captions: two or more captions that `Explanation.percentile` compares a similarity with; by default
-            "a photo of a dog", "a photo of a bridge" and so on, by nouns that the model knows.
+        image_layers: how many of the last image layers are explained and summed; by default as many
+            as the method explains, for Grad-ECLIP `clip.image_layers`, or one, as published.
+        text_layers: the same for text; by default `clip.text_layers` for Grad-ECLIP, or two thirds
+            (8 of 12).
+        resolution: "model" uses the model's own preprocessing. "native" shows the model the whole
+            image in its own shape, with sides rounded to whole patches and interpolated position
+            embeddings.
+        null_captions: two or more captions that `Explanation.percentile` compares a similarity
+            with; by default "a photo of a dog", "a photo of a bridge" and so on, by nouns that the
+            model knows.
 
     Attributes:
         clip, method, seed, resolution, null_captions: as given, or the default.
         image_tower: the image encoder, opened.
-        text_tower: the text encoder, opened, or None if that is not possible; then `text_refusal` is the reason.
+        text_tower: the text encoder, opened, or None if that is not possible; then `text_refusal`
+            is the reason.
 
     Raises:
-        UnsupportedModel: the image encoder cannot be opened. A text encoder that cannot be opened is refused when a
-            prompt is a string: prompt embeddings can still be explained.
-        GradeclipError: `clip` is a bare model, an argument is not one of the choices, or they do not go together.
+        UnsupportedModel: the image encoder cannot be opened. A text encoder that cannot be opened
+            is refused when a prompt is a string: prompt embeddings can still be explained.
+        GradeclipError: `clip` is a bare model, an argument is not one of the choices, or they do
+            not go together.
     """
 
     def __init__(
-        self, clip: Clip, *, method: str | Method = "grad-eclip", seed: int = 0, image_layers: int | None = None,
-        text_layers: int | None = None, resolution: str = "model", null_captions: Sequence[str] | None = None,
-    ):  # fmt: skip
+        self,
+        clip: Clip,
+        *,
+        method: str | Method = "grad-eclip",
+        seed: int = 0,
+        image_layers: int | None = None,
+        text_layers: int | None = None,
+        resolution: str = "model",
+        null_captions: Sequence[str] | None = None,
+    ):
         if not isinstance(clip, Clip):
-            raise GradeclipError(f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}")
+            raise GradeclipError(
+                f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
+            )
         if isinstance(method, str) and method not in METHODS:
             raise GradeclipError(f"there is no method {short(method)}: {hint(method, METHODS)}")
         instance("method", method, (str, Method), "the name of a method, or a Method")
-        self.null_captions = default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
+        self.null_captions = (
+            default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
+        )
         if null_captions is not None and len(self.null_captions) < 2:
-            raise GradeclipError(f"null_captions must be two captions or more, got {short(null_captions)}")
-        self._options: dict = {"method": method, "seed": seed, "image_layers": image_layers, "text_layers": text_layers,
-                               "resolution": resolution, "null_captions": null_captions}  # fmt: skip
+            raise GradeclipError(
+                f"null_captions must be two captions or more, got {short(null_captions)}"
+            )
+        self._options: dict = {
+            "method": method,
+            "seed": seed,
+            "image_layers": image_layers,
+            "text_layers": text_layers,
+            "resolution": resolution,
+            "null_captions": null_captions,
+        }
         self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
-        self.seed, self.resolution = checked_seed(seed), chosen("resolution", resolution, ("model", "native"))
+        self.seed, self.resolution = (
+            checked_seed(seed),
+            chosen("resolution", resolution, ("model", "native")),
+        )
         if self.method.name == "grad-eclip":
             image_layers = clip.image_layers if image_layers is None else image_layers
             text_layers = clip.text_layers if text_layers is None else text_layers
         self._layers = image_layers, text_layers
         self._open()
 
-    def __reduce__(self):  # an opened model holds functions, which do not go to another process: it opens them again
-        return partial(Explainer, **self._options), (self.clip,)  # a deep copy copies these arguments alone
+    def __reduce__(
+        self,
+    ):  # an opened model holds functions, which do not go to another process: it opens them again
+        return partial(Explainer, **self._options), (
+            self.clip,
+        )  # a deep copy copies these arguments alone
 
-    # ---------------------------------------------------------------------------------------------------- explanations
+    # --------------------------------------------------------------------------------- explanations
 
-    def explain(self, image: ImageLike, texts: Prompts, against: Prompts | None = None) -> Explanation:
+    def explain(
+        self, image: ImageLike, texts: Prompts, against: Prompts | None = None
+    ) -> Explanation:
         """Explain one image and T prompts, which share one pass of the image encoder: one explanation with T maps.
 
-        With `against`, the target is the difference S(image, text) - S(image, against): maps are signed for it, and
-        so are the scores of both prompts' words (a word of `against` that lowers the other similarity is positive).
-        Raw attention and rollout do not depend on the target. If the tokenizer does not say which tokens make up a
-        word, the prompt has maps but no words, and a warning says so.
+        With `against`, the target is the difference S(image, text) - S(image, against): maps are
+        signed for it, and so are the scores of both prompts' words (a word of `against` that lowers
+        the other similarity is positive). Raw attention and rollout do not depend on the target. If
+        the tokenizer does not say which tokens make up a word, the prompt has maps but no words,
+        and a warning says so.
 
         Args:
             image: a PIL image, a path, or a uint8 array (H, W, 3).
-            texts: a prompt or several, at most 1,000 (a list, an array, a column of pandas; of at most 5,000
-                characters each), or prompt embeddings (T, E), which have no words. An embedding of another image
-                compares two images: `explain(image, explainer.embed_images(other))`.
+            texts: a prompt or several, at most 1,000 (a list, an array, a column of pandas; of at
+                most 5,000 characters each), or prompt embeddings (T, E), which have no words. An
+                embedding of another image compares two images: `explain(image,
+                explainer.embed_images(other))`.
             against: one prompt (or embedding) for all, or one for each of `texts`.
 
         Raises:
-            GradeclipError: a prompt is empty or too long, embeddings do not fit, the model or the method gives NaN, the
-                file is not an image, or the tokenizer drops tokens at random.
+            GradeclipError: a prompt is empty or too long, embeddings do not fit, the model or the
+                method gives NaN, the file is not an image, or the tokenizer drops tokens at random.
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
         """
         prompts = as_prompts(texts)
         if len(prompts) > _MOST_PROMPTS:
-            raise GradeclipError(f"explain takes at most {_MOST_PROMPTS} prompts in one call, got {len(prompts)}")
+            raise GradeclipError(
+                f"explain takes at most {_MOST_PROMPTS} prompts in one call, got {len(prompts)}"
+            )
         return self._explain([self._read_image(image)], prompts, _matched(against, len(prompts)))[0]
 
     def explain_batch(
@@ -164,41 +204,59 @@ class Explainer:
         prompts = as_prompts(texts)
         images = listed("images", images, (str, Path, Image.Image))
         if len(images) != len(prompts):
-            raise GradeclipError(f"pairs need as many images as prompts, got {len(images)} and {len(prompts)}")
+            raise GradeclipError(
+                f"pairs need as many images as prompts, got {len(images)} and {len(prompts)}"
+            )
         others, found = _matched(against, len(prompts)), []
         for some in self._batches(len(images)):
             read = [self._read_image(image) for image in images[some]]
-            found += self._explain(read, prompts[some], None if others is None else others[some], some.start)
+            found += self._explain(
+                read, prompts[some], None if others is None else others[some], some.start
+            )
         return found
 
     def interactions(self, image: ImageLike, caption: str) -> Interactions:
         """Word x region: signed maps (W, h, w), the part of the image that each word matches (`methods.interactions`).
 
-        A word's score is the same as from `explain`. To tell several things of one caption apart, subtract what their
-        words share: `interactions(...).centred()`. With a single head, both encoders run with one. `provenance` then
-        has the similarities that are explained: under "image" that of both such embeddings, which the maps explain;
-        under "text" that of the prompt's with the model's own image embedding, which the scores explain.
+        A word's score is the same as from `explain`. To tell several things of one caption apart,
+        subtract what their words share: `interactions(...).centred()`. With a single head, both
+        encoders run with one. `provenance` then has the similarities that are explained: under
+        "image" that of both such embeddings, which the maps explain; under "text" that of the
+        prompt's with the model's own image embedding, which the scores explain.
 
         Args:
             image: as for `explain`.
             caption: one prompt of W words.
 
         Raises:
-            GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the tokenizer does not say which
-                tokens make up a word; and the reasons of `explain`.
+            GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the
+                tokenizer does not say which tokens make up a word; and the reasons of `explain`.
         """
         if (name := self.method.name) not in _GRAD_ECLIP:
-            raise GradeclipError(f"interactions are Grad-ECLIP's own, and this Explainer's method is {name!r}")
+            raise GradeclipError(
+                f"interactions are Grad-ECLIP's own, and this Explainer's method is {name!r}"
+            )
         read = self._read_image(image)
         with self._isolated():
             asked, said, prompt, found = self._directions_of_words([text("caption", caption)])
             (view,), trace = self._trace([read], self._wants_graph)
-            own, trace, directions = trace.embedding, self._explained(self.image_tower, trace), found[:, 0]  # (W, E)
+            own, trace, directions = (
+                trace.embedding,
+                self._explained(self.image_tower, trace),
+                found[:, 0],
+            )  # (W, E)
             maps = self._token_maps(trace, directions[None], None)
             words = asked.splits[0].words((directions @ own[0]).tolist())
             _warn_of_empty_maps(maps, trace.valid_mask, [word.text for word in words])
-            one_head = {"image": (trace.embedding * prompt).sum(-1).tolist(), "text": (own * prompt).sum(-1).tolist()}
-        grid, box, provenance = _numpy(_on_grid(maps[0], trace)), self._box(view, trace), self._provenance(one_head)
+            one_head = {
+                "image": (trace.embedding * prompt).sum(-1).tolist(),
+                "text": (own * prompt).sum(-1).tolist(),
+            }
+        grid, box, provenance = (
+            _numpy(_on_grid(maps[0], trace)),
+            self._box(view, trace),
+            self._provenance(one_head),
+        )
         return Interactions(caption, words, grid, float((own * said).sum()), read, box, provenance)
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
@@ -208,8 +266,8 @@ class Explainer:
 
         Args:
             image: as for `explain`.
-            prompt: the null prompts have its form, with other nouns (`language.with_other_nouns`, by this explainer's
-                seed).
+            prompt: the null prompts have its form, with other nouns (`language.with_other_nouns`,
+                by this explainer's seed).
             count: how many, 2 to 10,000; the last one is the empty prompt.
 
         Raises:
@@ -220,21 +278,26 @@ class Explainer:
         count = whole("count", count, 2, 10_000) - 1
         others = with_other_nouns(prompt, count, known=self.clip.vocabulary, seed=self.seed)
         embeddings = self.embed_texts([*others, ""])
-        step = 1 if self.method.wants_empty else len(embeddings)  # such a method compares the prompts of a call
-        return np.concatenate([_numpy(self.maps(image, some)[0]) for some in embeddings.split(step)])
+        step = (
+            1 if self.method.wants_empty else len(embeddings)
+        )  # such a method compares the prompts of a call
+        return np.concatenate(
+            [_numpy(self.maps(image, some)[0]) for some in embeddings.split(step)]
+        )
 
-    # ------------------------------------------------------------------------------- embeddings, maps and word scores
+    # ------------------------------------------------------------- embeddings, maps and word scores
 
     def embed_images(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
         """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
 
         Args:
-            images: N images as for `explain`; a single one counts as a sequence of one. A generator is read batch by
-                batch, so many images need not be in memory together.
+            images: N images as for `explain`; a single one counts as a sequence of one. A generator
+                is read batch by batch, so many images need not be in memory together.
 
         Returns:
-            (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on the model's device,
-            without a graph. `embed_images(images) @ embed_texts(texts).T` holds the similarities that `explain` gives.
+            (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on
+            the model's device, without a graph. `embed_images(images) @ embed_texts(texts).T` holds
+            the similarities that `explain` gives.
 
         Raises:
             GradeclipError: an image cannot be read, there is none, or the model holds NaN.
@@ -249,10 +312,12 @@ class Explainer:
     def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
         """Unit embeddings (N, E) of N prompts, as `embed_images` gives them: `encode_text` of the unmodified model.
 
-        A text encoder that cannot be opened can still embed, and `explain` takes these embeddings in place of prompts.
+        A text encoder that cannot be opened can still embed, and `explain` takes these embeddings
+        in place of prompts.
 
         Args:
-            texts: N prompts; a single string counts as a sequence of one. Words beyond the model's context are cut off.
+            texts: N prompts; a single string counts as a sequence of one. Words beyond the model's
+                context are cut off.
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
@@ -264,7 +329,9 @@ class Explainer:
                 check_tokenizer(self.clip.tokenizer, words=False)
                 ids = self.clip.tokenizer(prompts).to(self.image_tower.device)
                 with eval_mode(self.clip.model):
-                    found = [self.clip.model.encode_text(part) for part in ids.split(_PROMPTS_AT_ONCE)]
+                    found = [
+                        self.clip.model.encode_text(part) for part in ids.split(_PROMPTS_AT_ONCE)
+                    ]
                 return F.normalize(upcast(torch.cat(found)), dim=-1)
             tower = self._opened_text_tower()
             ids = token_ids(self.clip.tokenizer, prompts, tower)
@@ -273,13 +340,15 @@ class Explainer:
             return torch.cat(found)[order.argsort()]
 
     def maps(
-        self, images: ImageLike | Sequence[ImageLike], directions: Tensor | np.ndarray | Sequence[Tensor]
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        directions: Tensor | np.ndarray | Sequence[Tensor],
     ) -> Tensor:
         """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
 
-        The target of a direction d is `embed_images(image) . d`: a similarity if d is the embedding of a prompt, a
-        contrast if it is the difference of two, a word's score if it is a row of `word_directions`. Directions are not
-        normalised; Grad-ECLIP is linear in them.
+        The target of a direction d is `embed_images(image) . d`: a similarity if d is the embedding
+        of a prompt, a contrast if it is the difference of two, a word's score if it is a row of
+        `word_directions`. Directions are not normalised; Grad-ECLIP is linear in them.
 
             explainer.maps(images, explainer.embed_texts(["a dog", "a cat"]))      # (N, 2, h, w)
 
@@ -288,40 +357,55 @@ class Explainer:
             directions: (M, E), the same for all images, or (N, M, E), each image's own.
 
         Returns:
-            (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's device, without a graph:
-            the maps that `explain` shows for the same prompts.
+            (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's
+            device, without a graph: the maps that `explain` shows for the same prompts.
 
         Raises:
-            GradeclipError: the method has no maps of images; directions of a wrong shape; images of several grids
-                (`resolution="native"`) in one call; maps that are not finite.
+            GradeclipError: the method has no maps of images; directions of a wrong shape; images of
+                several grids (`resolution="native"`) in one call; maps that are not finite.
         """
         if self.method.image is None:
-            raise GradeclipError(f"{self.method.title} explains prompts only: it has no maps of images")
+            raise GradeclipError(
+                f"{self.method.title} explains prompts only: it has no maps of images"
+            )
         images = list(_as_images(images))
         targets = self._directions(directions, ("M",), (len(images), "M"))
         with self._isolated():
             # a copy, because tensors of the caller's inference mode have no gradients
-            targets = targets.detach().to(self.image_tower.device, copy=True).expand(len(images), -1, -1)
+            targets = (
+                targets.detach().to(self.image_tower.device, copy=True).expand(len(images), -1, -1)
+            )
             empty, found = self._empty_prompt(), []
             for some in self._batches(len(images)):
-                _, trace = self._trace([read_image(image) for image in images[some]], self._wants_graph)
-                found.append(_on_grid(self._token_maps(trace, targets[some].to(trace.embedding), empty), trace))
+                _, trace = self._trace(
+                    [read_image(image) for image in images[some]], self._wants_graph
+                )
+                found.append(
+                    _on_grid(
+                        self._token_maps(trace, targets[some].to(trace.embedding), empty), trace
+                    )
+                )
             if len({part.shape[2:] for part in found}) > 1:
-                raise GradeclipError("images of several sizes have maps of several shapes: ask for them one at a time")
+                raise GradeclipError(
+                    "images of several sizes have maps of several shapes: ask for them one at a time"
+                )
             return torch.cat(found)
 
-    def score_words(self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor) -> list[tuple[Word, ...]]:
+    def score_words(
+        self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor
+    ) -> list[tuple[Word, ...]]:
         """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
 
-            explainer.score_words(captions, explainer.embed_images(images))       # those of `explain_batch`
+            explainer.score_words(captions, explainer.embed_images(images))       # those of
+            `explain_batch`
 
         Args:
             captions: P prompts. They have no words if the method is not defined for prompts.
             directions: (P, E), or P of (E,).
 
         Raises:
-            GradeclipError: there are not as many captions as directions, or the tokenizer does not say which tokens
-                make up a word; and the reasons of `explain`.
+            GradeclipError: there are not as many captions as directions, or the tokenizer does not
+                say which tokens make up a word; and the reasons of `explain`.
         """
         prompts = _strings(captions)
         targets = self._directions(directions, (len(prompts),))
@@ -333,15 +417,16 @@ class Explainer:
     def word_directions(self, captions: str | Sequence[str]) -> list[tuple[Split, Tensor]]:
         """The words of each caption, and the direction (W, E) in which each of its W words pushes the embedding.
 
-        A word's direction times an image's embedding is the word's score, and `maps(image, directions)` are the
-        regions that each word matches, as `interactions` shows them. Directions are on the model's device, without a
-        graph. See `methods.interactions.word_directions`.
+        A word's direction times an image's embedding is the word's score, and `maps(image,
+        directions)` are the regions that each word matches, as `interactions` shows them.
+        Directions are on the model's device, without a graph. See
+        `methods.interactions.word_directions`.
 
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
         Args:
-            captions: prompts; a single string counts as a sequence of one. Words beyond the context length are in
-                `Split.unread` and have no direction; the others are `Split.spans`.
+            captions: prompts; a single string counts as a sequence of one. Words beyond the context
+                length are in `Split.unread` and have no direction; the others are `Split.spans`.
 
         Raises:
             UnsupportedModel: the text encoder cannot be opened.
@@ -350,13 +435,19 @@ class Explainer:
         prompts, found = _strings(captions), []
         with self._isolated():
             for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
-                asked, _, _, some = self._directions_of_words(prompts[start : start + _PROMPTS_AT_ONCE])
-                found += [(split, some[: len(split.spans), i]) for i, split in enumerate(asked.splits)]
+                asked, _, _, some = self._directions_of_words(
+                    prompts[start : start + _PROMPTS_AT_ONCE]
+                )
+                found += [
+                    (split, some[: len(split.spans), i]) for i, split in enumerate(asked.splits)
+                ]
         return found
 
-    # -------------------------------------------------------------------------------------------------------- privates
+    # ------------------------------------------------------------------------------------- privates
 
-    def _explain(self, images: list[Image.Image], texts, against, first: int = 0) -> list[Explanation]:
+    def _explain(
+        self, images: list[Image.Image], texts, against, first: int = 0
+    ) -> list[Explanation]:
         """Explain B images of one size and P = B * T prompts, image by image; embeddings are numbered from `first`."""
         with self._isolated():
             asked = self._ask(texts, first)  # a wrong prompt is refused before anything is computed
@@ -366,15 +457,25 @@ class Explainer:
             each = len(texts) // len(images)
             beside = own.repeat_interleave(each, dim=0)  # (P, E)
             read = self._read(asked, beside)
-            other = None if others is None else self._read(others, beside, sign=-1)  # the target falls as theirs rises
+            other = (
+                None if others is None else self._read(others, beside, sign=-1)
+            )  # the target falls as theirs rises
             targets = read.embedding if other is None else read.embedding - other.embedding
             empty = self._empty_prompt() if other is None else None
-            maps = self._token_maps(trace, targets.unflatten(0, (len(images), each)), empty)  # (B, T, N)
+            maps = self._token_maps(
+                trace, targets.unflatten(0, (len(images), each)), empty
+            )  # (B, T, N)
             if self.method.image is not None:
                 _warn_of_empty_maps(maps, trace.valid_mask, read.names, contrast=other is not None)
-            image_explained = (trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))).sum(-1)
+            image_explained = (
+                trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))
+            ).sum(-1)
             nulls = self._null_similarities(own)  # (B, K)
-        parts: dict = {"prompts": read.names, "similarity": _numpy(read.similarity), "words": tuple(read.words)}
+        parts: dict = {
+            "prompts": read.names,
+            "similarity": _numpy(read.similarity),
+            "words": tuple(read.words),
+        }
         parts["image_maps"] = _numpy(_on_grid(maps, trace).flatten(0, 1))
         if other is not None:
             parts |= {"against": other.names, "against_similarity": _numpy(other.similarity)}
@@ -384,14 +485,22 @@ class Explainer:
             mine = {name: part[i * each : (i + 1) * each] for name, part in parts.items()}
             if nulls is not None:
                 mine |= _places(mine["similarity"], _numpy(nulls[i]))
-            words_explained = read.explained[i * each : (i + 1) * each].tolist() if any(read.words) else None
-            provenance = self._provenance({"image": image_explained[i].tolist(), "text": words_explained})
-            found.append(Explanation(image=image, box=self._box(view, trace), provenance=provenance, **mine))
+            words_explained = (
+                read.explained[i * each : (i + 1) * each].tolist() if any(read.words) else None
+            )
+            provenance = self._provenance(
+                {"image": image_explained[i].tolist(), "text": words_explained}
+            )
+            found.append(
+                Explanation(image=image, box=self._box(view, trace), provenance=provenance, **mine)
+            )
         return found
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         read = read_image(image)
-        if self.clip.vocabulary is not None and DRAWN not in read.info:  # of few words: trained on drawn scenes
+        if (
+            self.clip.vocabulary is not None and DRAWN not in read.info
+        ):  # of few words: trained on drawn scenes
             about = "and this image is not marked as one: on a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return read
@@ -419,7 +528,9 @@ class Explainer:
             if self.method.text is None or not asked.splits:
                 continue
             word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
-            fill = int(self.clip.tokenizer([""])[0, -1])  # padding, which a prompt of full length does not hold
+            fill = int(
+                self.clip.tokenizer([""])[0, -1]
+            )  # padding, which a prompt of full length does not hold
             offered = {"seed": self.seed, "words": word_ids, "fill": fill}
             scores = _run(self.method, tower, trace, sign * image[some, None], offered)[:, 0]
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
@@ -438,13 +549,31 @@ class Explainer:
 
     def _null_similarities(self, embedding: Tensor) -> Tensor | None:
         """Similarities (B, K) of images with the null captions, or None if the model cannot embed any."""
-        model, embeds = self.clip.model, self.text_tower is not None or hasattr(self.clip.model, "encode_text")
-        if not self.null_captions or not self.image_tower.unit or not callable(self.clip.tokenizer) or not embeds:
+        model, embeds = (
+            self.clip.model,
+            self.text_tower is not None or hasattr(self.clip.model, "encode_text"),
+        )
+        if (
+            not self.null_captions
+            or not self.image_tower.unit
+            or not callable(self.clip.tokenizer)
+            or not embeds
+        ):
             return None
-        # not every change of weights counts as a new version: a few of each are read, and PEFT's switches
+        # not every change of weights counts as a new version: a few of each are read, and PEFT's
+        # switches
         own, switches = [*model.parameters()], ("_active_adapter", "_disable_adapters", "scaling")
-        few = [one[tuple(slice(None, None, max(1, n // 2)) for n in one.shape)].flatten() for one in own]
-        weights = torch.cat([one.detach().to(own[0].device) for one in few]).float().cpu().numpy().tobytes()
+        few = [
+            one[tuple(slice(None, None, max(1, n // 2)) for n in one.shape)].flatten()
+            for one in own
+        ]
+        weights = (
+            torch.cat([one.detach().to(own[0].device) for one in few])
+            .float()
+            .cpu()
+            .numpy()
+            .tobytes()
+        )
         adapters = [str(vars(one).get(name)) for one in model.modules() for name in switches]
         versions, tokenizer = [one._version for one in own], id(self.clip.tokenizer)
         state = [*self.null_captions], tokenizer, self._parts, weights, versions, adapters
@@ -452,17 +581,26 @@ class Explainer:
             _NULLS[model] = state, self.embed_texts(self.null_captions)
         return embedding @ _NULLS[model][1].to(embedding).T
 
-    def _directions(self, given: Tensor | np.ndarray | Sequence[Tensor], *shapes: tuple[int | str, ...]) -> Tensor:
+    def _directions(
+        self, given: Tensor | np.ndarray | Sequence[Tensor], *shapes: tuple[int | str, ...]
+    ) -> Tensor:
         """Directions of embedding space as one finite tensor; `shapes` are those that may stand before E."""
         try:
-            if not isinstance(given, Tensor) and not (isinstance(given, np.ndarray) and given.dtype.kind in "fc"):
+            if not isinstance(given, Tensor) and not (
+                isinstance(given, np.ndarray) and given.dtype.kind in "fc"
+            ):
                 given = torch.stack([dense("each direction", one) for one in given])
         except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
             msg = f"directions must be floats of one length, as embed_texts gives them, got {short(given)}"
             raise GradeclipError(msg) from None
-        found, allowed = dense("directions", given), [(*shape, self.image_tower.width) for shape in shapes]
+        found, allowed = (
+            dense("directions", given),
+            [(*shape, self.image_tower.width) for shape in shapes],
+        )
         got = tuple(found.shape)
-        fits = any(all(want in ("M", has) for want, has in zip_longest(shape, got)) for shape in allowed)
+        fits = any(
+            all(want in ("M", has) for want, has in zip_longest(shape, got)) for shape in allowed
+        )
         if not fits or not found.numel() or not torch.isfinite(found).all():
             rule = " or ".join(f"({', '.join(map(str, shape))})" for shape in allowed)
             raise GradeclipError(f"directions must be {rule}, and finite, got {got}")
@@ -472,7 +610,9 @@ class Explainer:
         """Maps (B, T, N) by the method; zero if it has none for images."""
         if self.method.image is None:
             return torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1])
-        return _run(self.method, self.image_tower, trace, directions, {"seed": self.seed, "empty": empty})
+        return _run(
+            self.method, self.image_tower, trace, directions, {"seed": self.seed, "empty": empty}
+        )
 
     def _empty_prompt(self) -> Tensor | None:
         """The embedding (E,) of a prompt without words, for the method that subtracts it."""
@@ -500,7 +640,11 @@ class Explainer:
     @contextmanager
     def _isolated(self) -> Iterator[None]:
         """Compute without the caller's torch modes, one call at a time, and in one thread if the model is small."""
-        with _ONE_AT_A_TIME, isolated_torch_state(self.image_tower.device), one_thread(self.image_tower.small):
+        with (
+            _ONE_AT_A_TIME,
+            isolated_torch_state(self.image_tower.device),
+            one_thread(self.image_tower.small),
+        ):
             if self._parts != _parts_of(self.clip.model):
                 self._open()  # new towers compare themselves with the model
             yield
@@ -532,9 +676,17 @@ class Explainer:
         if self.resolution == "native":
             return native_view(self.clip.preprocess, image, tower.patch_size)
         view = model_view(self.clip.preprocess, image)
-        if not tower.any_size and not tower.own_grid and tuple(view.pixels.shape[1:]) != tuple(tower.image_size):
-            given, wanted = (" x ".join(map(str, one)) for one in (view.pixels.shape[1:], tower.image_size))
-            raise GradeclipError(f"the preprocessing gives {given} pixels, and the model takes {wanted}")
+        if (
+            not tower.any_size
+            and not tower.own_grid
+            and tuple(view.pixels.shape[1:]) != tuple(tower.image_size)
+        ):
+            given, wanted = (
+                " x ".join(map(str, one)) for one in (view.pixels.shape[1:], tower.image_size)
+            )
+            raise GradeclipError(
+                f"the preprocessing gives {given} pixels, and the model takes {wanted}"
+            )
         return view
 
     def _box(self, view: View, trace: Trace) -> tuple[float, float, float, float]:
@@ -566,7 +718,10 @@ class Explainer:
 
 def _parts_of(model: torch.nn.Module) -> list[tuple]:
     """All modules, each with its hooks and whether its `forward` is its own."""
-    return [(id(one), *one._forward_hooks, *one._forward_pre_hooks, "forward" in vars(one)) for one in model.modules()]
+    return [
+        (id(one), *one._forward_hooks, *one._forward_pre_hooks, "forward" in vars(one))
+        for one in model.modules()
+    ]
 
 
 def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
@@ -582,12 +737,16 @@ def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Metho
     try:
         return tower if asked is None else opened(model, asked)
     except UnsupportedModel as refusal:
-        raise UnsupportedModel(f"{method.title} explains {asked} layers, and {refusal}") from refusal
+        raise UnsupportedModel(
+            f"{method.title} explains {asked} layers, and {refusal}"
+        ) from refusal
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """One image or more; a single one, which would be taken for its own rows or letters, as a sequence of one."""
-    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
+    if isinstance(images, (str, Path, Image.Image)) or (
+        isinstance(images, np.ndarray) and images.ndim == 3
+    ):
         return [images]
     if isinstance(images, Iterator) and (first := list(islice(images, 1))):
         return chain(first, images)
@@ -602,8 +761,14 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
         return None
     prompts = as_prompts(against)
     if len(prompts) not in (1, count):
-        raise GradeclipError(f"against must be one prompt, or one for each of {count}, got {len(prompts)}")
-    return prompts.expand(count, -1) if isinstance(prompts, Tensor) else prompts * (count // len(prompts))
+        raise GradeclipError(
+            f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
+        )
+    return (
+        prompts.expand(count, -1)
+        if isinstance(prompts, Tensor)
+        else prompts * (count // len(prompts))
+    )
 
 
 def _strings(texts: str | Sequence[str]) -> list[str]:
@@ -625,23 +790,42 @@ def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered
     """A method's finite maps (B, T, N) of images or prompts; of the keywords offered it gets those that it names."""
     side, what = (method.text, "scores") if trace.grid is None else (method.image, "maps")
     assert side is not None
-    named, shape = inspect.signature(side).parameters, (*directions.shape[:2], trace.valid_mask.shape[1])
-    found = side(tower, trace, directions, **{name: offered[name] for name in offered if name in named})
+    named, shape = (
+        inspect.signature(side).parameters,
+        (*directions.shape[:2], trace.valid_mask.shape[1]),
+    )
+    found = side(
+        tower, trace, directions, **{name: offered[name] for name in offered if name in named}
+    )
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:
         got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
-        raise GradeclipError(f"the method {method.name!r} must give {what} as a tensor {shape}, got {got}")
+        raise GradeclipError(
+            f"the method {method.name!r} must give {what} as a tensor {shape}, got {got}"
+        )
     if not torch.isfinite(found).all():
-        raise GradeclipError(f"the method {method.name!r} gives {what} that are NaN or infinite for this target")
+        raise GradeclipError(
+            f"the method {method.name!r} gives {what} that are NaN or infinite for this target"
+        )
     return found
 
 
-def _warn_of_empty_maps(maps: Tensor, valid_mask: Tensor, names: Sequence[str], contrast: bool = False) -> None:
+def _warn_of_empty_maps(
+    maps: Tensor, valid_mask: Tensor, names: Sequence[str], contrast: bool = False
+) -> None:
     """Warn if a map (B, T, N), of one name each, is zero at every valid token (B, N)."""
     empty = (maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).flatten().tolist()
     if said := [short(name, 40) for name, zero in zip(names, empty, strict=True) if zero]:
         some = ", ".join(said[:3]) + ", ..." * (len(said) > 3)
-        which, it = (f"the map of {some} is", "it") if len(said) == 1 else (f"the maps of {some} are", "them")
-        cause = "the two captions are the same" if contrast else f"nothing in the image speaks for or against {it}"
+        which, it = (
+            (f"the map of {some} is", "it")
+            if len(said) == 1
+            else (f"the maps of {some} are", "them")
+        )
+        cause = (
+            "the two captions are the same"
+            if contrast
+            else f"nothing in the image speaks for or against {it}"
+        )
         reason = f"{cause} to the model, or all patches look alike to it"
         warn(f"{which} zero everywhere: {reason}")
 
@@ -657,7 +841,11 @@ def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict:
     apart = similarity[:, None] - nulls
     below, equal = (apart > 1e-6).mean(1), (np.abs(apart) <= 1e-6).mean(1)
     percentile = 100 * (below + equal / 2)
-    return {"percentile": percentile, "null_median": float(np.median(nulls)), "null_count": len(nulls)}
+    return {
+        "percentile": percentile,
+        "null_median": float(np.median(nulls)),
+        "null_count": len(nulls),
+    }
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

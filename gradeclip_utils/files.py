@@ -25,12 +25,19 @@ def data_path(name: str = "") -> Path:
 
 
 def output(
-    path: str | os.PathLike, what: str, *, inputs: Iterable[str | os.PathLike | None] = (), overwrite: bool = False,
-    suffixes: Sequence[str] = (), size: int = 0,
-) -> Path:  # fmt: skip
+    path: str | os.PathLike,
+    what: str,
+    *,
+    inputs: Iterable[str | os.PathLike | None] = (),
+    overwrite: bool = False,
+    suffixes: Sequence[str] = (),
+    size: int = 0,
+) -> Path:
     """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
     place = writable(path, what, suffixes=suffixes, size=size)
-    if os.path.exists(place) and any(os.path.samefile(place, one) for one in inputs if one and os.path.exists(one)):
+    if os.path.exists(place) and any(
+        os.path.samefile(place, one) for one in inputs if one and os.path.exists(one)
+    ):
         raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
     if place.exists() and not overwrite:
         raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
@@ -62,7 +69,9 @@ def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
                 new.unlink(missing_ok=True)
         if not isinstance(error, (OSError, SafetensorError)):
             raise
-        raise GradeclipError(f"{', '.join(map(str, parts))} could not be written: {error}") from error
+        raise GradeclipError(
+            f"{', '.join(map(str, parts))} could not be written: {error}"
+        ) from error
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Images: reading them in any form, what the model sees of them, and maps laid back onto them.
 
-A model's own preprocessing resizes and crops. The package reads its steps to lay a map where it belongs in the image.
-torch is imported only where it is needed, so that reading an image starts at once.
+A model's own preprocessing resizes and crops. The package reads its steps to lay a map where it
+belongs in the image. torch is imported only where it is needed, so that reading an image starts at
+once.
 """
 
 from __future__ import annotations
@@ -24,26 +25,29 @@ if TYPE_CHECKING:
 
 
 ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
-_MOST_MEGAPIXELS = 80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
+_MOST_MEGAPIXELS = (
+    80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
+)
 
 
 def read_image(image: ImageLike) -> Image.Image:
     """Read an image as RGB, upright and with 8 bits a channel.
 
-    EXIF rotation is applied; a palette, greyscale, CMYK and 16 bits are converted; transparent pixels are laid over
-    white. The first frame of an animation is taken.
+    EXIF rotation is applied; a palette, greyscale, CMYK and 16 bits are converted; transparent
+    pixels are laid over white. The first frame of an animation is taken.
 
         read_image("holiday.jpg").size
 
     Args:
-        image: a PIL image, the path of an image file, or a uint8 array (H, W, 3) with red, green, blue in 0 to 255.
+        image: a PIL image, the path of an image file, or a uint8 array (H, W, 3) with red, green,
+            blue in 0 to 255.
 
     Returns:
         A PIL image of mode RGB; the argument is not changed.
 
     Raises:
-        GradeclipError: there is no such file, it is not an image, ends too early, or has more than 80 megapixels;
-            the array has a different shape or dtype; or it is none of the three.
+        GradeclipError: there is no such file, it is not an image, ends too early, or has more than
+            80 megapixels; the array has a different shape or dtype; or it is none of the three.
     """
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
@@ -70,19 +74,29 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
             advice = "if it runs from 0 to 1, (array * 255).round().astype('uint8')"
         raise GradeclipError(f"an array must be uint8 (0 to 255), {got}: {advice}")
     if isinstance(array, np.ma.MaskedArray):
-        raise GradeclipError("an array must have a value everywhere, this one is masked: array.filled(255)")
+        raise GradeclipError(
+            "an array must have a value everywhere, this one is masked: array.filled(255)"
+        )
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         how = ": of greys, np.stack([array] * 3, axis=-1)" if array.ndim == 2 else ""
-        how = ": of four channels, Image.fromarray(array) of Pillow" if array.shape[2:] == (4,) else how
+        how = (
+            ": of four channels, Image.fromarray(array) of Pillow"
+            if array.shape[2:] == (4,)
+            else how
+        )
         how = ": array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else how
-        raise GradeclipError(f"an array must have the shape (H, W, 3), red, green, blue; {got}{how}")
+        raise GradeclipError(
+            f"an array must have the shape (H, W, 3), red, green, blue; {got}{how}"
+        )
     _check_size("this array", array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
 
 
 def _open(image: Image.Image | str | Path) -> Image.Image:
     if isinstance(image, str) and re.match(r"\w+://", image):
-        raise GradeclipError(f"{short(image)} is an address, and nothing is fetched: download it and pass the file")
+        raise GradeclipError(
+            f"{short(image)} is an address, and nothing is fetched: download it and pass the file"
+        )
     name = "this image" if isinstance(image, Image.Image) else str(readable(image, "an image file"))
     try:
         if isinstance(image, Image.Image):
@@ -94,7 +108,11 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
         if not isinstance(image, Image.Image):
             with open(name, "rb") as file:
                 start = file.read(12)
-        found = "is not an image that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)" if start else "is empty"
+        found = (
+            "is not an image that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)"
+            if start
+            else "is empty"
+        )
         if start[4:8] == b"ftyp" and start[8:] in _HEIF:  # telephones write HEIC
             found = "is a HEIC or AVIF image, which Pillow cannot read here"
         raise GradeclipError(f"{name} {found}: save it as JPEG or PNG.") from None
@@ -109,8 +127,18 @@ def _open(image: Image.Image | str | Path) -> Image.Image:
 
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-# errors of Pillow for a broken chunk, a file that is closed or too short, and a mode that it cannot convert
-_PILLOW = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
+# errors of Pillow for a broken chunk, a file that is closed or too short, and a mode that it cannot
+# convert
+_PILLOW = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 
 
 def _check_size(name: str, width: int, height: int) -> None:
@@ -124,7 +152,9 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(name, *image.size)  # known before anything is decoded
     if image.mode == "F":
-        raise GradeclipError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first.")
+        raise GradeclipError(
+            f"{name} holds floats, which have no agreed range; convert it to 8 bits first."
+        )
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         clear = np.asarray(image) == image.info.get("transparency")
@@ -142,7 +172,9 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         msg = f"{name} holds numbers from {values.min()} to {values.max()}, beyond 16 bits; scale it to 8 bits first."
         raise GradeclipError(msg)
-    if image.mode != "I" or values.max() > 255:  # "I" holds 32 bits, and small values there are 8-bit greys
+    if (
+        image.mode != "I" or values.max() > 255
+    ):  # "I" holds 32 bits, and small values there are 8-bit greys
         values = np.round(values / 257)  # 65535 / 257 = 255
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
@@ -167,7 +199,9 @@ def _prepared(preprocess: Callable, image: Image.Image) -> Tensor:
         pixels = preprocess(image)
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
         name = getattr(preprocess, "__name__", type(preprocess).__name__)
-        raise GradeclipError(f"the preprocessing {name} fails on an RGB image: {first_line(error)}") from error
+        raise GradeclipError(
+            f"the preprocessing {name} fails on an RGB image: {first_line(error)}"
+        ) from error
     rule = "a preprocessing must turn an image into a float tensor (3, H, W), and this one gives"
     if not isinstance(pixels, torch.Tensor):
         raise GradeclipError(f"{rule} {type(pixels).__name__}")
@@ -197,7 +231,9 @@ def model_view(preprocess: Callable, image: Image.Image) -> View:
             top, bottom = top + y * down, top + (y + size[1]) * down
         elif kind not in _IN_PLACE:
             name = getattr(step, "__name__", type(step).__name__)
-            warn(f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole image")
+            warn(
+                f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole image"
+            )
             return View(_prepared(preprocess, image), whole)
     return View(_prepared(preprocess, image), (left, top, right, bottom))
 
@@ -212,19 +248,29 @@ def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]
     if normalize is None:
         msg = "resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation"
         raise GradeclipError(msg)
-    resize = next((step.interpolation for step in steps if _kind(step) in ("Resize", "ResizeKeepRatio")), None)
+    resize = next(
+        (step.interpolation for step in steps if _kind(step) in ("Resize", "ResizeKeepRatio")), None
+    )
     rows, columns = image.height / patch[0], image.width / patch[1]
     shrink = min(1.0, (_MOST_PATCHES / (rows * columns)) ** 0.5)
-    # Python rounds halves to even and the last patch must not exceed the limit: floor when shrinking
+    # Python rounds halves to even and the last patch must not exceed the limit: floor when
+    # shrinking
     to_whole = round if shrink == 1.0 else int
     counts = [max(1, to_whole(side * shrink)) for side in (rows, columns)]
     # a side of less than one patch becomes one, and then the other side is shortened
-    size = [max(1, min(n, _MOST_PATCHES // m)) * step for n, m, step in zip(counts, counts[::-1], patch, strict=True)]
+    size = [
+        max(1, min(n, _MOST_PATCHES // m)) * step
+        for n, m, step in zip(counts, counts[::-1], patch, strict=True)
+    ]
     scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
-    return View(normalize(transforms.to_tensor(scaled)), (0.0, 0.0, float(image.width), float(image.height)))
+    return View(
+        normalize(transforms.to_tensor(scaled)), (0.0, 0.0, float(image.width), float(image.height))
+    )
 
 
-def onto_image(map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+def onto_image(
+    map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> np.ndarray:
     """A map (h, w) on the token grid as (H, W) in the image's pixels; zero outside the box."""
     left, top, right, bottom = box
     columns = _bilinear(size[0], left, right, map_.shape[1])  # (W, w)
@@ -242,14 +288,18 @@ def _bilinear(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
 
 
 # steps that move no pixel, of torchvision's transforms (v1 and v2), open_clip and timm
-_IN_PLACE = frozenset("MaybeConvertMode RGB ToTensor MaybeToTensor PILToTensor MaybePILToTensor ToImage ToPureTensor "
-                      "ToDtype ConvertImageDtype Normalize".split())  # fmt: skip
+_IN_PLACE = frozenset(
+    "MaybeConvertMode RGB ToTensor MaybeToTensor PILToTensor MaybePILToTensor ToImage ToPureTensor "
+    "ToDtype ConvertImageDtype Normalize".split()
+)
 
 
 def _kind(step: object) -> str:
     """The class of a step of a preprocessing in torchvision, open_clip or timm; "" for other steps."""
     libraries = ("torchvision.", "open_clip.", "timm.")
-    return next((kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith(libraries)), "")
+    return next(
+        (kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith(libraries)), ""
+    )
 
 
 def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int, int]:
@@ -257,7 +307,11 @@ def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int,
     if not isinstance(size, int) and len(size) == 2:
         return size[1], size[0]
     short = size if isinstance(size, int) else size[0]
-    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    return (
+        (short, int(short * height / width))
+        if width <= height
+        else (int(short * width / height), short)
+    )
 
 
 def _crop_start(full: int, part: int) -> int:

@@ -46,10 +46,14 @@ class Asked:
 
 def as_prompts(prompts: Prompts) -> list[str] | Tensor:
     """Prompts as a list of strings, or embeddings as a tensor (T, E)."""
-    if isinstance(prompts, Tensor) or (isinstance(prompts, np.ndarray) and prompts.dtype.kind in "fc"):
+    if isinstance(prompts, Tensor) or (
+        isinstance(prompts, np.ndarray) and prompts.dtype.kind in "fc"
+    ):
         found = dense("prompt embeddings", prompts)
         if found.ndim not in (1, 2) or not found.numel():
-            raise GradeclipError(f"prompt embeddings must be floats (T, E), got shape {tuple(found.shape)}")
+            raise GradeclipError(
+                f"prompt embeddings must be floats (T, E), got shape {tuple(found.shape)}"
+            )
         found = found.reshape(-1, found.shape[-1])  # (E,) -> (1, E)
     else:
         rule = "prompts must be strings, or a float array of embeddings (T, E)"
@@ -68,7 +72,9 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
                 prompt.encode()
             except UnicodeEncodeError:
                 msg = f"{short(prompt)} holds half of a character (a lone surrogate)"
-                raise GradeclipError(f"{msg}: read it as UTF-8 (in a terminal, set the locale to UTF-8)") from None
+                raise GradeclipError(
+                    f"{msg}: read it as UTF-8 (in a terminal, set the locale to UTF-8)"
+                ) from None
     return found
 
 
@@ -78,7 +84,9 @@ def dense(name: str, values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
         values = values.astype(f"f{min(values.dtype.itemsize, 8)}")
     found = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
     if found.layout != torch.strided or found.is_meta or found.is_nested:
-        raise GradeclipError(f"{name} must be dense and have values, got {found.layout} on {found.device}")
+        raise GradeclipError(
+            f"{name} must be dense and have values, got {found.layout} on {found.device}"
+        )
     if not found.is_floating_point():
         raise GradeclipError(f"{name} must be floats, got {found.dtype} {tuple(found.shape)}")
     return found.float() if found.dtype.itemsize == 1 else found  # float8
@@ -96,13 +104,24 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
 
 def ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
     """Embeddings in place of prompts, checked."""
-    if embeddings.shape[1] != width or not torch.isfinite(embeddings).all() or (embeddings == 0).all(-1).any():
+    if (
+        embeddings.shape[1] != width
+        or not torch.isfinite(embeddings).all()
+        or (embeddings == 0).all(-1).any()
+    ):
         shape = tuple(embeddings.shape)
-        raise GradeclipError(f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}")
+        raise GradeclipError(
+            f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
+        )
     embeddings = embeddings.detach()
-    # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers overflow
-    embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent)
-    return Asked(tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings)
+    # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers
+    # overflow
+    embeddings = torch.ldexp(
+        embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent
+    )
+    return Asked(
+        tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings
+    )
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
@@ -122,7 +141,11 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     if ids.ndim != 2 or len(ids) != len(prompts) or not 0 < ids.shape[1] <= tower.context_length:
         wanted = f"({len(prompts)}, {tower.context_length})"
         raise GradeclipError(f"{rule}, here {wanted}, and this one gives {tuple(ids.shape)}")
-    table = getattr(getattr(getattr(tower, "text", tower.model), "token_embedding", None), "num_embeddings", None)
+    table = getattr(
+        getattr(getattr(tower, "text", tower.model), "token_embedding", None),
+        "num_embeddings",
+        None,
+    )
     if ids.min() < 0 or (table is not None and ids.max() >= table):
         msg = f"the tokenizer gives ids from {ids.min()} to {ids.max()}, and the model knows {table}: it is not its own"
         raise GradeclipError(msg)
@@ -138,15 +161,20 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
         return Asked(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(
-        split_row(prompt, tokenizer, row, end) for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
+        split_row(prompt, tokenizer, row, end)
+        for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
     )
     for split in splits:
         if split.unread:
             start, unread = split.prompt[:40], " ".join(split.unread)
             unread = unread if len(unread) <= 100 else f"{unread[:100]} ..."
-            warn(f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}")
+            warn(
+                f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
+            )
     if clip.vocabulary is not None:
-        unknown = dict.fromkeys(word for split in splits for word in unknown_words(split, clip.vocabulary))
+        unknown = dict.fromkeys(
+            word for split in splits for word in unknown_words(split, clip.vocabulary)
+        )
         if unknown:
             said = ", ".join(word[:60] for word in unknown)
             warn(f"the model {clip.name!r} does not know these words: {said}")

@@ -1,10 +1,11 @@
 """Words: from the tokens of a prompt back to the words that a person wrote.
 
-CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white space collapsed,
-lower case) and cuts it into tokens that may be shorter than a word, and shorter than a letter: an emoji is several.
-A fast Hugging Face tokenizer (byte-pair, WordPiece, SentencePiece) gives the characters of each token; with a slow one
-they are found by decoding. Scores belong to words, in the prompt as it was written: `prompt[word.start:word.end] ==
-word.text` always.
+CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white
+space collapsed, lower case) and cuts it into tokens that may be shorter than a word, and shorter
+than a letter: an emoji is several. A fast Hugging Face tokenizer (byte-pair, WordPiece,
+SentencePiece) gives the characters of each token; with a slow one they are found by decoding.
+Scores belong to words, in the prompt as it was written: `prompt[word.start:word.end] == word.text`
+always.
 """
 
 from collections.abc import Sequence
@@ -18,12 +19,16 @@ import regex
 
 from .errors import GradeclipError, short
 
-# Letters, marks and digits make a word, with an apostrophe inside. Every other visible character stands for itself, and
-# so does a character of a script without spaces between words.
+# Letters, marks and digits make a word, with an apostrophe inside. Every other visible character
+# stands for itself, and so does a character of a script without spaces between words.
 _APART = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(rf"(?:(?![{_APART}])[\p{{L}}\p{{M}}\p{{N}}])+(?:['’][\p{{L}}\p{{M}}]+)*|(?!\s)\X")
+_WORD = regex.compile(
+    rf"(?:(?![{_APART}])[\p{{L}}\p{{M}}\p{{N}}])+(?:['’][\p{{L}}\p{{M}}]+)*|(?!\s)\X"
+)
 _SEEN = regex.compile(r"\S")
-_UNIT = regex.compile(r"&(?:#\w+|\w+);|.", regex.DOTALL)  # an HTML entity is cleaned into one character
+_UNIT = regex.compile(
+    r"&(?:#\w+|\w+);|.", regex.DOTALL
+)  # an HTML entity is cleaned into one character
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,16 @@ class Split:
         """Refuse a prompt whose end the model does not read."""
         if self.unread:
             unread = " ".join(self.unread)
-            raise GradeclipError(f"the model reads only the beginning of {self.prompt!r}, not {unread!r}: shorten it")
+            raise GradeclipError(
+                f"the model reads only the beginning of {self.prompt!r}, not {unread!r}: shorten it"
+            )
 
     def words(self, scores: Sequence[float]) -> tuple[Word, ...]:
         """The words that were read, with their scores."""
-        return tuple(Word(self.prompt[a:b], score, a, b) for (a, b), score in zip(self.spans, scores, strict=True))
+        return tuple(
+            Word(self.prompt[a:b], score, a, b)
+            for (a, b), score in zip(self.spans, scores, strict=True)
+        )
 
 
 def why_no_words(tokenizer: Any) -> str | None:
@@ -62,8 +72,14 @@ def why_no_words(tokenizer: Any) -> str | None:
     name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
     if hasattr(tokenizer, "tokenizer"):  # a Hugging Face tokenizer inside
         mode = getattr(tokenizer, "tokenizer_mode", "")
-        return f"{name} puts tokens of its own among those of the words (mode {mode!r})" if mode else None
-    missing = [name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)]
+        return (
+            f"{name} puts tokens of its own among those of the words (mode {mode!r})"
+            if mode
+            else None
+        )
+    missing = [
+        name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)
+    ]
     if not missing:
         return None
     return (
@@ -76,7 +92,9 @@ def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
     """Refuse a tokenizer that drops tokens or, with `words`, that does not say which tokens make up a word."""
     if getattr(tokenizer, "reduction_fn", None) is not None:
         drops = "this tokenizer drops tokens at random (reduction_mask); make one without it"
-        raise GradeclipError(f"a prompt can only be explained if the model reads all of it, and {drops}")
+        raise GradeclipError(
+            f"a prompt can only be explained if the model reads all of it, and {drops}"
+        )
     if words and (reason := why_no_words(tokenizer)):
         raise GradeclipError(reason)
 
@@ -94,7 +112,9 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
     if hasattr(tokenizer, "tokenizer") and tokens:  # one of Hugging Face, which may have no SOT
         start = row.index(tokens[0]) if tokens[0] in row else 0
         if read := _alike(tokens, row[start:]):
-            stop = end if row[end] == tokenizer.tokenizer.eos_token_id else len(row)  # one in the prompt ends it
+            stop = (
+                end if row[end] == tokenizer.tokenizer.eos_token_id else len(row)
+            )  # one in the prompt ends it
             first, ids = start, row[start : min(start + read, stop)]
     if not ids or not tokens:
         raise GradeclipError(f"a prompt needs at least one word, got {short(prompt)}")
@@ -135,16 +155,25 @@ def _tokenised(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[tuple[
 
 def _alike(one: Sequence, other: Sequence) -> int:
     """How many characters, or tokens, two sequences begin with alike."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
 
 
 def _seen(cleaned: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The characters [first, last] of each token without white space."""
-    seen = [[match.start() for match in _SEEN.finditer(cleaned, start, end)] for start, end in offsets]
+    seen = [
+        [match.start() for match in _SEEN.finditer(cleaned, start, end)] for start, end in offsets
+    ]
     ranges = [(places[0], places[-1]) for places in seen if places]
     before = accumulate(map(bool, seen), initial=0)  # how many such tokens stand before each token
     # a token of white space alone belongs to the next token, behind all others to the last one
-    return [ranges[min(count, len(ranges) - 1)] for _, count in zip(seen, before, strict=False)] if ranges else []
+    return (
+        [ranges[min(count, len(ranges) - 1)] for _, count in zip(seen, before, strict=False)]
+        if ranges
+        else []
+    )
 
 
 def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple[int, int]]:
@@ -155,12 +184,19 @@ def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple
         for offset, character in enumerate(match.group())
         for _ in character.encode("utf-8")
     ]
-    lengths = [len(tokenizer.decoder[token].removesuffix("</w>")) for token in tokens]  # of one letter a byte
+    lengths = [
+        len(tokenizer.decoder[token].removesuffix("</w>")) for token in tokens
+    ]  # of one letter a byte
     ends = accumulate(lengths)
-    return [(byte_places[end - length], byte_places[end - 1]) for length, end in zip(lengths, ends, strict=True)]
+    return [
+        (byte_places[end - length], byte_places[end - 1])
+        for length, end in zip(lengths, ends, strict=True)
+    ]
 
 
-def _group(cleaned: str, ranges: list[tuple[int, int]], positions: list[int]) -> tuple[list[int], list[int]]:
+def _group(
+    cleaned: str, ranges: list[tuple[int, int]], positions: list[int]
+) -> tuple[list[int], list[int]]:
     """The start of each word in the prompt, and the word that each token belongs to."""
     begins, number = {}, {}  # of the word at each character of the cleaned prompt
     for index, match in enumerate(_WORD.finditer(cleaned)):
@@ -183,7 +219,9 @@ def _positions_in_prompt(prompt: str, cleaned: str, tokenizer: Any) -> list[int]
     if cleaned == prompt or (cleaned == prompt.lower() and len(cleaned) == len(prompt)):
         return list(range(len(prompt) + 1))
     units = [match.span() for match in _UNIT.finditer(prompt)]
-    clean = getattr(tokenizer, "clean_fn", str)  # of each unit alone: a curly quote is then a plain one
+    clean = getattr(
+        tokenizer, "clean_fn", str
+    )  # of each unit alone: a curly quote is then a plain one
     keys = [(clean(prompt[start:end]) or prompt[start:end]).lower() for start, end in units]
     positions = [0] * len(cleaned) + [len(prompt)]
     lowered = [character.lower() for character in cleaned]

@@ -1,9 +1,10 @@
 """Architectures (lesson 08): the same question to models that read an image in different ways.
 
-    models --tower--> Trace --method--> map --here--> what changes with the architecture, and what does not
+    models --tower--> Trace --method--> map --here--> what changes with the architecture, and what
+    does not
 
-The query token of the last layer is CLS, every patch, a latent query, or the mean of a feature map. Every tower gives
-the same kind of trace, so one method explains all of them.
+The query token of the last layer is CLS, every patch, a latent query, or the mean of a feature map.
+Every tower gives the same kind of trace, so one method explains all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
 from .pairs import images_of
 
-LABELS = {"emoji": "CLS", "emoji-average": "average", "emoji-siglip": "latent query", "emoji-resnet": "ResNet"}
+LABELS = {
+    "emoji": "CLS",
+    "emoji-average": "average",
+    "emoji-siglip": "latent query",
+    "emoji-resnet": "ResNet",
+}
 _GRID = (6, 6)  # that all bundled models can fill
 _STEP = 1e-4  # by which an attention weight is changed to see what the similarity does
 
@@ -43,7 +49,9 @@ def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[s
 
 def two_thing_scenes(n: int) -> list[Scene]:
     """Return n test scenes of two untinted things of different kinds."""
-    drawn = (draw_scene([80, i], split="test", n_objects=2, tint=0, plain=True) for i in range(2 * n))
+    drawn = (
+        draw_scene([80, i], split="test", n_objects=2, tint=0, plain=True) for i in range(2 * n)
+    )
     return [one for one in drawn if len({thing.noun for thing in one.objects}) == 2][:n]
 
 
@@ -111,21 +119,28 @@ def maps_of_things(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarray:
     nouns = sorted({thing.noun for scene in scenes for thing in scene.objects})
     embeddings = explainer.embed_texts([phrase(noun) for noun in nouns])
     asked = [[nouns.index(thing.noun) for thing in scene.objects] for scene in scenes]
-    return explainer.maps(images_of(explainer.clip, scenes), embeddings[torch.tensor(asked)]).cpu().numpy()
+    return (
+        explainer.maps(images_of(explainer.clip, scenes), embeddings[torch.tensor(asked)])
+        .cpu()
+        .numpy()
+    )
 
 
 def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Return one row per scene and thing: the fraction of positive relevance on the thing, by four maps.
 
-    Columns: scene, noun; own, the map of the thing's name; other, that of the other thing's name; area, a map that is
-    the same everywhere; best, the thing's true outline on the model's grid.
+    Columns: scene, noun; own, the map of the thing's name; other, that of the other thing's name;
+    area, a map that is the same everywhere; best, the thing's true outline on the model's grid.
     """
     rows = []
     for i, (both, scene) in enumerate(zip(np.maximum(maps, 0), scenes, strict=True)):
         cover = [pool(mask, both.shape[1:]) for mask in scene.masks(CANVAS)]
         for k, (thing, mask) in enumerate(zip(scene.objects, cover, strict=True)):
             shown = {"own": both[k], "other": both[1 - k], "area": np.ones_like(mask), "best": mask}
-            parts = {name: float((one * mask).sum() / one.sum()) if one.any() else 0.0 for name, one in shown.items()}
+            parts = {
+                name: float((one * mask).sum() / one.sum()) if one.any() else 0.0
+                for name, one in shown.items()
+            }
             rows.append({"scene": i, "noun": thing.noun, **parts})
     return pd.DataFrame(rows)
 
@@ -135,14 +150,23 @@ def on_common_grid(maps: np.ndarray) -> np.ndarray:
     return np.stack([pool(one, _GRID) for one in maps])
 
 
-def plot_model_maps(explainers: Mapping[str, Explainer], image: Image.Image, prompts: Sequence[str]) -> InlineFigure:
+def plot_model_maps(
+    explainers: Mapping[str, Explainer], image: Image.Image, prompts: Sequence[str]
+) -> InlineFigure:
     """Draw a row per prompt and a column per model; each map is divided by its own maximum."""
     side, columns = 1.6, 1 + len(explainers)
-    figure = InlineFigure(side * columns, (side + 0.22) * len(prompts), f"Maps of {', '.join(prompts)} by "
-                          f"{', '.join(explainers)}, each divided by its own maximum")  # fmt: skip
+    figure = InlineFigure(
+        side * columns,
+        (side + 0.22) * len(prompts),
+        f"Maps of {', '.join(prompts)} by {', '.join(explainers)}, each divided by its own maximum",
+    )
     grid = figure.subplots(len(prompts), columns, squeeze=False)
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1 - 0.22 / (side + 0.22), wspace=0.04, hspace=0.16)
-    found = {name: explainer.explain(image, list(prompts)) for name, explainer in explainers.items()}
+    figure.subplots_adjust(
+        left=0, right=1, bottom=0, top=1 - 0.22 / (side + 0.22), wspace=0.04, hspace=0.16
+    )
+    found = {
+        name: explainer.explain(image, list(prompts)) for name, explainer in explainers.items()
+    }
     for row, prompt in enumerate(prompts):
         for axes, (name, one) in zip(grid[row], [(prompt, None), *found.items()], strict=True):
             axes.set_axis_off()
@@ -156,5 +180,7 @@ def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
     assert len(trace.tokens) == 1
     layer = trace.layers[-1]
     weights = channel_weights(tower, trace, direction[None, None])[:, 0, -1]
-    relevance = spatial_weights(layer, trace.valid_mask) * attention_gradient(weights, layer.v)  # (1, H, R, N)
+    relevance = spatial_weights(layer, trace.valid_mask) * attention_gradient(
+        weights, layer.v
+    )  # (1, H, R, N)
     return relevance.sum(1)[0][:, trace.valid_mask[0]]

@@ -4,10 +4,11 @@
     pairs, colour words -> maps -> the thing they lie on
     embeddings of pairs -> a linear map of text embeddings that binds
 
-    python -m studies.binding runs/emoji-bag-control.safetensors      # writes data/binding_control.csv
+    python -m studies.binding runs/emoji-bag-control.safetensors      # writes
+    data/binding_control.csv
 
-The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a Bag-of-Words Model Cross-modally but not
-Uni-modally", arXiv 2502.03566).
+The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a Bag-of-Words Model
+Cross-modally but not Uni-modally", arXiv 2502.03566).
 """
 
 from __future__ import annotations
@@ -36,20 +37,23 @@ from .relevance import as_array, direction_of, object_coverage
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
 
 
-# ---------------------------------------------------------------------------------------------------------------- maps
+# --------------------------------------------------------------------------------------------- maps
 
 
 def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     """Where the maps of colour words lie in pairs with swapped colours: one row per image, thing and word.
 
-    Each of the two things gives its colour word: as the true caption has it, as the false caption has it (beside the
-    other thing), and a colour that is nowhere in the image in its place. "contrast" is the map of the true caption
-    rather than the one that repeats the other thing's colour. `index` is the fraction of the positive relevance on the
-    two things, each per area, that lies on the thing; .5 where there is none.
+    Each of the two things gives its colour word: as the true caption has it, as the false caption
+    has it (beside the other thing), and a colour that is nowhere in the image in its place.
+    "contrast" is the map of the true caption rather than the one that repeats the other thing's
+    colour. `index` is the fraction of the positive relevance on the two things, each per area, that
+    lies on the thing; .5 where there is none.
     """
     asked = [(pair, side, thing) for pair in pairs for side in (0, 1) for thing in pair.asked]
     captions = [[_caption(word, *one) for word in WORDS] for one in asked]
-    directions = _directions(explainer, [one for row in captions for one in row]).unflatten(0, (-1, 2, len(WORDS)))
+    directions = _directions(explainer, [one for row in captions for one in row]).unflatten(
+        0, (-1, 2, len(WORDS))
+    )
     scenes, rows = [pair.scenes[side] for pair in pairs for side in (0, 1)], []
     maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions.flatten(1, 2)))
     for i, (pair, side, thing) in enumerate(asked):
@@ -58,7 +62,9 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
         (other,) = set(pair.asked) - {thing}
         for word, map_ in zip(WORDS, mine, strict=True):
             index = _index(map_, coverage[thing], coverage[other])
-            rows.append({"pair": pair.name, "side": side, "thing": thing, "word": word, "index": index})
+            rows.append(
+                {"pair": pair.name, "side": side, "thing": thing, "word": word, "index": index}
+            )
     table = pd.DataFrame(rows)
     return table.assign(right=(np.sign(table["index"] - 0.5) + 1) / 2)
 
@@ -68,7 +74,9 @@ def _caption(word: str, pair: Pair, side: int, thing: int) -> tuple[str, Span | 
     scene, other = pair.scenes[side], pair.scenes[1 - side]
     colour = scene.objects[thing].colour
     if word == "false caption":
-        (span,) = (one for one in pair.words(1 - side) if other.caption[one.start : one.end] == colour)
+        (span,) = (
+            one for one in pair.words(1 - side) if other.caption[one.start : one.end] == colour
+        )
         return other.caption, span, ""
     (span,) = (one for one in pair.words(side) if one.objects[0] == thing)
     if word == "true caption":
@@ -92,7 +100,11 @@ def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, 
 
 def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, str]]) -> Tensor:
     """The direction (N, E) of each word in its caption, or of the caption less the one that is subtracted."""
-    whole = list(dict.fromkeys(text for caption, span, less in asked if span is None for text in (caption, less)))
+    whole = list(
+        dict.fromkeys(
+            text for caption, span, less in asked if span is None for text in (caption, less)
+        )
+    )
     read = list(dict.fromkeys(caption for caption, span, _ in asked if span))
     embedded = dict(zip(whole, explainer.embed_texts(whole), strict=True)) if whole else {}
     words = dict(zip(read, explainer.word_directions(read), strict=True)) if read else {}
@@ -122,13 +134,21 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> I
     first, *_, last = clips.values()
     for letter, clip in (("A", first), ("B", last)):
         explainer = Explainer(clip)
-        asked = [(scene.caption, span, "") for pair, scene in zip(shown, scenes, strict=True) for span in pair.words(0)]
+        asked = [
+            (scene.caption, span, "")
+            for pair, scene in zip(shown, scenes, strict=True)
+            for span in pair.words(0)
+        ]
         directions = _directions(explainer, asked).unflatten(0, (-1, 2))
         for i, both in enumerate(as_array(explainer.maps(images_of(clip, scenes), directions))):
             for span, map_ in zip(shown[i].words(0), both, strict=True):
-                maps[i][f"{letter}: {scenes[i].caption[span.start : span.end]}"] = np.maximum(map_, 0)
+                maps[i][f"{letter}: {scenes[i].caption[span.start : span.end]}"] = np.maximum(
+                    map_, 0
+                )
     some = [i for i, mine in enumerate(maps) if all(map_.any() for map_ in mine.values())][:n]
-    return plot_maps([scenes[i].image() for i in some], [maps[i] for i in some], columns=4, shared_scale=False)
+    return plot_maps(
+        [scenes[i].image() for i in some], [maps[i] for i in some], columns=4, shared_scale=False
+    )
 
 
 def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
@@ -154,11 +174,13 @@ def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
     alike = {}
     for colour in np.unique(colours):
         mine = found[colours == colour]
-        alike[colour] = (np.linalg.norm(mine.sum(0)) ** 2 - len(mine)) / max(len(mine) * (len(mine) - 1), 1)
+        alike[colour] = (np.linalg.norm(mine.sum(0)) ** 2 - len(mine)) / max(
+            len(mine) * (len(mine) - 1), 1
+        )
     return pd.Series(alike)
 
 
-# -------------------------------------------------------------------------------------------------------------- remedy
+# ------------------------------------------------------------------------------------------- remedy
 
 
 def fit_text_map(dev: Embedded, steps: int = 200) -> Tensor:
@@ -173,7 +195,10 @@ def fit_text_map(dev: Embedded, steps: int = 200) -> Tensor:
     with torch.enable_grad():
         for _ in range(steps):
             some = torch.randperm(len(images), generator=generator)[:64]
-            seen, said = images[some].flatten(0, 1), F.normalize(texts[some].flatten(0, 1) @ matrix, dim=-1)
+            seen, said = (
+                images[some].flatten(0, 1),
+                F.normalize(texts[some].flatten(0, 1) @ matrix, dim=-1),
+            )
             logits, own = scale * seen @ said.T, torch.arange(2 * len(some))
             loss = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
             (matrix.grad,) = torch.autograd.grad(loss, [matrix])
@@ -183,10 +208,12 @@ def fit_text_map(dev: Embedded, steps: int = 200) -> Tensor:
 
 def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
     """The same images, and texts after a linear map."""
-    return Embedded(pairs.images, F.normalize(pairs.texts.double() @ matrix, dim=-1).to(pairs.texts))
+    return Embedded(
+        pairs.images, F.normalize(pairs.texts.double() @ matrix, dim=-1).to(pairs.texts)
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------- control
+# ------------------------------------------------------------------------------------------ control
 
 
 def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
@@ -195,15 +222,27 @@ def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
     for kind in ("swapped colours", "colour", "object identity"):
         found = judge(clip, draw_pairs(kind, n, split="test"))
         low, high = right_interval(found["right"], found["pair"].array)
-        rows.append({"question": kind, "right": found["right"].mean(), "low": low, "high": high, "n": len(found)})
+        rows.append(
+            {
+                "question": kind,
+                "right": found["right"].mean(),
+                "low": low,
+                "high": high,
+                "n": len(found),
+            }
+        )
     return pd.DataFrame(rows).round(4)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the control of `emoji-bag`, as many ordinary steps from the same weights, and write its table."""
     parser = argparse.ArgumentParser(prog="python -m studies.binding", description=main.__doc__)
-    parser.add_argument("weights", type=Path, help="a compact checkpoint, as `python -m training` writes it")
-    parser.add_argument("--out", type=Path, default=data_path("binding_control.csv"), help="%(default)s")
+    parser.add_argument(
+        "weights", type=Path, help="a compact checkpoint, as `python -m training` writes it"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=data_path("binding_control.csv"), help="%(default)s"
+    )
     given = parser.parse_args(arguments)
     table = control_table(given.weights)
     table.to_csv(given.out, index=False)

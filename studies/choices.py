@@ -6,8 +6,8 @@
     load_choices("colorswap:colorswap")             # Burapacheep et al., 2024
     load("winoground:winoground")                   # the right captions alone, as examples
 
-Nothing is downloaded: a message says where to get missing files, and names the entry that is not in its form. Images
-need not be there until they are read.
+Nothing is downloaded: a message says where to get missing files, and names the entry that is not in
+its form. Images need not be there until they are read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import read_image
 
 _SUGAR_CREPE = "https://github.com/RAIVNLab/sugar-crepe, folder data/"
-_WINOGROUND = "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
+_WINOGROUND = (
+    "https://huggingface.co/datasets/facebook/winoground (its licence has to be accepted there)"
+)
 _ARO = "https://github.com/mertyg/vision-language-models-are-bows"
 _COLORSWAP = "https://github.com/Top34051/colorswap (or stanfordnlp/colorswap of huggingface.co)"
 _ARO_FILES = ("visual_genome_relation.json", "visual_genome_attribution.json")
@@ -43,8 +45,8 @@ class Choice:
         caption: the right caption.
         negative: the wrong one.
         image: a function that reads the image, upright RGB, as that of `Example`.
-        image_key: tells which image it is, for several choices may show one: its file, or its key in a table; empty
-            where no other choice shows it.
+        image_key: tells which image it is, for several choices may show one: its file, or its key
+            in a table; empty where no other choice shows it.
     """
 
     key: str
@@ -59,11 +61,12 @@ def load_choices(what: str) -> list[Choice]:
     """The choices of a data set, in its order.
 
     Args:
-        what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`; a split of ColorSwap does.
+        what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`; a split of
+            ColorSwap does.
 
     Raises:
-        GradeclipError: an unknown kind, or a file that is missing (the message says where to get it) or not in its
-            form.
+        GradeclipError: an unknown kind, or a file that is missing (the message says where to get
+            it) or not in its form.
     """
     kind, _, where = text("data", what).partition(":")
     if kind not in KINDS or not where:
@@ -75,20 +78,29 @@ def load_choices(what: str) -> list[Choice]:
 def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
     """Read SugarCrepe, or any file in its schema: images of COCO, each with its caption and a hard negative.
 
-    C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks for Vision-Language
-    Compositionality.* NeurIPS 2023.
+    C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks
+    for Vision-Language Compositionality.* NeurIPS 2023.
 
     Args:
-        path: one of its files (`swap_att.json`, `swap_obj.json`, `replace_att.json`, ...), whose name is the kind, or
-            the folder that holds them: `{"0": {"filename": "000000544519.jpg", "caption": ..., "negative_caption":
-            ...}, ...}`.
+        path: one of its files (`swap_att.json`, `swap_obj.json`, `replace_att.json`, ...), whose
+            name is the kind, or the folder that holds them: `{"0": {"filename": "000000544519.jpg",
+            "caption": ..., "negative_caption": ...}, ...}`.
         images: COCO's folder `val2017`.
     """
-    path, images = as_path(path, "the captions of SugarCrepe"), as_path(images, "the folder of images of SugarCrepe")
+    path, images = (
+        as_path(path, "the captions of SugarCrepe"),
+        as_path(images, "the folder of images of SugarCrepe"),
+    )
     choices = []
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        for name, entry in _entries(file, ("filename", "caption", "negative_caption"), _SUGAR_CREPE):
-            image, right, wrong = entry["filename"], entry["caption"].strip(), entry["negative_caption"].strip()
+        for name, entry in _entries(
+            file, ("filename", "caption", "negative_caption"), _SUGAR_CREPE
+        ):
+            image, right, wrong = (
+                entry["filename"],
+                entry["caption"].strip(),
+                entry["negative_caption"].strip(),
+            )
             reading = partial(read_image, images / image)
             choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading, image))
     return not_empty(choices, path, _SUGAR_CREPE)
@@ -97,8 +109,8 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
 def winoground(folder: str | Path) -> list[Choice]:
     """Read Winoground: two images and two captions per example.
 
-    T. Thrush, R. Jiang, M. Bartolo, A. Singh, A. Williams, D. Kiela, C. Ross. *Winoground: Probing Vision and Language
-    Models for Visio-Linguistic Compositionality.* CVPR 2022. By its text score
+    T. Thrush, R. Jiang, M. Bartolo, A. Singh, A. Williams, D. Kiela, C. Ross. *Winoground: Probing
+    Vision and Language Models for Visio-Linguistic Compositionality.* CVPR 2022. By its text score
     an example is right if both of its images are (`ID/0`, `ID/1`).
 
     Args:
@@ -108,55 +120,83 @@ def winoground(folder: str | Path) -> list[Choice]:
         Two choices per example; the kind is its `collapsed_tag` (Object, Relation, Both).
     """
     folder = as_path(folder, "the folder of Winoground")
-    return _two_by_two(folder / "examples.jsonl", ("0", "1"), folder / "images", ".png", "collapsed_tag", _WINOGROUND)
+    return _two_by_two(
+        folder / "examples.jsonl",
+        ("0", "1"),
+        folder / "images",
+        ".png",
+        "collapsed_tag",
+        _WINOGROUND,
+    )
 
 
 def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
     """Read ColorSwap: two images and two captions per example, with the same words and the colours swapped.
 
-    J. Burapacheep, I. Gaur, A. Bhatia, T. Thrush. *ColorSwap: A Color and Word Order Dataset for Multimodal
-    Evaluation.* ACL Findings 2024, arXiv 2402.04492. An example is right if both of its images are (`ID/1`, `ID/2`).
+    J. Burapacheep, I. Gaur, A. Bhatia, T. Thrush. *ColorSwap: A Color and Word Order Dataset for
+    Multimodal Evaluation.* ACL Findings 2024, arXiv 2402.04492. An example is right if both of its
+    images are (`ID/1`, `ID/2`).
 
     Args:
-        folder: holds `test.json` and `train.json`, a list of records with image_1, image_2 (paths in the folder),
-            caption_1 and caption_2, and `images/`.
+        folder: holds `test.json` and `train.json`, a list of records with image_1, image_2 (paths
+            in the folder), caption_1 and caption_2, and `images/`.
         split: "test" or "train".
 
     Returns:
         Two choices per example; the kind is its caption_source ("human" or a generator).
     """
     folder = as_path(folder, "the folder of ColorSwap")
-    return _two_by_two(folder / f"{split}.json", ("1", "2"), folder, "", "caption_source", _COLORSWAP)
+    return _two_by_two(
+        folder / f"{split}.json", ("1", "2"), folder, "", "caption_source", _COLORSWAP
+    )
 
 
 def aro(path: str | Path) -> list[Choice]:
     """Read ARO's two tests on Visual Genome: two captions about a part of an image.
 
-    M. Yuksekgonul, F. Bianchi, P. Kalluri, D. Jurafsky, J. Zou. *When and Why Vision-Language Models Behave like
-    Bags-Of-Words, and What to Do About It?* ICLR 2023. As published, the image is cut to the box of the relation.
+    M. Yuksekgonul, F. Bianchi, P. Kalluri, D. Jurafsky, J. Zou. *When and Why Vision-Language
+    Models Behave like Bags-Of-Words, and What to Do About It?* ICLR 2023. As published, the image
+    is cut to the box of the relation.
 
     Args:
-        path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json` and `images/`, or
-            one of the files.
+        path: the folder that holds `visual_genome_relation.json`, `visual_genome_attribution.json`
+            and `images/`, or one of the files.
 
     Returns:
-        One choice per entry; the kind is the file's and its relation ("relation: behind"), or "attribution".
+        One choice per entry; the kind is the file's and its relation ("relation: behind"), or
+        "attribution".
     """
     path, choices = as_path(path, "the folder of ARO"), []
-    for file in [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path]:
+    for file in (
+        [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path]
+    ):
         kind = file.stem.removeprefix("visual_genome_")
-        for number, entry in _entries(file, ("image_path", "true_caption", "false_caption"), _ARO, _BOX):
+        for number, entry in _entries(
+            file, ("image_path", "true_caption", "false_caption"), _ARO, _BOX
+        ):
             relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
-            image, right, wrong = entry["image_path"], entry["true_caption"].strip(), entry["false_caption"].strip()
-            reading = partial(_part, file.parent / "images" / image, tuple(entry[key] for key in _BOX))
-            choices.append(Choice(f"{kind}/{number}", f"{kind}{relation}", right, wrong, reading, image))
+            image, right, wrong = (
+                entry["image_path"],
+                entry["true_caption"].strip(),
+                entry["false_caption"].strip(),
+            )
+            reading = partial(
+                _part, file.parent / "images" / image, tuple(entry[key] for key in _BOX)
+            )
+            choices.append(
+                Choice(f"{kind}/{number}", f"{kind}{relation}", right, wrong, reading, image)
+            )
     return not_empty(choices, path, _ARO)
 
 
-def _two_by_two(file: Path, sides: tuple[str, str], images: Path, ending: str, kind: str, source: str) -> list[Choice]:
+def _two_by_two(
+    file: Path, sides: tuple[str, str], images: Path, ending: str, kind: str, source: str
+) -> list[Choice]:
     """Return two choices per entry, which has two images and two captions: each image with the other one's caption."""
     choices = []
-    for number, entry in _entries(file, [f"{part}_{side}" for part in ("image", "caption") for side in sides], source):
+    for number, entry in _entries(
+        file, [f"{part}_{side}" for part in ("image", "caption") for side in sides], source
+    ):
         for own, other in (sides, sides[::-1]):
             image = f"{entry[f'image_{own}']}{ending}"
             right, wrong = (entry[f"caption_{side}"].strip() for side in (own, other))
@@ -169,32 +209,44 @@ def _entries(file: Path, texts, source: str, numbers=()) -> Iterator[tuple]:
     """Yield the entries of a JSON file by name or number, each with texts and numbers under these keys."""
     record = read_json(file, source)
     if not isinstance(record, (dict, list)):
-        raise GradeclipError(f"{file} must hold a list of entries, got {short(record)}: get it from {source}")
+        raise GradeclipError(
+            f"{file} must hold a list of entries, got {short(record)}: get it from {source}"
+        )
     for name, entry in record.items() if isinstance(record, dict) else enumerate(record):
-        fine = isinstance(entry, dict) and all(isinstance(entry.get(key), (int, float)) for key in numbers)
-        if not fine or not all(isinstance(entry.get(key), str) and entry[key].strip() for key in texts):
+        fine = isinstance(entry, dict) and all(
+            isinstance(entry.get(key), (int, float)) for key in numbers
+        )
+        if not fine or not all(
+            isinstance(entry.get(key), str) and entry[key].strip() for key in texts
+        ):
             wanted = ", ".join((*texts, *numbers))
-            raise GradeclipError(f"entry {name!r} of {file} must have {wanted}, got {short(entry)}: see {source}")
+            raise GradeclipError(
+                f"entry {name!r} of {file} must have {wanted}, got {short(entry)}: see {source}"
+            )
         yield name, entry
 
 
 def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
     image, (left, top, width, height) = read_image(file), box
-    shown = -width < left < image.width and -height < top < image.height  # a part of it: some reach over the border
+    shown = (
+        -width < left < image.width and -height < top < image.height
+    )  # a part of it: some reach over the border
     if not (shown and 1 <= width <= 2 * image.width and 1 <= height <= 2 * image.height):
         msg = f"{file} has {image.width} x {image.height} pixels, and no box {box} (x, y, width, height) in them"
         raise GradeclipError(msg)
     return image.crop((left, top, left + width, top + height))
 
 
-# ------------------------------------------------------------------------------------------------- kinds of data sets
+# ------------------------------------------------------------------------------- kinds of data sets
 
 
 def _sugar_crepe(where: str) -> list[Choice]:
     path, _, images = where.partition("@")
     if not images:
         form = KINDS["sugar-crepe"][1]
-        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {short('sugar-crepe:' + where)}")
+        raise GradeclipError(
+            f"say where the images are: sugar-crepe:{form}; got {short('sugar-crepe:' + where)}"
+        )
     return sugar_crepe(path, images)
 
 
@@ -204,10 +256,15 @@ def _colorswap(where: str) -> list[Choice]:
 
 
 def _as_examples(read: Callable[[str], list[Choice]], where: str) -> list[Example]:
-    return [Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image) for one in read(where)]
+    return [
+        Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image)
+        for one in read(where)
+    ]
 
 
-KINDS: dict[str, tuple[Callable[[str], list[Choice]], str]] = {  # what reads the text after the colon, and its form
+KINDS: dict[
+    str, tuple[Callable[[str], list[Choice]], str]
+] = {  # what reads the text after the colon, and its form
     "sugar-crepe": (_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
     "winoground": (winoground, "FOLDER"),
     "aro": (aro, "FOLDER"),

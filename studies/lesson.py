@@ -1,13 +1,13 @@
 """Shared parts of the lessons: the models of a lesson, its claims, and the table that its last cell writes.
 
-    models = lesson_models(MODEL, PRETRAINED)          # {"emoji": Clip, "emoji-plain": Clip}
-    claims = Claims("05", MODEL)
-    claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
-    claims.write()                                     # results/emoji/05.csv, and the table as the cell's output
-    shown_scenes(6)                                    # scenes that may be shown: the first six, unchosen
+    models = lesson_models(MODEL, PRETRAINED)          # {"emoji": Clip, "emoji-plain": Clip} claims
+    = Claims("05", MODEL) claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
+    claims.write()                                     # results/emoji/05.csv, and the table as the
+    cell's output shown_scenes(6)                                    # scenes that may be shown: the
+    first six, unchosen
 
-A claim compares one number with a reference. Its answer is "higher", "lower", "about equal" (the whole 95 % interval
-lies within the margin of the reference) or "undecided".
+A claim compares one number with a reference. Its answer is "higher", "lower", "about equal" (the
+whole 95 % interval lies within the margin of the reference) or "undecided".
 """
 
 from __future__ import annotations
@@ -51,10 +51,18 @@ class Claims:
         self.lesson, self.model, self.rows = lesson, model, []
 
     def add(
-        self, claim: str, values: ArrayLike | None = None, *, estimate: float | None = None,
-        bounds: Sequence[float] | None = None, than: float = 0.0, margin: float = 0.0, model: str = "",
-        clusters: Sequence | None = None, n: int | None = None,
-    ) -> str:  # fmt: skip
+        self,
+        claim: str,
+        values: ArrayLike | None = None,
+        *,
+        estimate: float | None = None,
+        bounds: Sequence[float] | None = None,
+        than: float = 0.0,
+        margin: float = 0.0,
+        model: str = "",
+        clusters: Sequence | None = None,
+        n: int | None = None,
+    ) -> str:
         """Add one claim, from the values whose mean it is about or from an estimate with its interval.
 
         Args:
@@ -76,16 +84,31 @@ class Claims:
         """
         if values is not None:
             values = np.asarray(values, dtype=float)
-            alike = (values == 1).all() or (than > 0 and (values == 0).all())  # right or wrong answers, not differences
+            alike = (values == 1).all() or (
+                than > 0 and (values == 0).all()
+            )  # right or wrong answers, not differences
             kind = "proportion" if alike else "mean"  # a bootstrap of equal answers has no width
-            estimate, bounds, n = float(values.mean()), interval(values, clusters, kind=kind), len(values)
+            estimate, bounds, n = (
+                float(values.mean()),
+                interval(values, clusters, kind=kind),
+                len(values),
+            )
         if estimate is None or bounds is None:
-            raise GradeclipError(f"a claim needs values, or an estimate and bounds, and {claim!r} has neither")
+            raise GradeclipError(
+                f"a claim needs values, or an estimate and bounds, and {claim!r} has neither"
+            )
         low, high = map(float, bounds)
         known = np.isfinite([low, high]).all()  # a correlation of too few words is none
-        found, name = answer(low, high, than=than, margin=margin) if known else "undecided", model or self.model
-        self.rows.append((self.lesson, claim, name, float(estimate), low, high, float(than), n, found))
-        relation = {"about equal": "about equal to", "undecided": "undecided against"}.get(found, f"{found} than")
+        found, name = (
+            answer(low, high, than=than, margin=margin) if known else "undecided",
+            model or self.model,
+        )
+        self.rows.append(
+            (self.lesson, claim, name, float(estimate), low, high, float(than), n, found)
+        )
+        relation = {"about equal": "about equal to", "undecided": "undecided against"}.get(
+            found, f"{found} than"
+        )
         return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {relation} {than:.2f}"
 
     @property
@@ -115,7 +138,10 @@ def rows_folder(lesson: str, model: str, data: str) -> Path | None:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of claims with two digits, and the interval in one column."""
     shown = table.drop(columns="lesson")
-    within = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)]
+    within = [
+        f"[{low:.2f}, {high:.2f}]"
+        for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)
+    ]
     shown.insert(3, "95 % interval", within)
     return shown.round({"estimate": 2, "than": 2})
 
@@ -125,10 +151,15 @@ def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scen
 
     def fits(scene: Scene) -> bool:
         things = scene.objects
-        seen = (CANVAS / 8 <= one.size <= 2 * min(one.x, one.y, CANVAS - one.x, CANVAS - one.y) for one in things)
+        seen = (
+            CANVAS / 8 <= one.size <= 2 * min(one.x, one.y, CANVAS - one.x, CANVAS - one.y)
+            for one in things
+        )
         return len({one.noun for one in things}) == n_objects and (not whole or all(seen))
 
-    drawn = (draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count())
+    drawn = (
+        draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count()
+    )
     return list(islice(filter(fits, drawn), n))
 
 
@@ -139,8 +170,15 @@ def prompts_of(scene: Scene) -> list[str]:
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> InlineFigure:
     """Scenes in rows: the image and, for each of its things, the map of its prompt with the similarity."""
-    shown = [(scene.image(), explainer.explain(scene.image(CANVAS), prompts_of(scene))) for scene in scenes]
-    across, side, down = FULL_WIDTH / columns, 0.96 * FULL_WIDTH / columns / 3, 0.96 * FULL_WIDTH / columns / 3 + 0.32
+    shown = [
+        (scene.image(), explainer.explain(scene.image(CANVAS), prompts_of(scene)))
+        for scene in scenes
+    ]
+    across, side, down = (
+        FULL_WIDTH / columns,
+        0.96 * FULL_WIDTH / columns / 3,
+        0.96 * FULL_WIDTH / columns / 3 + 0.32,
+    )
     alt = "Images and maps: " + "; ".join(", ".join(one.prompts) for _, one in shown)
     figure = InlineFigure(FULL_WIDTH, down * -(-len(scenes) // columns), alt)
     for number, (image, one) in enumerate(shown):

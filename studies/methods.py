@@ -2,12 +2,14 @@
 
     scenes of four things -> maps by every method -> a row per scene and method
 
-    python -m studies.methods              # writes data/methods.csv: the slow methods, on few scenes, by both models
+    python -m studies.methods              # writes data/methods.csv: the slow methods, on few
+    scenes, by both models
 
-The measures ask different questions. *Average precision*: does the map of a prompt lie on the thing that the prompt
-names? *Deletion* (Petsiuk et al., arXiv 1806.07421): how high does the similarity stay if what the map ranks first
-becomes noise? Low is good. *Taken out*: a thing is taken out and the scene is drawn again, so that its effect on the
-similarity is known; does the map of a caption rank the things as their effects do (Spearman)?
+The measures ask different questions. *Average precision*: does the map of a prompt lie on the thing
+that the prompt names? *Deletion* (Petsiuk et al., arXiv 1806.07421): how high does the similarity
+stay if what the map ranks first becomes noise? Low is good. *Taken out*: a thing is taken out and
+the scene is drawn again, so that its effect on the similarity is known; does the map of a caption
+rank the things as their effects do (Spearman)?
 """
 
 from __future__ import annotations
@@ -39,10 +41,16 @@ from .relevance import maps_by
 
 PAPER, PACKAGE = "Grad-ECLIP (paper)", "Grad-ECLIP (package)"
 QUICK = {
-    PAPER: "grad-eclip", PACKAGE: "grad-eclip", "softmax x gradient": "grad-eclip-softmax", "GAME": "game",
-    "LeGrad": "legrad", "Grad-CAM": "grad-cam", "MaskCLIP": "maskclip", "CLIP Surgery": "clip-surgery",
+    PAPER: "grad-eclip",
+    PACKAGE: "grad-eclip",
+    "softmax x gradient": "grad-eclip-softmax",
+    "GAME": "game",
+    "LeGrad": "legrad",
+    "Grad-CAM": "grad-cam",
+    "MaskCLIP": "maskclip",
+    "CLIP Surgery": "clip-surgery",
     "raw attention": "attention",
-}  # fmt: skip
+}
 SLOW = {"RISE": "rise", "FIxLIP": "fixlip", "integrated gradients": "integrated-gradients"}
 SAME, TRUE = "the same everywhere", "the true masks"  # two maps that need no model
 MEASURES = ("average precision", "deletion", "taken out")
@@ -52,11 +60,17 @@ _BOX, _FEW = (0, 0, CANVAS, CANVAS), Protocol(points=3)
 
 def explainer_of(clip: Clip, title: str) -> Explainer:
     """Return the explainer of a row of the table: through one layer, but for the package's Grad-ECLIP."""
-    return Explainer(clip if title == PACKAGE else replace(clip, image_layers=1), method=(QUICK | SLOW)[title])
+    return Explainer(
+        clip if title == PACKAGE else replace(clip, image_layers=1), method=(QUICK | SLOW)[title]
+    )
 
 
 def measure(
-    clip: Clip, titles: Iterable[str], scenes: Sequence[Scene], controls: bool = True, deletion: bool = True
+    clip: Clip,
+    titles: Iterable[str],
+    scenes: Sequence[Scene],
+    controls: bool = True,
+    deletion: bool = True,
 ) -> pd.DataFrame:
     """Measure the maps of methods on scenes of four things: a row per scene and method, with the three measures.
 
@@ -64,7 +78,9 @@ def measure(
     """
     asker, images = Explainer(clip), [scene.image(CANVAS) for scene in scenes]
     captions = asker.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
-    prompts = asker.embed_texts([text for scene in scenes for text in prompts_of(scene)]).unflatten(0, (-1, 4))
+    prompts = asker.embed_texts([text for scene in scenes for text in prompts_of(scene)]).unflatten(
+        0, (-1, 4)
+    )
     less = [without(scene, i).image(CANVAS) for scene in scenes for i in range(4)]
     falls = asker.embed_images(images)[:, None] - asker.embed_images(less).unflatten(0, (-1, 4))
     effects = torch.einsum("bne,be->bn", falls, captions).cpu().numpy()
@@ -108,7 +124,9 @@ def precision(heat: np.ndarray, mask: np.ndarray) -> float:
 def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """Return the average precision (N,) of the maps (N, T, h, w) of the things of scenes, the mean over a scene."""
     pairs = (zip(own, things, strict=True) for own, things in zip(maps, masks, strict=True))
-    return np.array([np.mean([precision(_heat(one), mask) for one, mask in scene]) for scene in pairs])
+    return np.array(
+        [np.mean([precision(_heat(one), mask) for one, mask in scene]) for scene in pairs]
+    )
 
 
 def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
@@ -116,7 +134,9 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
     image, own = shown_scenes(1)[0].image(CANVAS), Explainer(clip)
     text = own.embed_texts(["a dog"])[None]
     calls = {title: partial(explainer_of(clip, title).maps, [image], text) for title in titles}
-    return cost(calls, partial(own.embed_images, [image]), repeats=repeats).set_index("method")["passes"]
+    return cost(calls, partial(own.embed_images, [image]), repeats=repeats).set_index("method")[
+        "passes"
+    ]
 
 
 def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
@@ -126,7 +146,12 @@ def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
         numbers = {name: (part[name].mean(), *interval(part[name])) for name in MEASURES}
         shown = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*three) for name, three in numbers.items()}
         spent = f"{costs[title]:.0f}" if costs.get(title, np.nan) > 0 else ""
-        table[title] = {"cost in passes": spent, **shown, "scenes": len(part), "order": part[MEASURES[0]].mean()}
+        table[title] = {
+            "cost in passes": spent,
+            **shown,
+            "scenes": len(part),
+            "order": part[MEASURES[0]].mean(),
+        }
     return pd.DataFrame(table).T.sort_values("order", ascending=False).drop(columns="order")
 
 
@@ -135,7 +160,10 @@ def differences(rows: pd.DataFrame, other: str) -> pd.DataFrame:
     wide, table = rows.pivot(index="scene", columns="method"), {}
     for title in rows["method"].drop_duplicates():
         apart = {name: (wide[name, title] - wide[name, other]).dropna() for name in MEASURES}
-        shown = {name: "{:+.2f} [{:.2f}, {:.2f}]".format(one.mean(), *interval(one)) for name, one in apart.items()}
+        shown = {
+            name: "{:+.2f} [{:.2f}, {:.2f}]".format(one.mean(), *interval(one))
+            for name, one in apart.items()
+        }
         table[title] = {**shown, "scenes": len(apart[MEASURES[0]])}
     return pd.DataFrame(table).T.drop(index=other)
 

@@ -1,11 +1,12 @@
 """Pairs of images and captions in which nothing but one attribute differs: does a model know who is red?
 
-    kind of attribute -> pairs: two images, two captions -> embeddings -> one row per image -> accuracy
+    kind of attribute -> pairs: two images, two captions -> embeddings -> one row per image ->
+    accuracy
 
-Each image of a pair is asked which of the two captions is its own, so each caption is right once and wrong once, and a
-scorer that looks at the captions alone is right in exactly one of two (Hsieh et al., "SugarCrepe", NeurIPS 2023, show
-what such a scorer reaches elsewhere). This is the text score of Winoground (Thrush et al., CVPR 2022), one image at a
-time.
+Each image of a pair is asked which of the two captions is its own, so each caption is right once
+and wrong once, and a scorer that looks at the captions alone is right in exactly one of two (Hsieh
+et al., "SugarCrepe", NeurIPS 2023, show what such a scorer reaches elsewhere). This is the text
+score of Winoground (Thrush et al., CVPR 2022), one image at a time.
 """
 
 from __future__ import annotations
@@ -47,10 +48,20 @@ from gradeclip_utils.scenes.emoji import BACKGROUNDS
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {
-    "object identity": "noun", "colour": "colour", "size": "size", "count": "count", "left / right": "relation",
-    "above / below": "relation", "bigger / smaller": "relation", "swapped colours": "colour", "swapped sizes": "size",
-}  # fmt: skip
-SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words: only binding tells them apart
+    "object identity": "noun",
+    "colour": "colour",
+    "size": "size",
+    "count": "count",
+    "left / right": "relation",
+    "above / below": "relation",
+    "bigger / smaller": "relation",
+    "swapped colours": "colour",
+    "swapped sizes": "size",
+}
+SWAPPED = (
+    "swapped colours",
+    "swapped sizes",
+)  # both captions hold the same words: only binding tells them apart
 COMPOSITIONS = ("seen", "withheld")
 _ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
 _BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
@@ -70,19 +81,32 @@ class Pair:
     def words(self, side: int) -> list[Span]:
         """The words of caption 0 or 1 that the other says otherwise, in reading order."""
         scene = self.scenes[side]
-        mine = [span for span in scene.spans if span.kind == KINDS[self.kind] and span.objects[0] in self.asked]
+        mine = [
+            span
+            for span in scene.spans
+            if span.kind == KINDS[self.kind] and span.objects[0] in self.asked
+        ]
         return sorted(mine, key=lambda span: span.start)
 
 
-# --------------------------------------------------------------------------------------------------------------- pairs
+# -------------------------------------------------------------------------------------------- pairs
 
 
 def draw_pairs(
-    kind: str, n: int = 50, *, objects: int | None = None, composition: str = "seen", split: str = "development",
+    kind: str,
+    n: int = 50,
+    *,
+    objects: int | None = None,
+    composition: str = "seen",
+    split: str = "development",
     nouns: int = 64,
-) -> list[Pair]:  # fmt: skip
+) -> list[Pair]:
     """`n` random pairs of one kind of attribute; the same arguments always give the same ones."""
-    given = ("kind", kind, KINDS), ("composition", composition, COMPOSITIONS), ("split", split, SPLITS)
+    given = (
+        ("kind", kind, KINDS),
+        ("composition", composition, COMPOSITIONS),
+        ("split", split, SPLITS),
+    )
     for name, value, known in given:
         chosen(name, value, known)
     n = whole("n", n, 0, 100_000)
@@ -114,13 +138,18 @@ def _pool(nouns: int) -> tuple[str, ...]:
     return tuple(table.index[chosen])
 
 
-def _things(rng: np.random.Generator, nouns: Sequence[str], sizes: Sequence[float] = ()) -> list[Object]:
+def _things(
+    rng: np.random.Generator, nouns: Sequence[str], sizes: Sequence[float] = ()
+) -> list[Object]:
     """Objects drawn and laid out as training draws and lays out its own; of given sizes where sizes matter."""
     things = arrange(list(nouns), seed=int(rng.integers(2**32))).objects
     if not sizes:
         return list(things)
     places = draw_layout(rng, sizes=sizes)
-    return [replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(things, places, strict=True)]
+    return [
+        replace(thing, x=x, y=y, size=size)
+        for thing, (x, y, size) in zip(things, places, strict=True)
+    ]
 
 
 def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool) -> list[str]:
@@ -131,10 +160,14 @@ def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool
             return nouns
 
 
-def _both(rng: np.random.Generator, first: Sequence[Object], second: Sequence[Object], said=({}, {})) -> tuple:
+def _both(
+    rng: np.random.Generator, first: Sequence[Object], second: Sequence[Object], said=({}, {})
+) -> tuple:
     background = int(rng.integers(BACKGROUNDS))
     scenes = zip((first, second), said, strict=True)
-    return tuple(arrange(list(things), background=background, **caption) for things, caption in scenes)
+    return tuple(
+        arrange(list(things), background=background, **caption) for things, caption in scenes
+    )
 
 
 def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
@@ -143,7 +176,9 @@ def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
 
 def _identity(rng, pool, n, withheld):
     things, i = _things(rng, _nouns(rng, pool, n, withheld)), int(rng.integers(n))
-    (other,) = _things(rng, rng.choice([noun for noun in pool if noun not in {thing.noun for thing in things}], 1))
+    (other,) = _things(
+        rng, rng.choice([noun for noun in pool if noun not in {thing.noun for thing in things}], 1)
+    )
     at = {"x": things[i].x, "y": things[i].y, "size": things[i].size}
     return _both(rng, things, [*things[:i], replace(other, **at), *things[i + 1 :]]), (i,)
 
@@ -154,7 +189,9 @@ def _colour(rng, pool, n, withheld):
     if len(fitting) < 2:
         return None
     one, two = rng.choice(fitting, 2, replace=False)
-    return _both(rng, _changed(things, i, colour=str(one)), _changed(things, i, colour=str(two))), (i,)
+    return _both(rng, _changed(things, i, colour=str(one)), _changed(things, i, colour=str(two))), (
+        i,
+    )
 
 
 def _swapped_colours(rng, pool, n, withheld):
@@ -164,7 +201,10 @@ def _swapped_colours(rng, pool, n, withheld):
     fitting = [
         (c, d)
         for c, d in permutations(COLOURS, 2)
-        if all((is_withheld_colour(a, x) or is_withheld_colour(b, y)) == withheld for x, y in ((c, d), (d, c)))
+        if all(
+            (is_withheld_colour(a, x) or is_withheld_colour(b, y)) == withheld
+            for x, y in ((c, d), (d, c))
+        )
     ]
     if not fitting:
         return None
@@ -209,28 +249,38 @@ def _position(rng, pool, withheld, across: bool):
     if apart[not across] < 2 * apart[across]:
         return None
     first, second = [one, two], [replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)]
-    return _both(rng, first, second, [{"relation": relation_between(a, b)} for a, b in (first, second)]), (0,)
+    return _both(
+        rng, first, second, [{"relation": relation_between(a, b)} for a, b in (first, second)]
+    ), (0,)
 
 
 def _comparison(rng, pool, n, withheld):
     (first, second), _ = _sizes(rng, pool, 2, withheld, [0, 1])
-    relations = [{"relation": relation_between(*scene.objects, kind="size")} for scene in (first, second)]
+    relations = [
+        {"relation": relation_between(*scene.objects, kind="size")} for scene in (first, second)
+    ]
     scenes = zip((first, second), relations, strict=True)
-    return tuple(arrange(list(scene.objects), background=scene.background, **said) for scene, said in scenes), (0,)
+    return tuple(
+        arrange(list(scene.objects), background=scene.background, **said) for scene, said in scenes
+    ), (0,)
 
 
 _DRAWN: dict[str, Callable] = {
-    "object identity": _identity, "colour": _colour, "count": _count,
+    "object identity": _identity,
+    "colour": _colour,
+    "count": _count,
     "size": lambda rng, pool, n, withheld: _sizes(rng, pool, n, withheld, [int(rng.integers(n))]),
     "swapped sizes": lambda rng, pool, n, withheld: _sizes(
-        rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)]),
+        rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)]
+    ),
     "left / right": lambda rng, pool, n, withheld: _position(rng, pool, withheld, True),
     "above / below": lambda rng, pool, n, withheld: _position(rng, pool, withheld, False),
-    "bigger / smaller": _comparison, "swapped colours": _swapped_colours,
-}  # fmt: skip
+    "bigger / smaller": _comparison,
+    "swapped colours": _swapped_colours,
+}
 
 
-# ------------------------------------------------------------------------------------------------------------ answers
+# ------------------------------------------------------------------------------------------ answers
 
 
 def image_pixels(clip: Clip) -> int:
@@ -252,7 +302,9 @@ def _image(scene: Scene, pixels: int) -> Image.Image:
 
 def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """Unit image embeddings (N, E) on the CPU, from images as large as the model sees them."""
-    return explainer.embed_images(image for scene in scenes for image in images_of(explainer.clip, [scene])).cpu()
+    return explainer.embed_images(
+        image for scene in scenes for image in images_of(explainer.clip, [scene])
+    ).cpu()
 
 
 class Embedded(NamedTuple):
@@ -265,7 +317,10 @@ class Embedded(NamedTuple):
 def embed_pairs(clip: Clip, pairs: Sequence[Pair]) -> Embedded:
     """Embed both images and both captions of pairs."""
     scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
-    found = embed_scenes(explainer, scenes), explainer.embed_texts([one.caption for one in scenes]).cpu()
+    found = (
+        embed_scenes(explainer, scenes),
+        explainer.embed_texts([one.caption for one in scenes]).cpu(),
+    )
     return Embedded(*(one.unflatten(0, (-1, 2)) for one in found))
 
 
@@ -277,9 +332,9 @@ def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
 def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
     """What embeddings answer: one row per image.
 
-    Columns pair, kind, composition, side; similarity to the own caption and to the other one, and the margin;
-    right (1, 0 or .5), right_image (the same asked of captions: which image is yours?), and text_only: what a scorer
-    answers who sees the mean of all images instead of the image.
+    Columns pair, kind, composition, side; similarity to the own caption and to the other one, and
+    the margin; right (1, 0 or .5), right_image (the same asked of captions: which image is yours?),
+    and text_only: what a scorer answers who sees the mean of all images instead of the image.
     """
     images, texts = (one.double() for one in embedded)
     scores, prior = (images @ texts.transpose(1, 2)).numpy(), (texts @ images.mean((0, 1))).numpy()
@@ -288,7 +343,12 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
         about = {"pair": pair.name, "kind": pair.kind, "composition": pair.composition}
         for side in (0, 1):
             own, other = similarity[side, side], similarity[side, 1 - side]
-            answer = {"side": side, "similarity": own, "other_similarity": other, "margin": own - other}
+            answer = {
+                "side": side,
+                "similarity": own,
+                "other_similarity": other,
+                "margin": own - other,
+            }
             asked = own - other, own - similarity[1 - side, side], blind[side] - blind[1 - side]
             found = zip(("right", "right_image", "text_only"), map(_right, asked), strict=True)
             rows.append({**about, **answer, **dict(found)})
@@ -297,7 +357,9 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
 
 def all_right(rows: pd.DataFrame) -> pd.Series:
     """Winoground's group score of each pair: 1 if both images find their caption and both captions their image."""
-    return (rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1) == 1).astype(float)
+    return (
+        rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1) == 1
+    ).astype(float)
 
 
 def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:

@@ -2,18 +2,20 @@
 
     scene -> directions, one a question -> map -> its maximum -> one row per object and question
 
-The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, played with one, two,
-three and four objects: the test that breaks first-order maps of a whole caption (Moeller et al., arXiv 2408.14153). A
-game shows the first n objects of one drawn scene, so that between n = 1 and n = 4 nothing differs but how many there
-are. Objects stand anywhere; a hit is a maximum on the object's own pixels, and its area is what a guess would score.
+The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016,
+played with one, two, three and four objects: the test that breaks first-order maps of a whole
+caption (Moeller et al., arXiv 2408.14153). A game shows the first n objects of one drawn scene, so
+that between n = 1 and n = 4 nothing differs but how many there are. Objects stand anywhere; a hit
+is a maximum on the object's own pixels, and its area is what a guess would score.
 
-All questions about a noun are asked by a *direction* in the space of embeddings, and Grad-ECLIP draws the map of it:
+All questions about a noun are asked by a *direction* in the space of embeddings, and Grad-ECLIP
+draws the map of it:
 
-    caption                  e(caption), the same map for all of its nouns
-    prompt                   e("a dog"), the noun without its caption
-    contrast                 e(caption) - e(caption without the object), as `Explainer.explain(against=)` asks
-    word x region            t(noun), as `Explainer.interactions`; a noun of several words is their sum
-    word x region, centred   t(noun) - mean of t over the caption's nouns, without what they all share
+    caption                  e(caption), the same map for all of its nouns prompt
+    e("a dog"), the noun without its caption contrast                 e(caption) - e(caption without
+    the object), as `Explainer.explain(against=)` asks word x region            t(noun), as
+    `Explainer.interactions`; a noun of several words is their sum word x region, centred   t(noun)
+    - mean of t over the caption's nouns, without what they all share
 
 The last three are about the noun *inside* its caption. Contrast and centring need a second object.
 """
@@ -50,20 +52,29 @@ class Game:
     scene: Scene
 
 
-def games(n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35) -> list[Game]:
+def games(
+    n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35
+) -> list[Game]:
     """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
     found, seed = [], 0
     while len(found) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
         if len({thing.noun for thing in scene.objects}) == 4:
-            shown = [arrange(list(scene.objects[:count]), background=scene.background) for count in counts]
+            shown = [
+                arrange(list(scene.objects[:count]), background=scene.background)
+                for count in counts
+            ]
             found += [Game(f"{split}/{seed}", one) for one in shown]
         seed += 1
     return found
 
 
 def play(
-    clip: Clip, played: Sequence[Game], questions: Sequence[str] = QUESTIONS, *, image_layers: int | None = None
+    clip: Clip,
+    played: Sequence[Game],
+    questions: Sequence[str] = QUESTIONS,
+    *,
+    image_layers: int | None = None,
 ) -> pd.DataFrame:
     """Ask for every noun of every game, and see where the maximum of its map by Grad-ECLIP lies."""
     explainer, rows = Explainer(clip, image_layers=image_layers), []
@@ -86,9 +97,13 @@ def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFra
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]) -> dict[str, Tensor]:
+def question_directions(
+    explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]
+) -> dict[str, Tensor]:
     """The directions of the questions in the space of embeddings."""
-    asked = [question for question in questions if len(scenes[0].objects) > 1 or question not in _SECOND]
+    asked = [
+        question for question in questions if len(scenes[0].objects) > 1 or question not in _SECOND
+    ]
     found = {}
 
     def embed(texts: list[str]) -> Tensor:
@@ -104,7 +119,10 @@ def question_directions(explainer: Explainer, scenes: Sequence[Scene], questions
         found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)
     if any(question.startswith("word") for question in asked):
         words = torch.stack([_noun_directions(explainer, scene) for scene in scenes])
-        found["word x region"], found["word x region, centred"] = words, words - words.mean(1, keepdim=True)
+        found["word x region"], found["word x region, centred"] = (
+            words,
+            words - words.mean(1, keepdim=True),
+        )
     return {question: found[question] for question in asked}
 
 
@@ -114,10 +132,15 @@ def question_maps(
     """Signed heat maps of every question."""
     if not directions:  # no games, or no questions that can be asked of an object that is alone
         return {}
-    images, asked = images_of(explainer.clip, scenes), torch.cat(list(directions.values()), dim=1)  # (B, T, E)
+    images, asked = (
+        images_of(explainer.clip, scenes),
+        torch.cat(list(directions.values()), dim=1),
+    )  # (B, T, E)
     maps, heats = explainer.maps(images, asked).float().cpu().numpy(), []  # (B, T, h, w)
     for image, own in zip(images, maps, strict=True):
-        box = tuple(side * CANVAS / image.width for side in model_view(explainer.clip.preprocess, image).box)
+        box = tuple(
+            side * CANVAS / image.width for side in model_view(explainer.clip.preprocess, image).box
+        )
         heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in own])
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
     return dict(zip(directions, np.split(np.array(heats), ends, axis=1), strict=True))
@@ -128,7 +151,12 @@ def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
     masks = _masks(game.scene)
     found = [located(heat, masks) for heat in heats]
     for i, thing in enumerate(game.scene.objects):
-        about = {"image": game.name, "objects": len(masks), "noun": thing.noun, "area": float(masks[i].mean())}
+        about = {
+            "image": game.name,
+            "objects": len(masks),
+            "noun": thing.noun,
+            "area": float(masks[i].mean()),
+        }
         yield {**about, **found[i if len(found) > 1 else 0][i]._asdict()}
 
 
@@ -136,7 +164,9 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
     ((split, directions),) = explainer.word_directions(scene.caption)
     split.check_read()
-    nouns = sorted((span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects)
+    nouns = sorted(
+        (span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects
+    )
     return torch.stack([direction_of(split, directions, noun.start, noun.end) for noun in nouns])
 
 

@@ -36,16 +36,23 @@ def maps_by(
 ) -> dict[str, np.ndarray]:
     """Signed maps (B, T, h, w) by several explainers of one model, each target asked for by itself.
 
-    Explainers of the same layers trace an image once between them: most of their time goes into that.
+    Explainers of the same layers trace an image once between them: most of their time goes into
+    that.
     """
     towers, found = {}, {name: [] for name in explainers}
     for one in explainers.values():
-        one.image_tower = towers.setdefault((type(one.image_tower), one.image_tower.layers), one.image_tower)
+        one.image_tower = towers.setdefault(
+            (type(one.image_tower), one.image_tower.layers), one.image_tower
+        )
         vars(one.image_tower).setdefault("trace", remembering(one.image_tower.trace))
     for some in (slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)):
         for name, one in explainers.items():
-            together = 1 if one.method.wants_empty else directions.shape[1]  # such a method compares targets of a call
-            maps = [one.maps(images[some], asked) for asked in directions[some].split(together, dim=1)]
+            together = (
+                1 if one.method.wants_empty else directions.shape[1]
+            )  # such a method compares targets of a call
+            maps = [
+                one.maps(images[some], asked) for asked in directions[some].split(together, dim=1)
+            ]
             found[name].append(torch.cat(maps, dim=1).float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
@@ -97,17 +104,22 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     on = (positive * masks).sum((1, 2)) / positive.sum()
     hits = (highest & masks).sum((1, 2)) / highest.sum()
     nothing = max(0.0, 1 - float(on.sum()))
-    return [Located(float(hit), float(own), float(on.sum() - own), nothing) for hit, own in zip(hits, on, strict=True)]
+    return [
+        Located(float(hit), float(own), float(on.sum() - own), nothing)
+        for hit, own in zip(hits, on, strict=True)
+    ]
 
 
 def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing: (N, T, 3)."""
     height, width = masks[0].shape[1:]
     whole = (0, 0, width, height), (width, height)
-    return np.array([
-        [located(onto_image(one, *whole), things)[i][1:] for i, one in enumerate(own)]
-        for own, things in zip(maps, masks, strict=True)
-    ])  # fmt: skip
+    return np.array(
+        [
+            [located(onto_image(one, *whole), things)[i][1:] for i, one in enumerate(own)]
+            for own, things in zip(maps, masks, strict=True)
+        ]
+    )
 
 
 def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:

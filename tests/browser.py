@@ -16,18 +16,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 BROWSER = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
 ]
 WAIT = 600_000  # milliseconds: a busy machine may need minutes to start a kernel
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+QUIET = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args):
-    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": ["--no-sandbox", *QUIET]}
+    return {
+        **browser_type_launch_args,
+        "executable_path": CHROMIUM,
+        "args": ["--no-sandbox", *QUIET],
+    }
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +71,14 @@ def lab(tmp_path_factory):
         "JUPYTERLAB_SETTINGS_DIR": str(home / "lab" / "user-settings"),
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-m", "jupyterlab", "--config", str(home / "config.py"), "--no-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--config",
+        str(home / "config.py"),
+        "--no-browser",
+    ]
     with (home / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -86,7 +104,9 @@ def write_notebook(lab: str, name: str, cells: list[str]) -> None:
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
     content = json.dumps({"type": "notebook", "content": notebook}).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{lab}/api/contents/notebooks/{name}", content, headers, method="PUT")
+    request = urllib.request.Request(
+        f"{lab}/api/contents/notebooks/{name}", content, headers, method="PUT"
+    )
     urllib.request.urlopen(request, timeout=30).close()
 
 

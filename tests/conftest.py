@@ -22,7 +22,11 @@ def pytest_xdist_make_scheduler(config, log):
 
     class LoadFileOrNotebook(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return nodeid.rpartition("[")[2] if "/test_notebooks.py::" in nodeid else super()._split_scope(nodeid)
+            return (
+                nodeid.rpartition("[")[2]
+                if "/test_notebooks.py::" in nodeid
+                else super()._split_scope(nodeid)
+            )
 
     if config.getvalue("dist") == "loadfile":
         return LoadFileOrNotebook(config, log)
@@ -35,21 +39,30 @@ _SLOW = "assignments fuzz live notebooks readme real_clip recipes rivals scenes 
 def pytest_ignore_collect(collection_path, config):
     """`make quick` does not even import what takes longest: these files, studies, training and browsers."""
     name = collection_path.stem
-    slow = name in ("studies", "training") or name.removeprefix("test_") in _SLOW or name.endswith("_browser")
+    slow = (
+        name in ("studies", "training")
+        or name.removeprefix("test_") in _SLOW
+        or name.endswith("_browser")
+    )
     return (slow and config.option.markexpr.startswith("not slow")) or None
 
 
 def pytest_collection_modifyitems(items):
     """Notebooks take longest and start first. Files with browser tests come late, with all their tests: Playwright
-    leaves an event loop running in its worker, panels behave differently inside one, and a worker runs whole files. Of
-    these the longest comes first: a JupyterLab with its kernel, or exporting the explorer, is like forty tests.
-    Methods and towers, which no event loop disturbs, come last, so that no worker waits for such a file.
+    leaves an event loop running in its worker, panels behave differently inside one, and a worker
+    runs whole files. Of these the longest comes first: a JupyterLab with its kernel, or exporting
+    the explorer, is like forty tests. Methods and towers, which no event loop disturbs, come last,
+    so that no worker waits for such a file.
     """
     for item in items:
         if {"executed", "registry", "by_number"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
-    browsing.update(dict.fromkeys({item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40))
+    browsing.update(
+        dict.fromkeys(
+            {item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40
+        )
+    )
     items.sort(
         key=lambda item: (
             2 if item.path.parent.name in ("methods", "towers") else item.path in browsing,
@@ -64,13 +77,25 @@ TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "hea
 TINY_TEXT = {"width": 64, "heads": 4, "layers": 3, "context_length": 24}
 
 
-def build(vision: dict | None = None, text: dict | None = None, embed_dim=48, custom_text=False, seed=0, **options):
+def build(
+    vision: dict | None = None,
+    text: dict | None = None,
+    embed_dim=48,
+    custom_text=False,
+    seed=0,
+    **options,
+):
     """An open_clip model in evaluation mode; ``vision`` and ``text`` change the tiny configuration."""
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = kind(embed_dim, {**TINY_VISION, **(vision or {})}, {**TINY_TEXT, **(text or {})}, **options)
-        for name, parameter in model.named_parameters():  # no bias, gamma or norm may be a no-op in a test
+        model = kind(
+            embed_dim, {**TINY_VISION, **(vision or {})}, {**TINY_TEXT, **(text or {})}, **options
+        )
+        for (
+            name,
+            parameter,
+        ) in model.named_parameters():  # no bias, gamma or norm may be a no-op in a test
             if name.endswith(("bias", "gamma")) or ".ln_" in name:
                 parameter.data += 0.3 * torch.randn_like(parameter)
     return model.eval()

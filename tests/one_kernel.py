@@ -16,7 +16,9 @@ def execute_in_one_kernel(notebooks, folder=None, env=None):
     for one in notebooks:
         together.cells += [nbformat.v4.new_code_cell("%reset -f"), *one.cells]
     place = {"metadata": {"path": folder}} if folder else {}
-    client = NotebookClient(together, timeout=1800, kernel_name="python3", allow_errors=True, resources=place)
+    client = NotebookClient(
+        together, timeout=1800, kernel_name="python3", allow_errors=True, resources=place
+    )
     client.execute(**({"env": env} if env else {}))
 
 

@@ -1,7 +1,7 @@
 """Grad-ECLIP a second time, from the model's own forward pass and autograd; nothing of the package is used.
 
-Attention is replaced by its textbook formula while a model computes, so that alpha can be changed from outside and
-everything can be recorded.
+Attention is replaced by its textbook formula while a model computes, so that alpha can be changed
+from outside and everything can be recorded.
 """
 
 from contextlib import contextmanager
@@ -24,7 +24,11 @@ class Attention(NamedTuple):
 @contextmanager
 def attention(change=None):
     """Within it, attention is its textbook formula; ``change(call, alpha)`` may return another alpha. Yields all."""
-    kernel, fast, calls = F.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled(), []
+    kernel, fast, calls = (
+        F.scaled_dot_product_attention,
+        torch.backends.mha.get_fastpath_enabled(),
+        [],
+    )
 
     def textbook(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **options):
         assert dropout_p == 0
@@ -32,7 +36,11 @@ def attention(change=None):
         if is_causal:
             attn_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
         if attn_mask is not None:
-            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+            scores = (
+                scores.masked_fill(~attn_mask, -torch.inf)
+                if attn_mask.dtype == torch.bool
+                else scores + attn_mask
+            )
         alpha = scores.softmax(-1)
         alpha = alpha if change is None else change(len(calls), alpha)
         calls.append(Attention(q, k, v, alpha, alpha @ v))
@@ -60,7 +68,9 @@ def adding(calls, reader, token, amount):
 
 
 def blocks_of(model, side):
-    return (model.visual if side == "image" else getattr(model, "text", model)).transformer.resblocks
+    return (
+        model.visual if side == "image" else getattr(model, "text", model)
+    ).transformer.resblocks
 
 
 def embed(model, side, inputs):
@@ -75,7 +85,9 @@ def grad_eclip(encode, direction, layers, readers, valid):
     gradients = torch.autograd.grad(score, [call.o for call in calls[-layers:]])
     total = torch.zeros(len(valid))
     for call, gradient in zip(calls[-layers:], gradients, strict=True):
-        q, k, v = (part[0].transpose(0, 1).detach() for part in (call.q, call.k, call.v))  # (N, H, C)
+        q, k, v = (
+            part[0].transpose(0, 1).detach() for part in (call.q, call.k, call.v)
+        )  # (N, H, C)
         for reader in readers:  # over the whole width: lam is the same for all heads
             lam = F.cosine_similarity(q[reader].flatten()[None], k.flatten(1)[: len(valid)], dim=-1)
             low, high = lam[valid].min(), lam[valid].max()

@@ -17,17 +17,46 @@ FOLDER = Path(open_clip.__file__).parent / "model_configs"
 NAMES = sorted((path.stem for path in FOLDER.glob("*.json")), key=str.lower)
 SMALL_TEXT = {"width": 64, "heads": 4, "layers": 2, "context_length": 12, "vocab_size": 60}
 HUB = {  # a text encoder whose config only a hub has: the class of its config, and what makes it small
-    "roberta": ("RobertaConfig", {"num_hidden_layers": 2}, {"hidden_size": 64, "intermediate_size": 96,
-                                                            "num_attention_heads": 4, "max_position_embeddings": 20}),
-    "xlm-roberta": ("XLMRobertaConfig", {"num_hidden_layers": 2}, {"hidden_size": 64, "intermediate_size": 96,
-                                                                   "num_attention_heads": 4,
-                                                                   "max_position_embeddings": 20}),
-    "mt5": ("MT5Config", {"num_layers": 2}, {"d_model": 64, "d_kv": 20, "d_ff": 96, "num_heads": 4}),
-    "nllb": ("M2M100Config", {"encoder_layers": 2, "decoder_layers": 1},
-             {"d_model": 64, "encoder_ffn_dim": 96, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-              "max_position_embeddings": 20}),
-}  # fmt: skip
-IDS = torch.tensor([[50, 5, 7, 9, 3, 59, 0, 0, 0, 0, 0, 0], [50, 8, 11, 59, 0, 0, 0, 0, 0, 0, 0, 0]])
+    "roberta": (
+        "RobertaConfig",
+        {"num_hidden_layers": 2},
+        {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 20,
+        },
+    ),
+    "xlm-roberta": (
+        "XLMRobertaConfig",
+        {"num_hidden_layers": 2},
+        {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 20,
+        },
+    ),
+    "mt5": (
+        "MT5Config",
+        {"num_layers": 2},
+        {"d_model": 64, "d_kv": 20, "d_ff": 96, "num_heads": 4},
+    ),
+    "nllb": (
+        "M2M100Config",
+        {"encoder_layers": 2, "decoder_layers": 1},
+        {
+            "d_model": 64,
+            "encoder_ffn_dim": 96,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "max_position_embeddings": 20,
+        },
+    ),
+}
+IDS = torch.tensor(
+    [[50, 5, 7, 9, 3, 59, 0, 0, 0, 0, 0, 0], [50, 8, 11, 59, 0, 0, 0, 0, 0, 0, 0, 0]]
+)
 
 
 def config_of(name: str) -> dict:
@@ -87,7 +116,10 @@ def shrink(config: dict) -> dict:
     if "multimodal_cfg" in config:
         config["multimodal_cfg"] = {**SMALL_TEXT, "attn_pooler_heads": 4}
     unprojected = "none" in (vision.get("timm_proj"), text.get("proj_type"))
-    return {**config, "embed_dim": 64 if unprojected else 48}  # elsewhere the embedding has a width of its own
+    return {
+        **config,
+        "embed_dim": 64 if unprojected else 48,
+    }  # elsewhere the embedding has a width of its own
 
 
 def _shallow(name: str) -> dict:
@@ -166,10 +198,18 @@ def text_side(model: nn.Module) -> nn.Module:
 
 def fingerprint(part: nn.Module) -> frozenset:
     """Which parts a tower is made of, whatever their number and size, and the settings that say how they are used."""
-    names = {(re.sub(r"\d+", "#", name), type(module).__name__) for name, module in part.named_modules()}
+    names = {
+        (re.sub(r"\d+", "#", name), type(module).__name__) for name, module in part.named_modules()
+    }
     names |= {(re.sub(r"\d+", "#", name), "weight") for name, _ in part.named_parameters()}
-    settings = ("pool_type", "text_pool_type", "final_ln_after_pool", "global_pool", "no_embed_class",
-                "num_prefix_tokens")  # fmt: skip
+    settings = (
+        "pool_type",
+        "text_pool_type",
+        "final_ln_after_pool",
+        "global_pool",
+        "no_embed_class",
+        "num_prefix_tokens",
+    )
     names |= {("attn_mask", str(getattr(part, "attn_mask", None) is None))}
     names |= {(name, str(getattr(part, name))) for name in settings if hasattr(part, name)}
     trunk = getattr(part, "trunk", None)

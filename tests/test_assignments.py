@@ -44,7 +44,10 @@ def marked(cells, **marks):
 def answers(cells):
     """Id of the question -> the function that the answer defines."""
     found = marked(cells, solution=True, grade=False)
-    return {name.removesuffix("-answer"): ast.parse(cell.source).body[0].name for name, cell in found.items()}
+    return {
+        name.removesuffix("-answer"): ast.parse(cell.source).body[0].name
+        for name, cell in found.items()
+    }
 
 
 def test_every_function_is_asked_for_and_tested_in_the_open_and_in_hiding(cells):
@@ -77,7 +80,9 @@ def test_solutions_pass_and_the_figure_is_drawn(path, executed):
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course of nbgrader with every assignment handed out: its folder, and its programming interface."""
-    pytest.importorskip("nbgrader", reason="assignments are graded by nbgrader: pip install '.[assignments]'")
+    pytest.importorskip(
+        "nbgrader", reason="assignments are graded by nbgrader: pip install '.[assignments]'"
+    )
     from nbgrader.apps import NbGraderAPI
     from nbgrader.coursedir import CourseDirectory
     from traitlets.config import Config
@@ -86,7 +91,9 @@ def course(tmp_path_factory):
     for one in PATHS:
         (folder / "source" / one.stem).mkdir(parents=True)
         shutil.copy(one, folder / "source" / one.stem)
-    config = Config({"CourseDirectory": {"root": str(folder)}, "ExecutePreprocessor": {"timeout": 600}})
+    config = Config(
+        {"CourseDirectory": {"root": str(folder)}, "ExecutePreprocessor": {"timeout": 600}}
+    )
     api = NbGraderAPI(CourseDirectory(config=config), config=config)
     with pytest.MonkeyPatch.context() as patch:  # nbgrader looks for alembic on the path
         patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
@@ -108,7 +115,9 @@ def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, c
         else:
             assert shown[name].source == cell.source
             continue
-        assert secret.strip() and secret.strip() not in "".join(one.source for one in released.cells)
+        assert secret.strip() and secret.strip() not in "".join(
+            one.source for one in released.cells
+        )
 
 
 def hand_in(course, student, written):
@@ -124,7 +133,9 @@ def hand_in(course, student, written):
     assert done["success"], done["log"]
     with api.gradebook as book:
         return {
-            name: book.find_grade(f"{name.removesuffix('-answer')}-test", GRADED, GRADED, student).auto_score
+            name: book.find_grade(
+                f"{name.removesuffix('-answer')}-test", GRADED, GRADED, student
+            ).auto_score
             for name in WRONG
         }
 
@@ -134,7 +145,10 @@ def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_ge
     cells = nbformat.read(FOLDER / f"{GRADED}.ipynb", as_version=4).cells
     right = {name: cell.source for name, cell in marked(cells, solution=True, grade=False).items()}
     assert set(right) == set(WRONG)
-    points = {name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points for name in WRONG}
+    points = {
+        name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points
+        for name in WRONG
+    }
     assert hand_in(course, "ada", right) == points
     assert hand_in(course, "bob", WRONG) == dict.fromkeys(WRONG, 0)
 
@@ -144,5 +158,9 @@ def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_ge
 def test_wrong_answers_pass_what_students_see(course, name):
     released = nbformat.read(course[0] / "release" / GRADED / f"{GRADED}.ipynb", as_version=4)
     shown, here = marked(released.cells), {}
-    for part in (shown["setup"].source, WRONG[name], shown[f"{name.removesuffix('-answer')}-test"].source):
+    for part in (
+        shown["setup"].source,
+        WRONG[name],
+        shown[f"{name.removesuffix('-answer')}-test"].source,
+    ):
         exec(part, here)

@@ -27,7 +27,9 @@ def nowhere_else(tmp_path, monkeypatch):
 
 def test_the_four_commands_are_a_console_script():
     assert list(_COMMANDS) == ["explain", "report", "evaluate", "fine-tune"]
-    project = tomllib.loads((Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(
+        (Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml").read_text()
+    )["project"]
     assert project["scripts"] == {"gradeclip": "gradeclip_utils.__main__:main"}
 
 
@@ -42,30 +44,46 @@ def test_a_user_gets_a_description_numbers_and_a_figure(model, tmp_path, capsys)
     named = out.index("photo.jpg, 'a red car':")
     assert all(out.index(number) > named for number in ("similarity  ", "dependence  ", "parity  "))
     assert float(re.search(r"parity +(\S+)", out)[1]) < 1e-5
-    assert "The model saw the centre crop (pixels 15 to 75 across and 0 to 60 down); the map ends there." in out
+    assert (
+        "The model saw the centre crop (pixels 15 to 75 across and 0 to 60 down); the map ends there."
+        in out
+    )
     assert Image.open(tmp_path / "explanation.png").size[0] > 400
 
 
-def test_each_of_several_images_has_a_figure_of_all_captions_that_is_named_after_it(model, tmp_path, capsys):
+def test_each_of_several_images_has_a_figure_of_all_captions_that_is_named_after_it(
+    model, tmp_path, capsys
+):
     (tmp_path / "photos").mkdir()
     images = [str(tmp_path / f"photos/{name}.png") for name in ("a dog", "été")]
     for image in images:
         Image.effect_noise((90, 60), 60).save(image)
     captions = ["--caption", "a red car", "a car"]
     for ending, first in ((".pdf", b"%PDF"), (".SVG", b"<?xml")):
-        assert main(["explain", *model, "--image", *images, *captions, "--out", f"my maps/of{ending}"]) == 0
+        assert (
+            main(["explain", *model, "--image", *images, *captions, "--out", f"my maps/of{ending}"])
+            == 0
+        )
         for name in ("a dog", "été"):
             assert (tmp_path / f"my maps/of-{name}{ending}").read_bytes().startswith(first)
-    assert b"/Type3" not in (tmp_path / "my maps/of-été.pdf").read_bytes()  # journals refuse letters as Type 3
+    assert (
+        b"/Type3" not in (tmp_path / "my maps/of-été.pdf").read_bytes()
+    )  # journals refuse letters as Type 3
     assert len(list((tmp_path / "my maps").iterdir())) == 4
     said = re.findall(r"^(.+), '(.+)':\n  similarity  (\S+)", capsys.readouterr().out, re.M)[-4:]
-    assert [one[:2] for one in said] == [(image, caption) for image in images for caption in captions[1:]]
+    assert [one[:2] for one in said] == [
+        (image, caption) for image in images for caption in captions[1:]
+    ]
     clip = load_clip("emoji", model[-1])
     for image, caption, value in said:
-        assert float(value) == pytest.approx(Explainer(clip).explain(image, caption).similarity[0], abs=1e-4)
+        assert float(value) == pytest.approx(
+            Explainer(clip).explain(image, caption).similarity[0], abs=1e-4
+        )
 
 
-def test_without_an_image_a_scene_is_explained_and_a_word_that_the_model_never_saw_is_a_note(model, tmp_path, capsys):
+def test_without_an_image_a_scene_is_explained_and_a_word_that_the_model_never_saw_is_a_note(
+    model, tmp_path, capsys
+):
     assert main(["explain", *model, "--out", str(tmp_path / "scene.png")]) == 0
     printed = capsys.readouterr()
     assert "a drawn scene, " in printed.out and (tmp_path / "scene.png").is_file()
@@ -89,14 +107,18 @@ def test_without_an_image_a_scene_is_explained_and_a_word_that_the_model_never_s
         (["--caption", ""], "at least one word"),
     ],
 )
-def test_a_model_image_or_caption_that_cannot_be_used_is_one_message_and_exit_code_2(arguments, message, capsys):
+def test_a_model_image_or_caption_that_cannot_be_used_is_one_message_and_exit_code_2(
+    arguments, message, capsys
+):
     Path("notes.txt").write_text("a car")
     assert main(["explain", *arguments]) == 2
     _, error = capsys.readouterr().err.split("\n", 1)
     assert error.startswith("gradeclip: ") and message in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [[], ["explian"], ["explain", "--modle", "x"], ["study"], ["words"], ["train"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["explian"], ["explain", "--modle", "x"], ["study"], ["words"], ["train"]]
+)
 def test_a_command_or_argument_that_does_not_exist_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -109,7 +131,9 @@ def test_the_help_of_a_command_ends_with_an_example_that_its_parser_takes(name, 
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
     assert caught.value.code == 0
-    examples = re.findall(r"^  gradeclip (.+)$", capsys.readouterr().out.split("example:\n")[1], re.M)
+    examples = re.findall(
+        r"^  gradeclip (.+)$", capsys.readouterr().out.split("example:\n")[1], re.M
+    )
     assert examples
     for example in examples:
         given = shlex.split(example)

@@ -1,8 +1,9 @@
 """Devices: methods and towers explain on another device what they explain on the CPU, by the same lines.
 
-The stand-in is a device of torch's own (PrivateUse1) whose tensors live in the CPU's memory. To everything that runs on
-it, it is another device: its tensors do not mix with those of the CPU and cannot become numpy arrays. It shows that no
-line here takes the device for granted. It has none of a GPU's kernels: a CUDA device, where there is one, has.
+The stand-in is a device of torch's own (PrivateUse1) whose tensors live in the CPU's memory. To
+everything that runs on it, it is another device: its tensors do not mix with those of the CPU and
+cannot become numpy arrays. It shows that no line here takes the device for granted. It has none of
+a GPU's kernels: a CUDA device, where there is one, has.
 """
 
 import copy
@@ -32,16 +33,40 @@ from tests.towers.test_architectures import inputs_of
 
 PYTHON_DEVICES = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 DEVICES = [
-    pytest.param("stand-in", marks=pytest.mark.skipif(not PYTHON_DEVICES, reason="this torch has no Python devices")),
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
+    pytest.param(
+        "stand-in",
+        marks=pytest.mark.skipif(not PYTHON_DEVICES, reason="this torch has no Python devices"),
+    ),
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    ),
 ]
-RIVALS = ("cci", "fixlip", "integrated-attention", "metagame")  # of studies, registered once they are imported
+RIVALS = (
+    "cci",
+    "fixlip",
+    "integrated-attention",
+    "metagame",
+)  # of studies, registered once they are imported
 FAMILIES = [
-    "ViT-L-14-CLIPA", "coca_ViT-B-32", "RN50", "ViT-B-16-SigLIP", "PE-Core-T-16-384", "EVA02-B-16", "EVA02-E-14",
-    "MobileCLIP-B", "ViTamin-S", "roberta-ViT-B-32", "mt5-base-ViT-B-32",
-]  # fmt: skip
+    "ViT-L-14-CLIPA",
+    "coca_ViT-B-32",
+    "RN50",
+    "ViT-B-16-SigLIP",
+    "PE-Core-T-16-384",
+    "EVA02-B-16",
+    "EVA02-E-14",
+    "MobileCLIP-B",
+    "ViTamin-S",
+    "roberta-ViT-B-32",
+    "mt5-base-ViT-B-32",
+]
 CASES = [*(name for name in METHODS if name not in RIVALS), "bfloat16", *FAMILIES]
-FEWER = {"rise": {"masks": 20}, "m2ib": {"samples": 2, "steps": 2}, "integrated-gradients": {"steps": 4}}  # passes
+FEWER = {
+    "rise": {"masks": 20},
+    "m2ib": {"samples": 2, "steps": 2},
+    "integrated-gradients": {"steps": 4},
+}  # passes
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 pytestmark = pytest.mark.slow
@@ -54,8 +79,14 @@ class Away(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here):
-        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
-        made = torch.Tensor._make_wrapper_subclass(cls, here.shape, device=torch.device("standin", 0), **layout)
+        layout = {
+            "strides": here.stride(),
+            "storage_offset": here.storage_offset(),
+            "dtype": here.dtype,
+        }
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, here.shape, device=torch.device("standin", 0), **layout
+        )
         made.here = here
         return made
 
@@ -71,13 +102,19 @@ def computed(func, args, kwargs):
     """What an operation gives, refused where its tensors lie on two devices."""
     tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
     away = [tensor for tensor in tensors if isinstance(tensor, Away)]
-    if away and func not in _COPIES and any(tensor.ndim for tensor in tensors if not isinstance(tensor, Away)):
+    if (
+        away
+        and func not in _COPIES
+        and any(tensor.ndim for tensor in tensors if not isinstance(tensor, Away))
+    ):
         raise RuntimeError(f"{func}: expected all tensors to be on the same device")
     asked = kwargs.get("device")
     outside = bool(away) if asked is None else torch.device(asked).type == "standin"
     if asked is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    if func is torch.ops.aten._efficientzerotensor.default:  # has no values, which only the real devices' kernels know
+    if (
+        func is torch.ops.aten._efficientzerotensor.default
+    ):  # has no values, which only the real devices' kernels know
         func = torch.ops.aten.zeros.default
     found = func(*tree_map(_values, args), **tree_map(_values, kwargs))
     changed = {id(tensor.here): tensor for tensor in away}  # by an operation in place
@@ -114,7 +151,10 @@ class _Made(TorchFunctionMode):
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
             tensor, index, *rest = args
             index = index if isinstance(index, tuple) else (index,)
-            lists = [torch.tensor(i).to(tensor.device) if isinstance(i, (list, np.ndarray)) else i for i in index]
+            lists = [
+                torch.tensor(i).to(tensor.device) if isinstance(i, (list, np.ndarray)) else i
+                for i in index
+            ]
             args = (tensor, tuple(lists), *rest)
         return func(*args, **kwargs)
 
@@ -150,7 +190,9 @@ def moved(model: nn.Module, device: torch.device) -> nn.Module:
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                there = nn.Parameter(parameter.detach().to(device), requires_grad=parameter.requires_grad)
+                there = nn.Parameter(
+                    parameter.detach().to(device), requires_grad=parameter.requires_grad
+                )
                 module._parameters[name] = there
         for name, buffer in module._buffers.items():
             if buffer is not None:
@@ -161,19 +203,31 @@ def moved(model: nn.Module, device: torch.device) -> nn.Module:
 def quick(name: str) -> Method:
     """A method that runs the same lines in fewer passes: each takes seconds on a device that is written in Python."""
     sides = {side: one for side in ("image", "text") if (one := getattr(METHODS[name], side))}
-    return replace(METHODS[name], **{side: partial(one, **FEWER.get(name, {})) for side, one in sides.items()})
+    return replace(
+        METHODS[name], **{side: partial(one, **FEWER.get(name, {})) for side, one in sides.items()}
+    )
 
 
 def explained(model: nn.Module, method: str) -> list[np.ndarray]:
     """What a method gives of an image and two prompts; with Grad-ECLIP also interactions and embeddings."""
     noise = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
-    explainer, prompts = Explainer(wrap(model), method=quick(method)), ["a red car and a ball", "unbelievable!"]
+    explainer, prompts = (
+        Explainer(wrap(model), method=quick(method)),
+        ["a red car and a ball", "unbelievable!"],
+    )
     found = explainer.explain(noise, prompts)
-    values = [found.similarity, [word.score for words in found.words for word in words], found.image_maps]
+    values = [
+        found.similarity,
+        [word.score for words in found.words for word in words],
+        found.image_maps,
+    ]
     if method == "grad-eclip":
         embeddings = explainer.embed_images([noise, noise[::-1]]), explainer.embed_texts(prompts)
         maps = [explainer.maps(noise, directions) for directions in (embeddings[1], np.eye(48)[:2])]
-        values += [explainer.interactions(noise, prompts[0]).maps, *(one.float().cpu() for one in (*embeddings, *maps))]
+        values += [
+            explainer.interactions(noise, prompts[0]).maps,
+            *(one.float().cpu() for one in (*embeddings, *maps)),
+        ]
     return [np.asarray(value, dtype=float) for value in values]
 
 
@@ -209,7 +263,10 @@ def differences(name: str) -> dict[str, float | str]:
         for case, values in expected.items():
             try:
                 pairs = zip(values, values_of(case, device), strict=True)
-                found[case] = max(float(np.abs(a - b).max(initial=0) / np.abs(a).max(initial=1e-9)) for a, b in pairs)
+                found[case] = max(
+                    float(np.abs(a - b).max(initial=0) / np.abs(a).max(initial=1e-9))
+                    for a, b in pairs
+                )
             except Exception as error:  # the report says which case, and the others are still run
                 found[case] = f"{type(error).__name__}: {error}"
     return found
@@ -228,4 +285,10 @@ def test_another_device_gives_the_same_explanation(case, device):
     gap = apart(device)[case]
     assert not isinstance(gap, str), gap
     # sums are as exact as their order; CUDA may use another one than the CPU does
-    assert gap < (torch.finfo(torch.bfloat16).eps * 4 if case == "bfloat16" else 1e-4 if device == "stand-in" else 1e-3)
+    assert gap < (
+        torch.finfo(torch.bfloat16).eps * 4
+        if case == "bfloat16"
+        else 1e-4
+        if device == "stand-in"
+        else 1e-3
+    )

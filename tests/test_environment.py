@@ -23,7 +23,10 @@ def normal(name):
 
 def parsed(requirements):
     """Normal name -> bounds."""
-    pairs = (re.fullmatch(r"([\w.-]+?)\s*((?:[<>=~!]=?|===).*)?", line.strip()).groups() for line in requirements)
+    pairs = (
+        re.fullmatch(r"([\w.-]+?)\s*((?:[<>=~!]=?|===).*)?", line.strip()).groups()
+        for line in requirements
+    )
     return {normal(name): bounds or "" for name, bounds in pairs}
 
 
@@ -31,7 +34,8 @@ def test_conda_installs_a_python_that_ci_tries_and_packages_with_the_bounds_of_t
     content = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, *conda, last = content["dependencies"]
     assert content["channels"] == ["conda-forge"]
-    # repo2docker, which Binder runs, looks for this pattern; it stages the whole repository for a line that begins so
+    # repo2docker, which Binder runs, looks for this pattern; it stages the whole repository for a
+    # line that begins so
     version = re.fullmatch(r"python\s*=+\s*([\d.]*)", python)[1]
     assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
     wanted = parsed(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["notebooks"])
@@ -54,7 +58,9 @@ def test_conda_installs_a_python_that_ci_tries_and_packages_with_the_bounds_of_t
 
 
 def test_dependencies_are_ranges_that_any_index_can_serve():
-    every = PROJECT["dependencies"] + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    every = PROJECT["dependencies"] + [
+        line for extra in PROJECT["optional-dependencies"].values() for line in extra
+    ]
     assert not [line for line in every if "+" in line or "==" in line or "@" in line]
 
 
@@ -67,20 +73,29 @@ def test_the_bare_package_imports_each_of_its_few_dependencies_and_nothing_that_
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
     owners = packages_distributions()
-    outside = {normal(owners[name][0]) for name in names - sys.stdlib_module_names - {"gradeclip_utils"}}
+    outside = {
+        normal(owners[name][0]) for name in names - sys.stdlib_module_names - {"gradeclip_utils"}
+    }
     bare = set(parsed(PROJECT["dependencies"]))
     brought = {"torchvision", "timm", "huggingface-hub", "tqdm", "regex", "filelock"}  # by these
     extra = PROJECT["optional-dependencies"].values()
-    extras = set(parsed(line for lines in extra for line in lines if not line.startswith("gradeclip[")))
+    extras = set(
+        parsed(line for lines in extra for line in lines if not line.startswith("gradeclip["))
+    )
     assert len(bare) <= 9 and bare <= outside
     assert outside <= bare | brought | extras | {"traitlets"}  # of ipywidgets
 
 
 def test_what_needs_no_torch_imports_none_and_help_comes_at_once():
     heavy = "torch", "pandas", "matplotlib"
-    codes = {"gradeclip_utils.scenes, gradeclip_utils.files": heavy[:1], "gradeclip_utils": (*heavy, "PIL", "numpy")}
+    codes = {
+        "gradeclip_utils.scenes, gradeclip_utils.files": heavy[:1],
+        "gradeclip_utils": (*heavy, "PIL", "numpy"),
+    }
     for arguments in (["--help"], ["explain", "--help"]):
-        codes[f"gradeclip_utils.__main__ as command\ntry: command.main({arguments})\nexcept SystemExit: pass"] = heavy
+        codes[
+            f"gradeclip_utils.__main__ as command\ntry: command.main({arguments})\nexcept SystemExit: pass"
+        ] = heavy
     for code, absent in codes.items():
         found = f"import sys, {code}\nprint([name for name in {absent} if name in sys.modules], file=sys.stderr)"
         result = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True)

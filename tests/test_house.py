@@ -24,9 +24,17 @@ FLOORS = (  # the highest first; a room may use what lies on a lower floor
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
-# Errors of Python's protocols (`IndexError` ends an iteration), and of faults of the package itself.
-OTHERS = {"AttributeError", "IndexError", "KeyError", "StopIteration", "AssertionError", "NotImplementedError",
-          "RuntimeError"}  # fmt: skip
+# Errors of Python's protocols (`IndexError` ends an iteration), and of faults of the package
+# itself.
+OTHERS = {
+    "AttributeError",
+    "IndexError",
+    "KeyError",
+    "StopIteration",
+    "AssertionError",
+    "NotImplementedError",
+    "RuntimeError",
+}
 
 
 def nodes_of(*rooms):
@@ -53,13 +61,18 @@ def test_every_import_runs_to_a_lower_floor():
 
 
 def test_invalid_input_is_refused_by_the_one_exception():
-    plain = {name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    plain = {
+        name
+        for name, kind in vars(builtins).items()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    }
     found = {
         file.name
         for file, node in nodes_of("gradeclip_utils")
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
         and getattr(node.exc.func, "id", "") in plain - OTHERS
-    }  # fmt: skip
+    }
     assert found <= {"explanation.py"}  # whose `load` says the reason in a `GradeclipError`
 
 
@@ -70,8 +83,15 @@ def test_no_pickle_is_read():
             owner, name = getattr(node.func.value, "id", ""), node.func.attr
             keywords = {one.arg: one.value for one in node.keywords}
             if (owner, name) == ("torch", "load"):
-                assert getattr(keywords.get("weights_only"), "value", False) is True, f"{file}:{node.lineno}"
+                assert getattr(keywords.get("weights_only"), "value", False) is True, (
+                    f"{file}:{node.lineno}"
+                )
             if (owner, name) == ("np", "load"):
-                assert getattr(keywords.get("allow_pickle"), "value", True) is False, f"{file}:{node.lineno}"
-            assert owner not in ("pickle", "joblib", "dill", "marshal") or name not in ("load", "loads"), file
+                assert getattr(keywords.get("allow_pickle"), "value", True) is False, (
+                    f"{file}:{node.lineno}"
+                )
+            assert owner not in ("pickle", "joblib", "dill", "marshal") or name not in (
+                "load",
+                "loads",
+            ), file
             assert (owner, name) != ("pd", "read_pickle"), file

@@ -18,7 +18,9 @@ def stripes(mode="RGB", size=(40, 20)):
 
 def left_and_right(image):
     middle = image.height // 2
-    return image.getpixel((image.width // 4, middle)), image.getpixel((3 * image.width // 4, middle))
+    return image.getpixel((image.width // 4, middle)), image.getpixel(
+        (3 * image.width // 4, middle)
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff", "bmp"])
@@ -47,7 +49,9 @@ def test_other_colour_modes_are_converted(mode, tmp_path):
 def test_transparent_pixels_are_laid_over_white(tmp_path):
     stripes("P").save(tmp_path / "image.png", transparency=stripes("P").getpixel((5, 5)))
     assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, WHITE)
-    Image.fromarray(np.array([[1000, 30000]] * 2, np.uint16)).save(tmp_path / "image.png", transparency=1000)
+    Image.fromarray(np.array([[1000, 30000]] * 2, np.uint16)).save(
+        tmp_path / "image.png", transparency=1000
+    )
     assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, (117,) * 3)
     image = stripes("RGBA")
     image.putalpha(128)
@@ -58,7 +62,10 @@ def test_transparent_pixels_are_laid_over_white(tmp_path):
 def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(1, -1).repeat(4, 0)
     Image.fromarray(ramp).save(tmp_path / "image.png")
-    for image in (read_image(tmp_path / "image.png"), read_image(Image.fromarray(ramp.astype(np.int32)))):
+    for image in (
+        read_image(tmp_path / "image.png"),
+        read_image(Image.fromarray(ramp.astype(np.int32))),
+    ):
         assert np.array_equal(np.asarray(image)[0, :, 0], np.arange(256))
 
 
@@ -73,7 +80,9 @@ def test_an_image_is_turned_as_its_exif_data_say(tmp_path, orientation, size):
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path):
-    stripes().save(tmp_path / "image.gif", save_all=True, append_images=[Image.new("RGB", (40, 20))])
+    stripes().save(
+        tmp_path / "image.gif", save_all=True, append_images=[Image.new("RGB", (40, 20))]
+    )
     assert np.allclose(left_and_right(read_image(tmp_path / "image.gif")), (RED, WHITE), atol=6)
 
 

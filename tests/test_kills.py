@@ -54,7 +54,9 @@ def killed_again_and_again(arguments, folder, watched: Path, kills: int, writes:
         before, process = last_written(watched), begin(arguments, folder)
         until = time.monotonic() + 240
         for _ in range(moments.randint(1, writes)):
-            while last_written(watched) == before and process.is_alive() and time.monotonic() < until:
+            while (
+                last_written(watched) == before and process.is_alive() and time.monotonic() < until
+            ):
                 time.sleep(0.01)
             before = last_written(watched)
         time.sleep(moments.uniform(0, 0.1))
@@ -71,7 +73,9 @@ def killed_again_and_again(arguments, folder, watched: Path, kills: int, writes:
     assert process.exitcode == 0, (folder / "said.txt").read_text()
 
 
-def test_an_evaluation_killed_twenty_times_has_the_rows_of_an_undisturbed_one_each_once(model, folder, tmp_path):
+def test_an_evaluation_killed_twenty_times_has_the_rows_of_an_undisturbed_one_each_once(
+    model, folder, tmp_path
+):
     run, data = tmp_path / "run", f"folder:{folder}"
     arguments = ["evaluate", "--data", data, "--out", str(run), "--methods", "grad-eclip", *model]
     killed_again_and_again(arguments, tmp_path, run, kills=20, writes=2)  # of some twenty
@@ -86,23 +90,48 @@ def test_an_evaluation_killed_twenty_times_has_the_rows_of_an_undisturbed_one_ea
 
 
 def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, folder, tmp_path):
-    given = ["fine-tune", "--captions", str(folder / "captions.csv"), "--images", str(folder / "images"), *model]
-    given += ["--steps", "20", "--batch", "4", "--save-every", "1", "--precision", "fp32", "--regions", "0"]
+    given = [
+        "fine-tune",
+        "--captions",
+        str(folder / "captions.csv"),
+        "--images",
+        str(folder / "images"),
+        *model,
+    ]
+    given += [
+        "--steps",
+        "20",
+        "--batch",
+        "4",
+        "--save-every",
+        "1",
+        "--precision",
+        "fp32",
+        "--regions",
+        "0",
+    ]
     whole, tuned = tmp_path / "whole.safetensors", tmp_path / "killed" / "tuned.safetensors"
     tuned.parent.mkdir()
     assert main([*given, "--out", str(whole)]) == 0
     assert not whole.with_suffix(".state").exists()  # the state goes when the model is written
     killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.parent, kills=1, writes=8)
     expected, found = load_file(whole), load_file(tuned)
-    assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
-    assert load_clip("emoji", tuned).model.visual.image_size == (32, 32)  # with the config of the weights it began from
+    assert expected.keys() == found.keys() and all(
+        torch.equal(found[name], value) for name, value in expected.items()
+    )
+    assert load_clip("emoji", tuned).model.visual.image_size == (
+        32,
+        32,
+    )  # with the config of the weights it began from
 
 
 def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder, tmp_path):
     given = ["report", "--data", f"folder:{folder}", "--limit", "10", *model]
     assert main([*given, "--out", str(tmp_path / "whole")]) == 0
     killed = tmp_path / "killed"
-    killed_again_and_again([*given, "--out", str(killed)], tmp_path, killed, kills=1, writes=10)  # of some fifteen
+    killed_again_and_again(
+        [*given, "--out", str(killed)], tmp_path, killed, kills=1, writes=10
+    )  # of some fifteen
     found, expected = ((place / "rows.jsonl").read_text() for place in (killed, tmp_path / "whole"))
     assert found == expected
     assert len(list((killed / "thumbnails").iterdir())) == 10

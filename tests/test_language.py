@@ -40,7 +40,10 @@ def test_words_and_phrases_stand_where_they_say(caption):
     ("caption", "expected"),
     [
         ("a dove tagged peace and something tagged fruit", ["dove", "peace", "fruit"]),
-        ("a car to the left of a dog to the right of a cat on top of a box", ["car", "dog", "cat", "box"]),
+        (
+            "a car to the left of a dog to the right of a cat on top of a box",
+            ["car", "dog", "cat", "box"],
+        ),
         ("a parked car", ["parked car"]),
         ("a man riding horses", ["man", "horses"]),
     ],
@@ -61,8 +64,18 @@ def test_every_noun_of_the_world_heads_its_phrase(without_nltk_data):
 
 
 def test_parts_of_speech_of_little_words():
-    parts = {word.text: word.part for word in tagged_words("here is something that isn't a dog, she said.")}
-    assert parts["is"] == parts["something"] == parts["that"] == parts["a"] == parts["she"] == "function"
+    parts = {
+        word.text: word.part
+        for word in tagged_words("here is something that isn't a dog, she said.")
+    }
+    assert (
+        parts["is"]
+        == parts["something"]
+        == parts["that"]
+        == parts["a"]
+        == parts["she"]
+        == "function"
+    )
     assert parts[","] == parts["."] == "mark" and parts["dog"] == "noun"
 
 
@@ -84,7 +97,9 @@ def test_other_nouns_take_the_places_of_a_captions_own_and_nothing_else_changes(
     for other in with_other_nouns("a photo of an owl and two small dogs", 20):
         before, noun, after = other[: len("a photo of an ")], other.split()[4], other.split()[5:]
         assert before == "a photo of an " and noun[0] in "aeiou" and noun != "owl"
-        assert after[:3] == ["and", "two", "small"] and after[3].endswith("s") and after[3] != "dogs"
+        assert (
+            after[:3] == ["and", "two", "small"] and after[3].endswith("s") and after[3] != "dogs"
+        )
     assert len(set(with_other_nouns("a red car", 20))) > 5
     assert with_other_nouns("a red car", 3, seed=1) == with_other_nouns("a red car", 3, seed=1)
 
@@ -107,8 +122,16 @@ ASKED = [
     ("phrases of nothing", lambda: phrases(None), "caption must be a text, got None"),
     ("phrases of a list", lambda: phrases(["a dog"]), r"caption must be a text, got \['a dog'\]"),
     ("words of a number", lambda: tagged_words(5), "caption must be a text, got 5"),
-    ("prompts by a text", lambda: with_other_nouns("a dog", "x"), "count must be a whole number, got 'x'"),
-    ("prompts without end", lambda: with_other_nouns("a dog", 10**9), "count must be at most 10000, got 1000000000"),
+    (
+        "prompts by a text",
+        lambda: with_other_nouns("a dog", "x"),
+        "count must be a whole number, got 'x'",
+    ),
+    (
+        "prompts without end",
+        lambda: with_other_nouns("a dog", 10**9),
+        "count must be at most 10000, got 1000000000",
+    ),
 ]
 
 test_what_is_no_text_is_refused = refused(ASKED)

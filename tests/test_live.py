@@ -22,8 +22,12 @@ from gradeclip_utils.plots import paint
 from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args
 
 __all__ = ["browser_context_args", "browser_type_launch_args"]  # fixtures
-onnx = pytest.importorskip("onnx", reason="the live page is exported with onnx: pip install '.[live]'")
-pytest.importorskip("onnxscript", reason="the live page is exported with onnxscript: pip install '.[live]'")
+onnx = pytest.importorskip(
+    "onnx", reason="the live page is exported with onnx: pip install '.[live]'"
+)
+pytest.importorskip(
+    "onnxscript", reason="the live page is exported with onnxscript: pip install '.[live]'"
+)
 LIVE = ROOT / "docs" / "live"
 
 
@@ -70,18 +74,26 @@ def alike(found, expected, tolerance=1e-4):
     """Equal to 1e-4, and where values are small to 1e-4 of the largest of them."""
     expected = np.asarray(expected)
     allowed = tolerance * min(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=0, atol=allowed)
+    np.testing.assert_allclose(
+        np.asarray(found).reshape(expected.shape), expected, rtol=0, atol=allowed
+    )
 
 
 @pytest.mark.slow
 def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expected):
-    runtime = pytest.importorskip("onnxruntime", reason="graphs are run by onnxruntime: pip install onnxruntime")
+    runtime = pytest.importorskip(
+        "onnxruntime", reason="graphs are run by onnxruntime: pip install onnxruntime"
+    )
     options = {"providers": ["CPUExecutionProvider"]}
-    opened = functools.cache(lambda name: runtime.InferenceSession(folder / f"{name}.onnx", **options))
+    opened = functools.cache(
+        lambda name: runtime.InferenceSession(folder / f"{name}.onnx", **options)
+    )
 
     def run(name, **given):
         session = opened(name)
-        return dict(zip([one.name for one in session.get_outputs()], session.run(None, given), strict=True))
+        return dict(
+            zip([one.name for one in session.get_outputs()], session.run(None, given), strict=True)
+        )
 
     about = json.loads((folder / "about.json").read_text())
     for row, (explanation, interactions) in zip(rows, expected, strict=False):
@@ -92,7 +104,9 @@ def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expecte
         ends = np.cumsum([1, *map(len, pieces)])
         words = [caption["directions"][start:end].sum(0) for start, end in pairwise(ends)]
         embedding = scene.pop("image_embedding")
-        maps = [run("map", direction=d, **scene)["map"] for d in (caption["text_embedding"], *words)]
+        maps = [
+            run("map", direction=d, **scene)["map"] for d in (caption["text_embedding"], *words)
+        ]
         alike(embedding @ caption["text_embedding"], explanation.similarity[0])
         alike(words @ embedding, [word.score for word in explanation.words[0]])
         alike(maps[0], explanation.image_maps[0])
@@ -112,14 +126,18 @@ def address(folder):
     except (FileNotFoundError, ConnectionError) as refusal:
         pytest.skip(str(refusal))
     socketserver.TCPServer.allow_reuse_address = True
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder)) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=folder)
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 
 
 def open_page(page, address, requests=None, wrong=None):
-    page.on("request", lambda request: (requests if requests is not None else []).append(request.url))
+    page.on(
+        "request", lambda request: (requests if requests is not None else []).append(request.url)
+    )
     page.on("pageerror", lambda error: (wrong if wrong is not None else []).append(str(error)))
     page.set_default_timeout(120_000)
     page.goto(address)
@@ -140,7 +158,9 @@ def marked(test):
 
 
 @marked
-def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(page, address, rows, expected, folder):
+def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(
+    page, address, rows, expected, folder
+):
     requests, wrong = [], []
     open_page(page, address, requests, wrong)
     for i, (explanation, interactions) in enumerate(expected):
@@ -152,9 +172,13 @@ def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(page,
         word = len(interactions.words) - 1
         alike(redraw(page, word=word)["map"], interactions.maps[word])
     shown = redraw(page, scene=2)
-    drawn = base64.b64decode(page.evaluate("document.querySelector('#map').toDataURL()").partition(",")[2])
+    drawn = base64.b64decode(
+        page.evaluate("document.querySelector('#map').toDataURL()").partition(",")[2]
+    )
     drawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB"), dtype=int)
-    wanted = paint(SCENES[2].image(), np.reshape(shown["map"], (12, 12)), vmax=shown["most"]).resize(drawn.shape[:2])
+    wanted = paint(
+        SCENES[2].image(), np.reshape(shown["map"], (12, 12)), vmax=shown["most"]
+    ).resize(drawn.shape[:2])
     assert np.abs(drawn - np.asarray(wanted, dtype=int)).mean() <= 2
     assert wrong == [] and all(url.startswith((address, "data:", "blob:")) for url in requests)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
@@ -189,7 +213,9 @@ def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, add
     page.fill("#caption", "a zebu and a <b>cat</b> qa qb qc qd qe qf")
     page.press("#caption", "Enter")
     page.wait_for_function("document.querySelector('#refusal').textContent")
-    assert re.match("The model knows .* never shown “zebu”, (“[^”]+”, ){7}…$", page.inner_text("#refusal"))
+    assert re.match(
+        "The model knows .* never shown “zebu”, (“[^”]+”, ){7}…$", page.inner_text("#refusal")
+    )
     assert page.locator("#refusal b").count() == 0
 
 
@@ -197,10 +223,17 @@ def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, add
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_fits_and_axe_finds_no_violation(page, address, width, theme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe: pip install axe-playwright-python")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe: pip install axe-playwright-python"
+    )
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
     open_page(page, address)
-    found = axe.Axe().run(page, options={"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}})
+    found = axe.Axe().run(
+        page, options={"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+    )
     assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert (
+        page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        <= 0
+    )

@@ -11,7 +11,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NUMBER = re.compile(r"(?<![\w./])[-+−–]?(\d*\.\d+)(?![\w]|\.\d)")  # decimals; versions and arXiv numbers are none
+NUMBER = re.compile(
+    r"(?<![\w./])[-+−–]?(\d*\.\d+)(?![\w]|\.\d)"
+)  # decimals; versions and arXiv numbers are none
 PERCENT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) ?%")
 
 
@@ -44,7 +46,11 @@ def printed(notebook):
     for cell in code_cells(notebook):
         for output in cell.outputs:
             data = output.get("data", {})
-            texts += [output.get("text", ""), data.get("text/plain", ""), data.get("text/markdown", "")]
+            texts += [
+                output.get("text", ""),
+                data.get("text/plain", ""),
+                data.get("text/markdown", ""),
+            ]
             texts += [re.sub(r'src="data:[^"]*"|<[^>]*>', " ", data.get("text/html", ""))]
             texts += [str(output.get("metadata", {}).get("image/png", {}).get("alt", ""))]
     return "\n".join(texts)
@@ -52,13 +58,19 @@ def printed(notebook):
 
 def unprinted(notebook):
     """Numbers of the prose that no cell prints, to as many digits as the prose has."""
-    known = [float(number) for number in re.findall(r"\d*\.?\d+(?:e-?\d+)?", printed(notebook)) if number != "."]
+    known = [
+        float(number)
+        for number in re.findall(r"\d*\.?\d+(?:e-?\d+)?", printed(notebook))
+        if number != "."
+    ]
     missing = []
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue
         prose = re.sub(
-            r"`[^`]*`|\]\([^)]*\)|\$[^$]*\$|arXiv[: ]\d+\.\d+|https?://\S+|[-*] \[[^\]]*\]", " ", cell.source
+            r"`[^`]*`|\]\([^)]*\)|\$[^$]*\$|arXiv[: ]\d+\.\d+|https?://\S+|[-*] \[[^\]]*\]",
+            " ",
+            cell.source,
         )
         for text in NUMBER.findall(prose):
             digits = len(text.partition(".")[2])
@@ -66,7 +78,11 @@ def unprinted(notebook):
                 missing.append(text)
         for text in PERCENT.findall(prose):
             digits = len(text.partition(".")[2])
-            near = [abs(round(one * scale, digits) - float(text)) < 1e-9 for one in known for scale in (1, 100)]
+            near = [
+                abs(round(one * scale, digits) - float(text)) < 1e-9
+                for one in known
+                for scale in (1, 100)
+            ]
             if not any(near) and text not in {"95", "50", "100"}:
                 missing.append(f"{text} %")
     return missing
@@ -76,12 +92,19 @@ def claims(notebook):
     """(claim, model, answer) of the table at the end of a lesson; none for the explorer."""
     for cell in reversed(code_cells(notebook)):
         for output in cell.outputs:
-            table = BeautifulSoup(output.get("data", {}).get("text/html", ""), "html.parser").find("table")
+            table = BeautifulSoup(output.get("data", {}).get("text/html", ""), "html.parser").find(
+                "table"
+            )
             names = [cell.get_text() for cell in table.find("tr").find_all("th")] if table else []
             if {"claim", "model", "answer"} <= set(names):
-                rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")[1:]]
+                rows = [
+                    [cell.get_text() for cell in row.find_all(["th", "td"])]
+                    for row in table.find_all("tr")[1:]
+                ]
                 places = [names.index(name) for name in ("claim", "model", "answer")]
-                return [tuple(row[i][:46] for i in places) for row in rows]  # a table may cut long sentences
+                return [
+                    tuple(row[i][:46] for i in places) for row in rows
+                ]  # a table may cut long sentences
     return []
 
 
@@ -95,16 +118,26 @@ def test_the_committed_notebook_was_executed_once_from_top_to_bottom_and_is_smal
     assert not troubles(notebook)
     assert not any("execution" in cell.metadata for cell in notebook.cells), "times of one run"
     assert not re.search(r"/(root|work|home|tmp|Users)/\w+", text)
-    assert max(len(line) for cell in code_cells(notebook) for line in cell.source.splitlines()) <= 88
+    assert (
+        max(len(line) for cell in code_cells(notebook) for line in cell.source.splitlines()) <= 88
+    )
     assert path.stat().st_size <= 1_000_000
-    assert len({cell["id"] for cell in json.loads(path.read_text())["cells"]}) == len(notebook.cells)
+    assert len({cell["id"] for cell in json.loads(path.read_text())["cells"]}) == len(
+        notebook.cells
+    )
 
 
 @pytest.mark.parametrize("name", ["01_start_here", "explorer"])
 def test_the_first_cell_is_the_panel_in_at_most_six_lines_and_no_later_cell_changes_it(name):
-    cells = [cell.source.splitlines() for cell in code_cells(read(ROOT / "notebooks" / f"{name}.ipynb"))]
-    first = next(lines for lines in cells if not lines[0].startswith("MODEL"))  # parameters of a lesson
-    assert len(first) <= 6 and first[-1].startswith("explore(")  # it has no name, which a later cell could use
+    cells = [
+        cell.source.splitlines() for cell in code_cells(read(ROOT / "notebooks" / f"{name}.ipynb"))
+    ]
+    first = next(
+        lines for lines in cells if not lines[0].startswith("MODEL")
+    )  # parameters of a lesson
+    assert len(first) <= 6 and first[-1].startswith(
+        "explore("
+    )  # it has no name, which a later cell could use
 
 
 def test_every_number_of_the_prose_is_printed_by_a_cell(path):
@@ -112,7 +145,12 @@ def test_every_number_of_the_prose_is_printed_by_a_cell(path):
 
 
 def test_every_figure_has_an_alternative_text(path):
-    figures = [o for cell in code_cells(read(path)) for o in cell.outputs if "image/png" in o.get("data", {})]
+    figures = [
+        o
+        for cell in code_cells(read(path))
+        for o in cell.outputs
+        if "image/png" in o.get("data", {})
+    ]
     assert figures and all(figure.metadata.get("image/png", {}).get("alt") for figure in figures)
 
 
@@ -128,7 +166,11 @@ def test_a_fresh_kernel_runs_it_and_its_claims_come_out_as_told(path, tmp_path, 
     notebook = read(path)
     told = claims(notebook)
     NotebookClient(
-        notebook, timeout=1200, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=1200,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": path.parent}},
     ).execute()
     assert not troubles(notebook)
     assert claims(notebook) == told

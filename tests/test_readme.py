@@ -20,14 +20,18 @@ def test_its_lines_of_python_run_on_the_bundled_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arrange(["dog", "umbrella"], seed=3).image().convert("RGB").save("dog.jpg")
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert 'load_clip("ViT-B-16", pretrained="openai")' in code  # weights that these machines cannot have
+    assert (
+        'load_clip("ViT-B-16", pretrained="openai")' in code
+    )  # weights that these machines cannot have
     made = {}
     exec(code.replace('"ViT-B-16", pretrained="openai"', ""), made)
     assert made["explanation"].prompts == ("a dog on a sofa", "a piano")
 
 
 def test_the_piano_of_its_figure_is_absent_and_its_similarity_is_no_higher_than_half_of_the_other_captions():
-    explanation = Explainer(load_clip()).explain(arrange(["dog", "umbrella"], seed=3).image(), ["a dog", "a piano"])
+    explanation = Explainer(load_clip()).explain(
+        arrange(["dog", "umbrella"], seed=3).image(), ["a dog", "a piano"]
+    )
     assert explanation.percentile[0] > 95 and explanation.percentile[1] < 60
     assert abs(explanation.image_maps[1]).max() > 0
 

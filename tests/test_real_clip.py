@@ -12,7 +12,13 @@ from studies.lesson import file_name
 from tests.one_kernel import errors, execute_in_one_kernel
 from tests.studies.folders import write_coco, write_coco_captions, write_open_clip
 
-IMAGES = {"01": 12, "02": 20, "03": 6, "04": 24, "05": 12}  # 07 tunes and 08 compares bundled models; 09 prints no name
+IMAGES = {
+    "01": 12,
+    "02": 20,
+    "03": 6,
+    "04": 24,
+    "05": 12,
+}  # 07 tunes and 08 compares bundled models; 09 prints no name
 RATED = "dog idea bus freedom apple love table hope chair truth river art horse peace bread luck".split()
 ON_PHOTOGRAPHS = ("04", "05")
 pytestmark = pytest.mark.slow
@@ -35,22 +41,41 @@ def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
     monkeypatch.setattr(studies.__main__, "RESULTS", results)
     printed = re.search(r'"python -m studies (06 [^\\"]*)', notebook_of("06").read_text())[1]
     pairs = [(RATED[i % 16], RATED[(i + 1 + i // 16) % 16]) for i in range(60)]
-    captions = [[f"a {('red', 'happy')[i % 2]} {one} with the small {other}"] for i, (one, other) in enumerate(pairs)]
+    captions = [
+        [f"a {('red', 'happy')[i % 2]} {one} with the small {other}"]
+        for i, (one, other) in enumerate(pairs)
+    ]
     photographs = str(write_coco_captions(tmp_path_factory.mktemp("captions"), captions))
-    asked = printed.replace("ViT-B-16 --pretrained openai", folder).replace("FOLDER", photographs).split()
+    asked = (
+        printed.replace("ViT-B-16 --pretrained openai", folder)
+        .replace("FOLDER", photographs)
+        .split()
+    )
     assert main([*asked, "--n", "50"]) == 0
     executed = results / file_name(folder) / "06_word_concreteness.ipynb"
-    outputs = [output for cell in nbformat.read(executed, as_version=4).cells for output in cell.get("outputs", [])]
-    words = re.search(r"50 captions, (\d+) rated words", "".join(output.get("text", "") for output in outputs))[1]
+    outputs = [
+        output
+        for cell in nbformat.read(executed, as_version=4).cells
+        for output in cell.get("outputs", [])
+    ]
+    words = re.search(
+        r"50 captions, (\d+) rated words", "".join(output.get("text", "") for output in outputs)
+    )[1]
     assert executed.with_suffix(".html").is_file()
     assert int(words) >= 16 and int(words) in set(pd.read_csv(executed.parent / "06.csv")["n"])
 
 
-def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photographs(folder, results, tmp_path_factory):
+def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photographs(
+    folder, results, tmp_path_factory
+):
     coco = f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
     lessons = {lesson: nbformat.read(notebook_of(lesson), as_version=4) for lesson in IMAGES}
     for lesson, notebook in lessons.items():
-        (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+        (place,) = (
+            i
+            for i, cell in enumerate(notebook.cells)
+            if "parameters" in cell.metadata.get("tags", [])
+        )
         given = f"MODEL, N, DATA = {folder!r}, {IMAGES[lesson]}, {coco if lesson in ON_PHOTOGRAPHS else ''!r}"
         notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(given))
     execute_in_one_kernel(lessons.values(), NOTEBOOKS)

@@ -10,7 +10,11 @@ from gradeclip_utils.methods import METHODS
 from gradeclip_utils.towers import REGISTERED
 
 ROOT = Path(__file__).parent.parent
-RECIPES = dict(re.findall(r"^### Add ([a-z ]+)\n(.*?)(?=^##)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S))
+RECIPES = dict(
+    re.findall(
+        r"^### Add ([a-z ]+)\n(.*?)(?=^##)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S
+    )
+)
 PROBLEMS = (ROOT / "docs/site/howto/problems.md").read_text()
 
 

@@ -15,7 +15,10 @@ import yaml
 ROOT = Path(__file__).parent.parent
 EXTRAS = """IPython accelerate anywidget dask datasets ipywidgets joblib nltk pycocotools seaborn sklearn statsmodels
 transformers""".split()
-WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+WORKFLOWS = {
+    path.name: yaml.safe_load(path.read_text())
+    for path in (ROOT / ".github" / "workflows").glob("*.yml")
+}
 
 
 def run(*arguments, **options):
@@ -43,7 +46,9 @@ def test_the_sdist_carries_what_the_tests_read(wheel):
     (sdist,) = wheel.parent.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     if not tracked:
         pytest.skip("this is no checkout, so what belongs to the project is not known")
     assert set(tracked) <= names
@@ -52,15 +57,22 @@ def test_the_sdist_carries_what_the_tests_read(wheel):
 @pytest.mark.slow
 def test_the_wheel_carries_the_package_one_model_and_the_drawings_in_fifteen_megabytes(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"gradeclip_utils", f"gradeclip-{version_of(wheel)}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "gradeclip_utils",
+        f"gradeclip-{version_of(wheel)}.dist-info",
+    }
     kept = {"py.typed", "data/emoji.safetensors", "data/art.zip", "data/concepts.csv"}
     assert {f"gradeclip_utils/{name}" for name in kept} <= set(names)
-    assert [name for name in names if name.endswith(".safetensors")] == ["gradeclip_utils/data/emoji.safetensors"]
+    assert [name for name in names if name.endswith(".safetensors")] == [
+        "gradeclip_utils/data/emoji.safetensors"
+    ]
     assert wheel.stat().st_size <= 15_000_000
 
 
 @pytest.mark.slow
-def test_the_wheel_explains_a_drawn_scene_without_the_checkout_and_without_any_extra(wheel, tmp_path):
+def test_the_wheel_explains_a_drawn_scene_without_the_checkout_and_without_any_extra(
+    wheel, tmp_path
+):
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({EXTRAS}))  # cannot be imported
@@ -76,7 +88,17 @@ except gradeclip_utils.errors.GradeclipError as error:
 print(gradeclip_utils.__file__, gradeclip_utils.__version__)
 """
     home = tmp_path / "home"
-    run("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(home), str(wheel))
+    run(
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(home),
+        str(wheel),
+    )
     clean = {name: value for name, value in os.environ.items() if name != "GRADECLIP_MODEL"}
     place = {"cwd": tmp_path, "env": {**clean, "MPLBACKEND": "agg", "PYTHONPATH": str(home)}}
     said = run("-c", code, **place)

@@ -10,16 +10,30 @@ from tests.browser import BROWSER, WAIT, browser_context_args, browser_type_laun
 SITE = Path(__file__).parent.parent / "build" / "site"
 pytestmark = [
     *BROWSER,
-    pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="the site is not built here (make site)"),
+    pytest.mark.skipif(
+        not (SITE / "index.html").is_file(), reason="the site is not built here (make site)"
+    ),
 ]
-PAGES = ["index.html", "methods.html", "api/explain.html", "data/README.html", "notebooks/05_attribute_binding.html"]
-LEVELS = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}, "resultTypes": ["violations"]}
+PAGES = [
+    "index.html",
+    "methods.html",
+    "api/explain.html",
+    "data/README.html",
+    "notebooks/05_attribute_binding.html",
+]
+LEVELS = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]},
+    "resultTypes": ["violations"],
+}
 
 
 def open_page(page, name, width, theme="light"):
     """Open a page from disk; requests outside the site's folder are collected."""
     outside = []
-    page.on("request", lambda one: outside.append(one.url) if not one.url.startswith(("file:", "data:")) else None)
+    page.on(
+        "request",
+        lambda one: outside.append(one.url) if not one.url.startswith(("file:", "data:")) else None,
+    )
     page.set_default_timeout(WAIT)
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
@@ -39,9 +53,15 @@ def test_figures_lie_on_white_in_the_dark_and_maps_lie_on_their_images(page):
     sheets = page.locator(".pst-scrollable-table-container:has(> img)")
     assert sheets.count()
     for i in range(sheets.count()):
-        assert sheets.nth(i).evaluate("one => getComputedStyle(one).backgroundColor") == "rgb(255, 255, 255)"
+        assert (
+            sheets.nth(i).evaluate("one => getComputedStyle(one).backgroundColor")
+            == "rgb(255, 255, 255)"
+        )
     open_page(page, "notebooks/01_start_here.html", 1280, "dark")  # whose theme pads images
-    assert page.locator(".gradeclip-map img").first.evaluate("one => getComputedStyle(one).padding") == "0px"
+    assert (
+        page.locator(".gradeclip-map img").first.evaluate("one => getComputedStyle(one).padding")
+        == "0px"
+    )
 
 
 @pytest.mark.parametrize("name", PAGES[:3])

@@ -24,7 +24,9 @@ def code(source, *outputs, tags=()):
     made = [
         nbformat.v4.new_output("stream", name="stdout", text=data)
         if kind == "stdout"
-        else nbformat.v4.new_output("display_data", data={kind: data}, metadata={kind: {"alt": "a pixel"}})
+        else nbformat.v4.new_output(
+            "display_data", data={kind: data}, metadata={kind: {"alt": "a pixel"}}
+        )
         for kind, data in outputs
     ]
     return nbformat.v4.new_code_cell(source, outputs=made, metadata={"tags": list(tags)})
@@ -46,7 +48,9 @@ def slides(tmp_path_factory):
         code("second", ("image/png", PIXEL)),
         markdown("* " + "prose " * 50 + "\n\nMore than a class can read.\n\nThis prints:"),
         code("print(1)", ("stdout", "1\n")),
-        markdown("## Next\n\n**Predict.** How many?\n\n<details><summary>Answer</summary>\n\nSeven.\n\n</details>"),
+        markdown(
+            "## Next\n\n**Predict.** How many?\n\n<details><summary>Answer</summary>\n\nSeven.\n\n</details>"
+        ),
         code("print('kept')", ("stdout", "kept\n"), tags=["slide"]),
         markdown("## All prose\n\nEvery word."),
     ]
@@ -56,21 +60,35 @@ def slides(tmp_path_factory):
     return page, [one for one in page.find_all("section") if not one.find("section")]
 
 
-def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_the_paragraph_that_leads_to_it(slides):
+def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_the_paragraph_that_leads_to_it(
+    slides,
+):
     texts = [slide.get_text() for slide in slides[1]]
     assert [len(slide.find_all("img")) for slide in slides[1]] == [1, 1, 1, 0, 0, 0, 0]
-    parts = "A lesson", "The first is done.", "Here is the second.", "More than", "What we find", "Next", "All prose"
+    parts = (
+        "A lesson",
+        "The first is done.",
+        "Here is the second.",
+        "More than",
+        "What we find",
+        "Next",
+        "All prose",
+    )
     assert all(part in text for text, part in zip(texts, parts, strict=True))
     assert "controls" not in texts[1] and "is done" not in texts[2]  # of a panel the figure
 
 
-def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_the_first_sentence_is_a_note(slides):
+def test_prints_and_code_are_left_out_unless_tagged_and_of_long_prose_all_but_the_first_sentence_is_a_note(
+    slides,
+):
     text = "".join(slide.get_text() for slide in slides[1])
     notes = "".join(note.extract().get_text() for note in slides[0].find_all("aside"))
     assert "nobody needs" not in text and "kept" in text and "panel" not in text
     assert "prose prose" in notes and "This prints:" in notes
     assert "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
-    assert "Seven." in slides[0].find(class_="fragment").get_text()  # the answer, after one more step
+    assert (
+        "Seven." in slides[0].find(class_="fragment").get_text()
+    )  # the answer, after one more step
 
 
 def test_nothing_is_fetched_from_another_host_and_figures_have_alternative_texts(slides):
@@ -83,7 +101,8 @@ def test_nothing_is_fetched_from_another_host_and_figures_have_alternative_texts
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 @pytest.mark.skipif(
-    not (ROOT / "build/slides/reveal.js").exists(), reason="the slides are not built here (make slides)"
+    not (ROOT / "build/slides/reveal.js").exists(),
+    reason="the slides are not built here (make slides)",
 )
 def test_the_first_slide_of_lesson_01_shows_its_figure_and_nothing_is_cut_off(page):
     page.set_default_timeout(WAIT)

@@ -21,9 +21,16 @@ def ramps(width, height):
 
 def transform(size, resize_mode, fill=0):
     if resize_mode == "cropped before":
-        return transforms.Compose([transforms.CenterCrop(30), transforms.Resize(size), transforms.ToTensor()])
+        return transforms.Compose(
+            [transforms.CenterCrop(30), transforms.Resize(size), transforms.ToTensor()]
+        )
     return open_clip.image_transform(
-        size, is_train=False, resize_mode=resize_mode, fill_color=fill, mean=(0.0,) * 3, std=(1.0,) * 3
+        size,
+        is_train=False,
+        resize_mode=resize_mode,
+        fill_color=fill,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
     )
 
 
@@ -39,7 +46,9 @@ def test_the_box_says_where_the_models_pixels_come_from(width, height, size, res
     y = top + (np.arange(rows) + 0.5) / rows * (bottom - top)
     inside_x, inside_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
     assert inside_x.any() and inside_y.any()
-    middle_row, middle_column = (np.flatnonzero(inside)[inside.sum() // 2] for inside in (inside_y, inside_x))
+    middle_row, middle_column = (
+        np.flatnonzero(inside)[inside.sum() // 2] for inside in (inside_y, inside_x)
+    )
     seen_x = view.pixels[0, middle_row].numpy()[inside_x] * (width - 1) + 0.5
     seen_y = view.pixels[1, :, middle_column].numpy()[inside_y] * (height - 1) + 0.5
     one_pixel = (right - left) / columns
@@ -49,19 +58,27 @@ def test_the_box_says_where_the_models_pixels_come_from(width, height, size, res
 
 @pytest.mark.parametrize("size", [(80, 50), (50, 80)])
 def test_steps_of_torchvisions_second_version_and_of_timm_are_followed(size):
-    tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.0] * 3, [1.0] * 3)]
+    tensor = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.0] * 3, [1.0] * 3),
+    ]
     second = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32), *tensor])
     border = create_transform(32, mean=(0.0,) * 3, std=(1.0,) * 3, crop_mode="border", crop_pct=1.0)
     for mode, other in (("shortest", second), ("longest", border)):
         expected = model_view(transform(32, mode), ramps(*size))
         found = model_view(other, ramps(*size))
         assert found.box == expected.box
-        torch.testing.assert_close(found.pixels.mean((1, 2)), expected.pixels.mean((1, 2)), atol=2e-2, rtol=0)
+        torch.testing.assert_close(
+            found.pixels.mean((1, 2)), expected.pixels.mean((1, 2)), atol=2e-2, rtol=0
+        )
     assert native_view(second, ramps(*size), (8, 8)).box == (0, 0, *size)
 
 
 def test_an_unknown_step_is_taken_to_show_the_whole_image_and_said():
-    custom = transforms.Compose([transforms.RandomRotation(10), transforms.Resize((32, 32)), transforms.ToTensor()])
+    custom = transforms.Compose(
+        [transforms.RandomRotation(10), transforms.Resize((32, 32)), transforms.ToTensor()]
+    )
     with pytest.warns(ExplanationWarning, match="'RandomRotation' is not known"):
         view = model_view(custom, ramps(80, 50))
     assert view.box == (0, 0, 80, 50) and view.pixels.shape == (3, 32, 32)
@@ -96,5 +113,7 @@ def test_a_heat_map_is_zero_outside_the_box_and_within_it_the_map_resized_biline
     padded = onto_image(np.ones((4, 4), np.float32), (0, -20, 80, 60), (80, 40))
     assert (padded == 1).all()
     map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(torch.tensor(map_)[None, None], (60, 100), mode="bilinear")[0, 0]
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(map_)[None, None], (60, 100), mode="bilinear"
+    )[0, 0]
     np.testing.assert_allclose(onto_image(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)

@@ -29,7 +29,10 @@ def counted(prompt):
         ("a dog's ball", [("a", 1), ("dog's", 2), ("ball", 1)]),
         ("3d in 2026", [("3d", 2), ("in", 1), ("2026", 4)]),
         ("naïve café", [("naïve", 3), ("café", 1)]),
-        ("日本語, 猫", [("日", 1), ("本", 1), ("語", 2), (",", 1), ("猫", 3)]),  # no spaces say where a word ends
+        (
+            "日本語, 猫",
+            [("日", 1), ("本", 1), ("語", 2), (",", 1), ("猫", 3)],
+        ),  # no spaces say where a word ends
         ("नमस्ते दुनिया", [("नमस्ते", 7), ("दुनिया", 6)]),
         ("I ❤️ 🍕👨‍👩‍👧!", [("I", 1), ("❤️", 1), ("🍕", 1), ("👨‍👩‍👧", 3), ("!", 1)]),
         ("Tom &amp; Jerry", [("Tom", 1), ("&amp;", 1), ("Jerry", 1)]),
@@ -37,7 +40,10 @@ def counted(prompt):
         ("<b>hi</b>", [("<", 1), ("b", 1), (">", 1), ("hi", 1), ("</", 1), ("b", 1), (">", 1)]),
         ("&Aacute;a ﬁsh", [("&Aacute;a", 2), ("ﬁsh", 1)]),
         ("İstanbul", [("İstanbul", 3)]),
-        ('cat “dog” "dog"', [("cat", 1), ("“", 1), ("dog", 1), ("”", 1), ('"', 1), ("dog", 1), ('"', 1)]),
+        (
+            'cat “dog” "dog"',
+            [("cat", 1), ("“", 1), ("dog", 1), ("”", 1), ('"', 1), ("dog", 1), ('"', 1)],
+        ),
         ("schÃ¶n", [("schÃ¶n", 3)]),  # ftfy mends it to "schön" before the model reads it
     ],
 )
@@ -49,11 +55,17 @@ def test_repeated_words_are_kept_apart():
     found = split("a cat and a cat", TOKENIZER, TOKENIZER.encode("a cat and a cat"))
     found = found.words([1, 2, 3, 4, 5])
     assert [(word.text, word.score, word.start) for word in found] == [
-        ("a", 1, 0), ("cat", 2, 2), ("and", 3, 6), ("a", 4, 10), ("cat", 5, 12)
-    ]  # fmt: skip
+        ("a", 1, 0),
+        ("cat", 2, 2),
+        ("and", 3, 6),
+        ("a", 4, 10),
+        ("cat", 5, 12),
+    ]
 
 
-LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from(" \n&;<>#'’.,!?aéſﬁ猫🍕\u200d\ufe0f")
+LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from(
+    " \n&;<>#'’.,!?aéſﬁ猫🍕\u200d\ufe0f"
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -70,11 +82,16 @@ def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_n
         return
     found = counted(prompt)
     assert sum(word.score for word in found) == len(pieces)
-    assert all(word.score >= 1 and word.text and prompt[word.start : word.end] == word.text for word in found)
+    assert all(
+        word.score >= 1 and word.text and prompt[word.start : word.end] == word.text
+        for word in found
+    )
     assert all(before.end <= after.start for before, after in pairwise(found))
 
 
-@pytest.mark.parametrize(("kept", "unread"), [(1, ("naïve", "dog")), (2, ("naïve", "dog")), (4, ("dog",)), (5, ())])
+@pytest.mark.parametrize(
+    ("kept", "unread"), [(1, ("naïve", "dog")), (2, ("naïve", "dog")), (4, ("dog",)), (5, ())]
+)
 def test_words_that_lose_a_piece_are_named_as_unread(kept, unread):
     pieces = TOKENIZER.encode("a naïve dog")
     assert len(pieces) == 5  # the word in the middle has three

@@ -1,12 +1,14 @@
 """The figures of the bundled models' card: how well they recognise things, bind colours, and point.
 
-    python -m training card                                          # `emoji` on development scenes, printed
-    python -m training card --parts recognition words                # only some parts, much quicker
-    python -m training card --split test --model emoji-bag --write   # the published figures, into data/
-    python -m training gallery                                       # maps of the first test scenes, data/gallery.png
+    python -m training card                                          # `emoji` on development
+    scenes, printed python -m training card --parts recognition words                # only some
+    parts, much quicker python -m training card --split test --model emoji-bag --write   # the
+    published figures, into data/ python -m training gallery                                       #
+    maps of the first test scenes, data/gallery.png
 
-Fractions of right answers have 95 % Wilson intervals; where an image gives several answers, as in pointing, the
-interval resamples images. Classification is zero-shot, among the prompts "a dog", "an owl", "bread" of all concepts.
+Fractions of right answers have 95 % Wilson intervals; where an image gives several answers, as in
+pointing, the interval resamples images. Classification is zero-shot, among the prompts "a dog", "an
+owl", "bread" of all concepts.
 """
 
 from __future__ import annotations
@@ -73,7 +75,10 @@ def _caption_rows(clip: Clip, split: str) -> list[dict]:
     for k in (1, 2, 3, 4):
         right = []
         for turn in range(2):
-            scenes = [draw_scene([10 + k, turn, i], split=split, n_objects=k, plain=True) for i in range(256)]
+            scenes = [
+                draw_scene([10 + k, turn, i], split=split, n_objects=k, plain=True)
+                for i in range(256)
+            ]
             captions = [scene.caption for scene in scenes]
             best = chosen(explainer, embed_scenes(explainer, scenes), captions).tolist()
             right += [captions[i] == captions[j] for i, j in enumerate(best)]
@@ -107,7 +112,9 @@ def mask_rows(split: str) -> list[dict]:
     """Where a map lies that is the thing's own mask, as fine as the patches of the bundled models."""
     vision = CONFIG["vision_cfg"]
     side = vision["image_size"] // vision["patch_size"]
-    return _located_rows(play_true_masks(games(GAMES, split=split), (side, side)).assign(question="prompt"))
+    return _located_rows(
+        play_true_masks(games(GAMES, split=split), (side, side)).assign(question="prompt")
+    )
 
 
 def _located_rows(found: pd.DataFrame) -> list[dict]:
@@ -120,7 +127,9 @@ def _located_rows(found: pd.DataFrame) -> list[dict]:
             name = f'"a X", {_things(one.objects)}: {one.measure}'
         else:
             continue
-        rows.append(dict(zip(_COLUMNS, (name, one.mean, one.low, one.high, one.n, one.chance), strict=True)))
+        rows.append(
+            dict(zip(_COLUMNS, (name, one.mean, one.low, one.high, one.n, one.chance), strict=True))
+        )
     return rows
 
 
@@ -130,13 +139,19 @@ def _word_rows(clip: Clip, split: str) -> list[dict]:
     images, captions = images_of(clip, scenes), [scene.caption for scene in scenes]
     methods = {"Grad-ECLIP": "grad-eclip", "leave-one-out": "leave-one-out"}
     scored = {
-        name: [one.words[0] for one in Explainer(clip, method=method).explain_batch(images, captions)]
+        name: [
+            one.words[0] for one in Explainer(clip, method=method).explain_batch(images, captions)
+        ]
         for name, method in methods.items()
     }
     rows = []
     for name, words in scored.items():
         above = [
-            (i, sum(word.score for word in own if word.start < span.end and word.end > span.start) > 0)
+            (
+                i,
+                sum(word.score for word in own if word.start < span.end and word.end > span.start)
+                > 0,
+            )
             for i, (scene, own) in enumerate(zip(scenes, words, strict=True))
             for span in scene.spans
             if span.kind == "noun"
@@ -144,11 +159,18 @@ def _word_rows(clip: Clip, split: str) -> list[dict]:
         clusters, right = zip(*above, strict=True)
         rows.append(_row(f"nouns of a true caption above zero, {name}", right, clusters=clusters))
     agreement = [
-        float(spearmanr(*([word.score for word in own if word.text.isalnum()] for own in pair)).statistic)
+        float(
+            spearmanr(
+                *([word.score for word in own if word.text.isalnum()] for own in pair)
+            ).statistic
+        )
         for pair in zip(*scored.values(), strict=True)
     ]
     known = [value for value in agreement if np.isfinite(value)]
-    return [*rows, _row("rank correlation of a caption's word scores with leave-one-out", known, 0.0)]
+    return [
+        *rows,
+        _row("rank correlation of a caption's word scores with leave-one-out", known, 0.0),
+    ]
 
 
 def _layer_rows(clip: Clip, split: str) -> list[dict]:
@@ -162,9 +184,13 @@ def _layer_rows(clip: Clip, split: str) -> list[dict]:
 
 
 PARTS = {
-    "recognition": _recognition_rows, "captions": _caption_rows, "attributes": _attribute_rows, "maps": _map_rows,
-    "layers": _layer_rows, "words": _word_rows,
-}  # fmt: skip
+    "recognition": _recognition_rows,
+    "captions": _caption_rows,
+    "attributes": _attribute_rows,
+    "maps": _map_rows,
+    "layers": _layer_rows,
+    "words": _word_rows,
+}
 
 
 def figures(clip: Clip, split: str, only: Sequence[str] = ()) -> pd.DataFrame:
@@ -178,9 +204,16 @@ def _things(n: int) -> str:
     return f"{n} thing{'s' * (n > 1)}"
 
 
-def _row(name: str, values: Sequence | pd.Series, chance: float = np.nan, clusters: Sequence | None = None) -> dict:
+def _row(
+    name: str,
+    values: Sequence | pd.Series,
+    chance: float = np.nan,
+    clusters: Sequence | None = None,
+) -> dict:
     """A mean with its interval: Wilson's of right answers, else the bootstrap's; of clusters, n counts these."""
-    low, high = interval(values, clusters, kind="proportion" if np.isin(values, (0, 1)).all() else "mean")
+    low, high = interval(
+        values, clusters, kind="proportion" if np.isin(values, (0, 1)).all() else "mean"
+    )
     n = len(values if clusters is None else set(clusters))
     return dict(zip(_COLUMNS, (name, np.mean(values), low, high, n, chance), strict=True))
 
@@ -191,7 +224,9 @@ def as_markdown(table: pd.DataFrame) -> str:
     for figure, *cells in wide.itertuples():
         n, chance = about.loc[figure, ["n", "chance"]]
         guessed = "" if np.isnan(chance) else f"{chance:.3f}"
-        rows.append((figure.replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed))
+        rows.append(
+            (figure.replace("  ", "&emsp;"), *cells, AIMS.get(figure, ""), f"{n:.0f}", guessed)
+        )
     titles = (f"`{model}`" if model in MODELS else model for model in wide)
     return markdown_table(("figure", *titles, "aim", "n", "chance"), rows)
 
@@ -200,10 +235,14 @@ def write(table: pd.DataFrame, folder: Path) -> None:
     """Put a model's figures into figures.csv, beside others' of the same split, and all of them into README.md."""
     path = folder / TABLE
     if path.is_file() and set(known := pd.read_csv(path)) == set(table):
-        others = known[(known["split"] == table["split"].iloc[0]) & ~known["model"].isin(table["model"])]
+        others = known[
+            (known["split"] == table["split"].iloc[0]) & ~known["model"].isin(table["model"])
+        ]
         order = {name: place for place, name in enumerate(MODELS)}
         whole = pd.concat([table, others])
-        table = whole.sort_values("model", key=lambda models: models.map(order), kind="stable", ignore_index=True)
+        table = whole.sort_values(
+            "model", key=lambda models: models.map(order), kind="stable", ignore_index=True
+        )
     table.to_csv(path, index=False)
     write_figures(folder / "README.md", "card", as_markdown(table))
 

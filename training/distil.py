@@ -1,16 +1,17 @@
 """Teach small CLIPs that read their images in other ways: the bundled model is the teacher, scenes are its world.
 
-    python -m training students                 # all three, one after another, into data/; goes on after a stop
-    python -m training students emoji-resnet    # one of them
-    python -m training students --card          # their figures, into data/students.md
+    python -m training students                 # all three, one after another, into data/; goes on
+    after a stop python -m training students emoji-resnet    # one of them python -m training
+    students --card          # their figures, into data/students.md
 
-A student sees training scenes and learns two things at once: to give an image the embedding that the teacher gives it
-(feature distillation; Yang et al., "CLIP-KD", CVPR 2024), and to tell its caption from the others of the batch, by
-CLIP's own loss against the teacher's text embeddings, which stay fixed (the reverse of Zhai et al., "LiT", CVPR 2022).
-The student with a text encoder of its own learns that in the same two ways.
+A student sees training scenes and learns two things at once: to give an image the embedding that
+the teacher gives it (feature distillation; Yang et al., "CLIP-KD", CVPR 2024), and to tell its
+caption from the others of the batch, by CLIP's own loss against the teacher's text embeddings,
+which stay fixed (the reverse of Zhai et al., "LiT", CVPR 2022). The student with a text encoder of
+its own learns that in the same two ways.
 
-Students that are transformers begin with the teacher's layers, and the lower ones stay as they are. A ResNet begins
-from nothing.
+Students that are transformers begin with the teacher's layers, and the lower ones stay as they are.
+A ResNet begins from nothing.
 """
 
 from __future__ import annotations
@@ -57,11 +58,17 @@ from .tables import by_model, markdown_table, write_figures
 TABLE, CARD = "students.csv", "students.md"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {  # what timm calls the parts of an open_clip image encoder
-    "visual.conv1.": "visual.trunk.patch_embed.proj.", "visual.ln_pre.": "visual.trunk.norm_pre.",
-    "visual.ln_post.": "visual.trunk.norm.", "visual.transformer.resblocks.": "visual.trunk.blocks.",
-    ".attn.in_proj_": ".attn.qkv.", ".attn.out_proj.": ".attn.proj.", ".ln_1.": ".norm1.", ".ln_2.": ".norm2.",
-    ".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2.",
-}  # fmt: skip
+    "visual.conv1.": "visual.trunk.patch_embed.proj.",
+    "visual.ln_pre.": "visual.trunk.norm_pre.",
+    "visual.ln_post.": "visual.trunk.norm.",
+    "visual.transformer.resblocks.": "visual.trunk.blocks.",
+    ".attn.in_proj_": ".attn.qkv.",
+    ".attn.out_proj.": ".attn.proj.",
+    ".ln_1.": ".norm1.",
+    ".ln_2.": ".norm2.",
+    ".mlp.c_fc.": ".mlp.fc1.",
+    ".mlp.c_proj.": ".mlp.fc2.",
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "emoji-average": {
         **CONFIG,
@@ -71,16 +78,30 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "embed_dim": 192,
         "custom_text": True,
         "vision_cfg": {
-            "image_size": CANVAS, "timm_model_name": "emoji_vit_map", "timm_model_pretrained": False,
-            "timm_pool": "map", "timm_proj": "none",
+            "image_size": CANVAS,
+            "timm_model_name": "emoji_vit_map",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
         },
-        "text_cfg": {**_TEXT, "context_length": 32, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+        "text_cfg": {
+            **_TEXT,
+            "context_length": 32,
+            "no_causal_mask": True,
+            "pool_type": "last",
+            "proj_bias": True,
+        },
     },
     "emoji-resnet": {
         **CONFIG,
-        "vision_cfg": {"image_size": 2 * CANVAS, "layers": [2, 2, 2, 2], "width": 16, "head_width": 64},
+        "vision_cfg": {
+            "image_size": 2 * CANVAS,
+            "layers": [2, 2, 2, 2],
+            "width": 16,
+            "head_width": 64,
+        },
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -89,11 +110,14 @@ class Distillation:
 
     Attributes:
         steps: updates of the weights.
-        different: batches; then the first one comes again, and the teacher's embeddings of it are reused.
+        different: batches; then the first one comes again, and the teacher's embeddings of it are
+            reused.
         batch: scenes in a batch.
-        learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
+        learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along
+            a line.
         weight_decay: of the matrices.
-        distillation_weight: of (1 - cosine to the teacher's embedding), beside the contrastive loss.
+        distillation_weight: of (1 - cosine to the teacher's embedding), beside the contrastive
+            loss.
         learns: how the names of the weights begin that learn; the others stay the teacher's.
         seed: of the weights and the scenes; the teacher's own scenes have other ones.
     """
@@ -111,16 +135,31 @@ class Distillation:
 
 DISTILLATIONS = {
     "emoji-average": Distillation(
-        steps=200, different=100, batch=64, learning_rate=2e-3,
-        learns=("visual.transformer.resblocks.4.", "visual.transformer.resblocks.5.", "visual.ln_post.", "visual.proj"),
+        steps=200,
+        different=100,
+        batch=64,
+        learning_rate=2e-3,
+        learns=(
+            "visual.transformer.resblocks.4.",
+            "visual.transformer.resblocks.5.",
+            "visual.ln_post.",
+            "visual.proj",
+        ),
     ),
     "emoji-siglip": Distillation(
-        steps=200, different=100, batch=64,
-        learns=("visual.trunk.blocks.4.", "visual.trunk.blocks.5.", "visual.trunk.norm.", "visual.trunk.attn_pool.",
-                "text."),
+        steps=200,
+        different=100,
+        batch=64,
+        learns=(
+            "visual.trunk.blocks.4.",
+            "visual.trunk.blocks.5.",
+            "visual.trunk.norm.",
+            "visual.trunk.attn_pool.",
+            "text.",
+        ),
     ),
     "emoji-resnet": Distillation(steps=400, different=100, batch=64, learning_rate=3e-3),
-}  # fmt: skip
+}
 
 
 class DistillationBatches:
@@ -175,21 +214,36 @@ def _inherited(own: dict[str, Tensor], teacher: nn.Module, ids: Tensor) -> dict[
         for part, in_timm in _IN_TIMM.items():
             name = name.replace(part, in_timm)
         theirs[name] = value
-    theirs["visual.trunk.pos_embed"] = theirs["visual.positional_embedding"][None, 1:]  # there is no CLS
+    theirs["visual.trunk.pos_embed"] = theirs["visual.positional_embedding"][
+        None, 1:
+    ]  # there is no CLS
     if (place := "text.positional_embedding") in own:
         theirs[place] = theirs[place][: len(own[place])]
-    fits = {name: value for name, value in theirs.items() if name in own and value.shape == own[name].shape}
-    if "visual.layer1.0.conv1.weight" in own:  # a ResNet has nothing in common, whatever some shapes say
+    fits = {
+        name: value
+        for name, value in theirs.items()
+        if name in own and value.shape == own[name].shape
+    }
+    if (
+        "visual.layer1.0.conv1.weight" in own
+    ):  # a ResNet has nothing in common, whatever some shapes say
         fits = {}
     return {**own, **fits}
 
 
 def teach(
-    name: str, teacher: nn.Module, folder: Path, distillation: Distillation, *, save_every: int = 50,
+    name: str,
+    teacher: nn.Module,
+    folder: Path,
+    distillation: Distillation,
+    *,
+    save_every: int = 50,
     seen: dict | None = None,
-) -> Student:  # fmt: skip
+) -> Student:
     """Teach a student. Nothing in a step is random but its scenes, which its number decides."""
-    student = Student(name, teacher, distillation.seed).to(memory_format=torch.channels_last).train()
+    student = (
+        Student(name, teacher, distillation.seed).to(memory_format=torch.channels_last).train()
+    )
     for key, parameter in student.named_parameters():
         parameter.requires_grad = key.startswith(distillation.learns)
     batches = DistillationBatches(distillation, student.size)
@@ -198,12 +252,23 @@ def teach(
     def weighted(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         images, tokens = batch
         parts = losses(student, normalise(images), tokens, *targets(step))
-        loss = parts["contrast"] + distillation.distillation_weight * (parts["image"] + parts.get("text", 0.0))
+        loss = parts["contrast"] + distillation.distillation_weight * (
+            parts["image"] + parts.get("text", 0.0)
+        )
         return loss, {key: value.item() for key, value in parts.items()}
 
     optimiser = muon_of(student, _is_matrix, distillation.learning_rate, distillation.weight_decay)
     about, file = origin(teacher), folder / f"{name}.pt"
-    loop = Loop(student, optimiser, distillation, linear_decay, about, file, save_every=save_every, name=name)
+    loop = Loop(
+        student,
+        optimiser,
+        distillation,
+        linear_decay,
+        about,
+        file,
+        save_every=save_every,
+        name=name,
+    )
     loop.run(batches, weighted)
     return student.eval()
 
@@ -211,8 +276,14 @@ def teach(
 class Targets:
     """The teacher's unit embeddings of a batch, image and text, (B, E) each; looked up where it saw the batch."""
 
-    def __init__(self, teacher: nn.Module, distillation: Distillation, seen: dict[tuple[int, ...], Any]) -> None:
-        self.teacher, self.seen, self.batches = teacher, seen, DistillationBatches(distillation, CANVAS)
+    def __init__(
+        self, teacher: nn.Module, distillation: Distillation, seen: dict[tuple[int, ...], Any]
+    ) -> None:
+        self.teacher, self.seen, self.batches = (
+            teacher,
+            seen,
+            DistillationBatches(distillation, CANVAS),
+        )
         self.key = (distillation.seed, distillation.batch, distillation.different)
         self.scale = teacher.logit_scale.exp().item()
 
@@ -230,7 +301,12 @@ class Targets:
 
 
 def losses(
-    student: Student, pixels: Tensor, tokens: Tensor, their_image: Tensor, their_text: Tensor, scale: float
+    student: Student,
+    pixels: Tensor,
+    tokens: Tensor,
+    their_image: Tensor,
+    their_text: Tensor,
+    scale: float,
 ) -> dict[str, Tensor]:
     """How far a student's embeddings are from the teacher's (1 - cosine), and CLIP's loss; means over the batch."""
     with quick_arithmetic(torch.device("cpu")):
@@ -241,7 +317,10 @@ def losses(
     if text is None:
         return parts | {"contrast": ClipLoss()(image, their_text, scale)}
     text = F.normalize(text.float(), dim=-1)
-    return parts | {"text": 1 - (text * their_text).sum(-1).mean(), "contrast": ClipLoss()(image, text, scale)}
+    return parts | {
+        "text": 1 - (text * their_text).sum(-1).mean(),
+        "contrast": ClipLoss()(image, text, scale),
+    }
 
 
 def _is_matrix(name: str, weight: Tensor) -> bool:
@@ -250,18 +329,33 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
 
 
 def export(
-    name: str, student: Student, teacher: nn.Module, distillation: Distillation, path: Path, *, bundled: bool = True
+    name: str,
+    student: Student,
+    teacher: nn.Module,
+    distillation: Distillation,
+    path: Path,
+    *,
+    bundled: bool = True,
 ) -> None:
     """Write the whole model as a compact checkpoint with its config: `models.load_clip` loads it."""
     model = build(CONFIGS[name])
-    state = dict(teacher.state_dict()) if student.text is None else {"logit_scale": teacher.logit_scale}
-    state = {key: value for key, value in state.items() if not key.startswith("visual.")} | student.state_dict()
+    state = (
+        dict(teacher.state_dict()) if student.text is None else {"logit_scale": teacher.logit_scale}
+    )
+    state = {
+        key: value for key, value in state.items() if not key.startswith("visual.")
+    } | student.state_dict()
     if student.text is not None:
-        state["text.token_embedding.weight"] = full_table(state["text.token_embedding.weight"], student.ids)
+        state["text.token_embedding.weight"] = full_table(
+            state["text.token_embedding.weight"], student.ids
+        )
     model.load_state_dict(state)
     metadata = {key: str(value) for key, value in asdict(distillation).items()}
     metadata["teacher"] = BUNDLED if bundled else "another"
-    shared, config = data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None, config_of(CONFIGS[name], student.size)
+    shared, config = (
+        data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None,
+        config_of(CONFIGS[name], student.size),
+    )
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config, shared=shared)
 
 
@@ -279,7 +373,10 @@ def card() -> pd.DataFrame:
         measured = {
             "cosine with the teacher, images": ((image * teacher[0]).sum(-1).numpy(), None),
             "cosine with the teacher, captions": ((text * teacher[1]).sum(-1).numpy(), None),
-            "right caption among 256, two things": ([captions[i] == captions[j] for i, j in enumerate(best)], None),
+            "right caption among 256, two things": (
+                [captions[i] == captions[j] for i, j in enumerate(best)],
+                None,
+            ),
             "recognised, one thing among all": (known["right"].to_numpy(float), known["noun"]),
         }
         for figure, (values, clusters) in measured.items():
@@ -293,14 +390,22 @@ def write_card(table: pd.DataFrame, folder: Path) -> None:
     """Put the figures into students.csv, and as a table into students.md, between its two markers."""
     table.to_csv(folder / TABLE, index=False)
     wide = by_model(table.rename(columns={"estimate": "value"}), 2)
-    write_figures(folder / CARD, "students --card", markdown_table(("figure", *wide.columns), wide.itertuples()))
+    write_figures(
+        folder / CARD,
+        "students --card",
+        markdown_table(("figure", *wide.columns), wide.itertuples()),
+    )
 
 
 def make(names: Sequence[str], folder: Path, out: Path, teacher: str | None = None) -> None:
     """Teach students and write their weights; with another teacher than the bundled model, into another folder."""
-    folder, out = (writable(one, "a folder", folder=True, size=100_000_000) for one in (folder, out))
+    folder, out = (
+        writable(one, "a folder", folder=True, size=100_000_000) for one in (folder, out)
+    )
     if teacher and out.resolve() == data_path().resolve():
-        raise GradeclipError(f"students of another teacher would replace the bundled ones in {out}: give another --out")
+        raise GradeclipError(
+            f"students of another teacher would replace the bundled ones in {out}: give another --out"
+        )
     names = all_chosen("names", list(names) or list(CONFIGS), CONFIGS)
     out.mkdir(parents=True, exist_ok=True)
     model, seen = load_clip(BUNDLED, teacher).model, {}

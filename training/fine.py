@@ -1,7 +1,7 @@
 """Ship `emoji-fine`: the first seed of Grad-ECLIP's arm in the fine-tuning experiment, and its card.
 
-python -m studies.finetuning.experiment --arms before grad-eclip --seeds 1    # trains and measures it
-python -m training emoji-fine                                                 # into data/
+python -m studies.finetuning.experiment --arms before grad-eclip --seeds 1    # trains and measures
+it python -m training emoji-fine                                                 # into data/
 """
 
 from __future__ import annotations
@@ -23,14 +23,26 @@ CARD = "emoji-fine.md"
 def ship(table: Path, runs: Path, out: Path) -> None:
     """Copy the tuned weights and write the figures of both models into the card."""
     rows = read(table)
-    rows = rows[(rows["seed"] == 0) & rows["arm"].isin([BEFORE, OURS])].rename(columns={"estimate": "value"})
+    rows = rows[(rows["seed"] == 0) & rows["arm"].isin([BEFORE, OURS])].rename(
+        columns={"estimate": "value"}
+    )
     after = rows[rows["arm"] == OURS]
     made = after.iloc[0]
-    recipe = replace(RECIPE, **{name: made[name].item() for name in ("learning_rate", "regions", "steps")})
-    weights = readable(folder_of(OURS, recipe, runs, load_clip("emoji")) / MODEL, "model tuned from the present emoji")
-    wide = by_model(rows.assign(model=rows["arm"].map({BEFORE: "`emoji`", OURS: "`emoji-fine`"})), 3)
+    recipe = replace(
+        RECIPE, **{name: made[name].item() for name in ("learning_rate", "regions", "steps")}
+    )
+    weights = readable(
+        folder_of(OURS, recipe, runs, load_clip("emoji")) / MODEL,
+        "model tuned from the present emoji",
+    )
+    wide = by_model(
+        rows.assign(model=rows["arm"].map({BEFORE: "`emoji`", OURS: "`emoji-fine`"})), 3
+    )
     guesses = zip(after["n"], after["chance"], strict=True)
-    lines = [(*row, f"{n:.0f}", f"{chance:.3f}") for row, (n, chance) in zip(wide.itertuples(), guesses, strict=True)]
+    lines = [
+        (*row, f"{n:.0f}", f"{chance:.3f}")
+        for row, (n, chance) in zip(wide.itertuples(), guesses, strict=True)
+    ]
     figures = markdown_table(("figure", *wide, "n", "chance"), lines)
     about = (
         f"Made in {recipe.steps} steps of {recipe.batch} training scenes, learning rate {recipe.learning_rate:g}, "

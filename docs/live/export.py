@@ -1,15 +1,16 @@
 """Export: the bundled model and its explanation as three ONNX graphs, which compute what `Explainer` computes.
 
-    scene.onnx    rgba (side, side, 4) uint8                 -> image_embedding (E,), and what maps need
-    map.onnx      what maps need, and a direction (E,)       -> signed map (h, w)
-    caption.onnx  token ids (CONTEXT,) int64                 -> text_embedding (E,), directions (CONTEXT, E)
+    scene.onnx    rgba (side, side, 4) uint8                 -> image_embedding (E,), and what maps
+    need map.onnx      what maps need, and a direction (E,)       -> signed map (h, w) caption.onnx
+    token ids (CONTEXT,) int64                 -> text_embedding (E,), directions (CONTEXT, E)
 
-Nothing is written a second time: the package's own towers, `grad_eclip` and `word_directions` run once on an example,
-and all that they do, derivatives included, is recorded as plain tensor operations. A map is linear in its direction, so
-of the recording of `grad_eclip` all that does not depend on the direction is computed once a scene.
+Nothing is written a second time: the package's own towers, `grad_eclip` and `word_directions` run
+once on an example, and all that they do, derivatives included, is recorded as plain tensor
+operations. A map is linear in its direction, so of the recording of `grad_eclip` all that does not
+depend on the direction is computed once a scene.
 
-The weights are kept in half precision where that is exact, as it is for what `save_compact` wrote, and widened when a
-graph runs: arithmetic is float32, as in the package.
+The weights are kept in half precision where that is exact, as it is for what `save_compact` wrote,
+and widened when a graph runs: arithmetic is float32, as in the package.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def export(clip: Clip, out: Path) -> dict[str, list[int]]:
     """Write the graphs of a model that knows few words; the ids of their tokens, as caption.onnx counts them."""
     explainer = Explainer(clip)
     tower = explainer.image_tower
-    example = torch.zeros(*tower.image_size, 4, dtype=torch.uint8), torch.zeros(tower.width)  # any values will do
+    example = (
+        torch.zeros(*tower.image_size, 4, dtype=torch.uint8),
+        torch.zeros(tower.width),
+    )  # any values will do
     scene, map_ = split(record(scene_and_map(explainer), *example))
     write(scene, out / "scene.onnx", ["rgba"], ["image_embedding"])
     write(map_, out / "map.onnx", ["direction"], ["map"])
@@ -57,14 +61,18 @@ def export(clip: Clip, out: Path) -> dict[str, list[int]]:
 def scene_and_map(explainer: Explainer) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """From what a browser reads off an image, and a direction (E,), to the embedding (E,) and the map (h, w)."""
     tower = explainer.image_tower
-    (normalize,) = (step for step in explainer.clip.preprocess.transforms if isinstance(step, Normalize))
+    (normalize,) = (
+        step for step in explainer.clip.preprocess.transforms if isinstance(step, Normalize)
+    )
     mean, std = (torch.tensor(one)[:, None, None] for one in (normalize.mean, normalize.std))
 
     def run(rgba: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         pixels = (rgba[..., :3].permute(2, 0, 1).to(torch.float32) / 255 - mean) / std
         trace = tower.trace_with_grad(pixels[None])
         maps = grad_eclip(tower, trace, direction[None, None])  # (1, 1, N)
-        return trace.embedding[0], maps[0, 0, -trace.grid[0] * trace.grid[1] :].unflatten(0, trace.grid)
+        return trace.embedding[0], maps[0, 0, -trace.grid[0] * trace.grid[1] :].unflatten(
+            0, trace.grid
+        )
 
     return run
 
@@ -74,7 +82,9 @@ def small_vocabulary(clip: Clip) -> tuple[dict[str, list[int]], nn.Embedding]:
     tokenizer = clip.tokenizer
     ids = {word: tokenizer.encode(word) for word in [*sorted(clip.vocabulary), ",", "."]}
     ids |= {"<start>": [tokenizer.sot_token_id], "<end>": [tokenizer.eot_token_id]}
-    kept = sorted({token for tokens in ids.values() for token in tokens})  # the largest id is the end of a prompt
+    kept = sorted(
+        {token for tokens in ids.values() for token in tokens}
+    )  # the largest id is the end of a prompt
     rows = clip.model.token_embedding.weight.detach()[kept]
     number = {token: i for i, token in enumerate(kept)}
     ids = {word: [number[token] for token in tokens] for word, tokens in ids.items()}
@@ -88,12 +98,18 @@ class WholeContext(TextTransformerTower):
         text, ends, count = self.text, self.ends(ids), ids.shape[1]
         x = text.token_embedding(ids) + text.positional_embedding[:count]
         mask = text.attn_mask[:count, :count]
-        x = with_parts(text.transformer, resblocks=text.transformer.resblocks[: self.first])(x, mask)
+        x = with_parts(text.transformer, resblocks=text.transformer.resblocks[: self.first])(
+            x, mask
+        )
         valid_mask = torch.arange(count) <= ends[:, None]
-        return Entry(ids, x, ends[:, None], valid_mask, self.heads, attention_mask=(mask == 0)[None, None])
+        return Entry(
+            ids, x, ends[:, None], valid_mask, self.heads, attention_mask=(mask == 0)[None, None]
+        )
 
 
-def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def caption_directions(
+    clip: Clip, layers: int, embeddings: nn.Embedding
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """From token ids (CONTEXT,) to the embedding (E,) and the direction of each token (CONTEXT, E)."""
     model = copy.copy(clip.model)
     model._modules = {**clip.model._modules, "token_embedding": embeddings}
@@ -101,15 +117,22 @@ def caption_directions(clip: Clip, layers: int, embeddings: nn.Embedding) -> Cal
 
     def run(ids: Tensor) -> tuple[Tensor, Tensor]:
         trace = tower.trace_with_grad(ids[None])
-        return trace.embedding[0], word_directions(tower, trace, torch.eye(len(ids), dtype=torch.bool))
+        return trace.embedding[0], word_directions(
+            tower, trace, torch.eye(len(ids), dtype=torch.bool)
+        )
 
     return run
 
 
 def record(run: Callable, *example: Tensor) -> fx.GraphModule:
     """Everything that a function does to tensors, as a graph of plain operations."""
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # with a graph no fused kernel takes a shortcut
-        recorded = make_fx(functionalize(run), decomposition_table=core_aten_decompositions())(*example)
+    with (
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # with a graph no fused kernel takes a shortcut
+        recorded = make_fx(functionalize(run), decomposition_table=core_aten_decompositions())(
+            *example
+        )
     recorded.meta["example"] = example
     simplify(recorded)
     return recorded
@@ -165,9 +188,11 @@ def split(recorded: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     found, last = output.args[0]
     given, waits = _dependents(recorded, [early]), _dependents(recorded, [late])
     crossing = [
-        node for node in recorded.graph.nodes
-        if node in given - waits and any(user in waits and user is not output for user in node.users)
-    ]  # fmt: skip
+        node
+        for node in recorded.graph.nodes
+        if node in given - waits
+        and any(user in waits and user is not output for user in node.users)
+    ]
     first = _part(recorded, [early], [found, *crossing])
     second, values = _part(recorded, [late, *crossing], [last]), _values(recorded)
     first.meta["example"] = (values[early],)
@@ -175,7 +200,9 @@ def split(recorded: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     return first, second
 
 
-def _part(recorded: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> fx.GraphModule:
+def _part(
+    recorded: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> fx.GraphModule:
     """The piece of a recording that leads from some nodes to others."""
     graph, copied = fx.Graph(), {}
     for node in inputs:
@@ -189,7 +216,9 @@ def _part(recorded: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence
     return fx.GraphModule(recorded, graph)
 
 
-def write(recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def write(
+    recorded: fx.GraphModule, path: Path, inputs: Sequence[str], outputs: Sequence[str]
+) -> None:
     """Write a recording as ONNX. Inputs and outputs beyond those named cross a cut: "kept_0", "kept_1", ..."""
     example = recorded.meta["example"]
     (output,) = recorded.graph.find_nodes(op="output")

@@ -1,11 +1,13 @@
 """Build the site from notebooks, the pages of this folder and docstrings; nothing is executed or fetched.
 
-    python docs/site/build.py build/site                        # `make site`: notebooks as they are committed
-    python docs/site/build.py build build/executed/*.ipynb      # `make run`: these as they were executed here
+    python docs/site/build.py build/site                        # `make site`: notebooks as they are
+    committed python docs/site/build.py build build/executed/*.ipynb      # `make run`: these as
+    they were executed here
 
-Pages that say what the code says (methods, API) are written here from the code; the others are files of this folder,
-which land at the root of the site, and of `docs/`, `notebooks/`, `data/` and the project's root, which keep their
-places. Links hold in the repository; those between the two kinds are rewritten for the site.
+Pages that say what the code says (methods, API) are written here from the code; the others are
+files of this folder, which land at the root of the site, and of `docs/`, `notebooks/`, `data/` and
+the project's root, which keep their places. Links hold in the repository; those between the two
+kinds are rewritten for the site.
 """
 
 import os
@@ -25,11 +27,24 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BIBLIOGRAPHY = HERE / "references.bib"
 COPIED = (
-    "notebooks/*.ipynb", "notebooks/README.md", "data/*.md", "data/photos/README.md", "data/*.png", "docs/*.md",
-    "docs/*.png", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff",
-)  # fmt: skip
+    "notebooks/*.ipynb",
+    "notebooks/README.md",
+    "data/*.md",
+    "data/photos/README.md",
+    "data/*.png",
+    "docs/*.md",
+    "docs/*.png",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "CITATION.cff",
+)
 
-FIGURES = {"explained.png", "explained-narrow.png"}  # which the README shows by HTML, of which Sphinx takes no notice
+FIGURES = {
+    "explained.png",
+    "explained-narrow.png",
+}  # which the README shows by HTML, of which Sphinx takes no notice
 
 
 def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
@@ -54,11 +69,21 @@ def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
     for lesson in lessons:
         complete(lesson)
     for what, pattern in (("lines", r"```python\n.*?```"), ("figure", r"<picture>.*?</picture>")):
-        fill(pages / "index.md", f"<!-- the {what} of the README -->", re.search(pattern, readme, re.S)[0])
-    shutil.copytree(ROOT / "docs", pages / "extra" / "docs", ignore=lambda _, names: {*names} - FIGURES)
+        fill(
+            pages / "index.md",
+            f"<!-- the {what} of the README -->",
+            re.search(pattern, readme, re.S)[0],
+        )
+    shutil.copytree(
+        ROOT / "docs", pages / "extra" / "docs", ignore=lambda _, names: {*names} - FIGURES
+    )
     course, mark = pages / "notebooks" / "README.md", "## For teachers"
-    named = re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course.read_text(encoding="utf-8"), re.M)  # in its order
-    own = [lesson.stem for lesson in lessons if lesson.stem not in named]  # of somebody who has put them beside ours
+    named = re.findall(
+        r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course.read_text(encoding="utf-8"), re.M
+    )  # in its order
+    own = [
+        lesson.stem for lesson in lessons if lesson.stem not in named
+    ]  # of somebody who has put them beside ours
     fill(course, mark, f"{toctree([*dict.fromkeys(named), *own])}\n\n{mark}")
     (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
     write_api(pages / "api")
@@ -93,15 +118,18 @@ def toctree(names: list[str]) -> str:
 def complete(notebook: Path) -> None:
     """Give a notebook what a page has and a notebook cannot have.
 
-    An image says what it shows, to those who cannot see it: an output has the text, and myst-nb asks the cell for it. A
-    link to a paper of the bibliography cites it as well; in JupyterLab a citation would be a key in braces.
+    An image says what it shows, to those who cannot see it: an output has the text, and myst-nb
+    asks the cell for it. A link to a paper of the bibliography cites it as well; in JupyterLab a
+    citation would be a key in braces.
     """
     content, known = nbformat.read(notebook, as_version=4), papers()
     for cell in content.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(
                 r"\]\((https?://[^)\s]+)\)",
-                lambda link: f"{link[0]} {{cite}}`{known[link[1]]}`" if link[1] in known else link[0],
+                lambda link: (
+                    f"{link[0]} {{cite}}`{known[link[1]]}`" if link[1] in known else link[0]
+                ),
                 cell.source,
             )
         for output in cell.get("outputs", ()):
@@ -135,51 +163,123 @@ def methods_page() -> str:
         "maps that explain *the model's own similarity* say why the model gave its number. Cost counts forward passes "
         "beyond the trace.\n"
     )
-    known, rows = entries(), ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"]
+    known, rows = (
+        entries(),
+        ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"],
+    )
     for name, method in METHODS.items():
         if not (keys := [key for title, key in known.items() if title in method.paper]):
-            raise LookupError(f"{BIBLIOGRAPHY.name} has no entry with the title of {name!r}: {method.paper}")
+            raise LookupError(
+                f"{BIBLIOGRAPHY.name} has no entry with the title of {name!r}: {method.paper}"
+            )
         has = ["yes" if part else "–" for part in (method.image, method.text)]
         paper = f"{method.paper} {{cite}}`{','.join(keys)}`"
-        rows.append(f"| {' | '.join((f'`{name}`', method.title, method.explains, method.cost, *has, paper))} |")
+        rows.append(
+            f"| {' | '.join((f'`{name}`', method.title, method.explains, method.cost, *has, paper))} |"
+        )
     return head + "\n" + "\n".join(rows) + "\n"
 
 
 API = {  # page -> its title and what it documents, in the order in which a newcomer meets them
-    "method": ("The method in one piece", ["methods.grad_eclip.grad_eclip_plain", "methods.grad_eclip.grad_eclip"]),
+    "method": (
+        "The method in one piece",
+        ["methods.grad_eclip.grad_eclip_plain", "methods.grad_eclip.grad_eclip"],
+    ),
     "explain": (
-        "Explain", ["explain.Explainer", "explanation.Explanation", "explanation.Interactions", "words.Word",
-                    "errors.GradeclipError", "errors.ExplanationWarning"],
+        "Explain",
+        [
+            "explain.Explainer",
+            "explanation.Explanation",
+            "explanation.Interactions",
+            "words.Word",
+            "errors.GradeclipError",
+            "errors.ExplanationWarning",
+        ],
     ),
     "models": (
-        "Models", ["models.load_clip", "models.Clip", "models.save_compact", "towers.UnsupportedModel",
-                   "images.read_image"],
+        "Models",
+        [
+            "models.load_clip",
+            "models.Clip",
+            "models.save_compact",
+            "towers.UnsupportedModel",
+            "images.read_image",
+        ],
     ),
     "extend": (
-        "Add your own", ["methods.Method", "methods.register_method", "towers.Tower", "towers.Trace", "towers.Layer",
-                         "towers.register_tower", "datasets.Example", "datasets.register_dataset"],
+        "Add your own",
+        [
+            "methods.Method",
+            "methods.register_method",
+            "towers.Tower",
+            "towers.Trace",
+            "towers.Layer",
+            "towers.register_tower",
+            "datasets.Example",
+            "datasets.register_dataset",
+        ],
     ),
     "plots": (
-        "Figures", ["plots.plot_explanation", "plots.plot_interactions", "plots.plot_maps", "plots.plot_intervals",
-                    "plots.paint"],
+        "Figures",
+        [
+            "plots.plot_explanation",
+            "plots.plot_interactions",
+            "plots.plot_maps",
+            "plots.plot_intervals",
+            "plots.paint",
+        ],
     ),
     "panels": ("Panels", ["panels.explorer.explore", "panels.lesson.panel"]),
     "scenes": (
-        "Scenes", ["scenes.arrange", "scenes.draw_scene", "scenes.Scene", "scenes.Object", "scenes.concepts",
-                   "scenes.vocabulary", "scenes.without", "scenes.recoloured"],
+        "Scenes",
+        [
+            "scenes.arrange",
+            "scenes.draw_scene",
+            "scenes.Scene",
+            "scenes.Object",
+            "scenes.concepts",
+            "scenes.vocabulary",
+            "scenes.without",
+            "scenes.recoloured",
+        ],
     ),
     "datasets": (
-        "Data sets", ["datasets.load", "datasets.photographs", "datasets.captioned_images",
-                      "datasets.from_huggingface", "datasets.coco", "datasets.coco_captions"],
+        "Data sets",
+        [
+            "datasets.load",
+            "datasets.photographs",
+            "datasets.captioned_images",
+            "datasets.from_huggingface",
+            "datasets.coco",
+            "datasets.coco_captions",
+        ],
     ),
     "measures": (
-        "Measures", ["measures.localisation", "measures.reference_baselines", "measures.image_curves",
-                     "measures.word_curves", "measures.areas", "measures.randomised", "measures.agreement",
-                     "measures.cost", "measures.interval", "measures.answer", "measures.summarise", "measures.paired",
-                     "measures.evaluate", "measures.summary", "measures.conclusion", "measures.report"],
+        "Measures",
+        [
+            "measures.localisation",
+            "measures.reference_baselines",
+            "measures.image_curves",
+            "measures.word_curves",
+            "measures.areas",
+            "measures.randomised",
+            "measures.agreement",
+            "measures.cost",
+            "measures.interval",
+            "measures.answer",
+            "measures.summarise",
+            "measures.paired",
+            "measures.evaluate",
+            "measures.summary",
+            "measures.conclusion",
+            "measures.report",
+        ],
     ),
-    "finetune": ("Fine-tuning", ["finetune.fine_tune", "finetune.Tuning", "finetune.Tuned", "finetune.Pair"]),
-}  # fmt: skip
+    "finetune": (
+        "Fine-tuning",
+        ["finetune.fine_tune", "finetune.Tuning", "finetune.Tuned", "finetune.Pair"],
+    ),
+}
 
 
 def write_api(folder: Path) -> None:
@@ -187,8 +287,12 @@ def write_api(folder: Path) -> None:
     folder.mkdir()
     rows = ["# API reference", "", "| page | names |", "| --- | --- |"]
     for page, (title, names) in API.items():
-        blocks = [f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names]
-        (folder / f"{page}.md").write_text(f"# {title}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8")
+        blocks = [
+            f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names
+        ]
+        (folder / f"{page}.md").write_text(
+            f"# {title}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8"
+        )
         short = ", ".join(f"`{name.rpartition('.')[2]}`" for name in names)
         rows.append(f"| [{title}]({page}.md) | {short} |")
     rows += ["", toctree(list(API)), ""]
@@ -200,7 +304,9 @@ def _directive(name: str) -> str:
     thing = resolve_name(name)
     if not isinstance(thing, type):
         return f".. autofunction:: {name}"
-    others = [one.__name__ for one in thing.__mro__ if not one.__module__.startswith("gradeclip_utils")]
+    others = [
+        one.__name__ for one in thing.__mro__ if not one.__module__.startswith("gradeclip_utils")
+    ]
     return f".. autoclass:: {name}\n   :members:\n   :inherited-members: {', '.join(others)}"
 
 
@@ -211,7 +317,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work:
         sources, read, pages = (f"{work}/{name}" for name in ("sources", "read", "pages"))
         gather(Path(sources), executed)
-        strict = [] if executed else ["-W", "--keep-going"]  # notebooks of others may be as they like
+        strict = (
+            [] if executed else ["-W", "--keep-going"]
+        )  # notebooks of others may be as they like
         if failed := sphinx(["-b", "html", "-q", "-d", read, *strict, sources, pages]):
             sys.exit(failed)
         shutil.copytree(pages, out, dirs_exist_ok=True)

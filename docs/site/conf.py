@@ -8,15 +8,23 @@ from gradeclip_utils import __version__
 project, author, release = "gradeclip", "the gradeclip contributors", __version__
 copyright = author
 extensions = [
-    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_design", "sphinx_copybutton",
-    "sphinxcontrib.bibtex", "sphinx-mathjax-offline",  # which carries MathJax, so that nothing is fetched
-]  # fmt: skip
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "sphinxcontrib.bibtex",
+    "sphinx-mathjax-offline",  # which carries MathJax, so that nothing is fetched
+]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "myst-nb.glue"]  # sections of lessons may skip a level
 nb_execution_mode = "off"  # the committed notebooks are executed already
-nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # a figure stands beside it
+nb_mime_priority_overrides = [
+    ("html", "application/vnd.jupyter.widget-view+json", None)
+]  # a figure stands beside it
 bibtex_bibfiles = ["references.bib"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -44,7 +52,8 @@ html_theme_options = {
 no_pages_below = ("index", "docs/start", "methods", "docs/architectures", "gallery")
 html_sidebars = {page: [] for page in no_pages_below}
 templates_path = ["_templates"]
-# GitHub's workflows say where the public repository is; a site that is built at home has no links to it.
+# GitHub's workflows say where the public repository is; a site that is built at home has no links
+# to it.
 html_context = {
     "repository": os.environ.get("GITHUB_REPOSITORY", ""),
     "revision": os.environ.get("GITHUB_REF_NAME", "main"),
@@ -56,7 +65,9 @@ def as_restructured_text(app, what, name, found, options, lines):
     pieces = re.split(r"(^\S.*\n\n)((?:^ {4}.*(?:\n|\Z)|^\n)+)", "\n".join(lines), flags=re.M)
     pieces += ["", ""]  # pieces: prose, the line before code, code, prose, ...
     threes = zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True)
-    text = "".join(_markup(prose + line) + (f"::\n\n{code}" if code else "") for prose, line, code in threes)
+    text = "".join(
+        _markup(prose + line) + (f"::\n\n{code}" if code else "") for prose, line, code in threes
+    )
     lines[:] = text.split("\n")
 
 
@@ -71,9 +82,14 @@ def _markup(text: str) -> str:
 
 def _list_table(table: str) -> str:
     """A Markdown table as a `list-table`."""
-    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.strip().splitlines()]
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in table.strip().splitlines()
+    ]
     rows = [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
-    written = [f"   {'* -' if i == 0 else '  -'} {cell}" for row in rows for i, cell in enumerate(row)]
+    written = [
+        f"   {'* -' if i == 0 else '  -'} {cell}" for row in rows for i, cell in enumerate(row)
+    ]
     return "\n".join([".. list-table::", "   :header-rows: 1", "", *written, ""])
 
 
@@ -84,7 +100,9 @@ def without_aliases(app, what, name, found, skip, options):
 
 def valid_lists(app, page, template, context, doctree):
     """Mend lists that a screen reader cannot read: viewcode nests them wrongly, docutils' entries are no items."""
-    body = re.sub(r"</li>\n<ul>(.*?)</ul>", r"\n<ul>\1</ul></li>\n", context.get("body", ""), flags=re.S)
+    body = re.sub(
+        r"</li>\n<ul>(.*?)</ul>", r"\n<ul>\1</ul></li>\n", context.get("body", ""), flags=re.S
+    )
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
@@ -92,7 +110,9 @@ def scrollable_images(app, page, template, context, doctree):
     """Put an image that stands for itself into what scrolls, as the theme does with tables."""
     image = r"((?:<a [^>]*image-reference[^>]*>)?<img [^>]*_images/[^>]*>(?:\s*</a>)?)"
     scrolls = r'<div class="pst-scrollable-table-container">\1\2</div>'
-    context["body"] = re.sub(rf"^(?:<p>{image}</p>|{image})$", scrolls, context.get("body", ""), flags=re.M)
+    context["body"] = re.sub(
+        rf"^(?:<p>{image}</p>|{image})$", scrolls, context.get("body", ""), flags=re.M
+    )
 
 
 def setup(app):

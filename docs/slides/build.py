@@ -2,11 +2,12 @@
 
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 
-A heading opens a slide, and so does every figure or table after the first one on a slide, and what follows when a
-slide with a figure has as many words as a class can read from afar. A lesson's findings come after its first figure.
-Lists, short paragraphs, figures and tables are shown, of longer prose the first sentence; the answer to a question to
-predict comes after one more step. What is left of the prose is a note of the speaker (key S). A panel is shown by its
-figure. Code and printed lines are left out, except in cells that are tagged `slide`.
+A heading opens a slide, and so does every figure or table after the first one on a slide, and what
+follows when a slide with a figure has as many words as a class can read from afar. A lesson's
+findings come after its first figure. Lists, short paragraphs, figures and tables are shown, of
+longer prose the first sentence; the answer to a question to predict comes after one more step. What
+is left of the prose is a note of the speaker (key S). A panel is shown by its figure. Code and
+printed lines are left out, except in cells that are tagged `slide`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ HERE = Path(__file__).resolve().parent
 LESSONS = HERE.parent.parent / "notebooks"
 CARRIED = {  # package: checksum, and beginnings of the paths of the files to take
     "reveal.js@5.2.1": (
-        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333", ("dist/", "plugin/notes/", "LICENSE")),
+        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333",
+        ("dist/", "plugin/notes/", "LICENSE"),
+    ),
     "mathjax@3.2.2": (
-        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09", ("es5/tex-svg.js", "LICENSE")),
-}  # fmt: skip
+        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
+        ("es5/tex-svg.js", "LICENSE"),
+    ),
+}
 SHORT = 30  # words of a paragraph that a slide shows
 FULL = 50  # words after which nothing more comes to a slide with a figure
 
@@ -58,7 +63,9 @@ def shown_outputs(cell: NotebookNode, tagged: bool) -> list[NotebookNode]:
         data = one.get("data", {})
         if "application/vnd.jupyter.widget-view+json" in data:
             figure = re.search(r'<img class="gradeclip-figure".*?>', data.get("text/html", ""))
-            outputs += [nbformat.v4.new_output("display_data", {"text/html": figure[0]})] if figure else []
+            outputs += (
+                [nbformat.v4.new_output("display_data", {"text/html": figure[0]})] if figure else []
+            )
         elif tagged or {"image/png", "text/html"} & set(data):
             outputs.append(one)
     return outputs
@@ -77,17 +84,27 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            lead, seen = None, False  # lead: the paragraph that leads to the next figure, after others of its cell
+            lead, seen = (
+                None,
+                False,
+            )  # lead: the paragraph that leads to the next figure, after others of its cell
             source = re.sub(r"^(\*\*What we find.*)\n\n", r"\1\n", cell.source, flags=re.M)
             parts = r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+"
             for text in re.findall(parts, source, re.M | re.S):
-                kind = ("slide" if re.match(r"#{1,2} ", text) else "subslide") if text.startswith("#") else "-"
+                kind = (
+                    ("slide" if re.match(r"#{1,2} ", text) else "subslide")
+                    if text.startswith("#")
+                    else "-"
+                )
                 table = text.startswith("|")
                 if text.startswith("**What we find"):
                     found.append(text)
                     continue
                 if text.startswith("<details>"):
-                    kind, text = "fragment", re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip()
+                    kind, text = (
+                        "fragment",
+                        re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip(),
+                    )
                 elif text.startswith("**Predict"):
                     kind, asked = ("subslide" if has_figure or words > FULL else "-"), True
                 elif kind != "-":
@@ -96,7 +113,9 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
                     kind = "subslide"
                 has_figure = table or (has_figure and kind not in ("slide", "subslide"))
                 text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
-                text = re.sub(r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)", r"\1", text)
+                text = re.sub(
+                    r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)", r"\1", text
+                )
                 shown, said = divided(text)
                 if shown:
                     lead, seen = (len(cells) if seen and kind == "-" else None), kind == "-"
@@ -113,9 +132,18 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
                 words = len(cells[lead].source.split())
             add(NotebookNode(cell, outputs=outputs), kind, transient={"remove_source": not tagged})
             has_figure, asked, lead = True, False, None
-        elif cells and cells[-1].source.endswith(":") and cells[-1].metadata.slideshow.slide_type == "-":
-            cells[-1].metadata.slideshow.slide_type = "notes"  # it leads to lines that no slide shows
-    second = next((i for i, one in enumerate(cells) if i and one.metadata.slideshow.slide_type == "slide"), len(cells))
+        elif (
+            cells
+            and cells[-1].source.endswith(":")
+            and cells[-1].metadata.slideshow.slide_type == "-"
+        ):
+            cells[
+                -1
+            ].metadata.slideshow.slide_type = "notes"  # it leads to lines that no slide shows
+    second = next(
+        (i for i, one in enumerate(cells) if i and one.metadata.slideshow.slide_type == "slide"),
+        len(cells),
+    )
     opened = nbformat.from_dict({"slideshow": {"slide_type": "subslide"}})
     cells[second:second] = [nbformat.v4.new_markdown_cell(text, metadata=opened) for text in found]
     return NotebookNode(notebook, cells=cells)

@@ -27,10 +27,12 @@ class Example:
     Attributes:
         key: its name, unique in the data set.
         prompt: what to look for, as it is given to the model.
-        concept: what the prompt is about; examples of one concept are alike, and intervals treat them as a cluster.
+        concept: what the prompt is about; examples of one concept are alike, and intervals treat
+            them as a cluster.
         caption: the image's own caption, where it has one.
         present: every concept that is known to be in the image, `concept` among them.
-        image: a function that reads the image; called whenever it is needed, also in another process.
+        image: a function that reads the image; called whenever it is needed, also in another
+            process.
         load_mask: a function that reads the mask, (H, W) bool; None where the data set has none.
     """
 
@@ -52,15 +54,22 @@ class Example:
         object.__setattr__(self, "present", tuple(text("each of present", one) for one in present))
         instance("image of an example", self.image, Callable, "a function that reads it")
         if self.load_mask is not None:
-            instance("load_mask of an example", self.load_mask, Callable, "a function that reads it")
+            instance(
+                "load_mask of an example", self.load_mask, Callable, "a function that reads it"
+            )
 
     def mask(self) -> np.ndarray | None:
         """Read the pixels that show what the prompt names, (H, W) bool; None if the data set has no mask.
 
         Raises:
-            GradeclipError: the file is not there or does not fit the image, or the mask is not of True and False.
+            GradeclipError: the file is not there or does not fit the image, or the mask is not of
+                True and False.
         """
-        return None if self.load_mask is None else as_mask(f"the mask of {self.key!r}", self.load_mask())
+        return (
+            None
+            if self.load_mask is None
+            else as_mask(f"the mask of {self.key!r}", self.load_mask())
+        )
 
     @property
     def has_mask(self) -> bool:
@@ -72,7 +81,9 @@ class Example:
         try:
             image, mask = read_image(self.image()), self.mask()
             if mask is not None and mask.shape != image.size[::-1]:
-                raise GradeclipError(f"its mask is {mask.shape}, and its image {image.size[::-1]} (rows, columns)")
+                raise GradeclipError(
+                    f"its mask is {mask.shape}, and its image {image.size[::-1]} (rows, columns)"
+                )
             return image, mask
         except (OSError, GradeclipError) as error:
             raise GradeclipError(f"{self.key!r} cannot be read: {first_line(error)}") from error
@@ -82,9 +93,13 @@ def as_mask(what: str, values: Any) -> np.ndarray:
     """Return a mask as (H, W) bool, if it is of True and False, or 1 and 0, and not empty."""
     found = finite(what, values)
     if found.ndim != 2 or (found.dtype != bool and not np.isin(found, (0, 1)).all()):
-        raise GradeclipError(f"{what} must be (H, W) of True and False, got {found.dtype} of shape {found.shape}")
+        raise GradeclipError(
+            f"{what} must be (H, W) of True and False, got {found.dtype} of shape {found.shape}"
+        )
     if not found.any():
-        raise GradeclipError(f"{what} is empty: there is no object to find; leave it out, and say how many")
+        raise GradeclipError(
+            f"{what} is empty: there is no object to find; leave it out, and say how many"
+        )
     return found.astype(bool, copy=False)
 
 
@@ -94,7 +109,11 @@ def read_json(file: Path, source: str) -> Any:
         raise GradeclipError(f"{file} is missing: get it from {source}")
     with in_form(readable(file, "a file"), "JSON", source):
         content = file.read_text(encoding="utf-8")
-        return [json.loads(line) for line in content.splitlines()] if file.suffix == ".jsonl" else json.loads(content)
+        return (
+            [json.loads(line) for line in content.splitlines()]
+            if file.suffix == ".jsonl"
+            else json.loads(content)
+        )
 
 
 @contextmanager
@@ -106,7 +125,9 @@ def in_form(file: Path, form: str, source: str) -> Iterator[None]:
         if isinstance(error, GradeclipError):
             raise
         said = first_line(error)
-        raise GradeclipError(f"{file} is not {form}, or is cut short ({said}): get it from {source}") from error
+        raise GradeclipError(
+            f"{file} is not {form}, or is cut short ({said}): get it from {source}"
+        ) from error
 
 
 def not_empty(found: list, file: Path, source: str) -> list:

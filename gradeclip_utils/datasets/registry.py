@@ -36,8 +36,9 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
 
     Args:
         kind: the word before the colon.
-        read: takes the text after the colon and returns the examples. For evaluations in several processes, the
-            examples' `image` and `load_mask` must be picklable: functions of a module, or `functools.partial`.
+        read: takes the text after the colon and returns the examples. For evaluations in several
+            processes, the examples' `image` and `load_mask` must be picklable: functions of a
+            module, or `functools.partial`.
         form: describes the text after the colon, for messages.
 
     Raises:
@@ -47,7 +48,9 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
     if not text("the kind of a data set", kind) or ":" in kind:
         raise GradeclipError(f"a kind of data set is a name without a colon, got {short(kind)}")
     if kind in DATASETS:
-        raise GradeclipError(f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}")
+        raise GradeclipError(
+            f"there are data sets of the kind {kind!r} already: {kind}:{DATASETS[kind].form}"
+        )
     DATASETS[kind] = _Dataset(read, form)
 
 
@@ -60,20 +63,29 @@ def load(data: str | Sequence[Example], limit: int | None = None) -> list[Exampl
         limit: at most this many examples, spread evenly.
 
     Raises:
-        GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says where to get it) or
-            not in its form, a library that is not installed; no examples, or two of one key.
+        GradeclipError: an unknown kind, a limit below 1, a file that is missing (the message says
+            where to get it) or not in its form, a library that is not installed; no examples, or
+            two of one key.
     """
     if limit is not None:  # a wrong one is refused before anything is read
         whole("limit", limit, 1)
     examples = listed("data", _read(data) if isinstance(data, str) else data)
-    if limit is not None and limit < len(examples):  # spread, because most data sets are sorted by concept
-        examples = [examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)]
+    if limit is not None and limit < len(
+        examples
+    ):  # spread, because most data sets are sorted by concept
+        examples = [
+            examples[i] for i in np.linspace(0, len(examples) - 1, limit).round().astype(int)
+        ]
     for one in examples:
         instance("each of data", one, Example, "an Example")
     if not examples:
         raise GradeclipError("data must hold examples, and there are none")
-    if twice := [key for key, times in Counter(example.key for example in examples).items() if times > 1]:
-        raise GradeclipError(f"every example needs a key of its own, and {twice[0]!r} is there more than once")
+    if twice := [
+        key for key, times in Counter(example.key for example in examples).items() if times > 1
+    ]:
+        raise GradeclipError(
+            f"every example needs a key of its own, and {twice[0]!r} is there more than once"
+        )
     return examples
 
 
@@ -91,7 +103,9 @@ def _scenes(rest: str) -> list[Example]:
     """Draw emoji scenes of a split, always the same ones, each with a question about one of its things."""
     split, _, n = rest.partition(":")
     if not re.fullmatch(r"\d{1,9}", n):
-        raise GradeclipError(f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {short('scenes:' + rest)}")
+        raise GradeclipError(
+            f"say how many scenes: scenes:{DATASETS['scenes'].form}; got {short('scenes:' + rest)}"
+        )
     chosen("split", split, SPLITS)
     whole("the number of scenes", int(n), 1, 100_000)  # all of them are held
     return [_about(f"{split}/{i}", draw_scene([50, 0, i], split=split), i) for i in range(int(n))]
@@ -102,7 +116,9 @@ def _about(key: str, scene: Scene, i: int) -> Example:
     members = [k for k, thing in enumerate(scene.objects) if thing.noun == asked.noun]
     present = tuple(dict.fromkeys(thing.noun for thing in scene.objects))
     prompt = describe([scene.objects[k] for k in members])[0]
-    return Example(key, prompt, asked.noun, scene.caption, present, scene.image, partial(_mask, scene, members))
+    return Example(
+        key, prompt, asked.noun, scene.caption, present, scene.image, partial(_mask, scene, members)
+    )
 
 
 def _mask(scene: Scene, members: list[int]) -> np.ndarray:
@@ -110,8 +126,13 @@ def _mask(scene: Scene, members: list[int]) -> np.ndarray:
 
 
 def _folder(rest: str) -> list[Example]:
-    path, masks = as_path(rest, "the folder of images"), as_path(f"{rest}/masks", "the folder of masks")
-    return captioned_images(path / "images", path / "captions.csv", masks if masks.is_dir() else None)
+    path, masks = (
+        as_path(rest, "the folder of images"),
+        as_path(f"{rest}/masks", "the folder of masks"),
+    )
+    return captioned_images(
+        path / "images", path / "captions.csv", masks if masks.is_dir() else None
+    )
 
 
 def _photographs(rest: str) -> list[Example]:

@@ -26,7 +26,9 @@ from ..errors import GradeclipError, first_line
 from ..files import locked, version, write_whole
 from ..measures.table import weights_digest
 
-_MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
+_MAX_LOGIT_SCALE = math.log(
+    100
+)  # as CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 _AHEAD = 4  # batches that each worker makes ahead
 
 
@@ -37,43 +39,78 @@ class Loop:
     model: nn.Module  # learns; a `logit_scale` is bounded as CLIP's is
     optimiser: torch.optim.Optimizer
     recipe: Any  # a dataclass with `steps` and everything else that decides the weights
-    schedule: Callable[[Any, int], float]  # recipe, number of a step from 0 -> learning rate of every group
-    origin: Mapping[str, Any]  # what else decides the weights; a state of another recipe or origin is refused
-    file: Path | None = None  # for the state; the log lies beside it, with the ending .jsonl; None keeps nothing
+    schedule: Callable[
+        [Any, int], float
+    ]  # recipe, number of a step from 0 -> learning rate of every group
+    origin: Mapping[
+        str, Any
+    ]  # what else decides the weights; a state of another recipe or origin is refused
+    file: Path | None = (
+        None  # for the state; the log lies beside it, with the ending .jsonl; None keeps nothing
+    )
     save_every: int = 50  # steps between two states
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # stored with the state
     writes: bool = True  # whether this process writes and shows; one of several does
     progress: bool = True  # whether it shows a bar, called `name`
     name: str | None = None
-    log: list[dict[str, float]] = field(default_factory=list)  # a row per step, with the time since the start
+    log: list[dict[str, float]] = field(
+        default_factory=list
+    )  # a row per step, with the time since the start
 
     def run(
-        self, data: Any, losses: Callable[[int, Any], tuple[Tensor, dict[str, float]]], workers: int = 0
+        self,
+        data: Any,
+        losses: Callable[[int, Any], tuple[Tensor, dict[str, float]]],
+        workers: int = 0,
     ) -> pd.DataFrame:
         """Train until `steps` are done, from the last state; the log, one row per step."""
         alone: AbstractContextManager = nullcontext()
         log_file, steps = Path(os.devnull), self.recipe.steps
         if self.file is not None and self.writes:
-            log_file, alone = self.file.with_suffix(".jsonl"), locked(self.file.parent, f"{self.file.stem}.running")
+            log_file, alone = (
+                self.file.with_suffix(".jsonl"),
+                locked(self.file.parent, f"{self.file.stem}.running"),
+            )
         with alone, torch.random.fork_rng(devices=[]):
             first, random = self._resume()
             ahead = {"num_workers": workers, "prefetch_factor": _AHEAD if workers else None}
-            batches = iter(torch.utils.data.DataLoader(data, batch_size=None, sampler=range(first, steps), **ahead))
-            random = torch.get_rng_state() if random is None else random  # now: making the iterator draws a number
+            batches = iter(
+                torch.utils.data.DataLoader(
+                    data, batch_size=None, sampler=range(first, steps), **ahead
+                )
+            )
+            random = (
+                torch.get_rng_state() if random is None else random
+            )  # now: making the iterator draws a number
             torch.set_rng_state(random)
             last = self.log[-1] if self.log else {"seconds": 0.0, "cpu_seconds": 0.0}
-            began, cpu_began = time.time() - last["seconds"], time.process_time() - last["cpu_seconds"]
-            bar = tqdm(
-                total=steps, initial=first, unit="step", desc=self.name, disable=not (self.writes and self.progress)
+            began, cpu_began = (
+                time.time() - last["seconds"],
+                time.process_time() - last["cpu_seconds"],
             )
-            with bar, log_file.open("w", buffering=1) as stream:  # line by line, for those who look on
+            bar = tqdm(
+                total=steps,
+                initial=first,
+                unit="step",
+                desc=self.name,
+                disable=not (self.writes and self.progress),
+            )
+            with (
+                bar,
+                log_file.open("w", buffering=1) as stream,
+            ):  # line by line, for those who look on
                 stream.writelines(f"{json.dumps(row)}\n" for row in self.log)
                 try:
                     for step in range(first, steps):
-                        batch = next(batches)  # which an interruption stops at once: no weight has changed
+                        batch = next(
+                            batches
+                        )  # which an interruption stops at once: no weight has changed
                         with _whole(bar):
                             row = {"step": step, **self._step(step, batch, losses)}
-                            took = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - cpu_began}
+                            took = {
+                                "seconds": time.time() - began,
+                                "cpu_seconds": time.process_time() - cpu_began,
+                            }
                             self.log.append(row | took)
                             stream.write(f"{json.dumps(self.log[-1])}\n")
                             bar.update()
@@ -110,13 +147,17 @@ class Loop:
             return 0, None
         with state_of(self.file) as state:
             kept, asked = state["recipe"], asdict(self.recipe) | dict(self.origin)
-            different = [name for name in sorted({*kept, *asked}) if kept.get(name) != asked.get(name)]
+            different = [
+                name for name in sorted({*kept, *asked}) if kept.get(name) != asked.get(name)
+            ]
             if not different:
                 self.model.load_state_dict(state["model"])
                 self.optimiser.load_state_dict(state["optimiser"])
                 self.log[:] = state["log"]
                 return state["step"], state["random"].byte()
-        how = ", ".join(f"{name} is {kept.get(name)!r} there and {asked.get(name)!r} here" for name in different)
+        how = ", ".join(
+            f"{name} is {kept.get(name)!r} there and {asked.get(name)!r} here" for name in different
+        )
         msg = f"{self.file} holds a run with a different recipe ({how}): choose another folder, or delete it"
         raise GradeclipError(msg)
 
@@ -124,8 +165,16 @@ class Loop:
         """Write the state after the last whole step, and its random state, whole or not at all."""
         if self.file is None or not self.writes:
             return
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), **self.extra}
-        state |= {"step": len(self.log), "recipe": asdict(self.recipe) | dict(self.origin), "log": self.log}
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            **self.extra,
+        }
+        state |= {
+            "step": len(self.log),
+            "recipe": asdict(self.recipe) | dict(self.origin),
+            "log": self.log,
+        }
         write_whole({self.file: partial(torch.save, state | {"random": random})})
 
 
@@ -163,7 +212,9 @@ def state_of(file: Path) -> Iterator[dict[str, Any]]:
         yield torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # torch has a dozen kinds
         said = short(first_line(error))
-        msg = f"{file} is damaged, or holds no state of a training ({said}): delete it to begin again"
+        msg = (
+            f"{file} is damaged, or holds no state of a training ({said}): delete it to begin again"
+        )
         raise GradeclipError(msg) from error
 
 
@@ -178,7 +229,11 @@ def _has_bfloat16(device: torch.device) -> bool:
 @contextmanager
 def quick_arithmetic(device: torch.device, bfloat16: bool = True) -> Iterator[None]:
     """Forward and backward passes within it are as quick as the device allows."""
-    # going back through the fused kernel takes half as long again on a CPU, at the size of these models
+    # going back through the fused kernel takes half as long again on a CPU, at the size of these
+    # models
     kernel = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and _has_bfloat16(device)), kernel:
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and _has_bfloat16(device)),
+        kernel,
+    ):
         yield

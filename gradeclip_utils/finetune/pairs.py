@@ -21,7 +21,9 @@ from ..images import model_view, read_image
 from ..language import Phrase, phrases
 from ..measures.localisation import pool
 
-_NO_THINGS = frozenset("photo photograph picture image drawing painting view scene shot close-up".split())
+_NO_THINGS = frozenset(
+    "photo photograph picture image drawing painting view scene shot close-up".split()
+)
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
 
 
@@ -32,8 +34,8 @@ class Pair:
     Attributes:
         image: a PIL image, a path, or a function that gives the image when it is needed.
         caption: any English text.
-        where: only for `maps="ground truth"`: characters `start` to `end` of the caption -> mask (H, W) bool of the
-            things that they describe, or None.
+        where: only for `maps="ground truth"`: characters `start` to `end` of the caption -> mask
+            (H, W) bool of the things that they describe, or None.
     """
 
     image: Image.Image | str | Path | Callable[[], Image.Image]
@@ -45,7 +47,9 @@ class Pair:
         try:
             return read_image(self.image() if callable(self.image) else self.image)
         except OSError as error:
-            raise GradeclipError(f"the image of {short(self.caption)} cannot be read: {error}") from error
+            raise GradeclipError(
+                f"the image of {short(self.caption)} cannot be read: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class Batch:
     phrases: Tensor  # (B, P) long
     there: Tensor  # (B, P) bool: which of the places hold a phrase
     spans: tuple[tuple[Phrase, ...], ...]  # the phrases themselves
-    ground_truth: Tensor | None  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
+    ground_truth: (
+        Tensor | None
+    )  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
 
 
 @lru_cache(maxsize=100_000)
@@ -78,10 +84,24 @@ class PairBatches(torch.utils.data.Dataset):
     """Batch number i of a seeded run, in a new order of the pairs each time round."""
 
     def __init__(
-        self, preprocess: Callable, pairs: Sequence[Pair], batch: int, count: int, seed: int, *,
-        place: tuple[int, int] = (0, 1), places: int = 4, grid: tuple[int, int] | None = None,
-    ) -> None:  # fmt: skip
-        self.preprocess, self.pairs, self.batch, self.count, self.seed = preprocess, pairs, batch, count, seed
+        self,
+        preprocess: Callable,
+        pairs: Sequence[Pair],
+        batch: int,
+        count: int,
+        seed: int,
+        *,
+        place: tuple[int, int] = (0, 1),
+        places: int = 4,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        self.preprocess, self.pairs, self.batch, self.count, self.seed = (
+            preprocess,
+            pairs,
+            batch,
+            count,
+            seed,
+        )
         self.place, self.places, self.grid = place, places, grid
 
     def __len__(self) -> int:
@@ -90,7 +110,10 @@ class PairBatches(torch.utils.data.Dataset):
     def rows(self, number: int) -> np.ndarray:
         """The numbers (batch / processes,) of the pairs in this process's part of a batch."""
         turns, places = np.divmod(number * self.batch + np.arange(self.batch), len(self.pairs))
-        order = {t: np.random.default_rng([self.seed, int(t)]).permutation(len(self.pairs)) for t in np.unique(turns)}
+        order = {
+            t: np.random.default_rng([self.seed, int(t)]).permutation(len(self.pairs))
+            for t in np.unique(turns)
+        }
         rows = np.array([order[turn][place] for turn, place in zip(turns, places, strict=True)])
         mine, processes = self.place
         return np.split(rows, processes)[mine]
@@ -108,12 +131,16 @@ class PairBatches(torch.utils.data.Dataset):
         captions = torch.tensor([row_of(pair.caption) for pair in pairs])
         phrases = torch.zeros(len(pairs), self.places, dtype=torch.long)
         there = torch.zeros(len(pairs), self.places, dtype=torch.bool)
-        ground_truth = None if self.grid is None else torch.zeros(len(pairs), self.places, *self.grid)
+        ground_truth = (
+            None if self.grid is None else torch.zeros(len(pairs), self.places, *self.grid)
+        )
         for b, own in enumerate(spans):
             for p, phrase in enumerate(own):
                 phrases[b, p], there[b, p] = row_of(phrase.text), True
                 if ground_truth is not None:
-                    ground_truth[b, p] = _covered(pairs[b], phrase, ground_truth.shape[2:], views[b].box)
+                    ground_truth[b, p] = _covered(
+                        pairs[b], phrase, ground_truth.shape[2:], views[b].box
+                    )
         pixels = torch.stack([view.pixels for view in views])
         return Batch(pixels, tuple(texts), captions, phrases, there, spans, ground_truth)
 
@@ -121,6 +148,12 @@ class PairBatches(torch.utils.data.Dataset):
 def _covered(pair: Pair, phrase: Phrase, grid: tuple[int, int], box: tuple) -> Tensor:
     """How much of each cell (h, w) the things of a phrase cover."""
     if pair.where is None:
-        raise GradeclipError(f"maps='ground truth' needs pairs with `where`; that of {pair.caption!r} has none")
+        raise GradeclipError(
+            f"maps='ground truth' needs pairs with `where`; that of {pair.caption!r} has none"
+        )
     mask = pair.where(phrase.start, phrase.end)
-    return torch.zeros(grid) if mask is None else torch.from_numpy(pool(mask.astype(float), grid, box)).float()
+    return (
+        torch.zeros(grid)
+        if mask is None
+        else torch.from_numpy(pool(mask.astype(float), grid, box)).float()
+    )

@@ -2,8 +2,9 @@
 
     images, captions -> explanations -> rows, thumbnails -> index.html
 
-Every pair is asked `_QUESTIONS`, and if the data set has masks, the map is compared with them. Rows are stored like
-those of an evaluation (`table`), so a report that was killed can continue, and the page is written at the end.
+Every pair is asked `_QUESTIONS`, and if the data set has masks, the map is compared with them. Rows
+are stored like those of an evaluation (`table`), so a report that was killed can continue, and the
+page is written at the end.
 """
 
 from __future__ import annotations
@@ -52,7 +53,12 @@ _WARNINGS = {  # warning -> what the page counts
     "dependence": "maps that are nearly the same for any prompt",
     "deviation": "similarities far from those of the other pairs",
 }
-_COLUMNS = ("similarity", *_QUESTIONS, "pointing_game", "average_precision")  # the file of rows has all measures
+_COLUMNS = (
+    "similarity",
+    *_QUESTIONS,
+    "pointing_game",
+    "average_precision",
+)  # the file of rows has all measures
 _TEXTS = ("image", "prompt", "error", "content", "thumbnail")
 _NUMBERS = ("similarity", "fit", "dependence", "low", "high", "largest")
 _STYLE = """:root{color-scheme:light dark}body{font:15px/1.4 system-ui,sans-serif;margin:1rem;max-width:75rem}
@@ -81,9 +87,17 @@ _SCRIPT = """for (const button of document.querySelectorAll("th button")) {
 
 
 def report(
-    clip: Clip, data: str | Sequence[Example], out: str | Path, *, method: str = "grad-eclip",
-    limit: int | None = None, nulls: int = 16, seed: int = 0, progress: bool = True, overwrite: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+    clip: Clip,
+    data: str | Sequence[Example],
+    out: str | Path,
+    *,
+    method: str = "grad-eclip",
+    limit: int | None = None,
+    nulls: int = 16,
+    seed: int = 0,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> pd.DataFrame:
     """Explain every pair of a data set, and write a page that shows the worst of them first.
 
     Args:
@@ -92,19 +106,22 @@ def report(
         out: a folder for the report: `index.html`, `thumbnails/`, and the rows as `rows.jsonl`.
         method: of `methods.METHODS`, one with maps of images.
         limit: at most this many examples, spread over the data.
-        nulls: how many prompts about other things a map is compared with (`Explainer.null_maps`), 2 to 1000.
+        nulls: how many prompts about other things a map is compared with (`Explainer.null_maps`), 2
+            to 1000.
         seed: of these prompts.
         progress: show a bar.
         overwrite: start again in a folder that holds another run.
 
     Returns:
-        One row per pair, the worst first: image, prompt, error (why it could not be explained), content (a checksum
-        of image and mask), thumbnail, similarity, fit (fraction of up to 64 other images that the caption fits less),
-        dependence, low and high (its interval), largest (value of the map), the measures of `localisation` if there is
-        a mask, deviation (of the similarity from the median, in robust deviations) and warnings.
+        One row per pair, the worst first: image, prompt, error (why it could not be explained),
+        content (a checksum of image and mask), thumbnail, similarity, fit (fraction of up to 64
+        other images that the caption fits less), dependence, low and high (its interval), largest
+        (value of the map), the measures of `localisation` if there is a mask, deviation (of the
+        similarity from the median, in robust deviations) and warnings.
 
     Raises:
-        GradeclipError: an unknown method, no examples, a folder of another report, an image or mask that was replaced.
+        GradeclipError: an unknown method, no examples, a folder of another report, an image or mask
+            that was replaced.
     """
     instance("clip", clip, Clip, "a Clip(model, preprocess, tokenizer)")
     (method,), out = method_names([method]), as_path(out, "out")
@@ -125,7 +142,9 @@ def report(
                     raise GradeclipError(f"{said}: choose another folder, or add --overwrite")
                 if (table.folder / kept["thumbnail"]).is_file():
                     continue
-            row = _row(explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg")
+            row = _row(
+                explainer, example, sample, nulls, table.folder, f"{_THUMBNAILS}/{number:06d}.jpg"
+            )
             if row["error"]:
                 failed[example.key] = row  # not kept, so that a mended file is explained next time
             else:
@@ -146,13 +165,17 @@ def _sample(explainer: Explainer, examples: Sequence[Example]) -> dict[str, np.n
     return found
 
 
-def _row(explainer: Explainer, example: Example, sample: dict, nulls: int, folder: Path, thumbnail: str) -> dict:
+def _row(
+    explainer: Explainer, example: Example, sample: dict, nulls: int, folder: Path, thumbnail: str
+) -> dict:
     """Return the row of a pair, after its thumbnail is written."""
     row: dict = {"image": example.key, "prompt": example.prompt, "error": ""}
     try:
         image, mask = example.read()
         explanation = explainer.explain(image, example.prompt)
-        dependence = explanation.prompt_dependence(explainer.null_maps(image, example.prompt, nulls))
+        dependence = explanation.prompt_dependence(
+            explainer.null_maps(image, example.prompt, nulls)
+        )
         heat = explanation.heatmap(0, signed=True)
         measures = {} if mask is None else localisation(heat, mask)
     except GradeclipError as refusal:
@@ -160,10 +183,18 @@ def _row(explainer: Explainer, example: Example, sample: dict, nulls: int, folde
     _write_thumbnail(folder / thumbnail, explanation)
     text, own = explainer.embed_texts([example.prompt])[0].cpu().numpy(), content_digest(image)
     similarity = float(explanation.similarity[0])
-    ahead = np.array([similarity - other @ text for content, other in sample.items() if content != own])
-    row |= {"content": content_digest(image, mask), "thumbnail": thumbnail, "similarity": similarity}
+    ahead = np.array(
+        [similarity - other @ text for content, other in sample.items() if content != own]
+    )
+    row |= {
+        "content": content_digest(image, mask),
+        "thumbnail": thumbnail,
+        "similarity": similarity,
+    }
     row["fit"] = ((ahead > 0) + (ahead == 0) / 2).mean() if len(ahead) else np.nan
-    row |= dict(zip(("dependence", "low", "high"), dependence, strict=True), largest=float(heat.max()))
+    row |= dict(
+        zip(("dependence", "low", "high"), dependence, strict=True), largest=float(heat.max())
+    )
     return row | measures
 
 
@@ -171,7 +202,10 @@ def _write_thumbnail(file: Path, explanation: Explanation) -> None:
     width, height = explanation.image.size
     size = (min(4 * _HEIGHT, max(1, round(width * _HEIGHT / height))), _HEIGHT)
     strip = Image.new("RGB", (2 * size[0] + 4, _HEIGHT), "white")
-    shown = explanation.image, paint(explanation.image, explanation.image_maps[0], box=explanation.box)
+    shown = (
+        explanation.image,
+        paint(explanation.image, explanation.image_maps[0], box=explanation.box),
+    )
     for i, image in enumerate(shown):
         strip.paste(image.resize(size, Image.Resampling.LANCZOS), (i * (size[0] + 4), 0))
     write_whole({file: partial(strip.save, format="JPEG", quality=85)})
@@ -185,35 +219,56 @@ def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
     apart = (table["similarity"] - table["similarity"].median()).abs()
     scale = 1.4826 * apart.median()  # of a normal distribution: its standard deviation
     table["deviation"] = apart / scale if scale > 0 and apart.notna().sum() >= _ENOUGH else np.nan
-    flags = pd.DataFrame({
-        "not explained": table["error"] != "", "fit": table["fit"] <= 0.5, "dependence": table["high"] < 0.1,
-        "deviation": table["deviation"] > _FAR,
-    })  # fmt: skip
+    flags = pd.DataFrame(
+        {
+            "not explained": table["error"] != "",
+            "fit": table["fit"] <= 0.5,
+            "dependence": table["high"] < 0.1,
+            "deviation": table["deviation"] > _FAR,
+        }
+    )
     table["warnings"] = [", ".join(flags.columns[row]) for row in flags.to_numpy()]
-    order = np.lexsort([table["dependence"], table["fit"], -flags.sum(axis=1), table["error"] == ""])  # last key first
+    order = np.lexsort(
+        [table["dependence"], table["fit"], -flags.sum(axis=1), table["error"] == ""]
+    )  # last key first
     return table.iloc[order].reset_index(drop=True)
 
 
 def _page_of(table: pd.DataFrame, clip: Clip, method: str) -> str:
     columns = [name for name in _COLUMNS if name in table and table[name].notna().any()]
-    warnings = table["warnings"].where(table["error"] == "", table["warnings"] + ": " + table["error"])
-    shown = pd.DataFrame({
-        "caption": table["prompt"].map(_cut), "warnings": warnings.map(html.escape),
-        f"image, {method}": [_thumbnail(row) for row in table.itertuples()],
-        **{name: table[name].map("{:.2f}".format, na_action="ignore") for name in columns},
-    })  # fmt: skip
+    warnings = table["warnings"].where(
+        table["error"] == "", table["warnings"] + ": " + table["error"]
+    )
+    shown = pd.DataFrame(
+        {
+            "caption": table["prompt"].map(_cut),
+            "warnings": warnings.map(html.escape),
+            f"image, {method}": [_thumbnail(row) for row in table.itertuples()],
+            **{name: table[name].map("{:.2f}".format, na_action="ignore") for name in columns},
+        }
+    )
     if "dependence" in shown:
-        shown["dependence"] += table["low"].map(" [{:.2f}, ".format) + table["high"].map("{:.2f}]".format)
+        shown["dependence"] += table["low"].map(" [{:.2f}, ".format) + table["high"].map(
+            "{:.2f}]".format
+        )
     with pd.option_context("display.max_colwidth", None):
         heads = [f"<button>{name.replace('_', ' ')}</button>" for name in shown]
         rows = shown.set_axis(heads, axis=1).to_html(index=False, escape=False, na_rep="")
     known = [name for name in _WARNINGS if name in ("not explained", *columns)]
-    counts = "; ".join(f"{_WARNINGS[name]}: {table['warnings'].str.contains(name).sum()}" for name in known)
-    about = "".join(f"<dt>{one}</dt><dd>{html.escape(_QUESTIONS[one])}</dd>" for one in columns if one in _QUESTIONS)
+    counts = "; ".join(
+        f"{_WARNINGS[name]}: {table['warnings'].str.contains(name).sum()}" for name in known
+    )
+    about = "".join(
+        f"<dt>{one}</dt><dd>{html.escape(_QUESTIONS[one])}</dd>"
+        for one in columns
+        if one in _QUESTIONS
+    )
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     title = f"Report of {len(table)} pair{'s' * (len(table) != 1)}"
-    said = (f"{model}; {counts}. Pairs with most warnings come first; a click on a head sorts. Each map has its own "
-            "scale, from no colour (zero or less) to dark (its largest value).")  # fmt: skip
+    said = (
+        f"{model}; {counts}. Pairs with most warnings come first; a click on a head sorts. Each map has its own "
+        "scale, from no colour (zero or less) to dark (its largest value)."
+    )
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     head += f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1><p>{said}</p><dl>{about}</dl>"
     return f"{head}<div class=table>{rows}</div><script>{_SCRIPT}</script></html>\n"
@@ -232,13 +287,23 @@ def _thumbnail(row) -> str:
 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str | None]:
     """Add the arguments of the command, and return the function that runs it."""
-    parser.add_argument("--data", required=True, help="a folder of images, or a data set, KIND:WHERE")
-    parser.add_argument("--captions", help="with a folder: a table with the columns image and caption")
+    parser.add_argument(
+        "--data", required=True, help="a folder of images, or a data set, KIND:WHERE"
+    )
+    parser.add_argument(
+        "--captions", help="with a folder: a table with the columns image and caption"
+    )
     parser.add_argument("--out", required=True, help="the folder of the report")
     parser.add_argument("--method", default="grad-eclip", help="default: %(default)s")
-    parser.add_argument("--limit", type=int, help="at most this many pairs, spread over the data set")
-    parser.add_argument("--seed", type=int, default=0, help="of the prompts that maps are compared with")
-    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s")
+    parser.add_argument(
+        "--limit", type=int, help="at most this many pairs, spread over the data set"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the prompts that maps are compared with"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, bf16, fp16, pure_bf16 or pure_fp16; %(default)s"
+    )
     return _run_command
 
 
@@ -253,11 +318,15 @@ def _run_command(options: argparse.Namespace) -> str:
     method_names([options.method])  # before a model is loaded, which may take minutes
     out = writable(options.out, "--out", folder=True)
     data = load(where) if captions is None else captioned_images(where, captions, check=False)
-    clip = load_clip(options.model, options.pretrained, device=options.device, precision=options.precision)
+    clip = load_clip(
+        options.model, options.pretrained, device=options.device, precision=options.precision
+    )
     names = "method limit seed overwrite".split()
     rows = report(clip, data, out, **{name: getattr(options, name) for name in names})
     failed, said = [why for why in rows["error"] if why], f"{len(rows)} pairs: {out / _PAGE}"
-    said += f"; {len(failed)} could not be explained, the first because {failed[0]}" if failed else ""
+    said += (
+        f"; {len(failed)} could not be explained, the first because {failed[0]}" if failed else ""
+    )
     if len(failed) == len(rows):
         raise GradeclipError(said)
     return said

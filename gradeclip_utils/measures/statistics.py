@@ -1,11 +1,13 @@
 """Intervals of a mean, paired comparisons, and the answer that follows from an interval.
 
-    one row per image and method -> mean with its 95 % interval -> "higher", "lower", "about equal", "undecided"
+    one row per image and method -> mean with its 95 % interval -> "higher", "lower", "about equal",
+    "undecided"
 
-Tables are tidy: one row per image and method, a column per measure. Intervals are percentile bootstrap intervals
-(Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 1979), expanded for few values
-(Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015). If images of one concept
-resemble each other, whole concepts ("clusters") are drawn. All draws come from generators with a fixed seed.
+Tables are tidy: one row per image and method, a column per measure. Intervals are percentile
+bootstrap intervals (Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics
+1979), expanded for few values (Hesterberg, "What Teachers Should Know About the Bootstrap", The
+American Statistician 2015). If images of one concept resemble each other, whole concepts
+("clusters") are drawn. All draws come from generators with a fixed seed.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ _LARGEST = 1e150  # of a value, so that squares and sums stay finite
 _RESULTS = ("mean", "low", "high", "n")
 
 
-def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str = "mean") -> np.ndarray:
+def interval(
+    values: ArrayLike, clusters: Sequence | None = None, *, kind: str = "mean"
+) -> np.ndarray:
     """95 % interval of a mean by the percentile bootstrap, or of a proportion by Wilson's score interval.
 
-    Of 1,000 samples of a normal distribution the bootstrap interval held the true mean in 93 % with 6 values, in 95 %
-    with 12, 24 and 60, and in 74 % with 3. The bootstrap interval of equal values has no width; that of a proportion
-    (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927) always has one. With
-    10,000 values or clusters and more, Student's interval replaces the bootstrap's.
+    Of 1,000 samples of a normal distribution the bootstrap interval held the true mean in 93 % with
+    6 values, in 95 % with 12, 24 and 60, and in 74 % with 3. The bootstrap interval of equal values
+    has no width; that of a proportion (Wilson, "Probable Inference, the Law of Succession, and
+    Statistical Inference", JASA 1927) always has one. With 10,000 values or clusters and more,
+    Student's interval replaces the bootstrap's.
 
     >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.15, 0.45]
@@ -44,27 +49,35 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
 
     Args:
         values: (n,); the interval of a mean difference takes the differences, pair by pair.
-        clusters: one label per value; whole clusters are drawn with replacement. Clustered proportions use the
-            bootstrap, unless all answers are alike; then each cluster counts as one answer.
+        clusters: one label per value; whole clusters are drawn with replacement. Clustered
+            proportions use the bootstrap, unless all answers are alike; then each cluster counts as
+            one answer.
         kind: "mean", or "proportion" if the values are right and wrong answers, 1 and 0.
 
     Returns:
         [low, high].
 
     Raises:
-        GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label per value, a proportion
-            of values other than 0 and 1.
+        GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label per
+            value, a proportion of values other than 0 and 1.
     """
     checked = finite("an interval", values).astype(float)
     if checked.ndim != 1 or not len(checked):
-        raise GradeclipError(f"an interval needs a list of one or more numbers, got shape {checked.shape}")
+        raise GradeclipError(
+            f"an interval needs a list of one or more numbers, got shape {checked.shape}"
+        )
     if np.abs(checked).max() > _LARGEST:
-        raise GradeclipError(f"values of an interval must be at most {_LARGEST:g} in size, got {checked.max():g}")
+        raise GradeclipError(
+            f"values of an interval must be at most {_LARGEST:g} in size, got {checked.max():g}"
+        )
     sums, sizes = _by_cluster(checked, clusters)
     if len(sums) < 2:
         raise GradeclipError(_too_few(len(checked), clusters))
     mean = checked.mean()
-    if chosen("kind", kind, ("mean", "proportion")) == "proportion" and not np.isin(checked, (0.0, 1.0)).all():
+    if (
+        chosen("kind", kind, ("mean", "proportion")) == "proportion"
+        and not np.isin(checked, (0.0, 1.0)).all()
+    ):
         raise GradeclipError(f"a proportion has values 0 and 1 only, got {short(checked.tolist())}")
     if kind == "mean" or (clusters is not None and 0 < mean < 1):
         low, high = _bootstrap(sums, sizes)
@@ -77,8 +90,9 @@ def interval(values: ArrayLike, clusters: Sequence | None = None, *, kind: str =
 def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -> str:
     """The answer that follows from an interval: "higher", "lower", "about equal" or "undecided".
 
-    The interval is compared with `than`: 0 for a difference, the level of chance for a mean. Differences up to `margin`
-    do not matter; "about equal" means that the whole interval lies within it.
+    The interval is compared with `than`: 0 for a difference, the level of chance for a mean.
+    Differences up to `margin` do not matter; "about equal" means that the whole interval lies
+    within it.
 
     >>> answer(-0.30, -0.12), answer(-0.01, 0.02, margin=0.05), answer(-0.01, 0.02)
     ('lower', 'about equal', 'undecided')
@@ -86,7 +100,9 @@ def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -
     Raises:
         GradeclipError: an end that is not finite, ends in the wrong order, a negative margin.
     """
-    low, high, than = (number(name, one, -np.inf) for name, one in (("low", low), ("high", high), ("than", than)))
+    low, high, than = (
+        number(name, one, -np.inf) for name, one in (("low", low), ("high", high), ("than", than))
+    )
     margin = number("margin", margin, 0)
     if low > high:
         raise GradeclipError(f"an interval goes from low to high, got [{low!r}, {high!r}]")
@@ -98,12 +114,17 @@ def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -
 
 
 def summarise(
-    rows: pd.DataFrame, value: str, by: str | Sequence[str] = "method", *,
-    unit: str | Sequence[str] = "image", cluster: str | None = None,
-) -> pd.DataFrame:  # fmt: skip
+    rows: pd.DataFrame,
+    value: str,
+    by: str | Sequence[str] = "method",
+    *,
+    unit: str | Sequence[str] = "image",
+    cluster: str | None = None,
+) -> pd.DataFrame:
     """Mean and 95 % interval of a measure in every group; several rows of one unit are averaged first.
 
-    A group with a single unit or cluster keeps its mean, its interval is NaN, and a warning says so.
+    A group with a single unit or cluster keeps its mean, its interval is NaN, and a warning says
+    so.
 
     Args:
         rows: one row per unit and group, or several.
@@ -116,14 +137,18 @@ def summarise(
         One row per group: columns `by`, mean, low, high, and n (the number of units).
 
     Raises:
-        GradeclipError: no rows, a column that is missing or called like one of the result, values that are not finite,
-            a unit without a name or in two clusters.
+        GradeclipError: no rows, a column that is missing or called like one of the result, values
+            that are not finite, a unit without a name or in two clusters.
     """
     by, unit = _column_names("by", by), _column_names("unit", unit)
     if taken := [name for name in by if name in _RESULTS]:
-        raise GradeclipError(f"the result has a column {taken[0]!r} of its own: rename the column of `by`")
+        raise GradeclipError(
+            f"the result has a column {taken[0]!r} of its own: rename the column of `by`"
+        )
     records = []
-    for group, part in _unit_means(rows, value, by, unit, cluster).groupby(by, sort=False, dropna=False):
+    for group, part in _unit_means(rows, value, by, unit, cluster).groupby(
+        by, sort=False, dropna=False
+    ):
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
         bounds = np.full(2, np.nan)
         if len(values if labels is None else set(labels)) > 1:
@@ -136,14 +161,20 @@ def summarise(
 
 
 def paired(
-    rows: pd.DataFrame, value: str, *, baseline: str = "grad-eclip", by: str = "method", cluster: str | None = None
+    rows: pd.DataFrame,
+    value: str,
+    *,
+    baseline: str = "grad-eclip",
+    by: str = "method",
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Every method minus the baseline, image by image: difference, 95 % interval and p-values.
 
-    The interval is the bootstrap interval of the differences. p is that of a two-sided sign-flip test of the mean
-    difference, and p_holm is Holm's correction over all methods of one measure ("A Simple Sequentially Rejective
-    Multiple Test Procedure", Scandinavian Journal of Statistics 1979). Of 10,000 images or clusters and more, p is that
-    of the normal distribution which the flipped means then have.
+    The interval is the bootstrap interval of the differences. p is that of a two-sided sign-flip
+    test of the mean difference, and p_holm is Holm's correction over all methods of one measure ("A
+    Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics
+    1979). Of 10,000 images or clusters and more, p is that of the normal distribution which the
+    flipped means then have.
 
     Args:
         rows: as for `summarise`; every image in every method.
@@ -156,14 +187,16 @@ def paired(
         One row per method other than the baseline: `by`, difference, low, high, p, p_holm, n.
 
     Raises:
-        GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or there are fewer than
-            two images or clusters.
+        GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or
+            there are fewer than two images or clusters.
     """
     means = _unit_means(rows, value, [text("by", by)], ["image"], cluster)
     order = list(dict.fromkeys(means[by]))
     if text("baseline", baseline) not in order:
         has = ", ".join(map(repr, order))
-        raise GradeclipError(f"the baseline {short(baseline)} is not in column {by!r}, which has {has}")
+        raise GradeclipError(
+            f"the baseline {short(baseline)} is not in column {by!r}, which has {has}"
+        )
     if len(order) < 2:
         raise GradeclipError(f"a comparison needs another {by} beside the baseline {baseline!r}")
     wide = means.pivot(index="image", columns=by, values=value)[order]
@@ -175,11 +208,16 @@ def paired(
             f"{wide.index[lacking[name]][0]}; a paired comparison needs every image in every {by}"
         )
     if cluster is not None:
-        _unit_means(rows, value, [], ["image"], cluster)  # refuses an image in two clusters, also of different methods
+        _unit_means(
+            rows, value, [], ["image"], cluster
+        )  # refuses an image in two clusters, also of different methods
     labels = None if cluster is None else means.groupby("image")[cluster].first().loc[wide.index]
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     values = differences.to_numpy()
-    records = [(name, one.mean(), *interval(one, labels)) for name, one in zip(differences, values.T, strict=True)]
+    records = [
+        (name, one.mean(), *interval(one, labels))
+        for name, one in zip(differences, values.T, strict=True)
+    ]
     p = _sign_flip_p(_by_cluster(values, labels)[0].T)
     table = pd.DataFrame(records, columns=[by, "difference", "low", "high"])
     return table.assign(p=p, p_holm=_holm(p), n=len(differences))
@@ -192,23 +230,43 @@ def _bootstrap(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         mean = sums.sum() / sizes.sum()
         error = np.sqrt(((sums - mean * sizes) ** 2).sum() * count / (count - 1)) / sizes.sum()
         return mean + t.ppf(0.975, count - 1) * error * np.array([-1, 1])
-    tail = float(norm.sf(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1)))  # Hesterberg: 2.8 deviations of six
-    return np.array(bootstrap(
-        (sums, sizes), lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis), paired=True, vectorized=True,
-        axis=-1, method="percentile", confidence_level=1 - 2 * tail, n_resamples=_DRAWS,
-        batch=max(1, _AT_ONCE // count), rng=np.random.default_rng(0),
-    ).confidence_interval)  # fmt: skip
+    tail = float(
+        norm.sf(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1))
+    )  # Hesterberg: 2.8 deviations of six
+    return np.array(
+        bootstrap(
+            (sums, sizes),
+            lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
+            paired=True,
+            vectorized=True,
+            axis=-1,
+            method="percentile",
+            confidence_level=1 - 2 * tail,
+            n_resamples=_DRAWS,
+            batch=max(1, _AT_ONCE // count),
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    )
 
 
 def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
     """Return two-sided p-values (M,) of sums (M, K) over K units whose signs are flipped; of many units normal ones."""
     if sums.shape[1] >= _MANY:
         spread = np.maximum(np.linalg.norm(sums, axis=1), np.finfo(float).tiny)
-        return np.maximum(2 * norm.sf(np.abs(sums.sum(1)) / spread), 1 / (1 + _FLIPS))  # as small as flips can tell
+        return np.maximum(
+            2 * norm.sf(np.abs(sums.sum(1)) / spread), 1 / (1 + _FLIPS)
+        )  # as small as flips can tell
     return permutation_test(
-        (sums,), lambda flipped, axis: np.abs(flipped.sum(axis)), permutation_type="samples", alternative="greater",
-        vectorized=True, axis=-1, n_resamples=_FLIPS, batch=max(1, _AT_ONCE // sums.size), rng=np.random.default_rng(0),
-    ).pvalue  # fmt: skip
+        (sums,),
+        lambda flipped, axis: np.abs(flipped.sum(axis)),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        axis=-1,
+        n_resamples=_FLIPS,
+        batch=max(1, _AT_ONCE // sums.size),
+        rng=np.random.default_rng(0),
+    ).pvalue
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
@@ -222,15 +280,23 @@ def _by_cluster(values: np.ndarray, clusters: Any) -> tuple[np.ndarray, np.ndarr
     """Return sums (K, ...) and sizes (K,) of the clusters of values (n, ...)."""
     if clusters is None:
         return values, np.ones(len(values))
-    labels = listed("clusters", clusters.tolist() if hasattr(clusters, "detach") else clusters)  # numbers, not tensors
+    labels = listed(
+        "clusters", clusters.tolist() if hasattr(clusters, "detach") else clusters
+    )  # numbers, not tensors
     if len(labels) != len(values):
-        raise GradeclipError(f"clusters needs one label per value, got {len(labels)} labels for {len(values)} values")
+        raise GradeclipError(
+            f"clusters needs one label per value, got {len(labels)} labels for {len(values)} values"
+        )
     try:
         codes, names = pd.factorize(pd.Series(labels, dtype=object))
     except TypeError:
-        raise GradeclipError(f"cluster labels must be numbers or texts, got {short(labels)}") from None
+        raise GradeclipError(
+            f"cluster labels must be numbers or texts, got {short(labels)}"
+        ) from None
     if (codes < 0).any():
-        raise GradeclipError(f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one")
+        raise GradeclipError(
+            f"{(codes < 0).sum()} of {len(codes)} cluster labels are missing; every value needs one"
+        )
     sums = np.zeros((len(names), *values.shape[1:]))
     np.add.at(sums, codes, values)
     return sums, np.bincount(codes).astype(float)
@@ -250,18 +316,27 @@ def _column_names(name: str, given: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _unit_means(rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None) -> pd.DataFrame:
+def _unit_means(
+    rows: pd.DataFrame, value: str, by: list[str], unit: list[str], cluster: str | None
+) -> pd.DataFrame:
     """Return one row per group and unit, with the mean of the value and the unit's cluster."""
     keys = list(dict.fromkeys([*by, *unit]))
-    columns(rows, [*keys, text("value", value), *([] if cluster is None else [text("cluster", cluster)])])
+    columns(
+        rows,
+        [*keys, text("value", value), *([] if cluster is None else [text("cluster", cluster)])],
+    )
     if rows.empty:
         raise GradeclipError(f"the table is empty: there is no {value!r} to average")
     if nameless := [name for name in unit if rows[name].isna().any()]:
-        raise GradeclipError(f"{int(rows[nameless[0]].isna().sum())} rows have no {nameless[0]!r}: leave them out")
+        raise GradeclipError(
+            f"{int(rows[nameless[0]].isna().sum())} rows have no {nameless[0]!r}: leave them out"
+        )
     try:
         broken = rows[~np.isfinite(rows[value].astype(float))]
     except (TypeError, ValueError) as error:
-        raise GradeclipError(f"the column {value!r} must hold numbers: {first_line(error)}") from None
+        raise GradeclipError(
+            f"the column {value!r} must hold numbers: {first_line(error)}"
+        ) from None
     if len(broken):
         where = ", ".join(f"{name}={broken.iloc[0][name]}" for name in keys)
         msg = f"{len(broken)} of {len(rows)} values of {value!r} are NaN or infinite, the first at {where}"

@@ -2,8 +2,9 @@
 
     settings -> OUT/settings.json        rows, one JSON object a line -> OUT/rows.jsonl
 
-A process that opens the folder again with the same settings finds the rows that are there. A last line that a kill cut
-off is dropped. Other settings, damaged settings, or a second process on the same folder are refused.
+A process that opens the folder again with the same settings finds the rows that are there. A last
+line that a kill cut off is dropped. Other settings, damaged settings, or a second process on the
+same folder are refused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _PROBE = "A photo of 2 dogs, naïve cafés & Größe: 犬 🐕"
 class Table:
     """The rows of one run in a folder, for one process at a time; `rows` has them by key, as they are in the file."""
 
-    def __init__(self, folder: str | Path, settings: Mapping, keys: Sequence[str], *, overwrite: bool = False):
+    def __init__(
+        self, folder: str | Path, settings: Mapping, keys: Sequence[str], *, overwrite: bool = False
+    ):
         self.folder = writable(folder, "the folder of the rows", folder=True, size=1_000_000)
         self._keys, self._file = tuple(keys), self.folder / _ROWS
         with ExitStack() as opened:
@@ -58,7 +61,9 @@ class Table:
                 content = content[self._stream.write(content) :]
             os.fsync(self._stream.fileno())
         except OSError as error:
-            raise GradeclipError(f"{self._file} could not be written ({error}): free some space, and go on") from error
+            raise GradeclipError(
+                f"{self._file} could not be written ({error}): free some space, and go on"
+            ) from error
 
     def __enter__(self) -> Table:
         return self
@@ -72,9 +77,13 @@ class Table:
     def _keep(self, settings: dict, overwrite: bool) -> None:
         """Write the settings of a new run, or compare them with those of the rows that are there."""
         file = self.folder / _SETTINGS
-        there = {one.name for one in self.folder.iterdir() if one.name != _LOCK and one.suffix != ".new"}
+        there = {
+            one.name for one in self.folder.iterdir() if one.name != _LOCK and one.suffix != ".new"
+        }
         if not there or (overwrite and {_SETTINGS, _ROWS} & there):
-            self._file.unlink(missing_ok=True)  # first, so that no rows stand beside the settings of another run
+            self._file.unlink(
+                missing_ok=True
+            )  # first, so that no rows stand beside the settings of another run
             return write_whole({file: json.dumps(settings, ensure_ascii=False, indent=1).encode()})
         if _SETTINGS not in there:
             msg = f"{self.folder} holds other files, such as {min(there)}: choose a folder for this run alone"
@@ -82,7 +91,9 @@ class Table:
         try:
             found = dict(json.loads(file.read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise GradeclipError(f"{file} is damaged ({error}): choose another folder, or delete this one") from error
+            raise GradeclipError(
+                f"{file} is damaged ({error}): choose another folder, or delete this one"
+            ) from error
         differing = [
             f"{name} was {short(found.get(name))} and is {short(settings.get(name))} now"
             for name in {**found, **settings}
@@ -115,7 +126,10 @@ def describe_model(clip: Clip, texts: Iterable[str] = ()) -> dict[str, Any]:
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     seen = clip.preprocess(Image.fromarray(noise).resize((400, 300), Image.Resampling.BICUBIC))
     read = [] if clip.tokenizer is None else [_PROBE, *sorted(set(texts))]
-    ids = [torch.as_tensor(clip.tokenizer(read[start : start + 1000])) for start in range(0, len(read), 1000)]
+    ids = [
+        torch.as_tensor(clip.tokenizer(read[start : start + 1000]))
+        for start in range(0, len(read), 1000)
+    ]
     return {
         "model": clip.name,
         "pretrained": clip.pretrained,
@@ -130,13 +144,19 @@ def describe_model(clip: Clip, texts: Iterable[str] = ()) -> dict[str, Any]:
 
 def weights_digest(model: torch.nn.Module) -> str:
     """Return a checksum that tells one set of weights from another, whatever their file is called."""
-    return digest(part for name, tensor in model.state_dict().items() for part in (name.encode(), _bytes_of(tensor)))
+    return digest(
+        part
+        for name, tensor in model.state_dict().items()
+        for part in (name.encode(), _bytes_of(tensor))
+    )
 
 
 def content_digest(image: Image.Image, mask: np.ndarray | None = None) -> str:
     """Return a checksum of an image's pixels and of its mask."""
     about = f"{image.size} {None if mask is None else mask.shape}".encode()
-    return digest([about, image.tobytes(), b"" if mask is None else np.ascontiguousarray(mask).tobytes()])
+    return digest(
+        [about, image.tobytes(), b"" if mask is None else np.ascontiguousarray(mask).tobytes()]
+    )
 
 
 def digest(parts: Iterable[Any]) -> str:

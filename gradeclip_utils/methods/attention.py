@@ -1,7 +1,7 @@
 """Methods that read attention: raw attention, rollout, GAME and LeGrad.
 
-`registry` describes their common form. Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens of
-width D, H heads of C channels, E the width of the embedding.
+`registry` describes their common form. Shapes: B inputs, T targets, L explained layers, R query
+tokens, N tokens of width D, H heads of C channels, E the width of the embedding.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest."""
-    layers = [(block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)]  # (B, N, N)
+    layers = [
+        (block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)
+    ]  # (B, N, N)
     row = _query_row(tower, trace)
     for block, weights in reversed(layers):
         read = torch.einsum("bj,bji->bi", row, weights)
@@ -40,7 +42,9 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     for direction in directions.unbind(1):
         slopes = torch.autograd.grad(embedding, attentions, direction, retain_graph=True)
         row = start = _query_row(tower, trace)
-        for block, weights, slope in zip(reversed(blocks), reversed(attentions), reversed(slopes), strict=True):
+        for block, weights, slope in zip(
+            reversed(blocks), reversed(attentions), reversed(slopes), strict=True
+        ):
             pulled = torch.einsum("bj,bji->bi", row, (slope * weights.detach()).relu().mean(1))
             row = pulled if block.pools else row + pulled
         maps.append(row if blocks[-1].pools else row - start)
@@ -55,7 +59,9 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
             read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
             embedding = tower.resume(trace, tower.depth, read)
             for target, direction in enumerate(directions.unbind(1)):
-                (slope,) = torch.autograd.grad(embedding, weights, direction, retain_graph=True)  # (B, H, N, N)
+                (slope,) = torch.autograd.grad(
+                    embedding, weights, direction, retain_graph=True
+                )  # (B, H, N, N)
                 maps[:, target] += slope.relu().mean(dim=(1, 2)) / tower.layers
     return maps * trace.valid_mask[:, None]
 

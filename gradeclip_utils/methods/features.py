@@ -1,7 +1,7 @@
 """Methods that read the tokens themselves: Grad-CAM, MaskCLIP and CLIP Surgery.
 
-`registry` describes their common form. Shapes: B inputs, T targets, N tokens of width D, E the width of the
-embedding.
+`registry` describes their common form. Shapes: B inputs, T targets, N tokens of width D, E the
+width of the embedding.
 """
 
 import torch
@@ -16,8 +16,12 @@ from .grad_eclip import gradients
 def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic."""
     maps = []
-    for slope in gradients(lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions):
-        weights = (slope * trace.valid_mask[..., None]).sum(1) / trace.valid_mask.sum(1, keepdim=True)  # (B, D)
+    for slope in gradients(
+        lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions
+    ):
+        weights = (slope * trace.valid_mask[..., None]).sum(1) / trace.valid_mask.sum(
+            1, keepdim=True
+        )  # (B, D)
         maps.append(torch.einsum("bd,bnd->bn", weights, trace.tokens))
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
@@ -27,22 +31,31 @@ def maskclip(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
 
 
-def clip_surgery(tower: Tower, trace: Trace, directions: Tensor, *, empty: Tensor | None = None) -> Tensor:
+def clip_surgery(
+    tower: Tower, trace: Trace, directions: Tensor, *, empty: Tensor | None = None
+) -> Tensor:
     """CLIP Surgery: map_i = f_i . d less what all targets share, with f from a second path of v-v attention."""
     x = y = trace.tokens
     for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
         if block.pools or block.behind:
             kind = type(block.module).__name__
-            raise UnsupportedModel(f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}")
+            raise UnsupportedModel(
+                f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}"
+            )
         v = block.project(x, trace.positions, trace.heads)[2]
         y = y + through(block.out, attend_fused(v, v, v, None))
-        if position < tower.depth - 1:  # of the model's own path only what feeds the other is needed
+        if (
+            position < tower.depth - 1
+        ):  # of the model's own path only what feeds the other is needed
             x = tower.run_block(trace, position, x)
     if directions.shape[1] == 1 and empty is not None:
         directions = directions - empty
     maps = torch.einsum("bne,bte->btn", tower.embed_alone(trace, y), directions)
     if directions.shape[1] > 1:
-        weights = torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1) * directions.shape[1]
+        weights = (
+            torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1)
+            * directions.shape[1]
+        )
         maps = maps * weights[..., None]
         maps = maps - maps.mean(1, keepdim=True)
     return maps * trace.valid_mask[:, None]

@@ -1,8 +1,9 @@
 """Grad-ECLIP: the patches and words that made an image and a sentence match.
 
-Zhao, Wang, Zeng, Zhao and Chan, "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024; with the
-text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816. `grad_eclip_plain` is the whole method for an open_clip ViT. The
-rest of the file computes the same for every tower, and for many inputs, targets and layers at once.
+Zhao, Wang, Zeng, Zhao and Chan, "Gradient-based Visual Explanation for Transformer-based CLIP",
+ICML 2024; with the text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816. `grad_eclip_plain` is
+the whole method for an open_clip ViT. The rest of the file computes the same for every tower, and
+for many inputs, targets and layers at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,27 +21,38 @@ def grad_eclip_plain(
 ) -> tuple[Tensor, Tensor]:
     """Grad-ECLIP of one image and one prompt with an open_clip ViT, from the formula alone.
 
-    In an attention layer CLS (in the text: EOT) collects o = sum_i alpha_i v_i. The relevance of token i for the
-    similarity S is sum_c w_c lam_i v_ic, with the channel weight w = dS/do and the spatial weight
-    lam_i = cos(q, k_i), scaled to 0 to 1 over the tokens. The model keeps its own attention heads, where the published
-    code runs the layer with one head; the relu belongs to the figure.
+    In an attention layer CLS (in the text: EOT) collects o = sum_i alpha_i v_i. The relevance of
+    token i for the similarity S is sum_c w_c lam_i v_ic, with the channel weight w = dS/do and the
+    spatial weight lam_i = cos(q, k_i), scaled to 0 to 1 over the tokens. The model keeps its own
+    attention heads, where the published code runs the layer with one head; the relu belongs to the
+    figure.
 
     Args:
-        model: an open_clip `CLIP` or `CustomTextCLIP` with a ViT that reads CLS, in evaluation mode.
+        model: an open_clip `CLIP` or `CustomTextCLIP` with a ViT that reads CLS, in evaluation
+            mode.
         pixels: (1, 3, H, W), as the model's preprocessing gives them.
         tokens: (1, context length), as its tokenizer gives them; EOT has the largest number.
-        text_layers: how many of the last text layers are summed; by default two thirds (8 of 12, as published).
+        text_layers: how many of the last text layers are summed; by default two thirds (8 of 12, as
+            published).
 
     Returns:
-        The image's map (h, w), from its last layer, and the scores of the prompt's tokens between SOT and EOT.
+        The image's map (h, w), from its last layer, and the scores of the prompt's tokens between
+        SOT and EOT.
     """
     blocks, seen = getattr(model, "text", model).transformer.resblocks, []
     text_layers = text_layers or round(len(blocks) * 2 / 3)
 
     def attend(attention, inputs, options, _):  # the same attention, with q, k, v and o in sight
-        projected = F.linear(inputs[0], attention.in_proj_weight, attention.in_proj_bias)  # (1, N, 3 D)
-        q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, -1))
-        o = F.scaled_dot_product_attention(q, k, v, options["attn_mask"]).transpose(1, 2).flatten(2)  # (1, N, D)
+        projected = F.linear(
+            inputs[0], attention.in_proj_weight, attention.in_proj_bias
+        )  # (1, N, 3 D)
+        q, k, v = (
+            part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for part in projected.chunk(3, -1)
+        )
+        o = (
+            F.scaled_dot_product_attention(q, k, v, options["attn_mask"]).transpose(1, 2).flatten(2)
+        )  # (1, N, D)
         o = o if o.requires_grad else o.requires_grad_()
         seen.append((*projected.detach()[0].chunk(3, dim=-1), o))
         return attention.out_proj(o), None
@@ -49,8 +61,13 @@ def grad_eclip_plain(
     hooks = [layer.attn.register_forward_hook(attend, with_kwargs=True) for layer in layers]
     try:
         with torch.enable_grad():
-            image, text = model.encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True)
-            gradients = torch.autograd.grad((image * text).sum(), [o for *_, o in seen])  # dS/do, each (1, N, D)
+            image, text = (
+                model.encode_image(pixels, normalize=True),
+                model.encode_text(tokens, normalize=True),
+            )
+            gradients = torch.autograd.grad(
+                (image * text).sum(), [o for *_, o in seen]
+            )  # dS/do, each (1, N, D)
     finally:
         for hook in hooks:
             hook.remove()
@@ -58,29 +75,34 @@ def grad_eclip_plain(
     def relevance(layer: int, reads: int, first: int, end: int) -> Tensor:
         q, k, v, _ = seen[layer]
         w = gradients[layer][0, reads]  # (D,) which channels of o matter
-        cosine = F.cosine_similarity(q[reads, None], k[first:end], dim=-1)  # how well each token answers the query
+        cosine = F.cosine_similarity(
+            q[reads, None], k[first:end], dim=-1
+        )  # how well each token answers the query
         lam = (cosine - cosine.min()) / (cosine.max() - cosine.min())
         return lam * (v[first:end] @ w)  # (N,)
 
     eot = int(tokens[0].argmax())
     scores = sum(relevance(layer, eot, 0, eot + 1) for layer in range(1, len(seen)))
-    return relevance(0, 0, 1, len(seen[0][0])).unflatten(0, tuple(model.visual.grid_size)), scores[1:-1]
+    return relevance(0, 0, 1, len(seen[0][0])).unflatten(0, tuple(model.visual.grid_size)), scores[
+        1:-1
+    ]
 
 
-# The same for every tower. S is linear in the target's direction d, S = embedding . d: a similarity has the prompt's
-# embedding for d, a contrast the difference of two. Since o is linear in alpha, w . v_i = dS/d alpha_i: the map is the
-# gradient of the attention, weighted by a loosened attention. Differences from the published code: the model's own
-# attention heads are kept (see `spatial_weights`), q and k are raw, lam never sees padding, and a constant lam gives
-# zeros instead of NaN.
-#
-# Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens, H heads of C channels, D = H * C, E the
-# width of the embedding.
+# The same for every tower. S is linear in the target's direction d, S = embedding . d: a similarity
+# has the prompt's embedding for d, a contrast the difference of two. Since o is linear in alpha, w
+# . v_i = dS/d alpha_i: the map is the gradient of the attention, weighted by a loosened attention.
+# Differences from the published code: the model's own attention heads are kept (see
+# `spatial_weights`), q and k are raw, lam never sees padding, and a constant lam gives zeros
+# instead of NaN.  Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens, H
+# heads of C channels, D = H * C, E the width of the embedding.
 
 _AT_ONCE = 64  # directions whose channel weights are held at one time
 _CACHED = 2**18  # numbers of one layer that go back at one time on a CPU: they stay in its cache
 
 
-def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None) -> Tensor:
+def channel_weights(
+    tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None
+) -> Tensor:
     """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction."""
     if delta is None and trace.graph is not None:
         embedding, collected = trace.graph
@@ -89,18 +111,28 @@ def channel_weights(tower: Tower, trace: Trace, directions: Tensor, delta: Tenso
         step = max(1, _CACHED // carried) if along.device.type == "cpu" else len(along)
         back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
         found = [
-            torch.stack(back(some, is_grads_batched=True), dim=1) if len(some) > 1 else torch.stack(back(some[0]))[None]
+            torch.stack(back(some, is_grads_batched=True), dim=1)
+            if len(some) > 1
+            else torch.stack(back(some[0]))[None]
             for some in along.split(step)
         ]  # each (t, L, B, R, D)
         return torch.cat(found).permute(2, 0, 1, 3, 4)
     with torch.enable_grad():  # by functorch, through which the live page is recorded
-        at = torch.stack([torch.zeros_like(layer.o) for layer in trace.layers]) if delta is None else delta
+        at = (
+            torch.stack([torch.zeros_like(layer.o) for layer in trace.layers])
+            if delta is None
+            else delta
+        )
         _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
-        weights = torch.vmap(lambda direction: pull_back(direction)[0])(directions.transpose(0, 1))  # (T, L, B, R, D)
+        weights = torch.vmap(lambda direction: pull_back(direction)[0])(
+            directions.transpose(0, 1)
+        )  # (T, L, B, R, D)
     return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
 
 
-def gradients(encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Iterator[Tensor]:
+def gradients(
+    encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
+) -> Iterator[Tensor]:
     """Gradients of the targets embedding . direction, one direction after the other."""
     with torch.enable_grad():
         at = at.detach().requires_grad_()
@@ -122,7 +154,9 @@ def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") ->
     low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
     spread = cosine.masked_fill(~there, -torch.inf).amax(-1, keepdim=True) - low
     rounding = 16 * torch.finfo(cosine.dtype).eps  # cosines that differ by less are the same cosine
-    loosened = torch.where(there & (spread > rounding), (cosine - low) / spread.clamp_min(rounding), 0.0)
+    loosened = torch.where(
+        there & (spread > rounding), (cosine - low) / spread.clamp_min(rounding), 0.0
+    )
     return loosened.expand_as(layer.attention)
 
 
@@ -134,7 +168,8 @@ def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
 def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "loosened") -> Tensor:
     """Grad-ECLIP: the sum over layers, heads and query tokens of lam_i * dS/d alpha_i.
 
-    An image encoder that averages its patches has many query tokens, and every one adds its own map.
+    An image encoder that averages its patches has many query tokens, and every one adds its own
+    map.
 
         trace = tower.trace(pixels)
         maps = grad_eclip(tower, trace, text_embeddings[None])             # (1, T, N)
@@ -152,10 +187,16 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
     maps = []
     for part in directions.split(_AT_ONCE, dim=1):
         weights = channel_weights(tower, trace, part)
-        maps.append(torch.zeros(*part.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device))
+        maps.append(
+            torch.zeros(
+                *part.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device
+            )
+        )
         for position, layer in enumerate(trace.layers):
             lam = spatial_weights(layer, trace.valid_mask, spatial)
-            for target in range(part.shape[1]):  # one at a time: where all tokens read, (H, R, N) is large
+            for target in range(
+                part.shape[1]
+            ):  # one at a time: where all tokens read, (H, R, N) is large
                 relevance = lam * attention_gradient(weights[:, target, position], layer.v)
                 maps[-1][:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
     return torch.cat(maps, dim=1)

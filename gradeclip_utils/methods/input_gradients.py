@@ -1,7 +1,8 @@
 """Gradients of the input: input x gradient and integrated gradients, of an image's pixels and of a prompt's tokens.
 
-They need no look inside the model, and so also apply to towers without attention. `registry` describes the common form
-of methods. Shapes: B inputs, T targets, N tokens of width D, E the width of the embedding, P patches.
+They need no look inside the model, and so also apply to towers without attention. `registry`
+describes the common form of methods. Shapes: B inputs, T targets, N tokens of width D, E the width
+of the embedding, P patches.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,16 +27,24 @@ def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return _over_tokens(tower, trace, torch.stack(products, dim=1))
 
 
-def integrated_gradients(tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50) -> Tensor:
+def integrated_gradients(
+    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50
+) -> Tensor:
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1."""
     encode, inputs, axis = _inputs_of(tower, trace)
     of_text = trace.grid is None
-    change = inputs * (word_numbers(trace) >= 0)[..., None] if of_text else inputs  # SOT and EOT stay as they are
+    change = (
+        inputs * (word_numbers(trace) >= 0)[..., None] if of_text else inputs
+    )  # SOT and EOT stay as they are
     maps = torch.stack([torch.zeros_like(change.sum(axis))] * directions.shape[1], dim=1)
     path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(change)
     places, weights = path.T.reshape(2, steps, *[1] * change.ndim)
-    points = torch.arange(steps, device=change.device).split(1 if of_text else max(1, _AT_ONCE // len(change)))
-    for some in bar("integrated gradients", points):  # points of the path, (n, B, ...) of all inputs
+    points = torch.arange(steps, device=change.device).split(
+        1 if of_text else max(1, _AT_ONCE // len(change))
+    )
+    for some in bar(
+        "integrated gradients", points
+    ):  # points of the path, (n, B, ...) of all inputs
         at = inputs + (places[some] - 1) * change
         along = gradients(encode, at.flatten(0, 1), directions.repeat(len(some), 1, 1))
         for target, slopes in enumerate(along):
@@ -50,7 +59,9 @@ def _inputs_of(tower: Tower, trace: Trace) -> tuple[Callable[[Tensor], Tensor], 
         return partial(tower.resume, trace, tower.depth - tower.layers), trace.tokens, -1
     if not tower.reads(trace.inputs):
         why, got = "gradients of pixels need the model's own pass", tuple(trace.inputs.shape[-2:])
-        raise GradeclipError(f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'")
+        raise GradeclipError(
+            f"{why}, which reads {tower.image_size} pixels only, got {got}; use resolution='model'"
+        )
     return tower.embed_pixels, trace.inputs.to(trace.embedding), 1
 
 
@@ -58,7 +69,10 @@ def _over_tokens(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
     """Sums (B, T, N) of pixels (B, T, H, W) over patches; of a prompt the values (B, T, N) of its own tokens."""
     if trace.grid is None:
         return values * trace.valid_mask[:, None]
-    return on_patches(trace, means_over_patches(tower, trace, values) * (tower.patch_size[0] * tower.patch_size[1]))
+    return on_patches(
+        trace,
+        means_over_patches(tower, trace, values) * (tower.patch_size[0] * tower.patch_size[1]),
+    )
 
 
 def path_points(steps: int) -> Iterator[tuple[float, float]]:

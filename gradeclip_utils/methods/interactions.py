@@ -1,9 +1,9 @@
 """Interactions: word x region maps, and the same without the part that all named things share.
 
-A word pushes the prompt's embedding in a direction; Grad-ECLIP of the image with that direction for a target is the
-region that *this word* matches. The directions of a caption have a part in common, which matches any object. Each
-noun's direction less the mean of all nouns' directions tells them apart. Maps are linear in the direction, so the mean
-can be taken away before or after the map.
+A word pushes the prompt's embedding in a direction; Grad-ECLIP of the image with that direction for
+a target is the region that *this word* matches. The directions of a caption have a part in common,
+which matches any object. Each noun's direction less the mean of all nouns' directions tells them
+apart. Maps are linear in the direction, so the mean can be taken away before or after the map.
 
 Shapes: N tokens, W words, E the width of the embedding.
 """
@@ -24,16 +24,23 @@ from .grad_eclip import spatial_weights
 def word_masks(split: Split, trace: Trace) -> Tensor:
     """The tokens of each word of a prompt, (W, N) bool; SOT, EOT and padding belong to no word."""
     word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
-    return F.pad(F.one_hot(word_ids).T.bool(), (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)))
+    return F.pad(
+        F.one_hot(word_ids).T.bool(),
+        (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)),
+    )
 
 
-def word_directions(tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened") -> Tensor:
+def word_directions(
+    tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened"
+) -> Tensor:
     """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`; or of several."""
     masks, pushes = word_mask if word_mask.ndim == 3 else word_mask[:, None], []
     assert len(trace.tokens) == masks.shape[1]
     for layer in trace.layers:
         mu = spatial_weights(layer, trace.valid_mask, spatial)
-        pushes.append(torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v).flatten(3))  # (W, B, R, D)
+        pushes.append(
+            torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v).flatten(3)
+        )  # (W, B, R, D)
     start = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
@@ -51,7 +58,11 @@ def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[
     groups = []
     for phrase in phrases(caption):
         nouns = [word for word in phrase.words if word.part == "noun"] or [phrase.words[-1]]
-        found = (i for i, (start, end) in enumerate(spans) if any(start < n.end and end > n.start for n in nouns))
+        found = (
+            i
+            for i, (start, end) in enumerate(spans)
+            if any(start < n.end and end > n.start for n in nouns)
+        )
         if group := tuple(found):
             groups.append(group)
     return tuple(groups)

@@ -2,8 +2,8 @@
 
     weights of open_clip or transformers -> Clip -> towers -> trace -> method -> explanation
 
-`loading` finds a model by its name, `open_clip` and `huggingface` read weights and make models of them, and `bundled`
-has the models that the project ships.
+`loading` finds a model by its name, `open_clip` and `huggingface` read weights and make models of
+them, and `bundled` has the models that the project ships.
 """
 
 from .bundled import BUNDLED, BUNDLED_MODELS, save_compact

@@ -1,7 +1,7 @@
 """Models of transformers with their processor, which prepares images and tokenizes prompts.
 
-The steps of the processor, where it resizes and crops, are read from its settings, so that maps lie where they belong.
-transformers is optional: `pip install '.[transformers]'`.
+The steps of the processor, where it resizes and crops, are read from its settings, so that maps lie
+where they belong. transformers is optional: `pip install '.[transformers]'`.
 """
 
 from collections.abc import Mapping
@@ -56,9 +56,17 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
     """The preprocessing and the tokenizer of a model of transformers, checked against the model."""
     kind = type(unwrapped(model)).__name__
     _check_kind(kind_of(model) or kind)
-    images, tokenizer = (getattr(processor, name, None) for name in ("image_processor", "tokenizer"))
+    images, tokenizer = (
+        getattr(processor, name, None) for name in ("image_processor", "tokenizer")
+    )
     if images is None or tokenizer is None:
-        missing = "processor" if processor is None else "image processor" if images is None else "tokenizer"
+        missing = (
+            "processor"
+            if processor is None
+            else "image processor"
+            if images is None
+            else "tokenizer"
+        )
         needs = f"{kind} needs its processor, for images and for prompts, and got no {missing}"
         raise GradeclipError(f"{needs}: AutoProcessor.from_pretrained of the same name has both")
     tower = open_image_tower(model)
@@ -66,14 +74,18 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
         preprocess = _Preprocess(images)
         size = tuple(preprocess(Image.new("RGB", (48, 40))).shape[-2:])
     except Exception as error:
-        raise GradeclipError(f"the image processor of {kind} cannot prepare an image: {first_line(error)}") from error
+        raise GradeclipError(
+            f"the image processor of {kind} cannot prepare an image: {first_line(error)}"
+        ) from error
     step, patch = getattr(images, "patch_size", None), tower.patch_size[0]
     if tower.own_grid and not (hasattr(images, "max_num_patches") and step == patch):
         msg = f"{kind} reads patches of {patch} pixels of images of any shape, and it makes {step or size}"
         raise GradeclipError(f"{_ANOTHER}{msg}")
     if not tower.own_grid and size != tower.image_size:
         sizes = [f"{height} x {width} pixels" for height, width in (size, tower.image_size)]
-        raise GradeclipError(f"{_ANOTHER}it makes images of {sizes[0]}, and {kind} reads {sizes[1]}")
+        raise GradeclipError(
+            f"{_ANOTHER}it makes images of {sizes[0]}, and {kind} reads {sizes[1]}"
+        )
     try:
         text = open_text_tower(model)
     except UnsupportedModel:  # BLIP's: prompts are embeddings
@@ -83,25 +95,39 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
     return preprocess, found
 
 
-def load_transformers(name: str, pretrained: Any, device: str, precision: str) -> tuple[nn.Module, Any, str]:
+def load_transformers(
+    name: str, pretrained: Any, device: str, precision: str
+) -> tuple[nn.Module, Any, str]:
     """A model of transformers in evaluation mode, its processor, and the source of its weights."""
-    transformers = optional_library("transformers", f"{PREFIX}{name} is a model of transformers", "transformers")
+    transformers = optional_library(
+        "transformers", f"{PREFIX}{name} is a model of transformers", "transformers"
+    )
     folder = as_path(name, "the name of a model")
     if (folder / "config.json").is_file():
         name = str(folder)
     elif folder.is_dir() or folder.is_absolute() or name.startswith((".", "~")):
-        raise GradeclipError(f"there is no folder {name} with config.json: {PREFIX} takes one, or a hub's name.")
+        raise GradeclipError(
+            f"there is no folder {name} with config.json: {PREFIX} takes one, or a hub's name."
+        )
     else:
         check_reachable(name, "config.json")
     said, bars = f"{PREFIX}{name}", transformers.utils.logging
-    hidden = folder.is_dir() and bars.is_progress_bar_enabled()  # nothing is downloaded, and loading takes a second
+    hidden = (
+        folder.is_dir() and bars.is_progress_bar_enabled()
+    )  # nothing is downloaded, and loading takes a second
     if hidden:
         bars.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(name)
-        architectures = config.architectures or [f"{type(config).__name__.removesuffix('Config')}Model"]
+        architectures = config.architectures or [
+            f"{type(config).__name__.removesuffix('Config')}Model"
+        ]
         _check_kind(architectures[0])
-        options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        options = {
+            "use_safetensors": True,
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,
+        }
         model, loaded = getattr(transformers, architectures[0]).from_pretrained(name, **options)
     except UnsupportedModel:
         raise
@@ -111,7 +137,9 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
         if hidden:
             bars.enable_progress_bar()
     if other := [key for key, *_ in loaded["mismatched_keys"]]:
-        raise GradeclipError(f"{said} has weights of other shapes than its config says: {some(other, 3)}")
+        raise GradeclipError(
+            f"{said} has weights of other shapes than its config says: {some(other, 3)}"
+        )
     if lacks := [key for key in loaded["missing_keys"] if not key.endswith("position_ids")]:
         parts = f"{len(lacks)} parts of {architectures[0]}, {lacks[0]} among them: they would be random numbers"
         raise GradeclipError(f"{said} has no weights for {parts}")
@@ -119,7 +147,9 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
         processor = transformers.AutoProcessor.from_pretrained(name)
     except Exception as error:
         files = "preprocessor_config.json and the files of the tokenizer belong beside the weights"
-        raise GradeclipError(f"{said} has no processor that can be loaded ({first_line(error)}): {files}") from error
+        raise GradeclipError(
+            f"{said} has no processor that can be loaded ({first_line(error)}): {files}"
+        ) from error
     source = getattr(config, "_commit_hash", None) or name
     state, given = model.state_dict(), said
     if pretrained:
@@ -132,7 +162,11 @@ def load_transformers(name: str, pretrained: Any, device: str, precision: str) -
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         half = "Text" in kind or "Vision" in kind
-        why = "is one encoder of two, and a similarity needs both" if half else "is none of the known models"
+        why = (
+            "is one encoder of two, and a similarity needs both"
+            if half
+            else "is none of the known models"
+        )
         raise UnsupportedModel(f"{kind} {why}: load one of {', '.join(KINDS)}")
 
 
@@ -140,21 +174,31 @@ def _check_vocabulary(kind: str, tower: Tower, tokenizer: _Tokenizer) -> None:
     """Compare the tokenizer's ids, end and padding with those of the model."""
     text, own = tower.text, tokenizer.tokenizer  # type: ignore[attr-defined]
     rows, count, its = text.part.config.vocab_size, len(own), f"{_ANOTHER}its {type(own).__name__}"
-    if abs(count - rows) > 0.02 * rows:  # some tables are filled up to a round number, and some tokens never occur
+    if (
+        abs(count - rows) > 0.02 * rows
+    ):  # some tables are filled up to a round number, and some tokens never occur
         raise GradeclipError(f"{its} has {count} tokens, and {kind} knows {rows}")
     if beyond := [token for token, number in own.get_added_vocab().items() if number >= rows]:
         msg = f"{its} has the added token {beyond[0]!r}, and {kind} has no row for it: resize_token_embeddings"
         raise GradeclipError(msg)
     if text.padding not in (None, own.pad_token_id):
-        raise GradeclipError(f"{its} pads with token {own.pad_token_id}, and {kind} with {text.padding}")
+        raise GradeclipError(
+            f"{its} pads with token {own.pad_token_id}, and {kind} with {text.padding}"
+        )
     try:
         ids = tokenizer(["a"])
     except Exception as error:  # no padding token
-        raise GradeclipError(f"the tokenizer of {kind} cannot read a prompt: {first_line(error)}") from error
+        raise GradeclipError(
+            f"the tokenizer of {kind} cannot read a prompt: {first_line(error)}"
+        ) from error
     if getattr(own, "padding_side", "right") != "right" and text.reads != "last":
-        raise GradeclipError(f"{its} pads on the left, and {kind} reads from the right: set padding_side='right'")
+        raise GradeclipError(
+            f"{its} pads on the left, and {kind} reads from the right: set padding_side='right'"
+        )
     if text.reads == "eos" and int(ids[0, tower.ends(ids)[0]]) != own.eos_token_id:
-        raise GradeclipError(f"{its} ends a prompt with token {own.eos_token_id}, which is not where {kind} reads it")
+        raise GradeclipError(
+            f"{its} ends a prompt with token {own.eos_token_id}, which is not where {kind} reads it"
+        )
 
 
 def _steps(processor: Any) -> list:
@@ -164,7 +208,11 @@ def _steps(processor: Any) -> list:
     else:
         resample = getattr(processor, "resample", None)
         size = _size(processor.size) if getattr(processor, "do_resize", False) else ()
-        resize = [Resize(size, InterpolationMode.BICUBIC if resample is None else resample)] if size else []
+        resize = (
+            [Resize(size, InterpolationMode.BICUBIC if resample is None else resample)]
+            if size
+            else []
+        )
         steps = [processor] if size is None else resize
         if getattr(processor, "do_center_crop", False):
             steps.append(CenterCrop(_size(processor.crop_size)))
@@ -175,7 +223,13 @@ def _steps(processor: Any) -> list:
 
 def _size(size: Any) -> list[int] | int | None:
     """(height, width), the shorter side, or None if it is something else."""
-    size = size if isinstance(size, Mapping) else vars(size) if hasattr(size, "__dict__") else {"shortest_edge": size}
+    size = (
+        size
+        if isinstance(size, Mapping)
+        else vars(size)
+        if hasattr(size, "__dict__")
+        else {"shortest_edge": size}
+    )
     size = {key: value for key, value in size.items() if value is not None}
     if set(size) == {"height", "width"}:
         return [size["height"], size["width"]]

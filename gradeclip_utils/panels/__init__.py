@@ -14,7 +14,9 @@ import sys
 from IPython import get_ipython
 from IPython.display import clear_output, display
 
-_waits = hasattr(get_ipython(), "kernel") and "torch" not in sys.modules  # which takes seconds to load
+_waits = (
+    hasattr(get_ipython(), "kernel") and "torch" not in sys.modules
+)  # which takes seconds to load
 if _waits:
     display({"text/plain": "Working ..."}, raw=True)
 

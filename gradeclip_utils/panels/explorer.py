@@ -2,8 +2,8 @@
 
     Explainer -> session -> explorer
 
-A change is shown whole or not at all: wrong input is answered by a sentence, while the last good view stays. The
-browser's half is `desk.js` around `plots/front/view.js`.
+A change is shown whole or not at all: wrong input is answered by a sentence, while the last good
+view stays. The browser's half is `desk.js` around `plots/front/view.js`.
 """
 
 import signal
@@ -31,13 +31,28 @@ from .session import Session, Source, State, View
 
 _CONTROLS = {  # field of a state -> where it stands, its name, what it does
     "model": ("head", "Model", "Which CLIP is explained. Image and caption stay."),
-    "caption": ("caption", "Caption", "The prompt whose similarity to the image is explained. Enter applies it."),
-    "against": ("compare", "rather than", "Another caption: the lead over it is explained. Empty: none."),
+    "caption": (
+        "caption",
+        "Caption",
+        "The prompt whose similarity to the image is explained. Enter applies it.",
+    ),
+    "against": (
+        "compare",
+        "rather than",
+        "Another caption: the lead over it is explained. Empty: none.",
+    ),
     "method": ("method", "method", "How relevance is computed."),
-    "layers": ("method", "explained layers", "How many of the image encoder's last layers are explained, and added."),
-    "resolution": ("method", "input resolution",
-                   "The image as the model's preprocessing cuts it, or the whole image at its own size."),
-}  # fmt: skip
+    "layers": (
+        "method",
+        "explained layers",
+        "How many of the image encoder's last layers are explained, and added.",
+    ),
+    "resolution": (
+        "method",
+        "input resolution",
+        "The image as the model's preprocessing cuts it, or the whole image at its own size.",
+    ),
+}
 
 
 class explore(AnyWidget):
@@ -49,16 +64,20 @@ class explore(AnyWidget):
     Args:
         image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
         caption: of the image; None for the scene's own.
-        clip: a model; None for the bundled one. Models in other variables of the notebook can be chosen too.
+        clip: a model; None for the bundled one. Models in other variables of the notebook can be
+            chosen too.
 
     Attributes:
-        view: what is shown; `change(...)` turns any control, and `figure()` is the same without a widget.
+        view: what is shown; `change(...)` turns any control, and `figure()` is the same without a
+            widget.
         models: name -> what it can switch to; None is a bundled model that is still to be loaded.
         shelf: the images that can be chosen.
         message: what is wrong, or to be noted; "" where there is nothing to say.
     """
 
-    _esm = SCRIPT + Path(__file__).with_name("desk.js").read_text(encoding="utf-8")  # a path is watched
+    _esm = SCRIPT + Path(__file__).with_name("desk.js").read_text(
+        encoding="utf-8"
+    )  # a path is watched
     _css = STYLE
     data = traitlets.Dict().tag(sync=True)
     image = traitlets.Unicode().tag(sync=True)
@@ -67,34 +86,60 @@ class explore(AnyWidget):
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption: str | None = None, clip: Clip | None = None):
-        clip = load_clip() if clip is None else instance("clip", clip, Clip, "a Clip, as load_clip gives it")
-        others = [(name, one) for name, one in getattr(get_ipython(), "user_ns", {}).items() if isinstance(one, Clip)]
-        held = {f"{name} ({one.name})": one for name, one in others if one is not clip and not name.startswith("_")}
+        clip = (
+            load_clip()
+            if clip is None
+            else instance("clip", clip, Clip, "a Clip, as load_clip gives it")
+        )
+        others = [
+            (name, one)
+            for name, one in getattr(get_ipython(), "user_ns", {}).items()
+            if isinstance(one, Clip)
+        ]
+        held = {
+            f"{name} ({one.name})": one
+            for name, one in others
+            if one is not clip and not name.startswith("_")
+        }
         bundled = {name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()}
         self.models: dict[str, Clip | None] = {**bundled, clip.name: clip, **held}
         self._sessions = {clip.name: Session(clip)}
         first = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
-        self.shelf = [replace(first, caption=(first.caption or "a photo") if caption is None else caption)]
+        self.shelf = [
+            replace(first, caption=(first.caption or "a photo") if caption is None else caption)
+        ]
         if clip.vocabulary is not None:  # the first whole development scene of one to four things
             for n in range(1, 5):
-                drawn = (draw_scene(seed, split="development", n_objects=n, plain=True) for seed in count())
+                drawn = (
+                    draw_scene(seed, split="development", n_objects=n, plain=True)
+                    for seed in count()
+                )
                 self.shelf.append(Source.of(next(filter(showable, drawn))))
-        self._start = State(self.shelf[0], self.shelf[0].caption, clip.name, layers=clip.image_layers or 1)
+        self._start = State(
+            self.shelf[0], self.shelf[0].caption, clip.name, layers=clip.image_layers or 1
+        )
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None
         self.beside: View | None = None
         self.message, self._typed, self._struck = "", self._start.caption, self.view.struck
-        self._refused, self._turns = frozenset[str](), count()  # a new number lets the browser hear the same again
+        self._refused, self._turns = (
+            frozenset[str](),
+            count(),
+        )  # a new number lets the browser hear the same again
         super().__init__()
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
         self._say(_sentences(*self.view.notes), "note")
 
-    # ------------------------------------------------------------------------------------------------- what is wanted
+    # ------------------------------------------------------------------------------- what is wanted
 
     def change(self, note: str = "", /, **fields: Any) -> None:
         """Show another state, which differs in some fields of `State`, and say a note; `message` holds an error."""
         if {"caption", "source", "resolution", "method", "against"} & fields.keys():
-            fields = {"phrase": None, "patch": None, **fields}  # they belong to the map that was there
+            fields = {
+                "phrase": None,
+                "patch": None,
+                **fields,
+            }  # they belong to the map that was there
         try:
             for name in fields:
                 chosen("the name of a field", name, vars(self._start))
@@ -104,7 +149,9 @@ class explore(AnyWidget):
             state = replace(self.view.state, **fields)
             view, beside = session.view(state), None
             if self.pinned is not None:
-                beside = self._session(self.pinned.model).view(replace(self.pinned, source=state.source))
+                beside = self._session(self.pinned.model).view(
+                    replace(self.pinned, source=state.source)
+                )
         except (ValueError, OSError) as error:
             self._refused = frozenset(fields)
             self._struck = getattr(error, "struck", ()) if "caption" in fields else self.view.struck
@@ -113,7 +160,12 @@ class explore(AnyWidget):
             self._say(f"{type(error).__name__}: {error}", "wrong")
             raise
         else:
-            self.view, self.beside, self._refused, self._struck = view, beside, frozenset(), view.struck
+            self.view, self.beside, self._refused, self._struck = (
+                view,
+                beside,
+                frozenset(),
+                view.struck,
+            )
             self._typed, notes = fields.get("caption", self._typed), [note, *view.notes]
             if view.explanation and self.pinned and self.pinned.source is not state.source:
                 notes.append("The pinned caption is explained on the new image, too")
@@ -129,15 +181,19 @@ class explore(AnyWidget):
     def _shown(self) -> Session:
         return self._sessions[self.view.state.model]
 
-    # ------------------------------------------------------------------------------------------- what the browser says
+    # ------------------------------------------------------------------------ what the browser says
 
     def press(self, message: Any, buffers: Sequence = ()) -> None:
         """Answer a message of the browser."""
-        if threading.current_thread() is not threading.main_thread():  # JupyterLab's own, which no ■ interrupts
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # JupyterLab's own, which no ■ interrupts
             if kernel := getattr(get_ipython(), "kernel", None):
                 return kernel.io_loop.add_callback(self.press, message, buffers)
             return self._answer(message, buffers)  # of a host of widgets that is not Jupyter
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a kernel that runs no cell ignores it
+        before = signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a kernel that runs no cell ignores it
         try:
             self._answer(message, buffers)
         except KeyboardInterrupt:  # which would end the kernel
@@ -146,7 +202,10 @@ class explore(AnyWidget):
             signal.signal(signal.SIGINT, before)
 
     def _answer(self, message: Any, buffers: Sequence) -> None:
-        self.busy = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}  # until `_say`
+        self.busy = {
+            "kind": "busy",
+            "text": "Working ... (the button ■ above the notebook stops it)",
+        }  # until `_say`
         match message:
             case {"kind": "change", "fields": dict(fields)}:
                 self.change(**{name: value for name, value in fields.items() if name != "source"})
@@ -206,7 +265,7 @@ class explore(AnyWidget):
         else:
             self._say(f"Saved as {path.absolute()}", "note")
 
-    # --------------------------------------------------------------------------------------------------- what is shown
+    # -------------------------------------------------------------------------------- what is shown
 
     def figure(self):
         """What is shown as a static matplotlib figure."""
@@ -230,16 +289,28 @@ class explore(AnyWidget):
         """Bring everything on the panel in line with the view, and say something."""
         self.message, state, pinned = text, self.view.state, self.pinned is not None
         scenes = [
-            {"text": source.caption or source.name, "chosen": source in (state.source, state.source.before)}
+            {
+                "text": source.caption or source.name,
+                "chosen": source in (state.source, state.source.before),
+            }
             for source in self.shelf
         ]
         more = {
-            "message": {"text": text, "kind": text and kind}, "struck": list(self._struck), "scenes": scenes,
-            "changes": list(self.view.changes), "controls": self._specs(), "pinned": pinned, "turn": next(self._turns),
-            "script": self.python() if self.view.explanation else "", "empty": not state.caption,
-        }  # fmt: skip
+            "message": {"text": text, "kind": text and kind},
+            "struck": list(self._struck),
+            "scenes": scenes,
+            "changes": list(self.view.changes),
+            "controls": self._specs(),
+            "pinned": pinned,
+            "turn": next(self._turns),
+            "script": self.python() if self.view.explanation else "",
+            "empty": not state.caption,
+        }
         with self.hold_sync():
-            self.thumbnails, self.image = [source.thumbnail for source in self.shelf], state.source.url
+            self.thumbnails, self.image = (
+                [source.thumbnail for source in self.shelf],
+                state.source.url,
+            )
             self.vocabulary = _grouped(self._shown.clip.vocabulary)
             self.data, self.busy = self.view.payload(self.beside) | more, {}
 
@@ -253,14 +324,19 @@ class explore(AnyWidget):
         }
         return [
             {
-                "name": name, "label": label, "help": text, "refused": name in self._refused, "place": place,
+                "name": name,
+                "label": label,
+                "help": text,
+                "refused": name in self._refused,
+                "place": place,
                 "value": self._typed if name == "caption" else getattr(state, name),
                 "disabled": name == "layers" and not state.layered,
-                "options": list(choices.get(name, {}).items()), "max": self._shown.depth,
+                "options": list(choices.get(name, {}).items()),
+                "max": self._shown.depth,
                 "kind": "choice" if name in choices else type(getattr(state, name)).__name__,
             }
             for name, (place, label, text) in _CONTROLS.items()
-        ]  # fmt: skip
+        ]
 
 
 def _sentences(*said: str | Exception) -> str:

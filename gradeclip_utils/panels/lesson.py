@@ -30,8 +30,8 @@ class panel(w.VBox):
     If `draw` raises a `ValueError`, the panel shows its message and keeps the last figure.
 
     Args:
-        draw: a function that returns a matplotlib figure.
-        **controls: for each argument of draw a widget, (low, high), a list, a text or a number, as in `interact`.
+        draw: a function that returns a matplotlib figure. **controls: for each argument of draw a
+        widget, (low, high), a list, a text or a number, as in `interact`.
 
     Attributes:
         controls: the widgets, by the argument that they turn.
@@ -43,14 +43,19 @@ class panel(w.VBox):
     """
 
     def __init__(self, draw: Callable[..., Figure], **controls):
-        self._draw, self.controls = draw, {name: _control(name, given) for name, given in controls.items()}
+        self._draw, self.controls = (
+            draw,
+            {name: _control(name, given) for name, given in controls.items()},
+        )
         self.figure, self.message, self._answer, self._image = None, "", w.HTML(), w.HTML()
         try:
             inspect.signature(draw).bind(**self.controls)
         except TypeError as error:
             msg = f"the controls ({', '.join(controls) or 'none'}) are not the arguments of draw: {error}"
             raise GradeclipError(msg) from error
-        row = w.Box(tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px"))
+        row = w.Box(
+            tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px")
+        )
         super().__init__(children=(row, self._answer, self._image))
         self._show()
         for control in self.controls.values():
@@ -78,7 +83,9 @@ class panel(w.VBox):
         with heard_by(notes.append):
             figure = self._draw(**{name: control.value for name, control in self.controls.items()})
         if not isinstance(figure, Figure):
-            raise GradeclipError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
+            raise GradeclipError(
+                f"draw must return a matplotlib figure, got {type(figure).__name__}"
+            )
         self.figure, self._image.value = figure, figure_tag(figure)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close(figure)
@@ -93,7 +100,12 @@ class panel(w.VBox):
 def _control(name: str, given) -> w.Widget:
     try:
         made = w.interactive.widget_from_abbrev(given)
-    except (TypeError, ValueError, RuntimeError, TraitError):  # a range upside down or without end, a sparse tensor
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        TraitError,
+    ):  # a range upside down or without end, a sparse tensor
         made = None
     if made is None:
         msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"

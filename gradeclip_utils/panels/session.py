@@ -2,10 +2,11 @@
 
     Explainer -> Session: State -> View -> explorer
 
-A `State` is a value that says what is wanted, and `Session.view` answers with a `View`. All relevance comes from
-`Explainer`. The map of a phrase is word x region (`Explainer.interactions`), summed over its words; where a caption
-names several things, each has its map less what they share. A scene knows which pixels are which object, and which
-words of its caption name it, so a view also says what a map marks and what can be changed.
+A `State` is a value that says what is wanted, and `Session.view` answers with a `View`. All
+relevance comes from `Explainer`. The map of a phrase is word x region (`Explainer.interactions`),
+summed over its words; where a caption names several things, each has its map less what they share.
+A scene knows which pixels are which object, and which words of its caption name it, so a view also
+says what a map marks and what can be changed.
 """
 
 import re
@@ -72,8 +73,13 @@ class Source:
             return image
         if isinstance(image, Scene):
             return cls(name or image.caption, image.image(), caption=image.caption, scene=image)
-        found, path = read_image(image), str(image) if isinstance(image, (str, Path)) and not name else ""
-        code = f"image = read_image({path or name or 'image.png'!r})" + ("" if path else "  # your own: its path")
+        found, path = (
+            read_image(image),
+            str(image) if isinstance(image, (str, Path)) and not name else "",
+        )
+        code = f"image = read_image({path or name or 'image.png'!r})" + (
+            "" if path else "  # your own: its path"
+        )
         if max(found.size) > _LONGEST:
             found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
             code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
@@ -89,21 +95,28 @@ class State:
     model: str = ""  # of those that the panel can choose from
     against: str = ""  # another caption: then the lead over it is explained
     phrase: tuple[int, int] | None = None  # first and last word of the caption whose map is wanted
-    patch: tuple[int, int] | None = None  # row and column, counted from 0, of the patch whose words are wanted
+    patch: tuple[int, int] | None = (
+        None  # row and column, counted from 0, of the patch whose words are wanted
+    )
     method: str = _GRAD_ECLIP
     layers: int = 1
     resolution: str = "model"
 
     def __post_init__(self) -> None:
         methods = [name for name, method in METHODS.items() if method.image is not None]
-        clean: dict[str, Any] = {"source": Source.of(self.source), "layers": whole("layers", self.layers, 1)}
+        clean: dict[str, Any] = {
+            "source": Source.of(self.source),
+            "layers": whole("layers", self.layers, 1),
+        }
         clean |= {name: text(name, getattr(self, name)) for name in ("caption", "against")}
         clean["method"] = chosen("method", self.method, methods)
         clean["resolution"] = chosen("resolution", self.resolution, ("model", "native"))
         for name in ("phrase", "patch"):
             place = getattr(self, name)
             if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
-                raise GradeclipError(f"{name} must be two whole numbers or None, got {short(place)}")
+                raise GradeclipError(
+                    f"{name} must be two whole numbers or None, got {short(place)}"
+                )
             clean[name] = None if place is None else tuple(whole(name, one) for one in place)
         for name, value in clean.items():
             object.__setattr__(self, name, value)
@@ -121,7 +134,9 @@ class View:
     state: State
     explanation: Explanation | None = None  # of the whole caption; None if there is no caption
     words: Interactions | None = None  # None where the method does not tell words apart
-    struck: Sequence[dict] = ()  # words that the model does not know, each with known ones near it (None: no word)
+    struck: Sequence[
+        dict
+    ] = ()  # words that the model does not know, each with known ones near it (None: no word)
     notes: tuple[str, ...] = ()
 
     @property
@@ -135,7 +150,9 @@ class View:
     def __repr__(self) -> str:
         if self.explanation is None:
             return "an image without a caption"
-        said = f"“{self.state.caption}”" + (f" rather than “{self.state.against}”" if self.state.against else "")
+        said = f"“{self.state.caption}”" + (
+            f" rather than “{self.state.against}”" if self.state.against else ""
+        )
         return f"{said}, similarity {self.explanation.similarity[0]:.2f}, {self.explanation.origin}"
 
     def drawing(self, pinned: "View | None" = None, whole: bool = False) -> Drawing:
@@ -151,7 +168,9 @@ class View:
         if self.state.patch:
             row, column = self.state.patch
             scored = zip(self.words.words, maps[:, row, column], strict=True)
-            panel = replace(panel, cells=title_of([replace(word, score=float(score)) for word, score in scored]))
+            panel = replace(
+                panel, cells=title_of([replace(word, score=float(score)) for word, score in scored])
+            )
             made = replace(made, word_scale=largest(maps))
         if self.state.phrase:
             first, last = self.state.phrase
@@ -163,7 +182,11 @@ class View:
     def _compared(self, pinned: "View") -> Drawing:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
         drawings, panels = [one.drawing() for one in (self, pinned)], []
-        differing = [name for name in ("model", "method") if getattr(self.state, name) != getattr(pinned.state, name)]
+        differing = [
+            name
+            for name in ("model", "method")
+            if getattr(self.state, name) != getattr(pinned.state, name)
+        ]
         drawings = drawings if differing else scaled(drawings)  # the same units
         for view, drawing in zip((self, pinned), drawings, strict=True):
             names = {"model": view.state.model, "method": METHODS[view.state.method].title}
@@ -172,8 +195,17 @@ class View:
         if one.shape == other.shape:
             cells, apart = title_of((), "first map minus second"), one - other
             panels.append(Panel("the first map minus the second", cells, apart, largest(apart)))
-        words, count = (max(getattr(one, name) for one in drawings) for name in ("word_scale", "count"))
-        drawing = replace(drawings[0], panels=tuple(panels), word_scale=words, count=count, signed=True, shared=False)
+        words, count = (
+            max(getattr(one, name) for one in drawings) for name in ("word_scale", "count")
+        )
+        drawing = replace(
+            drawings[0],
+            panels=tuple(panels),
+            word_scale=words,
+            count=count,
+            signed=True,
+            shared=False,
+        )
         return replace(drawing, origin="; ".join(dict.fromkeys(one.origin for one in drawings)))
 
     @property
@@ -188,7 +220,10 @@ class View:
         def changed(change: Callable[..., Scene], how) -> dict[str, Any]:
             return {"source": replace(Source.of(change(scene, how)), before=source)}
 
-        colours, nouns = [thing.colour for thing in scene.objects], [thing.noun for thing in scene.objects]
+        colours, nouns = (
+            [thing.colour for thing in scene.objects],
+            [thing.noun for thing in scene.objects],
+        )
         moved, found = colours[-1:] + colours[:-1], {}
         if moved != colours:
             found["swap the colours"] = partial(changed, recoloured, moved)
@@ -207,7 +242,9 @@ class View:
         found: dict[str, Any] = {"all": _sentence(scene, self.explanation.image_maps[0], caption)}
         if self.words is not None:
             pairs = list(zip(self.words.words, self.words.maps, strict=True))
-            found["words"] = [_sentence(scene, map_, caption, word.start, word.end) for word, map_ in pairs]
+            found["words"] = [
+                _sentence(scene, map_, caption, word.start, word.end) for word, map_ in pairs
+            ]
             if self.state.phrase:
                 first, last = (pairs[i][0] for i in self.state.phrase)
                 found["phrase"] = _sentence(scene, self.map, caption, first.start, last.end)
@@ -215,32 +252,48 @@ class View:
 
     def payload(self, pinned: "View | None" = None) -> dict:
         """Everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
-        chosen = {"phrase": self.state.phrase, "patch": self.state.patch, "sentences": self.sentences}
-        return payload(self.drawing(pinned, whole=pinned is None), self.words.maps if self.words else None, **chosen)
+        chosen = {
+            "phrase": self.state.phrase,
+            "patch": self.state.patch,
+            "sentences": self.sentences,
+        }
+        return payload(
+            self.drawing(pinned, whole=pinned is None),
+            self.words.maps if self.words else None,
+            **chosen,
+        )
 
     def python(self, clip: Clip) -> str:
         """A script that computes the map again and paints it: `map_` (h, w)."""
         state, own = self.state, f"clip = ...  # your {clip.name!r}"
-        drawn = [name for name in ("Object", "Scene", "Span", "arrange") if f"{name}(" in state.source.code]
+        drawn = [
+            name
+            for name in ("Object", "Scene", "Span", "arrange")
+            if f"{name}(" in state.source.code
+        ]
         layers = f", image_layers={state.layers}" if state.layered else ""
         against = f", against={state.against!r}" if state.against else ""
         maps, signed = "explanation.image_maps[0]", bool(state.against or state.phrase)
         if state.phrase and self.words:
             groups = self.words.provenance.get("centred")
-            words = f"explainer.interactions(image, {state.caption!r})" + (f".centred({groups})" if groups else "")
+            words = f"explainer.interactions(image, {state.caption!r})" + (
+                f".centred({groups})" if groups else ""
+            )
             maps = f"{words}.maps[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
-        return "\n".join([
-            "from gradeclip_utils import Explainer, load_clip, read_image",
-            "from gradeclip_utils.plots import paint",
-            *([f"from gradeclip_utils.scenes import {', '.join(drawn)}"] if drawn else []),
-            "",
-            state.source.code,
-            f"clip = load_clip({clip.name!r})" if clip.pretrained == "bundled" else own,
-            f"explainer = Explainer(clip, method={state.method!r}, resolution={state.resolution!r}{layers})",
-            f"explanation = explainer.explain(image, {state.caption!r}{against})",
-            f"map_ = {maps}  # signed relevance of each patch",
-            f"paint(image, map_, box=explanation.box, signed={signed})\n",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                "from gradeclip_utils import Explainer, load_clip, read_image",
+                "from gradeclip_utils.plots import paint",
+                *([f"from gradeclip_utils.scenes import {', '.join(drawn)}"] if drawn else []),
+                "",
+                state.source.code,
+                f"clip = load_clip({clip.name!r})" if clip.pretrained == "bundled" else own,
+                f"explainer = Explainer(clip, method={state.method!r}, resolution={state.resolution!r}{layers})",
+                f"explanation = explainer.explain(image, {state.caption!r}{against})",
+                f"map_ = {maps}  # signed relevance of each patch",
+                f"paint(image, map_, box=explanation.box, signed={signed})\n",
+            ]
+        )
 
 
 class Session:
@@ -257,7 +310,10 @@ class Session:
         kept, struck = self._known_part(state.caption)
         unknown = self._known_part(state.against)[1] or ([] if kept else struck)
         if unknown:
-            said = ", ".join(word["text"] if word["near"] is None else f"“{word['text'][:60]}”" for word in unknown)
+            said = ", ".join(
+                word["text"] if word["near"] is None else f"“{word['text'][:60]}”"
+                for word in unknown
+            )
             error = GradeclipError(f"the model {self.clip.name!r} does not know {said}")
             vars(error)["struck"] = unknown  # as in a view
             raise error
@@ -266,11 +322,15 @@ class Session:
             return View(state)
         explanation, words, notes = self._found(replace(state, phrase=None, patch=None, model=""))
         if words is None and (state.phrase or state.patch):
-            raise GradeclipError(f"{METHODS[state.method].title} does not tell the words of this caption apart")
+            raise GradeclipError(
+                f"{METHODS[state.method].title} does not tell the words of this caption apart"
+            )
         if words is not None:
             count, rows, columns = words.maps.shape
             if state.phrase and not state.phrase[0] <= state.phrase[1] < count:
-                raise GradeclipError(f"the caption has {count} words, and not the words {state.phrase}")
+                raise GradeclipError(
+                    f"the caption has {count} words, and not the words {state.phrase}"
+                )
             if state.patch and not (state.patch[0] < rows and state.patch[1] < columns):
                 raise GradeclipError(f"there are {rows} x {columns} patches, not {state.patch}")
         return View(state, explanation, words, struck, notes)
@@ -299,9 +359,13 @@ class Session:
 
     def _explained(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
         notes, words = [], None
-        explainer = self._explainer(state.method, state.layers if state.layered else None, state.resolution)
+        explainer = self._explainer(
+            state.method, state.layers if state.layered else None, state.resolution
+        )
         with heard_by(notes.append):
-            explanation = explainer.explain(state.source.image, state.caption, state.against or None)
+            explanation = explainer.explain(
+                state.source.image, state.caption, state.against or None
+            )
             if state.method in _WITH_WORDS and explanation.words[0] and not state.against:
                 words = explainer.interactions(state.source.image, state.caption)
                 things = self._things(words)
@@ -315,14 +379,19 @@ class Session:
         return tuple((i,) for i, word in enumerate(found.words) if word.text.lower() in _nouns())
 
 
-# ------------------------------------------------------------------------------------- what a scene knows of its things
+# ----------------------------------------------------------------- what a scene knows of its things
 
 
 @lru_cache(maxsize=32)
 def _covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
     """The fraction of each patch that each thing covers: (things, h, w)."""
     masks = scene.masks(CANVAS).astype(np.float32)
-    return np.stack([np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX)) for mask in masks])
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX))
+            for mask in masks
+        ]
+    )
 
 
 @cache
@@ -335,7 +404,9 @@ def _nouns() -> dict[str, str]:
 def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[list[int], list[str]]:
     """The things of a scene that a part of a caption names, by its nouns or else its colours; and nouns of nothing."""
     if caption == scene.caption:  # which says itself what its words name
-        return sorted({i for s in scene.spans if s.start < end and s.end > start for i in s.objects}), []
+        return sorted(
+            {i for s in scene.spans if s.start < end and s.end > start for i in s.objects}
+        ), []
     said, things = re.findall(r"\w+", caption[start:end].lower()), scene.objects
     nouns = [_nouns()[word] for word in said if word in _nouns()]
     named = [i for i, thing in enumerate(things) if thing.noun in nouns]
@@ -345,10 +416,14 @@ def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[list[i
 
 def _named(panel: Panel, *names: str) -> Panel:
     """The panel with names behind its title."""
-    return replace(panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in names))
+    return replace(
+        panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in names)
+    )
 
 
-def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None) -> str:
+def _sentence(
+    scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None
+) -> str:
     """Where the map of a part of a caption has its relevance; "" where nothing is known of the image."""
     end = len(caption) if end is None else end
     said, heat = f"“{caption[start:end]}”", np.maximum(map_, 0)
@@ -370,7 +445,11 @@ def _sentence(scene: Scene | None, map_: np.ndarray, caption: str, start: int = 
     found = f"{part:.0%} of the relevance of {said} lies on {them}, which {verb} {area:.0%} of the image."
     if top[wanted].max() > 0:
         return found
-    where = f"on {_things_in_words(scene, [int(top.argmax())])}" if top.max() > 0 else "on the background"
+    where = (
+        f"on {_things_in_words(scene, [int(top.argmax())])}"
+        if top.max() > 0
+        else "on the background"
+    )
     return f"{found} The maximum lies {where}."
 
 

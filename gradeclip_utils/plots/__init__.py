@@ -11,9 +11,23 @@
 """
 
 from .colours import paint
-from .figures import InlineFigure, axes_at, plot_explanation, plot_interactions, plot_intervals, plot_maps, show_image
+from .figures import (
+    InlineFigure,
+    axes_at,
+    plot_explanation,
+    plot_interactions,
+    plot_intervals,
+    plot_maps,
+    show_image,
+)
 
 __all__ = [
-    "InlineFigure", "axes_at", "paint", "plot_explanation", "plot_interactions", "plot_intervals", "plot_maps",
+    "InlineFigure",
+    "axes_at",
+    "paint",
+    "plot_explanation",
+    "plot_interactions",
+    "plot_intervals",
+    "plot_maps",
     "show_image",
-]  # fmt: skip
+]

@@ -2,8 +2,9 @@
 
     Explanation -> colours -> drawing -> figures, page
 
-One law for maps and words alike. The image beneath is light grey. Relevance *for* is warm, from pale orange to dark
-red; relevance *against* is blue; no relevance is no colour. Colour is linear in the value and opacity rises with it.
+One law for maps and words alike. The image beneath is light grey. Relevance *for* is warm, from
+pale orange to dark red; relevance *against* is blue; no relevance is no colour. Colour is linear in
+the value and opacity rises with it.
 """
 
 from functools import cache
@@ -15,7 +16,8 @@ from PIL import Image, ImageDraw
 from .. import checks
 from ..images import onto_image, read_image
 
-# From weak to strong; both ramps get darker all the way, so they survive a grey printer and colour-blind eyes.
+# From weak to strong; both ramps get darker all the way, so they survive a grey printer and
+# colour-blind eyes.
 _FOR = ("#fdd0a8", "#fb9f66", "#ee6237", "#c42a1c", "#7a0c10")
 _AGAINST = ("#c6dcf0", "#86b8df", "#4389c6", "#1f5fa6", "#0b3371")
 _OPAQUE = 0.9  # at the largest value: the image stays visible below it
@@ -25,7 +27,10 @@ _SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint`
 @cache
 def law() -> np.ndarray:
     """Red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
-    against, warm = (LinearSegmentedColormap.from_list("", ramp, 257)(np.arange(257)) for ramp in (_AGAINST, _FOR))
+    against, warm = (
+        LinearSegmentedColormap.from_list("", ramp, 257)(np.arange(257))
+        for ramp in (_AGAINST, _FOR)
+    )
     table = np.concatenate([against[::-1], warm[1:]])
     table[:, 3] = _OPAQUE * np.abs(np.linspace(-1, 1, 513)) ** 0.55
     table.flags.writeable = False
@@ -39,15 +44,21 @@ def coloured(values, base=1.0) -> np.ndarray:
 
 
 def paint(
-    image: Image.Image, heat: np.ndarray, *, box: tuple[float, float, float, float] | None = None,
-    signed: bool = False, vmax: float | None = None, upsample: str = "bilinear",
-) -> Image.Image:  # fmt: skip
+    image: Image.Image,
+    heat: np.ndarray,
+    *,
+    box: tuple[float, float, float, float] | None = None,
+    signed: bool = False,
+    vmax: float | None = None,
+    upsample: str = "bilinear",
+) -> Image.Image:
     """Lay a map over its image, which turns light grey: an RGB image of 320 to 640 pixels, without axes or words.
 
     Args:
         image: the image that was explained.
         heat: (h, w) relevance on the token grid, or (H, W) in pixels.
-        box: left, top, right, bottom of what the model saw, in pixels of the image; a frame marks it. None: all of it.
+        box: left, top, right, bottom of what the model saw, in pixels of the image; a frame marks
+            it. None: all of it.
         signed: show relevance against as well.
         vmax: the value of the darkest colour; None takes the largest of this map.
         upsample: "bilinear", or "nearest" to see the patches.
@@ -63,12 +74,19 @@ def paint(
     across, down = base.width / image.width, base.height / image.height
     there = tuple(np.array(checks.as_box(box, *image.size)) * (across, down, across, down))
     if upsample == "nearest":
-        factors = [max(1, round(2 * side / cells)) for side, cells in zip(base.size[::-1], heat.shape, strict=True)]
+        factors = [
+            max(1, round(2 * side / cells))
+            for side, cells in zip(base.size[::-1], heat.shape, strict=True)
+        ]
         heat = np.kron(heat, np.ones(factors, np.float32))
-    values = onto_image(heat, there, base.size) / max(vmax, 1e-37)  # (H, W); smaller ones are zero in float32
+    values = onto_image(heat, there, base.size) / max(
+        vmax, 1e-37
+    )  # (H, W); smaller ones are zero in float32
     painted = Image.fromarray((coloured(values, _grey(base)) * 255 + 0.5).astype(np.uint8))
     if not is_whole(box, image):
-        ImageDraw.Draw(painted).rectangle(there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200)))
+        ImageDraw.Draw(painted).rectangle(
+            there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200))
+        )
     return painted
 
 

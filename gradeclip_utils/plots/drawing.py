@@ -2,8 +2,9 @@
 
     Explanation, Interactions, maps --here--> Drawing -> figures (matplotlib), page (HTML)
 
-A drawing is an image and one panel per prompt. A panel has a title, whose words are shaded by their scores, a map, and
-below it a bar: the similarity, or in a contrast the lead. All panels share one scale unless it says otherwise.
+A drawing is an image and one panel per prompt. A panel has a title, whose words are shaded by their
+scores, a map, and below it a bar: the similarity, or in a contrast the lead. All panels share one
+scale unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Shade:
     small: bool = False
 
 
-_Cell = tuple[Shade, Shade | None]  # of a title: a word; below it, in a contrast, the word in the other caption
+_Cell = tuple[
+    Shade, Shade | None
+]  # of a title: a word; below it, in a contrast, the word in the other caption
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +48,17 @@ class Panel:
 
     name: str  # the title in plain text
     cells: tuple[_Cell, ...]
-    map: np.ndarray | None  # (h, w) on the token grid, or in pixels of the box; None: the method has no maps of images
+    map: (
+        np.ndarray | None
+    )  # (h, w) on the token grid, or in pixels of the box; None: the method has no maps of images
     scale: float = 0.0  # the value of the darkest colour
     value: float | None = None  # of the bar: a similarity, or the lead in a contrast
-    above: float | None = None  # which part of the other captions lies below the similarity, in percent
-    median: float | None = None  # the tick: the similarity that half of the other captions lie below
+    above: float | None = (
+        None  # which part of the other captions lies below the similarity, in percent
+    )
+    median: float | None = (
+        None  # the tick: the similarity that half of the other captions lie below
+    )
     best: bool = True  # its bar is dark
     note: str = ""
 
@@ -70,9 +79,11 @@ class Panel:
             return f"similarity {value}", value
         some = "all other" if self.above > 99.99 else f"{min(round(self.above), 99)} % of"
         return (
-            f"similarity {value}, above {some} captions", f"{value}, above {some} captions",
-            f"{value}, above {some.removesuffix(' of').removesuffix(' other')}", value,
-        )  # fmt: skip
+            f"similarity {value}, above {some} captions",
+            f"{value}, above {some} captions",
+            f"{value}, above {some.removesuffix(' of').removesuffix(' other')}",
+            value,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +109,17 @@ class Drawing:
     @property
     def both(self) -> bool:
         """Whether anything in the drawing can be against."""
-        return self.signed or any((word.score or 0) < 0 for panel in self.panels for word in panel.words)
+        return self.signed or any(
+            (word.score or 0) < 0 for panel in self.panels for word in panel.words
+        )
 
     @property
     def bars(self) -> tuple[float, float]:
         """The ends of the axis of the bars."""
         values = [panel.value for panel in self.panels if panel.value is not None]
-        most = 1.45 * max([0.01, *map(abs, values), *(abs(panel.median or 0) for panel in self.panels)])
+        most = 1.45 * max(
+            [0.01, *map(abs, values), *(abs(panel.median or 0) for panel in self.panels)]
+        )
         return (-most if self.lead or min([0, *values]) < 0 else 0.0), most
 
     @property
@@ -120,7 +135,11 @@ class Drawing:
             lines.append(f"relevance: {f'darkest {_number(most)}' if most else nothing}")
         if self.word_scale:
             words = _number(self.word_scale)
-            lines = [*lines, f"words: darkest {words}"] if own or not lines else [f"{lines[0]}, words {words}"]
+            lines = (
+                [*lines, f"words: darkest {words}"]
+                if own or not lines
+                else [f"{lines[0]}, words {words}"]
+            )
         if any(panel.median is not None for panel in self.panels):
             lines.append(f"tick: half of {self.count} other captions")
         if self.framed:
@@ -133,7 +152,8 @@ class Drawing:
         if not self.panels:
             return "An image"
         return "An image and its relevance maps: " + "; ".join(
-            panel.name + "".join(f" ({words})" for words in panel.labels[:1]) for panel in self.panels
+            panel.name + "".join(f" ({words})" for words in panel.labels[:1])
+            for panel in self.panels
         )
 
 
@@ -175,7 +195,9 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
     contrast = explanation.against is not None
     similarity = np.asarray(explanation.similarity, dtype=float)
     values = similarity - explanation.against_similarity if contrast else similarity
-    words_alone = explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
+    words_alone = (
+        explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
+    )
     panels = []
     for i in np.sort(np.argsort(-values, kind="stable")[:most]):
         name, words = explanation.prompts[i], explanation.words[i]
@@ -184,17 +206,25 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
         panel = Panel(name, title_of(words, name), map_, scale, float(values[i]), best=best)
         if contrast:
             other, others = explanation.against[i], explanation.against_words[i]
-            cells = _stacked(words, others) if words and others else panel.cells + title_of((), f"not {other}")
+            cells = (
+                _stacked(words, others)
+                if words and others
+                else panel.cells + title_of((), f"not {other}")
+            )
             gap = f"{abs(values[i]):.2f}"
             leads = f"{'leads' if values[i] > 0 else 'is behind'} by {gap if gap > '0.00' else 'less than 0.01'}"
             leads = leads if abs(values[i]) > 1e-6 else "no difference"
             note = f"{leads} ({similarity[i]:.2f}, other {explanation.against_similarity[i]:.2f})"
             panel = replace(panel, name=f"{name}, not {other}", cells=cells, note=note)
         elif explanation.percentile is not None:
-            panel = replace(panel, above=float(explanation.percentile[i]), median=explanation.null_median)
+            panel = replace(
+                panel, above=float(explanation.percentile[i]), median=explanation.null_median
+            )
         panels.append(panel)
     count = explanation.null_count
-    return _of_result(explanation, panels, signed=contrast, shared=shared, lead=contrast, count=count)
+    return _of_result(
+        explanation, panels, signed=contrast, shared=shared, lead=contrast, count=count
+    )
 
 
 def of_interactions(found, words: str = "content") -> Drawing:
@@ -202,11 +232,15 @@ def of_interactions(found, words: str = "content") -> Drawing:
     if words == "together":
         map_ = found.maps.sum(0)
         panel = Panel(found.caption, title_of(found.words), map_, largest(map_), found.similarity)
-        panels = [replace(panel, note=f"{panel.labels[0]}; map of all words, point at one for its own")]
+        panels = [
+            replace(panel, note=f"{panel.labels[0]}; map of all words, point at one for its own")
+        ]
     else:
         pairs = list(zip(found.words, found.maps, strict=True))
         kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
-        panels = [Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs]
+        panels = [
+            Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs
+        ]
     return _of_result(found, panels, signed=True)
 
 
@@ -214,12 +248,18 @@ def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
     words = largest([word.score or 0 for panel in panels for word in panel.words])
     layers = found.provenance.get("image_layers")
-    origin = found.origin + (f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else "")
-    drawing = Drawing(found.image, found.box, tuple(panels), word_scale=words, origin=origin, **look)
+    origin = found.origin + (
+        f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else ""
+    )
+    drawing = Drawing(
+        found.image, found.box, tuple(panels), word_scale=words, origin=origin, **look
+    )
     return scaled([drawing])[0]
 
 
-def of_maps(image: Image.Image, maps: Iterable[tuple[str, np.ndarray]], *, signed=False, **more: Any) -> Drawing:
+def of_maps(
+    image: Image.Image, maps: Iterable[tuple[str, np.ndarray]], *, signed=False, **more: Any
+) -> Drawing:
     """The drawing of named maps of one image, each with its own scale (see `scaled`)."""
     each = [(name, shown(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in maps]
     panels = [Panel(name, title_of((), name), map_, largest(map_)) for name, map_ in each]
@@ -230,6 +270,8 @@ def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
     """Drawings whose maps all have one scale where they share it."""
     top = max((panel.scale for one in drawings if one.shared for panel in one.panels), default=0.0)
     return [
-        replace(one, panels=tuple(replace(panel, scale=top) for panel in one.panels)) if one.shared else one
+        replace(one, panels=tuple(replace(panel, scale=top) for panel in one.panels))
+        if one.shared
+        else one
         for one in drawings
     ]

@@ -2,7 +2,8 @@
 
     Drawing, table -> here -> a matplotlib figure
 
-Figures belong to no pyplot state: they show themselves once in a notebook, and `savefig` writes them.
+Figures belong to no pyplot state: they show themselves once in a notebook, and `savefig` writes
+them.
 """
 
 from __future__ import annotations
@@ -30,14 +31,25 @@ from ..images import read_image
 from .colours import coloured, is_whole, paint
 from .drawing import OWN_SCALE, Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
 
-PALETTE = ("#1b7f79", "#4d4d4d", "#7cc5bd", "#a6a6a6")  # teal and grey: groups, told apart by their markers too
+PALETTE = (
+    "#1b7f79",
+    "#4d4d4d",
+    "#7cc5bd",
+    "#a6a6a6",
+)  # teal and grey: groups, told apart by their markers too
 _MARKERS = ("o", "s", "D", "^")
-_SMALLEST = 8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
+_SMALLEST = (
+    8  # points of type: nine where it is shown, because a figure has 110 dots an inch and a page 96
+)
 _LARGEST = 13  # points of type of the words of a title
 _NOTE: dict[str, Any] = {"color": "0.35", "fontsize": _SMALLEST, "parse_math": False}
 _LARGEST_SIDE = 500  # inches: matplotlib draws up to 65,536 pixels
 _WIDTH = 8.1  # inches: as wide as the column of a notebook, 860 pixels
-_MARGIN, _GAP, _LINE = 0.12, 0.22, 0.16  # inches: at the sides, between panels, of a line of the smallest type
+_MARGIN, _GAP, _LINE = (
+    0.12,
+    0.22,
+    0.16,
+)  # inches: at the sides, between panels, of a line of the smallest type
 _TALLEST, _TALLEST_OF_MANY = 3.3, 2.4  # inches of a panel
 
 
@@ -69,9 +81,13 @@ def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
 def _small_png(image: Image.Image) -> bytes:
     """A PNG file of 256 colours, which a notebook can afford to keep."""
     image, buffer = image.convert("RGB"), io.BytesIO()
-    palette = image.quantize(255, Image.Quantize.MAXCOVERAGE, kmeans=1)  # keeps colours that are rare, such as blue
+    palette = image.quantize(
+        255, Image.Quantize.MAXCOVERAGE, kmeans=1
+    )  # keeps colours that are rare, such as blue
     colours = np.reshape([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255], (-1, 3))
-    colours[(colours > 247).all(axis=1)] = 255  # the white of the page, of which Pillow would take a neighbour
+    colours[(colours > 247).all(axis=1)] = (
+        255  # the white of the page, of which Pillow would take a neighbour
+    )
     palette.putpalette(colours.ravel().tolist())
     image.quantize(palette=palette).save(buffer, "png", optimize=True)
     return buffer.getvalue()
@@ -93,7 +109,10 @@ def alternative(figure) -> str:
         title = " ".join(axes.get_title(place) for place in ("left", "center", "right")).strip()
         across, up = axes.get_xlabel(), axes.get_ylabel()
         parts += [title, f"{up} over {across}" if across and up else across or up]
-    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part)) or "a figure without a title"
+    return (
+        "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part))
+        or "a figure without a title"
+    )
 
 
 def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
@@ -118,7 +137,10 @@ def image_url(image: Image.Image, size: int = 720) -> str:
 
 def figure_tag(figure: Figure) -> str:
     """A figure as HTML: every pixel is inside, so that nothing has to be fetched."""
-    alt, shape = html.escape(alternative(figure)), 'style="display:block;max-width:100%;height:auto"'
+    alt, shape = (
+        html.escape(alternative(figure)),
+        'style="display:block;max-width:100%;height:auto"',
+    )
     return f'<img class="gradeclip-figure" alt="{alt}" {shape} src="{image_url(_rendered(figure), 10_000)}">'
 
 
@@ -134,17 +156,21 @@ def show_image(axes: Axes, image: Image.Image, box=None) -> None:
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **frame))
 
 
-# ------------------------------------------------------------------------------------------------------------- drawings
+# ----------------------------------------------------------------------------------------- drawings
 
 
-def plot_explanation(explanation, *, shared_scale: bool = True, width: float = _WIDTH, most: int = 9) -> InlineFigure:
+def plot_explanation(
+    explanation, *, shared_scale: bool = True, width: float = _WIDTH, most: int = 9
+) -> InlineFigure:
     """Draw an explanation: the image in colour, then a panel per prompt with its shaded words, map and similarity.
 
     Args:
         explanation: an `Explanation`.
-        shared_scale: one colour scale for all prompts, so that they can be compared; else one for each.
+        shared_scale: one colour scale for all prompts, so that they can be compared; else one for
+            each.
         width: inches, 3 to 100. Below 6 there is one prompt per row, beside the image.
-        most: how many prompts are drawn, at most 100; of more the most similar ones, or those that lead by most.
+        most: how many prompts are drawn, at most 100; of more the most similar ones, or those that
+            lead by most.
 
     Raises:
         GradeclipError: another width, or no `Explanation`.
@@ -155,7 +181,9 @@ def plot_explanation(explanation, *, shared_scale: bool = True, width: float = _
     return draw([of_explanation(explanation, shared=shared_scale, most=most)], width=width)
 
 
-def plot_interactions(interactions, *, words: str = "content", columns: int = 4, width: float = _WIDTH) -> InlineFigure:
+def plot_interactions(
+    interactions, *, words: str = "content", columns: int = 4, width: float = _WIDTH
+) -> InlineFigure:
     """Draw word x region: a signed map per word, all on one scale.
 
     Args:
@@ -171,9 +199,15 @@ def plot_interactions(interactions, *, words: str = "content", columns: int = 4,
 
 
 def plot_maps(
-    image, maps, *, signed: bool = False, shared_scale: bool = True, columns: int = 3, upsample: str = "bilinear",
+    image,
+    maps,
+    *,
+    signed: bool = False,
+    shared_scale: bool = True,
+    columns: int = 3,
+    upsample: str = "bilinear",
     width: float = _WIDTH,
-) -> InlineFigure:  # fmt: skip
+) -> InlineFigure:
     """Draw maps of one image beside it, or several images, a row each, with their maps.
 
         plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
@@ -181,7 +215,8 @@ def plot_maps(
 
     Args:
         image: the image that was explained, or a list of images.
-        maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of these, one an image.
+        maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of
+            these, one an image.
         signed: draw relevance against as well.
         shared_scale: one scale for all maps; else each has its own, and the legend says so.
         columns: maps in a row, beside the image, 1 to 100; fewer where they would be narrow.
@@ -198,9 +233,14 @@ def plot_maps(
     several = isinstance(image, (list, tuple))
     images, each = (list(image), checks.listed("maps", maps)) if several else ([image], [maps])
     if len(images) != len(each) or not images:
-        raise GradeclipError(f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps")
+        raise GradeclipError(
+            f"each image needs its maps, got {len(images)} images and {len(each)} sets of maps"
+        )
     look = {"signed": signed, "shared": shared_scale, "upsample": upsample}
-    drawings = [of_maps(read_image(one), _titled_maps(its), **look) for one, its in zip(images, each, strict=True)]
+    drawings = [
+        of_maps(read_image(one), _titled_maps(its), **look)
+        for one, its in zip(images, each, strict=True)
+    ]
     return draw(scaled(drawings), width=width, columns=columns, compact=several)
 
 
@@ -225,7 +265,9 @@ def draw(
 ) -> InlineFigure:
     """Draw drawings, each from a new row. `compact` has smaller maps, and the legend at the end."""
     panels = [panel for one in drawings for panel in one.panels]
-    columns = min(1 if width < 6 and not compact else columns, max(len(one.panels) for one in drawings))
+    columns = min(
+        1 if width < 6 and not compact else columns, max(len(one.panels) for one in drawings)
+    )
     columns = min(columns, int(width / (0.6 if compact else 1.5)) - 1)
     tallest = _TALLEST_OF_MANY if compact else _TALLEST
     side = min((width - 2 * _MARGIN - columns * _GAP) / (columns + 1), tallest)
@@ -236,15 +278,21 @@ def draw(
         below = 0.16 + 0.36 * any(panel.value is not None for panel in one.panels)
         for start in range(0, max(len(one.panels), 1), columns or 1):
             some = one.panels[start : start + columns]
-            above = max((_flow(panel.cells, side * 72, size)[1] / 72 + 0.07 for panel in some), default=0.0)
-            rows.append((one, some, above, (one.image.width * factor, one.image.height * factor), below))
+            above = max(
+                (_flow(panel.cells, side * 72, size)[1] / 72 + 0.07 for panel in some), default=0.0
+            )
+            rows.append(
+                (one, some, above, (one.image.width * factor, one.image.height * factor), below)
+            )
     legend = _legend_lines(drawings, wide - 2 * _MARGIN if compact else side)
     foot = _folded([drawings[0].origin] if len(drawings) == 1 else [], wide - 2 * _MARGIN)
     tall = (0.28 + _LINE * len(legend)) * bool(panels)
     needed = [above + panel[1] + below for _, _, above, panel, below in rows]
     under_image = rows[0][2] + rows[0][3][1]
     spare = 0.0 if compact else sum(needed) - under_image
-    height = 0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.04 * bool(foot) + _LINE * len(foot)
+    height = (
+        0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.04 * bool(foot) + _LINE * len(foot)
+    )
     figure = InlineFigure(wide, height, ". ".join(one.alt for one in drawings))
     top, before = 0.06, None
     for one, some, above, panel, below in rows:
@@ -252,7 +300,12 @@ def draw(
             show_image(axes_at(figure, _MARGIN, top + above, *panel), one.image, one.box)
         for i, each in enumerate(some):
             x, deep = _MARGIN + (i + 1) * (side + _GAP), _flow(each.cells, side * 72, size)[1] / 72
-            _draw_cells(axes_at(figure, x, top + above - 0.07 - deep, side, deep), each.cells, one.word_scale, size)
+            _draw_cells(
+                axes_at(figure, x, top + above - 0.07 - deep, side, deep),
+                each.cells,
+                one.word_scale,
+                size,
+            )
             _draw_map(axes_at(figure, x, top + above, *panel), one, each)
             if each.value is not None:
                 _draw_bar(axes_at(figure, x, top + above + panel[1] + 0.07, side, 0.16), one, each)
@@ -261,7 +314,9 @@ def draw(
         place = (top + 0.02, wide) if compact else (0.06 + under_image + 0.1, side)
         _draw_legend(figure, drawings[0], legend, *place)
     for i, line in enumerate(foot):
-        _write(figure, (0.05 + _LINE * (len(foot) - 1 - i)) / height, line, va="bottom", color="0.55")
+        _write(
+            figure, (0.05 + _LINE * (len(foot) - 1 - i)) / height, line, va="bottom", color="0.55"
+        )
     return figure
 
 
@@ -272,9 +327,22 @@ def _write(figure: Figure, y: float, text: str, **look: Any) -> None:
 
 def _draw_map(axes: Axes, one: Drawing, panel: Panel) -> None:
     heat = np.zeros((1, 1), np.float32) if panel.map is None else panel.map
-    show_image(axes, paint(one.image, heat, box=one.box, signed=one.signed, vmax=panel.scale, upsample=one.upsample))
+    show_image(
+        axes,
+        paint(
+            one.image, heat, box=one.box, signed=one.signed, vmax=panel.scale, upsample=one.upsample
+        ),
+    )
     if panel.map is None:
-        axes.text(0.5, 0.5, "no map: words alone", ha="center", va="center", transform=axes.transAxes, fontsize=10)
+        axes.text(
+            0.5,
+            0.5,
+            "no map: words alone",
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
+            fontsize=10,
+        )
 
 
 def _draw_bar(axes: Axes, one: Drawing, panel: Panel) -> None:
@@ -283,11 +351,22 @@ def _draw_bar(axes: Axes, one: Drawing, panel: Panel) -> None:
     axes.set(xlim=(low, high), ylim=(0, 1))
     axes.set_axis_off()
     axes.add_patch(Rectangle((low, 0.36), high - low, 0.28, color="0.92", linewidth=0))
-    axes.add_patch(Rectangle((0, 0.1), panel.value, 0.8, color="0.25" if panel.best else "0.65", linewidth=0))
+    axes.add_patch(
+        Rectangle((0, 0.1), panel.value, 0.8, color="0.25" if panel.best else "0.65", linewidth=0)
+    )
     for place in [0.0] * (low < 0) + [panel.median] * (panel.median is not None):
-        axes.plot([place, place], [-0.3, 1.3], color="black", linewidth=1.4, clip_on=False, solid_capstyle="butt")
+        axes.plot(
+            [place, place],
+            [-0.3, 1.3],
+            color="black",
+            linewidth=1.4,
+            clip_on=False,
+            solid_capstyle="butt",
+        )
     points = 72 * axes.get_position().width * axes.get_figure().get_figwidth()
-    label = next((text for text in panel.labels if _ems(text) * _SMALLEST <= points), panel.labels[-1])
+    label = next(
+        (text for text in panel.labels if _ems(text) * _SMALLEST <= points), panel.labels[-1]
+    )
     axes.text(0, -0.35, _drawable(label), va="top", transform=axes.transAxes, **_NOTE)
 
 
@@ -302,10 +381,16 @@ def _legend_lines(drawings: Sequence[Drawing], room: float) -> list[str]:
 
 def _folded(lines: Iterable[str], room: float) -> list[str]:
     """Lines of the smallest type, folded to a width in inches."""
-    return [part for line in lines for part in textwrap.wrap(_drawable(line), int(room * 72 / _SMALLEST / 0.53))]
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(_drawable(line), int(room * 72 / _SMALLEST / 0.53))
+    ]
 
 
-def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float, room: float) -> None:
+def _draw_legend(
+    figure: Figure, one: Drawing, lines: Sequence[str], top: float, room: float
+) -> None:
     """Draw the strip of colours, with its ends named, and the lines below it."""
     before = (_ems("against") * _SMALLEST / 72 + 0.08) * one.both
     (across, down), strip = figure.get_size_inches(), float(np.clip(room - before - 0.3, 0.4, 1.3))
@@ -320,14 +405,16 @@ def _draw_legend(figure: Figure, one: Drawing, lines: Sequence[str], top: float,
         _write(figure, 1 - (top + 0.2 + _LINE * i) / down, line)
 
 
-# ----------------------------------------------------------------------------------------------------------------- text
+# --------------------------------------------------------------------------------------------- text
 
 
 def _type_size(panels: Sequence[Panel], room: float) -> float:
     """The largest type in which every title takes at most two lines, or the smallest."""
     widest = max((_ems(_drawable(word.text)) for one in panels for word in one.words), default=0)
     for size in np.arange(_LARGEST, _SMALLEST, -0.5):
-        if widest * size < room * 72 and all(_flow(panel.cells, room * 72, size)[2] <= 2 for panel in panels):
+        if widest * size < room * 72 and all(
+            _flow(panel.cells, room * 72, size)[2] <= 2 for panel in panels
+        ):
             return float(size)
     return float(_SMALLEST)
 
@@ -342,7 +429,9 @@ def _draw_cells(axes: Axes, cells: Sequence[tuple], vmax: float, size: float) ->
         if (shade < 0.995).any():
             corner, area = (x / across, 1 - (y + height) / down), (width / across, height / down)
             axes.add_patch(Rectangle(corner, *area, facecolor=shade, linewidth=0, **place))
-        dark = np.dot(shade**2.2, (0.2126, 0.7152, 0.0722)) < 0.179  # white letters have more contrast, by WCAG
+        dark = (
+            np.dot(shade**2.2, (0.2126, 0.7152, 0.0722)) < 0.179
+        )  # white letters have more contrast, by WCAG
         look = {"color": "white" if dark else "black", "fontsize": type_size}
         at = (x + width / 2) / across, 1 - (y + 0.72 * height) / down
         axes.text(*at, text, ha="center", va="baseline", parse_math=False, **look, **place)
@@ -355,14 +444,19 @@ def _flow(cells: Sequence[tuple], line_width: float, size: float) -> tuple[list,
     for cell in cells:
         sizes = [max(0.82 * size, _SMALLEST) if word and word.small else size for word in cell]
         pairs = list(zip(cell, sizes, strict=True))
-        texts = [_shortened(word.text, (line_width - 0.5 * size) / 72, s) if word else "" for word, s in pairs]
+        texts = [
+            _shortened(word.text, (line_width - 0.5 * size) / 72, s) if word else ""
+            for word, s in pairs
+        ]
         width = max(_ems(text) * s + 0.5 * size for text, s in zip(texts, sizes, strict=True))
         if x and x + width > line_width:
             x, y, lines = 0.0, y + (height + gap) * (1 + deep) + gap * deep, lines + 1
         for row, (word, type_size) in enumerate(pairs):
             if word:
                 middle = 0.5 * height * (deep and cell[1] is None)
-                placed.append((word, texts[row], x, y + row * (height + 1) + middle, width, height, type_size))
+                placed.append(
+                    (word, texts[row], x, y + row * (height + 1) + middle, width, height, type_size)
+                )
         x += width + gap
     return placed, y + (height + 1) * (1 + deep), lines
 
@@ -370,15 +464,25 @@ def _flow(cells: Sequence[tuple], line_width: float, size: float) -> tuple[list,
 @lru_cache(maxsize=4096)
 def _ems(text: str) -> float:
     """How wide a text is, in units of the size of its type."""
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=100), ismath=False)[0] / 100
+    return (
+        text_to_path.get_text_width_height_descent(text, FontProperties(size=100), ismath=False)[0]
+        / 100
+    )
 
 
 def _drawable(text: str) -> str:
     """A text with a box in place of letters that matplotlib's fonts lack (emoji, CJK)."""
-    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FontProperties().get_family()]
-    lacks = sorted({letter for letter in text if not any(font.get_char_index(ord(letter)) for font in fonts)})
+    fonts = [
+        get_font(findfont(FontProperties(family=[family])))
+        for family in FontProperties().get_family()
+    ]
+    lacks = sorted(
+        {letter for letter in text if not any(font.get_char_index(ord(letter)) for font in fonts)}
+    )
     if lacks:
-        warn(f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)")
+        warn(
+            f"the font of figures lacks {' '.join(lacks[:10])} and draws boxes: choose another (font.family)"
+        )
     return "".join("\N{WHITE SQUARE}" if letter in lacks else letter for letter in text)
 
 
@@ -390,19 +494,29 @@ def _shortened(text: str, inches: float, size: float = _SMALLEST) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------------------------------ intervals
+# ---------------------------------------------------------------------------------------- intervals
 
 
 def plot_intervals(
-    table, *, names: Sequence[str] | None = None, group: str | None = None, control: Sequence[str] = (),
-    chance: float | None = None, chance_label: str = "chance", label: str = "", title: str = "", sort: bool = True,
-) -> InlineFigure:  # fmt: skip
+    table,
+    *,
+    names: Sequence[str] | None = None,
+    group: str | None = None,
+    control: Sequence[str] = (),
+    chance: float | None = None,
+    chance_label: str = "chance",
+    label: str = "",
+    title: str = "",
+    sort: bool = True,
+) -> InlineFigure:
     """Draw estimates with their intervals, one row each, the highest on top.
 
-        plot_intervals(summarise(rows, by="method", value="pointing_game", cluster="image"), chance=0.25)
+        plot_intervals(summarise(rows, by="method", value="pointing_game", cluster="image"),
+        chance=0.25)
 
     Args:
-        table: a DataFrame with the columns mean (or estimate), low and high, as `statistics.summarise` gives it.
+        table: a DataFrame with the columns mean (or estimate), low and high, as
+            `statistics.summarise` gives it.
         names: the names of the rows; by default the columns beside the numbers, or the index.
         group: a column whose values get a colour and a marker each; rows of one name share a line.
         control: names of reference rows; they are grey, below a rule.
@@ -415,7 +529,12 @@ def plot_intervals(
     Raises:
         GradeclipError: the table lacks a column, has no row, or an interval that is none.
     """
-    texts = {"chance_label": chance_label, "label": label, "title": title, "group": "" if group is None else group}
+    texts = {
+        "chance_label": chance_label,
+        "label": label,
+        "title": title,
+        "group": "" if group is None else group,
+    }
     for name, value in texts.items():
         checks.text(name, value)
     checks.flag("sort", sort)
@@ -423,7 +542,9 @@ def plot_intervals(
     rows = _interval_rows(table, names, group)
     kinds = list(dict.fromkeys(rows["kind"]))
     if len(kinds) > len(PALETTE):
-        raise GradeclipError(f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}")
+        raise GradeclipError(
+            f"plot_intervals draws at most {len(PALETTE)} groups, got {len(kinds)}: {kinds}"
+        )
     highest = rows.groupby("name", sort=False)["mean"].max()
     grey = set(map(str, checks.listed("control", control, (str,))))
     lines = sorted(highest.index, key=lambda name: (name in grey, -highest[name] if sort else 0))
@@ -431,33 +552,63 @@ def plot_intervals(
     above = 0.12 + 0.26 * bool(title) + 0.22 * (chance is not None) + 0.24 * bool(group)
     tall = (0.27 + 0.13 * (len(kinds) - 1)) * len(lines)
     each = list(rows.itertuples(index=False))
-    intervals = (f"{one.name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for one in each)
+    intervals = (
+        f"{one.name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for one in each
+    )
     alt = f"{title or label}: {'; '.join(intervals)}".replace("  ", " ")
     figure = InlineFigure(_WIDTH, above + tall + 0.3 + 0.2 * bool(label), alt)
     axes = axes_at(figure, left, above, _WIDTH - left - 0.65, tall)
     _name_rows(axes, [_shortened(name, left - 0.2, 9) for name in lines], label)
     for one in each:
         kind = kinds.index(one.kind)
-        y = lines.index(one.name) + (0.42 * (kind / (len(kinds) - 1) - 0.5) if len(kinds) > 1 else 0)
+        y = lines.index(one.name) + (
+            0.42 * (kind / (len(kinds) - 1) - 0.5) if len(kinds) > 1 else 0
+        )
         look = {"color": "0.6" if one.name in grey else PALETTE[kind]}
         axes.plot([one.low, one.high], [y, y], linewidth=2, solid_capstyle="butt", **look)
         axes.plot(one.mean, y, marker=_MARKERS[kind], markersize=5.5, **look)
         value = f"{one.mean:.2f}".replace("-", "\N{MINUS SIGN}")
-        axes.text(1.02, y, value, va="center", fontsize=_SMALLEST, transform=axes.get_yaxis_transform(), **look)
+        axes.text(
+            1.02,
+            y,
+            value,
+            va="center",
+            fontsize=_SMALLEST,
+            transform=axes.get_yaxis_transform(),
+            **look,
+        )
     for tick, name in zip(axes.get_yticklabels(), lines, strict=True):
         tick.set_color("0.5" if name in grey else "black")
     if 0 < (candidates := sum(name not in grey for name in lines)) < len(lines):
         axes.axhline(candidates - 0.5, color="0.8", linewidth=0.8)
     if chance is not None:
         axes.axvline(chance, color="0.4", linestyle="--", linewidth=1, zorder=0)
-        over = {"xycoords": axes.get_xaxis_transform(), "xytext": (0, 2), "textcoords": "offset points"}
+        over = {
+            "xycoords": axes.get_xaxis_transform(),
+            "xytext": (0, 2),
+            "textcoords": "offset points",
+        }
         axes.annotate(chance_label, (chance, 1), ha="center", va="bottom", **over, **_NOTE)
     across, down = figure.get_size_inches()
-    _write(figure, 1 - 0.06 / down, _shortened(title, across - 2 * _MARGIN, 10.5), fontsize=10.5, color="black")
+    _write(
+        figure,
+        1 - 0.06 / down,
+        _shortened(title, across - 2 * _MARGIN, 10.5),
+        fontsize=10.5,
+        color="black",
+    )
     x = left
     for kind, colour, sign in zip(kinds if group else (), PALETTE, "●■◆▲", strict=False):
         y = 1 - (0.18 + 0.26 * bool(title)) / down
-        figure.text(x / across, y, f"{sign} {_drawable(kind)}", color=colour, va="center", fontsize=9, parse_math=False)
+        figure.text(
+            x / across,
+            y,
+            f"{sign} {_drawable(kind)}",
+            color=colour,
+            va="center",
+            fontsize=9,
+            parse_math=False,
+        )
         x += _ems(kind) * 9 / 72 + 0.35
     return figure
 
@@ -470,18 +621,33 @@ def _interval_rows(table: Any, names: Sequence[str] | None, group: str | None) -
     try:
         rows = given[bounds].astype(float)
     except (TypeError, ValueError) as error:
-        raise GradeclipError(f"the columns mean, low, high must hold numbers ({first_line(error)})") from None
+        raise GradeclipError(
+            f"the columns mean, low, high must hold numbers ({first_line(error)})"
+        ) from None
     mean, low, high = (rows[name] for name in bounds)
-    if len(wrong := rows[mean.isna() | (rows.abs() > 1e30).any(axis=1) | (low > mean) | (mean > high)]):
+    if len(
+        wrong := rows[mean.isna() | (rows.abs() > 1e30).any(axis=1) | (low > mean) | (mean > high)]
+    ):
         row = ", ".join(f"{name} {value:g}" for name, value in wrong.iloc[0].items())
-        raise GradeclipError(f"an interval is a low, a mean and a high up to 1e30, in this order, got {row}")
+        raise GradeclipError(
+            f"an interval is a low, a mean and a high up to 1e30, in this order, got {row}"
+        )
     if names is None:
         others = [name for name in given.columns if name not in (*bounds, "n", group)]
-        names = [" ".join(map(str, row)) for row in given[others].to_numpy()] if others else list(given.index)
+        names = (
+            [" ".join(map(str, row)) for row in given[others].to_numpy()]
+            if others
+            else list(given.index)
+        )
     names = checks.listed("names", names)
     if not len(rows) or len(names) != len(rows):
-        raise GradeclipError(f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names")
-    return rows.assign(name=[str(name) for name in names], kind=given[group].astype(str).to_numpy() if group else "")
+        raise GradeclipError(
+            f"plot_intervals needs rows, and a name for each, got {len(rows)} and {len(names)} names"
+        )
+    return rows.assign(
+        name=[str(name) for name in names],
+        kind=given[group].astype(str).to_numpy() if group else "",
+    )
 
 
 def _name_rows(axes: Axes, names: Sequence[str], label: str) -> None:

@@ -48,16 +48,26 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) ->
     width, height = drawing.image.size
     names = ("signed", "word_scale", "legend", "both", "bars", "framed", "origin", "alt")
     return {
-        **{name: getattr(drawing, name) for name in names}, "panels": panels, "ratio": width / height,
+        **{name: getattr(drawing, name) for name in names},
+        "panels": panels,
+        "ratio": width / height,
         "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
-        "law": np.round(law()[::4], 4).tolist(), "phrase": None, "patch": None, **more,
-    }  # fmt: skip
+        "law": np.round(law()[::4], 4).tolist(),
+        "phrase": None,
+        "patch": None,
+        **more,
+    }
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    found = {name: getattr(panel, name) for name in ("name", "scale", "value", "median", "best", "labels")}
+    found = {
+        name: getattr(panel, name)
+        for name in ("name", "scale", "value", "median", "best", "labels")
+    }
     cells = [[word and asdict(word) for word in cell] for cell in panel.cells]
-    shape, map_ = ((1, 1), None) if panel.map is None else (panel.map.shape, _numbers(panel.map.ravel()))
+    shape, map_ = (
+        ((1, 1), None) if panel.map is None else (panel.map.shape, _numbers(panel.map.ravel()))
+    )
     return {**found, "cells": cells, "shape": shape, "map": map_, "regions": None}
 
 

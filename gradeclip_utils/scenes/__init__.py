@@ -2,8 +2,8 @@
 
     art -> emoji -> grammar -> compose
 
-Seven artists drew the emoji; training never sees one of them. A small grammar describes the scenes. `draw_scene` draws
-one at random, `arrange` makes one from your words.
+Seven artists drew the emoji; training never sees one of them. A small grammar describes the scenes.
+`draw_scene` draws one at random, `arrange` makes one from your words.
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
@@ -24,8 +24,34 @@ from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, cover
 from .grammar import PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
 
 __all__ = [
-    "ARTISTS", "CANVAS", "COLOURS", "IMAGE_SIZE", "PREFIXES", "SPLITS", "TRAINED_ARTISTS",
-    "UNSEEN_ARTIST", "Object", "Scene", "Span", "arrange", "artists_of", "as_python", "concept", "concepts", "covered",
-    "describe", "draw_layout", "draw_scene", "grouped", "is_withheld_colour",
-    "is_withheld_pair", "phrase", "recoloured", "relation_between", "render", "showable", "vocabulary", "without",
-]  # fmt: skip
+    "ARTISTS",
+    "CANVAS",
+    "COLOURS",
+    "IMAGE_SIZE",
+    "PREFIXES",
+    "SPLITS",
+    "TRAINED_ARTISTS",
+    "UNSEEN_ARTIST",
+    "Object",
+    "Scene",
+    "Span",
+    "arrange",
+    "artists_of",
+    "as_python",
+    "concept",
+    "concepts",
+    "covered",
+    "describe",
+    "draw_layout",
+    "draw_scene",
+    "grouped",
+    "is_withheld_colour",
+    "is_withheld_pair",
+    "phrase",
+    "recoloured",
+    "relation_between",
+    "render",
+    "showable",
+    "vocabulary",
+    "without",
+]

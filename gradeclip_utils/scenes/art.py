@@ -1,8 +1,9 @@
 """The drawings: what seven emoji artists drew of each concept, read from `data/art.zip`.
 
-Six of the artists are for training. Noto is never trained on and stands for an artist that the model has not seen.
-`data/README.md` credits author and licence of each; `python -m training art` makes the archive. It holds vector art,
-except for Fluent, whose shades take a tenth of a second to draw and are stored as pixels.
+Six of the artists are for training. Noto is never trained on and stands for an artist that the
+model has not seen. `data/README.md` credits author and licence of each; `python -m training art`
+makes the archive. It holds vector art, except for Fluent, whose shades take a tenth of a second to
+draw and are stored as pixels.
 """
 
 import io
@@ -79,10 +80,14 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     small, (left, top, right, bottom) = _small(noun, artist)
     ratio = pixels / max(small.size)
     if ratio <= 1:
-        return small.resize([max(1, round(n * ratio)) for n in small.size], Image.Resampling.LANCZOS)
+        return small.resize(
+            [max(1, round(n * ratio)) for n in small.size], Image.Resampling.LANCZOS
+        )
     square = _square(noun, artist, math.ceil(_MASTER * ratio))
     width = square.width
-    return square.crop((round(left * width), round(top * width), round(right * width), round(bottom * width)))
+    return square.crop(
+        (round(left * width), round(top * width), round(right * width), round(bottom * width))
+    )
 
 
 def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:
@@ -93,9 +98,14 @@ def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:
     if tinted:
         luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
         low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
-        # The drawing's own range of light and dark fills the tint's; one flat shade stays in the middle of it.
+        # The drawing's own range of light and dark fills the tint's; one flat shade stays in the
+        # middle of it.
         lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 2
-        planes = [np.minimum(lightness, 1) * alpha * 255, np.maximum(lightness - 1, 0) * alpha * 255, alpha * 255]
+        planes = [
+            np.minimum(lightness, 1) * alpha * 255,
+            np.maximum(lightness - 1, 0) * alpha * 255,
+            alpha * 255,
+        ]
     else:
         planes = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
     # one plane after the other is three times as fast as all of them at once

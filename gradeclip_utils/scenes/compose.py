@@ -2,8 +2,8 @@
 
     grammar, emoji -> Scene: image, caption, masks, spans
 
-Things lie anywhere on a varied background. As in real captions, not every thing is named and not every colour is
-mentioned. `Scene.masks`, `Scene.spans` and `Scene.unnamed` have the truth.
+Things lie anywhere on a varied background. As in real captions, not every thing is named and not
+every colour is mentioned. `Scene.masks`, `Scene.spans` and `Scene.unnamed` have the truth.
 """
 
 from __future__ import annotations
@@ -25,15 +25,32 @@ from ..checks import chosen, flag, instance, listed, short, whole
 from ..errors import GradeclipError
 from ..images import DRAWN
 from .art import TRAINED_ARTISTS, artists_of
-from .emoji import BACKGROUNDS, CANVAS, COLOURS, IMAGE_SIZE, NOT_MIRRORED, Object, concept, concepts, covered, render
+from .emoji import (
+    BACKGROUNDS,
+    CANVAS,
+    COLOURS,
+    IMAGE_SIZE,
+    NOT_MIRRORED,
+    Object,
+    concept,
+    concepts,
+    covered,
+    render,
+)
 from .grammar import PREFIXES, SPANS, Span, describe, grouped, relation_between
 
 SPLITS = {"train": 0, "development": 1, "test": 2}  # seeds of different splits never meet
 _MOST = 4  # objects that a layout has room for
 _SEEDS = 32  # of `arrange` that are tried for a script
-SIZES = 26.0, 48.0, 70.0  # in canvas units: most objects are between the first two; of some, one is larger
+SIZES = (
+    26.0,
+    48.0,
+    70.0,
+)  # in canvas units: most objects are between the first two; of some, one is larger
 SMALL, BIG = 30.0, 42.0  # what a caption may call small and big
-_KEPT_WITHOUT_MIDDLE = 0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
+_KEPT_WITHOUT_MIDDLE = (
+    0.35  # packing tends to leave the middle empty: layouts that do are kept less often than others
+)
 _Place = tuple[float, float, float]  # x, y, size
 _OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 
@@ -86,7 +103,9 @@ class Scene:
         return tuple(i for i in range(len(self.objects)) if i not in named)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        from ..plots.figures import bundle  # matplotlib is slow to import, and drawing scenes does without
+        from ..plots.figures import (
+            bundle,
+        )  # matplotlib is slow to import, and drawing scenes does without
 
         return bundle(self.image(), f"a scene: {self.caption}")
 
@@ -114,20 +133,28 @@ def _overlap(a: _Place, b: _Place) -> float:
 
 
 def draw_layout(
-    rng: np.random.Generator, *, around: Sequence[Object] = (), overlapping: bool = False, sizes: Sequence[float] = ()
+    rng: np.random.Generator,
+    *,
+    around: Sequence[Object] = (),
+    overlapping: bool = False,
+    sizes: Sequence[float] = (),
 ) -> list[_Place]:
     """Places (x, y, size) for four objects in random order, or for objects of given sizes, in canvas units.
 
-    All four are always laid out, and a scene of fewer takes the first of them: places and sizes do not depend on the
-    number of things. `around` are objects that stay where they are.
+    All four are always laid out, and a scene of fewer takes the first of them: places and sizes do
+    not depend on the number of things. `around` are objects that stay where they are.
     """
     allowed = _OVERLAP if overlapping else 0.02
     taken = [(o.x, o.y, o.size) for o in around]
     for attempt in range(1000):
         chance = iter(rng.random(16 + 48 * _MOST).tolist())
         cut = 0.2 if next(chance) < 0.4 else 0.0  # the part of a thing that the border may cut
-        middle = SIZES[1] if attempt < 500 else SIZES[0]  # around many objects only small ones may fit
-        wanted = list(sizes) or [SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(_MOST)]
+        middle = (
+            SIZES[1] if attempt < 500 else SIZES[0]
+        )  # around many objects only small ones may fit
+        wanted = list(sizes) or [
+            SIZES[0] * (middle / SIZES[0]) ** next(chance) for _ in range(_MOST)
+        ]
         if not sizes and next(chance) < 0.7 and attempt < 500:
             wanted[0] = SIZES[1] + (SIZES[2] - SIZES[1]) * next(chance)
         placed = list(taken)
@@ -140,26 +167,44 @@ def draw_layout(
                     break
             else:
                 break
-        central = any(max(abs(x - CANVAS / 2), abs(y - CANVAS / 2)) < CANVAS / 8 for x, y, _ in placed)
-        if len(placed) == len(taken) + len(wanted) and (central or next(chance) < _KEPT_WITHOUT_MIDDLE):
-            order = np.argsort(np.argsort(-np.array(wanted), kind="stable")) if sizes else rng.permutation(_MOST)
+        central = any(
+            max(abs(x - CANVAS / 2), abs(y - CANVAS / 2)) < CANVAS / 8 for x, y, _ in placed
+        )
+        if len(placed) == len(taken) + len(wanted) and (
+            central or next(chance) < _KEPT_WITHOUT_MIDDLE
+        ):
+            order = (
+                np.argsort(np.argsort(-np.array(wanted), kind="stable"))
+                if sizes
+                else rng.permutation(_MOST)
+            )
             return [placed[len(taken) + i] for i in order]
-    raise GradeclipError(f"there is no room for other objects beside these {len(around)}: give all of them a place")
+    raise GradeclipError(
+        f"there is no room for other objects beside these {len(around)}: give all of them a place"
+    )
 
 
 def _lay_out(things: Sequence[Object], layout: Sequence[_Place]) -> list[Object]:
-    return [replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(things, layout, strict=False)]
+    return [
+        replace(thing, x=x, y=y, size=size)
+        for thing, (x, y, size) in zip(things, layout, strict=False)
+    ]
 
 
 def _in_places(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
     """Give objects random places; nothing hides more than a quarter of another."""
     if rng.random() < 0.35:
         nouns = concepts().index
-        others = [_drawn(rng, nouns[i], None) for i in rng.integers(len(nouns), size=_MOST - len(things))]
+        others = [
+            _drawn(rng, nouns[i], None) for i in rng.integers(len(nouns), size=_MOST - len(things))
+        ]
         for _ in range(20):
             layout = draw_layout(rng, overlapping=True)
             placed = _lay_out([*things, *others], layout)
-            if not any(starmap(_overlap, combinations(layout, 2))) or _hidden(placed).max() <= _OVERLAP:
+            if (
+                not any(starmap(_overlap, combinations(layout, 2)))
+                or _hidden(placed).max() <= _OVERLAP
+            ):
                 return placed[: len(things)]
     return _lay_out(things, draw_layout(rng))
 
@@ -176,11 +221,19 @@ def _drawn(rng: np.random.Generator, noun: str, colour: str | None) -> Object:
     chance = rng.random(5)
     mirrored = bool(chance[1] < 0.5) and noun not in NOT_MIRRORED
     tilt = 30 * float(chance[2]) - 15
-    own = {} if colour else {"hue": 24 * float(chance[3]) - 12, "lightness": 0.85 + 0.25 * float(chance[4])}
-    return Object(noun, known[int(chance[0] * len(known))], colour, mirrored=mirrored, tilt=tilt, **own)
+    own = (
+        {}
+        if colour
+        else {"hue": 24 * float(chance[3]) - 12, "lightness": 0.85 + 0.25 * float(chance[4])}
+    )
+    return Object(
+        noun, known[int(chance[0] * len(known))], colour, mirrored=mirrored, tilt=tilt, **own
+    )
 
 
-def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int | None = None, **caption: Any) -> Scene:
+def arrange(
+    objects: Sequence[Object | str], *, seed: int = 0, background: int | None = None, **caption: Any
+) -> Scene:
     """Arrange a scene from objects, or from words such as `"red car"`, which are laid out as in a random scene.
 
     >>> arrange(["red car", "blue ball"]).caption
@@ -188,13 +241,15 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
 
     Args:
         objects: the things, in the order of the caption. An `Object` stays where it is.
-        seed: decides where the words go, how they are drawn, and the background unless one is given.
-        background: the number of the background.
-        **caption: phrases for `describe`, such as `relation="above"`. Words are laid out so that a relation holds; for
+        seed: decides where the words go, how they are drawn, and the background unless one is
+            given.
+        background: the number of the background. **caption: phrases for `describe`, such as
+        `relation="above"`. Words are laid out so that a relation holds; for
             objects that have a place it is not checked, because false captions are useful too.
 
     Raises:
-        GradeclipError: a word that the world does not have, more than four words, or no room for them.
+        GradeclipError: a word that the world does not have, more than four words, or no room for
+            them.
     """
     objects = listed("objects", objects, (str, Object))
     words = [o for o in objects if isinstance(o, str)]
@@ -203,7 +258,9 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
         raise GradeclipError(f"{held}: {len(words)} were given; place more as Objects yourself")
     rng = np.random.default_rng([SPLITS["development"], 5, checks.seed(seed)])
     things = [one if isinstance(one, Object) else _of_words(rng, one) for one in objects]
-    text, spans = describe(things, **caption)  # which says what is wrong with it, and knows no places
+    text, spans = describe(
+        things, **caption
+    )  # which says what is wrong with it, and knows no places
     relation = caption.get("relation", "")
     kind = "size" if relation.endswith("than") else "position"
     if words:
@@ -213,10 +270,14 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
             placed = iter(_lay_out(said, draw_layout(rng, around=given)))
             things = [next(placed) if isinstance(one, str) else one for one in objects]
             pairs = product(*grouped(things, caption.get("unnamed", ())))
-            if not relation or all(relation_between(things[i], things[k], kind) == relation for i, k in pairs):
+            if not relation or all(
+                relation_between(things[i], things[k], kind) == relation for i, k in pairs
+            ):
                 break
         else:
-            raise GradeclipError(f"no layout was found in which {relation!r} holds: place Objects yourself")
+            raise GradeclipError(
+                f"no layout was found in which {relation!r} holds: place Objects yourself"
+            )
     if background is None:
         background = int(rng.integers(BACKGROUNDS)) if words else 0
     return Scene(tuple(things), text, spans, background)
@@ -225,7 +286,9 @@ def arrange(objects: Sequence[Object | str], *, seed: int = 0, background: int |
 def as_python(scene: Scene) -> str:
     """Return the shortest Python that makes a scene again: from its words with a small seed, or from its objects."""
     words = [f"{thing.colour or ''} {thing.noun}".strip() for thing in scene.objects]
-    with suppress(GradeclipError):  # a scene that somebody made may have things that no caption says
+    with suppress(
+        GradeclipError
+    ):  # a scene that somebody made may have things that no caption says
         for seed in range(_SEEDS if len(words) <= _MOST else 0):
             if arrange(words, seed=seed) == scene:
                 return f"arrange({words!r}{f', seed={seed}' if seed else ''})"
@@ -253,7 +316,9 @@ def _keyword_weights() -> dict[str, np.ndarray]:
     return {noun: w / w.sum() for noun, w in weights.items() if len(w)}
 
 
-def _draw_groups(rng: np.random.Generator, n: int, tint: float) -> list[tuple[str, str | None, int]]:
+def _draw_groups(
+    rng: np.random.Generator, n: int, tint: float
+) -> list[tuple[str, str | None, int]]:
     """Noun, colour and number of each group of like objects, `n` objects together; nothing that is withheld."""
     nouns = concepts().index
     while True:
@@ -262,31 +327,47 @@ def _draw_groups(rng: np.random.Generator, n: int, tint: float) -> list[tuple[st
             k = int(rng.integers(2, n + 1))
             counts = [k] + [1] * (n - k)
         chosen = [nouns[i] for i in rng.choice(len(nouns), len(counts), replace=False)]
-        colours = [list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < tint else None for _ in counts]
-        bad_count = any(c > 1 and not concept(noun)["plural"] for noun, c in zip(chosen, counts, strict=True))
-        withheld = [*map(is_withheld_colour, chosen, colours), *starmap(is_withheld_pair, combinations(chosen, 2))]
+        colours = [
+            list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < tint else None
+            for _ in counts
+        ]
+        bad_count = any(
+            c > 1 and not concept(noun)["plural"] for noun, c in zip(chosen, counts, strict=True)
+        )
+        withheld = [
+            *map(is_withheld_colour, chosen, colours),
+            *starmap(is_withheld_pair, combinations(chosen, 2)),
+        ]
         if not (bad_count or any(withheld)):
             order = rng.permutation(len(counts))
             return [(chosen[i], colours[i], counts[i]) for i in order]
 
 
 def draw_scene(
-    seed: int | Sequence[int], *, split: str = "train", n_objects: int | None = None, tint: float = 0.35,
-    plain: bool = False, groups: Sequence[tuple[str, str | None, int]] | None = None,
-) -> Scene:  # fmt: skip
+    seed: int | Sequence[int],
+    *,
+    split: str = "train",
+    n_objects: int | None = None,
+    tint: float = 0.35,
+    plain: bool = False,
+    groups: Sequence[tuple[str, str | None, int]] | None = None,
+) -> Scene:
     """Draw a random scene; the same seed and split always give the same one.
 
-    Training never shows some compositions and one artist; random scenes leave them out, except for `groups`. Without
-    `plain` or `groups`, a third of the scenes of several things leave one or two unnamed, and a third of the colours
-    are not mentioned.
+    Training never shows some compositions and one artist; random scenes leave them out, except for
+    `groups`. Without `plain` or `groups`, a third of the scenes of several things leave one or two
+    unnamed, and a third of the colours are not mentioned.
 
     Args:
-        seed: one or several non-negative integers, which numpy pads with zeros: 5, [5] and [5, 0] are one scene.
+        seed: one or several non-negative integers, which numpy pads with zeros: 5, [5] and [5, 0]
+            are one scene.
         split: "train", "development" (for all tuning) or "test" (for published figures only).
         n_objects: 1 to 4; by default 30, 30, 20 and 20 % of the scenes.
         tint: the fraction of objects that get a colour.
-        plain: write only the list of all objects and their colours: no prefix, size, keyword or relation.
-        groups: the things, as (noun, colour, number) of each group of like objects. The caption names all of them.
+        plain: write only the list of all objects and their colours: no prefix, size, keyword or
+            relation.
+        groups: the things, as (noun, colour, number) of each group of like objects. The caption
+            names all of them.
 
     Raises:
         GradeclipError: a split, number of objects, noun or colour that the world does not have.
@@ -326,13 +407,20 @@ def showable(scene: Scene) -> bool:
     """Whether the border cuts nothing and no thing is smaller than an eighth of the image's side."""
     for mask in (covered([thing], CANVAS)[0] for thing in scene.objects):
         rows, columns = mask.any(1), mask.any(0)
-        if rows[[0, -1]].any() or columns[[0, -1]].any() or max(rows.sum(), columns.sum()) < CANVAS / 8:
+        if (
+            rows[[0, -1]].any()
+            or columns[[0, -1]].any()
+            or max(rows.sum(), columns.sum()) < CANVAS / 8
+        ):
             return False
     return True
 
 
 def _draw_phrases(
-    rng: np.random.Generator, things: Sequence[Object], named_groups: Sequence[Sequence[int]], all_said: bool
+    rng: np.random.Generator,
+    things: Sequence[Object],
+    named_groups: Sequence[Sequence[int]],
+    all_said: bool,
 ) -> tuple[dict, str, str]:
     """Draw sizes, keywords, a relation and an opening for a caption."""
     n = len(named_groups)
@@ -344,13 +432,19 @@ def _draw_phrases(
         said.append(size if chance[i, 0] < 0.5 else "")
         weights = _keyword_weights().get(things[members[0]].noun)
         tagged = weights is not None and chance[i, 1] < 0.25
-        tags.append(str(rng.choice(concept(things[members[0]].noun)["keywords"], p=weights)) if tagged else "")
+        tags.append(
+            str(rng.choice(concept(things[members[0]].noun)["keywords"], p=weights))
+            if tagged
+            else ""
+        )
         named.append(not tagged or len(members) > 1 or chance[i, 2] < 0.5)
         colour.append(bool(all_said or chance[i, 3] < 0.65))
     relation = ""
     if n == 2 and all(len(m) == 1 for m in named_groups) and rng.random() < 0.4:
         first, second = (things[members[0]] for members in named_groups)
-        relation = relation_between(first, second, kind=str(rng.choice(["position", "position", "size"])))
+        relation = relation_between(
+            first, second, kind=str(rng.choice(["position", "position", "size"]))
+        )
         said = ["", ""] if relation.endswith("than") else said
     prefix = str(rng.choice(PREFIXES)) if rng.random() < 0.4 else ""
     return {"size": said, "tag": tags, "named": named, "colour": colour}, relation, prefix

@@ -2,7 +2,8 @@
 
     concepts -> drawing -> Object -> scene -> image
 
-An image is drawn with Pillow at any multiple of 96 pixels a side; a small one looks like a large one that is reduced.
+An image is drawn with Pillow at any multiple of 96 pixels a side; a small one looks like a large
+one that is reduced.
 """
 
 from __future__ import annotations
@@ -21,22 +22,48 @@ from ..errors import GradeclipError
 from ..files import data_path
 from .art import artists_of, drawing
 
-CANVAS = 96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
+CANVAS = (
+    96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
+)
 IMAGE_SIZE = 384  # pixels on a side of the image shown to people
 BACKGROUNDS = 2048  # different ones, which training keeps
 COLOURS = {
-    "red": (222, 30, 38), "orange": (245, 130, 20), "yellow": (250, 215, 25), "green": (40, 165, 60),
-    "blue": (35, 95, 225), "purple": (130, 50, 175), "pink": (250, 130, 185), "brown": (130, 80, 40),
-}  # fmt: skip
+    "red": (222, 30, 38),
+    "orange": (245, 130, 20),
+    "yellow": (250, 215, 25),
+    "green": (40, 165, 60),
+    "blue": (35, 95, 225),
+    "purple": (130, 50, 175),
+    "pink": (250, 130, 185),
+    "brown": (130, 80, 40),
+}
 # Their left and right mean something, most often because there are letters or digits on them.
-NOT_MIRRORED = frozenset({
-    "ambulance", "book", "bus", "calendar", "chart", "clock", "dice", "dollar", "keyboard", "moneybag", "newspaper",
-    "recycling", "thermometer", "watch",
-})  # fmt: skip
+NOT_MIRRORED = frozenset(
+    {
+        "ambulance",
+        "book",
+        "bus",
+        "calendar",
+        "chart",
+        "clock",
+        "dice",
+        "dollar",
+        "keyboard",
+        "moneybag",
+        "newspaper",
+        "recycling",
+        "thermometer",
+        "watch",
+    }
+)
 _BOUNDS = {  # of the numbers of an object: the least and the most
-    "x": (0, CANVAS), "y": (0, CANVAS), "size": (1, 2 * CANVAS), "tilt": (-360, 360), "hue": (-360, 360),
+    "x": (0, CANVAS),
+    "y": (0, CANVAS),
+    "size": (1, 2 * CANVAS),
+    "tilt": (-360, 360),
+    "hue": (-360, 360),
     "lightness": (0, 10),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -112,12 +139,16 @@ def _tinting(colour: str) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=64)  # a layout is checked and then drawn with the same objects
-def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
+def _placed(
+    thing: Object, pixels: int
+) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
     """The part of a drawing that lies in an image `pixels` wide: RGB times alpha, three times alpha, its box."""
     scale = pixels / CANVAS
     long = thing.size * scale
     tinted = thing.colour is not None
-    image = drawing(thing.noun, thing.artist, 1.7 * long, tinted)  # finer than shown, because bilinear sampling blurs
+    image = drawing(
+        thing.noun, thing.artist, 1.7 * long, tinted
+    )  # finer than shown, because bilinear sampling blurs
     shrink = max(image.size) / long  # pixels of the raster a pixel of the image
     cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
     reach_x = (image.width * abs(cosine) + image.height * abs(sine)) / shrink / 2 + 1
@@ -127,9 +158,15 @@ def _placed(thing: Object, pixels: int) -> tuple[Image.Image, Image.Image, tuple
     top, bottom = max(math.floor(y - reach_y), 0), min(math.ceil(y + reach_y), pixels)
     flip = -1 if thing.mirrored else 1
     a, b, d, e = flip * shrink * cosine, -flip * shrink * sine, shrink * sine, shrink * cosine
-    c, f = image.width / 2 - a * (x - left) - b * (y - top), image.height / 2 - d * (x - left) - e * (y - top)
+    c, f = (
+        image.width / 2 - a * (x - left) - b * (y - top),
+        image.height / 2 - d * (x - left) - e * (y - top),
+    )
     shown = image.transform(
-        (right - left, bottom - top), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR
+        (right - left, bottom - top),
+        Image.Transform.AFFINE,
+        (a, b, c, d, e, f),
+        Image.Resampling.BILINEAR,
     )
     *colours, alpha = shown.split()
     alpha = Image.merge("RGB", [alpha] * 3)
@@ -151,7 +188,9 @@ def _draw_background(seed: int, size: int) -> Image.Image:
     rows, columns = rng.integers(2, 6, 2)
     light, hue = rng.normal(0, 1, (rows, columns, 1)), rng.normal(0, 1, (rows, columns, 3))
     grid = base + (0, 18, 18, 0)[kind] * light + (0, 7, 7, 0)[kind] * hue
-    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
+    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize(
+        (size, size), Image.Resampling.BILINEAR
+    )
     if kind == 3:
         angle, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.5)
         y, x = (np.mgrid[:size, :size] + 0.5) / size
@@ -167,7 +206,11 @@ _small_background = lru_cache(maxsize=BACKGROUNDS)(partial(_draw_background, siz
 def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
     """Draw objects on a background, the first one first: (size, size, 3) uint8."""
     _check_size(size)
-    canvas = _small_background(background).copy() if size == CANVAS else _draw_background(background, size)
+    canvas = (
+        _small_background(background).copy()
+        if size == CANVAS
+        else _draw_background(background, size)
+    )
     for thing in objects:
         rgb, alpha, box = _placed(thing, size)
         behind = ImageChops.multiply(canvas.crop(box), ImageChops.invert(alpha))

@@ -14,7 +14,9 @@ _POSITIONS = ("to the left of", "to the right of", "above", "below")
 _RELATIONS = (*_POSITIONS, "bigger than", "smaller than")
 SPANS = ("noun", "colour", "size", "count", "keyword", "relation", "something")  # kinds of them
 _CLEARLY = 1.25  # by what ratio of sizes one object is bigger than another
-_Part = tuple[str, str, Sequence[int]]  # a word or phrase, the kind of its span or "", and the objects it describes
+_Part = tuple[
+    str, str, Sequence[int]
+]  # a word or phrase, the kind of its span or "", and the objects it describes
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,18 @@ def vocabulary() -> list[str]:
 def grouped(objects: Sequence[Object], unnamed: Collection[int] = ()) -> list[list[int]]:
     """The indices of objects in the order of a caption; neighbours of one noun and colour are one group."""
     named = [i for i in range(len(objects)) if i not in unnamed]
-    return [list(group) for _, group in groupby(named, key=lambda i: (objects[i].noun, objects[i].colour))]
+    return [
+        list(group)
+        for _, group in groupby(named, key=lambda i: (objects[i].noun, objects[i].colour))
+    ]
 
 
 def describe(
-    objects: Sequence[Object], relation: str = "", prefix: str = "", unnamed: Collection[int] = (), **phrases: Sequence
+    objects: Sequence[Object],
+    relation: str = "",
+    prefix: str = "",
+    unnamed: Collection[int] = (),
+    **phrases: Sequence,
 ) -> tuple[str, tuple[Span, ...]]:
     """The caption of objects in the order given, like neighbours grouped, and its spans.
 
@@ -55,8 +64,8 @@ def describe(
         objects: the things of the scene.
         relation: between two groups, such as "above" or "bigger than".
         prefix: the beginning of the caption, one of `PREFIXES`.
-        unnamed: indices of objects that the caption leaves out.
-        **phrases: `size`, `tag`, `named` and `colour`, each with one value per group: "small", "big" or ""; a keyword
+        unnamed: indices of objects that the caption leaves out. **phrases: `size`, `tag`, `named`
+        and `colour`, each with one value per group: "small", "big" or ""; a keyword
             or ""; whether the noun is written, or "something"; whether the colour is written.
 
     Raises:
@@ -72,7 +81,9 @@ def describe(
     for key, values in phrases.items():
         chosen("a phrase", key, ("size", "tag", "named", "colour"))
         if not isinstance(values, (list, tuple)) or len(values) != len(groups):
-            raise GradeclipError(f"{key} must be a list of {len(groups)}, one per group, got {short(values)}")
+            raise GradeclipError(
+                f"{key} must be a list of {len(groups)}, one per group, got {short(values)}"
+            )
         for value in values:
             if key in ("named", "colour"):
                 flag(f"each of {key}", value)
@@ -84,7 +95,9 @@ def describe(
             parts.append((relation, "relation", (groups[0][0], groups[1][0])))
         elif i:
             parts.append(("and" if i == len(groups) - 1 else ",", "", ()))
-        parts += _noun_phrase(objects, members, **{key: values[i] for key, values in phrases.items()})
+        parts += _noun_phrase(
+            objects, members, **{key: values[i] for key, values in phrases.items()}
+        )
     caption, spans = "", []
     for said, kind, described in parts:
         caption += " " if caption and said != "," else ""
@@ -95,15 +108,23 @@ def describe(
 
 
 def _noun_phrase(
-    things: Sequence[Object], members: Sequence[int], size: str = "", tag: str = "", named: bool = True,
+    things: Sequence[Object],
+    members: Sequence[int],
+    size: str = "",
+    tag: str = "",
+    named: bool = True,
     colour: bool = True,
-) -> list[_Part]:  # fmt: skip
+) -> list[_Part]:
     """Return the parts that name one group of like objects: `two red cars`, `something tagged peace`."""
     entry, tint, count = concept(things[members[0]].noun), things[members[0]].colour, len(members)
     if count > 1 and not (entry["plural"] and count in _NUMBERS):
-        raise GradeclipError(f"no caption says {count} of {entry['noun']!r}: up to four of what has a plural are said")
+        raise GradeclipError(
+            f"no caption says {count} of {entry['noun']!r}: up to four of what has a plural are said"
+        )
     before = [(size, "size"), (tint if colour else "", "colour")] if named else []
-    head = (entry["plural" if count > 1 else "noun"], "noun") if named else ("something", "something")
+    head = (
+        (entry["plural" if count > 1 else "noun"], "noun") if named else ("something", "something")
+    )
     parts: list[_Part] = [(word, kind, members) for word, kind in [*before, head] if word]
     first = parts[0][0]
     if count > 1:

@@ -6,8 +6,8 @@ A family of models says three things, and everything else is here:
     _enter     inputs -> the tokens that enter the first explained layer, an `Entry`
     _embed     the query tokens after the last layer -> embeddings
 
-`_ResNetTower` in `open_clip.py` is the shortest family. Shapes: B inputs, N tokens, R query tokens, H heads of C
-channels, D = H * C, and embeddings of width E.
+`_ResNetTower` in `open_clip.py` is the shortest family. Shapes: B inputs, N tokens, R query tokens,
+H heads of C channels, D = H * C, and embeddings of width E.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,14 +41,20 @@ class Layer:
 class Entry:
     """A batch of inputs as it enters the first explained layer."""
 
-    inputs: Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
+    inputs: (
+        Tensor  # pixels (B, 3, H, W) or token ids (B, context_length), as the tower was given them
+    )
     tokens: Tensor  # (B, N, D)
     query_index: Tensor  # (B, R), positions of the query tokens; (B, 0) for a latent query, which is no token
     valid_mask: Tensor  # (B, N) bool: the tokens that a map covers (patches; SOT, words and EOT, but no padding)
     heads: int  # of the explained layers
     grid: tuple[int, int] | None = None  # (h, w) of the patches, which are the last h * w tokens
-    attention_mask: Tensor | None = None  # (B or 1, H or 1, N, N): bool, True if visible; or added to the logits
-    positions: Tensor | None = None  # by which layers rotate tokens (rotary embedding), or which a pool adds to them
+    attention_mask: Tensor | None = (
+        None  # (B or 1, H or 1, N, N): bool, True if visible; or added to the logits
+    )
+    positions: Tensor | None = (
+        None  # by which layers rotate tokens (rotary embedding), or which a pool adds to them
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,9 @@ class Trace(Entry):
 
     layers: tuple[Layer, ...]
     embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
-    graph: tuple[Tensor, tuple[Tensor, ...]] | None = None  # embedding and each layer's o, as autograd knows them
+    graph: tuple[Tensor, tuple[Tensor, ...]] | None = (
+        None  # embedding and each layer's o, as autograd knows them
+    )
 
     @property
     def readers(self) -> Tensor:
@@ -70,11 +78,12 @@ class Trace(Entry):
 class Tower:
     """One encoder of a model, opened just before its embedding. `open_image_tower` and `open_text_tower` make them.
 
-    Attributes: `blocks` (all `depth` layers, the lowest first, an attention pool last), `explained` (the last `layers`
-    of them), `heads` (of the explained layers), `width` (E), `kind` (the encoder's class), `query_token` (which token
-    reads, in words), `causal` and `unit` (whether embeddings have unit length). Image towers have `patch_size` and
-    `image_size`, both (height, width) in pixels, `any_size` (the model's own forward pass takes other sizes too) and
-    `own_grid` (each image keeps its shape); text towers have `context_length` and `ends`.
+    Attributes: `blocks` (all `depth` layers, the lowest first, an attention pool last), `explained`
+    (the last `layers` of them), `heads` (of the explained layers), `width` (E), `kind` (the
+    encoder's class), `query_token` (which token reads, in words), `causal` and `unit` (whether
+    embeddings have unit length). Image towers have `patch_size` and `image_size`, both (height,
+    width) in pixels, `any_size` (the model's own forward pass takes other sizes too) and `own_grid`
+    (each image keeps its shape); text towers have `context_length` and `ends`.
 
     Args:
         model: the whole model.
@@ -100,7 +109,12 @@ class Tower:
     context_length: int
 
     def __init__(
-        self, model: nn.Module, part: nn.Module, blocks: Sequence[Block], layers: int | None, encode: Callable
+        self,
+        model: nn.Module,
+        part: nn.Module,
+        blocks: Sequence[Block],
+        layers: int | None,
+        encode: Callable,
     ):
         layers = max(1, round(2 * len(blocks) / 3)) if layers is None else layers
         layers = whole(f"{self.name}_layers", layers, 1, len(blocks))
@@ -117,7 +131,7 @@ class Tower:
         self.verified = False
         self._encode = encode
 
-    # ------------------------------------------------------------------------------------------ what a family computes
+    # ----------------------------------------------------------------------- what a family computes
 
     def _enter(self, inputs: Tensor) -> Entry:
         raise NotImplementedError
@@ -136,14 +150,30 @@ class Tower:
         return pixels.to(next(weights, pixels).dtype)
 
     def image_entry(
-        self, pixels: Tensor, x: Tensor, reads: Sequence[int], grid: tuple[int, int], positions: Tensor | None = None
+        self,
+        pixels: Tensor,
+        x: Tensor,
+        reads: Sequence[int],
+        grid: tuple[int, int],
+        positions: Tensor | None = None,
     ) -> Entry:
         """The entry of images, of which the tokens at `reads` are the query tokens; the last h * w are patches."""
-        query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(len(x), -1)
+        query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device).expand(
+            len(x), -1
+        )
         patches = torch.arange(x.shape[1], device=x.device) >= x.shape[1] - grid[0] * grid[1]
-        return Entry(pixels, upcast(x), query_index, patches.expand(len(x), -1), self.heads, grid, None, positions)
+        return Entry(
+            pixels,
+            upcast(x),
+            query_index,
+            patches.expand(len(x), -1),
+            self.heads,
+            grid,
+            None,
+            positions,
+        )
 
-    # ------------------------------------------------------------------------------------------- what every tower gives
+    # ----------------------------------------------------------------------- what every tower gives
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +200,9 @@ class Tower:
     def with_one_head(self, trace: Trace) -> Trace:
         """The explained layers computed again with ONE head over the full width, as the paper's published code does."""
         if trace.attention_mask is not None and trace.attention_mask.shape[1] > 1:
-            raise UnsupportedModel(f"{self.kind} adds a bias to the logits of each head: one head would have none")
+            raise UnsupportedModel(
+                f"{self.kind} adds a bias to the logits of each head: one head would have none"
+            )
         return self._trace_from(replace(trace, heads=1), graph=True)
 
     def readout(self, trace: Trace, delta: Tensor) -> Tensor:
@@ -186,7 +218,9 @@ class Tower:
     def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
         """One block for every token, (B, N, D) -> (B, N, D); a pool gives its R queries, (B, R, D)."""
         block = self.blocks[position]
-        q, k, v = block.project(tokens, trace.positions, trace.heads if position >= self.first else block.heads)
+        q, k, v = block.project(
+            tokens, trace.positions, trace.heads if position >= self.first else block.heads
+        )
         return block.finish(tokens, attend_fused(q, k, v, trace.attention_mask))
 
     def dense(self, trace: Trace) -> Tensor:
@@ -209,7 +243,9 @@ class Tower:
         """Embeddings (B, E) by the unmodified model in evaluation mode; differentiable in the pixels."""
         with eval_mode(self.model):
             features = self._encode(self.in_precision(pixels))
-        features = features[0] if isinstance(features, tuple) else features  # a model with output_tokens gives both
+        features = (
+            features[0] if isinstance(features, tuple) else features
+        )  # a model with output_tokens gives both
         return F.normalize(upcast(features), dim=-1) if self.unit else upcast(features)
 
     @torch.no_grad()
@@ -221,7 +257,7 @@ class Tower:
         """Whether the model's own forward pass takes images of this size: most take one size only."""
         return self.any_size or tuple(pixels.shape[-2:]) == self.image_size
 
-    # --------------------------------------------------------------------------------------------- the explained layers
+    # ------------------------------------------------------------------------- the explained layers
 
     def _entered(self, inputs: Tensor) -> Entry:
         with eval_mode(self.model):  # for dropout and batch norm in the layers below
@@ -237,7 +273,9 @@ class Tower:
             embedding, layers = self._read(entry)
             return Trace(**entered, layers=layers, embedding=embedding)
         with torch.enable_grad():
-            embedding, layers = self._read(entry, lambda place, o: o.requires_grad_() if place == 0 else o)
+            embedding, layers = self._read(
+                entry, lambda place, o: o.requires_grad_() if place == 0 else o
+            )
         plain = tuple(Layer(*(part.detach() for part in vars(layer).values())) for layer in layers)
         known = embedding, tuple(layer.o for layer in layers)
         return Trace(**entered, layers=plain, embedding=embedding.detach(), graph=known)
@@ -247,13 +285,17 @@ class Tower:
     ) -> tuple[Tensor, tuple[Layer, ...]]:
         """Embeddings (B, E) and the explained layers, with `change(place, o)` for the o of the query tokens.
 
-        In causal text no other token sees what the query tokens become, nor does any in the last layer of all: there
-        only the query tokens feel the change, and the others have no graph.
+        In causal text no other token sees what the query tokens become, nor does any in the last
+        layer of all: there only the query tokens feel the change, and the others have no graph.
         """
         at, mask, rows = _at(entry), entry.attention_mask, None
         if mask is not None:  # what query tokens see, (B, H or 1, R, N)
             rows = mask.expand(len(entry.tokens), -1, -1, -1).transpose(1, 2)[at].transpose(1, 2)
-        x, own, layers = entry.tokens, entry.tokens[at], []  # all tokens, and the query tokens with their change
+        x, own, layers = (
+            entry.tokens,
+            entry.tokens[at],
+            [],
+        )  # all tokens, and the query tokens with their change
         for place, block in enumerate(self.explained):
             last = place == self.layers - 1
             unchanged = change is not None and (self.causal or place == 0)
@@ -280,25 +322,33 @@ class Tower:
             layers.append(Layer(q, k, v, attention, o))
         return self._finished(own, entry), tuple(layers)
 
-    # ------------------------------------------------------------------------------------------ parity with the model
+    # ------------------------------------------------------------------------ parity with the model
 
     def _verify(self, inputs: Tensor) -> None:
         """Compare a trace with the model's own forward pass, and refuse a model that computes something else."""
-        if self.name == "image" and not self.reads(inputs):  # the model itself cannot embed such images
+        if self.name == "image" and not self.reads(
+            inputs
+        ):  # the model itself cannot embed such images
             inputs = F.interpolate(inputs, self.image_size)
         try:
             expected = self.forward(inputs)
             found = self._finite(self._trace_from(self._entered(inputs))).embedding
         except (RuntimeError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
-            failed = f"the {self.name} encoder of {type(self.model).__name__} fails in its forward pass"
+            failed = (
+                f"the {self.name} encoder of {type(self.model).__name__} fails in its forward pass"
+            )
             if self.name == "text" and inputs.shape[1] < self.context_length:
                 failed += f" of {inputs.shape[1]} tokens; give it a tokenizer that fills {self.context_length}"
             raise UnsupportedModel(f"{failed}: {first_line(error)}") from error
-        precision = max(torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point())
+        precision = max(
+            torch.finfo(p.dtype).eps for p in self.part.parameters() if p.is_floating_point()
+        )
         allowed = max(1e-5, precision) * max(1.0, 0.0 if self.unit else expected.abs().max().item())
         difference = (found - expected).abs().max().item()
         if not difference <= allowed:
-            seen = "; ".join(_changes_in(self.model)[:3]) or "no hook and no replaced method was found"
+            seen = (
+                "; ".join(_changes_in(self.model)[:3]) or "no hook and no replaced method was found"
+            )
             raise UnsupportedModel(
                 f"the {self.name} encoder of this {type(self.model).__name__} does not compute what its layers "
                 f"say ({seen}; its embeddings differ by {difference:.1e}): remove the changes, or load the model again"
@@ -308,7 +358,9 @@ class Tower:
     def _finite(self, trace: Trace) -> Trace:
         if torch.isfinite(trace.embedding).all():
             return trace
-        broken = (name for name, value in self.model.named_parameters() if not torch.isfinite(value).all())
+        broken = (
+            name for name, value in self.model.named_parameters() if not torch.isfinite(value).all()
+        )
         why = f"{self.name} embedding is NaN or infinite on this input"
         if name := next(broken, None):
             why = f"weight {name!r} holds NaN or infinite values"
@@ -359,10 +411,18 @@ def isolated_torch_state(device: torch.device) -> Iterator[None]:
     """Keep the caller's inference mode, no_grad, autocast, default device and anomaly detection out of arithmetic."""
     plain = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
     anomaly = torch.autograd.set_detect_anomaly(False)
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), plain, anomaly:
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        plain,
+        anomaly,
+    ):
         yield
 
 
 def _at(entry: Entry) -> tuple[Tensor, Tensor]:
     """An index of the query tokens."""
-    return torch.arange(len(entry.query_index), device=entry.query_index.device)[:, None], entry.query_index
+    return torch.arange(len(entry.query_index), device=entry.query_index.device)[
+        :, None
+    ], entry.query_index

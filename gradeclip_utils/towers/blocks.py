@@ -1,8 +1,9 @@
 """Blocks: one layer of a tower, taken apart at its attention.
 
-A transformer block is `x + out(o)`, then `x + mlp(x)`, where o is the attention output. A `Block` names these parts,
-whatever a library calls them. The parts are the model's own modules and are called as they are, so norms, activations,
-gates and LoRA adapters need no code here; only the attention itself is written out, in `attend`.
+A transformer block is `x + out(o)`, then `x + mlp(x)`, where o is the attention output. A `Block`
+names these parts, whatever a library calls them. The parts are the model's own modules and are
+called as they are, so norms, activations, gates and LoRA adapters need no code here; only the
+attention itself is written out, in `attend`.
 
 Shapes: B inputs, N tokens, R query tokens, H heads of C channels, D = H * C.
 """
@@ -25,17 +26,26 @@ class Block:
 
     module: nn.Module
     heads: int
-    qkv: Callable[[Tensor, Tensor | None], Sequence[Tensor]]  # tokens (B, N, D) and `Entry.positions` -> q, k and v,
+    qkv: Callable[
+        [Tensor, Tensor | None], Sequence[Tensor]
+    ]  # tokens (B, N, D) and `Entry.positions` -> q, k and v,
     # (B, N, D) each, for all heads in one; latent queries are (1, R, D)
     out: Sequence[_Part]  # o (B, R, D) goes through these, and is added to the tokens
     mlp: Sequence[_Part] = ()  # so do the tokens, and are added to themselves
     behind: Sequence[nn.Module] = ()  # the norms behind both additions, if that is where they stand
-    pools: bool = False  # whether it is an attention pool, which adds nothing to the tokens before its MLP
+    pools: bool = (
+        False  # whether it is an attention pool, which adds nothing to the tokens before its MLP
+    )
     latent: bool = False  # whether its queries are parameters of the layer, not made from tokens
 
-    def project(self, x: Tensor, positions: Tensor | None, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, positions: Tensor | None, heads: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens (B, N, D), each (B, N, H, C); latent queries are (B, R, H, C)."""
-        q, k, v = (part.expand(len(x), -1, -1).unflatten(-1, (heads, -1)) for part in self.qkv(x, positions))
+        q, k, v = (
+            part.expand(len(x), -1, -1).unflatten(-1, (heads, -1))
+            for part in self.qkv(x, positions)
+        )
         return q, k, v
 
     def finish(self, x: Tensor, o: Tensor) -> Tensor:
@@ -61,7 +71,9 @@ def through(parts: Iterable[_Part], x: Tensor) -> Tensor:
 
 def width_of(parts: Iterable[nn.Module], width: int) -> int:
     """The width of what tokens of a width become in these parts: that of the last linear layer."""
-    linear = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
+    linear = [
+        module for part in parts for module in part.modules() if isinstance(module, nn.Linear)
+    ]
     return linear[-1].out_features if linear else width
 
 
@@ -111,7 +123,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor
     """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode."""
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
     if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+        logits = (
+            logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+        )
     attention = logits.softmax(dim=-1)
     return attention, torch.einsum("bhrn,bnhc->brhc", attention, v).flatten(2)  # (B, R, H*C)
 
@@ -119,4 +133,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """The attention output (B, R, D) alone, by the fused kernel."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # (B, R, H*C)
+    return (
+        F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    )  # (B, R, H*C)

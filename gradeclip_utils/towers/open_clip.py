@@ -23,9 +23,12 @@ def _block(block: nn.Module, tower: str) -> Block:
         inside = f"the {tower} tower has a {type(block).__name__}"
         raise UnsupportedModel(f"{inside} with attn.{more[0]}, which is not computed here")
     return Block(
-        block, attn.num_heads, lambda x, _: packed(attn, through([block.ln_1], x)),
-        out=(attn.out_proj, block.ls_1), mlp=(block.ln_2, block.mlp, block.ls_2),
-    )  # fmt: skip
+        block,
+        attn.num_heads,
+        lambda x, _: packed(attn, through([block.ln_1], x)),
+        out=(attn.out_proj, block.ls_1),
+        mlp=(block.ln_2, block.mlp, block.ls_2),
+    )
 
 
 class _VisionTower(Tower):
@@ -37,16 +40,22 @@ class _VisionTower(Tower):
         visual = model.visual
         if getattr(visual, "attn_pool_contrastive", None) is not None:
             kind = visual.attn_pool_type
-            raise UnsupportedModel(f"the image tower has two attention pools ({kind}); only one is known")
+            raise UnsupportedModel(
+                f"the image tower has two attention pools ({kind}); only one is known"
+            )
         if visual.pool_type not in ("tok", "avg"):
-            raise UnsupportedModel(f"the image tower pools by {visual.pool_type!r}; only 'tok' and 'avg' are known")
+            raise UnsupportedModel(
+                f"the image tower pools by {visual.pool_type!r}; only 'tok' and 'avg' are known"
+            )
         self.visual, self.token = visual, visual.pool_type == "tok"
         self.width, self.image_size = visual.output_dim, tuple(visual.image_size)
         self.patch_size = tuple(visual.patch_size)
         blocks = [_block(block, self.name) for block in visual.transformer.resblocks]
         if visual.attn_pool is not None:
             blocks.append(_query_pool(visual.attn_pool, self.token))
-            self.query_token = "a latent query reads" if self.token else "latent queries read and are averaged"
+            self.query_token = (
+                "a latent query reads" if self.token else "latent queries read and are averaged"
+            )
         else:
             self.query_token = "CLS reads" if self.token else "all patches read and are averaged"
         super().__init__(model, visual, blocks, layers, model.encode_image)
@@ -56,7 +65,9 @@ class _VisionTower(Tower):
         x = visual.conv1(pixels.to(visual.conv1.weight))  # (B, D, h, w)
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, h*w, D)
-        x = torch.cat([visual.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1)  # (B, 1 + h*w, D)
+        x = torch.cat(
+            [visual.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1
+        )  # (B, 1 + h*w, D)
         positions = _resized(visual.positional_embedding, tuple(visual.grid_size), grid)
         x = visual.ln_pre(x + positions.to(x))  # patch dropout belongs to training and is left out
         x = _below(visual.transformer, self.first)(x)
@@ -74,7 +85,9 @@ def _query_pool(pool: nn.Module, first: bool) -> Block:
     some = slice(0, 1) if first else slice(1, None)
 
     def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
-        return packed(pool.attn, through([pool.ln_k], x), through([pool.ln_q], upcast(pool.query[some]))[None])
+        return packed(
+            pool.attn, through([pool.ln_k], x), through([pool.ln_q], upcast(pool.query[some]))[None]
+        )
 
     return Block(pool, pool.attn.num_heads, qkv, out=(pool.attn.out_proj,), pools=True, latent=True)
 
@@ -102,7 +115,8 @@ def _resized(positions: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> 
 class _ResNetTower(Tower):
     """A `ModifiedResNet` (RN50, RN101, RN50x4, RN50x16, RN50x64): the mean of the last feature map reads that map.
 
-    All layers below the attention pool are convolutions, so the pool is the one layer with an attention to explain.
+    All layers below the attention pool are convolutions, so the pool is the one layer with an
+    attention to explain.
     """
 
     name, kind = "image", "ModifiedResNet"
@@ -111,7 +125,11 @@ class _ResNetTower(Tower):
 
     def __init__(self, model: nn.Module, layers: int | None):
         visual = model.visual
-        self.visual, self.width, self.image_size = visual, visual.output_dim, (visual.image_size,) * 2
+        self.visual, self.width, self.image_size = (
+            visual,
+            visual.output_dim,
+            (visual.image_size,) * 2,
+        )
         super().__init__(model, visual, [_mean_pool(visual.attnpool)], layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
@@ -142,8 +160,13 @@ def _mean_pool(pool: nn.Module) -> Block:
 
 
 _CLIP_VOCABULARY = 49408
-_QUERY_TOKENS = {"argmax": "EOT reads", "eos": "EOT reads", "last": "the last token reads",
-                 "first": "the first token reads", "cls": "an appended CLS reads"}  # fmt: skip
+_QUERY_TOKENS = {
+    "argmax": "EOT reads",
+    "eos": "EOT reads",
+    "last": "the last token reads",
+    "first": "the first token reads",
+    "cls": "an appended CLS reads",
+}
 
 
 class TextTransformerTower(Tower):
@@ -161,19 +184,29 @@ class TextTransformerTower(Tower):
         pool = text.pool_type if isinstance(text, TextTransformer) else text.text_pool_type
         pool = pool if getattr(text, "cls_emb", None) is None else "cls"
         if pool not in _QUERY_TOKENS:
-            raise UnsupportedModel(f"the text tower pools by {pool!r}; only {', '.join(_QUERY_TOKENS)} are known")
+            raise UnsupportedModel(
+                f"the text tower pools by {pool!r}; only {', '.join(_QUERY_TOKENS)} are known"
+            )
         self.pool, self.query_token = pool, _QUERY_TOKENS[pool]
         self.causal = text.attn_mask is not None
         if pool == "first" and self.causal:
-            raise UnsupportedModel("the text tower reads its first token, which sees no other token")
+            raise UnsupportedModel(
+                "the text tower reads its first token, which sees no other token"
+            )
         self.masks_padding = pool == "cls" or getattr(text, "use_pad_mask", False)
-        self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))  # known to "eos" only
+        self.text_end = getattr(
+            text, "eos_id", getattr(text, "text_eos_id", None)
+        )  # known to "eos" only
         self.context_length = text.context_length
         blocks = [_block(block, self.name) for block in text.transformer.resblocks]
         super().__init__(model, text.transformer, blocks, layers, model.encode_text)
         projection = text.text_projection
         width = text.ln_final.normalized_shape[0]
-        self.width = width if projection is None else getattr(projection, "out_features", None) or projection.shape[1]
+        self.width = (
+            width
+            if projection is None
+            else getattr(projection, "out_features", None) or projection.shape[1]
+        )
 
     def ends(self, ids: Tensor) -> Tensor:
         """The position (B,) of EOT in token ids (B, context_length)."""
@@ -186,24 +219,34 @@ class TextTransformerTower(Tower):
     def _enter(self, ids: Tensor) -> Entry:
         text, ends = self.text, self.ends(ids)
         fixed = {"last": ids.shape[1] - 1, "first": 0, "cls": ids.shape[1]}
-        query_index = (torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends)[:, None]  # (B, 1)
+        query_index = (torch.full_like(ends, fixed[self.pool]) if self.pool in fixed else ends)[
+            :, None
+        ]  # (B, 1)
         cropped = self.causal and not self.masks_padding
-        length = int(query_index.max()) + 1 if cropped else ids.shape[1]  # later tokens are never read
+        length = (
+            int(query_index.max()) + 1 if cropped else ids.shape[1]
+        )  # later tokens are never read
         dtype = text.transformer.get_cast_dtype()
         x = text.token_embedding(ids[:, :length]).to(dtype)
         if self.pool == "cls":
             x = torch.cat([x, text.cls_emb.to(dtype).expand(len(x), 1, -1)], dim=1)
         count = x.shape[1]
         x = x + text.positional_embedding[:count].to(dtype)
-        mask = text.attn_mask[:count, :count] if self.causal else None  # what is added to the logits
+        mask = (
+            text.attn_mask[:count, :count] if self.causal else None
+        )  # what is added to the logits
         if self.masks_padding:
-            padding = text._build_additive_mask(ids, count, dtype)  # (B * H, N, N), one for every input and head
+            padding = text._build_additive_mask(
+                ids, count, dtype
+            )  # (B * H, N, N), one for every input and head
             mask = padding if mask is None else mask + padding
         x = _below(text.transformer, self.first)(x, mask)
         valid_mask = torch.arange(count, device=ids.device) <= ends[:, None]  # (B, N)
         each = text.heads if self.masks_padding else 1  # masks of an input, which are equal
         attention_mask = None if mask is None else (mask == 0).view(-1, each, count, count)[:, :1]
-        return Entry(ids, upcast(x), query_index, valid_mask, self.heads, attention_mask=attention_mask)
+        return Entry(
+            ids, upcast(x), query_index, valid_mask, self.heads, attention_mask=attention_mask
+        )
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         return _projected(self.text.text_projection, through([self.text.ln_final], x)[:, 0])
@@ -217,7 +260,15 @@ def end_of_text(ids: Tensor, padding: int | None) -> Tensor:
 
 
 FAMILIES = {
-    "ResNet": ("image", lambda model: isinstance(getattr(model, "visual", model), ModifiedResNet), _ResNetTower),
-    "ViT": ("image", lambda model: isinstance(getattr(model, "visual", model), VisionTransformer), _VisionTower),
+    "ResNet": (
+        "image",
+        lambda model: isinstance(getattr(model, "visual", model), ModifiedResNet),
+        _ResNetTower,
+    ),
+    "ViT": (
+        "image",
+        lambda model: isinstance(getattr(model, "visual", model), VisionTransformer),
+        _VisionTower,
+    ),
     "text": ("text", lambda model: True, TextTransformerTower),
 }

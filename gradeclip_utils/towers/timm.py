@@ -1,7 +1,8 @@
 """timm's transformers, as open_clip's image encoders (SigLIP, PE-Core, EVA, ViTamin, MobileCLIP-B) or as classifiers.
 
-CLS reads, all patches read and are averaged, or a latent query reads in an attention pool (MAP). A bare timm model is
-a classifier: its logits take the place of the embedding, and the direction of a class is one-hot.
+CLS reads, all patches read and are averaged, or a latent query reads in an attention pool (MAP). A
+bare timm model is a classifier: its logits take the place of the embedding, and the direction of a
+class is one-hot.
 """
 
 import copy
@@ -52,25 +53,51 @@ class _TrunkTower(Tower):
             blocks.append(_latent_pool(trunk.attn_pool, trunk.norm))
             self.query_token = "a latent query reads"
         else:
-            self.query_token = "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
-        self.image_size, self.grid_size = tuple(trunk.patch_embed.img_size), tuple(trunk.patch_embed.grid_size)
+            self.query_token = (
+                "CLS reads" if trunk.global_pool == "token" else "all patches read and are averaged"
+            )
+        self.image_size, self.grid_size = (
+            tuple(trunk.patch_embed.img_size),
+            tuple(trunk.patch_embed.grid_size),
+        )
         self.patch_size = tuple(trunk.patch_embed.feat_ratio(as_scalar=False))
         self.width = width_of([self.head], trunk.num_features)
         super().__init__(model, trunk, blocks, layers, model.encode_image if self.unit else model)
 
     def _enter(self, pixels: Tensor) -> Entry:
         trunk, rope = self.trunk, getattr(self.trunk, "rope", None)
-        grid, embed = tuple(trunk.patch_embed.dynamic_feat_size(pixels.shape[-2:])), with_parts(trunk.patch_embed)
-        embed.img_size, embed.flatten, embed.output_fmt = None, False, Format.NHWC  # as for images of any size
+        grid, embed = (
+            tuple(trunk.patch_embed.dynamic_feat_size(pixels.shape[-2:])),
+            with_parts(trunk.patch_embed),
+        )
+        embed.img_size, embed.flatten, embed.output_fmt = (
+            None,
+            False,
+            Format.NHWC,
+        )  # as for images of any size
         if rope is not None and grid != self.grid_size and hasattr(rope, "update_feat_shape"):
             rope = copy.deepcopy(rope)  # the model's own keeps its grid
             rope.update_feat_shape(list(grid))
-        below = with_parts(trunk, patch_embed=embed, blocks=trunk.blocks[: self.first], norm=nn.Identity(), rope=rope)
+        below = with_parts(
+            trunk,
+            patch_embed=embed,
+            blocks=trunk.blocks[: self.first],
+            norm=nn.Identity(),
+            rope=rope,
+        )
         below.dynamic_img_size = True
         x = below.forward_features(self.in_precision(pixels))
         first = 0 if getattr(trunk, "pool_include_prefix", False) else trunk.num_prefix_tokens
-        reads = () if self.blocks[-1].latent else [0] if trunk.global_pool == "token" else range(first, x.shape[1])
-        return self.image_entry(pixels, x, reads, grid, None if rope is None else upcast(rope.get_embed(list(grid))))
+        reads = (
+            ()
+            if self.blocks[-1].latent
+            else [0]
+            if trunk.global_pool == "token"
+            else range(first, x.shape[1])
+        )
+        return self.image_entry(
+            pixels, x, reads, grid, None if rope is None else upcast(rope.get_embed(list(grid)))
+        )
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         pool = self.trunk.attn_pool
@@ -82,7 +109,9 @@ class _TrunkTower(Tower):
 def _trunk_block(block: nn.Module) -> Block:
     """A timm block: norms before attention and MLP or behind them (EVA02-E), rotary positions or none."""
     if type(block) not in (VitBlock, EvaBlock, EvaBlockPostNorm):
-        raise UnsupportedModel(f"the image tower has a timm {type(block).__name__}, which is not known")
+        raise UnsupportedModel(
+            f"the image tower has a timm {type(block).__name__}, which is not known"
+        )
     attn, behind = block.attn, type(block) is EvaBlockPostNorm
 
     def qkv(x: Tensor, positions: Tensor | None) -> list[Tensor]:
@@ -93,16 +122,27 @@ def _trunk_block(block: nn.Module) -> Block:
         else:
             found = list(through([attn.qkv], x).chunk(3, dim=-1))
             if getattr(attn, "q_bias", None) is not None:
-                found = [one + upcast(b) for one, b in zip(found, (attn.q_bias, attn.k_bias, attn.v_bias), strict=True)]
+                found = [
+                    one + upcast(b)
+                    for one, b in zip(found, (attn.q_bias, attn.k_bias, attn.v_bias), strict=True)
+                ]
         found[:2] = _normed_heads(attn, *found[:2])
         if positions is not None:
-            found[:2] = [_rotated(one, positions, getattr(attn, "rotate_half", False)) for one in found[:2]]
+            found[:2] = [
+                _rotated(one, positions, getattr(attn, "rotate_half", False)) for one in found[:2]
+            ]
         return [one.flatten(2) if one.ndim == 4 else one for one in found]
 
     out: tuple = (attn.norm, attn.proj)
     if behind:
         return Block(block, attn.num_heads, qkv, (*out, block.norm1), (block.mlp, block.norm2))
-    return Block(block, attn.num_heads, qkv, (*out, _scale(block, 1)), (block.norm2, block.mlp, _scale(block, 2)))
+    return Block(
+        block,
+        attn.num_heads,
+        qkv,
+        (*out, _scale(block, 1)),
+        (block.norm2, block.mlp, _scale(block, 2)),
+    )
 
 
 def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
@@ -133,7 +173,11 @@ def _rotated(x: Tensor, positions: Tensor, half: bool) -> Tensor:
 def _scale(block: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
     """LayerScale is a parameter in Eva (gamma_1), a module in a VisionTransformer (ls1), or absent."""
     gamma = getattr(block, f"gamma_{number}", None)
-    return getattr(block, f"ls{number}", nn.Identity()) if gamma is None else lambda x: x * upcast(gamma)
+    return (
+        getattr(block, f"ls{number}", nn.Identity())
+        if gamma is None
+        else lambda x: x * upcast(gamma)
+    )
 
 
 def _check_trunk(trunk: nn.Module) -> None:
@@ -141,17 +185,35 @@ def _check_trunk(trunk: nn.Module) -> None:
     kind = type(trunk).__name__
     inside = f"the image tower is a timm {kind}"
     if type(trunk) not in (VisionTransformer, Eva):
-        raise UnsupportedModel(f"{inside}: {_WHY_NOT.get(kind, 'only VisionTransformer and Eva are known')}")
+        raise UnsupportedModel(
+            f"{inside}: {_WHY_NOT.get(kind, 'only VisionTransformer and Eva are known')}"
+        )
     pool = trunk.attn_pool
     if pool is None and trunk.global_pool not in ("token", "avg"):
-        raise UnsupportedModel(f"{inside} that pools by {trunk.global_pool!r}; only 'token', 'avg' and 'map' are known")
+        raise UnsupportedModel(
+            f"{inside} that pools by {trunk.global_pool!r}; only 'token', 'avg' and 'map' are known"
+        )
     if pool is not None:
-        if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None or pool.pool not in ("token", "avg"):
-            raise UnsupportedModel(f"{inside} that ends in a {type(pool).__name__} that differs from SigLIP's")
-        if type(trunk) is VisionTransformer and trunk.num_prefix_tokens and not trunk.pool_include_prefix:
-            raise UnsupportedModel(f"{inside} whose attention pool does not see its class token; it cannot be opened")
+        if (
+            type(pool) is not AttentionPoolLatent
+            or pool.pos_embed is not None
+            or pool.pool not in ("token", "avg")
+        ):
+            raise UnsupportedModel(
+                f"{inside} that ends in a {type(pool).__name__} that differs from SigLIP's"
+            )
+        if (
+            type(trunk) is VisionTransformer
+            and trunk.num_prefix_tokens
+            and not trunk.pool_include_prefix
+        ):
+            raise UnsupportedModel(
+                f"{inside} whose attention pool does not see its class token; it cannot be opened"
+            )
     if getattr(trunk, "rope_mixed", False):
-        raise UnsupportedModel(f"{inside} whose every layer has rotary positions of its own; it cannot be opened")
+        raise UnsupportedModel(
+            f"{inside} whose every layer has rotary positions of its own; it cannot be opened"
+        )
 
 
 class FeatureMapTower(Tower):
@@ -170,14 +232,18 @@ class FeatureMapTower(Tower):
         trunk = _trunk_of(model)
         if not (hasattr(trunk, "forward_features") and hasattr(trunk, "forward_head")):
             what = type(getattr(model, "visual", model)).__name__
-            raise UnsupportedModel(f"the image tower is a {what}, whose last feature map is not known")
+            raise UnsupportedModel(
+                f"the image tower is a {what}, whose last feature map is not known"
+            )
         self.model, self.part, self.trunk = model, trunk, trunk
         self.kind = f"timm {type(trunk).__name__}"
         self.unit = trunk is not model
         self.sequence = hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens")
         self.channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         size = model.visual.image_size if self.unit else trunk.default_cfg["input_size"][-2:]
-        self.image_size = tuple(getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size)
+        self.image_size = tuple(
+            getattr(getattr(trunk, "patch_embed", None), "img_size", None) or size
+        )
         self._encode = model.encode_image if self.unit else model
         features = trunk.num_classes or trunk.num_features
         self.width = width_of([model.visual.head], features) if self.unit else features
@@ -194,7 +260,9 @@ class FeatureMapTower(Tower):
         if features.ndim == 3:
             grid, x = self._grid(pixels.shape[-2:]), features
         else:
-            features = features if self.channels_last else features.permute(0, 2, 3, 1)  # (B, h, w, D)
+            features = (
+                features if self.channels_last else features.permute(0, 2, 3, 1)
+            )  # (B, h, w, D)
             grid, x = tuple(features.shape[1:3]), features.flatten(1, 2)
         return self.image_entry(pixels, x, (), grid)
 
@@ -215,7 +283,9 @@ class FeatureMapTower(Tower):
         """The grid of the last feature map for an image of this size, from the reduction that timm records."""
         if self.sequence:
             return tuple(self.trunk.patch_embed.dynamic_feat_size(size))
-        down, across = (max(1, -(-side // self.trunk.feature_info[-1]["reduction"])) for side in size)
+        down, across = (
+            max(1, -(-side // self.trunk.feature_info[-1]["reduction"])) for side in size
+        )
         return down, across
 
 

@@ -1,8 +1,9 @@
 """The arms of the fine-tuning experiment, the scenes they share, and the table of their figures.
 
-An *arm* fine-tunes the bundled model on the same training scenes, with as many steps, and another map. The learning
-rate and the weight of the region loss are chosen for each arm by itself (`experiment.choose`), because a control with
-the rate of another arm is a weak control. One that names its own is not searched.
+An *arm* fine-tunes the bundled model on the same training scenes, with as many steps, and another
+map. The learning rate and the weight of the region loss are chosen for each arm by itself
+(`experiment.choose`), because a control with the rate of another arm is a weak control. One that
+names its own is not searched.
 """
 
 from __future__ import annotations
@@ -41,9 +42,20 @@ RECIPE = Tuning(steps=100, batch=32, learning_rate=3e-4, warmup=10, regions=0.25
 TUNED_FOR, KEPT = "masks, top-1", "zero-shot, one object"  # the search maximises their sum
 TABLE, PILOTS = "finetuning.csv", "finetuning_pilots.csv"
 COLUMNS = [
-    "arm", "seed", "learning_rate", "regions", "steps", "figure", "estimate", "low", "high", "n", "chance",
-    "cpu_minutes", "weights",
-]  # fmt: skip
+    "arm",
+    "seed",
+    "learning_rate",
+    "regions",
+    "steps",
+    "figure",
+    "estimate",
+    "low",
+    "high",
+    "n",
+    "chance",
+    "cpu_minutes",
+    "weights",
+]
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,9 @@ class ScenePairs(Sequence[Pair]):
 
 def _described(scene: Scene, start: int, end: int) -> np.ndarray | None:
     """The pixels (96, 96) of the objects that characters `start` to `end` of the scene's caption describe."""
-    objects = {i for span in scene.spans if span.start < end and span.end > start for i in span.objects}
+    objects = {
+        i for span in scene.spans if span.start < end and span.end > start for i in span.objects
+    }
     return scene.masks(CANVAS)[sorted(objects)].any(0) if objects else None
 
 
@@ -76,11 +90,15 @@ def read(table: Path | None = None) -> pd.DataFrame:
     except ValueError as error:  # pandas' own errors are of this kind
         raise GradeclipError(f"{table} cannot be read as a table: {error}") from error
     if not set(COLUMNS) <= set(found):
-        raise GradeclipError(f"{table} is not a table of this experiment: it has the columns {', '.join(found)}")
+        raise GradeclipError(
+            f"{table} is not a table of this experiment: it has the columns {', '.join(found)}"
+        )
     return found
 
 
-def compare(rows: pd.DataFrame, arm: str, baseline: str, figure: str = TUNED_FOR) -> dict[str, float]:
+def compare(
+    rows: pd.DataFrame, arm: str, baseline: str, figure: str = TUNED_FOR
+) -> dict[str, float]:
     """Mean difference of two arms over the seeds that both have: difference, low, high (Student, 95 %), n.
 
     The model before fine-tuning is the same for every seed.
@@ -97,6 +115,8 @@ def means(rows: pd.DataFrame, figure: str = TUNED_FOR) -> pd.DataFrame:
     found = {}
     for arm, own in rows[rows["figure"] == figure].groupby("arm", sort=False):
         values = own["estimate"]
-        low, high = DescrStatsW(values).tconfint_mean() if len(values) > 1 else own[["low", "high"]].iloc[0]
+        low, high = (
+            DescrStatsW(values).tconfint_mean() if len(values) > 1 else own[["low", "high"]].iloc[0]
+        )
         found[arm] = {"mean": values.mean(), "low": low, "high": high, "seeds": len(values)}
     return pd.DataFrame(found).T.sort_values("mean", ascending=False)

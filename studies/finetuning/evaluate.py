@@ -1,7 +1,7 @@
 """How fine does a model see? Regions, pointing, binding and whole images, on scenes with known ground truth.
 
-Fine-tuning is meant to improve the regions. The other figures show what else changes. All models are asked about
-the same scenes, so that two models can be compared figure by figure.
+Fine-tuning is meant to improve the regions. The other figures show what else changes. All models
+are asked about the same scenes, so that two models can be compared figure by figure.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
             for shape, covered in (("boxes", boxed(mask)), ("masks", mask)):
                 scores = prompts @ region_embedding(dense, covered, box)  # (concepts,)
                 better = (scores >= scores[nouns.index(thing.noun)]).sum() - 1  # a tie is no answer
-                rows += [(f"{shape}, top-{k}", float(better < k), number, k / len(nouns)) for k in (1, 5)]
+                rows += [
+                    (f"{shape}, top-{k}", float(better < k), number, k / len(nouns)) for k in (1, 5)
+                ]
     table = pd.DataFrame(rows, columns=["figure", "right", "cluster", "chance"])
     return table.sort_values("figure", kind="stable", ignore_index=True)
 
@@ -86,7 +88,9 @@ def region_embedding(dense: Tensor, mask: np.ndarray, box: tuple) -> Tensor:
     return torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fraction, dense), dim=-1)
 
 
-def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Tensor, int, tuple]]:
+def dense_features(
+    clip: Clip, scenes: Sequence[Scene]
+) -> Iterator[tuple[Scene, Tensor, int, tuple]]:
     """Each scene, its dense features (h, w, E), its image's side in pixels, and the box in it that the model saw."""
     tower = Explainer(clip).image_tower
     for start in range(0, len(scenes), _AT_ONCE):
@@ -97,14 +101,22 @@ def dense_features(clip: Clip, scenes: Sequence[Scene]) -> Iterator[tuple[Scene,
             trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
             height, width = trace.grid
             dense = tower.dense(trace)[:, -height * width :].unflatten(1, trace.grid).float().cpu()
-        yield from zip(some, dense, [image.width for image in images], [view.box for view in views], strict=True)
+        yield from zip(
+            some,
+            dense,
+            [image.width for image in images],
+            [view.box for view in views],
+            strict=True,
+        )
 
 
 def region_scenes(n: int, split: str = "test") -> list[Scene]:
     """Scenes of one, two, three and four different, untinted objects, in turn."""
     found, seed = [], 0
     while len(found) < n:
-        scene = draw_scene([80, seed], split=split, n_objects=1 + len(found) % 4, tint=0, plain=True)
+        scene = draw_scene(
+            [80, seed], split=split, n_objects=1 + len(found) % 4, tint=0, plain=True
+        )
         seed += 1
         if len({thing.noun for thing in scene.objects}) == len(scene.objects):
             found.append(scene)
@@ -135,25 +147,43 @@ def _pointing_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     rows = play(clip, played, ("prompt", "word x region, centred"))
     name = "pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str)
     rows = rows.assign(figure=name, right=rows["hit"], cluster=rows["image"], chance=rows["area"])
-    return rows.sort_values(["question", "objects"], kind="stable")[["figure", "right", "cluster", "chance"]]
+    return rows.sort_values(["question", "objects"], kind="stable")[
+        ["figure", "right", "cluster", "chance"]
+    ]
 
 
 def _binding_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """Whether right captions are told from wrong ones, by the kind of attribute that is wrong."""
     pairs = [pair for kind in KINDS for pair in draw_pairs(kind, amount.pairs, split=amount.split)]
-    withheld = draw_pairs("swapped colours", amount.pairs, composition="withheld", split=amount.split)
+    withheld = draw_pairs(
+        "swapped colours", amount.pairs, composition="withheld", split=amount.split
+    )
     rows = judge(clip, pairs + withheld)
-    name = "binding, " + rows["kind"] + rows["composition"].map({"seen": "", "withheld": " (withheld)"})
-    return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[["figure", "right", "cluster", "chance"]]
+    name = (
+        "binding, "
+        + rows["kind"]
+        + rows["composition"].map({"seen": "", "withheld": " (withheld)"})
+    )
+    return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[
+        ["figure", "right", "cluster", "chance"]
+    ]
 
 
 def _whole_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """Zero-shot classification of images of one object."""
     nouns = list(concepts().index)
-    scenes = [draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)]
+    scenes = [
+        draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)
+    ]
     found = (embed_scenes(Explainer(clip), scenes) @ _concept_prompts(clip).T).argmax(-1).tolist()
-    right = [float(nouns[i] == scene.objects[0].noun) for i, scene in zip(found, scenes, strict=True)]
-    about = {"figure": "zero-shot, one object", "cluster": np.arange(len(right)), "chance": 1 / len(nouns)}
+    right = [
+        float(nouns[i] == scene.objects[0].noun) for i, scene in zip(found, scenes, strict=True)
+    ]
+    about = {
+        "figure": "zero-shot, one object",
+        "cluster": np.arange(len(right)),
+        "chance": 1 / len(nouns),
+    }
     return pd.DataFrame({"right": right, **about})
 
 
@@ -162,10 +192,19 @@ def _retrieval_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     explainer, tables = Explainer(clip), []
     scenes = [draw_scene([82, i], split=amount.split) for i in range(amount.whole)]
     captions = [scene.caption for scene in scenes]
-    scores = embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T  # (images, captions)
-    for figure, best in (("caption of a scene", scores.argmax(1)), ("scene of a caption", scores.argmax(0))):
+    scores = (
+        embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T
+    )  # (images, captions)
+    for figure, best in (
+        ("caption of a scene", scores.argmax(1)),
+        ("scene of a caption", scores.argmax(0)),
+    ):
         right = [float(captions[i] == captions[j]) for i, j in enumerate(best.tolist())]
-        about = {"figure": f"retrieval, {figure}", "cluster": np.arange(len(right)), "chance": 1 / len(scenes)}
+        about = {
+            "figure": f"retrieval, {figure}",
+            "cluster": np.arange(len(right)),
+            "chance": 1 / len(scenes),
+        }
         tables.append(pd.DataFrame({"right": right, **about}))
     return pd.concat(tables)
 

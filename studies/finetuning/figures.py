@@ -19,9 +19,13 @@ _RIGHT, _WRONG = "#0a7d78", "#777777"
 def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> InlineFigure:
     """A row per model, a column per scene: each object with the nearest name of its region, filled if it is right."""
     side = FULL_WIDTH / len(scenes)
-    names = {model: [named_regions(clip, scene) for scene in scenes] for model, clip in clips.items()}
-    descriptions = [f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
-            for model, own in names.items()]  # fmt: skip
+    names = {
+        model: [named_regions(clip, scene) for scene in scenes] for model, clip in clips.items()
+    }
+    descriptions = [
+        f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
+        for model, own in names.items()
+    ]
     figure = InlineFigure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(descriptions))
     for row, (model, own) in enumerate(names.items()):
         top = row * (side + 0.22) + 0.22
@@ -32,10 +36,17 @@ def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> In
             axes = axes_at(figure, column * side, top, side - 0.06, side - 0.06)
             show_image(axes, scene.image())
             for (noun, name), mask in zip(found.items(), scene.masks(), strict=True):
-                axes.contour(mask, levels=[0.5], colors=[_RIGHT if name == noun else _WRONG], linewidths=1.2)
+                axes.contour(
+                    mask, levels=[0.5], colors=[_RIGHT if name == noun else _WRONG], linewidths=1.2
+                )
                 y, x = (float(np.mean(where)) for where in np.nonzero(mask))
                 x = np.clip(x, 0.14 * IMAGE_SIZE, 0.86 * IMAGE_SIZE)
                 face, ink = (_RIGHT, "white") if name == noun else ("white", "0.25")
-                box = {"facecolor": face, "edgecolor": _RIGHT if name == noun else _WRONG, "pad": 1.5, "linewidth": 0.8}
+                box = {
+                    "facecolor": face,
+                    "edgecolor": _RIGHT if name == noun else _WRONG,
+                    "pad": 1.5,
+                    "linewidth": 0.8,
+                }
                 axes.text(x, y, name, ha="center", va="center", fontsize=9, color=ink, bbox=box)
     return figure

@@ -1,8 +1,8 @@
 """Rivals of Grad-ECLIP, added to the package from outside: `register_method` and the public names of `Explainer`.
 
-    from studies.rivals import exclip, fixlip, metagame
-    metagame(explainer, image, "a red car and a blue ball").maps
-    Explainer(clip, method="cci")                              # as "metagame", "integrated-attention" and "fixlip"
+    from studies.rivals import exclip, fixlip, metagame metagame(explainer, image, "a red car and a
+    blue ball").maps Explainer(clip, method="cci")                              # as "metagame",
+    "integrated-attention" and "fixlip"
 
 | name | explains | source |
 | --- | --- | --- |
@@ -23,21 +23,49 @@ __all__ = ["RIVALS", "Metagame", "exclip", "fixlip", "metagame"]
 
 _OWN = "the model's own similarity"
 RIVALS = (
-    Method("cci", "CCI", "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New "
-           "Cluster-Importance Approach, CVPR 2026, arXiv 2511.12978", _OWN,
-           "8 forward passes, for all targets together", cci, layers="all"),
-    Method("metagame", "METAGAME", "Baniecki, Biecek and Fumagalli, Attributions All the Way Down? The Metagame of "
-           "Interpretability, arXiv 2605.06295", _OWN,
-           "2^n forward passes for n words; beyond 8 words at most 32 for each word", None, word_values,
-           wants_attention=False),
-    Method("integrated-attention", "Integrated attention", "Hao, Dong, Wei and Xu, Self-Attention Attribution: "
-           "Interpreting Information Interactions Inside Transformer, AAAI 2021, arXiv 2004.11207", _OWN,
-           "8 readouts and their gradients", None, integrated_attention),
-    Method("fixlip", "FIxLIP", "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining "
-           "Similarity in Vision-Language Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv 2508.05430",
-           _OWN, "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256",
-           fixlip_of_patches, fixlip_of_words, wants_attention=False),
-)  # fmt: skip
+    Method(
+        "cci",
+        "CCI",
+        "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New "
+        "Cluster-Importance Approach, CVPR 2026, arXiv 2511.12978",
+        _OWN,
+        "8 forward passes, for all targets together",
+        cci,
+        layers="all",
+    ),
+    Method(
+        "metagame",
+        "METAGAME",
+        "Baniecki, Biecek and Fumagalli, Attributions All the Way Down? The Metagame of "
+        "Interpretability, arXiv 2605.06295",
+        _OWN,
+        "2^n forward passes for n words; beyond 8 words at most 32 for each word",
+        None,
+        word_values,
+        wants_attention=False,
+    ),
+    Method(
+        "integrated-attention",
+        "Integrated attention",
+        "Hao, Dong, Wei and Xu, Self-Attention Attribution: "
+        "Interpreting Information Interactions Inside Transformer, AAAI 2021, arXiv 2004.11207",
+        _OWN,
+        "8 readouts and their gradients",
+        None,
+        integrated_attention,
+    ),
+    Method(
+        "fixlip",
+        "FIxLIP",
+        "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining "
+        "Similarity in Vision-Language Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv 2508.05430",
+        _OWN,
+        "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256",
+        fixlip_of_patches,
+        fixlip_of_words,
+        wants_attention=False,
+    ),
+)
 for _rival in RIVALS:
     if _rival.name not in METHODS:
         register_method(_rival)

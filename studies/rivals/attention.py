@@ -13,11 +13,13 @@ from gradeclip_utils.methods.perturbation import blank_maps, on_patches, repeate
 from gradeclip_utils.towers import Tower, Trace
 
 
-def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0) -> Tensor:
+def cci(
+    tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0
+) -> Tensor:
     """CCI: the fall of the target when no token may read the patches of a cluster, for clusters of like patches.
 
-    A patch has the fall of its cluster, divided by the sum of all clusters' absolute falls. Clusters are k-means of the
-    last block's output.
+    A patch has the fall of its cluster, divided by the sum of all clusters' absolute falls.
+    Clusters are k-means of the last block's output.
     """
     assert trace.grid is not None
     count, features = trace.grid[0] * trace.grid[1], trace.tokens
@@ -25,11 +27,17 @@ def cci(tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, se
         features = tower.run_block(trace, position, features)
     maps = []
     for i, patches in enumerate(features[:, -count:].detach().cpu().numpy()):
-        labels = torch.as_tensor(KMeans(min(clusters, count), random_state=seed).fit_predict(patches)).long()
-        hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[0].bool()  # (K, N)
+        labels = torch.as_tensor(
+            KMeans(min(clusters, count), random_state=seed).fit_predict(patches)
+        ).long()
+        hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[
+            0
+        ].bool()  # (K, N)
         one = repeated(trace, i, len(hidden))
         seen = ~hidden[:, None, None]  # (K, 1, 1, N): the same for every head and query
-        one = replace(one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask)
+        one = replace(
+            one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask
+        )
         embeddings = tower.resume(one, tower.depth - tower.layers, one.tokens)  # (K, E)
         falls = directions[i] @ (trace.embedding[i] - embeddings).T  # (T, K)
         falls = falls / falls.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(falls.dtype).tiny)
@@ -42,7 +50,9 @@ def integrated_attention(
 ) -> Tensor:
     """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
     inside = (word_numbers(trace) if words is None else words) >= 0  # (B, N)
-    weighted = [layer.attention * inside[:, None, None] for layer in trace.layers]  # (B, H, R, N) each
+    weighted = [
+        layer.attention * inside[:, None, None] for layer in trace.layers
+    ]  # (B, H, R, N) each
     brought = [
         torch.einsum("bhrn,bnhc->brhc", alpha, layer.v).flatten(2)
         for alpha, layer in zip(weighted, trace.layers, strict=True)
@@ -50,7 +60,9 @@ def integrated_attention(
     collected = torch.stack(brought)  # (L, B, R, D)
     maps = blank_maps(trace, directions)
     for place, weight in path_points(steps):
-        slopes = channel_weights(tower, trace, directions, (place - 1) * collected)  # (B, T, L, R, D)
+        slopes = channel_weights(
+            tower, trace, directions, (place - 1) * collected
+        )  # (B, T, L, R, D)
         for position, (alpha, layer) in enumerate(zip(weighted, trace.layers, strict=True)):
             for target in range(directions.shape[1]):
                 pulls = attention_gradient(slopes[:, target, position], layer.v) * alpha

@@ -1,18 +1,20 @@
 """METAGAME: how each word of a prompt changes an explanation, as Shapley values over its words.
 
-    prompt without some of its words -> embedding -> any method's map -> a map, or a score, for each word
+    prompt without some of its words -> embedding -> any method's map -> a map, or a score, for each
+    word
 
-Baniecki, Biecek and Fumagalli, "Attributions All the Way Down? The Metagame of Interpretability", arXiv 2605.06295.
-Take any first-order attribution phi_i of region i, and let the words play for it: v(S) = phi_i(prompt with the words S
-only). The part of word j is its Shapley value
+Baniecki, Biecek and Fumagalli, "Attributions All the Way Down? The Metagame of Interpretability",
+arXiv 2605.06295. Take any first-order attribution phi_i of region i, and let the words play for it:
+v(S) = phi_i(prompt with the words S only). The part of word j is its Shapley value
 
     sum over S without j of |S|! (n - |S| - 1)! / n! * (v(S + j) - v(S))
 
-so that the words' maps add up to the map of the caption less that of the empty prompt. With the similarity for v they
-are scores of words. Two words have a Shapley interaction index, how much they do together beyond what each does
-(Grabisch and Roubens, International Journal of Game Theory 1999): word x word x region. Players are words, or groups of
-words. Up to `EXACT` players all coalitions are tried; beyond that, random orders of the players (Castro, Gomez and
-Tejada, Computers & Operations Research 2009).
+so that the words' maps add up to the map of the caption less that of the empty prompt. With the
+similarity for v they are scores of words. Two words have a Shapley interaction index, how much they
+do together beyond what each does (Grabisch and Roubens, International Journal of Game Theory 1999):
+word x word x region. Players are words, or groups of words. Up to `EXACT` players all coalitions
+are tried; beyond that, random orders of the players (Castro, Gomez and Tejada, Computers &
+Operations Research 2009).
 """
 
 from collections.abc import Callable, Sequence
@@ -46,48 +48,75 @@ class Metagame(Interactions):
     pairs: np.ndarray | None = None
 
 
-def metagame(explainer: Explainer, image, caption: str, over: Sequence[Sequence[int]] | None = None) -> Metagame:
+def metagame(
+    explainer: Explainer, image, caption: str, over: Sequence[Sequence[int]] | None = None
+) -> Metagame:
     """How each noun of a caption changes the map: word x region and word x word x region, by any method for images.
 
     Args:
         explainer: its method gives the maps.
         image: as for `Explainer.explain`.
         caption: one prompt.
-        over: the players, each a group of words by index, such as `[(i,) for i in range(W)]` for every word. The other
-            words stay in every prompt. By default each noun with the words before it.
+        over: the players, each a group of words by index, such as `[(i,) for i in range(W)]` for
+            every word. The other words stay in every prompt. By default each noun with the words
+            before it.
 
     Returns:
         Maps (G, h, w) and scores of the players; `pairs` is None beyond `EXACT` players.
 
     Raises:
-        GradeclipError: the caption has no noun, or `over` holds a word twice or one that is not there.
+        GradeclipError: the caption has no noun, or `over` holds a word twice or one that is not
+            there.
     """
     tower, tokenizer = explainer.text_tower, explainer.clip.tokenizer
     base = explainer.explain(image, caption)
     split = split_read(caption, tokenizer, tower)
-    groups = noun_players(caption, split.spans) if over is None else [tuple(group) for group in over]
+    groups = (
+        noun_players(caption, split.spans) if over is None else [tuple(group) for group in over]
+    )
     words, count = [i for group in groups for i in group], len(split.spans)
-    if not groups or not all(groups) or sorted(set(words)) != sorted(words) or not set(words) <= set(range(count)):
-        raise GradeclipError(f"over must hold words 0 to {count - 1}, each at most once, got {groups!r}")
+    if (
+        not groups
+        or not all(groups)
+        or sorted(set(words)) != sorted(words)
+        or not set(words) <= set(range(count))
+    ):
+        raise GradeclipError(
+            f"over must hold words 0 to {count - 1}, each at most once, got {groups!r}"
+        )
     word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
-    players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(tower.device)
+    players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(
+        tower.device
+    )
     coalitions, weights = weights_of(len(groups), explainer.seed)
     ids, fill = tokenizer([caption]).to(tower.device)[0], int(tokenizer([""])[0, -1])
     embeddings = embed_coalitions(tower, ids, players, coalitions, fill)  # (C, E)
-    step = 1 if explainer.method.wants_empty else len(embeddings)  # such a method compares the targets of a call
-    maps = torch.cat([explainer.maps(image, some)[0] for some in embeddings.split(step)])  # (C, h, w)
+    step = (
+        1 if explainer.method.wants_empty else len(embeddings)
+    )  # such a method compares the targets of a call
+    maps = torch.cat(
+        [explainer.maps(image, some)[0] for some in embeddings.split(step)]
+    )  # (C, h, w)
     weights, pairs = weights.to(maps), None
     if len(groups) <= EXACT:
         index = shapley_weights(len(groups), order=2)[1].to(maps)
-        upper = torch.zeros(len(groups), *maps.shape[1:]).expand(len(groups), -1, -1, -1).clone()  # 0 on the diagonal
-        upper[tuple(torch.triu_indices(len(groups), len(groups), 1))] = torch.tensordot(index, maps, 1).cpu().float()
+        upper = (
+            torch.zeros(len(groups), *maps.shape[1:]).expand(len(groups), -1, -1, -1).clone()
+        )  # 0 on the diagonal
+        upper[tuple(torch.triu_indices(len(groups), len(groups), 1))] = (
+            torch.tensordot(index, maps, 1).cpu().float()
+        )
         pairs = (upper + upper.transpose(0, 1)).numpy()
     scores = (weights.to(embeddings) @ embeddings @ explainer.embed_images(image)[0]).tolist()
     spans = [(split.spans[min(group)][0], split.spans[max(group)][1]) for group in groups]
-    players_ = tuple(Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True))
+    players_ = tuple(
+        Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True)
+    )
     provenance = {**base.provenance, "method": f"METAGAME of {explainer.method.title}"}
     found = torch.tensordot(weights, maps, 1).float().cpu().numpy()
-    return Metagame(caption, players_, found, float(base.similarity[0]), base.image, base.box, provenance, pairs)
+    return Metagame(
+        caption, players_, found, float(base.similarity[0]), base.image, base.box, provenance, pairs
+    )
 
 
 def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
@@ -97,20 +126,27 @@ def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
     for group in combinations(range(players), order):
         inside = coalitions[:, group].sum(1)
         others = coalitions.sum(1) - inside
-        rows.append((-1.0) ** (order - inside) / ((players - order + 1) * comb(players - order, others)))
+        rows.append(
+            (-1.0) ** (order - inside) / ((players - order + 1) * comb(players - order, others))
+        )
     return torch.from_numpy(coalitions).bool(), torch.from_numpy(np.reshape(rows, (-1, 2**players)))
 
 
 def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Some coalitions of n players, along random orders of them, and the weights of the estimated Shapley values."""
     rng = np.random.default_rng(seed)
-    drawn = np.stack([rng.permutation(players) for _ in range(orders)])  # the players in the order in which they join
+    drawn = np.stack(
+        [rng.permutation(players) for _ in range(orders)]
+    )  # the players in the order in which they join
     places = drawn.argsort(1)
     grown = places[:, None] < np.arange(players + 1)[None, :, None]  # (orders, n + 1, n)
     coalitions, which = np.unique(grown.reshape(-1, players), axis=0, return_inverse=True)
     which = which.reshape(orders, players + 1)
     weights = np.zeros((players, len(coalitions)))
-    for sign, seen in ((1, which[:, 1:]), (-1, which[:, :-1])):  # with the player that joins, and just before
+    for sign, seen in (
+        (1, which[:, 1:]),
+        (-1, which[:, :-1]),
+    ):  # with the player that joins, and just before
         np.add.at(weights, (drawn, seen), sign / orders)
     return torch.from_numpy(coalitions), torch.from_numpy(weights)
 
@@ -121,7 +157,9 @@ def weights_of(players: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor, fill: int | None = None) -> Tensor:
+def embed_coalitions(
+    tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor, fill: int | None = None
+) -> Tensor:
     """Embeddings (C, E) of one prompt with some of its words only."""
     gone = (~coalitions.to(players.device)).double() @ players.double() > 0  # (C, N)
     shorter = torch.stack([without_tokens(ids, one, fill) for one in gone])
@@ -129,25 +167,38 @@ def embed_coalitions(tower: Tower, ids: Tensor, players: Tensor, coalitions: Ten
 
 
 def word_values(
-    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, fill: int | None = None,
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    *,
+    words: Tensor | None = None,
+    fill: int | None = None,
     seed: int = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """METAGAME of the similarity: the Shapley value of each word in S -> S(prompt of these words only)."""
     return score_players(tower, trace, directions, partial(weights_of, seed=seed), words, fill)
 
 
 def score_players(
-    tower: Tower, trace: Trace, directions: Tensor, weigh: Callable[[int], tuple[Tensor, Tensor]],
-    words: Tensor | None = None, fill: int | None = None,
-) -> Tensor:  # fmt: skip
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    weigh: Callable[[int], tuple[Tensor, Tensor]],
+    words: Tensor | None = None,
+    fill: int | None = None,
+) -> Tensor:
     """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens."""
     words = word_numbers(trace) if words is None else words
     maps = blank_maps(trace, directions)
     for i, row in enumerate(words):
-        players = torch.stack([row == word for word in row.unique().tolist() if word >= 0])  # (n, N)
+        players = torch.stack(
+            [row == word for word in row.unique().tolist() if word >= 0]
+        )  # (n, N)
         coalitions, weights = weigh(len(players))
         embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions, fill)
-        maps[i, :, players.int().argmax(-1)] = directions[i] @ (weights.to(embeddings) @ embeddings).T
+        maps[i, :, players.int().argmax(-1)] = (
+            directions[i] @ (weights.to(embeddings) @ embeddings).T
+        )
     return maps
 
 

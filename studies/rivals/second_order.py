@@ -1,15 +1,17 @@
 """Second order: word x region by exCLIP and by FIxLIP, beside Grad-ECLIP's own interactions.
 
-Both give for every word j and patch i their joint effect on S = e_I . e_T. S is a product of a part of the image alone
-and a part of the prompt alone, and so is this effect: with b_i (E,) what patch i does to e_I, and t_j (E,) what word j
-does to e_T, it is t_j . b_i. So a word has a direction, and its map is that of a first-order method for t_j.
+Both give for every word j and patch i their joint effect on S = e_I . e_T. S is a product of a part
+of the image alone and a part of the prompt alone, and so is this effect: with b_i (E,) what patch i
+does to e_I, and t_j (E,) what word j does to e_T, it is t_j . b_i. So a word has a direction, and
+its map is that of a first-order method for t_j.
 
 | | b_i and t_j | the map of a direction | paper |
 | --- | --- | --- | --- |
 | exCLIP | integrated Jacobians times the input's change | integrated gradients | arXiv 2408.14153 |
 | FIxLIP | Banzhaf values | `fixlip_of_patches` | arXiv 2508.05430 |
 
-Shapes: B inputs, T targets, N tokens, P patches, W words, E the width of the embedding, C coalitions.
+Shapes: B inputs, T targets, N tokens, P patches, W words, E the width of the embedding, C
+    coalitions.
 """
 
 from collections.abc import Callable
@@ -38,11 +40,19 @@ _PROMPTS = 256  # coalitions of words, if they are sampled
 def exclip(explainer: Explainer, image, caption: str, *, steps: int = 50) -> Interactions:
     """Word x region by exCLIP, with `steps` points (at most 1,000) on each path; as `Explainer.interactions`."""
     steps = whole("steps", steps, 1, 1000)
-    method = replace(METHODS["integrated-gradients"], title="exCLIP", image=partial(integrated_gradients, steps=steps))
-    return _interactions(explainer, image, caption, partial(integrated_word_directions, steps=steps), method)
+    method = replace(
+        METHODS["integrated-gradients"],
+        title="exCLIP",
+        image=partial(integrated_gradients, steps=steps),
+    )
+    return _interactions(
+        explainer, image, caption, partial(integrated_word_directions, steps=steps), method
+    )
 
 
-def fixlip(explainer: Explainer, image, caption: str, *, p: float = 0.5, masks: int = 500) -> Interactions:
+def fixlip(
+    explainer: Explainer, image, caption: str, *, p: float = 0.5, masks: int = 500
+) -> Interactions:
     """Word x region by FIxLIP, from `masks` masked images (at most 100,000) with each patch shown with probability p.
 
     As `Explainer.interactions`.
@@ -67,12 +77,21 @@ def _interactions(
     own = Explainer(clip, method=method, seed=explainer.seed, resolution=explainer.resolution)
     maps = own.maps(image, directions)[0]
     scores = (directions @ explainer.embed_images(image)[0]).tolist()
-    words = [Word(word.text, score, word.start, word.end) for word, score in zip(base.words, scores, strict=True)]
-    provenance = base.provenance | {"method": method.title, "image_layers": None, "text_layers": None}
+    words = [
+        Word(word.text, score, word.start, word.end)
+        for word, score in zip(base.words, scores, strict=True)
+    ]
+    provenance = base.provenance | {
+        "method": method.title,
+        "image_layers": None,
+        "text_layers": None,
+    }
     return replace(base, words=tuple(words), maps=maps.float().cpu().numpy(), provenance=provenance)
 
 
-def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50) -> Tensor:
+def integrated_word_directions(
+    tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50
+) -> Tensor:
     """ExCLIP's directions (W, E): t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1."""
     change = trace.tokens * (word_numbers(trace) >= 0)[..., None]  # (1, N, D)
     by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
@@ -88,7 +107,9 @@ def integrated_word_directions(tower: Tower, trace: Trace, word_mask: Tensor, st
     return found
 
 
-def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int = 0) -> tuple[Tensor, Tensor]:
+def banzhaf_weights(
+    players: int, p: float = 0.5, samples: int = 500, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Coalitions (C, n) bool of n players, and float64 weights (n, C) that give p-weighted Banzhaf values of a game."""
     if 2**players <= samples:
         coalitions = np.arange(2**players)[:, None] >> np.arange(players) & 1
@@ -103,7 +124,12 @@ def banzhaf_weights(players: int, p: float = 0.5, samples: int = 500, seed: int 
 
 
 def banzhaf_word_directions(
-    tower: Tower, trace: Trace, word_mask: Tensor, p: float = 0.5, seed: int = 0, fill: int | None = None
+    tower: Tower,
+    trace: Trace,
+    word_mask: Tensor,
+    p: float = 0.5,
+    seed: int = 0,
+    fill: int | None = None,
 ) -> Tensor:
     """FIxLIP's directions (W, E): the weighted Banzhaf values of a prompt's words in the game of its embedding."""
     coalitions, weights = banzhaf_weights(len(word_mask), p, _PROMPTS, seed)
@@ -112,18 +138,30 @@ def banzhaf_word_directions(
 
 
 def fixlip_of_patches(
-    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, masks: int = 500, seed: int = 0
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    *,
+    p: float = 0.5,
+    masks: int = 500,
+    seed: int = 0,
 ) -> Tensor:
     """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches."""
     pixels, grid = trace.inputs, trace.grid
     assert grid is not None
     coalitions, weights = banzhaf_weights(grid[0] * grid[1], p, masks, seed)
-    values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1]).to(trace.embedding)  # (B, P, E)
+    values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1]).to(
+        trace.embedding
+    )  # (B, P, E)
 
     def light_of(some: Tensor) -> Tensor:
         """Coalitions as masks (n, H, W)."""
-        lit = torch.kron(coalitions[some].unflatten(1, grid).to(pixels), pixels.new_ones(1, *tower.patch_size))
-        return F.pad(lit, (0, pixels.shape[-1] - lit.shape[-1], 0, pixels.shape[-2] - lit.shape[-2]))
+        lit = torch.kron(
+            coalitions[some].unflatten(1, grid).to(pixels), pixels.new_ones(1, *tower.patch_size)
+        )
+        return F.pad(
+            lit, (0, pixels.shape[-1] - lit.shape[-1], 0, pixels.shape[-2] - lit.shape[-2])
+        )
 
     for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, "FIxLIP"):
         values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
@@ -131,9 +169,15 @@ def fixlip_of_patches(
 
 
 def fixlip_of_words(
-    tower: Tower, trace: Trace, directions: Tensor, *, p: float = 0.5, words: Tensor | None = None,
-    fill: int | None = None, seed: int = 0,
-) -> Tensor:  # fmt: skip
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    *,
+    p: float = 0.5,
+    words: Tensor | None = None,
+    fill: int | None = None,
+    seed: int = 0,
+) -> Tensor:
     """FIxLIP's half for a prompt: the p-weighted Banzhaf value of each word in S -> S(prompt of these words only)."""
     weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed)
     return score_players(tower, trace, directions, weigh, words, fill)

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from gradeclip_utils.datasets import Example, coco, coco_captions, from_huggingface, load, register_dataset, registry
+from gradeclip_utils.datasets import (
+    Example,
+    coco,
+    coco_captions,
+    from_huggingface,
+    load,
+    register_dataset,
+    registry,
+)
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures import evaluate
@@ -49,7 +57,9 @@ def test_scenes_ask_for_something_that_is_there_and_know_exactly_where():
         assert colour is None or colour in example.prompt
     copy = pickle.loads(pickle.dumps(examples[0]))
     assert copy.key == examples[0].key and (copy.mask() == examples[0].mask()).all()
-    assert [example.caption for example in load("scenes:train:12")] != [example.caption for example in examples]
+    assert [example.caption for example in load("scenes:train:12")] != [
+        example.caption for example in examples
+    ]
 
 
 @pytest.fixture
@@ -60,18 +70,30 @@ def coco_folder(tmp_path):
         save(tmp_path / "val2017" / image["file_name"], picture(20, 30))
     crowd = {"size": [20, 30], "counts": [0, 60, 540]}  # the three leftmost columns
     shapes = [
-        (4, 18, [[2, 2, 12, 2, 12, 10, 2, 10]], 0), (4, 18, [[20, 3, 28, 3, 28, 9], [15, 12, 18, 12, 18, 18]], 0),
-        (4, 1, crowd, 1), (9, 1, [[1, 1, 29, 1, 29, 19, 1, 19]], 0),
-    ]  # fmt: skip
+        (4, 18, [[2, 2, 12, 2, 12, 10, 2, 10]], 0),
+        (4, 18, [[20, 3, 28, 3, 28, 9], [15, 12, 18, 12, 18, 18]], 0),
+        (4, 1, crowd, 1),
+        (9, 1, [[1, 1, 29, 1, 29, 19, 1, 19]], 0),
+    ]
     annotations = [
-        {"id": i, "image_id": image, "category_id": category, "segmentation": shape, "iscrowd": many, "area": 1.0,
-         "bbox": [0, 0, 1, 1]}
+        {
+            "id": i,
+            "image_id": image,
+            "category_id": category,
+            "segmentation": shape,
+            "iscrowd": many,
+            "area": 1.0,
+            "bbox": [0, 0, 1, 1],
+        }
         for i, (image, category, shape, many) in enumerate(shapes)
-    ]  # fmt: skip
+    ]
     categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
     said = [(4, 100, "A dog beside people. "), (9, 101, "A man."), (4, 99, "Two dogs.")]
     record = {"images": images, "annotations": annotations, "categories": categories}
-    captions = {"images": images, "annotations": [{"image_id": i, "id": n, "caption": c} for i, n, c in said]}
+    captions = {
+        "images": images,
+        "annotations": [{"image_id": i, "id": n, "caption": c} for i, n, c in said],
+    }
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(record))
     (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps(captions))
@@ -83,7 +105,9 @@ def test_coco_asks_for_every_category_and_joins_its_instances_as_pycocotools_doe
     examples = load(f"coco:{coco_folder}")
     assert [e.key for e in examples] == ["4/dog", "4/person", "9/person"]
     assert [e.prompt for e in examples][:2] == ["a photo of a dog.", "a photo of a person."]
-    assert examples[0].present == ("dog", "person") and examples[0].caption == "Two dogs."  # the first of its image
+    assert (
+        examples[0].present == ("dog", "person") and examples[0].caption == "Two dogs."
+    )  # the first of its image
     for example in examples:
         image, category = int(example.key.split("/")[0]), theirs.getCatIds(catNms=[example.concept])
         found = theirs.loadAnns(theirs.getAnnIds(imgIds=[image], catIds=category))
@@ -99,7 +123,11 @@ def test_coco_captions_need_neither_masks_nor_images(coco_folder):
         file.unlink()
     (coco_folder / "annotations/instances_val2017.json").unlink()
     captions = coco_captions(coco_folder)
-    assert [example.caption for example in captions] == ["Two dogs.", "A dog beside people.", "A man."]
+    assert [example.caption for example in captions] == [
+        "Two dogs.",
+        "A dog beside people.",
+        "A man.",
+    ]
     assert [example.concept for example in captions] == ["4", "4", "9"]
     assert captions[0].mask() is None
     assert not captions[0].has_mask
@@ -109,7 +137,9 @@ def test_coco_captions_need_neither_masks_nor_images(coco_folder):
 
 def test_files_of_coco_that_are_missing_or_malformed_say_where_to_get_them(coco_folder):
     path = coco_folder / "annotations/instances_val2017.json"
-    with pytest.raises(GradeclipError, match=r"instances_train2017.json is missing.*cocodataset.org"):
+    with pytest.raises(
+        GradeclipError, match=r"instances_train2017.json is missing.*cocodataset.org"
+    ):
         load(f"coco:{coco_folder}@train2017")
     captions = (coco_folder / "annotations/captions_val2017.json").read_text()
     for content, message in (
@@ -124,7 +154,9 @@ def test_files_of_coco_that_are_missing_or_malformed_say_where_to_get_them(coco_
 
 def test_a_library_that_is_not_installed_is_named_with_the_way_to_get_it(coco_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(GradeclipError, match=r"needs pycocotools: pip install pycocotools .*'.\[data\]'"):
+    with pytest.raises(
+        GradeclipError, match=r"needs pycocotools: pip install pycocotools .*'.\[data\]'"
+    ):
         coco(coco_folder)
 
 
@@ -140,7 +172,9 @@ def mine(tmp_path):
 
 
 def test_a_folder_of_images_needs_a_table_and_may_have_masks(mine):
-    with pytest.warns(UserWarning, match="no mask for 1 of 3 examples .looked for .*masks/street.png"):
+    with pytest.warns(
+        UserWarning, match="no mask for 1 of 3 examples .looked for .*masks/street.png"
+    ):
         cat, car, tree = load(f"folder:{mine}")
     assert (cat.mask() == box(20, 30, 1, 2, 8, 9)).all()
     assert (car.mask() == box(10, 10, 0, 0, 3, 3)).all()
@@ -151,7 +185,9 @@ def test_a_folder_of_images_needs_a_table_and_may_have_masks(mine):
     assert car.present == tree.present == ("car", "tree")
     assert len({e.key for e in (cat, car, tree)}) == 3
     assert cat.image().size == (30, 20)
-    (mine / "captions.csv").write_text("image,caption\ncat.jpg,a cat\n")  # other columns are not needed
+    (mine / "captions.csv").write_text(
+        "image,caption\ncat.jpg,a cat\n"
+    )  # other columns are not needed
     (mine / "masks/cat.png").rename(mine / "masks/cat.PNG")
     (cat,) = load(f"folder:{mine}")
     assert (cat.concept, cat.has_mask) == ("a cat", True)
@@ -167,10 +203,16 @@ def test_a_table_or_mask_that_is_wrong_is_refused(mine):
         with pytest.raises(GradeclipError, match=message):
             cat.mask()
     for table, message in (
-        ("", "must have the columns image and caption, in small letters and separated by commas, and has nothing"),
+        (
+            "",
+            "must have the columns image and caption, in small letters and separated by commas, and has nothing",
+        ),
         ("file,text\na,b\n", "must have the columns image and caption, .*, and has file, text"),
         ("Image;Caption\na;b\n", "in small letters and separated by commas, and has Image;Caption"),
-        ("image,caption,mask\ncat.jpg,a cat,dog.png\n", "line 2: there is no file .*masks.*dog.png"),
+        (
+            "image,caption,mask\ncat.jpg,a cat,dog.png\n",
+            "line 2: there is no file .*masks.*dog.png",
+        ),
     ):
         (mine / "captions.csv").write_text(table)
         with pytest.raises(GradeclipError, match=message):
@@ -189,7 +231,9 @@ def test_a_mask_belongs_to_one_image(mine):
     (mine / "captions.csv").write_text("image,caption\na/1.png,a cat\nb/1.png,a dog\n")
     assert [int(one.mask().sum()) for one in load(f"folder:{mine}")] == [4, 25]
     (mine / "captions.csv").write_text("image,caption\nb/1.png,a cat\nb/1.jpg,a dog\n")
-    with pytest.raises(GradeclipError, match="masks/b/1.png could be the mask of b/1.png and b/1.jpg: add a column"):
+    with pytest.raises(
+        GradeclipError, match="masks/b/1.png could be the mask of b/1.png and b/1.jpg: add a column"
+    ):
         load(f"folder:{mine}")
 
 
@@ -198,25 +242,38 @@ def test_a_data_set_of_hugging_face_is_read_in_three_lines(tiny, tmp_path, monke
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     for i, name in enumerate(("owl.png", "dog.png")):
         save(tmp_path / "birds" / name, np.full((6, 8 + i, 3), i, np.uint8))
-    lines = [json.dumps({"file_name": f"{name}.png", "text": f"a {name}"}) for name in ("owl", "dog")]
+    lines = [
+        json.dumps({"file_name": f"{name}.png", "text": f"a {name}"}) for name in ("owl", "dog")
+    ]
     (tmp_path / "birds" / "metadata.jsonl").write_text("\n".join(lines))
-    birds = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "birds"), cache_dir=str(tmp_path / "cache"))
+    birds = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "birds"), cache_dir=str(tmp_path / "cache")
+    )
     examples = from_huggingface(birds["train"], caption="text")
     assert {one.prompt: one.image().size[0] for one in examples} == {"a owl": 8, "a dog": 9}
     again = pickle.loads(pickle.dumps(examples[0]))
     assert again.image().size == examples[0].image().size and examples[0].mask() is None
-    with pytest.raises(GradeclipError, match="needs one split of a data set, such as .'train'., got a DatasetDict"):
+    with pytest.raises(
+        GradeclipError, match="needs one split of a data set, such as .'train'., got a DatasetDict"
+    ):
         from_huggingface(birds)
-    with pytest.raises(GradeclipError, match="has no column 'caption'; it has 'image', 'text': say image= and capt"):
+    with pytest.raises(
+        GradeclipError, match="has no column 'caption'; it has 'image', 'text': say image= and capt"
+    ):
         from_huggingface(birds["train"])
 
 
 def test_records_in_hand_may_have_several_captions():
     shown = Image.fromarray(picture(6, 8))
-    rows = [{"image": shown, "caption": ["a cat", " ", "an animal"]}, {"image": shown, "caption": "a dog "}]
+    rows = [
+        {"image": shown, "caption": ["a cat", " ", "an animal"]},
+        {"image": shown, "caption": "a dog "},
+    ]
     assert [(one.key, one.prompt) for one in from_huggingface(rows)] == [
-        ("0/0", "a cat"), ("0/2", "an animal"), ("1", "a dog"),
-    ]  # fmt: skip
+        ("0/0", "a cat"),
+        ("0/2", "an animal"),
+        ("1", "a dog"),
+    ]
     for captions, message in (
         ([5], "row 0 of 'caption' has 5"),
         ([[["a dog"]]], "row 0 of 'caption' has"),
@@ -231,7 +288,9 @@ def test_records_in_hand_may_have_several_captions():
 
 
 def test_a_project_outside_adds_a_data_set_that_load_and_evaluate_find(tiny, monkeypatch):
-    monkeypatch.setattr(registry, "DATASETS", dict(registry.DATASETS))  # what this test adds goes with it
+    monkeypatch.setattr(
+        registry, "DATASETS", dict(registry.DATASETS)
+    )  # what this test adds goes with it
     shown, mask = Image.fromarray(picture(36, 40)), box(36, 40, 5, 5, 20, 20)
 
     def birds(where):
@@ -244,10 +303,16 @@ def test_a_project_outside_adds_a_data_set_that_load_and_evaluate_find(tiny, mon
         load("birds:pond")
     register_dataset("birds", birds, "POND")
     assert [example.key for example in load("birds:pond", limit=2)] == ["pond/0", "pond/2"]
-    assert list(evaluate(tiny, "birds:lake", references=False, progress=False)["concept"]) == ["owl", "duck", "owl"]
+    assert list(evaluate(tiny, "birds:lake", references=False, progress=False)["concept"]) == [
+        "owl",
+        "duck",
+        "owl",
+    ]
     with pytest.raises(GradeclipError, match="say .*birds:POND"):
         load("birds")
-    with pytest.raises(GradeclipError, match="there are data sets of the kind 'birds' already: birds:POND"):
+    with pytest.raises(
+        GradeclipError, match="there are data sets of the kind 'birds' already: birds:POND"
+    ):
         register_dataset("birds", birds)
     for name in ("", "my:birds"):
         with pytest.raises(GradeclipError, match="a name without a colon"):
@@ -292,9 +357,14 @@ def test_every_photograph_is_found_with_its_caption():
 
 
 def test_every_photograph_is_small_and_says_whose_it_is_under_a_licence_that_lets_everybody_use_it():
-    rows = re.findall(r"^\| `(\w+\.jpg)` \| .+ \| (.+) \| (.+) \| `\w+\.(?:png|jpg)` \|$",
-                      (PHOTOGRAPHS / "README.md").read_text(), re.M)  # fmt: skip
+    rows = re.findall(
+        r"^\| `(\w+\.jpg)` \| .+ \| (.+) \| (.+) \| `\w+\.(?:png|jpg)` \|$",
+        (PHOTOGRAPHS / "README.md").read_text(),
+        re.M,
+    )
     names = sorted(file.name for file in PHOTOGRAPHS.glob("*.jpg"))
     assert sorted(name for name, _, _ in rows) == names
-    assert all(author and ("CC0" in licence or "public domain" in licence) for _, author, licence in rows)
+    assert all(
+        author and ("CC0" in licence or "public domain" in licence) for _, author, licence in rows
+    )
     assert max((PHOTOGRAPHS / name).stat().st_size for name in names) <= 60_000

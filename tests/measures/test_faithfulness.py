@@ -9,7 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.measures.faithfulness import PROTOCOLS, Protocol, areas, colours_of, image_curves, word_curves
+from gradeclip_utils.measures.faithfulness import (
+    PROTOCOLS,
+    Protocol,
+    areas,
+    colours_of,
+    image_curves,
+    word_curves,
+)
 from gradeclip_utils.words import Word
 
 FULL = PROTOCOLS["full"]
@@ -22,7 +29,11 @@ def additive():
     """A toy CLIP whose score is linear in the pixels, an image, and what each of its pixels gives, (8, 12)."""
     generator = torch.Generator().manual_seed(0)
     weights, pixels = torch.randn(2, 3, 8, 12, generator=generator)
-    return (lambda images: (images * weights).sum(dim=(1, 2, 3))), pixels, (weights * pixels).sum(0).numpy()
+    return (
+        (lambda images: (images * weights).sum(dim=(1, 2, 3))),
+        pixels,
+        (weights * pixels).sum(0).numpy(),
+    )
 
 
 def curve(curves: pd.DataFrame, method: str, game: str) -> np.ndarray:
@@ -52,7 +63,10 @@ def test_the_published_protocol_removes_half_and_reads_every_twentieth():
     pixels, maps = torch.ones(3, 20, 20), {"m": np.eye(20)}
     curves = image_curves(lambda images: images.mean((1, 2, 3)), pixels, maps, colours=PLAIN)
     assert curves["fraction"].unique().tolist() == pytest.approx(np.arange(11) / 20)
-    assert PROTOCOLS["published"] == Protocol() and (Protocol().fill, Protocol().canvas) == ("random", "black")
+    assert PROTOCOLS["published"] == Protocol() and (Protocol().fill, Protocol().canvas) == (
+        "random",
+        "black",
+    )
 
 
 def test_an_image_half_deleted_holds_the_fill_on_exactly_the_higher_half_of_the_map(additive):
@@ -76,7 +90,9 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first, again, other = filled(0), filled(0), filled(1)
-    assert len(first) == 2 and torch.equal(first[0], pixels)  # all of it and none of it, once for both maps
+    assert len(first) == 2 and torch.equal(
+        first[0], pixels
+    )  # all of it and none of it, once for both maps
     assert torch.equal(first, again) and not torch.equal(first, other)
     mean, deviation = (torch.tensor(part)[:, None, None] for part in colours)
     colour = first[1] * deviation + mean
@@ -86,9 +102,13 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
 
 def test_black_is_black_in_the_models_own_colours(tiny, pixels):
     colours = colours_of(tiny.preprocess)
-    canvas = scored(pixels[0], {"m": np.eye(32)}, Protocol(points=2), colours=colours, games=["insertion"])[0][0]
+    canvas = scored(
+        pixels[0], {"m": np.eye(32)}, Protocol(points=2), colours=colours, games=["insertion"]
+    )[0][0]
     mean, deviation = (torch.tensor(part)[:, None, None] for part in colours)
-    torch.testing.assert_close(canvas * deviation + mean, torch.zeros_like(canvas), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        canvas * deviation + mean, torch.zeros_like(canvas), atol=1e-6, rtol=0
+    )
 
 
 def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
@@ -97,13 +117,22 @@ def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
     explanation = replace(explanation, image_maps=map_[None].astype(np.float32))
     weights = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
     maps = {"grid": map_, "pixels": explanation.heatmap(0, signed=True)}
-    curves = image_curves(lambda images: (images * weights).sum((1, 2, 3)), pixels[0], maps,
-                          replace(FULL, fill="mean"), colours=PLAIN)  # fmt: skip
+    curves = image_curves(
+        lambda images: (images * weights).sum((1, 2, 3)),
+        pixels[0],
+        maps,
+        replace(FULL, fill="mean"),
+        colours=PLAIN,
+    )
     for game in ("deletion", "insertion"):
-        np.testing.assert_allclose(curve(curves, "grid", game), curve(curves, "pixels", game), rtol=1e-5)
+        np.testing.assert_allclose(
+            curve(curves, "grid", game), curve(curves, "pixels", game), rtol=1e-5
+        )
 
 
-def test_batches_make_no_difference_and_ask_once_for_images_that_are_the_same_for_all_maps(additive):
+def test_batches_make_no_difference_and_ask_once_for_images_that_are_the_same_for_all_maps(
+    additive,
+):
     score, pixels, gives = additive
     sizes, maps = [], {"a": gives, "b": -gives}
 
@@ -125,7 +154,12 @@ def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
         asked.extend(captions)
         return torch.zeros(len(captions))
 
-    words = [Word("a", 0.1, 0, 1), Word("dog", 0.9, 2, 5), Word("on", -0.5, 6, 8), Word("grass", 0.3, 9, 14)]
+    words = [
+        Word("a", 0.1, 0, 1),
+        Word("dog", 0.9, 2, 5),
+        Word("on", -0.5, 6, 8),
+        Word("grass", 0.3, 9, 14),
+    ]
     word_curves(score, "a dog on grass", {"m": words})
     assert asked[:5] == ["a dog on grass", "a on grass", "a on", "on", ""]
     assert asked[5:] == ["", "dog", "dog grass", "a dog grass", "a dog on grass"]
@@ -134,7 +168,9 @@ def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
 def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, picture):
     explainer, caption = Explainer(tiny), "a red car, and a dog"
     explanation, image = explainer.explain(picture, caption), explainer.embed_images(picture)[0]
-    curves = word_curves(lambda texts: explainer.embed_texts(texts) @ image, caption, {"m": explanation.words[0]})
+    curves = word_curves(
+        lambda texts: explainer.embed_texts(texts) @ image, caption, {"m": explanation.words[0]}
+    )
     with torch.no_grad():
         empty = F.normalize(tiny.model.encode_text(tiny.tokenizer([""])), dim=-1)[0]
     for game, ends in (("deletion", (0, -1)), ("insertion", (-1, 0))):

@@ -41,7 +41,9 @@ def test_a_constant_map_scores_exactly_chance_whatever_its_value_and_also_after_
     resized = onto_image(np.full(GRID, 0.1), (-0.3, -0.7, WIDE + 0.4, HIGH + 0.2), (WIDE, HIGH))
     assert np.ptp(resized) > 0  # resizing rounds
     for heat in (resized, *(np.full(mask.shape, value) for value in (0.0, 0.7, -0.3, 1e-30, 1e9))):
-        assert localisation(heat, mask) == pytest.approx(dict.fromkeys(MEASURES, mask.mean()), abs=1e-12)
+        assert localisation(heat, mask) == pytest.approx(
+            dict.fromkeys(MEASURES, mask.mean()), abs=1e-12
+        )
 
 
 def test_tied_maxima_share_the_point(mask):
@@ -58,9 +60,13 @@ def test_measures_are_what_their_definitions_say_pixel_by_pixel(mask, rng):
     positive = [(heat[i], mask[i]) for i in np.ndindex(mask.shape) if heat[i] > 0]
     energy = sum(v for v, m in positive if m) / sum(v for v, _ in positive)
     assert found["energy_pointing_game"] == pytest.approx(energy, rel=1e-5)
-    assert found["average_precision"] == pytest.approx(average_precision_score(mask.ravel(), heat.ravel()), abs=1e-4)
+    assert found["average_precision"] == pytest.approx(
+        average_precision_score(mask.ravel(), heat.ravel()), abs=1e-4
+    )
     marked = heat >= 0.2 * heat.max()
-    assert found["iou_fixed"] == pytest.approx((marked & mask).sum() / (marked | mask).sum(), abs=2e-3)
+    assert found["iou_fixed"] == pytest.approx(
+        (marked & mask).sum() / (marked | mask).sum(), abs=2e-3
+    )
     assert found["pixel_accuracy"] == pytest.approx((marked == mask).mean(), abs=2e-3)
     each = [((heat >= t) & mask).sum() / ((heat >= t) | mask).sum() for t in np.unique(heat)]
     assert found["iou_best"] == pytest.approx(max(each), abs=2e-3)
@@ -99,7 +105,9 @@ def test_the_oracle_beats_every_other_map_on_its_grid(mask, rng):
 
 def test_reference_baselines_are_seeded_and_zero_where_the_model_does_not_look(mask):
     box = (6.0, 0.0, 42.0, 36.0)
-    first, again = (reference_baselines(GRID, mask, np.random.default_rng(7), box=box) for _ in range(2))
+    first, again = (
+        reference_baselines(GRID, mask, np.random.default_rng(7), box=box) for _ in range(2)
+    )
     for name, heat in first.items():
         np.testing.assert_array_equal(heat, again[name])
         assert heat.shape == mask.shape and heat.any()
@@ -133,12 +141,16 @@ def test_a_randomised_model_can_be_explained_even_if_made_in_inference_mode(tiny
 
 def test_agreement_is_spearmans_rank_correlation(rng):
     maps, others = rng.normal(size=(2, 5, 4, 6)).round(1)  # rounded: there are ties
-    expected = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps, others, strict=True)]
+    expected = [
+        spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps, others, strict=True)
+    ]
     np.testing.assert_allclose(agreement(maps, others), expected)
     np.testing.assert_allclose(agreement(maps, 3 * maps), 1)
     np.testing.assert_allclose(agreement(maps, -maps), -1)
     assert agreement(maps, np.ones_like(maps)).tolist() == [0] * 5
-    with pytest.raises(ValueError, match=r"two stacks of maps \(P, ...\), got \(5, 4, 6\) and \(4, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"two stacks of maps \(P, ...\), got \(5, 4, 6\) and \(4, 6\)"
+    ):
         agreement(maps, others[0])
 
 

@@ -13,13 +13,24 @@ pytestmark = BROWSER
 @pytest.fixture
 def report(tmp_path, tiny):
     """A page of three pairs, one of which has no mask."""
-    rows = pd.DataFrame({"image": ["b", "a", "c"], "prompt": ["a dog", "<b>a cat</b>", "two cows"],
-                         "similarity": [0.3, 0.2, -0.1], "fit": [1.0, 0.25, 0.5], "dependence": [0.9, 0.05, 0.4],
-                         "low": [0.8, 0.04, 0.3], "high": [1.0, 0.06, 0.5], "average_precision": [0.1, 0.2, None],
-                         "thumbnail": ["0.jpg", "1.jpg", "2.jpg"]})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "image": ["b", "a", "c"],
+            "prompt": ["a dog", "<b>a cat</b>", "two cows"],
+            "similarity": [0.3, 0.2, -0.1],
+            "fit": [1.0, 0.25, 0.5],
+            "dependence": [0.9, 0.05, 0.4],
+            "low": [0.8, 0.04, 0.3],
+            "high": [1.0, 0.06, 0.5],
+            "average_precision": [0.1, 0.2, None],
+            "thumbnail": ["0.jpg", "1.jpg", "2.jpg"],
+        }
+    )
     for name in rows["thumbnail"]:
         Image.new("RGB", (160, 160), "red").save(tmp_path / name)
-    (tmp_path / "index.html").write_text(_page_of(_worst_first(rows.to_dict("records")), tiny, "grad-eclip"))
+    (tmp_path / "index.html").write_text(
+        _page_of(_worst_first(rows.to_dict("records")), tiny, "grad-eclip")
+    )
     return (tmp_path / "index.html").as_uri()
 
 
@@ -32,7 +43,9 @@ def test_a_click_on_a_head_sorts_up_and_then_down_and_what_is_not_known_comes_la
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(report)
-    assert len(column(page, 3)) == 3 and column(page, 1).count("<b>a cat</b>") == 1  # shown as it was written
+    assert (
+        len(column(page, 3)) == 3 and column(page, 1).count("<b>a cat</b>") == 1
+    )  # shown as it was written
     heads = page.locator("thead th").all_text_contents()
     names = "similarity", "average precision", "caption"
     similarity, precision, caption = (heads.index(name) + 1 for name in names)

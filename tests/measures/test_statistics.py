@@ -65,7 +65,9 @@ def test_a_clustered_interval_takes_its_mean_over_all_values_of_the_clusters_dra
     drawn = np.random.default_rng(0).integers(0, 3, (4000, 3))
     means = [np.concatenate([clusters[k] for k in one]).mean() for one in drawn]
     found = interval(np.concatenate(clusters), list("aaabcc"))
-    assert np.array_equal(found, interval(np.concatenate(clusters), torch.tensor([0, 0, 0, 1, 2, 2])))
+    assert np.array_equal(
+        found, interval(np.concatenate(clusters), torch.tensor([0, 0, 0, 1, 2, 2]))
+    )
     np.testing.assert_allclose(found, np.quantile(means, expanded(3)), atol=1e-12)
 
 
@@ -79,8 +81,12 @@ def test_the_interval_of_a_proportion_holds_those_whose_score_test_does_not_reje
 
 def test_proportions_of_clusters_use_the_bootstrap_unless_all_answers_are_alike():
     labels, every, mixed = np.arange(30) // 3, np.ones(30), np.repeat([1.0, 0.0], 15)
-    np.testing.assert_allclose(interval(every, labels, kind="proportion"), interval(every[:10], kind="proportion"))
-    assert np.ptp(interval(every)) == 0 < np.ptp(interval(every, kind="proportion"))  # which has to be asked for
+    np.testing.assert_allclose(
+        interval(every, labels, kind="proportion"), interval(every[:10], kind="proportion")
+    )
+    assert (
+        np.ptp(interval(every)) == 0 < np.ptp(interval(every, kind="proportion"))
+    )  # which has to be asked for
     np.testing.assert_allclose(interval(mixed, labels, kind="proportion"), interval(mixed, labels))
 
 
@@ -109,7 +115,9 @@ def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
 
 
 def test_a_group_of_one_keeps_its_mean_and_says_that_it_has_no_interval():
-    with pytest.warns(UserWarning, match="no interval for a: resampling needs at least two values, got 1"):
+    with pytest.warns(
+        UserWarning, match="no interval for a: resampling needs at least two values, got 1"
+    ):
         got = summarise(table({"a": [0.3]}), "score")
     assert got["mean"][0] == 0.3 and got[["low", "high"]].isna().all(axis=None)
 
@@ -139,7 +147,10 @@ def test_p_values_are_uniform_where_nothing_differs_and_small_where_something_do
     rng = np.random.default_rng(2)
     base = rng.normal(size=20)
     values = {f"m{i}": base + rng.normal(size=20) for i in range(80)}
-    got = paired(table({"grad-eclip": base, **values, "ahead": base + 1 + 0.1 * rng.normal(size=20)}), "score")
+    got = paired(
+        table({"grad-eclip": base, **values, "ahead": base + 1 + 0.1 * rng.normal(size=20)}),
+        "score",
+    )
     null = got["p"][:80]
     assert kstest(null, "uniform").pvalue > 0.01 and (null < 0.05).mean() < 0.12
     assert got["p"].iloc[-1] <= 0.0002 and got["p_holm"].iloc[-1] < 0.05
@@ -148,7 +159,10 @@ def test_p_values_are_uniform_where_nothing_differs_and_small_where_something_do
 def test_holms_correction_is_monotone_and_is_statsmodels_own():
     rng = np.random.default_rng(0)
     base = rng.normal(size=25)
-    got = paired(table({"grad-eclip": base, **{f"m{i}": base + rng.normal(i / 5, 1, 25) for i in range(5)}}), "score")
+    got = paired(
+        table({"grad-eclip": base, **{f"m{i}": base + rng.normal(i / 5, 1, 25) for i in range(5)}}),
+        "score",
+    )
     np.testing.assert_array_equal(got["p_holm"], multipletests(got["p"], method="holm")[1])
     ordered = got.sort_values("p")
     assert ordered["p_holm"].is_monotonic_increasing and (got["p_holm"] >= got["p"]).all()
@@ -156,8 +170,16 @@ def test_holms_correction_is_monotone_and_is_statsmodels_own():
 
 def test_a_method_that_equals_the_baseline_has_no_difference_and_p_one():
     for count in (6, 40, 10_000):
-        got = paired(table({"grad-eclip": np.arange(count) / 7, "same": np.arange(count) / 7}), "score").iloc[0]
-        assert (got["difference"], got["low"], got["high"], got["p"], got["p_holm"]) == (0, 0, 0, 1, 1)
+        got = paired(
+            table({"grad-eclip": np.arange(count) / 7, "same": np.arange(count) / 7}), "score"
+        ).iloc[0]
+        assert (got["difference"], got["low"], got["high"], got["p"], got["p_holm"]) == (
+            0,
+            0,
+            0,
+            1,
+            1,
+        )
 
 
 @pytest.mark.parametrize(
@@ -179,6 +201,12 @@ def test_an_answer_follows_from_interval_and_margin_alone(low, high, options, fo
 
 def test_a_mean_does_not_lie_beyond_its_bounds_by_rounding():
     """Error bars of a negative length are refused, and two ways to add the same values differ in their last digit."""
-    rows = pd.DataFrame({"image": [*range(10)] * 2, "method": ["a"] * 10 + ["b"] * 10, "hit": [0.7] * 10 + [0.95] * 10})
+    rows = pd.DataFrame(
+        {
+            "image": [*range(10)] * 2,
+            "method": ["a"] * 10 + ["b"] * 10,
+            "hit": [0.7] * 10 + [0.95] * 10,
+        }
+    )
     for one in summarise(rows, "hit", by="method", unit="image").itertuples():
         assert one.low <= one.mean <= one.high == pytest.approx(one.low)

@@ -29,7 +29,9 @@ def test_rows_come_back_as_they_were_written_and_none_is_written_twice(tmp_path)
         before = dict(table.rows)
     with opened(tmp_path / "run") as table:
         assert table.rows == before and table.rows["a", "rise"]["value"] == 0.1 + 0.2
-        assert table.rows["b", "rise"]["value"] is None and list(table.rows) == [(x, "rise") for x in "abö"]
+        assert table.rows["b", "rise"]["value"] is None and list(table.rows) == [
+            (x, "rise") for x in "abö"
+        ]
     assert len((tmp_path / "run" / ROWS).read_text("utf-8").splitlines()) == 3
 
 
@@ -43,7 +45,10 @@ def test_a_last_line_that_a_kill_cut_off_is_dropped_wherever_it_was_cut(tmp_path
         with opened(tmp_path) as table:
             assert list(table.rows) == [("a", "rise")]
             table.add([row("c", value=2.0)])
-        assert [json.loads(one)["image"] for one in (tmp_path / ROWS).read_text().splitlines()] == ["a", "c"]
+        assert [json.loads(one)["image"] for one in (tmp_path / ROWS).read_text().splitlines()] == [
+            "a",
+            "c",
+        ]
 
 
 def test_a_line_that_was_damaged_is_named(tmp_path):
@@ -52,7 +57,9 @@ def test_a_line_that_was_damaged_is_named(tmp_path):
     whole = (tmp_path / ROWS).read_text()
     for damaged in ("dear\n", "[1]\n", '{"image": "a"}\n', "\n", "[" * 200_000 + "\n"):
         (tmp_path / ROWS).write_text(whole + damaged)
-        with pytest.raises(GradeclipError, match=r"line 3 of .*rows.jsonl is damaged .*delete the line"):
+        with pytest.raises(
+            GradeclipError, match=r"line 3 of .*rows.jsonl is damaged .*delete the line"
+        ):
             opened(tmp_path)
 
 
@@ -98,7 +105,14 @@ def test_half_a_file_that_a_killed_process_left_is_no_obstacle_and_no_lock_stays
 
 
 def test_a_folder_at_which_another_process_is_at_work_is_refused(tmp_path):
-    with locked(tmp_path, ".lock"), pytest.raises(GradeclipError, match="another process is at work on"):
+    with (
+        locked(tmp_path, ".lock"),
+        pytest.raises(GradeclipError, match="another process is at work on"),
+    ):
         opened(tmp_path)
-    with opened(tmp_path), pytest.raises(GradeclipError, match="another process"), locked(tmp_path, ".lock"):
+    with (
+        opened(tmp_path),
+        pytest.raises(GradeclipError, match="another process"),
+        locked(tmp_path, ".lock"),
+    ):
         pass

@@ -33,14 +33,21 @@ def close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize(
     ("name", "opened", "layers", "reader"),
     [
-        ("ViT-B-16", open_image_tower, 2, 0), ("ViT-B-16", open_text_tower, 2, 5), ("RN50", open_image_tower, 1, 0),
-        ("ViT-B-16-SigLIP", open_image_tower, 1, 0), ("ViT-B-16-SigLIP", open_text_tower, 1, -1),
-        ("PE-Core-T-16-384", open_image_tower, 1, 0), ("coca_ViT-B-32", open_image_tower, 1, 0),
-        ("coca_ViT-B-32", open_text_tower, 1, -1), ("EVA02-B-16", open_image_tower, 1, 0),
-        ("EVA02-E-14", open_image_tower, 1, 0), ("ViTamin-S", open_image_tower, 1, 3),
-        ("ViT-L-14-CLIPA", open_image_tower, 2, 4), ("MobileCLIP2-L-14", open_text_tower, 1, 5),
+        ("ViT-B-16", open_image_tower, 2, 0),
+        ("ViT-B-16", open_text_tower, 2, 5),
+        ("RN50", open_image_tower, 1, 0),
+        ("ViT-B-16-SigLIP", open_image_tower, 1, 0),
+        ("ViT-B-16-SigLIP", open_text_tower, 1, -1),
+        ("PE-Core-T-16-384", open_image_tower, 1, 0),
+        ("coca_ViT-B-32", open_image_tower, 1, 0),
+        ("coca_ViT-B-32", open_text_tower, 1, -1),
+        ("EVA02-B-16", open_image_tower, 1, 0),
+        ("EVA02-E-14", open_image_tower, 1, 0),
+        ("ViTamin-S", open_image_tower, 1, 3),
+        ("ViT-L-14-CLIPA", open_image_tower, 2, 4),
+        ("MobileCLIP2-L-14", open_text_tower, 1, 5),
     ],
-)  # fmt: skip
+)
 def test_channel_weights_times_values_are_the_derivative_by_attention(name, opened, layers, reader):
     tower = opened(copy.deepcopy(small(name)).double(), layers)
     inputs = inputs_of(tower)[:1]
@@ -52,36 +59,66 @@ def test_channel_weights_times_values_are_the_derivative_by_attention(name, open
     with plain.attention() as calls:
         tower.forward(inputs)
     for position, layer in enumerate(trace.layers):
-        found = method.attention_gradient(weights[:, 0, position], layer.v)[0, :, place].sum(0)  # heads summed: (N,)
+        found = method.attention_gradient(weights[:, 0, position], layer.v)[0, :, place].sum(
+            0
+        )  # heads summed: (N,)
         for token in (0, 1, 3):
             scores = []
             for amount in (STEP, -STEP):
-                with plain.attention(plain.adding([len(calls) - layers + position], reader, token, amount)):
+                with plain.attention(
+                    plain.adding([len(calls) - layers + position], reader, token, amount)
+                ):
                     scores.append(tower.forward(inputs)[0] @ direction)
-            torch.testing.assert_close(found[token], (scores[0] - scores[1]) / (2 * STEP), rtol=1e-5, atol=1e-9)
+            torch.testing.assert_close(
+                found[token], (scores[0] - scores[1]) / (2 * STEP), rtol=1e-5, atol=1e-9
+            )
 
 
 @pytest.mark.parametrize(
     ("name", "side", "layers", "count"),
-    [("tiny", "image", 3, 3), ("averaging", "image", 2, 1), ("averaging", "image", 1, 3), ("tiny", "text", 3, 3)],
+    [
+        ("tiny", "image", 3, 3),
+        ("averaging", "image", 2, 1),
+        ("averaging", "image", 1, 3),
+        ("tiny", "text", 3, 3),
+    ],
 )
-def test_a_trace_that_keeps_its_graph_gives_the_same_weights(name, side, layers, count, request, pixels, ids):
+def test_a_trace_that_keeps_its_graph_gives_the_same_weights(
+    name, side, layers, count, request, pixels, ids
+):
     opened = open_image_tower if side == "image" else open_text_tower
-    tower, inputs = opened(request.getfixturevalue(name).model, layers), pixels if side == "image" else ids
-    directions = torch.stack([torch.stack([unit(48, 3 * i + t) for t in range(count)]) for i in range(2)])
+    tower, inputs = (
+        opened(request.getfixturevalue(name).model, layers),
+        pixels if side == "image" else ids,
+    )
+    directions = torch.stack(
+        [torch.stack([unit(48, 3 * i + t) for t in range(count)]) for i in range(2)]
+    )
     trace, kept = tower.trace(inputs), tower.trace(inputs, graph=True)
     for _ in range(2):  # it can be asked again
-        close(method.channel_weights(tower, kept, directions), method.channel_weights(tower, trace, directions))
+        close(
+            method.channel_weights(tower, kept, directions),
+            method.channel_weights(tower, trace, directions),
+        )
     close(kept.embedding, trace.embedding)
     assert not any(part.requires_grad for layer in kept.layers for part in vars(layer).values())
     assert trace.graph is None and len(kept.graph[1]) == layers
 
 
 TOWERS = [
-    *[(name, open_image_tower, 1) for name in EXECUTED if name not in ("RN50-quickgelu", "ViT-B-16-quickgelu")],
-    *[(name, open_text_tower, 1) for name in ("ViT-B-16-SigLIP", "MobileCLIP2-L-14", "coca_ViT-B-32")],
-    ("ViT-B-16", open_image_tower, 2), ("ViT-L-14-CLIPA", open_image_tower, 2), ("ViT-B-16", open_text_tower, 2),
-]  # fmt: skip
+    *[
+        (name, open_image_tower, 1)
+        for name in EXECUTED
+        if name not in ("RN50-quickgelu", "ViT-B-16-quickgelu")
+    ],
+    *[
+        (name, open_text_tower, 1)
+        for name in ("ViT-B-16-SigLIP", "MobileCLIP2-L-14", "coca_ViT-B-32")
+    ],
+    ("ViT-B-16", open_image_tower, 2),
+    ("ViT-L-14-CLIPA", open_image_tower, 2),
+    ("ViT-B-16", open_text_tower, 2),
+]
 
 
 @pytest.mark.parametrize(("name", "opened", "layers"), TOWERS)
@@ -90,15 +127,26 @@ def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opene
     inputs, direction = inputs_of(tower)[:1], unit(tower.width, 2)
     trace = tower.trace(inputs)
     readers = trace.query_index[0].tolist() or range(trace.layers[0].o.shape[1])
-    expected = plain.grad_eclip(lambda: tower.embed_pixels(inputs), direction, layers, readers, trace.valid_mask[0])
+    expected = plain.grad_eclip(
+        lambda: tower.embed_pixels(inputs), direction, layers, readers, trace.valid_mask[0]
+    )
     close(method.grad_eclip(tower, trace, direction[None, None])[0, 0].detach(), expected)
 
 
 @pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 3), (2, 2)])
-def test_interactions_without_lam_are_the_mixed_second_difference(image_layers, text_layers, precise, pixels):
+def test_interactions_without_lam_are_the_mixed_second_difference(
+    image_layers, text_layers, precise, pixels
+):
     """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
-    model, picture, ids = precise.model, pixels[:1].double(), precise.tokenizer(["a red car and a blue ball"])
-    image_tower, text_tower = open_image_tower(model, image_layers), open_text_tower(model, text_layers)
+    model, picture, ids = (
+        precise.model,
+        pixels[:1].double(),
+        precise.tokenizer(["a red car and a blue ball"]),
+    )
+    image_tower, text_tower = (
+        open_image_tower(model, image_layers),
+        open_text_tower(model, text_layers),
+    )
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
     directions = word_directions(text_tower, text_trace, members, "none")
@@ -145,5 +193,7 @@ def test_the_plain_method_leaves_no_hook_and_no_gradient(tiny, pixels, ids):
 def test_the_file_opens_with_the_plain_method_in_at_most_70_lines():
     lines, _ = inspect.getsourcelines(method.grad_eclip_plain)
     assert len(lines) <= 70
-    first = next(node for node in ast.parse(inspect.getsource(method)).body if hasattr(node, "args"))
+    first = next(
+        node for node in ast.parse(inspect.getsource(method)).body if hasattr(node, "args")
+    )
     assert first.name == "grad_eclip_plain"

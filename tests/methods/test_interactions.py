@@ -17,7 +17,11 @@ def found(tiny, picture):
 def test_things_lose_their_mean_and_other_words_keep_their_maps(found):
     own = found.centred()
     (car,), light, (ball,) = groups = own.provenance["centred"]  # a noun of two words is one
-    assert [[found.words[i].text for i in group] for group in groups] == [["car"], ["traffic", "light"], ["ball"]]
+    assert [[found.words[i].text for i in group] for group in groups] == [
+        ["car"],
+        ["traffic", "light"],
+        ["ball"],
+    ]
     sums = [found.maps[list(group)].sum(0) for group in groups]
     mean = sum(sums) / 3
     np.testing.assert_allclose(own.maps[car], found.maps[car] - mean, atol=1e-7)
@@ -37,16 +41,25 @@ def test_a_centred_map_is_the_map_of_the_centred_direction(tiny, picture, found)
 
 
 def test_words_may_be_given_instead_of_found(found):
-    np.testing.assert_allclose(found.centred([2, 10]).maps[2], (found.maps[2] - found.maps[10]) / 2, atol=1e-7)
-    assert found.centred().centred().maps == pytest.approx(found.centred().maps, abs=1e-6)  # nothing is left to take
+    np.testing.assert_allclose(
+        found.centred([2, 10]).maps[2], (found.maps[2] - found.maps[10]) / 2, atol=1e-7
+    )
+    assert found.centred().centred().maps == pytest.approx(
+        found.centred().maps, abs=1e-6
+    )  # nothing is left to take
 
 
 def test_what_cannot_be_centred_is_refused(tiny, picture, found):
-    with pytest.raises(ValueError, match=r"'a dog' names fewer than two things \(dog\): give the words in over="):
+    with pytest.raises(
+        ValueError, match=r"'a dog' names fewer than two things \(dog\): give the words in over="
+    ):
         Explainer(tiny).interactions(picture, "a dog").centred()
     for over, message in (
-        ([2], "two groups of words or more"), ([2, ()], "none empty"), ([2, 11], "at most 10, got 11"),
-        ([2, (2, 3)], "each word at most once"), ([0, -1], "at least 0, got -1"),
-    ):  # fmt: skip
+        ([2], "two groups of words or more"),
+        ([2, ()], "none empty"),
+        ([2, 11], "at most 10, got 11"),
+        ([2, (2, 3)], "each word at most once"),
+        ([0, -1], "at least 0, got -1"),
+    ):
         with pytest.raises(ValueError, match=message):
             found.centred(over)

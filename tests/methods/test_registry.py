@@ -19,12 +19,26 @@ from tests.conftest import build, wrap
 from tests.refusals.cases import refused
 from tests.test_explain import state_of
 
-PICTURES = [name for name, method in METHODS.items() if method.image]  # with those of studies.rivals
+PICTURES = [
+    name for name, method in METHODS.items() if method.image
+]  # with those of studies.rivals
 PROMPTS = [name for name, method in METHODS.items() if method.text]
 SEVERAL = ["a dog", "a red car and a blue ball."]
-LINEAR = ("grad-eclip", "grad-eclip-no-spatial", "grad-eclip-softmax", "grad-eclip-single-head", "grad-cam", "maskclip",
-          "rise", "input-x-gradient", "integrated-gradients", "leave-one-out", "metagame", "integrated-attention",
-          "fixlip")  # fmt: skip
+LINEAR = (
+    "grad-eclip",
+    "grad-eclip-no-spatial",
+    "grad-eclip-softmax",
+    "grad-eclip-single-head",
+    "grad-cam",
+    "maskclip",
+    "rise",
+    "input-x-gradient",
+    "integrated-gradients",
+    "leave-one-out",
+    "metagame",
+    "integrated-attention",
+    "fixlip",
+)
 
 
 def directions(*shape, seed=0, dtype=torch.float32):
@@ -38,7 +52,10 @@ def close(found, expected, tolerance=1e-4):
 
 
 def tower_of(name, side, model):
-    kind, layers = (open_image_tower if side == "image" else open_text_tower), METHODS[name].explained(3, side)
+    kind, layers = (
+        (open_image_tower if side == "image" else open_text_tower),
+        METHODS[name].explained(3, side),
+    )
     return kind(model) if layers is None else kind(model, layers)
 
 
@@ -92,7 +109,9 @@ def at(tokens, row):
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_raw_attention_is_the_reading_row_of_the_last_layer_and_rollout_that_of_all_layers_product(side, tiny, pixels):
+def test_raw_attention_is_the_reading_row_of_the_last_layer_and_rollout_that_of_all_layers_product(
+    side, tiny, pixels
+):
     inputs, tokens, reader = inputs_of(side, tiny, pixels)
     opened = Opened(tiny.model, side, inputs)
     expected = at(tokens, opened.alphas[-1][0].mean(0)[reader])
@@ -111,7 +130,9 @@ def test_game_is_the_reading_row_of_the_relevance_matrix(side, tiny, pixels):
     (inputs, tokens, reader), target = inputs_of(side, tiny, pixels), directions(1, 2)
     opened = Opened(tiny.model, side, inputs)
     for t in range(2):
-        slopes = torch.autograd.grad(opened.embedding[0] @ target[0, t], opened.alphas, retain_graph=True)
+        slopes = torch.autograd.grad(
+            opened.embedding[0] @ target[0, t], opened.alphas, retain_graph=True
+        )
         relevance = torch.eye(opened.alphas[0].shape[-1])
         for alpha, slope in zip(opened.alphas, slopes, strict=True):
             relevance = relevance + (alpha * slope)[0].clamp_min(0).mean(0) @ relevance
@@ -119,12 +140,16 @@ def test_game_is_the_reading_row_of_the_relevance_matrix(side, tiny, pixels):
         close(run("game", side, tiny.model, inputs, target)[0, t], at(tokens, expected))
 
 
-def test_grad_cam_weighs_the_channels_that_enter_the_last_block_by_their_mean_gradient(tiny, pixels):
+def test_grad_cam_weighs_the_channels_that_enter_the_last_block_by_their_mean_gradient(
+    tiny, pixels
+):
     target = directions(1, 2)
     opened = Opened(tiny.model, "image", pixels[:1])
     (slope,) = torch.autograd.grad(opened.embedding[0] @ target[0, 1], opened.entering[-1])
     expected = (opened.entering[-1][0] * slope[0, 1:].mean(0)).sum(-1)
-    close(run("grad-cam", "image", tiny.model, pixels[:1], target)[0, 1], at(range(1, 17), expected))
+    close(
+        run("grad-cam", "image", tiny.model, pixels[:1], target)[0, 1], at(range(1, 17), expected)
+    )
 
 
 def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels):
@@ -133,7 +158,9 @@ def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels
     for layer in (1, 2):
         score = opened.read(opened.leaving[layer].mean(1))[0]
         for t in range(2):
-            (slope,) = torch.autograd.grad(score @ target[0, t], opened.alphas[layer], retain_graph=True)
+            (slope,) = torch.autograd.grad(
+                score @ target[0, t], opened.alphas[layer], retain_graph=True
+            )
             expected[t] += slope[0].clamp_min(0).mean(dim=(0, 1)) / 2
     tower = open_image_tower(tiny.model, 2)
     found = legrad(tower, tower.trace(pixels[:1]), target)[0]
@@ -161,9 +188,17 @@ def surgery_features(model, pixels, first):
     for entering, block in zip(opened.entering[first:], opened.blocks[first:], strict=True):
         width, heads = path.shape[-1], block.attn.num_heads
         weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
-        v = (block.ln_1(entering[0]) @ weight.T + bias).reshape(-1, heads, width // heads).transpose(0, 1)
+        v = (
+            (block.ln_1(entering[0]) @ weight.T + bias)
+            .reshape(-1, heads, width // heads)
+            .transpose(0, 1)
+        )
         o = (v @ v.transpose(1, 2) * (width // heads) ** -0.5).softmax(-1) @ v
-        path = path + o.transpose(0, 1).reshape(-1, width) @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+        path = (
+            path
+            + o.transpose(0, 1).reshape(-1, width) @ block.attn.out_proj.weight.T
+            + block.attn.out_proj.bias
+        )
     return opened.read(path).detach(), opened.embedding[0].detach()
 
 
@@ -172,7 +207,9 @@ def test_clip_surgery_with_one_prompt_subtracts_the_empty_prompt(tiny, picture):
     with torch.no_grad():
         prompt, empty = tiny.model.encode_text(tiny.tokenizer([SEVERAL[0], ""]), normalize=True)
     features, _ = surgery_features(tiny.model, tiny.preprocess(picture)[None], first=1)
-    np.testing.assert_allclose(found.image_maps[0].ravel(), features[1:] @ (prompt - empty), atol=1e-6)
+    np.testing.assert_allclose(
+        found.image_maps[0].ravel(), features[1:] @ (prompt - empty), atol=1e-6
+    )
 
 
 def test_clip_surgery_with_several_prompts_subtracts_what_they_share(tiny, pixels):
@@ -221,15 +258,21 @@ def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
     explanation = Explainer(tiny, method=name).explain(picture, SEVERAL[0])
     method = METHODS[name]
     assert explanation.provenance["method"] == method.title and method.title in explanation.origin
-    assert explanation.image_maps.shape == (1, 4, 4) and bool(explanation.image_maps.any()) == bool(method.image)
+    assert explanation.image_maps.shape == (1, 4, 4) and bool(explanation.image_maps.any()) == bool(
+        method.image
+    )
     assert [word.text for word in explanation.words[0]] == (["a", "dog"] if method.text else [])
     plainly = Explainer(tiny).explain(picture, SEVERAL[0])
     np.testing.assert_allclose(explanation.similarity, plainly.similarity, atol=1e-6)
     if method.text:
         with torch.no_grad():
-            target = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[:, None]
+            target = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)[
+                :, None
+            ]
         row = run(name, "text", tiny.model, tiny.tokenizer(SEVERAL[:1]), target)[0, 0]
-        np.testing.assert_allclose([word.score for word in explanation.words[0]], row[1:3], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            [word.score for word in explanation.words[0]], row[1:3], rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -261,18 +304,26 @@ def test_a_method_goes_through_the_layers_that_it_asks_for_unless_told_otherwise
     assert METHODS["clip-surgery"].explained(12) == 6 and METHODS["m2ib"].explained(12) == 2
     assert Explainer(tiny, method="input-x-gradient").image_tower.layers == 1
     assert Explainer(tiny, method="input-x-gradient").text_tower.layers == 3
-    assert Explainer(tiny, method="game").text_tower.layers == 3 and Explainer(tiny).text_tower.layers == 2
+    assert (
+        Explainer(tiny, method="game").text_tower.layers == 3
+        and Explainer(tiny).text_tower.layers == 2
+    )
 
 
 def test_what_needs_no_attention_explains_a_tower_that_has_none(picture):
-    convolutions = wrap(build({"timm_model_name": "test_convnext", "timm_pool": "", "image_size": 64}), size=64)
+    convolutions = wrap(
+        build({"timm_model_name": "test_convnext", "timm_pool": "", "image_size": 64}), size=64
+    )
     for name, method in METHODS.items():
         if method.wants_attention:
             with pytest.raises(UnsupportedModel, match="ConvNeXt"):
                 Explainer(convolutions, method=name)
         elif name != "rise":  # which is the same there as elsewhere
             explanation = Explainer(convolutions, method=name).explain(picture, SEVERAL[0])
-            assert explanation.image_maps.shape == (1, 2, 2) and not explanation.provenance["image_layers"]
+            assert (
+                explanation.image_maps.shape == (1, 2, 2)
+                and not explanation.provenance["image_layers"]
+            )
 
 
 def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by_name(picture):
@@ -282,10 +333,16 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by
         for name in ("attention", "rollout", "game", "legrad", "maskclip", "m2ib")
     }
     assert all(np.isfinite(found).all() and found.any() for found in maps.values())
-    np.testing.assert_allclose(maps["rollout"], maps["attention"], rtol=1e-5)  # one layer without a residual stream
-    with pytest.raises(UnsupportedModel, match="GAME explains 4 layers, and the image tower ends in an attention"):
+    np.testing.assert_allclose(
+        maps["rollout"], maps["attention"], rtol=1e-5
+    )  # one layer without a residual stream
+    with pytest.raises(
+        UnsupportedModel, match="GAME explains 4 layers, and the image tower ends in an attention"
+    ):
         Explainer(clip, method="game")
-    with pytest.raises(UnsupportedModel, match="CLIP Surgery needs transformer blocks as CLIP's own are, the tower"):
+    with pytest.raises(
+        UnsupportedModel, match="CLIP Surgery needs transformer blocks as CLIP's own are, the tower"
+    ):
         Explainer(clip, method="clip-surgery", image_layers=1).explain(picture, SEVERAL[0])
 
 
@@ -293,7 +350,9 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused_by
 def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_method(name, picture):
     clip = wrap(build(text={"embed_cls": True}, custom_text=True))
     explainer = Explainer(clip, method=name, null_captions=SEVERAL)
-    together, alone = (explainer.explain(picture, prompts).words[0] for prompts in (["a dog", SEVERAL[1]], "a dog"))
+    together, alone = (
+        explainer.explain(picture, prompts).words[0] for prompts in (["a dog", SEVERAL[1]], "a dog")
+    )
     scores = [word.score for word in together]
     np.testing.assert_allclose(scores, [word.score for word in alone], rtol=1e-3, atol=1e-6)
     assert len(scores) == 2 and np.isfinite(scores).all() and any(scores)
@@ -306,7 +365,10 @@ def values_along(tower, trace, directions):
 
 def noise(tower, trace, directions, *, seed):
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(*directions.shape[:2], trace.valid_mask.shape[1], generator=generator) * trace.valid_mask[:, None]
+    return (
+        torch.rand(*directions.shape[:2], trace.valid_mask.shape[1], generator=generator)
+        * trace.valid_mask[:, None]
+    )
 
 
 def mine(name="mine", **options):
@@ -317,17 +379,28 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     found = Explainer(tiny, method=mine(image=values_along)).explain(picture, SEVERAL)
     expected = Explainer(tiny, method="maskclip").explain(picture, SEVERAL)
     np.testing.assert_array_equal(found.image_maps, expected.image_maps)
-    assert found.words == ((), ()) and found.provenance["method"] == "Mine" and "mine" not in METHODS
-    assert found.origin.endswith("Mine: explains a number of mine") and of_explanation(found).panels[0].map is not None
+    assert (
+        found.words == ((), ()) and found.provenance["method"] == "Mine" and "mine" not in METHODS
+    )
+    assert (
+        found.origin.endswith("Mine: explains a number of mine")
+        and of_explanation(found).panels[0].map is not None
+    )
     for method in (mine(text=noise), "leave-one-out"):  # of prompts alone
         found = Explainer(tiny, method=method).explain(picture, "a dog")
-        assert found.provenance["image_layers"] is None and of_explanation(found).panels[0].map is None
+        assert (
+            found.provenance["image_layers"] is None and of_explanation(found).panels[0].map is None
+        )
 
 
 def test_a_method_is_given_those_options_that_it_names(tiny, picture):
     method = mine(image=noise, text=noise)
-    drawn = [Explainer(tiny, method=method, seed=seed).explain(picture, "a dog") for seed in (1, 1, 2)]
-    assert (drawn[0].image_maps == drawn[1].image_maps).all() and (drawn[0].image_maps != drawn[2].image_maps).any()
+    drawn = [
+        Explainer(tiny, method=method, seed=seed).explain(picture, "a dog") for seed in (1, 1, 2)
+    ]
+    assert (drawn[0].image_maps == drawn[1].image_maps).all() and (
+        drawn[0].image_maps != drawn[2].image_maps
+    ).any()
     assert drawn[0].words == drawn[1].words != drawn[2].words
 
 
@@ -346,11 +419,31 @@ def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(ti
 
 
 MADE = [
-    ("of nothing", lambda: mine(), "'mine' explains neither images nor prompts: give image= or text="),
-    ("of a third side", lambda: METHODS["rise"].explained(12, "x"), "side must be 'image' or 'text', got 'x'"),
-    ("thirds", lambda: mine(image=noise, layers="third"), "layers must be one of last, all, half, sixth, got 'third'"),
-    ("by a word", lambda: mine(image="maps"), "image of the method 'mine' must be a function, got 'maps'"),
-    ("of a number for a name", lambda: mine(5, image=noise), "the name of a method must be a text, got 5"),
+    (
+        "of nothing",
+        lambda: mine(),
+        "'mine' explains neither images nor prompts: give image= or text=",
+    ),
+    (
+        "of a third side",
+        lambda: METHODS["rise"].explained(12, "x"),
+        "side must be 'image' or 'text', got 'x'",
+    ),
+    (
+        "thirds",
+        lambda: mine(image=noise, layers="third"),
+        "layers must be one of last, all, half, sixth, got 'third'",
+    ),
+    (
+        "by a word",
+        lambda: mine(image="maps"),
+        "image of the method 'mine' must be a function, got 'maps'",
+    ),
+    (
+        "of a number for a name",
+        lambda: mine(5, image=noise),
+        "the name of a method must be a text, got 5",
+    ),
     ("none", lambda: register_method(None), "a method must be a Method, got None"),
 ]
 

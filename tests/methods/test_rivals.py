@@ -50,7 +50,9 @@ def value_by_orders(players, value):
 
 
 def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_many():
-    values = np.random.default_rng(0).normal(size=2**6)  # a random game: a number for each set of players
+    values = np.random.default_rng(0).normal(
+        size=2**6
+    )  # a random game: a number for each set of players
     exact, errors = value_by_orders(6, lambda some: values[sum(2**player for player in some)]), []
     for orders in (3, 400):
         coalitions, weights = sampled_weights(6, orders, seed=1)
@@ -61,15 +63,21 @@ def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_m
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_prompt(full, tiny, picture):
+def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_prompt(
+    full, tiny, picture
+):
     if full:  # a prompt without padding, for an encoder whose padding is hidden by its id
-        tiny = wrap(build(text={"embed_cls": True, "pad_id": 0, "context_length": 6}, custom_text=True))
+        tiny = wrap(
+            build(text={"embed_cls": True, "pad_id": 0, "context_length": 6}, custom_text=True)
+        )
     words, explainer = "a dog and cat".split(), Explainer(tiny, method="metagame")
     found = explainer.explain(picture, " ".join(words)).words[0]
     image = explainer.embed_images(picture)[0]
 
     def similarity(some):
-        return float(plain.embed(tiny.model, "text", tiny.tokenizer([said(words, some)]))[0].detach() @ image)
+        return float(
+            plain.embed(tiny.model, "text", tiny.tokenizer([said(words, some)]))[0].detach() @ image
+        )
 
     expected = value_by_orders(4, similarity)
     np.testing.assert_allclose([word.score for word in found], expected, atol=1e-6)
@@ -83,14 +91,20 @@ def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add
     assert [word.text for word in found.words] == list(SPANS)
 
     def map_of(some):
-        return explainer.maps(picture, explainer.embed_texts([said(SPANS, some)]))[0, 0].double().numpy()
+        return (
+            explainer.maps(picture, explainer.embed_texts([said(SPANS, some)]))[0, 0]
+            .double()
+            .numpy()
+        )
 
     near(found.maps, value_by_orders(3, map_of).astype(np.float32), 1e-5)
     near(found.maps.sum(0), (map_of(range(3)) - map_of(())).astype(np.float32), 1e-5)
     pair = map_of((0, 1)) - map_of((0,)) - map_of((1,)) + map_of(())
     all_three = map_of((0, 1, 2)) - map_of((0, 2)) - map_of((1, 2)) + map_of((2,))
     near(found.pairs[0, 1], ((pair + all_three) / 2).astype(np.float32), 1e-4)
-    full, without = (explainer.embed_images(picture) @ explainer.embed_texts([NOUNS, ""]).T)[0].tolist()
+    full, without = (explainer.embed_images(picture) @ explainer.embed_texts([NOUNS, ""]).T)[
+        0
+    ].tolist()
     assert sum(word.score for word in found.words) == pytest.approx(full - without, abs=1e-6)
     assert found.provenance["method"] == f"METAGAME of {explainer.method.title}"
 
@@ -118,7 +132,13 @@ def scene(small):
     image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     object.__setattr__(small, "preprocess", lambda one, own=small.preprocess: own(one).double())
     explainer, tower = Explainer(small), open_text_tower(small.model, 3)
-    return explainer, image, small.preprocess(image)[None], tower, tower.trace(small.tokenizer([CAPTION]))
+    return (
+        explainer,
+        image,
+        small.preprocess(image)[None],
+        tower,
+        tower.trace(small.tokenizer([CAPTION])),
+    )
 
 
 def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
@@ -138,12 +158,16 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
 
     of_pixels = of_tokens = 0
     for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        slope = torch.autograd.functional.jacobian(lambda x: plain.embed(model, "image", x)[0], place * pixels)
+        slope = torch.autograd.functional.jacobian(
+            lambda x: plain.embed(model, "image", x)[0], place * pixels
+        )
         of_pixels = of_pixels + weight * slope * pixels  # (E, 1, 3, 32, 32)
         at = start + place * (tokens - start)
         slope = torch.autograd.functional.jacobian(prompt_of, at)
         of_tokens = of_tokens + weight * slope * (tokens - start)  # (E, N, D)
-    of_patches = of_pixels[:, 0].sum(1).unflatten(1, (2, 16)).unflatten(3, (2, 16)).sum((2, 4)).flatten(1)  # (E, P)
+    of_patches = (
+        of_pixels[:, 0].sum(1).unflatten(1, (2, 16)).unflatten(3, (2, 16)).sum((2, 4)).flatten(1)
+    )  # (E, P)
     expected = torch.einsum("en,ep->np", of_tokens.sum(-1), of_patches)[1:end]
     near(found.maps.reshape(3, 4), expected.float(), 1e-5)  # a word is one token here
     assert found.provenance["method"] == "exCLIP"
@@ -154,7 +178,11 @@ def nearest_game_of_second_order(values, players, p):
     coalitions = np.array(list(product([0, 1], repeat=players)))
     pairs = [(i, j) for i in range(players) for j in range(i)]
     design = np.column_stack(
-        [np.ones(len(coalitions)), coalitions, *(coalitions[:, i] * coalitions[:, j] for i, j in pairs)]
+        [
+            np.ones(len(coalitions)),
+            coalitions,
+            *(coalitions[:, i] * coalitions[:, j] for i, j in pairs),
+        ]
     )
     root = np.sqrt(np.prod(np.where(coalitions, p, 1 - p), axis=1))
     heights = np.array([values(row) for row in coalitions])
@@ -162,11 +190,17 @@ def nearest_game_of_second_order(values, players, p):
     return dict(zip(pairs, fitted[1 + players :], strict=True))
 
 
-def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words_and_patches(small, scene):
+def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words_and_patches(
+    small, scene
+):
     explainer, image, pixels, _, _ = scene
 
     def value(row):
-        there = torch.tensor(row[:4], dtype=torch.float64).reshape(2, 2).kron(torch.ones(16, 16, dtype=torch.float64))
+        there = (
+            torch.tensor(row[:4], dtype=torch.float64)
+            .reshape(2, 2)
+            .kron(torch.ones(16, 16, dtype=torch.float64))
+        )
         with torch.no_grad():
             seen = plain.embed(small.model, "image", pixels * there)[0]
             caption = said(CAPTION.split(), np.flatnonzero(row[4:]))
@@ -174,13 +208,19 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
 
     pairs = nearest_game_of_second_order(value, 7, p=0.3)
     expected = np.array([[pairs[4 + j, i] for i in range(4)] for j in range(3)])
-    near(fixlip(explainer, image, CAPTION, p=0.3).maps.reshape(3, 4), expected.astype(np.float32), 1e-4)
+    near(
+        fixlip(explainer, image, CAPTION, p=0.3).maps.reshape(3, 4),
+        expected.astype(np.float32),
+        1e-4,
+    )
 
 
 def test_drawn_coalitions_find_an_additive_game_exactly():
     parts = np.random.default_rng(1).normal(size=12)
     coalitions, weights = banzhaf_weights(12, samples=200, seed=2)
-    np.testing.assert_allclose(weights @ (coalitions.double() @ torch.from_numpy(parts) + 3), parts, atol=1e-9)
+    np.testing.assert_allclose(
+        weights @ (coalitions.double() @ torch.from_numpy(parts) + 3), parts, atol=1e-9
+    )
 
 
 def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
@@ -193,7 +233,9 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
         shown = F.interpolate(coalitions.unflatten(1, (1, 2, 2)), (32, 32))
         seen = plain.embed(small.model, "image", pixels * shown) @ text.embedding[0]
         scores = fixlip_of_words(tower, text, trace.embedding[None])[0, 0, 1:4]
-    adds = [seen[coalitions[:, i] == 1].mean() - seen[coalitions[:, i] == 0].mean() for i in range(4)]
+    adds = [
+        seen[coalitions[:, i] == 1].mean() - seen[coalitions[:, i] == 0].mean() for i in range(4)
+    ]
     near(found, torch.stack(adds), 1e-6)
     near(scores, [word.score for word in fixlip(explainer, image, CAPTION).words], 1e-6)
 
@@ -205,10 +247,22 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
         (lambda *given: exclip(*given, steps=10**6), "steps must be at most 1000, got 1000000"),
         (lambda *given: fixlip(*given, masks=10**9), "masks must be at most 100000"),
         (lambda *given: fixlip(*given, p=2), "p must be from 0.01 to 0.99, got 2"),
-        (lambda *given: metagame(*given, over=[(0,), (0, 1)]), "over must hold words 0 to 2, each at most once, got"),
-        (lambda *given: metagame(*given, over=[(3,)]), "over must hold words 0 to 2, each at most once, got"),
-        (lambda *given: metagame(*given, over=[()]), "over must hold words 0 to 2, each at most once, got"),
-        (lambda *given: metagame(*given, over=[]), "over must hold words 0 to 2, each at most once, got"),
+        (
+            lambda *given: metagame(*given, over=[(0,), (0, 1)]),
+            "over must hold words 0 to 2, each at most once, got",
+        ),
+        (
+            lambda *given: metagame(*given, over=[(3,)]),
+            "over must hold words 0 to 2, each at most once, got",
+        ),
+        (
+            lambda *given: metagame(*given, over=[()]),
+            "over must hold words 0 to 2, each at most once, got",
+        ),
+        (
+            lambda *given: metagame(*given, over=[]),
+            "over must hold words 0 to 2, each at most once, got",
+        ),
         (lambda *given: metagame(*given[:2], "red"), "'red' has no noun: give the words in over="),
     ],
 )
@@ -221,7 +275,9 @@ def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixel
     tower, target, leaving = open_image_tower(tiny.model, 3), directions(1, 2), []
     found = cci(tower, tower.trace(pixels[:1]), target, clusters=4, seed=3)[0]
     model = copy.deepcopy(tiny.model)
-    model.visual.transformer.resblocks[-1].register_forward_hook(lambda _, entering, out: leaving.append(out))
+    model.visual.transformer.resblocks[-1].register_forward_hook(
+        lambda _, entering, out: leaving.append(out)
+    )
     with torch.no_grad():
         whole = plain.embed(model, "image", pixels[:1])[0]
     labels = KMeans(4, random_state=3).fit_predict(leaving[0][0, 1:].numpy())
@@ -235,7 +291,9 @@ def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixel
         with plain.attention(change), torch.no_grad():
             return plain.embed(tiny.model, "image", pixels[:1])[0]
 
-    falls = torch.stack([target[0] @ (whole - hidden_everywhere(np.flatnonzero(labels == k))) for k in range(4)])
+    falls = torch.stack(
+        [target[0] @ (whole - hidden_everywhere(np.flatnonzero(labels == k))) for k in range(4)]
+    )
     close(found[:, 1:], (falls / falls.abs().sum(0)).T[:, labels])
     assert found[:, 0].eq(0).all()
 

@@ -77,7 +77,9 @@ def in_folder(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     saved(model.state_dict(), folder / "open_clip_model.safetensors")
     images = {"mean": [0.3] * 3, "std": [0.2] * 3, "size": 32}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": images}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": CONFIG, "preprocess_cfg": images})
+    )
     return folder
 
 
@@ -92,7 +94,10 @@ def in_cache(model, cache):
 @pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "model."])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt", "in hand"])
 def test_a_checkpoint_gives_the_model_that_was_saved(model, tmp_path, suffix, prefix):
-    path, state = tmp_path / f"weights{suffix}", {prefix + key: value for key, value in model.state_dict().items()}
+    path, state = (
+        tmp_path / f"weights{suffix}",
+        {prefix + key: value for key, value in model.state_dict().items()},
+    )
     if suffix == ".safetensors":
         saved(state, path)
     else:
@@ -100,13 +105,20 @@ def test_a_checkpoint_gives_the_model_that_was_saved(model, tmp_path, suffix, pr
         torch.save(state, path)
     clip = load_clip("ViT-tiny", state if suffix == "in hand" else path)
     assert torch.equal(embeddings(clip.model), embeddings(model)) and not clip.model.training
-    assert (clip.name, clip.pretrained) == ("ViT-tiny", "a state dict in hand" if suffix == "in hand" else str(path))
+    assert (clip.name, clip.pretrained) == (
+        "ViT-tiny",
+        "a state dict in hand" if suffix == "in hand" else str(path),
+    )
     assert all(parameter.requires_grad for parameter in clip.model.parameters())
-    assert clip.preprocess(Image.new("RGB", (40, 50))).shape == (3, 32, 32) and clip.tokenizer(["a"]).shape == (1, 20)
+    assert clip.preprocess(Image.new("RGB", (40, 50))).shape == (3, 32, 32) and clip.tokenizer(
+        ["a"]
+    ).shape == (1, 20)
 
 
 def test_half_precision_weights_of_another_grid_of_patches_are_resized(model):
-    large = open_clip.CLIP(**{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "image_size": 48}}).half()
+    large = open_clip.CLIP(
+        **{**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "image_size": 48}}
+    ).half()
     clip = load_clip("ViT-tiny", large.state_dict())
     assert clip.model.visual.positional_embedding.shape == (17, 64)
 
@@ -123,7 +135,10 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (folder, str(folder), "mine", "~/mine", f"local-dir:{folder}", "local-dir:~/mine"):
         assert torch.equal(embeddings(load_clip(name).model), embeddings(model))
-    tuned = {key: value + 0.01 if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    tuned = {
+        key: value + 0.01 if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
     for weights in (tuned, saved(tuned, tmp_path / "tuned.safetensors")):
         assert torch.equal(load_clip(folder, weights).model.state_dict()[FIRST], tuned[FIRST])
     with pytest.raises(GradeclipError, match="There is no file of weights epoch_3.pt"):
@@ -132,7 +147,10 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     monkeypatch.setattr(weights_of.hub, "HF_HUB_CACHE", str(tmp_path))
     clip = load_clip("hf-hub:somebody/model")
     assert torch.equal(embeddings(clip.model), embeddings(model))
-    assert clip.name == "hf-hub:somebody/model" and list(clip.preprocess.transforms[-1].mean) == [0.3] * 3
+    assert (
+        clip.name == "hf-hub:somebody/model"
+        and list(clip.preprocess.transforms[-1].mean) == [0.3] * 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +158,9 @@ def test_a_folder_and_a_hub_hold_config_and_weights(model, tmp_path, monkeypatch
     [("bf16", torch.bfloat16, torch.float32), ("pure_fp16", torch.float16, torch.float16)],
 )
 def test_precision_means_what_it_means_to_open_clip(model, precision, inner, norm):
-    block = load_clip("ViT-tiny", model.state_dict(), precision=precision).model.visual.transformer.resblocks[0]
+    block = load_clip(
+        "ViT-tiny", model.state_dict(), precision=precision
+    ).model.visual.transformer.resblocks[0]
     assert (block.mlp.c_fc.weight.dtype, block.ln_1.weight.dtype) == (inner, norm)
 
 
@@ -149,15 +169,21 @@ def test_weights_in_the_form_of_openai_run_with_their_own_activation(model, tmp_
     archived, path = as_openai(model), tmp_path / "ViT.pt"
     if form == "archive":
         pixels = torch.zeros(1, 3, 32, 32)
-        torch.jit.save(torch.jit.trace_module(archived, {"encode_image": pixels}, check_trace=False), path)
+        torch.jit.save(
+            torch.jit.trace_module(archived, {"encode_image": pixels}, check_trace=False), path
+        )
     elif form == "state dict":
         torch.save(archived.state_dict(), path)
     clip = load_clip("ViT-two", archived.state_dict() if "hand" in form else path)
     assert torch.equal(embeddings(clip.model), embeddings(quick(model)))
-    assert not torch.allclose(embeddings(clip.model), embeddings(model), atol=1e-3), "GELU is another model"
+    assert not torch.allclose(embeddings(clip.model), embeddings(model), atol=1e-3), (
+        "GELU is another model"
+    )
 
 
-def test_a_tag_runs_with_the_activation_that_it_was_trained_with(model, tmp_path, monkeypatch, recwarn):
+def test_a_tag_runs_with_the_activation_that_it_was_trained_with(
+    model, tmp_path, monkeypatch, recwarn
+):
     in_cache(model, tmp_path)
     tag = {"hf_hub": "somebody/model/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     tags = {"openai": tag, "laion": {**tag, "quick_gelu": False}}
@@ -170,7 +196,9 @@ def test_a_tag_runs_with_the_activation_that_it_was_trained_with(model, tmp_path
 
 
 @pytest.mark.parametrize("form", ["a file", "a state dict"])
-def test_weights_that_do_not_say_their_activation_are_refused_with_both_names(model, tmp_path, monkeypatch, form):
+def test_weights_that_do_not_say_their_activation_are_refused_with_both_names(
+    model, tmp_path, monkeypatch, form
+):
     tags = {"openai": {"quick_gelu": True}, "dfn2b": {"quick_gelu": True}, "laion": {}}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-two", tags)
     state = model.state_dict()
@@ -178,7 +206,9 @@ def test_weights_that_do_not_say_their_activation_are_refused_with_both_names(mo
     message = r"does not say its activation.*'ViT-two-quickgelu' .*\(openai, dfn2b\), or 'ViT-two-gelu' for ViT-two"
     with pytest.raises(GradeclipError, match=message):
         load_clip("ViT-two", weights)
-    assert torch.equal(embeddings(load_clip("ViT-two-quickgelu", weights).model), embeddings(quick(model)))
+    assert torch.equal(
+        embeddings(load_clip("ViT-two-quickgelu", weights).model), embeddings(quick(model))
+    )
     assert torch.equal(embeddings(load_clip("ViT-two-gelu", weights).model), embeddings(model))
 
 
@@ -189,7 +219,10 @@ def test_a_file_of_fine_tuning_says_its_activation(model, tmp_path):
 
 
 def test_a_file_takes_the_normalisation_that_the_published_weights_share(model, monkeypatch):
-    tags = {"one": {"mean": (0.3,) * 3, "std": (0.2,) * 3}, "two": {"mean": (0.3,) * 3, "std": (0.1,) * 3}}
+    tags = {
+        "one": {"mean": (0.3,) * 3, "std": (0.2,) * 3},
+        "two": {"mean": (0.3,) * 3, "std": (0.1,) * 3},
+    }
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-tiny", tags)
     normalize = load_clip("ViT-tiny", model.state_dict()).preprocess.transforms[-1]
     assert normalize.mean == (0.3,) * 3 and normalize.std == open_clip.OPENAI_DATASET_STD
@@ -218,12 +251,20 @@ def broken_files(folder):
     (folder / "weights.zip").touch()
     os.mkfifo(folder / "pipe.pt")  # which waits for a writer when it is opened
     return {
-        "cut.pt": "damaged", "page.pt": "damaged", "four.pt": "damaged", "zeros.pt": "damaged", "empty.pt": "damaged",
-        "cut.safetensors": "damaged", "harmful.bin": "pickled Python objects|damaged",
-        "object.pt": "pickled Python objects", "nested.pt": "expected names and tensors.*got epoch, model",
-        "list.pt": "no state dict", "weights.zip": "does not end like a checkpoint", ".": "is a folder",
+        "cut.pt": "damaged",
+        "page.pt": "damaged",
+        "four.pt": "damaged",
+        "zeros.pt": "damaged",
+        "empty.pt": "damaged",
+        "cut.safetensors": "damaged",
+        "harmful.bin": "pickled Python objects|damaged",
+        "object.pt": "pickled Python objects",
+        "nested.pt": "expected names and tensors.*got epoch, model",
+        "list.pt": "no state dict",
+        "weights.zip": "does not end like a checkpoint",
+        ".": "is a folder",
         "pipe.pt": "is a pipe or a device",
-    }  # fmt: skip
+    }
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(tmp_path, monkeypatch):
@@ -237,31 +278,72 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(tmp_path, monke
 
 FIRST = "visual.conv1.weight"
 STATES = [
-    ("of int8, quantised", {FIRST: torch.zeros(64, 3, 8, 8, dtype=torch.int8)}, "integers .*conv1.weight is int8"),
-    ("of complex numbers", {FIRST: torch.zeros(64, 3, 8, 8, dtype=torch.complex64)}, "conv1.weight is complex64"),
-    ("without values", {FIRST: torch.zeros(64, 3, 8, 8, device="meta")}, "conv1.weight is on the device 'meta'"),
+    (
+        "of int8, quantised",
+        {FIRST: torch.zeros(64, 3, 8, 8, dtype=torch.int8)},
+        "integers .*conv1.weight is int8",
+    ),
+    (
+        "of complex numbers",
+        {FIRST: torch.zeros(64, 3, 8, 8, dtype=torch.complex64)},
+        "conv1.weight is complex64",
+    ),
+    (
+        "without values",
+        {FIRST: torch.zeros(64, 3, 8, 8, device="meta")},
+        "conv1.weight is on the device 'meta'",
+    ),
     ("sparse", {FIRST: torch.zeros(64, 3, 8, 8).to_sparse()}, "conv1.weight is sparse_coo"),
     ("of texts", {FIRST: "a string"}, "holds no state dict"),
-    ("of another shape", {FIRST: torch.zeros(9, 3, 8, 8)}, r"conv1.weight is \[9, 3, 8, 8\] in .* and \[64, 3"),
-    ("with a part too many", {"head.weight": torch.zeros(2)}, "^the state dict is .* it has besides head.weight"),
-    ("without a part", {"visual.proj": None}, "ViT-tiny, but of a different architecture: it lacks visual.proj"),
-    ("with NaN", {"visual.proj": torch.full((64, 32), torch.nan)}, r"not finite \(NaN\): visual.proj"),
-    ("with positions that are no square", {"visual.positional_embedding": torch.zeros(12, 64)}, "different arch"),
-]  # fmt: skip
+    (
+        "of another shape",
+        {FIRST: torch.zeros(9, 3, 8, 8)},
+        r"conv1.weight is \[9, 3, 8, 8\] in .* and \[64, 3",
+    ),
+    (
+        "with a part too many",
+        {"head.weight": torch.zeros(2)},
+        "^the state dict is .* it has besides head.weight",
+    ),
+    (
+        "without a part",
+        {"visual.proj": None},
+        "ViT-tiny, but of a different architecture: it lacks visual.proj",
+    ),
+    (
+        "with NaN",
+        {"visual.proj": torch.full((64, 32), torch.nan)},
+        r"not finite \(NaN\): visual.proj",
+    ),
+    (
+        "with positions that are no square",
+        {"visual.positional_embedding": torch.zeros(12, 64)},
+        "different arch",
+    ),
+]
 
 
 @pytest.mark.parametrize(("change", "message"), named(STATES))
 def test_a_state_dict_that_cannot_be_the_model_is_refused(model, change, message):
-    state = {key: value for key, value in {**model.state_dict(), **change}.items() if value is not None}
+    state = {
+        key: value for key, value in {**model.state_dict(), **change}.items() if value is not None
+    }
     with pytest.raises(GradeclipError, match=message):
         load_clip("ViT-tiny", state)
 
 
 def test_weights_of_another_width_are_refused_in_one_sentence(model, tmp_path):
-    path = saved(model.state_dict(), tmp_path / "weights.safetensors", metadata={"quick_gelu": "False"})
-    with pytest.raises(GradeclipError, match=r"weights\.safetensors is not a checkpoint of ViT-B-32, but"):
+    path = saved(
+        model.state_dict(), tmp_path / "weights.safetensors", metadata={"quick_gelu": "False"}
+    )
+    with pytest.raises(
+        GradeclipError, match=r"weights\.safetensors is not a checkpoint of ViT-B-32, but"
+    ):
         load_clip("ViT-B-32", path)
-    with pytest.raises(GradeclipError, match="weights.safetensors holds weights: give their architecture as the name"):
+    with pytest.raises(
+        GradeclipError,
+        match="weights.safetensors holds weights: give their architecture as the name",
+    ):
         load_clip(path)
     with pytest.raises(GradeclipError, match="not the config of a model|not a compact checkpoint"):
         load_clip("emoji", path)
@@ -272,30 +354,54 @@ def test_a_damaged_folder_of_open_clip_is_refused_with_the_reason(model, tmp_pat
     good = json.loads((place / "open_clip_config.json").read_text())
 
     def vision(**change):
-        return json.dumps({**good, "model_cfg": {**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], **change}}})
+        return json.dumps(
+            {**good, "model_cfg": {**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], **change}}}
+        )
 
     def images(**change):
         return json.dumps({**good, "preprocess_cfg": {**good["preprocess_cfg"], **change}})
 
     for config, message in [
-        ("{}", "lacks 'model_cfg'"), ("[]", ""), ('{"model_cfg": {}}', "lacks"), ("dear", ""),
-        (vision(patch_size=0), ""), (vision(width=96), r"local-dir:.*different architecture.*conv1.weight is \[64"),
-        (json.dumps({**good, "model_cfg": {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "hf_tokenizer_name": "x/y"}}}),
-         "the tokenizer of local-dir:.* belong beside the weights"),
-        (images(mean="x"), ""), (images(std=0), ""), (images(interpolation="x"), ""), (images(resize_mode="x"), ""),
-    ]:  # fmt: skip
+        ("{}", "lacks 'model_cfg'"),
+        ("[]", ""),
+        ('{"model_cfg": {}}', "lacks"),
+        ("dear", ""),
+        (vision(patch_size=0), ""),
+        (vision(width=96), r"local-dir:.*different architecture.*conv1.weight is \[64"),
+        (
+            json.dumps(
+                {
+                    **good,
+                    "model_cfg": {
+                        **CONFIG,
+                        "text_cfg": {**CONFIG["text_cfg"], "hf_tokenizer_name": "x/y"},
+                    },
+                }
+            ),
+            "the tokenizer of local-dir:.* belong beside the weights",
+        ),
+        (images(mean="x"), ""),
+        (images(std=0), ""),
+        (images(interpolation="x"), ""),
+        (images(resize_mode="x"), ""),
+    ]:
         (place / "open_clip_config.json").write_text(config)
         with pytest.raises(GradeclipError, match=message):
             load_clip(place)
     (place / "open_clip_config.json").write_text(json.dumps(good))
     (place / "open_clip_model.safetensors").unlink()
-    with pytest.raises(GradeclipError, match=r"a config and no weights: put open_clip_model\.safetensors beside it"):
+    with pytest.raises(
+        GradeclipError, match=r"a config and no weights: put open_clip_model\.safetensors beside it"
+    ):
         load_clip(place)
     (place / "epoch_3.bin").write_bytes(b"dear")
     with pytest.raises(GradeclipError, match=r"epoch_3\.bin \(4 bytes\) is damaged"):
         load_clip(place)
     for name in (place.parent, place / "none", f"local-dir:{place}/none"):
-        with pytest.raises(GradeclipError, match=f"no model in {place.parent}.*: a folder with open_clip_config.json"):
+        with pytest.raises(
+            GradeclipError,
+            match=f"no model in {place.parent}.*: a folder with open_clip_config.json",
+        ):
             load_clip(name)
 
 
@@ -304,7 +410,10 @@ def test_weights_that_cannot_be_downloaded_name_both_ways_without_network():
         load_clip("ViT-B-16", "openai")
     text = str(caught.value)
     assert "hf download timm/vit_base_patch16_clip_224.openai open_clip_model.safetensors" in text
-    assert '1. copy the file here and pass its path: load_clip("ViT-B-16-quickgelu", pretrained=' in text
+    assert (
+        '1. copy the file here and pass its path: load_clip("ViT-B-16-quickgelu", pretrained='
+        in text
+    )
     assert "models--timm--vit_base_patch16_clip_224.openai" in text and "HF_HOME" in text
 
 
@@ -346,7 +455,9 @@ def test_the_environment_decides_when_no_name_is_given(model, tmp_path, monkeypa
         ("cuda", 1, None, "cpu", "cpu"),
     ],
 )
-def test_the_caller_the_environment_or_the_machine_say_the_device(monkeypatch, said, gpus, name, given, goes_to):
+def test_the_caller_the_environment_or_the_machine_say_the_device(
+    monkeypatch, said, gpus, name, given, goes_to
+):
     monkeypatch.setenv("GRADECLIP_DEVICE", said)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -357,11 +468,21 @@ def test_the_caller_the_environment_or_the_machine_say_the_device(monkeypatch, s
 def test_what_open_clip_returns_is_refused_with_the_two_lines_that_are_right(model):
     train, evaluation = (open_clip.image_transform(32, is_train=train) for train in (True, False))
     tokenizer = open_clip.get_tokenizer("ViT-tiny")
-    assert Explainer(Clip(model, evaluation, tokenizer)).explain(Image.new("RGB", (40, 50)), "a red car").words
+    assert (
+        Explainer(Clip(model, evaluation, tokenizer))
+        .explain(Image.new("RGB", (40, 50)), "a red car")
+        .words
+    )
     lines = r"load_clip\(.*create_model_from_pretrained\(.*Clip\(model, preprocess, open_clip.get_tokenizer\("
-    with pytest.raises(GradeclipError, match=rf"random step RandomResizedCrop: it is the transform for tr.*{lines}"):
-        Clip(model, train, evaluation)  # the three that open_clip.create_model_and_transforms returns
-    with pytest.raises(GradeclipError, match=rf"needs a tokenizer.*got a transform of images: {lines}"):
+    with pytest.raises(
+        GradeclipError, match=rf"random step RandomResizedCrop: it is the transform for tr.*{lines}"
+    ):
+        Clip(
+            model, train, evaluation
+        )  # the three that open_clip.create_model_and_transforms returns
+    with pytest.raises(
+        GradeclipError, match=rf"needs a tokenizer.*got a transform of images: {lines}"
+    ):
         Clip(model, evaluation, train)
 
 
@@ -369,20 +490,49 @@ CLIPS = [
     ("no model", {"model": None}, "needs a model, a torch module with weights, got None"),
     ("a name for a model", {"model": "ViT-B-32"}, r"got 'ViT-B-32': load_clip\("),
     ("a model without weights", {"model": nn.ReLU()}, r"got ReLU\(\)"),
-    ("a model without values", {"model": nn.Linear(2, 2, device="meta")}, "got one on the device 'meta'"),
-    ("no preprocessing", {"preprocess": None}, "needs a preprocessing, a function of an image, got None"),
-    ("a name for a tokenizer", {"tokenizer": "bpe"}, "needs a tokenizer, a function of a list of texts, got 'bpe'"),
-    ("the function that makes tokenizers", {"tokenizer": open_clip.get_tokenizer}, "needs a tokenizer"),
-    ("one text for a vocabulary", {"vocabulary": "a dog"}, "vocabulary must be a list, got 'a dog'"),
-    ("words that are numbers", {"vocabulary": [5]}, "each word of vocabulary must be a text, got 5"),
+    (
+        "a model without values",
+        {"model": nn.Linear(2, 2, device="meta")},
+        "got one on the device 'meta'",
+    ),
+    (
+        "no preprocessing",
+        {"preprocess": None},
+        "needs a preprocessing, a function of an image, got None",
+    ),
+    (
+        "a name for a tokenizer",
+        {"tokenizer": "bpe"},
+        "needs a tokenizer, a function of a list of texts, got 'bpe'",
+    ),
+    (
+        "the function that makes tokenizers",
+        {"tokenizer": open_clip.get_tokenizer},
+        "needs a tokenizer",
+    ),
+    (
+        "one text for a vocabulary",
+        {"vocabulary": "a dog"},
+        "vocabulary must be a list, got 'a dog'",
+    ),
+    (
+        "words that are numbers",
+        {"vocabulary": [5]},
+        "each word of vocabulary must be a text, got 5",
+    ),
     ("a number for a name", {"name": 5}, "name must be a text, got 5"),
     ("half a layer", {"text_layers": 1.5}, "text_layers must be a whole number, got 1.5"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "message"), named(CLIPS))
 def test_a_clip_of_wrong_parts_is_refused(model, change, message):
-    parts = {"model": model, "preprocess": open_clip.image_transform(32, False), "tokenizer": None, **change}
+    parts = {
+        "model": model,
+        "preprocess": open_clip.image_transform(32, False),
+        "tokenizer": None,
+        **change,
+    }
     with pytest.raises(GradeclipError, match=message):
         Clip(**parts)
 
@@ -402,9 +552,21 @@ def test_a_clip_is_printed_in_three_lines_with_what_is_explained(model):
 
 def test_every_family_is_printed():
     for name, line in (
-        ("RN50", "image: ModifiedResNet, 1 of 1 layers explained, 2 x 2 patches, the mean of the patches"),
-        ("ViT-B-16-SigLIP", "image: timm VisionTransformer, 1 of 3 layers explained, 3 x 3 patches, a latent query"),
-        ("ViT-L-14-CLIPA", "image: VisionTransformer, 1 of 2 layers explained, 3 x 3 patches, all patches"),
-        ("convnext_tiny", "image: cannot be explained by attention: the image tower is a timm ConvNeXt: it is all"),
+        (
+            "RN50",
+            "image: ModifiedResNet, 1 of 1 layers explained, 2 x 2 patches, the mean of the patches",
+        ),
+        (
+            "ViT-B-16-SigLIP",
+            "image: timm VisionTransformer, 1 of 3 layers explained, 3 x 3 patches, a latent query",
+        ),
+        (
+            "ViT-L-14-CLIPA",
+            "image: VisionTransformer, 1 of 2 layers explained, 3 x 3 patches, all patches",
+        ),
+        (
+            "convnext_tiny",
+            "image: cannot be explained by attention: the image tower is a timm ConvNeXt: it is all",
+        ),
     ):
         assert line in str(made_of(small(name)))

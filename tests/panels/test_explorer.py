@@ -48,14 +48,23 @@ def test_a_view_holds_what_the_explainer_finds(session, state, tiny):
         assert view.explanation.words == found.words
 
 
-@pytest.mark.parametrize("options", [{}, {"layers": 3}, {"resolution": "native"}, {"method": "grad-eclip-single-head"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"layers": 3}, {"resolution": "native"}, {"method": "grad-eclip-single-head"}]
+)
 def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state, tiny, options):
     state = replace(state, caption="a red car", **options)
-    options = {"image_layers" if name == "layers" else name: value for name, value in ({"layers": 1} | options).items()}
+    options = {
+        "image_layers" if name == "layers" else name: value
+        for name, value in ({"layers": 1} | options).items()
+    }
     maps = Explainer(tiny, **options).interactions(state.source.image, "a red car").maps
-    np.testing.assert_allclose(session.view(replace(state, phrase=(1, 2))).map, maps[1] + maps[2], atol=1e-6)
+    np.testing.assert_allclose(
+        session.view(replace(state, phrase=(1, 2))).map, maps[1] + maps[2], atol=1e-6
+    )
     shown = session.view(replace(state, patch=(3, 1))).drawing()
-    np.testing.assert_allclose([cell[0].score for cell in shown.panels[0].cells], maps[:, 3, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        [cell[0].score for cell in shown.panels[0].cells], maps[:, 3, 1], atol=1e-6
+    )
 
 
 def test_things_are_told_apart_by_what_they_share(session, state, tiny):
@@ -74,7 +83,9 @@ def test_an_image_is_traced_once_whatever_is_wanted_of_it(session, state, tiny):
     assert len(runs) == first
 
 
-@pytest.mark.parametrize("fields", [{"phrase": (1, 9)}, {"patch": (9, 0)}, {"caption": "a dog", "against": " " * 3}])
+@pytest.mark.parametrize(
+    "fields", [{"phrase": (1, 9)}, {"patch": (9, 0)}, {"caption": "a dog", "against": " " * 3}]
+)
 def test_what_is_not_there_is_refused(session, state, fields):
     with pytest.raises(GradeclipError):
         session.view(replace(state, **fields))
@@ -86,16 +97,33 @@ def test_unknown_words_are_struck_out_and_the_rest_is_explained(drawn):
     struck = {one["text"]: one["near"] for one in drawn.data["struck"]}
     assert set(struck) == {"happy", "umbrellas"} and "umbrella" in struck["umbrellas"]
     drawn.change(caption=" ".join(f"umbrel{letter}" for letter in "bcdefghijk"))
-    assert drawn.message.startswith("The model 'tiny' does not know “umbrelb”, ") and "and 2 more. The" in drawn.message
-    assert "umbrella" in drawn.data["struck"][0]["near"] and drawn.data["struck"][8]["text"] == "and 2 more"
-    drawn.change(layers=2)  # the caption that is explained, as it was typed, stands in the field again
+    assert (
+        drawn.message.startswith("The model 'tiny' does not know “umbrelb”, ")
+        and "and 2 more. The" in drawn.message
+    )
+    assert (
+        "umbrella" in drawn.data["struck"][0]["near"]
+        and drawn.data["struck"][8]["text"] == "and 2 more"
+    )
+    drawn.change(
+        layers=2
+    )  # the caption that is explained, as it was typed, stands in the field again
     caption = next(one for one in drawn.data["controls"] if one["name"] == "caption")
-    assert caption["value"] == "the happy dog and the umbrellas" and drawn.view.state.caption == "the dog and the"
+    assert (
+        caption["value"] == "the happy dog and the umbrellas"
+        and drawn.view.state.caption == "the dog and the"
+    )
 
 
 def test_a_wrong_value_is_answered_and_the_last_view_stays(panel):
     before = panel.view
-    for wrong in ({"caption": 5}, {"method": "none"}, {"layers": 99}, {"colour": "red"}, {"model": "none"}):
+    for wrong in (
+        {"caption": 5},
+        {"method": "none"},
+        {"layers": 99},
+        {"colour": "red"},
+        {"model": "none"},
+    ):
         panel.change(**wrong)
         assert panel.view is before and "still shows the last view" in panel.message
     panel.change(caption="a dog")
@@ -110,7 +138,10 @@ def test_a_new_image_is_shown_alone_with_an_empty_caption_and_becomes_a_thumbnai
     assert panel.view.explanation is None and panel.data["panels"] == [] and panel.data["empty"]
     assert len(panel.shelf) == len(panel.thumbnails) == count + 1
     panel.change(caption="a dog")
-    assert panel.view.explanation.prompts == ("a dog",) and "image = read_image('red.png')  #" in panel.python()
+    assert (
+        panel.view.explanation.prompts == ("a dog",)
+        and "image = read_image('red.png')  #" in panel.python()
+    )
     panel.press({"kind": "scene", "index": 0})
     assert panel.view.state.caption == CAPTION  # the start is the first thumbnail
 
@@ -119,7 +150,9 @@ def test_an_image_of_ones_own_is_spoken_of_only_where_the_model_knows_drawn_scen
     assert panel.data["message"]["text"] == "" and panel.data["sentences"]["all"] == ""
     drawn.open_image(Image.new("RGB", (60, 40), "red"), "red.png")
     drawn.change(caption="a dog")
-    assert re.fullmatch("The model .* trained on drawn scenes alone.*[.]", drawn.data["message"]["text"])
+    assert re.fullmatch(
+        "The model .* trained on drawn scenes alone.*[.]", drawn.data["message"]["text"]
+    )
 
 
 def test_a_pinned_map_stands_beside_the_next_one_with_their_difference_until_the_reset(panel):
@@ -138,25 +171,40 @@ def test_a_pinned_map_stands_beside_the_next_one_with_their_difference_until_the
     panel.open_image(Image.new("RGB", (60, 40), "red"), "red.png")
     assert panel.data["panels"] == []  # no caption yet, and nothing to compare
     panel.change(caption="a dog")
-    assert len(panel.data["panels"]) == 3 and "The pinned caption is explained on the new image, too." in panel.message
+    assert (
+        len(panel.data["panels"]) == 3
+        and "The pinned caption is explained on the new image, too." in panel.message
+    )
     panel.press({"kind": "unpin"})
     assert len(panel.data["panels"]) == 1
     panel.change(phrase=(0, 1))
     panel.pin()
     one, other, difference = panel.data["panels"]
-    assert one["map"] == other["map"] and not any(difference["map"]) and other["cells"][2][0]["text"] == "· “a dog”"
+    assert (
+        one["map"] == other["map"]
+        and not any(difference["map"])
+        and other["cells"][2][0]["text"] == "· “a dog”"
+    )
     panel.change(layers=2, resolution="native")
     panel.reset()
     assert panel.view.state == start and panel.pinned is None
 
 
 def test_the_script_computes_what_is_shown(panel):
-    for fields in ({}, {"phrase": (1, 2)}, {"against": "a dog"}, {"method": "rollout"}, {"layers": 2}):
+    for fields in (
+        {},
+        {"phrase": (1, 2)},
+        {"against": "a dog"},
+        {"method": "rollout"},
+        {"layers": 2},
+    ):
         panel.reset()
         panel.change(**fields)
         assert panel.data["signed"] == ("against" in fields)
         names = {"image": panel.view.state.source.image, "clip": panel.models["tiny"]}
-        lines = [line for line in panel.python().splitlines() if not re.match(r"(image|clip) = ", line)]
+        lines = [
+            line for line in panel.python().splitlines() if not re.match(r"(image|clip) = ", line)
+        ]
         exec("\n".join(lines), names)
         np.testing.assert_allclose(names["map_"], panel.view.map, atol=1e-5)
 
@@ -165,7 +213,10 @@ def test_save_writes_the_whole_figure_and_overwrites_nothing(panel, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for name in ("found", "found.png"):
         panel.press({"kind": "save", "name": name})
-    assert {path.name for path in tmp_path.iterdir()} == {"found.png", "found-2.png"} and "found-2.png" in panel.message
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "found.png",
+        "found-2.png",
+    } and "found-2.png" in panel.message
     image, figure = Image.open(tmp_path / "found.png"), panel.figure()
     assert image.height >= 0.9 * figure.get_figheight() * 100
     panel.save("a\0b")
@@ -174,7 +225,9 @@ def test_save_writes_the_whole_figure_and_overwrites_nothing(panel, tmp_path, mo
 
 def test_a_page_without_a_kernel_shows_the_same_view(drawn):
     text = drawn._repr_mimebundle_()[0]["text/html"]
-    view = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])["data"]
+    view = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])[
+        "data"
+    ]
     assert view["panels"] == json.loads(json.dumps(drawn.data["panels"])) and "<img" in text
 
 
@@ -186,8 +239,12 @@ def test_sentences_tell_where_relevance_lies_on_a_scene():
     )
     assert _sentence(scene, dog, "an umbrella").endswith("The maximum lies on the dog.")
     assert _sentence(scene, dog, "a piano").startswith("There is no piano in this image.")
-    assert _sentence(None, dog, "a dog") == "" and "no relevance" in _sentence(scene, 0 * dog, "a dog")
-    tagged = arrange(["bee"], tag=["honey"], named=[False])  # of its own caption a scene knows what each word is about
+    assert _sentence(None, dog, "a dog") == "" and "no relevance" in _sentence(
+        scene, 0 * dog, "a dog"
+    )
+    tagged = arrange(
+        ["bee"], tag=["honey"], named=[False]
+    )  # of its own caption a scene knows what each word is about
     assert " lies on the bee, " in _sentence(tagged, np.ones((12, 12)), tagged.caption)
 
 
@@ -204,7 +261,10 @@ def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
 
 
 def test_a_computation_that_is_stopped_leaves_the_last_view(panel, monkeypatch):
-    before, old = panel.view, signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it is in a kernel that runs no cell
+    before, old = (
+        panel.view,
+        signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # as it is in a kernel that runs no cell
     monkeypatch.setattr(Explainer, "explain", lambda *_: signal.raise_signal(signal.SIGINT))
     panel.press({"kind": "change", "fields": {"caption": "a dog"}})
     assert signal.signal(signal.SIGINT, old) == signal.SIG_IGN

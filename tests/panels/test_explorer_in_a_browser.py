@@ -84,7 +84,9 @@ def test_a_walk_through_the_explorer(walk, tmp_path):
     box.get_by_text("Method and layers", exact=True).click()
     box.locator(".gradeclip-method select").select_option("rise")
     walk.wait_for_timeout(1000)
-    walk.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+    walk.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
+    )
     expect(message).to_have_text("Stopped. The panel still shows the last view.")
 
     # an image of one's own empties the caption
@@ -115,7 +117,9 @@ def test_a_walk_through_the_explorer(walk, tmp_path):
     # a kernel that was restarted while it worked
     assert errors == []
     write("a dog")
-    walk.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    walk.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+    )
     write("a piano")
     expect(message).to_contain_text("run this cell again", timeout=60_000)
     box.screenshot(path=SHOTS / "explorer-silent.png")

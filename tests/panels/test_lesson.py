@@ -35,18 +35,28 @@ def source(shown):
 
 
 def test_a_panel_has_named_controls_and_the_figure_of_their_values(shown):
-    assert [control.description for control in shown.controls.values()] == ["power", "colour", "caption"]
+    assert [control.description for control in shown.controls.values()] == [
+        "power",
+        "colour",
+        "caption",
+    ]
     assert shown.figure.alt == "x to the power of 3 in red for a dog" and shown.message == ""
-    assert f'alt="{shown.figure.alt}"' in image(shown) and "turn power, colour, caption" in repr(shown)
+    assert f'alt="{shown.figure.alt}"' in image(shown) and "turn power, colour, caption" in repr(
+        shown
+    )
     assert shown._repr_mimebundle_()["text/html"] == image(shown)  # of a page without a kernel
 
 
-@pytest.mark.parametrize(("name", "value"), [("power", 5), ("colour", "green"), ("caption", "a cat")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("power", 5), ("colour", "green"), ("caption", "a cat")]
+)
 def test_every_control_redraws_the_figure(shown, name, value):
     before = source(shown)
     shown.controls[name].value = value
     assert str(value) in shown.figure.alt
-    assert (source(shown) == before) == (name == "caption")  # which is in the alternative text alone
+    assert (source(shown) == before) == (
+        name == "caption"
+    )  # which is in the alternative text alone
 
 
 def test_what_cannot_be_drawn_is_answered_and_the_last_figure_stays(shown):
@@ -57,11 +67,15 @@ def test_what_cannot_be_drawn_is_answered_and_the_last_figure_stays(shown):
     assert shown.message == "" and "<b>" not in image(shown)
 
 
-@pytest.mark.parametrize(("controls", "message"), [
-    ({"size": 3}, "are not the arguments of draw"), ({"power": object()}, "makes no control"),
-    ({"power": (1, 0)}, r"power=\(1, 0\) makes no control"),
-    ({"power": torch.eye(2).to_sparse()}, "power=tensor.* makes no control"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        ({"size": 3}, "are not the arguments of draw"),
+        ({"power": object()}, "makes no control"),
+        ({"power": (1, 0)}, r"power=\(1, 0\) makes no control"),
+        ({"power": torch.eye(2).to_sparse()}, "power=tensor.* makes no control"),
+    ],
+)
 def test_controls_that_draw_does_not_take_are_refused(controls, message):
     with pytest.raises(GradeclipError, match=message):
         panel(curve, **controls)

@@ -25,15 +25,28 @@ def seen(figure):
     figure.draw(renderer)
     axes = [(axis, one.axison) for one in figure.axes for axis in (one.xaxis, one.yaxis)]
     hidden = {text for axis, _ in axes for text in axis.findobj(Text)}
-    hidden -= {text for axis, on in axes if on for tick in axis._update_ticks() for text in tick.findobj(Text)}
+    hidden -= {
+        text
+        for axis, on in axes
+        if on
+        for tick in axis._update_ticks()
+        for text in tick.findobj(Text)
+    }
     hidden -= {text for axis, on in axes if on for text in (axis.label, axis.offsetText)}
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text not in hidden]
+    texts = [
+        text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()
+    ]
+    return [
+        (text.get_text(), text.get_window_extent(renderer)) for text in texts if text not in hidden
+    ]
 
 
 def unreadable(figure):
     """What is wrong with the texts of a figure, in words; an empty list where nothing is."""
-    texts, faults = seen(figure), too_small(figure, figure.get_tightbbox(figure.canvas.get_renderer()).width)
+    texts, faults = (
+        seen(figure),
+        too_small(figure, figure.get_tightbbox(figure.canvas.get_renderer()).width),
+    )
     for (one, a), (other, b) in combinations(texts, 2):
         across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         if across > 2 and down > 2:  # pixels, of which a letter's own box has one or two to spare

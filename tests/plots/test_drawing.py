@@ -30,7 +30,9 @@ def test_opacity_and_darkness_rise_with_relevance_on_both_sides():
 
 
 def test_the_image_below_is_light_grey_and_its_luminance_survives():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (320, 320, 3), dtype=np.uint8))
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (320, 320, 3), dtype=np.uint8)
+    )
     pixels = np.asarray(paint(image, np.zeros((4, 4))), dtype=float)
     assert (pixels.max(-1) - pixels.min(-1)).max() <= 1 and pixels.min() >= 0.61 * 255
     luminance = np.asarray(image, dtype=float) @ (0.2126, 0.7152, 0.0722)
@@ -58,8 +60,13 @@ def test_a_map_ends_at_the_frame_of_what_the_model_saw():
 def test_a_panel_has_the_prompt_as_title_its_words_with_scores_its_map_and_its_similarity():
     found = explanation("a red car", "a dog")
     made = of_explanation(found)
-    assert [[cell[0].text for cell in panel.cells] for panel in made.panels] == [["a", "red", "car"], ["a", "dog"]]
-    assert [cell[0].score for cell in made.panels[0].cells] == [word.score for word in found.words[0]]
+    assert [[cell[0].text for cell in panel.cells] for panel in made.panels] == [
+        ["a", "red", "car"],
+        ["a", "dog"],
+    ]
+    assert [cell[0].score for cell in made.panels[0].cells] == [
+        word.score for word in found.words[0]
+    ]
     assert [panel.value for panel in made.panels] == pytest.approx(found.similarity.tolist())
     assert [cell[0].small for cell in made.panels[0].cells] == [True, False, False]
     np.testing.assert_allclose(made.panels[0].map, np.maximum(found.image_maps[0], 0))
@@ -69,7 +76,10 @@ def test_prompts_that_are_compared_share_one_scale_and_the_most_similar_are_kept
     found = explanation("a dog", "a cat")
     assert len({panel.scale for panel in of_explanation(found).panels}) == 1
     own = of_explanation(found, shared=False)
-    assert len({panel.scale for panel in own.panels}) == 2 and own.legend[0] == "each map has its own scale"
+    assert (
+        len({panel.scale for panel in own.panels}) == 2
+        and own.legend[0] == "each map has its own scale"
+    )
     made = of_explanation(explanation("a dog", "a cat", "a car"), most=2)
     assert [panel.name for panel in made.panels] == ["a dog", "a cat"]
 
@@ -79,10 +89,15 @@ def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     made = of_explanation(explanation("a dog", "a piano", **more))
     assert made.panels[0].labels[0] == "similarity 0.40, above 99 % of captions"
     assert made.panels[1].labels[0] == "similarity 0.30, above 33 % of captions"
-    assert [panel.median for panel in made.panels] == [0.34, 0.34] and "tick: half of 243 other captions" in made.legend
+    assert [panel.median for panel in made.panels] == [
+        0.34,
+        0.34,
+    ] and "tick: half of 243 other captions" in made.legend
     bare = of_explanation(explanation("a dog"))
     assert bare.panels[0].labels[0] == "similarity 0.40" and bare.panels[0].median is None
-    assert Panel("", (), None, value=0.5, above=100.0).labels[0].endswith("above all other captions")
+    assert (
+        Panel("", (), None, value=0.5, above=100.0).labels[0].endswith("above all other captions")
+    )
 
 
 def test_a_contrast_stacks_the_words_that_differ_without_losing_one_and_shows_the_lead():
@@ -93,9 +108,16 @@ def test_a_contrast_stacks_the_words_that_differ_without_losing_one_and_shows_th
     assert made.panels[0].cells[0][0].score == pytest.approx(2 * found.words[0][0].score)
     assert made.signed and made.panels[0].value == pytest.approx(0.1)
     assert made.panels[0].labels[0].startswith("leads by 0.10")
-    for gap, said in ((0, "no difference"), (0.003, "leads by less than 0.01"), (-0.2, "is behind by 0.20")):
+    for gap, said in (
+        (0, "no difference"),
+        (0.003, "leads by less than 0.01"),
+        (-0.2, "is behind by 0.20"),
+    ):
         made = of_explanation(replace(found, against_similarity=found.similarity - gap))
-        assert made.panels[0].labels[0].startswith(f"{said} (0.40, other") and made.panels[0].median is None
+        assert (
+            made.panels[0].labels[0].startswith(f"{said} (0.40, other")
+            and made.panels[0].median is None
+        )
     assert made.bars[0] == -made.bars[1]
     (panel,) = of_explanation(explanation("a red car", against="two cars and a boat")).panels
     texts = [part.text for cell in panel.cells for part in cell if part and part.text]

@@ -22,14 +22,24 @@ from .legible import legible  # noqa: F401  (a fixture of every test here)
 ODD = ["\N{GRINNING FACE}", "\u732b", "$x_1$", "<script>alert(1)</script>", "a&b", "\\frac{1}", "$"]
 MORE = {"percentile": np.array([98.0, 33.0]), "null_median": 0.34, "null_count": 243}
 TABLE = pd.DataFrame(
-    [["rollout", "emoji", 0.3, 0.2, 0.4], ["Grad-ECLIP", "emoji", 0.8, 0.7, 0.9], ["random", "emoji", 0.9, 0.1, 0.95],
-     ["rollout", "bag", 0.2, 0.1, 0.3], ["Grad-ECLIP", "bag", 0.5, 0.4, 0.6], ["random", "bag", 0.1, 0.0, 0.2]],
+    [
+        ["rollout", "emoji", 0.3, 0.2, 0.4],
+        ["Grad-ECLIP", "emoji", 0.8, 0.7, 0.9],
+        ["random", "emoji", 0.9, 0.1, 0.95],
+        ["rollout", "bag", 0.2, 0.1, 0.3],
+        ["Grad-ECLIP", "bag", 0.5, 0.4, 0.6],
+        ["random", "bag", 0.1, 0.0, 0.2],
+    ],
     columns=["label", "model", "mean", "low", "high"],
-)  # fmt: skip
+)
 
 
 def texts(figure):
-    return [text.get_text() for text in figure.findobj(lambda one: hasattr(one, "get_text")) if text.get_text()]
+    return [
+        text.get_text()
+        for text in figure.findobj(lambda one: hasattr(one, "get_text"))
+        if text.get_text()
+    ]
 
 
 def assert_whole(figure):
@@ -47,7 +57,9 @@ def test_a_figure_is_whole_and_readable_at_every_width_and_shape(width, prompts,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prompt", [" ".join(["an extraordinarily unbelievable car"] * 12), "a" * 70, *ODD])
+@pytest.mark.parametrize(
+    "prompt", [" ".join(["an extraordinarily unbelievable car"] * 12), "a" * 70, *ODD]
+)
 def test_any_prompt_can_be_drawn(prompt):
     assert_whole(explanation(prompt, "a dog").plot())
     assert_whole(explanation(prompt, against="a red dog").plot())
@@ -69,21 +81,32 @@ def test_below_six_inches_one_prompt_is_in_a_row_beside_the_image():
     maps = [axes for axes in figure.axes if axes.images and axes.get_position().height > 0.1][1:]
     assert len({round(axes.get_position().x0, 2) for axes in maps}) == 1
     assert len({round(axes.get_position().y0, 2) for axes in maps}) == 2
-    assert "tiny (weights not named), Grad-ECLIP with the model's own heads, last 4 layers" in " ".join(texts(figure))
+    assert (
+        "tiny (weights not named), Grad-ECLIP with the model's own heads, last 4 layers"
+        in " ".join(texts(figure))
+    )
 
 
 def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():
     found = explanation("a red car", "a dog")
     figure = found.plot()
-    shades = [tuple(np.round(patch.get_facecolor()[:3], 3)) for axes in figure.axes for patch in axes.patches]
-    assert tuple(np.round(coloured(1.0), 3)) in shades and tuple(np.round(coloured(-0.5), 3)) in shades
+    shades = [
+        tuple(np.round(patch.get_facecolor()[:3], 3))
+        for axes in figure.axes
+        for patch in axes.patches
+    ]
+    assert (
+        tuple(np.round(coloured(1.0), 3)) in shades and tuple(np.round(coloured(-0.5), 3)) in shades
+    )
     assert sum("darkest" in text for text in texts(figure)) == 1 and texts(figure).count("for") == 1
 
 
 def test_each_bar_has_its_own_tick_where_half_of_the_other_captions_lie():
     drawing = of_explanation(explanation("a dog", "a piano", **MORE))
     one, other = drawing.panels
-    figure = draw([replace(drawing, panels=(one, replace(other, median=0.2), replace(other, median=None)))])
+    figure = draw(
+        [replace(drawing, panels=(one, replace(other, median=0.2), replace(other, median=None)))]
+    )
     ticks = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines]
     assert ticks == pytest.approx([0.34, 0.2])
     assert "0.30, above 33 % of captions" in texts(figure)
@@ -124,12 +147,21 @@ def test_maps_and_word_x_region_are_whole():
     for options in ({}, {"signed": True}, {"shared_scale": False, "upsample": "nearest"}):
         assert_whole(plot_maps(image, maps, **options))
     assert_whole(plot_maps(image, {}))
-    assert_whole(plot_maps(image, {str(i): np.eye(5) for i in range(6)}, columns=99))  # as many as there is room for
+    assert_whole(
+        plot_maps(image, {str(i): np.eye(5) for i in range(6)}, columns=99)
+    )  # as many as there is room for
     assert_whole(plot_maps([image, image], [maps, {"a": np.eye(5)}]))
     assert_whole(interactions().plot())
     assert_whole(interactions().plot(words="all", columns=2, width=5))
-    for figure in (interactions().plot(), interactions().plot(words="all", columns=6), interactions().plot(width=3.5)):
-        strip = min((axes for axes in figure.axes if axes.images), key=lambda axes: axes.get_position().height)
+    for figure in (
+        interactions().plot(),
+        interactions().plot(words="all", columns=6),
+        interactions().plot(width=3.5),
+    ):
+        strip = min(
+            (axes for axes in figure.axes if axes.images),
+            key=lambda axes: axes.get_position().height,
+        )
         assert strip.get_window_extent().width >= 0.4 * figure.dpi  # it can be read
 
 
@@ -137,17 +169,31 @@ def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_l
     figure = plot_intervals(TABLE, group="model", control=["random"], chance=0.25, label="hits")
     assert_whole(figure)
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["Grad-ECLIP", "rollout", "random"]
-    colours = {to_rgb(line.get_color()) for line in axes.lines if line.get_marker() not in ("None", None, "")}
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "Grad-ECLIP",
+        "rollout",
+        "random",
+    ]
+    colours = {
+        to_rgb(line.get_color())
+        for line in axes.lines
+        if line.get_marker() not in ("None", None, "")
+    }
     assert colours == {to_rgb(PALETTE[0]), to_rgb(PALETTE[1]), to_rgb("0.6")}
     assert "chance" in texts(figure) and "Grad-ECLIP emoji 0.80, 0.70 to 0.90" in figure.alt
 
 
 def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_of_mean():
     table = TABLE[:3].drop(columns="model").rename(columns={"mean": "estimate"})
-    assert_whole(plot_intervals(table.assign(mean=table["estimate"]), title="Pointing game"))  # a table may have both
+    assert_whole(
+        plot_intervals(table.assign(mean=table["estimate"]), title="Pointing game")
+    )  # a table may have both
     (axes,) = plot_intervals(table, sort=False).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["rollout", "Grad-ECLIP", "random"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "rollout",
+        "Grad-ECLIP",
+        "random",
+    ]
 
 
 def test_a_figure_of_ones_own_is_described_by_its_titles():

@@ -26,7 +26,9 @@ MORE = {"percentile": np.array([98.0, 33.0]), "null_median": 0.34, "null_count":
 
 def inside(path):
     """The view that the script of a page is given."""
-    given = re.search(r'<script type="application/json">(.*?)</script>', path.read_text(), re.DOTALL)[1]
+    given = re.search(
+        r'<script type="application/json">(.*?)</script>', path.read_text(), re.DOTALL
+    )[1]
     return json.loads(given)["data"]
 
 
@@ -58,10 +60,17 @@ def test_both_backends_agree_on_the_colours_of_maps_and_words(page, tmp_path, _)
     found = explanation("a red car", "a dog", size=(288, 216), against="a blue dog")
     page.goto(f"file://{found.to_html(tmp_path / 'page.html')}")
     url = page.locator("canvas").first.evaluate("canvas => canvas.toDataURL('image/png')")
-    over = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGBA"), dtype=float) / 255
+    over = (
+        np.asarray(
+            Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGBA"), dtype=float
+        )
+        / 255
+    )
     top = np.abs(found.image_maps).max()
     white = Image.new("RGB", (576, 432), "white")
-    painted = paint(white, found.image_maps[0], signed=True, vmax=top).resize((288, 216), Image.Resampling.BOX)
+    painted = paint(white, found.image_maps[0], signed=True, vmax=top).resize(
+        (288, 216), Image.Resampling.BOX
+    )
     composed = over[..., :3] * over[..., 3:] + 1 - over[..., 3:]
     assert np.abs(composed - np.asarray(painted) / 255).mean() < 0.01
     drawing = of_explanation(found)
@@ -69,7 +78,9 @@ def test_both_backends_agree_on_the_colours_of_maps_and_words(page, tmp_path, _)
     car = page.locator(".gradeclip-word", has_text="car").first
     shown = car.evaluate("node => getComputedStyle(node).backgroundColor")
     expected = coloured(word.score / drawing.word_scale) * 255
-    np.testing.assert_allclose([float(part) for part in re.findall(r"[\d.]+", shown)][:3], expected, atol=3)
+    np.testing.assert_allclose(
+        [float(part) for part in re.findall(r"[\d.]+", shown)][:3], expected, atol=3
+    )
 
 
 @pytest.mark.parametrize("width", [pytest.param(width, marks=BROWSER) for width in (390, 860)])
@@ -84,7 +95,9 @@ def test_a_page_shows_title_map_similarity_and_legend_without_a_scroll_bar(page,
     expect(page.get_by_text("similarity 0.30, above 33 % of captions")).to_be_visible()
     expect(page.get_by_text("tick: half of 243 other captions")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    left = page.locator("canvas").evaluate_all("nodes => nodes.map(node => node.getBoundingClientRect().left)")
+    left = page.locator("canvas").evaluate_all(
+        "nodes => nodes.map(node => node.getBoundingClientRect().left)"
+    )
     assert (left[0] == left[1]) == (width == 390)  # a telephone has one prompt a row
     assert said == [] and len(asked) == 1
 

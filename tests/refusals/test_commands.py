@@ -18,38 +18,84 @@ from tests.refusals.cases import named
 PAIRS = ["--captions", "no.csv", "--images", "no"]
 TUNE = ["fine-tune", *PAIRS, "--out", "x.safetensors"]
 REFUSED = [
-    ("fine-tune into a folder", ["fine-tune", *PAIRS, "--out", "."], "--out must end in .safetensors"),
+    (
+        "fine-tune into a folder",
+        ["fine-tune", *PAIRS, "--out", "."],
+        "--out must end in .safetensors",
+    ),
     ("fine-tune into nothing", ["fine-tune", *PAIRS, "--out", ""], "--out must"),
-    ("fine-tune into /proc", ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"], "cannot be written: "),
+    (
+        "fine-tune into /proc",
+        ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"],
+        "cannot be written: ",
+    ),
     ("fine-tune saved never", [*TUNE, "--save-every", "0"], "--save-every must be at"),
     ("fine-tune with workers below zero", [*TUNE, "--workers", "-1"], "--workers must"),
-    ("fine-tune's state in /proc", [*TUNE, "--folder", "/proc/x"], "--folder /proc/x cannot be written"),
-    ("fine-tune's state in a file", [*TUNE, "--folder", "/proc/version"], "must be a folder, and /proc/version is a f"),
+    (
+        "fine-tune's state in /proc",
+        [*TUNE, "--folder", "/proc/x"],
+        "--folder /proc/x cannot be written",
+    ),
+    (
+        "fine-tune's state in a file",
+        [*TUNE, "--folder", "/proc/version"],
+        "must be a folder, and /proc/version is a f",
+    ),
     ("fine-tune by no maps", [*TUNE, "--maps", "gradcam"], "maps must be one of grad-e"),
     ("fine-tune by 10^9 pairs", [*TUNE, "--batch", "1000000000"], "at most 65536"),
     ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out /proc/x cannot be written"),
-    ("evaluate into a file", ["evaluate", "--out", "/proc/version"], "must be a folder, and /proc/version is a file"),
-    ("evaluate by no method", ["evaluate", "--methods", "grad-clip"], "'grad-clip' is not a method that explains"),
-    ("report into /proc", ["report", "--data", "photographs:all", "--out", "/proc/x"], "cannot be written: "),
-    ("report of a long name", ["report", "--data", "x" * 5000, "--captions", "x", "--out", "x"], "there is no folder"),
+    (
+        "evaluate into a file",
+        ["evaluate", "--out", "/proc/version"],
+        "must be a folder, and /proc/version is a file",
+    ),
+    (
+        "evaluate by no method",
+        ["evaluate", "--methods", "grad-clip"],
+        "'grad-clip' is not a method that explains",
+    ),
+    (
+        "report into /proc",
+        ["report", "--data", "photographs:all", "--out", "/proc/x"],
+        "cannot be written: ",
+    ),
+    (
+        "report of a long name",
+        ["report", "--data", "x" * 5000, "--captions", "x", "--out", "x"],
+        "there is no folder",
+    ),
     ("explain into nothing", ["explain", "--out", ""], "an empty one was given"),
     ("explain no image", ["explain", "--image", "", "--caption", "x"], "empty"),
     ("explain what is not there", ["explain", "--image", "x.png", "--caption", "x"], "x.png"),
-    ("explain an image without a caption", ["explain", "--image", "x.png"], "--image needs a --caption"),
+    (
+        "explain an image without a caption",
+        ["explain", "--image", "x.png"],
+        "--image needs a --caption",
+    ),
     ("explain into a tiff", ["explain", "--out", "x.tiff"], "must end in .png or .svg or .pdf"),
-    ("explain two of a name", ["explain", "--image", "a.png", "b/a.png", "--caption", "x"], "two images would be"),
+    (
+        "explain two of a name",
+        ["explain", "--image", "a.png", "b/a.png", "--caption", "x"],
+        "two images would be",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), named(REFUSED))
-def test_a_command_that_would_fail_late_is_refused_at_the_start(tmp_path, monkeypatch, capsys, arguments, message):
+def test_a_command_that_would_fail_late_is_refused_at_the_start(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     room = import_module(_COMMANDS[arguments[0]].module, "gradeclip_utils")
     for module in ("gradeclip_utils.models", room.__name__):
         monkeypatch.setattr(f"{module}.load_clip", None, raising=False)  # nothing is loaded before
     assert main(arguments) == 2
     loading, error = capsys.readouterr().err.splitlines()
-    assert loading == f"gradeclip {arguments[0]}: loading" and error.startswith("gradeclip: ") and message in error
+    assert (
+        loading == f"gradeclip {arguments[0]}: loading"
+        and error.startswith("gradeclip: ")
+        and message in error
+    )
     assert not list(tmp_path.iterdir())
     with pytest.raises(GradeclipError):
         main(["--debug", *arguments])
@@ -57,7 +103,9 @@ def test_a_command_that_would_fail_late_is_refused_at_the_start(tmp_path, monkey
 
 def test_a_mistake_inside_a_library_is_a_fault_of_gradeclip_and_shown_as_one(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gradeclip_utils.models.load_clip", lambda *_, **__: np.zeros(3).reshape(2, 2))
+    monkeypatch.setattr(
+        "gradeclip_utils.models.load_clip", lambda *_, **__: np.zeros(3).reshape(2, 2)
+    )
     with pytest.raises(ValueError, match="cannot reshape"):
         main(["explain"])
 
@@ -87,8 +135,11 @@ LOST = [
     ("its image by a hard link", [*EXPLAIN, "hard.png", "--out", "photo.png"]),
     ("its image by the default --out", [*EXPLAIN, "explanation.png"]),
     ("its weights", [*FINE_TUNE, "--pretrained", "mine.safetensors", "--out", "mine.safetensors"]),
-    ("its weights in a folder", [*FINE_TUNE, "--model", "clip", "--out", "clip/open_clip_model.safetensors"]),
-]  # fmt: skip
+    (
+        "its weights in a folder",
+        [*FINE_TUNE, "--model", "clip", "--out", "clip/open_clip_model.safetensors"],
+    ),
+]
 
 
 @pytest.mark.parametrize(("arguments",), named(LOST))
@@ -105,7 +156,10 @@ def test_no_command_writes_over_one_of_its_inputs(here, capsys, arguments):
 def test_one_rule_says_what_is_overwritten_and_help_says_it(here, capsys):
     photo = Path("explanation.png").read_bytes()
     assert main([*EXPLAIN, "photo.png"]) == 2
-    assert "--out explanation.png exists: choose another file, or add --overwrite" in capsys.readouterr().err
+    assert (
+        "--out explanation.png exists: choose another file, or add --overwrite"
+        in capsys.readouterr().err
+    )
     assert Path("explanation.png").read_bytes() == photo
     assert main([*EXPLAIN, "photo.png", "--overwrite"]) == 0
     assert Path("explanation.png").read_bytes() != photo
@@ -113,7 +167,10 @@ def test_one_rule_says_what_is_overwritten_and_help_says_it(here, capsys):
         with pytest.raises(SystemExit):
             main(arguments)
         said = " ".join(capsys.readouterr().out.split())
-        assert "No command writes over one of its inputs, nor over a result that exists, unless you add --over" in said
+        assert (
+            "No command writes over one of its inputs, nor over a result that exists, unless you add --over"
+            in said
+        )
 
 
 class Broken:
@@ -130,7 +187,9 @@ class Broken:
             raise self.error
 
 
-@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left on device"), 2)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left on device"), 2)]
+)
 def test_figures_are_written_whatever_standard_output_takes(here, monkeypatch, capsys, error, code):
     closed = []
     monkeypatch.setattr("os.dup2", lambda _, number: closed.append(number))
@@ -148,7 +207,9 @@ def test_a_terminal_that_is_gone_stops_no_command(here, monkeypatch, capsys):
     assert Path("b.png").is_file() and "figure: b.png" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["explain"], ["report", "--data", "photographs:all", "--out", "/tmp/x"]])
+@pytest.mark.parametrize(
+    "arguments", [["explain"], ["report", "--data", "photographs:all", "--out", "/tmp/x"]]
+)
 def test_a_folder_that_was_deleted_is_one_sentence(tmp_path, monkeypatch, capsys, arguments):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -161,11 +222,30 @@ def test_a_folder_that_was_deleted_is_one_sentence(tmp_path, monkeypatch, capsys
 @pytest.mark.slow
 def test_a_terminal_of_ascii_and_a_locale_of_c_lose_nothing(tmp_path):
     Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / "a.png")
-    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)} | ascii_only
-    command = [sys.executable, "-m", "gradeclip_utils", "explain", "--image", "a.png", "--caption", "ein schöner 🐶"]
+    ascii_only = {
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONUTF8": "0",
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+    }
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent.parent.parent),
+    } | ascii_only
+    command = [
+        sys.executable,
+        "-m",
+        "gradeclip_utils",
+        "explain",
+        "--image",
+        "a.png",
+        "--caption",
+        "ein schöner 🐶",
+    ]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert (tmp_path / "explanation.png").is_file() and "Traceback" not in found.stderr, found.stderr
+    assert (tmp_path / "explanation.png").is_file() and "Traceback" not in found.stderr, (
+        found.stderr
+    )
     assert r"sch\xf6ner \U0001f436" in found.stdout
 
 
@@ -184,7 +264,9 @@ def test_a_command_says_something_before_it_imports_anything(monkeypatch, capsys
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gradeclip_utils.__main__.import_module", stopped)
-    assert main(["report", "--data", "x", "--out", "y"]) == 130  # and is stopped without a traceback
+    assert (
+        main(["report", "--data", "x", "--out", "y"]) == 130
+    )  # and is stopped without a traceback
     assert capsys.readouterr().err.startswith("gradeclip: stopped.")
 
 

@@ -35,13 +35,28 @@ SAID = {"images": [IMAGE], "annotations": [{"image_id": 1, "id": 1, "caption": "
 JSON = [
     ("an image without a number", coco, {**COCO, "images": [{}]}, "it lacks 'id'"),
     ("a mask of no image", coco, {**COCO, "annotations": [{}]}, "it lacks 'image_id'"),
-    ("an unknown category", coco, {**COCO, "annotations": [{**DOG, "category_id": 9}]}, "it lacks 9"),
+    (
+        "an unknown category",
+        coco,
+        {**COCO, "annotations": [{**DOG, "category_id": 9}]},
+        "it lacks 9",
+    ),
     ("images that are none", coco, {**COCO, "images": None}, "is not a file of COCO annotations"),
     ("images in words", coco, {**COCO, "images": ["x"]}, "is not a file of COCO annotations"),
-    ("categories by name", coco, {**COCO, "categories": {"1": "dog"}}, "is not a file of COCO annotations"),
+    (
+        "categories by name",
+        coco,
+        {**COCO, "categories": {"1": "dog"}},
+        "is not a file of COCO annotations",
+    ),
     ("no captions", coco_captions, {**SAID, "annotations": []}, "holds no examples"),
     ("a caption of no image", coco_captions, {**SAID, "images": []}, "it lacks 1"),
-    ("a caption in numbers", coco_captions, {**SAID, "annotations": [{"image_id": 1, "id": 1, "caption": 5}]}, "not a"),
+    (
+        "a caption in numbers",
+        coco_captions,
+        {**SAID, "annotations": [{"image_id": 1, "id": 1, "caption": 5}]},
+        "not a",
+    ),
 ]
 
 
@@ -54,10 +69,16 @@ def test_annotations_of_another_form_are_named_with_what_is_wrong(tmp_path, read
         read(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"[" * 200_000, b"\xff\xfe{", b"", None], ids=["deep", "latin", "empty", "folder"])
+@pytest.mark.parametrize(
+    "content", [b"[" * 200_000, b"\xff\xfe{", b"", None], ids=["deep", "latin", "empty", "folder"]
+)
 def test_what_is_no_json_is_named(tmp_path, content):
-    for read, name in ((coco, "annotations/instances_val2017.json"), (colorswap, "test.json"),
-                       (winoground, "examples.jsonl"), (sugar_crepe, "swap.json")):  # fmt: skip
+    for read, name in (
+        (coco, "annotations/instances_val2017.json"),
+        (colorswap, "test.json"),
+        (winoground, "examples.jsonl"),
+        (sugar_crepe, "swap.json"),
+    ):
         file = tmp_path / read.__name__ / name
         file.parent.mkdir(parents=True)
         file.mkdir() if content is None else file.write_bytes(content)
@@ -71,11 +92,15 @@ def test_a_segmentation_that_is_none_is_named_by_its_image(tmp_path, shape):
     record = {**COCO, "annotations": [{**DOG, "segmentation": shape}]}
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(record))
     (example,) = coco(tmp_path)
-    with pytest.raises(GradeclipError, match="val2017.json has an invalid segmentation of dog in image 1"):
+    with pytest.raises(
+        GradeclipError, match="val2017.json has an invalid segmentation of dog in image 1"
+    ):
         example.mask()
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, -3, 5), (0, 0, 1e6, 1e6), (float("nan"), 0, 3, 3), (99, 0, 3, 3)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 5), (0, 0, -3, 5), (0, 0, 1e6, 1e6), (float("nan"), 0, 3, 3), (99, 0, 3, 3)]
+)
 def test_a_part_that_is_not_in_its_image_is_refused(tmp_path, box):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "a.png")
@@ -100,7 +125,11 @@ def test_choices_without_a_caption_and_images_without_a_place_are_refused(tmp_pa
 
 ASKED = [
     ("a reader that is none", lambda: register_dataset("own", 5), "read must be a function, got 5"),
-    ("a kind that is a number", lambda: register_dataset(5, load), "kind of a data set must be a text, got 5"),
+    (
+        "a kind that is a number",
+        lambda: register_dataset(5, load),
+        "kind of a data set must be a text, got 5",
+    ),
     ("no examples", lambda: load(None, 2), "data must be a list, got None"),
 ]
 

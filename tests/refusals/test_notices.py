@@ -16,7 +16,9 @@ from gradeclip_utils.scenes import arrange
 @pytest.mark.parametrize("kind", [GradeclipError, UnsupportedModel])
 def test_a_refusal_is_a_value_error_and_keeps_its_sentence_on_the_way_from_another_process(kind):
     found = pickle.loads(pickle.dumps(kind("this is none")))
-    assert (type(found), str(found)) == (kind, "this is none") and isinstance(found, (ValueError, GradeclipError))
+    assert (type(found), str(found)) == (kind, "this is none") and isinstance(
+        found, (ValueError, GradeclipError)
+    )
 
 
 def said(explainer, image, prompt):
@@ -33,7 +35,9 @@ def test_a_warning_points_at_the_line_that_asked():
 
 
 def test_a_photograph_shown_to_a_model_that_knows_drawn_scenes_alone_is_said(knowing, picture):
-    with pytest.warns(ExplanationWarning, match="drawn scenes alone, and this image is not marked as one"):
+    with pytest.warns(
+        ExplanationWarning, match="drawn scenes alone, and this image is not marked as one"
+    ):
         Explainer(knowing).explain(picture, "a dog")
     scene = arrange(["dog"]).image()
     for image in (scene, scene.resize((40, 40)), scene.crop((3, 3, 90, 90)).convert("L")):
@@ -76,9 +80,18 @@ def test_a_script_that_figures_cannot_draw_is_said_when_it_is_drawn(tiny, pictur
     ("prompts", "unknown"),
     [
         (["a RED skateboarding dog!", "a cat, a Skateboarding cat"], "skateboarding, cat"),
-        ("a dog don't, A Dog?!", ""), ("🍕", "🍕"), ("...", "..."), ("a $ dog", "$"),
+        ("a dog don't, A Dog?!", ""),
+        ("🍕", "🍕"),
+        ("...", "..."),
+        ("a $ dog", "$"),
     ],
-)  # fmt: skip
-def test_words_and_signs_that_the_model_never_saw_are_named_whole_and_once(knowing, prompts, unknown):
-    notes = [note for note in said(Explainer(knowing), arrange(["dog"]).image(), prompts) if "these words:" in note]
+)
+def test_words_and_signs_that_the_model_never_saw_are_named_whole_and_once(
+    knowing, prompts, unknown
+):
+    notes = [
+        note
+        for note in said(Explainer(knowing), arrange(["dog"]).image(), prompts)
+        if "these words:" in note
+    ]
     assert notes == ([f"the model 'tiny' does not know these words: {unknown}"] if unknown else [])

@@ -48,18 +48,25 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize(("path", "options", "message"), named(WRITTEN))
-def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path, path, options, message):
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_made(
+    tmp_path, path, options, message
+):
     (tmp_path / "there.txt").write_text("dear")
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(GradeclipError, match=message):
         writable(tmp_path / path, "--out", **options)
     assert sorted(tmp_path.iterdir()) == before
-    assert writable(tmp_path / "new" / "folders" / "x.png", "--out") == tmp_path / "new" / "folders" / "x.png"
+    assert (
+        writable(tmp_path / "new" / "folders" / "x.png", "--out")
+        == tmp_path / "new" / "folders" / "x.png"
+    )
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that nobody may write to is needed")
+@pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="a folder that nobody may write to is needed"
+)
 def test_a_place_that_is_read_only_is_refused():
     with pytest.raises(GradeclipError, match="x.png cannot be written: "):
         writable("/proc/x.png", "--out")

@@ -26,7 +26,12 @@ def test_nothing_asks_a_network_for_anything(knowing, tmp_path, monkeypatch):
     found.plot()
     Explanation.load(found.save(tmp_path / "found"))
     Explainer(clip).interactions(arrange(["dog", "cat"]).image(), "a dog and a cat").plot()
-    evaluate(knowing, f"folder:{write_noise(tmp_path, ['a dog', 'a cat'])}", out=tmp_path / "run", progress=False)
+    evaluate(
+        knowing,
+        f"folder:{write_noise(tmp_path, ['a dog', 'a cat'])}",
+        out=tmp_path / "run",
+        progress=False,
+    )
     assert main(["explain", "--out", str(tmp_path / "x.png")]) == 0
 
 
@@ -41,12 +46,20 @@ def test_what_results_show_of_themselves_executes_nothing_of_the_users(tiny, pic
         bundle = result._repr_mimebundle_()
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         assert data.keys() <= {"image/png", "text/html", "text/plain", "text/markdown"}
-        assert "<script>alert" not in data.get("text/html", "") and "<img src=x" not in data.get("text/html", "")
-        assert getattr(result, "_repr_html_", lambda: None)() is None  # matplotlib's own, which gives none here
-        assert "<" not in data.get("text/markdown", "")  # Jupyter and nbconvert read HTML in Markdown
+        assert "<script>alert" not in data.get("text/html", "") and "<img src=x" not in data.get(
+            "text/html", ""
+        )
+        assert (
+            getattr(result, "_repr_html_", lambda: None)() is None
+        )  # matplotlib's own, which gives none here
+        assert "<" not in data.get(
+            "text/markdown", ""
+        )  # Jupyter and nbconvert read HTML in Markdown
 
 
-def test_a_bomb_is_refused_before_it_is_decoded_wherever_an_image_is_read(tiny, tmp_path, monkeypatch):
+def test_a_bomb_is_refused_before_it_is_decoded_wherever_an_image_is_read(
+    tiny, tmp_path, monkeypatch
+):
     file = bomb(tmp_path)
 
     def decoded(*given):

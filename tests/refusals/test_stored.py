@@ -31,18 +31,40 @@ DAMAGED = [
     ("no JSON", lambda f: (f / JSON).unlink(), "There is no .*explanation.json"),
     ("no arrays", lambda f: (f / NPZ).unlink(), "There is no .*explanation.safetensors"),
     ("no image", lambda f: (f / PNG).unlink(), "There is no .*explanation.png"),
-    ("JSON cut off", lambda f: (f / JSON).write_text((f / JSON).read_text()[:99]), "explanation.json is not as"),
+    (
+        "JSON cut off",
+        lambda f: (f / JSON).write_text((f / JSON).read_text()[:99]),
+        "explanation.json is not as",
+    ),
     ("a list", lambda f: (f / JSON).write_text("[]"), "explanation.json is not as"),
     ("deep JSON", lambda f: (f / JSON).write_text("[" * 100_000), "explanation.json is not as"),
-    ("arrays cut off", lambda f: (f / NPZ).write_bytes((f / NPZ).read_bytes()[:-9]), "safetensors is not as `save`"),
-    ("a swapped image", lambda f: Image.new("RGB", (9, 9)).save(f / PNG), "explanation.png is not as `save`"),
-    ("a key is missing", lambda f: rewritten(f, lambda r: r.pop("prompts")), "json is not as .*its checksum"),
-    ("prompts of another run", lambda f: rewritten(f, lambda r: r["prompts"].pop()), "json is not as .*its checksum"),
-]  # fmt: skip
+    (
+        "arrays cut off",
+        lambda f: (f / NPZ).write_bytes((f / NPZ).read_bytes()[:-9]),
+        "safetensors is not as `save`",
+    ),
+    (
+        "a swapped image",
+        lambda f: Image.new("RGB", (9, 9)).save(f / PNG),
+        "explanation.png is not as `save`",
+    ),
+    (
+        "a key is missing",
+        lambda f: rewritten(f, lambda r: r.pop("prompts")),
+        "json is not as .*its checksum",
+    ),
+    (
+        "prompts of another run",
+        lambda f: rewritten(f, lambda r: r["prompts"].pop()),
+        "json is not as .*its checksum",
+    ),
+]
 
 
 @pytest.mark.parametrize(("damage", "message"), named(DAMAGED))
-def test_an_explanation_that_was_damaged_is_refused_with_the_file_and_what_is_wrong(stored, damage, message):
+def test_an_explanation_that_was_damaged_is_refused_with_the_file_and_what_is_wrong(
+    stored, damage, message
+):
     damage(stored)
     with pytest.raises((GradeclipError), match=message):
         Explanation.load(stored)
@@ -50,7 +72,11 @@ def test_an_explanation_that_was_damaged_is_refused_with_the_file_and_what_is_wr
 
 def test_folders_of_something_else_are_refused(stored, tmp_path):
     for reads, place, message in (
-        (Explanation, tmp_path / "words", "There is no file of a saved explanation .*explanation.json"),
+        (
+            Explanation,
+            tmp_path / "words",
+            "There is no file of a saved explanation .*explanation.json",
+        ),
         (Interactions, stored, "interactions.json"),
         (Explanation, tmp_path / "nowhere", "nowhere"),
         (Explanation, stored / JSON, "explanation.json"),
@@ -66,7 +92,9 @@ def test_folders_of_something_else_are_refused(stored, tmp_path):
         file.write_bytes(before)
 
 
-def test_an_explanation_that_cannot_be_saved_leaves_the_one_that_was_there(stored, tiny, picture, monkeypatch):
+def test_an_explanation_that_cannot_be_saved_leaves_the_one_that_was_there(
+    stored, tiny, picture, monkeypatch
+):
     before = {file.name: file.read_bytes() for file in stored.iterdir()}
     other, write, written = Explainer(tiny).explain(picture, "a bus"), Path.write_bytes, []
 

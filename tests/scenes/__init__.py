@@ -8,6 +8,9 @@ from gradeclip_utils.scenes import UNSEEN_ARTIST, is_withheld_colour, is_withhel
 def is_trained(objects) -> bool:
     """Whether nothing in these objects is withheld from training: no colour, no pair, no drawing."""
     return not (
-        any(is_withheld_colour(one.noun, one.colour) or one.artist == UNSEEN_ARTIST for one in objects)
+        any(
+            is_withheld_colour(one.noun, one.colour) or one.artist == UNSEEN_ARTIST
+            for one in objects
+        )
         or any(is_withheld_pair(one.noun, other.noun) for one, other in combinations(objects, 2))
     )

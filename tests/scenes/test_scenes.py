@@ -32,8 +32,16 @@ def some(n, **options):
 
 
 def test_the_same_seed_gives_the_same_scene_and_splits_never_meet():
-    assert draw_scene(5) == draw_scene(5) == draw_scene([5]) == draw_scene([5, 0]) != draw_scene([0, 5])
-    texts = {split: {draw_scene(i, split=split).caption for i in range(20)} for split in scenes.SPLITS}
+    assert (
+        draw_scene(5)
+        == draw_scene(5)
+        == draw_scene([5])
+        == draw_scene([5, 0])
+        != draw_scene([0, 5])
+    )
+    texts = {
+        split: {draw_scene(i, split=split).caption for i in range(20)} for split in scenes.SPLITS
+    }
     assert all(texts[a] != texts[b] for a, b in combinations(texts, 2))
 
 
@@ -53,7 +61,9 @@ def test_the_art_is_the_art_that_the_model_was_trained_on():
 def test_every_concept_has_five_drawings_or_more_and_no_two_concepts_share_one():
     artists = [scenes.artists_of(noun) for noun in concepts().index]
     assert len(set(drawings().values())) == len(drawings()) == sum(map(len, artists))
-    assert all(len(drew) == len(set(drew)) >= 5 and scenes.UNSEEN_ARTIST in drew for drew in artists)
+    assert all(
+        len(drew) == len(set(drew)) >= 5 and scenes.UNSEEN_ARTIST in drew for drew in artists
+    )
     assert set(scenes.TRAINED_ARTISTS) == set(scenes.ARTISTS) - {scenes.UNSEEN_ARTIST}
 
 
@@ -62,7 +72,10 @@ def test_spans_say_which_words_speak_of_which_objects_and_every_word_is_in_the_v
     for scene in some(250):
         assert set(scene.caption.replace(",", "").split()) <= known, scene.caption
         for span in scene.spans:
-            text, things = scene.caption[span.start : span.end], [scene.objects[i] for i in span.objects]
+            text, things = (
+                scene.caption[span.start : span.end],
+                [scene.objects[i] for i in span.objects],
+            )
             if span.kind == "noun":
                 entry = concepts().loc[things[0].noun]
                 assert text == (entry["plural"] if len(things) > 1 else entry["noun"])
@@ -75,7 +88,9 @@ def test_spans_say_which_words_speak_of_which_objects_and_every_word_is_in_the_v
             if span.kind == "relation":
                 kind = "size" if text.endswith("than") else "position"
                 assert text == scenes.relation_between(*things, kind=kind)
-        told = {i for span in scene.spans if span.kind in ("noun", "something") for i in span.objects}
+        told = {
+            i for span in scene.spans if span.kind in ("noun", "something") for i in span.objects
+        }
         assert told == set(range(len(scene.objects))) - set(scene.unnamed)
 
 
@@ -91,7 +106,9 @@ def test_about_a_tenth_of_the_combinations_are_withheld_and_training_never_shows
     assert all(is_trained(draw_scene(i).objects) for i in range(100))
     nouns = list(concepts().index)
     pairs = np.mean([scenes.is_withheld_pair(a, b) for a, b in combinations(nouns, 2)])
-    colours = np.mean([scenes.is_withheld_colour(noun, colour) for noun in nouns for colour in scenes.COLOURS])
+    colours = np.mean(
+        [scenes.is_withheld_colour(noun, colour) for noun in nouns for colour in scenes.COLOURS]
+    )
     assert 0.09 < pairs < 0.11 and 0.08 < colours < 0.12
     assert scenes.is_withheld_pair("cat", "dog") == scenes.is_withheld_pair("dog", "cat")
     assert not scenes.is_withheld_colour("cat", None)
@@ -102,7 +119,9 @@ def by_number():
     """For each number of objects, x, y and size of the first object in many scenes."""
     drawn = {}
     for n in (1, 2, 4):
-        objects = [draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(250)]
+        objects = [
+            draw_scene([n, i], split="development", n_objects=n).objects[0] for i in range(250)
+        ]
         drawn[n] = np.array([(o.x, o.y, o.size) for o in objects])
     return drawn
 
@@ -112,7 +131,10 @@ def test_where_a_thing_stands_and_how_big_it_is_say_nothing_of_how_many_there_ar
     """Overlapping layouts that hide too much are drawn again, rarely: a Kolmogorov-Smirnov test finds nothing."""
     for k in range(3):
         assert ks_2samp(by_number[1][:, k], by_number[other][:, k]).pvalue > 1e-3
-    cells = [np.histogram2d(*by_number[n][:, :2].T, bins=4, range=[[0, 96]] * 2)[0].ravel() for n in (1, other)]
+    cells = [
+        np.histogram2d(*by_number[n][:, :2].T, bins=4, range=[[0, 96]] * 2)[0].ravel()
+        for n in (1, other)
+    ]
     assert chi2_contingency(np.array(cells) + 1).pvalue > 1e-3
 
 
@@ -135,7 +157,9 @@ def test_the_border_cuts_some_things_and_never_half_of_one():
     inside = []
     for scene in some(100, n_objects=1):
         thing = scene.objects[0]
-        whole = Object(thing.noun, thing.artist, size=thing.size, tilt=thing.tilt, mirrored=thing.mirrored)
+        whole = Object(
+            thing.noun, thing.artist, size=thing.size, tilt=thing.tilt, mirrored=thing.mirrored
+        )
         inside.append(scene.masks(96)[0].sum() / scenes.covered([whole], 96)[0].sum())
     assert min(inside) > 0.5 and 0.05 < np.mean(np.array(inside) < 0.95) < 0.4
 
@@ -143,14 +167,18 @@ def test_the_border_cuts_some_things_and_never_half_of_one():
 def test_half_are_mirrored_where_that_changes_nothing_and_all_are_tilted_a_little():
     things = [t for s in some(250) for t in s.objects]
     free = [t.mirrored for t in things if t.noun not in NOT_MIRRORED]
-    assert 0.43 < np.mean(free) < 0.57 and not any(t.mirrored for t in things if t.noun in NOT_MIRRORED)
+    assert 0.43 < np.mean(free) < 0.57 and not any(
+        t.mirrored for t in things if t.noun in NOT_MIRRORED
+    )
     assert set(concepts().index) >= NOT_MIRRORED
     assert max(abs(t.tilt) for t in things) <= 15 and np.std([t.tilt for t in things]) > 7
 
 
 def opacity(thing, backgrounds=(13, 43)):
     """How opaque an object is, (96, 96), told from what shines through: images of it on two backgrounds."""
-    with_it, without_it = ([scenes.render(shown, b, 96).astype(float) for b in backgrounds] for shown in ([thing], []))
+    with_it, without_it = (
+        [scenes.render(shown, b, 96).astype(float) for b in backgrounds] for shown in ([thing], [])
+    )
     apart = np.abs(without_it[0] - without_it[1])
     assert apart.min() > 60, "these backgrounds resemble each other"
     return 1 - np.mean(np.abs(with_it[0] - with_it[1]) / apart, axis=-1)
@@ -186,19 +214,36 @@ def test_captions_read_as_people_write():
     assert arrange(["owl"]).caption == "an owl"
     assert arrange(["bread", "orange dice"]).caption == "bread and an orange dice"
     assert arrange(["cat", "cat", "dog"]).caption == "two cats and a dog"
-    assert arrange(["cat", "dog", "sun"], prefix="a photo of").caption == "a photo of a cat, a dog and a sun"
-    assert scenes.describe([Object("dove")], tag=["peace"], named=[False])[0] == "something tagged peace"
+    assert (
+        arrange(["cat", "dog", "sun"], prefix="a photo of").caption
+        == "a photo of a cat, a dog and a sun"
+    )
+    assert (
+        scenes.describe([Object("dove")], tag=["peace"], named=[False])[0]
+        == "something tagged peace"
+    )
     assert arrange(["cat", "dog"], relation="above").caption == "a cat above a dog"
-    five = arrange([Object(noun, x=16 * i + 16, size=14) for i, noun in enumerate(["cat", "dog", "car", "sun", "key"])])
-    assert five.caption == "a cat, a dog, a car, a sun and a key" and five.masks(96).any((1, 2)).all()
+    five = arrange(
+        [
+            Object(noun, x=16 * i + 16, size=14)
+            for i, noun in enumerate(["cat", "dog", "car", "sun", "key"])
+        ]
+    )
+    assert (
+        five.caption == "a cat, a dog, a car, a sun and a key" and five.masks(96).any((1, 2)).all()
+    )
 
 
 def test_a_scene_shows_itself_and_says_what_it_shows():
     scene = arrange(["red car", "cat"])
     data, metadata = scene._repr_mimebundle_()
     shown = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    apart = np.asarray(shown.convert("RGB"), float) - np.asarray(scene.image().convert("RGB"), float)
-    assert shown.size == scene.image().size and np.abs(apart).mean() < 4  # of 255: a PNG of 256 colours
+    apart = np.asarray(shown.convert("RGB"), float) - np.asarray(
+        scene.image().convert("RGB"), float
+    )
+    assert (
+        shown.size == scene.image().size and np.abs(apart).mean() < 4
+    )  # of 255: a PNG of 256 colours
     assert metadata["image/png"]["alt"] == data["text/plain"] == f"a scene: {scene.caption}"
 
 
@@ -224,13 +269,19 @@ def test_recolouring_and_leaving_out_keep_everything_else():
     scene = arrange(["red car", "blue ball"], background=3)
     swapped = scenes.recoloured(scene, ["blue", "red"])
     assert swapped.caption == "a blue car and a red ball" and swapped.background == 3
-    assert [(t.x, t.y, t.size) for t in swapped.objects] == [(t.x, t.y, t.size) for t in scene.objects]
+    assert [(t.x, t.y, t.size) for t in swapped.objects] == [
+        (t.x, t.y, t.size) for t in scene.objects
+    ]
     alone = scenes.without(scene, 0)
     assert alone.caption == "a blue ball" and alone.objects == scene.objects[1:]
 
 
 def test_scenes_that_are_shown_have_nothing_cut_or_tiny():
-    found = [scene for i in range(30) if scenes.showable(scene := draw_scene(i, split="test", n_objects=2))]
+    found = [
+        scene
+        for i in range(30)
+        if scenes.showable(scene := draw_scene(i, split="test", n_objects=2))
+    ]
     assert found
     for scene in found:
         masks = np.stack([scenes.covered([thing], 96)[0] for thing in scene.objects])

@@ -15,7 +15,13 @@ from gradeclip_utils.scenes import arrange
 from tests.conftest import TINY_TEXT, TINY_VISION, build
 
 SIDE = 96
-SHOWN = [("dog", "umbrella"), ("banana", "clock"), ("dog", "umbrella"), ("clock", "umbrella"), ("banana", "dog")]
+SHOWN = [
+    ("dog", "umbrella"),
+    ("banana", "clock"),
+    ("dog", "umbrella"),
+    ("clock", "umbrella"),
+    ("banana", "dog"),
+]
 NAMES = sorted({name for pair in SHOWN for name in pair})
 SAID = [
     "A red dog beside an umbrella. ",
@@ -35,7 +41,9 @@ def write_noise(folder, captions):
         mask = np.zeros((32, 32), np.uint8)
         top, left = rng.integers(0, 16, 2)
         mask[top : top + 12, left : left + 12] = 255
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"images/{i}.png")
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+            folder / f"images/{i}.png"
+        )
         Image.fromarray(mask).save(folder / f"masks/{i}.png")
         lines.append(f"{i}.png,{caption}")
     (folder / "captions.csv").write_text("\n".join(lines))
@@ -52,17 +60,28 @@ def write_coco(folder):
         scene.image(SIDE).convert("RGB").save(folder / "val2017" / file)
         images.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
         for k, (name, mask) in enumerate(zip(pair, scene.masks(SIDE), strict=True)):
-            annotation = {"id": 10 * number + k, "image_id": number, "category_id": NAMES.index(name) + 1, "iscrowd": k}
+            annotation = {
+                "id": 10 * number + k,
+                "image_id": number,
+                "category_id": NAMES.index(name) + 1,
+                "iscrowd": k,
+            }
             runs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
             x, y, wide, high = tools.toBbox(runs).tolist()
             box = [[x, y, x + wide, y, x + wide, y + high, x, y + high]]
             shape = {"counts": _run_lengths(mask), "size": [SIDE, SIDE]} if k else box
-            annotations.append({**annotation, "bbox": [x, y, wide, high], "area": 1000.0, "segmentation": shape})
+            annotations.append(
+                {**annotation, "bbox": [x, y, wide, high], "area": 1000.0, "segmentation": shape}
+            )
         captions.append({"id": number, "image_id": number, "caption": said})
-    categories = [{"id": i, "name": name, "supercategory": "thing"} for i, name in enumerate(NAMES, start=1)]
+    categories = [
+        {"id": i, "name": name, "supercategory": "thing"} for i, name in enumerate(NAMES, start=1)
+    ]
     record = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations/instances_val2017.json").write_text(json.dumps(record))
-    (folder / "annotations/captions_val2017.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    (folder / "annotations/captions_val2017.json").write_text(
+        json.dumps({"images": images, "annotations": captions})
+    )
     return folder
 
 
@@ -76,7 +95,9 @@ def write_coco_captions(folder, captions):
         images.append({"id": number, "file_name": f"{number}.jpg", "width": 32, "height": 32})
         noise = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         noise.save(folder / "val2017" / images[-1]["file_name"])
-        annotations += [{"id": 9 * number + k, "image_id": number, "caption": one} for k, one in enumerate(said)]
+        annotations += [
+            {"id": 9 * number + k, "image_id": number, "caption": one} for k, one in enumerate(said)
+        ]
     record = {"images": images, "annotations": annotations}
     (folder / "annotations/captions_val2017.json").write_text(json.dumps(record))
     return folder
@@ -94,18 +115,29 @@ def write_transformers(folder):
 
     read = open_clip.SimpleTokenizer()
     ends = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    (folder / "vocab.json").write_text(json.dumps({ends.get(piece, piece): i for piece, i in read.encoder.items()}))
+    (folder / "vocab.json").write_text(
+        json.dumps({ends.get(piece, piece): i for piece, i in read.encoder.items()})
+    )
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, read.bpe_ranks)]))
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    layers = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    layers = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
+    ids = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     config = transformers.CLIPConfig(
         text_config={**layers, **ids}, vision_config={**layers, "image_size": 32, "patch_size": 8}
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.CLIPModel(config).save_pretrained(folder)
-    images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    images = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
     transformers.CLIPProcessor(images, tokenizer).save_pretrained(folder)
     return folder
 
@@ -114,7 +146,13 @@ def write_compact(folder):
     """Write a small compact model of random weights that knows few words; the arguments that load it."""
     text = {**TINY_TEXT, "context_length": 77, "vocab_size": 49408}
     config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": text}
-    shown = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest", "size": 32}
+    shown = {
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "size": 32,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = open_clip.CLIP(**config)
@@ -127,7 +165,9 @@ def write_open_clip(folder):
     """Write random weights of a small model with CLIP's own vocabulary and context."""
     vision, text = {**TINY_VISION, "layers": 4}, {**TINY_TEXT, "context_length": 77}
     config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}})
+    )
     state = {key: value.contiguous() for key, value in build(vision, text).state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return folder

@@ -16,7 +16,10 @@ from tests.shrinking import stir
 def resnet():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return wrap(stir(build({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 64})), 64)
+        return wrap(
+            stir(build({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 64})),
+            64,
+        )
 
 
 def test_the_table_of_architectures_is_what_their_traces_say(tiny, averaging, resnet):
@@ -71,7 +74,9 @@ def test_relevance_on_a_thing_is_one_for_a_map_inside_of_it_and_its_area_for_an_
 
 
 def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(tiny, averaging, picture):
-    figure = r.plot_model_maps({"CLS": Explainer(tiny), "average": Explainer(averaging)}, picture, ["a dog", "a car"])
+    figure = r.plot_model_maps(
+        {"CLS": Explainer(tiny), "average": Explainer(averaging)}, picture, ["a dog", "a car"]
+    )
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["a dog", "CLS", "average", "a car", "CLS", "average"]
     assert figure.alt == "Maps of a dog, a car by CLS, average, each divided by its own maximum"

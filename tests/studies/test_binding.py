@@ -8,7 +8,16 @@ import torch
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import COLOURS
 from studies import binding
-from studies.binding import WORDS, answers_by_maps, colour_directions, fit_text_map, main, mapped, plot_vote, word_maps
+from studies.binding import (
+    WORDS,
+    answers_by_maps,
+    colour_directions,
+    fit_text_map,
+    main,
+    mapped,
+    plot_vote,
+    word_maps,
+)
 from studies.pairs import Embedded, answers, draw_pairs, embed_pairs, judge
 from studies.relevance import object_coverage
 
@@ -31,14 +40,20 @@ def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
         heat = np.maximum(found.maps[at], 0)
         means = [(heat * coverage[k]).sum() / coverage[k].sum() for k in (thing, 1 - thing)]
         expected = means[0] / sum(means) if sum(means) > 0 else 0.5
-        row = rows.query("pair == @pair.name and side == 0 and thing == @thing and word == 'true caption'")
+        row = rows.query(
+            "pair == @pair.name and side == 0 and thing == @thing and word == 'true caption'"
+        )
         assert row["index"].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_map_that_follows_the_pixels_answers_right_and_one_that_follows_the_sentence_does_not_know():
     rows = [
         {"pair": pair, "side": 0, "thing": thing, "word": word, "index": index}
-        for pair, by_word in (("pixels", (0.9, 0.9)), ("sentence", (0.9, 0.1)), ("wrong", (0.2, 0.3)))
+        for pair, by_word in (
+            ("pixels", (0.9, 0.9)),
+            ("sentence", (0.9, 0.1)),
+            ("wrong", (0.2, 0.3)),
+        )
         for word, index in zip(("true caption", "false caption"), by_word, strict=True)
         for thing in (0, 1)
     ]
@@ -52,7 +67,10 @@ def test_a_linear_map_learns_to_bind_where_texts_hold_the_binding_in_another_pla
     sign = torch.tensor([1.0, -1.0])[None, :, None].expand(120, -1, -1) * torch.sign(what[:, :, :1])
     zero = torch.zeros_like(sign)
     unit = torch.nn.functional.normalize
-    images, texts = unit(torch.cat([what, sign, zero], -1), dim=-1), unit(torch.cat([what, zero, sign], -1), dim=-1)
+    images, texts = (
+        unit(torch.cat([what, sign, zero], -1), dim=-1),
+        unit(torch.cat([what, zero, sign], -1), dim=-1),
+    )
     pairs = draw_pairs("swapped colours", 60, nouns=16)
     test, dev = Embedded(images[:60], texts[:60]), Embedded(images[60:], texts[60:])
     assert answers(pairs, test)["right"].mean() == 0.5
@@ -71,14 +89,19 @@ def test_the_vote_shows_two_models_without_their_names(bundled, pairs):
     assert figure.alt.count("A: ") == figure.alt.count("B: ") == 2 and "emoji" not in figure.alt
 
 
-def test_the_control_is_measured_by_a_command_on_the_lessons_questions(bundled, tmp_path, monkeypatch, capsys):
+def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
+    bundled, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(binding, "load_clip", lambda name, weights: bundled)
     table = binding.control_table("weights", 2)
     expected = judge(bundled, draw_pairs("colour", 2, split="test"))["right"].mean()
     assert table.set_index("question").loc["colour", "right"] == expected
     monkeypatch.setattr(binding, "control_table", lambda weights: table)
     main(["weights", "--out", str(tmp_path / "control.csv")])
-    assert pd.read_csv(tmp_path / "control.csv").equals(table) and "swapped colours" in capsys.readouterr().out
+    assert (
+        pd.read_csv(tmp_path / "control.csv").equals(table)
+        and "swapped colours" in capsys.readouterr().out
+    )
 
 
 def test_embeddings_of_pairs_are_those_of_their_scenes(bundled, pairs):

@@ -17,8 +17,15 @@ def image(i):
 
 
 def test_winoground_asks_each_of_its_two_images(tmp_path):
-    entry = {"id": 5, "image_0": "ex_5_img_0", "image_1": "ex_5_img_1", "caption_0": "some plants surrounding a bulb",
-             "caption_1": "a bulb surrounding some plants", "tag": "Scope", "collapsed_tag": "Relation"}  # fmt: skip
+    entry = {
+        "id": 5,
+        "image_0": "ex_5_img_0",
+        "image_1": "ex_5_img_1",
+        "caption_0": "some plants surrounding a bulb",
+        "caption_1": "a bulb surrounding some plants",
+        "tag": "Scope",
+        "collapsed_tag": "Relation",
+    }
     (tmp_path / "examples.jsonl").write_text(json.dumps(entry) + "\n")
     (tmp_path / "images").mkdir()
     for i in (0, 1):
@@ -29,17 +36,29 @@ def test_winoground_asks_each_of_its_two_images(tmp_path):
     assert (first.image_key, second.image_key) == ("ex_5_img_0.png", "ex_5_img_1.png")
     assert (np.asarray(second.image()) == np.asarray(image(1))).all()
     examples = load(f"winoground:{tmp_path}")
-    assert [(one.prompt, one.mask()) for one in examples] == [(entry["caption_0"], None), (entry["caption_1"], None)]
-    for line, message in (("{", "is not JSON, or is cut short"), ("{}", "entry 1 of .* must have image_0")):
+    assert [(one.prompt, one.mask()) for one in examples] == [
+        (entry["caption_0"], None),
+        (entry["caption_1"], None),
+    ]
+    for line, message in (
+        ("{", "is not JSON, or is cut short"),
+        ("{}", "entry 1 of .* must have image_0"),
+    ):
         (tmp_path / "examples.jsonl").write_text(f"{json.dumps(entry)}\n{line}\n")
         with pytest.raises(GradeclipError, match=message):
             load_choices(f"winoground:{tmp_path}")
 
 
 def test_colorswap_asks_each_of_its_two_images(tmp_path):
-    entry = {"id": 0, "caption_1": "a yellow umbrella and a white dress", "image_1": "images/0_1.png",
-             "caption_2": "a white umbrella and a yellow dress", "image_2": "images/0_2.png",
-             "image_source": "midjourney", "caption_source": "human"}  # fmt: skip
+    entry = {
+        "id": 0,
+        "caption_1": "a yellow umbrella and a white dress",
+        "image_1": "images/0_1.png",
+        "caption_2": "a white umbrella and a yellow dress",
+        "image_2": "images/0_2.png",
+        "image_source": "midjourney",
+        "caption_source": "human",
+    }
     (tmp_path / "images").mkdir()
     for i in (1, 2):
         image(i).save(tmp_path / f"images/0_{i}.png")
@@ -48,7 +67,9 @@ def test_colorswap_asks_each_of_its_two_images(tmp_path):
     first, second = load_choices(f"colorswap:{tmp_path}")
     assert (first.key, first.kind, first.caption) == ("0/1", "human", entry["caption_1"])
     assert (second.caption, second.negative) == (first.negative, first.caption)
-    assert (np.asarray(second.image()) == np.asarray(image(2))).all() and second.image_key == "images/0_2.png"
+    assert (
+        np.asarray(second.image()) == np.asarray(image(2))
+    ).all() and second.image_key == "images/0_2.png"
     assert [one.key for one in colorswap(tmp_path, "train")] == ["7/1", "7/2"]
     for record, message in (
         (5, "must hold a list of entries, got 5"),
@@ -63,8 +84,16 @@ def test_colorswap_asks_each_of_its_two_images(tmp_path):
 
 
 def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path):
-    entry = {"image_path": "0.png", "bbox_x": 2, "bbox_y": 1, "bbox_w": 6, "bbox_h": 5, "relation_name": "behind",
-             "true_caption": "the dog is behind the car", "false_caption": "the car is behind the dog"}  # fmt: skip
+    entry = {
+        "image_path": "0.png",
+        "bbox_x": 2,
+        "bbox_y": 1,
+        "bbox_w": 6,
+        "bbox_h": 5,
+        "relation_name": "behind",
+        "true_caption": "the dog is behind the car",
+        "false_caption": "the car is behind the dog",
+    }
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps([entry]))
     (tmp_path / "images").mkdir()
     image(0).save(tmp_path / "images" / "0.png")
@@ -73,7 +102,9 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
     assert choice.image_key == "0.png"  # the whole image's, whichever part is asked about
     assert (np.asarray(choice.image()) == np.asarray(image(0))[1:6, 2:8]).all()
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps([{**entry, "bbox_w": None}]))
-    with pytest.raises(GradeclipError, match="entry 0 of .*relation.json must have image_path, .*bbox_h, got"):
+    with pytest.raises(
+        GradeclipError, match="entry 0 of .*relation.json must have image_path, .*bbox_h, got"
+    ):
         load_choices(f"aro:{tmp_path}")
 
 
@@ -81,11 +112,20 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
 def crepes(tmp_path):
     """As the files in data/ of github.com/RAIVNLab/sugar-crepe are: one object, numbered entries, one an image."""
     swapped = {
-        "0": {"filename": "000000544519.jpg", "caption": "A girl with a green shirt and a blue toothbrush.",
-              "negative_caption": "A girl with a blue shirt and a green toothbrush."},
-        "1": {"filename": "000000072813.jpg", "caption": "a dog on a bed ", "negative_caption": "a bed on a dog"},
-    }  # fmt: skip
-    replaced = {"7": {"filename": "000000544519.jpg", "caption": "a girl", "negative_caption": "a boy"}}
+        "0": {
+            "filename": "000000544519.jpg",
+            "caption": "A girl with a green shirt and a blue toothbrush.",
+            "negative_caption": "A girl with a blue shirt and a green toothbrush.",
+        },
+        "1": {
+            "filename": "000000072813.jpg",
+            "caption": "a dog on a bed ",
+            "negative_caption": "a bed on a dog",
+        },
+    }
+    replaced = {
+        "7": {"filename": "000000544519.jpg", "caption": "a girl", "negative_caption": "a boy"}
+    }
     for name, record in (("swap_att", swapped), ("replace_obj", replaced)):
         (tmp_path / f"{name}.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
     return tmp_path
@@ -99,12 +139,20 @@ def test_sugar_crepe_is_read_from_one_file_or_from_the_folder_of_all(crepes):
     assert first.caption.startswith("A girl with a green shirt") and "blue shirt" in first.negative
     assert (first.key, first.kind, second.caption) == ("swap_att/0", "swap_att", "a dog on a bed")
     assert pickle.loads(pickle.dumps(first)).image().size == (30, 20)
-    assert [choice.key for choice in sugar_crepe(crepes, images)] == ["replace_obj/7", "swap_att/0", "swap_att/1"]
+    assert [choice.key for choice in sugar_crepe(crepes, images)] == [
+        "replace_obj/7",
+        "swap_att/0",
+        "swap_att/1",
+    ]
     (choice, _) = load_choices(f"sugar-crepe:{crepes / 'swap_att.json'}@{images}")
     assert (choice.kind, choice.image_key) == ("swap_att", "000000544519.jpg")
-    with pytest.raises(GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"):
+    with pytest.raises(
+        GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"
+    ):
         load_choices(f"sugar-crepe:{crepes}")
-    with pytest.raises(GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"):
+    with pytest.raises(
+        GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"
+    ):
         load_choices("coco:x")
 
 
@@ -116,7 +164,10 @@ def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(crepes)
     for content, message in (
         ("{", "is not JSON, or is cut short"),
         ("5", "must hold a list of entries, got 5"),
-        ('{"3": {"filename": "a.jpg", "caption": "a dog"}}', "entry '3' of .*swap_att.json must have .*negative_capt"),
+        (
+            '{"3": {"filename": "a.jpg", "caption": "a dog"}}',
+            "entry '3' of .*swap_att.json must have .*negative_capt",
+        ),
     ):
         (crepes / "swap_att.json").write_text(content, encoding="utf-8")
         with pytest.raises(GradeclipError, match=message):

@@ -43,8 +43,16 @@ def test_a_claim_reads_as_a_sentence(low, high, said):
 
 
 def test_a_claim_that_is_right_every_time_is_not_certain():
-    assert Claims("09").add("it is right", np.ones(50), than=0.5).endswith("1.00 [0.93, 1.00], higher than 0.50")
-    assert Claims("09").add("it is right", np.zeros(3), than=0.5).endswith("0.00 [0.00, 0.56], undecided against 0.50")
+    assert (
+        Claims("09")
+        .add("it is right", np.ones(50), than=0.5)
+        .endswith("1.00 [0.93, 1.00], higher than 0.50")
+    )
+    assert (
+        Claims("09")
+        .add("it is right", np.zeros(3), than=0.5)
+        .endswith("0.00 [0.00, 0.56], undecided against 0.50")
+    )
 
 
 def test_claims_are_written_to_a_folder_of_the_model(tmp_path):
@@ -72,21 +80,31 @@ def test_a_claim_without_numbers_is_refused():
         (["03", "--model", "nix"], "failed on nix: GradeclipError: open_clip has no model 'nix'"),
     ],
 )
-def test_a_lesson_that_cannot_run_is_refused_and_leaves_nothing(arguments, said, capsys, monkeypatch, tmp_path):
+def test_a_lesson_that_cannot_run_is_refused_and_leaves_nothing(
+    arguments, said, capsys, monkeypatch, tmp_path
+):
     monkeypatch.setattr(studies.__main__, "RESULTS", tmp_path)
     assert run_lessons(arguments) == 2 and not list(tmp_path.iterdir())
     refusal = capsys.readouterr().err
     assert refusal.startswith("gradeclip: ") and said in refusal and refusal.count("\n") == 1
 
 
-@pytest.mark.parametrize("file", sorted(RESULTS.glob("*/*.csv")), ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_a_table_of_claims_has_the_columns_of_the_lessons_and_answers_that_follow_from_its_intervals(file):
+@pytest.mark.parametrize(
+    "file", sorted(RESULTS.glob("*/*.csv")), ids=lambda file: f"{file.parent.name}-{file.stem}"
+)
+def test_a_table_of_claims_has_the_columns_of_the_lessons_and_answers_that_follow_from_its_intervals(
+    file,
+):
     table = pd.read_csv(file, dtype={"lesson": str})
     assert list(table.columns) == COLUMNS and len(table)
     assert set(table["lesson"]) == {file.stem}
-    assert (table["low"] <= table["estimate"] + 1e-4).all() and (table["estimate"] <= table["high"] + 1e-4).all()
+    assert (table["low"] <= table["estimate"] + 1e-4).all() and (
+        table["estimate"] <= table["high"] + 1e-4
+    ).all()
     clear = table[table["answer"].isin(["higher", "lower"])]
-    assert [answer(row.low, row.high, than=row.than) for row in clear.itertuples()] == list(clear["answer"])
+    assert [answer(row.low, row.high, than=row.than) for row in clear.itertuples()] == list(
+        clear["answer"]
+    )
 
 
 def test_all_models_stand_side_by_side_with_published_numbers_last(tmp_path):

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import TRAINED_ARTISTS, describe, draw_scene, is_withheld_colour, is_withheld_pair
+from gradeclip_utils.scenes import (
+    TRAINED_ARTISTS,
+    describe,
+    draw_scene,
+    is_withheld_colour,
+    is_withheld_pair,
+)
 from gradeclip_utils.scenes.compose import BIG, SMALL
 from studies import pairs as study
 
@@ -19,7 +25,9 @@ def drawn(kind, n=3, **options):
     return study.draw_pairs(kind, n, nouns=FEW, **options)
 
 
-NUMBERS = {kind: (2, 3, 4) if "/" not in kind and kind != "count" else (None,) for kind in study.KINDS}
+NUMBERS = {
+    kind: (2, 3, 4) if "/" not in kind and kind != "count" else (None,) for kind in study.KINDS
+}
 EVERY = [(kind, objects) for kind, numbers in NUMBERS.items() for objects in numbers]
 
 
@@ -28,7 +36,10 @@ def test_a_pair_differs_in_nothing_but_what_is_asked(kind, objects):
     for pair in drawn(kind, objects=objects):
         first, second = pair.scenes
         assert first.caption != second.caption and first.background == second.background
-        words = [[scene.caption[s.start : s.end] for s in pair.words(side)] for side, scene in enumerate(pair.scenes)]
+        words = [
+            [scene.caption[s.start : s.end] for s in pair.words(side)]
+            for side, scene in enumerate(pair.scenes)
+        ]
         assert words[0] and len(words[0]) == len(words[1]) == len(pair.asked)
         rest = [without(pair, side) for side in (0, 1)]
         assert rest[0] == rest[1], "the captions differ elsewhere too"
@@ -36,7 +47,11 @@ def test_a_pair_differs_in_nothing_but_what_is_asked(kind, objects):
             assert sorted(words[0]) == sorted(words[1]) and words[0] != words[1]
             assert bag(first) == bag(second)
         if kind != "count":
-            changed = [i for i, (a, b) in enumerate(zip(first.objects, second.objects, strict=True)) if a != b]
+            changed = [
+                i
+                for i, (a, b) in enumerate(zip(first.objects, second.objects, strict=True))
+                if a != b
+            ]
             assert set(changed) == (set(pair.asked) if "/" not in kind else {0, 1})
 
 
@@ -64,10 +79,14 @@ def test_every_caption_says_what_its_own_image_shows_and_not_what_the_other_one_
             relation = next((words for words, _ in scene.words_of("relation")), "")
             a, b = scene.objects[0], scene.objects[1]
             truth = {
-                "to the left of": b.x - a.x > 2 * abs(a.y - b.y), "to the right of": a.x - b.x > 2 * abs(a.y - b.y),
-                "above": b.y - a.y > 2 * abs(a.x - b.x), "below": a.y - b.y > 2 * abs(a.x - b.x),
-                "bigger than": a.size > 1.3 * b.size, "smaller than": b.size > 1.3 * a.size, "": True,
-            }  # fmt: skip
+                "to the left of": b.x - a.x > 2 * abs(a.y - b.y),
+                "to the right of": a.x - b.x > 2 * abs(a.y - b.y),
+                "above": b.y - a.y > 2 * abs(a.x - b.x),
+                "below": a.y - b.y > 2 * abs(a.x - b.x),
+                "bigger than": a.size > 1.3 * b.size,
+                "smaller than": b.size > 1.3 * a.size,
+                "": True,
+            }
             assert truth[relation]
             for word, members in scene.words_of("size"):
                 sizes = [scene.objects[i].size for i in members]
@@ -77,7 +96,9 @@ def test_every_caption_says_what_its_own_image_shows_and_not_what_the_other_one_
             for word, members in scene.words_of("count"):
                 assert len(members) == {"two": 2, "three": 3}[word]
             plain = describe(scene.objects, relation)[0]
-            assert without_articles(plain) == without_articles(re.sub(r"\b(small|big) ", "", scene.caption))
+            assert without_articles(plain) == without_articles(
+                re.sub(r"\b(small|big) ", "", scene.caption)
+            )
 
 
 @pytest.mark.parametrize(("kind", "objects"), EVERY)
@@ -85,8 +106,12 @@ def test_seen_compositions_were_trained_and_withheld_ones_were_in_neither_image(
     for composition in ("seen", "withheld"):
         for pair in drawn(kind, objects=objects, composition=composition):
             for scene in pair.scenes:
-                colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
-                pairs = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
+                colours = any(
+                    is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects
+                )
+                pairs = any(
+                    is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2)
+                )
                 assert (colours or pairs) == (composition == "withheld")
                 assert {thing.artist for thing in scene.objects} <= set(TRAINED_ARTISTS)
 
@@ -97,10 +122,16 @@ def test_nothing_hides_another_thing_and_the_border_cuts_little_wherever_things_
         for pair in drawn(kind, 6):
             for scene in pair.scenes:
                 places += [(thing.x, thing.y) for thing in scene.objects]
-                assert all(0.29 * t.size <= v <= 96 - 0.29 * t.size for t in scene.objects for v in (t.x, t.y))
+                assert all(
+                    0.29 * t.size <= v <= 96 - 0.29 * t.size
+                    for t in scene.objects
+                    for v in (t.x, t.y)
+                )
                 for a, b in combinations(scene.objects, 2):
                     reach, small = (a.size + b.size) / 2, min(a.size, b.size)
-                    common = np.clip([reach - abs(a.x - b.x), reach - abs(a.y - b.y)], 0, small).prod()
+                    common = np.clip(
+                        [reach - abs(a.x - b.x), reach - abs(a.y - b.y)], 0, small
+                    ).prod()
                     assert common <= 0.021 * small**2
     cells = np.histogram2d(*np.array(places).T, bins=3, range=[[0, 96]] * 2)[0]
     assert (cells > 0.03 * len(places)).all(), "every ninth of the image has its things"
@@ -110,7 +141,9 @@ def test_what_is_asked_stands_in_no_place_of_its_own():
     """Which of two relations holds, and which thing is big, cannot be told from where the things stand alone."""
     for kind in ("left / right", "above / below", "bigger / smaller"):
         for pair in drawn(kind):
-            first, second = ({(thing.x, thing.y) for thing in scene.objects} for scene in pair.scenes)
+            first, second = (
+                {(thing.x, thing.y) for thing in scene.objects} for scene in pair.scenes
+            )
             assert first == second
 
 
@@ -122,7 +155,9 @@ def test_pairs_are_the_same_again_and_others_of_another_split():
 
 def test_training_scenes_never_meet_the_pairs():
     captions = {draw_scene([0, i]).caption for i in range(50)}
-    assert not captions & {scene.caption for pair in drawn("swapped colours", 8) for scene in pair.scenes}
+    assert not captions & {
+        scene.caption for pair in drawn("swapped colours", 8) for scene in pair.scenes
+    }
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +179,19 @@ def test_answers_are_the_models_own_similarities(bundled, some, answers):
     for row in answers.iloc[::5].itertuples():
         scene = next(pair for pair in some if pair.name == row.pair).scenes[row.side]
         other = next(pair for pair in some if pair.name == row.pair).scenes[1 - row.side]
-        plain = explainer.explain(study.images_of(bundled, [scene])[0], [scene.caption, other.caption]).similarity
+        plain = explainer.explain(
+            study.images_of(bundled, [scene])[0], [scene.caption, other.caption]
+        ).similarity
         assert plain == pytest.approx([row.similarity, row.other_similarity], abs=1e-5)
         assert row.right == (row.margin > 0)
 
 
-def test_captions_are_asked_which_image_is_theirs_and_a_pair_is_right_if_all_four_answers_are(answers):
-    for _, (first, second) in ((name, rows.to_dict("records")) for name, rows in answers.groupby("pair")):
+def test_captions_are_asked_which_image_is_theirs_and_a_pair_is_right_if_all_four_answers_are(
+    answers,
+):
+    for _, (first, second) in (
+        (name, rows.to_dict("records")) for name, rows in answers.groupby("pair")
+    ):
         assert first["right_image"] == (first["similarity"] > second["other_similarity"])
     every = answers.groupby("pair")[["right", "right_image"]].sum().sum(axis=1) == 4
     assert study.all_right(answers).to_dict() == every.astype(float).to_dict()

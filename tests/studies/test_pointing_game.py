@@ -22,7 +22,9 @@ def played():
 
 def asked(clip, scenes):
     explainer = Explainer(clip)
-    return study.question_maps(explainer, scenes, study.question_directions(explainer, scenes, study.QUESTIONS))
+    return study.question_maps(
+        explainer, scenes, study.question_directions(explainer, scenes, study.QUESTIONS)
+    )
 
 
 def shape(heat):
@@ -40,7 +42,10 @@ def test_images_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing
         assert game.name == played[0].name and game.scene.background == four.background
         assert game.scene.objects == four.objects[:count]
     assert one.caption in four.caption and played[4].name != played[0].name
-    assert all(len({thing.noun for thing in game.scene.objects}) == len(game.scene.objects) for game in played)
+    assert all(
+        len({thing.noun for thing in game.scene.objects}) == len(game.scene.objects)
+        for game in played
+    )
 
 
 def test_one_map_for_four_nouns_is_right_for_one_of_them_at_most(played, tiny):
@@ -73,11 +78,18 @@ def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(ti
     scene = arrange(["red car", "dog"])
     name = Span(2, 9, "noun", (0,))  # "red car", as if that were its noun
     scene = replace(scene, spans=(*(span for span in scene.spans if span.objects != (0,)), name))
-    words, maps = Explainer(tiny).interactions(*images_of(tiny, [scene]), scene.caption), asked(tiny, [scene])
+    words, maps = (
+        Explainer(tiny).interactions(*images_of(tiny, [scene]), scene.caption),
+        asked(tiny, [scene]),
+    )
     _, red, car, *_, dog = words.maps
     found = maps["word x region"][0]
-    assert np.allclose(found, [on_scene(red + car, words), on_scene(dog, words)], atol=1e-5 * np.abs(found).max())
-    assert np.allclose(maps["word x region, centred"][0], found - found.mean(0), atol=1e-5 * np.abs(found).max())
+    assert np.allclose(
+        found, [on_scene(red + car, words), on_scene(dog, words)], atol=1e-5 * np.abs(found).max()
+    )
+    assert np.allclose(
+        maps["word x region, centred"][0], found - found.mean(0), atol=1e-5 * np.abs(found).max()
+    )
 
 
 def test_images_in_a_batch_score_what_they_score_alone(played, tiny):
@@ -85,7 +97,10 @@ def test_images_in_a_batch_score_what_they_score_alone(played, tiny):
     alone = pd.concat([study.play(tiny, [game]) for game in played])
     keys = ["image", "objects", "noun", "question"]
     pd.testing.assert_frame_equal(
-        together.set_index(keys).sort_index(), alone.set_index(keys).sort_index(), atol=1e-5, check_exact=False
+        together.set_index(keys).sort_index(),
+        alone.set_index(keys).sort_index(),
+        atol=1e-5,
+        check_exact=False,
     )
 
 

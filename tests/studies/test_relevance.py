@@ -40,7 +40,9 @@ def test_a_map_that_knows_nothing_scores_the_areas(two_things):
 
 
 def test_of_each_thing_its_own_map_is_measured_and_how_concentrated_it_is(two_things):
-    maps = np.stack([two_things, two_things[::-1]]).astype(float)  # on its own thing, and on the other one
+    maps = np.stack([two_things, two_things[::-1]]).astype(
+        float
+    )  # on its own thing, and on the other one
     found = on_own(maps, [two_things, two_things])
     assert found == pytest.approx(np.array([[[1, 0, 0]] * 2, [[0, 1, 0]] * 2]))
     assert on_highest(np.stack([maps[0], -maps[0]])) == pytest.approx([4 / 6, 4 / 48])
@@ -51,7 +53,13 @@ def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundl
     images = [scene.image(96) for scene in scenes]
     prompts = [text for scene in scenes for text in prompts_of(scene)]
     texts = Explainer(bundled).embed_texts(prompts).unflatten(0, (-1, 2))
-    asked = [("grad-eclip", 1), ("grad-eclip-single-head", 1), ("game", None), ("grad-eclip", 2), ("attention", 1)]
+    asked = [
+        ("grad-eclip", 1),
+        ("grad-eclip-single-head", 1),
+        ("game", None),
+        ("grad-eclip", 2),
+        ("attention", 1),
+    ]
     explainers = [Explainer(bundled, method=name, image_layers=layers) for name, layers in asked]
     alone = [one.maps(images, texts).numpy() for one in explainers]
     together = maps_by(dict(enumerate(explainers)), images, texts)

@@ -12,27 +12,63 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils.methods.grad_eclip import grad_eclip
-from gradeclip_utils.towers import UnsupportedModel, open_feature_map, open_image_tower, open_text_tower
+from gradeclip_utils.towers import (
+    UnsupportedModel,
+    open_feature_map,
+    open_image_tower,
+    open_text_tower,
+)
 from tests.shrinking import IDS, NAMES, config_of, fingerprint, small, text_side, without_memory
 from tests.test_explain import state_of
 
 TABLE = Path(__file__).parents[2] / "docs" / "architectures.md"
-BEGIN, END = "<!-- architectures: written by tests/towers/test_architectures.py -->", "<!-- /architectures -->"
+BEGIN, END = (
+    "<!-- architectures: written by tests/towers/test_architectures.py -->",
+    "<!-- /architectures -->",
+)
 HUB = "; its files come from a hub"
 
-# One config of every combination of parts that is supported; a test below checks that none is missing.
+# One config of every combination of parts that is supported; a test below checks that none is
+# missing.
 EXECUTED = [
-    "ViT-B-16", "ViT-B-16-quickgelu", "ViT-M-16-alt", "ViT-L-14-CLIPA", "coca_base", "coca_ViT-B-32", "RN50",
-    "RN50-quickgelu", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "ViT-B-32-SigLIP2-256", "ViT-SO400M-16-SigLIP-i18n-256",
-    "PE-Core-T-16-384", "PE-Core-bigG-14-448", "EVA01-g-14", "EVA02-B-16", "EVA02-E-14", "MobileCLIP-B",
-    "MobileCLIP2-L-14", "ViTamin-S", "ViTamin-XL-256", "vit_medium_patch16_gap_256", "ViT-H-14-worldwide",
-    "ViT-H-14-worldwide-quickgelu", "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32", "mt5-base-ViT-B-32",
-    "nllb-clip-base", "coca_roberta-ViT-B-32",
-]  # fmt: skip
+    "ViT-B-16",
+    "ViT-B-16-quickgelu",
+    "ViT-M-16-alt",
+    "ViT-L-14-CLIPA",
+    "coca_base",
+    "coca_ViT-B-32",
+    "RN50",
+    "RN50-quickgelu",
+    "ViT-B-16-SigLIP",
+    "ViT-B-16-SigLIP2",
+    "ViT-B-32-SigLIP2-256",
+    "ViT-SO400M-16-SigLIP-i18n-256",
+    "PE-Core-T-16-384",
+    "PE-Core-bigG-14-448",
+    "EVA01-g-14",
+    "EVA02-B-16",
+    "EVA02-E-14",
+    "MobileCLIP-B",
+    "MobileCLIP2-L-14",
+    "ViTamin-S",
+    "ViTamin-XL-256",
+    "vit_medium_patch16_gap_256",
+    "ViT-H-14-worldwide",
+    "ViT-H-14-worldwide-quickgelu",
+    "roberta-ViT-B-32",
+    "xlm-roberta-base-ViT-B-32",
+    "mt5-base-ViT-B-32",
+    "nllb-clip-base",
+    "coca_roberta-ViT-B-32",
+]
 WITHOUT_ATTENTION = [
-    "convnext_tiny", "convnext_large_d", "MobileCLIP-S1", "MobileCLIP2-S3", "swin_base_patch4_window7_224",
+    "convnext_tiny",
+    "convnext_large_d",
+    "MobileCLIP-S1",
+    "MobileCLIP2-S3",
+    "swin_base_patch4_window7_224",
     "vit_relpos_medium_patch16_cls_224",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +99,9 @@ def table(registry) -> str:
     for name, found in registry.items():
         rows[found["image"], found["text"]].append(name)
     lines = ["| image encoder | text encoder | configs of open_clip |", "| --- | --- | --- |"]
-    for (image, text), names in sorted(rows.items(), key=lambda row: ("refused" in row[0][0], -len(row[1]), row[0])):
+    for (image, text), names in sorted(
+        rows.items(), key=lambda row: ("refused" in row[0][0], -len(row[1]), row[0])
+    ):
         every = f"<details><summary>{len(names)}, such as {names[0]}</summary>{', '.join(names)}</details>"
         lines.append(f"| {image} | {text} | {every if len(names) > 1 else names[0]} |")
     explained = sum("refused" not in f["image"] for f in registry.values())
@@ -85,7 +123,10 @@ def test_the_committed_table_is_what_the_code_says(registry):
     """GRADECLIP_WRITE_TABLE=1 rewrites it."""
     before, rest = TABLE.read_text().split(BEGIN)
     written, after = rest.split(END)
-    if "GRADECLIP_WRITE_TABLE" not in os.environ and f"open_clip {open_clip.__version__} " not in written:
+    if (
+        "GRADECLIP_WRITE_TABLE" not in os.environ
+        and f"open_clip {open_clip.__version__} " not in written
+    ):
         pytest.skip(f"the table is of another open_clip than {open_clip.__version__}")
     if os.environ.get("GRADECLIP_WRITE_TABLE"):
         TABLE.write_text(f"{before}{BEGIN}\n{table(registry)}\n{END}{after}")
@@ -96,7 +137,10 @@ def test_the_committed_table_is_what_the_code_says(registry):
 
 def test_no_combination_of_parts_is_missing_from_those_that_are_executed_in_small(registry):
     models = [small(name) for name in EXECUTED + WITHOUT_ATTENTION]
-    images, texts = {fingerprint(model.visual) for model in models}, {fingerprint(text_side(model)) for model in models}
+    images, texts = (
+        {fingerprint(model.visual) for model in models},
+        {fingerprint(text_side(model)) for model in models},
+    )
     for name, found in registry.items():
         assert found["prints"][0] in images, f"no image tower like that of {name} is executed"
         assert found["prints"][1] in texts, f"no text tower like that of {name} is executed"
@@ -149,10 +193,14 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
     one_by_one = torch.cat([tower.trace(inputs[i : i + 1]).embedding for i in range(2)])
     close(trace.embedding, one_by_one)
     coherent(tower, trace)
-    tokens = lowest_tokens(tower, model, inputs)[:, : trace.tokens.shape[1]]  # no tower goes beyond the last EOT
+    tokens = lowest_tokens(tower, model, inputs)[
+        :, : trace.tokens.shape[1]
+    ]  # no tower goes beyond the last EOT
     close(tower.resume(trace, 0, tokens), trace.embedding)
     maps = grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
-    assert maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
+    assert (
+        maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
+    )
     assert (maps.masked_select(~trace.valid_mask[:, None]) == 0).all()
     if side is open_image_tower:
         assert int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
@@ -160,7 +208,9 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
         assert dense.shape == (*trace.valid_mask.shape, tower.width)
         close(dense.norm(dim=-1), torch.ones_like(dense[..., 0]))
         if tower.blocks[-1].latent:
-            with pytest.raises(UnsupportedModel, match=r"attention pool .*the one layer where .*got image_layers=2"):
+            with pytest.raises(
+                UnsupportedModel, match=r"attention pool .*the one layer where .*got image_layers=2"
+            ):
                 side(model, 2)
         elif tower.depth > 1:
             deeper = side(model, 2).trace(inputs)
@@ -186,14 +236,24 @@ def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
         tower.forward(inputs)
         trace = tower.trace(inputs)
         grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
-        if trace.attention_mask is None or trace.attention_mask.shape[1] == 1:  # T5's heads have a bias each
+        if (
+            trace.attention_mask is None or trace.attention_mask.shape[1] == 1
+        ):  # T5's heads have a bias each
             tower.with_one_head(trace)
         assert state_of(model) == before
     close(trace.embedding, expected)
 
 
 @pytest.mark.parametrize(
-    "name", ["ViT-B-16-SigLIP", "PE-Core-T-16-384", "EVA02-B-16", "EVA02-E-14", "ViTamin-S", "MobileCLIP-B"]
+    "name",
+    [
+        "ViT-B-16-SigLIP",
+        "PE-Core-T-16-384",
+        "EVA02-B-16",
+        "EVA02-E-14",
+        "ViTamin-S",
+        "MobileCLIP-B",
+    ],
 )
 def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
     model = small(name)

@@ -36,7 +36,9 @@ def patches_of(pixels, step=8):
     """NaFlex's input, cut out patch by patch: (B, h*w, step * step * 3)."""
     rows, columns = pixels.shape[-2] // step, pixels.shape[-1] // step
     places = [(step * i, step * j) for i in range(rows) for j in range(columns)]
-    cut = [pixels[:, :, y : y + step, x : x + step].permute(0, 2, 3, 1).flatten(1) for y, x in places]
+    cut = [
+        pixels[:, :, y : y + step, x : x + step].permute(0, 2, 3, 1).flatten(1) for y, x in places
+    ]
     return torch.stack(cut, 1), torch.tensor([[rows, columns]] * len(pixels))
 
 
@@ -44,15 +46,21 @@ def own_image_features(model, name, pixels):
     if name != "Siglip2":
         return features(model.get_image_features(pixel_values=pixels))
     patches, shapes = patches_of(pixels)
-    return features(model.get_image_features(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes))
+    return features(
+        model.get_image_features(patches, torch.ones(patches.shape[:2], dtype=torch.long), shapes)
+    )
 
 
 def own_text_features(model, name, ids):
-    mask = {"attention_mask": (ids != 0).long()} if name in ("ChineseCLIP", "AltCLIP") else {}  # as processors send it
+    mask = (
+        {"attention_mask": (ids != 0).long()} if name in ("ChineseCLIP", "AltCLIP") else {}
+    )  # as processors send it
     return features(model.get_text_features(input_ids=ids, **mask))
 
 
-@pytest.mark.parametrize(("name", "attention"), [*((name, "sdpa") for name in NAMES), ("CLIP", "eager")])
+@pytest.mark.parametrize(
+    ("name", "attention"), [*((name, "sdpa") for name in NAMES), ("CLIP", "eager")]
+)
 def test_traces_are_what_get_image_features_and_get_text_features_give(name, attention, pixels):
     model, ids = built(name, attention), ids_of(name)
     with torch.no_grad():
@@ -67,16 +75,22 @@ def test_traces_are_what_get_image_features_and_get_text_features_give(name, att
             tower = opens(model, layers)
             trace = tower.trace(inputs)
             torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
-            torch.testing.assert_close(tower.trace(inputs[1:]).embedding, own[1:], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                tower.trace(inputs[1:]).embedding, own[1:], atol=1e-5, rtol=0
+            )
             resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
             torch.testing.assert_close(resumed, own, atol=1e-5, rtol=0)
-    assert trace.valid_mask[1].sum() == (4 if name not in ("Siglip", "Siglip2") else 5)  # CLS, two words, SEP (pad)
+    assert trace.valid_mask[1].sum() == (
+        4 if name not in ("Siglip", "Siglip2") else 5
+    )  # CLS, two words, SEP (pad)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_and_scores_are_the_papers_formula_on_the_models_own_attention(name, pixels):
     model, ids = copy.deepcopy(built(name)), ids_of(name)[:1]
-    if name.startswith("Siglip"):  # whose pool asks for its weights, and goes another way to have them
+    if name.startswith(
+        "Siglip"
+    ):  # whose pool asks for its weights, and goes another way to have them
         pool = open_image_tower(model).vision.head.attention
         pool.forward = partial(pool.forward, need_weights=False)
     if model.config._attn_implementation == "eager":
@@ -85,24 +99,34 @@ def test_maps_and_scores_are_the_papers_formula_on_the_models_own_attention(name
         (open_image_tower(model), pixels[:1], lambda: own_image_features(model, name, pixels[:1])),
         (open_text_tower(model, 2), ids, lambda: own_text_features(model, name, ids)),
     ):
-        direction = F.normalize(torch.randn(tower.width, generator=torch.Generator().manual_seed(1)), dim=0)
+        direction = F.normalize(
+            torch.randn(tower.width, generator=torch.Generator().manual_seed(1)), dim=0
+        )
         trace = tower.trace(inputs)
         found = grad_eclip(tower, trace, direction[None, None])[0, 0]
-        readers, encode = trace.query_index[0].tolist() or [0], lambda own=own: F.normalize(own(), dim=-1)
+        readers, encode = (
+            trace.query_index[0].tolist() or [0],
+            lambda own=own: F.normalize(own(), dim=-1),
+        )
         expected = plain.grad_eclip(encode, direction, tower.layers, readers, trace.valid_mask[0])
         assert found.abs().max() > 1e-3
         torch.testing.assert_close(found, expected, atol=1e-4 * float(found.abs().max()), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_similarity_that_is_explained_is_the_models_own_and_the_model_stays_as_it_was(name, picture):
+def test_the_similarity_that_is_explained_is_the_models_own_and_the_model_stays_as_it_was(
+    name, picture
+):
     model, processor = whole(name)
     before = state_of(model.train())
     explanation = Explainer(Clip.from_transformers(model, processor)).explain(picture, PROMPTS)
     assert state_of(model) == before
     model.eval()
     sent = processor.tokenizer(PROMPTS, padding="max_length", truncation=True, return_tensors="pt")
-    text = {"input_ids": sent["input_ids"], **({"attention_mask": sent["attention_mask"]} if "Sig" not in name else {})}
+    text = {
+        "input_ids": sent["input_ids"],
+        **({"attention_mask": sent["attention_mask"]} if "Sig" not in name else {}),
+    }
     with torch.no_grad():
         out = model(**processor.image_processor(images=picture, return_tensors="pt"), **text)
     own = F.normalize(out.image_embeds, dim=-1) @ F.normalize(out.text_embeds, dim=-1).T
@@ -112,17 +136,33 @@ def test_the_similarity_that_is_explained_is_the_models_own_and_the_model_stays_
     crops = name in ("CLIP", "MetaClip2", "AltCLIP")
     assert explanation.box == pytest.approx((15, 0, 65, 50) if crops else (0, 0, 80, 50), abs=1)
     written, other = ([word.text for word in words] for words in explanation.words)
-    assert written == (["A", "red", "car,", "a", "café"] if name == "Siglip" else ["A", "red", "car", ",", "a", "café"])
+    assert written == (
+        ["A", "red", "car,", "a", "café"]
+        if name == "Siglip"
+        else ["A", "red", "car", ",", "a", "café"]
+    )
     assert "".join(other) == "一只猫"
     assert all(any(word.score for word in words) for words in explanation.words)
 
 
-def test_words_are_those_that_were_written_up_to_an_eot_among_them_and_no_html_is_seen_in_them(picture):
-    clip, chinese = (Explainer(Clip.from_transformers(*whole(name))) for name in ("CLIP", "ChineseCLIP"))
-    with pytest.warns(ExplanationWarning, match="reads only 3 tokens of 'a cat.* not read: <end> on"):
+def test_words_are_those_that_were_written_up_to_an_eot_among_them_and_no_html_is_seen_in_them(
+    picture,
+):
+    clip, chinese = (
+        Explainer(Clip.from_transformers(*whole(name))) for name in ("CLIP", "ChineseCLIP")
+    )
+    with pytest.warns(
+        ExplanationWarning, match="reads only 3 tokens of 'a cat.* not read: <end> on"
+    ):
         found = clip.explain(picture, ["a cat <end> on a dog", *PROMPTS])
     assert [word.text for word in found.words[0]] == ["a", "cat"]
-    assert [word.text for word in chinese.explain(picture, "A &amp; car").words[0]] == ["A", "&", "amp", ";", "car"]
+    assert [word.text for word in chinese.explain(picture, "A &amp; car").words[0]] == [
+        "A",
+        "&",
+        "amp",
+        ";",
+        "car",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,8 +185,12 @@ def test_native_resolution_has_the_positions_that_transformers_would_give(name, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_goes_through_these_towers(method, picture):
-    found = Explainer(Clip.from_transformers(*whole("ChineseCLIP")), method=method).explain(picture, PROMPTS[0])
-    assert np.isfinite(found.image_maps).all() and (found.image_maps.any() or METHODS[method].image is None)
+    found = Explainer(Clip.from_transformers(*whole("ChineseCLIP")), method=method).explain(
+        picture, PROMPTS[0]
+    )
+    assert np.isfinite(found.image_maps).all() and (
+        found.image_maps.any() or METHODS[method].image is None
+    )
     assert any(found.words[0]) == (METHODS[method].text is not None)
 
 
@@ -166,7 +210,9 @@ def test_naflex_keeps_an_images_shape_and_what_it_pads_is_in_no_map(picture):
     images = [picture, picture.rotate(90, expand=True)]
     wide, tall = explainer.explain_batch(images, PROMPTS)  # no two make a batch
     assert tall.image_maps.shape == (1, 5, 3) and tall.box == (0, 0, 50, 80)
-    np.testing.assert_allclose(wide.image_maps, explainer.explain(picture, PROMPTS[0]).image_maps, atol=1e-5)
+    np.testing.assert_allclose(
+        wide.image_maps, explainer.explain(picture, PROMPTS[0]).image_maps, atol=1e-5
+    )
 
 
 def with_lora(name, **options):
@@ -181,7 +227,9 @@ def with_lora(name, **options):
         targets.append("word_embeddings" if name == "ChineseCLIP" else "token_embedding")
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, **options))
+        wrapped = peft.get_peft_model(
+            model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, **options)
+        )
         for key, parameter in wrapped.named_parameters():
             if "lora_" in key:
                 parameter.data = 0.3 * torch.randn_like(parameter)
@@ -199,15 +247,22 @@ def test_adapters_of_other_kinds_are_explained_as_they_compute(pixels):
         for name, parameter in model.named_parameters():
             if "lora_" in name or "ia3_" in name:
                 parameter.data = 0.3 * torch.randn_like(parameter)
-        traced = open_image_tower(model).trace(pixels).embedding  # compared with the model's own pass here
+        traced = (
+            open_image_tower(model).trace(pixels).embedding
+        )  # compared with the model's own pass here
         assert (traced - without).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("CLIP", {"use_rslora": True}), ("CLIP", {"use_dora": True}), ("CLIP", {"lora_bias": True}), ("Siglip", {}),
-     ("ChineseCLIP", {})],
-)  # fmt: skip
+    [
+        ("CLIP", {"use_rslora": True}),
+        ("CLIP", {"use_dora": True}),
+        ("CLIP", {"lora_bias": True}),
+        ("Siglip", {}),
+        ("ChineseCLIP", {}),
+    ],
+)
 def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pixels):
     model = with_lora(name, **options)
     merged = copy.deepcopy(model).merge_and_unload()
@@ -216,7 +271,9 @@ def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pi
         tower, without = opened(model), opened(built(name)).trace(inputs).embedding
         traced = tower.trace(inputs).embedding  # compared with the model's own pass here
         assert (traced - without).abs().amax(-1).min() > 1e-3
-        direction = torch.randn(1, 1, tower.width, generator=torch.Generator().manual_seed(0)).expand(2, 1, -1)
+        direction = torch.randn(
+            1, 1, tower.width, generator=torch.Generator().manual_seed(0)
+        ).expand(2, 1, -1)
         maps = [grad_eclip(one, one.trace(inputs), direction) for one in (tower, opened(merged))]
         torch.testing.assert_close(*maps, atol=1e-5, rtol=1e-4)
         with model.disable_adapter():
@@ -228,7 +285,10 @@ def test_a_model_with_lora_is_explained_as_it_is_merged_or_not(name, options, pi
 
 
 def test_models_with_other_parts_are_refused_by_name():
-    siglip, (layer, norm, quantised) = copy.deepcopy(built("Siglip")), (copy.deepcopy(built("CLIP")) for _ in range(3))
+    siglip, (layer, norm, quantised) = (
+        copy.deepcopy(built("Siglip")),
+        (copy.deepcopy(built("CLIP")) for _ in range(3)),
+    )
     siglip.vision_model.head = None
     first = quantised.vision_model.encoder.layers[0].mlp.fc1
     first.weight = nn.Parameter(first.weight.to(torch.int8), requires_grad=False)
@@ -263,15 +323,30 @@ def test_the_committed_table_says_who_reads_in_each_of_them():
     for name in NAMES:
         image, text = open_image_tower(built(name)), open_text_tower(built(name))
         order = "causal" if text.causal else "not causal"
-        assert re.search(rf"\| `{name}Model`[^|]*\| {image.query_token} \| {order}, {text.query_token} \|", table), name
+        assert re.search(
+            rf"\| `{name}Model`[^|]*\| {image.query_token} \| {order}, {text.query_token} \|", table
+        ), name
 
 
 @pytest.fixture(scope="module")
 def blip() -> nn.Module:
-    common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
-    text = {**common, "encoder_hidden_size": 64, "vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1}
+    common = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
+    text = {
+        **common,
+        "encoder_hidden_size": 64,
+        "vocab_size": 50,
+        "max_position_embeddings": 16,
+        "bos_token_id": 1,
+    }
     vision = {**common, "image_size": 32, "patch_size": 8}
-    config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=24)
+    config = transformers.BlipConfig(
+        text_config=text, vision_config=vision, image_text_hidden_size=24
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return stir(transformers.BlipForImageTextRetrieval(config))
@@ -282,7 +357,9 @@ def test_the_image_encoder_of_blip_is_traced_as_it_computes_at_any_size(blip, pi
     for inputs in (pixels, torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))):
         trace = tower.trace(inputs)
         with torch.no_grad():
-            hidden = blip.vision_model(inputs, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+            hidden = blip.vision_model(inputs, interpolate_pos_encoding=True).last_hidden_state[
+                :, 0
+            ]
         own = F.normalize(blip.vision_proj(hidden), dim=-1).detach()
         torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
         torch.testing.assert_close(tower.resume(trace, 0, trace.tokens), own, atol=1e-5, rtol=0)

@@ -10,7 +10,13 @@ from torch.nn import functional as F
 from gradeclip_utils import Clip, Explainer, UnsupportedModel
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods import METHODS
-from gradeclip_utils.towers import REGISTERED, Tower, open_image_tower, open_text_tower, register_tower  # fmt: skip
+from gradeclip_utils.towers import (
+    REGISTERED,
+    Tower,
+    open_image_tower,
+    open_text_tower,
+    register_tower,
+)
 from gradeclip_utils.towers.blocks import Block
 from tests import plain
 from tests.conftest import build
@@ -43,14 +49,20 @@ VARIANTS = {  # beside those that open_clip registers
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_traces_equal_the_plain_forward_pass(variant, pixels):
     model = build(**VARIANTS[variant])
-    tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
-    ids = tokenizer(["a red car and a blue ball", "a dog", "", "a word more than the context can hold " * 20])
+    tokenizer = open_clip.SimpleTokenizer(
+        context_length=getattr(model, "text", model).context_length
+    )
+    ids = tokenizer(
+        ["a red car and a blue ball", "a dog", "", "a word more than the context can hold " * 20]
+    )
     for layers in (1, 2, 3):
         traced(model, "image", pixels, layers=layers)
         traced(model, "text", ids, layers=layers)
 
 
-def test_traces_of_the_bundled_model_and_of_blocks_with_the_batch_second(bundled, picture, pixels, ids):
+def test_traces_of_the_bundled_model_and_of_blocks_with_the_batch_second(
+    bundled, picture, pixels, ids
+):
     traced(bundled.model, "image", bundled.preprocess(picture)[None])
     traced(bundled.model, "text", bundled.tokenizer(["a red car and a blue ball", "a dog"]))
     model = build()
@@ -68,7 +80,9 @@ def test_matrices_in_half_precision_are_traced_to_it_and_explained_in_float32(pi
     for tower, inputs in ((open_image_tower(model), pixels), (open_text_tower(model), ids)):
         trace = tower.trace(inputs)
         assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
-        assert (trace.embedding - tower.forward(inputs)).abs().max() < torch.finfo(torch.float16).eps
+        assert (trace.embedding - tower.forward(inputs)).abs().max() < torch.finfo(
+            torch.float16
+        ).eps
 
 
 def test_padding_after_eot_is_neither_real_nor_attended(tiny, ids):
@@ -86,15 +100,26 @@ def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
     large.load_state_dict(state)
     wide = F.interpolate(pixels, (32, 56))
     trace = open_image_tower(small).trace(wide)
-    assert trace.grid == (4, 7) and (trace.embedding - plain.embed(large, "image", wide)).abs().max() < 1e-5
+    assert (
+        trace.grid == (4, 7)
+        and (trace.embedding - plain.embed(large, "image", wide)).abs().max() < 1e-5
+    )
 
 
 BROKEN = {
-    "a block in half precision": (lambda model: model.visual.transformer.resblocks[1].half(), "fails in its forward"),
-    "a convolution for grey": (lambda model: setattr(model.visual, "conv1", nn.Conv2d(1, 64, 8, 8)), "fails in its f"),
-    "no attention": (lambda model: setattr(model.visual.transformer.resblocks[1], "attn", nn.Identity()),
-                     "lacks a part: .*num_heads"),
-}  # fmt: skip
+    "a block in half precision": (
+        lambda model: model.visual.transformer.resblocks[1].half(),
+        "fails in its forward",
+    ),
+    "a convolution for grey": (
+        lambda model: setattr(model.visual, "conv1", nn.Conv2d(1, 64, 8, 8)),
+        "fails in its f",
+    ),
+    "no attention": (
+        lambda model: setattr(model.visual.transformer.resblocks[1], "attn", nn.Identity()),
+        "lacks a part: .*num_heads",
+    ),
+}
 
 
 @pytest.mark.parametrize("broken", BROKEN)
@@ -108,7 +133,10 @@ def test_a_model_that_is_broken_is_refused_in_a_sentence(broken, pixels):
 def test_nan_weights_are_refused_by_their_name(pixels, ids):
     model = build()
     model.visual.transformer.resblocks[1].mlp.c_fc.weight.data[0, 0] = torch.nan
-    with pytest.raises(GradeclipError, match=r"its weight 'visual.transformer.resblocks.1.mlp.c_fc.weight' holds NaN"):
+    with pytest.raises(
+        GradeclipError,
+        match=r"its weight 'visual.transformer.resblocks.1.mlp.c_fc.weight' holds NaN",
+    ):
         open_image_tower(model).trace(pixels)
     assert open_text_tower(model).trace(ids).embedding.isfinite().all()
 
@@ -119,7 +147,10 @@ def test_layers_that_do_not_exist_are_refused():
             open_image_tower(build(), layers)
         with pytest.raises(GradeclipError, match="text_layers must be"):
             open_text_tower(build(), layers)
-    assert open_text_tower(build()).layers == 2 and open_text_tower(build(text={"layers": 12})).layers == 8
+    assert (
+        open_text_tower(build()).layers == 2
+        and open_text_tower(build(text={"layers": 12})).layers == 8
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +166,9 @@ def test_layers_that_do_not_exist_are_refused():
 )
 def test_towers_that_cannot_be_opened_are_refused_by_name(name, vision, text):
     with pytest.raises(UnsupportedModel, match=name):
-        open_image_tower(build(vision)) if vision else open_text_tower(build(text=text, custom_text=True))
+        open_image_tower(build(vision)) if vision else open_text_tower(
+            build(text=text, custom_text=True)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +176,14 @@ def classifier() -> nn.Module:
     """Images of 36 pixels in patches of 8: the last four pixels are not read, as six of SigLIP's 384 by 14."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        options = {"img_size": 36, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "num_classes": 7}
+        options = {
+            "img_size": 36,
+            "patch_size": 8,
+            "embed_dim": 64,
+            "depth": 3,
+            "num_heads": 4,
+            "num_classes": 7,
+        }
         return stir(timm.create_model("vit_tiny_patch16_224", **options))
 
 
@@ -159,11 +199,18 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
     heat = explanation.heatmap(0, signed=True)
     assert not heat[64:].any() and not heat[:, 64:].any() and heat[:64, :64].any()
     rather = explainer.explain(image, torch.eye(7)[[2]], torch.eye(7)[[5]])
-    assert rather.image_maps[0] == pytest.approx(explanation.image_maps[0] - explanation.image_maps[1], abs=1e-5)
-    tower, pixels = open_image_tower(classifier), torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1))
+    assert rather.image_maps[0] == pytest.approx(
+        explanation.image_maps[0] - explanation.image_maps[1], abs=1e-5
+    )
+    tower, pixels = (
+        open_image_tower(classifier),
+        torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1)),
+    )
     with torch.no_grad():
         total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
-        map_ = METHODS["integrated-gradients"].image(tower, tower.trace(pixels), torch.eye(7)[None, :1])
+        map_ = METHODS["integrated-gradients"].image(
+            tower, tower.trace(pixels), torch.eye(7)[None, :1]
+        )
         torch.testing.assert_close(map_.sum(), total)
 
 
@@ -182,7 +229,14 @@ class Linear(nn.Module):
 
 
 class LinearTower(Tower):
-    name, kind, query_token, width, image_size, patch_size = "image", "Linear", "the first patch", 48, (32, 32), (8, 8)
+    name, kind, query_token, width, image_size, patch_size = (
+        "image",
+        "Linear",
+        "the first patch",
+        48,
+        (32, 32),
+        (8, 8),
+    )
 
     def __init__(self, model, layers):
         block = Block(model, 1, lambda x, positions: (x, x, x), out=(), pools=True)
@@ -214,20 +268,29 @@ def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, 
     found = Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, directions)
     with torch.no_grad():
         image = F.normalize(linear.encode_image(tiny.preprocess(picture)[None]), dim=-1)
-    torch.testing.assert_close(torch.tensor(found.similarity), (image @ F.normalize(directions, dim=-1).T)[0])
+    torch.testing.assert_close(
+        torch.tensor(found.similarity), (image @ F.normalize(directions, dim=-1).T)[0]
+    )
     assert found.image_maps.shape == (2, 4, 4) and found.image_maps.any()
     assert open_image_tower(tiny.model).kind == "VisionTransformer", "others are opened as before"
     register_tower("later", "image", lambda model: isinstance(model, Linear), WrongTower)
-    with pytest.raises(UnsupportedModel, match=r"the image encoder of this Linear does not compute what its"):
+    with pytest.raises(
+        UnsupportedModel, match=r"the image encoder of this Linear does not compute what its"
+    ):
         Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, torch.ones(1, 48))
-    register_tower("prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers)
+    register_tower(
+        "prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers
+    )
     assert open_text_tower(linear, 2) == 2
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("linear", "text", callable, LinearTower), "there is a family of towers 'linear': choose another name"),
+        (
+            ("linear", "text", callable, LinearTower),
+            "there is a family of towers 'linear': choose another name",
+        ),
         (("other", "audio", callable, LinearTower), "side must be 'image' or 'text', got 'audio'"),
         (("other", "image", None, LinearTower), "matches must be a function of a model, got None"),
         (("other", "image", callable, None), "opens must be a function of a model, got None"),

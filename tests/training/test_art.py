@@ -28,7 +28,11 @@ def npm(monkeypatch):
     characters = json.dumps({"1f436": "dog", "1f997": "cricket"}).encode()
 
     with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w") as tar:
-        for name, data in (("icons.json", content), ("chars.json", characters), ("info.json", b"{}")):
+        for name, data in (
+            ("icons.json", content),
+            ("chars.json", characters),
+            ("info.json", b"{}"),
+        ):
             entry = tarfile.TarInfo(f"package/{name}")
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
@@ -42,13 +46,19 @@ def npm(monkeypatch):
     return hashlib.sha256(archive.getvalue()).hexdigest()
 
 
-def test_one_command_makes_the_archive_of_drawings_from_the_named_packages(npm, tmp_path, monkeypatch):
-    monkeypatch.setattr(art, "PACKAGES", {artist: one._replace(sha256=npm) for artist, one in art.PACKAGES.items()})
+def test_one_command_makes_the_archive_of_drawings_from_the_named_packages(
+    npm, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        art, "PACKAGES", {artist: one._replace(sha256=npm) for artist, one in art.PACKAGES.items()}
+    )
     out = tmp_path / "art.zip"
     assert main(["art", "--out", str(out)]) == 0
     assert tuple(art.PACKAGES) == ARTISTS
     names = {name.rpartition(".")[0] for name in zipfile.ZipFile(out).namelist()}
-    assert names == {f"{artist}/dog" for artist in ARTISTS}, "an alias is followed to a face, and to nothing else"
+    assert names == {f"{artist}/dog" for artist in ARTISTS}, (
+        "an alias is followed to a face, and to nothing else"
+    )
 
 
 def test_icons_that_are_not_the_named_version_are_refused(npm, tmp_path, capsys):
@@ -61,4 +71,7 @@ def test_icons_that_are_not_the_named_version_are_refused(npm, tmp_path, capsys)
 def test_the_card_credits_every_set_that_was_taken():
     card = data_path("README.md").read_text(encoding="utf-8")
     for one in art.PACKAGES.values():
-        assert re.search(rf"\|.*{re.escape(one.author)}.*{re.escape(one.licence)}.*{one.name}.*{one.version}.*\|", card)
+        assert re.search(
+            rf"\|.*{re.escape(one.author)}.*{re.escape(one.licence)}.*{one.name}.*{one.version}.*\|",
+            card,
+        )

@@ -35,7 +35,9 @@ def test_an_answer_is_the_noun_whose_prompt_is_closest(tiny, monkeypatch):
     monkeypatch.setattr(recognition, "embed_scenes", seen)
     assert recognition.classification(tiny, "development", only=nouns[:5])["right"].all()
     monkeypatch.setattr(
-        recognition, "embed_scenes", lambda explainer, scenes: explainer.embed_texts([phrase(nouns[7])] * len(scenes))
+        recognition,
+        "embed_scenes",
+        lambda explainer, scenes: explainer.embed_texts([phrase(nouns[7])] * len(scenes)),
     )
     assert not recognition.classification(tiny, "development", only=nouns[:5])["right"].any()
 
@@ -44,11 +46,17 @@ def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny, 
     for few, n in (("GAMES", 3), ("CAPTIONS", 6), ("PAIRS", 3)):
         monkeypatch.setattr(card, few, n)
     rows = card.figures(tiny, "development", ("maps", "words", "attributes", "layers"))
-    assert rows["figure"].is_unique and (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    assert (
+        rows["figure"].is_unique
+        and (rows["low"] <= rows["value"]).all()
+        and (rows["value"] <= rows["high"]).all()
+    )
     for k in (1, 2, 3):
         own = rows["figure"].str.match(rf'"a X", {k} things?: relevance')
         parts = rows[own]
-        assert len(parts) == 3 and parts[["value", "chance"]].sum().tolist() == pytest.approx([1, 1])
+        assert len(parts) == 3 and parts[["value", "chance"]].sum().tolist() == pytest.approx(
+            [1, 1]
+        )
     assert set(rows[rows["figure"].str.contains("above zero")]["n"]) <= set(range(7))
 
 
@@ -62,9 +70,16 @@ def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tm
         card.write(pd.DataFrame([{**row, "model": model, "split": split}]), tmp_path)
         if model == "emoji":
             written = (tmp_path / "README.md").read_text()
-    assert "| figure | `emoji` | `emoji-bag` | aim | n | chance |" in written and written.endswith("after\n")
-    assert f"| one | 0.500 [{low:.3f}, {high:.3f}] | 0.500 [{low:.3f}, {high:.3f}] |  | 2 |  |" in written
-    assert list(pd.read_csv(tmp_path / card.TABLE)["model"]) == ["emoji-plain"], "another split begins anew"
+    assert "| figure | `emoji` | `emoji-bag` | aim | n | chance |" in written and written.endswith(
+        "after\n"
+    )
+    assert (
+        f"| one | 0.500 [{low:.3f}, {high:.3f}] | 0.500 [{low:.3f}, {high:.3f}] |  | 2 |  |"
+        in written
+    )
+    assert list(pd.read_csv(tmp_path / card.TABLE)["model"]) == ["emoji-plain"], (
+        "another split begins anew"
+    )
 
 
 def test_a_true_mask_lies_on_its_thing_as_far_as_patches_can(bundled):
@@ -97,9 +112,16 @@ def test_the_fewest_layers_are_chosen_that_come_within_the_margin_in_both_measur
 
 
 def test_by_chance_a_map_lies_on_nothing_as_much_as_no_thing_covers():
-    areas = pd.DataFrame({"image": [*"aabba"], "objects": [2, 2, 2, 2, 1], "area": [0.1, 0.2, 0.3, 0.4, 0.1]})
+    areas = pd.DataFrame(
+        {"image": [*"aabba"], "objects": [2, 2, 2, 2, 1], "area": [0.1, 0.2, 0.3, 0.4, 0.1]}
+    )
     found = areas.assign(question="prompt", on_thing=0.5, on_others=0.2, on_nothing=0.3, hit=1.0)
     chance = layers.located_means(found).set_index(["objects", "measure"])["chance"]
     assert chance[2, "relevance on nothing"] == pytest.approx((0.7 + 0.3) / 2)
-    assert chance[2, "relevance on other things"] == chance[2, "relevance on X"] == pytest.approx(0.25)
-    assert chance[1, "relevance on nothing"] == pytest.approx(0.9) and chance[1, "relevance on other things"] == 0
+    assert (
+        chance[2, "relevance on other things"] == chance[2, "relevance on X"] == pytest.approx(0.25)
+    )
+    assert (
+        chance[1, "relevance on nothing"] == pytest.approx(0.9)
+        and chance[1, "relevance on other things"] == 0
+    )

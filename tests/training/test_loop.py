@@ -59,12 +59,21 @@ def train(loop, data=None, stop=None):
 
 
 def same(one, other):
-    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
+    assert all(
+        torch.equal(value, other.model.state_dict()[name])
+        for name, value in one.model.state_dict().items()
+    )
 
 
-@pytest.mark.parametrize(("by", "stop", "kept"), [(SystemExit, 9, 2), (KeyboardInterrupt, 9, 3), (None, 2, 3)])
-def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_path, by, stop, kept):
-    whole, cut, resumed = (looped(file=tmp_path / f"{name}.pt", save_every=2) for name in ("whole", "cut", "cut"))
+@pytest.mark.parametrize(
+    ("by", "stop", "kept"), [(SystemExit, 9, 2), (KeyboardInterrupt, 9, 3), (None, 2, 3)]
+)
+def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(
+    tmp_path, by, stop, kept
+):
+    whole, cut, resumed = (
+        looped(file=tmp_path / f"{name}.pt", save_every=2) for name in ("whole", "cut", "cut")
+    )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as behind `&` in a script
     log = train(whole, stop=2)
     signal.signal(signal.SIGINT, before)
@@ -74,10 +83,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_p
     torch.randn(5)  # what others draw in between does not matter
     again = train(resumed)
     same(whole, resumed)
-    assert again["loss"].tolist() == log["loss"].tolist() and again["step"].tolist() == list(range(6))
+    assert again["loss"].tolist() == log["loss"].tolist() and again["step"].tolist() == list(
+        range(6)
+    )
     assert again["seconds"].is_monotonic_increasing and again["cpu_seconds"].is_monotonic_increasing
     lines = [json.loads(line) for line in (tmp_path / "cut.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(6))  # a step that was taken twice is there once
+    assert [line["step"] for line in lines] == list(
+        range(6)
+    )  # a step that was taken twice is there once
     assert lines[4]["loss"] == pytest.approx(log["loss"][4], rel=1e-5)
 
 
@@ -99,7 +112,9 @@ def test_a_kill_while_the_state_is_written_leaves_the_state_before(tmp_path, mon
 def test_the_state_of_another_recipe_is_refused_by_the_fields_that_differ(tmp_path):
     train(looped(file=tmp_path / "state.pt"))
     other = looped(replace(Recipe(), steps=7, wide=True), tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"\(steps is 6 there and 7 here, wide is False there and True here\)"):
+    with pytest.raises(
+        ValueError, match=r"\(steps is 6 there and 7 here, wide is False there and True here\)"
+    ):
         train(other)
     more = looped(file=tmp_path / "state.pt")
     more.origin = {"new": 1}
@@ -113,17 +128,23 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
             return super().__getitem__(number) * (torch.nan if number == 2 else 1)
 
     loop = looped(file=tmp_path / "state.pt", save_every=1)
-    with pytest.raises(GradeclipError, match="became nan at step 2: the last good state is in .*state.pt"):
+    with pytest.raises(
+        GradeclipError, match="became nan at step 2: the last good state is in .*state.pt"
+    ):
         train(loop, Broken())
     kept = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert kept["step"] == 2 and all(torch.isfinite(value).all() for value in loop.model.state_dict().values())
+    assert kept["step"] == 2 and all(
+        torch.isfinite(value).all() for value in loop.model.state_dict().values()
+    )
     with pytest.raises(GradeclipError, match="no state was stored; lower the learning rate"):
         train(looped(), Broken())
 
 
 def test_the_learning_rate_rises_and_falls():
     recipe = Recipe(steps=10, learning_rate=0.5, warmup=4)
-    linear, cosine = ([decay(recipe, step) for step in range(10)] for decay in (linear_decay, _cosine_decay))
+    linear, cosine = (
+        [decay(recipe, step) for step in range(10)] for decay in (linear_decay, _cosine_decay)
+    )
     assert linear[0] == cosine[0] == pytest.approx(0.125) and linear[9] == pytest.approx(0.05)
     assert max(linear) <= 0.5 and linear[3:] == sorted(linear[3:], reverse=True)
     assert cosine[9] == pytest.approx(0.25 * (1 + torch.tensor(0.9 * torch.pi).cos().item()))
@@ -131,9 +152,14 @@ def test_the_learning_rate_rises_and_falls():
 
 @pytest.mark.parametrize(
     ("capabilities", "native"),
-    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True), ({"avx512_bf16": False}, False),
-     ({}, False)],
-)  # fmt: skip
+    [
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"bf16": True}, True),
+        ({"avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
 def test_bfloat16_is_used_only_where_the_processor_has_it(capabilities, native, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     for wanted in (True, False):
@@ -147,8 +173,13 @@ def test_muon_steps_as_timms_does_but_with_its_iteration_in_float32(monkeypatch)
     monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", iterate)
     models = [nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4)) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    matrices, others = ([w for w in models[1].parameters() if (w.ndim == 2) == wanted] for wanted in (True, False))
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "use_fallback": True, "weight_decay": 0.0}]
+    matrices, others = (
+        [w for w in models[1].parameters() if (w.ndim == 2) == wanted] for wanted in (True, False)
+    )
+    groups = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": others, "use_fallback": True, "weight_decay": 0.0},
+    ]
     own = muon_of(models[0], lambda name, weight: weight.ndim == 2, 0.01, 0.1)
     theirs = timm.optim.muon.Muon(groups, lr=0.01, nesterov=True, fallback_lr_scale=0.5)
     for step in range(3):
@@ -166,6 +197,9 @@ def test_a_table_is_written_between_its_markers_and_nothing_else_changes(tmp_pat
     begin, end = "<!-- figures: written by python -m training art -->", "<!-- end of figures -->"
     card.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     write_figures(card, "art", markdown_table(("x", "y"), [("1", "2")]))
-    assert card.read_text() == f"before\n{begin}\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n\n{end}\nafter\n"
+    assert (
+        card.read_text()
+        == f"before\n{begin}\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n\n{end}\nafter\n"
+    )
     with pytest.raises(GradeclipError, match="card.md needs the lines"):
         write_figures(card, "cards", "new")

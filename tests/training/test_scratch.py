@@ -36,7 +36,12 @@ def trained(tmp_path_factory):
 
 def test_scenes_begin_with_one_object_and_grow_and_a_round_that_has_a_start_begins_with_full_ones():
     counts = [
-        np.mean([len(scene.objects) for scene in SceneBatches(Recipe(steps=100, batch=60, start=start)).scenes(0)])
+        np.mean(
+            [
+                len(scene.objects)
+                for scene in SceneBatches(Recipe(steps=100, batch=60, start=start)).scenes(0)
+            ]
+        )
         for start in ("", "x")
     ]
     grown = SceneBatches(Recipe(steps=100, batch=60)).scenes(60)
@@ -52,18 +57,26 @@ def test_the_true_and_the_swapped_caption_are_equally_frequent_where_colours_are
     scene = arrange(["orange car", "red dog"], prefix="here is", size=["", "small"])
     rng = np.random.default_rng(0)
     captions = Counter(shuffle_colours(scene, rng).caption for _ in range(600))
-    assert set(captions) == {"here is an orange car and a small red dog", "here is a red car and a small orange dog"}
+    assert set(captions) == {
+        "here is an orange car and a small red dog",
+        "here is a red car and a small orange dog",
+    }
     assert binomtest(captions[scene.caption], 600).pvalue > 0.01
     three = arrange(["red car", "blue dog", "green cat"])
     assert len({shuffle_colours(three, rng).caption for _ in range(100)}) == 6
     half = arrange(["red car", "owl"])  # what is said of one thing may be said of the other
-    assert {shuffle_colours(half, rng).caption for _ in range(30)} == {"a red car and an owl", "a car and a red owl"}
+    assert {shuffle_colours(half, rng).caption for _ in range(30)} == {
+        "a red car and an owl",
+        "a car and a red owl",
+    }
 
 
 def test_training_knows_nothing_of_where_things_are():
     """A batch holds images and tokens, the recipes name no place, and the loss reads nothing else."""
     images, tokens = SceneBatches(SHORT)[0]
-    assert images.shape == (6, 96, 96, 3) and images.dtype == torch.uint8 and tokens.shape == (6, 77)
+    assert (
+        images.shape == (6, 96, 96, 3) and images.dtype == torch.uint8 and tokens.shape == (6, 77)
+    )
     places = ("thing", "mask", "box", "square", "position", "place")
     assert not [one.name for one in fields(Recipe) if any(word in one.name for word in places)]
     inside = inspect.getsource(scratch.train) + inspect.getsource(scratch.PatchDropout)
@@ -71,7 +84,9 @@ def test_training_knows_nothing_of_where_things_are():
 
 
 def test_dropout_keeps_as_many_patches_as_it_was_told_and_all_of_them_equally_often():
-    tokens = torch.cat([torch.full((1, 1), -1.0), torch.arange(144.0)[None]], 1)[..., None].expand(64, -1, -1)
+    tokens = torch.cat([torch.full((1, 1), -1.0), torch.arange(144.0)[None]], 1)[..., None].expand(
+        64, -1, -1
+    )
     dropout = scratch.PatchDropout().train()
     dropout.kept = 0.25
     seen = torch.cat([dropout(tokens)[..., 0] for _ in range(50)])
@@ -87,7 +102,9 @@ def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_the_ot
     shuffled = replace(plain, shuffled_colours=True)
     changed = 0
     for step in range(4):
-        for before, after in zip(SceneBatches(plain).scenes(step), SceneBatches(shuffled).scenes(step), strict=True):
+        for before, after in zip(
+            SceneBatches(plain).scenes(step), SceneBatches(shuffled).scenes(step), strict=True
+        ):
             assert (after.objects, after.background) == (before.objects, before.background)
             alone = len(before.words_of("noun")) == 1
             said = [word for word, _ in before.words_of("colour")] * alone
@@ -103,7 +120,9 @@ def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_the_ot
 
 def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
     told_apart = 0
-    for i, scene in enumerate(draw_scene([77, i], split="development", tint=0.5) for i in range(200)):
+    for i, scene in enumerate(
+        draw_scene([77, i], split="development", tint=0.5) for i in range(200)
+    ):
         other = hard_negative(scene, [78, i])
         if other is None:
             continue
@@ -121,13 +140,22 @@ def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
 def test_a_round_begins_from_the_weights_of_a_checkpoint(trained, tmp_path, bundled):
     start = tmp_path / "first.safetensors"
     scratch.export(trained[0], start)
-    recipe, ids = replace(SHORT, start=str(start), hard_negatives=True), scratch.vocabulary_ids(bundled.tokenizer)
+    recipe, ids = (
+        replace(SHORT, start=str(start), hard_negatives=True),
+        scratch.vocabulary_ids(bundled.tokenizer),
+    )
     begun = scratch.new_model(recipe, ids).state_dict()
-    stored = torch.isin(ids, load_file(start)["token_ids"])  # the padding token is not: nothing reads it
+    stored = torch.isin(
+        ids, load_file(start)["token_ids"]
+    )  # the padding token is not: nothing reads it
     assert stored.sum() == len(ids) - 1
     for name, weight in trained[1].state_dict().items():  # which half precision has rounded
         rows = stored if name == "token_embedding.weight" else slice(None)
-        assert torch.allclose(weight[rows], begun[name][rows], atol=2e-3, rtol=1e-3) if weight.ndim else True, name
+        assert (
+            torch.allclose(weight[rows], begun[name][rows], atol=2e-3, rtol=1e-3)
+            if weight.ndim
+            else True
+        ), name
     second = run(tmp_path / "second", recipe)
     state = torch.load(tmp_path / "second/state.pt", weights_only=True)
     assert state["recipe"]["start"] == str(start) and state["step"] == SHORT.steps
@@ -141,7 +169,9 @@ def test_text_encoded_by_length_is_the_models_own_text(bundled):
     tokens = bundled.tokenizer(captions)
     with torch.no_grad():
         expected = bundled.model.encode_text(tokens)
-        assert torch.allclose(scratch.encode_text_by_length(bundled.model, tokens), expected, atol=1e-5)
+        assert torch.allclose(
+            scratch.encode_text_by_length(bundled.model, tokens), expected, atol=1e-5
+        )
 
 
 def test_training_sees_what_the_models_preprocessing_makes_of_an_image(bundled):
@@ -158,10 +188,14 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
     scene = draw_scene(1)
     pixels, tokens = clip.preprocess(scene.image(96))[None], clip.tokenizer([scene.caption])
     ids = scratch.vocabulary_ids(clip.tokenizer)
-    compact = torch.zeros(clip.model.vocab_size, dtype=torch.long).index_copy(0, ids, torch.arange(len(ids)))
+    compact = torch.zeros(clip.model.vocab_size, dtype=torch.long).index_copy(
+        0, ids, torch.arange(len(ids))
+    )
     with torch.no_grad():
         image = model.encode_image(pixels, normalize=True)
-        text = torch.nn.functional.normalize(scratch.encode_text_by_length(model, compact[tokens]), dim=-1)
+        text = torch.nn.functional.normalize(
+            scratch.encode_text_by_length(model, compact[tokens]), dim=-1
+        )
         assert torch.allclose(clip.model.encode_image(pixels, normalize=True), image, atol=3e-3)
         assert torch.allclose(clip.model.encode_text(tokens, normalize=True), text, atol=3e-3)
     assert "car" in clip.vocabulary and clip.model.vocab_size == 49408 and clip.image_layers == 2
@@ -170,9 +204,13 @@ def test_an_exported_model_is_the_trained_one(trained, tmp_path):
 def test_the_density_of_values_counts_the_patches_that_have_them_whatever_their_scale():
     values = torch.zeros(2, 16, 5)
     values[0, :4], values[1] = torch.ones(5), 3 * torch.ones(5)
-    assert scratch.value_density(values).item() == pytest.approx((np.sqrt(4 / 16) + 1) / 2, abs=1e-2)
+    assert scratch.value_density(values).item() == pytest.approx(
+        (np.sqrt(4 / 16) + 1) / 2, abs=1e-2
+    )
     some = torch.randn(3, 16, 5)
-    assert scratch.value_density(100 * some).item() == pytest.approx(scratch.value_density(some).item(), rel=1e-4)
+    assert scratch.value_density(100 * some).item() == pytest.approx(
+        scratch.value_density(some).item(), rel=1e-4
+    )
     some.requires_grad_()
     scratch.value_density(some * torch.tensor([0.0] * 8 + [1.0] * 8)[:, None]).backward()
     assert torch.isfinite(some.grad).all()
@@ -197,7 +235,9 @@ def test_a_round_with_sparse_values_and_a_scale_that_is_held_says_both_losses(tm
     assert model.logit_scale.exp().item() == pytest.approx(50)
 
 
-def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(tmp_path, monkeypatch):
+def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(
+    tmp_path, monkeypatch
+):
     rounds = replace(SHORT, steps=2), replace(SHORT, steps=2, seed=1)
     options = {"start": "", "image_layers": 2, "workers": 0}
     scratch.train_rounds(rounds, tmp_path / "whole", tmp_path / "whole.safetensors", **options)
@@ -213,7 +253,9 @@ def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(
     with pytest.raises(KeyboardInterrupt):
         scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
     monkeypatch.undo()
-    assert (tmp_path / "cut/round-1.safetensors").exists() and not (tmp_path / "cut.safetensors").exists()
+    assert (tmp_path / "cut/round-1.safetensors").exists() and not (
+        tmp_path / "cut.safetensors"
+    ).exists()
     assert torch.load(tmp_path / "cut/round-2" / scratch.STATE, weights_only=True)["step"] == 1
     scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
     whole, cut = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "cut"))
@@ -224,9 +266,14 @@ def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(
 def test_the_recipes_are_those_of_the_card():
     first, second, third, *later = MODELS["emoji"]
     assert not first.hard_negatives and second.hard_negatives and third.hard_negatives
-    assert all((one.sparse_values, one.logit_scale, one.hard_negatives) == (2, 100, True) for one in (third, *later))
+    assert all(
+        (one.sparse_values, one.logit_scale, one.hard_negatives) == (2, 100, True)
+        for one in (third, *later)
+    )
     for one in MODELS["emoji-plain"]:
-        assert not (one.hard_negatives or one.sparse_values or one.logit_scale or one.shuffled_colours)
+        assert not (
+            one.hard_negatives or one.sparse_values or one.logit_scale or one.shuffled_colours
+        )
     assert not {one.seed for one in MODELS["emoji-plain"]} & {one.seed for one in MODELS["emoji"]}
     steps = {name: sum(one.steps for one in rounds) for name, rounds in MODELS.items()}
     assert 2 * steps["emoji-plain"] >= steps["emoji"]
@@ -238,6 +285,20 @@ def test_a_wrong_command_is_refused_in_one_sentence(tmp_path, capsys):
     assert main(["card", "--parts", "poetry"]) == 2
     assert "poetry" in capsys.readouterr().err
     assert main(["card", "--write"]) == 2 and "--split test" in capsys.readouterr().err
-    assert main(["emoji-bag", "--start", "missing.safetensors", "--folder", str(tmp_path), "--image-layers", "1",
-                 "--out", str(tmp_path / "x.safetensors")]) == 2  # fmt: skip
+    assert (
+        main(
+            [
+                "emoji-bag",
+                "--start",
+                "missing.safetensors",
+                "--folder",
+                str(tmp_path),
+                "--image-layers",
+                "1",
+                "--out",
+                str(tmp_path / "x.safetensors"),
+            ]
+        )
+        == 2
+    )
     assert "missing.safetensors" in capsys.readouterr().err

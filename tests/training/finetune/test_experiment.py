@@ -26,7 +26,9 @@ def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_oth
     scenes = evaluate.region_scenes(8)
     assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
     for scene in scenes:
-        assert is_trained(scene.objects) and len({thing.noun for thing in scene.objects}) == len(scene.objects)
+        assert is_trained(scene.objects) and len({thing.noun for thing in scene.objects}) == len(
+            scene.objects
+        )
     pilots = evaluate.region_scenes(8, evaluate.PILOT.split)
     assert not {scene.objects for scene in scenes} & {scene.objects for scene in pilots}
 
@@ -35,7 +37,9 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
     """Dense features made from the truth: every cell has the prompt of the object that covers it most."""
     nouns = list(concepts().index)
     prompts = Explainer(bundled).embed_texts([phrase(noun) for noun in nouns]).cpu()
-    scenes = tuple(arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4)))
+    scenes = tuple(
+        arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4))
+    )
     monkeypatch.setattr(evaluate, "region_scenes", lambda n, split: scenes)
     real = list(evaluate.dense_features(bundled, scenes))
 
@@ -58,11 +62,15 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
     figures = evaluate.measure(bundled, FEW)
     assert figures["figure"].is_unique and figures["chance"].between(0, 0.5).all()
-    assert ((figures["low"] <= figures["estimate"]) & (figures["estimate"] <= figures["high"])).all()
+    assert (
+        (figures["low"] <= figures["estimate"]) & (figures["estimate"] <= figures["high"])
+    ).all()
     known = figures.set_index("figure")
     assert known.loc[KEPT, "n"] == 8 and known.loc["binding, swapped colours", "n"] == 4
     again = evaluate.measure(bundled, FEW, only=["regions"])
-    pd.testing.assert_frame_equal(again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True)
+    )
 
 
 def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
@@ -76,7 +84,9 @@ def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
             words = [s for s in scene.spans if part.start <= s.start and s.end <= part.end]
             if words:
                 objects = sorted({k for span in words for k in span.objects})
-                assert (pairs[i].where(part.start, part.end) == scene.masks(96)[objects].any(0)).all()
+                assert (
+                    pairs[i].where(part.start, part.end) == scene.masks(96)[objects].any(0)
+                ).all()
 
 
 @pytest.fixture
@@ -86,7 +96,9 @@ def quick(monkeypatch, bundled):
 
     def fine_tune(clip, pairs, tuning, folder, **options):
         last[:] = [tuning]
-        tried.append((tuning.maps, round(tuning.learning_rate, 5), round(tuning.regions, 3), tuning.seed))
+        tried.append(
+            (tuning.maps, round(tuning.learning_rate, 5), round(tuning.regions, 3), tuning.seed)
+        )
         (folder / "state.pt").touch()
         return Tuned(clip, pd.DataFrame({"cpu_seconds": [30.0]}))
 
@@ -95,7 +107,10 @@ def quick(monkeypatch, bundled):
         if last:
             pair = zip((last[0].learning_rate, last[0].regions), best[last[0].maps], strict=True)
             far = sum(abs(np.log(value / wanted)) for value, wanted in pair if value)
-        rows = [(name, value, 0.0, 1.0, 9, 0.1) for name, value in ((TUNED_FOR, 1 - far / 100), (KEPT, 0.5))]
+        rows = [
+            (name, value, 0.0, 1.0, 9, 0.1)
+            for name, value in ((TUNED_FOR, 1 - far / 100), (KEPT, 0.5))
+        ]
         return pd.DataFrame(rows, columns=["figure", "estimate", "low", "high", "n", "chance"])
 
     monkeypatch.setattr(experiment, "fine_tune", fine_tune)
@@ -112,7 +127,10 @@ def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice
     assert recipes[OURS].learning_rate == 1e-3 and recipes[OURS].regions == 0.1
     assert recipes["uniform map"].learning_rate == 1e-4 and recipes["uniform map"].maps == "uniform"
     n = len(quick)
-    assert experiment.choose(table, tmp_path / "runs", [BEFORE, OURS, "uniform map"]) == recipes and len(quick) == n
+    assert (
+        experiment.choose(table, tmp_path / "runs", [BEFORE, OURS, "uniform map"]) == recipes
+        and len(quick) == n
+    )
 
 
 def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundled, monkeypatch):
@@ -134,19 +152,37 @@ def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundl
     other = replace(bundled, model=copy.deepcopy(bundled.model))
     with torch.no_grad():
         other.model.logit_scale += 1
-    assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != experiment.folder_of(OURS, RECIPE, tmp_path, bundled)
+    assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != experiment.folder_of(
+        OURS, RECIPE, tmp_path, bundled
+    )
 
 
 def table_of(values):
     """A table as the experiment writes it, from (arm, seed) -> estimate of one figure."""
-    return pd.DataFrame([
-        {"arm": arm, "seed": seed, "figure": TUNED_FOR, "estimate": value, "low": value - 0.1, "high": value + 0.1}
-        for (arm, seed), value in values.items()
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "seed": seed,
+                "figure": TUNED_FOR,
+                "estimate": value,
+                "low": value - 0.1,
+                "high": value + 0.1,
+            }
+            for (arm, seed), value in values.items()
+        ]
+    )
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
-    values = {(OURS, 0): 0.5, (OURS, 1): 0.6, (OURS, 2): 0.55, (GLOBAL, 0): 0.2, (GLOBAL, 1): 0.25, (GLOBAL, 7): 0.9}
+    values = {
+        (OURS, 0): 0.5,
+        (OURS, 1): 0.6,
+        (OURS, 2): 0.55,
+        (GLOBAL, 0): 0.2,
+        (GLOBAL, 1): 0.25,
+        (GLOBAL, 7): 0.9,
+    }
     found = arms.compare(table_of(values), OURS, GLOBAL)
     differences = np.array([0.3, 0.35])
     half = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
@@ -159,7 +195,10 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, 
     made = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
     before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
     recipe = replace(RECIPE, learning_rate=made["learning_rate"], regions=made["regions"])
-    begin, end = "<!-- figures: written by python -m training emoji-fine -->", "<!-- end of figures -->"
+    begin, end = (
+        "<!-- figures: written by python -m training emoji-fine -->",
+        "<!-- end of figures -->",
+    )
     (tmp_path / fine.CARD).write_text(f"# A card\n\n{begin}\nold\n{end}\n")
     rows.to_csv(tmp_path / "table.csv", index=False)
     folder = experiment.folder_of(OURS, recipe, tmp_path, bundled)
@@ -169,5 +208,9 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, 
     (folder / experiment.MODEL).write_bytes(b"weights")
     fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
     card = (tmp_path / fine.CARD).read_text()
-    assert f"| {TUNED_FOR} | {before:.3f} " in card and "old" not in card and card.startswith("# A card")
+    assert (
+        f"| {TUNED_FOR} | {before:.3f} " in card
+        and "old" not in card
+        and card.startswith("# A card")
+    )
     assert (tmp_path / "emoji-fine.safetensors").read_bytes() == b"weights"
