@@ -105,7 +105,9 @@ def _slope(tower: Tower, trace: Trace, query: int, token: int, direction: Tensor
     layer = trace.layers[-1]
     delta = torch.zeros_like(layer.o)[None]  # (1, B, R, D)
     delta[0, 0, query] = _STEP * layer.v[0, token].flatten()
-    more, less = (tower.readout(trace, sign * delta)[0] @ direction for sign in (1, -1))
+    more, less = (
+        tower.embed_from_attention(trace, sign * delta)[0] @ direction for sign in (1, -1)
+    )
     return (more - less) / (2 * _STEP)
 
 

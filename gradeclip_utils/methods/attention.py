@@ -37,7 +37,7 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards."""
     with torch.enable_grad():
         blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
-        embedding = tower.resume(trace, tower.depth, outputs[-1])
+        embedding = tower.forward_from(trace, tower.depth, outputs[-1])
     maps = []
     for direction in directions.unbind(1):
         slopes = torch.autograd.grad(embedding, attentions, direction, retain_graph=True)
@@ -57,7 +57,7 @@ def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     with torch.enable_grad():
         for block, weights, output in _layer_passes(tower, trace):
             read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
-            embedding = tower.resume(trace, tower.depth, read)
+            embedding = tower.forward_from(trace, tower.depth, read)
             for target, direction in enumerate(directions.unbind(1)):
                 (slope,) = torch.autograd.grad(
                     embedding, weights, direction, retain_graph=True
@@ -71,7 +71,7 @@ def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, T
     x = trace.tokens.detach().requires_grad_()  # for callers that want a graph
     for block in tower.explained:
         weights, o = attend(*block.project(x, trace.positions, trace.heads), trace.attention_mask)
-        x = block.finish(x, o)
+        x = block.after_attention(x, o)
         yield block, weights, x
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from ..towers import Tower, Trace
-from ..towers.blocks import attend_fused, through
+from ..towers.blocks import apply, attend_fused
 from .grad_eclip import gradients
 
 
@@ -17,7 +17,7 @@ def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic."""
     maps = []
     for slope in gradients(
-        lambda x: tower.resume(trace, tower.depth - tower.layers, x), trace.tokens, directions
+        lambda x: tower.forward_from(trace, tower.depth - tower.layers, x), trace.tokens, directions
     ):
         weights = (slope * trace.valid_mask[..., None]).sum(1) / trace.valid_mask.sum(
             1, keepdim=True
@@ -37,13 +37,13 @@ def clip_surgery(
     """CLIP Surgery: map_i = f_i . d less what all targets share, with f from a second path of v-v attention."""
     x = y = trace.tokens
     for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
-        if block.pools or block.behind:
+        if block.pools or block.post_norms:
             kind = type(block.module).__name__
             raise UnsupportedModel(
                 f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}"
             )
         v = block.project(x, trace.positions, trace.heads)[2]
-        y = y + through(block.out, attend_fused(v, v, v, None))
+        y = y + apply(block.out, attend_fused(v, v, v, None))
         if (
             position < tower.depth - 1
         ):  # of the model's own path only what feeds the other is needed

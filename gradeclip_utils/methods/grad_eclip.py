@@ -123,7 +123,7 @@ def channel_weights(
             if delta is None
             else delta
         )
-        _, pull_back = torch.func.vjp(lambda delta: tower.readout(trace, delta), at)
+        _, pull_back = torch.func.vjp(lambda delta: tower.embed_from_attention(trace, delta), at)
         weights = torch.vmap(lambda direction: pull_back(direction)[0])(
             directions.transpose(0, 1)
         )  # (T, L, B, R, D)

@@ -56,7 +56,7 @@ def integrated_gradients(
 def _inputs_of(tower: Tower, trace: Trace) -> tuple[Callable[[Tensor], Tensor], Tensor, int]:
     """What embeds pixels or tokens, these in the precision of the embedding, and the axis to sum over: colours or D."""
     if trace.grid is None:
-        return partial(tower.resume, trace, tower.depth - tower.layers), trace.tokens, -1
+        return partial(tower.forward_from, trace, tower.depth - tower.layers), trace.tokens, -1
     if not tower.reads(trace.inputs):
         why, got = "gradients of pixels need the model's own pass", tuple(trace.inputs.shape[-2:])
         raise GradeclipError(

@@ -45,7 +45,9 @@ def word_directions(
 
     def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
         """The change of the embedding for a change of o."""
-        return torch.func.jvp(lambda delta: tower.readout(trace, delta), (start,), (tangent,))[1]
+        return torch.func.jvp(
+            lambda delta: tower.embed_from_attention(trace, delta), (start,), (tangent,)
+        )[1]
 
     found = torch.vmap(push)(torch.stack(pushes, dim=1)).detach()  # (W, L, B, R, D) -> (W, B, E)
     return found if word_mask.ndim == 3 else found[:, 0]

@@ -170,7 +170,7 @@ def _mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[T
 
 
 def repeated(trace: Trace, index: int, count: int) -> Trace:
-    """One input of a trace, `count` times, as far as `Tower.resume` asks."""
+    """One input of a trace, `count` times, as far as `Tower.forward_from` asks."""
     rows = {
         name: getattr(trace, name)[[index] * count]
         for name in ("inputs", "tokens", "query_index", "valid_mask")
@@ -189,7 +189,7 @@ def _squeezed(tower: Tower, trace: Trace, direction: Tensor, noise: Tensor, beta
     for sample in noise:  # (samples, N, D)
         with torch.enable_grad():
             lam = openness.sigmoid()
-            embedding = tower.resume(
+            embedding = tower.forward_from(
                 trace, tower.depth - tower.layers, lam * tokens + (1 - lam) * sample
             )
             loss = (

@@ -2,7 +2,7 @@
 
     weights of open_clip or transformers -> Clip -> towers -> trace -> method -> explanation
 
-`loading` finds a model by its name, `open_clip` and `huggingface` read weights and make models of
+`loading` finds a model by its name, `open_clip` and `transformers` read weights and make models of
 them, and `bundled` has the models that the project ships.
 """
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..checks import listed, short, text, whole
 from ..errors import GradeclipError
 from ..towers import open_image_tower, open_text_tower
-from .huggingface import read_processor
+from .transformers import read_processor
 
 _AS_OPEN_CLIP = (
     "load_clip(NAME, pretrained=TAG), or in two lines: model, preprocess = open_clip.create_model_from_pretrained("

@@ -14,8 +14,8 @@ from ..checks import as_path, chosen, instance, nearest, short
 from ..errors import GradeclipError
 from .bundled import BUNDLED, BUNDLED_MODELS, load_bundled
 from .clip import Clip
-from .huggingface import PREFIX, load_transformers
 from .open_clip import BESIDE, CONFIG, SUFFIXES, load_open_clip
+from .transformers import PREFIX, load_transformers
 
 
 @torch.inference_mode(False)  # weights that are made within have no gradients

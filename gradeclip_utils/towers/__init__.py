@@ -9,8 +9,8 @@ send queries to all tokens and collect
     o = sum_i alpha_i v_i,        alpha = softmax_i(q . k_i / sqrt(C)),        head by head,
 
 and the rest of the tower after `o` is the *readout*. A tower knows nothing of relevance. It answers
-four questions: `trace` (what were q, k, v, alpha and o?), `readout` (what would the embedding be
-with another o?), `resume` (what would it be if other tokens entered a layer?) and `forward` (what
+four questions: `trace` (what were q, k, v, alpha and o?), `embed_from_attention` (what would the embedding be
+with another o?), `forward_from` (what would it be if other tokens entered a layer?) and `forward` (what
 does the unmodified model give?).
 
 The model is not patched. The layers below the explained ones are the model's own; the explained
@@ -26,10 +26,10 @@ from torch import nn
 
 from ..checks import chosen, instance, text
 from ..errors import GradeclipError, UnsupportedModel
-from . import huggingface, open_clip, timm
+from . import open_clip, timm, transformers
 from .base import Entry, Layer, Tower, Trace
-from .huggingface import unwrapped
 from .timm import FeatureMapTower
+from .transformers import unwrapped
 
 __all__ = [
     "REGISTERED",
@@ -52,7 +52,7 @@ _QUANTISING = (
 )  # libraries with tensor classes of their own
 _Opens = Callable[[nn.Module, int | None], Tower]
 _Family = tuple[str, Callable[[nn.Module], Any], _Opens]  # side, matches, opens
-REGISTERED: dict[str, _Family] = {**timm.FAMILIES, **open_clip.FAMILIES, **huggingface.FAMILIES}
+REGISTERED: dict[str, _Family] = {**timm.FAMILIES, **open_clip.FAMILIES, **transformers.FAMILIES}
 
 
 def register_tower(

@@ -205,11 +205,11 @@ class Tower:
             )
         return self._trace_from(replace(trace, heads=1), graph=True)
 
-    def readout(self, trace: Trace, delta: Tensor) -> Tensor:
+    def embed_from_attention(self, trace: Trace, delta: Tensor) -> Tensor:
         """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers; differentiable."""
-        return self._read(trace, lambda place, o: o + delta[place])[0]
+        return self._forward_explained(trace, lambda place, o: o + delta[place])[0]
 
-    def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
+    def forward_from(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
         """Embeddings (B, E) when other tokens (B, N, D) enter block number `layer`, counted from 0, the lowest."""
         for position in range(layer, self.depth):
             tokens = self.run_block(trace, position, tokens)
@@ -221,7 +221,7 @@ class Tower:
         q, k, v = block.project(
             tokens, trace.positions, trace.heads if position >= self.first else block.heads
         )
-        return block.finish(tokens, attend_fused(q, k, v, trace.attention_mask))
+        return block.after_attention(tokens, attend_fused(q, k, v, trace.attention_mask))
 
     def dense(self, trace: Trace) -> Tensor:
         """Dense features (B, N, E) of an image: each token as if it attended to itself alone in the last layer."""
@@ -232,7 +232,7 @@ class Tower:
             tokens = self.run_block(trace, position, tokens)
         last = self.blocks[-1]
         v = last.project(tokens, trace.positions, trace.heads)[2].flatten(2)
-        return self.embed_alone(trace, last.finish(tokens, v))
+        return self.embed_alone(trace, last.after_attention(tokens, v))
 
     def embed_alone(self, trace: Trace, tokens: Tensor) -> Tensor:
         """Unit embeddings (B, N, E) of tokens (B, N, D) of the last block, each as the only one that is read."""
@@ -270,17 +270,17 @@ class Tower:
     def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
         entered = {field.name: getattr(entry, field.name) for field in fields(Entry)}
         if not graph:
-            embedding, layers = self._read(entry)
+            embedding, layers = self._forward_explained(entry)
             return Trace(**entered, layers=layers, embedding=embedding)
         with torch.enable_grad():
-            embedding, layers = self._read(
+            embedding, layers = self._forward_explained(
                 entry, lambda place, o: o.requires_grad_() if place == 0 else o
             )
         plain = tuple(Layer(*(part.detach() for part in vars(layer).values())) for layer in layers)
         known = embedding, tuple(layer.o for layer in layers)
         return Trace(**entered, layers=plain, embedding=embedding.detach(), graph=known)
 
-    def _read(
+    def _forward_explained(
         self, entry: Entry, change: Callable[[int, Tensor], Tensor] | None = None
     ) -> tuple[Tensor, tuple[Layer, ...]]:
         """Embeddings (B, E) and the explained layers, with `change(place, o)` for the o of the query tokens.
@@ -302,7 +302,7 @@ class Tower:
             with torch.no_grad() if unchanged else nullcontext():
                 before, (q, k, v) = x, block.project(x, entry.positions, entry.heads)
                 if self.causal and not last:
-                    x = block.finish(x, attend_fused(q, k, v, mask))
+                    x = block.after_attention(x, attend_fused(q, k, v, mask))
             if self.causal or last:
                 if self.causal and place > 0:
                     q, *others = block.project(own, entry.positions, entry.heads)
@@ -311,14 +311,14 @@ class Tower:
                     q, own = q[at], before[at]
                 attention, o = attend(q, k, v, rows)
                 o = o if change is None else change(place, o)
-                own = block.finish(own, o)
+                own = block.after_attention(own, o)
             else:
                 attention, o = attend(q, k, v, mask)
-                x = block.finish(x, o)
+                x = block.after_attention(x, o)
                 q, attention, o = q[at], attention.transpose(1, 2)[at].transpose(1, 2), o[at]
                 if change is not None:
                     o = change(place, o)
-                    x = x.index_put(at, block.finish(before[at], o))
+                    x = x.index_put(at, block.after_attention(before[at], o))
             layers.append(Layer(q, k, v, attention, o))
         return self._finished(own, entry), tuple(layers)
 

@@ -32,7 +32,9 @@ class Block:
     # (B, N, D) each, for all heads in one; latent queries are (1, R, D)
     out: Sequence[_Part]  # o (B, R, D) goes through these, and is added to the tokens
     mlp: Sequence[_Part] = ()  # so do the tokens, and are added to themselves
-    behind: Sequence[nn.Module] = ()  # the norms behind both additions, if that is where they stand
+    post_norms: Sequence[
+        nn.Module
+    ] = ()  # the norms behind both additions, if that is where they stand
     pools: bool = (
         False  # whether it is an attention pool, which adds nothing to the tokens before its MLP
     )
@@ -48,14 +50,14 @@ class Block:
         )
         return q, k, v
 
-    def finish(self, x: Tensor, o: Tensor) -> Tensor:
+    def after_attention(self, x: Tensor, o: Tensor) -> Tensor:
         """The tokens (B, R, D) after the layer, given those before it and its attention output."""
-        added = through(self.out, o)
-        x = through(self.behind[:1], added if self.pools else x + added)
-        return through(self.behind[1:], x + through(self.mlp, x)) if self.mlp else x
+        added = apply(self.out, o)
+        x = apply(self.post_norms[:1], added if self.pools else x + added)
+        return apply(self.post_norms[1:], x + apply(self.mlp, x)) if self.mlp else x
 
 
-def through(parts: Iterable[_Part], x: Tensor) -> Tensor:
+def apply(parts: Iterable[_Part], x: Tensor) -> Tensor:
     """What parts of the model compute, one after the other, in evaluation mode and in float32 at least."""
     for part in parts:
         if isinstance(part, nn.Module):
@@ -105,7 +107,7 @@ def with_parts(module: nn.Module, **parts: nn.Module | None) -> nn.Module:
 
 def separate(x: Tensor, *layers: nn.Module) -> list[Tensor]:
     """Queries, keys and values by three linear layers."""
-    return [through([layer], x) for layer in layers]
+    return [apply([layer], x) for layer in layers]
 
 
 def packed(attn: nn.Module, x: Tensor, latent: Tensor | None = None) -> list[Tensor]:

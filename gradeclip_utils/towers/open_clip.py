@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..errors import UnsupportedModel
 from .base import Entry, Tower
-from .blocks import Block, packed, separate, through, upcast, with_parts
+from .blocks import Block, apply, packed, separate, upcast, with_parts
 
 _IN_ATTENTION = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
 
@@ -25,7 +25,7 @@ def _block(block: nn.Module, tower: str) -> Block:
     return Block(
         block,
         attn.num_heads,
-        lambda x, _: packed(attn, through([block.ln_1], x)),
+        lambda x, _: packed(attn, apply([block.ln_1], x)),
         out=(attn.out_proj, block.ls_1),
         mlp=(block.ln_2, block.mlp, block.ls_2),
     )
@@ -77,7 +77,7 @@ class _VisionTower(Tower):
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
             x = x.mean(1, keepdim=True)  # (B, R, D) -> (B, 1, D)
-        return _projected(self.visual.proj, through([self.visual.ln_post], x).mean(1))
+        return _projected(self.visual.proj, apply([self.visual.ln_post], x).mean(1))
 
 
 def _query_pool(pool: nn.Module, first: bool) -> Block:
@@ -86,7 +86,7 @@ def _query_pool(pool: nn.Module, first: bool) -> Block:
 
     def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
         return packed(
-            pool.attn, through([pool.ln_k], x), through([pool.ln_q], upcast(pool.query[some]))[None]
+            pool.attn, apply([pool.ln_k], x), apply([pool.ln_q], upcast(pool.query[some]))[None]
         )
 
     return Block(pool, pool.attn.num_heads, qkv, out=(pool.attn.out_proj,), pools=True, latent=True)
@@ -98,7 +98,7 @@ def _below(transformer: nn.Module, count: int) -> nn.Module:
 
 def _projected(projection: Tensor | nn.Linear | None, x: Tensor) -> Tensor:
     if isinstance(projection, nn.Linear):
-        return through([projection], x)
+        return apply([projection], x)
     return x if projection is None else x @ upcast(projection)
 
 
@@ -249,7 +249,7 @@ class TextTransformerTower(Tower):
         )
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
-        return _projected(self.text.text_projection, through([self.text.ln_final], x)[:, 0])
+        return _projected(self.text.text_projection, apply([self.text.ln_final], x)[:, 0])
 
 
 def end_of_text(ids: Tensor, padding: int | None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 from .base import Entry, Tower, Trace
-from .blocks import Block, eval_mode, separate, through, upcast, width_of, with_parts
+from .blocks import Block, apply, eval_mode, separate, upcast, width_of, with_parts
 
 _WHY_NOT = {
     "ConvNeXt": "it is all convolutions and averages its last feature map, so there is no attention to explain",
@@ -101,9 +101,9 @@ class _TrunkTower(Tower):
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         pool = self.trunk.attn_pool
-        x = x if pool is not None else through([self.trunk.norm], x)  # (B, R, D)
+        x = x if pool is not None else apply([self.trunk.norm], x)  # (B, R, D)
         pooled = x.mean(1) if pool is None or pool.pool == "avg" else x[:, 0]
-        return through([self.trunk.fc_norm, self.head], pooled)
+        return apply([self.trunk.fc_norm, self.head], pooled)
 
 
 def _trunk_block(block: nn.Module) -> Block:
@@ -116,11 +116,11 @@ def _trunk_block(block: nn.Module) -> Block:
 
     def qkv(x: Tensor, positions: Tensor | None) -> list[Tensor]:
         """By three linear layers or one, queries and keys normed head by head, and rotated by their place."""
-        x = x if behind else through([block.norm1], x)
+        x = x if behind else apply([block.norm1], x)
         if attn.qkv is None:
             found = separate(x, attn.q_proj, attn.k_proj, attn.v_proj)
         else:
-            found = list(through([attn.qkv], x).chunk(3, dim=-1))
+            found = list(apply([attn.qkv], x).chunk(3, dim=-1))
             if getattr(attn, "q_bias", None) is not None:
                 found = [
                     one + upcast(b)
@@ -149,8 +149,8 @@ def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
     """Timm's AttentionPoolLatent (MAP): latent queries read all tokens; then a projection, and a residual MLP."""
 
     def qkv(x: Tensor, _: Tensor | None) -> list[Tensor]:
-        k, v = through([before, pool.kv], x).chunk(2, dim=-1)
-        q, k = _normed_heads(pool, through([pool.q], upcast(pool.latent)), k)
+        k, v = apply([before, pool.kv], x).chunk(2, dim=-1)
+        q, k = _normed_heads(pool, apply([pool.q], upcast(pool.latent)), k)
         return [q.flatten(2), k.flatten(2), v]
 
     mlp = () if pool.mlp is None else (pool.norm, pool.mlp)
@@ -160,7 +160,7 @@ def _latent_pool(pool: nn.Module, before: nn.Module) -> Block:
 def _normed_heads(attn: nn.Module, q: Tensor, k: Tensor) -> list[Tensor]:
     """Queries and keys (B, N, H, C), normed head by head."""
     q, k = (one.unflatten(-1, (attn.num_heads, -1)) for one in (q, k))
-    return [through([attn.q_norm], q), through([attn.k_norm], k)]
+    return [apply([attn.q_norm], q), apply([attn.k_norm], k)]
 
 
 def _rotated(x: Tensor, positions: Tensor, half: bool) -> Tensor:
@@ -219,7 +219,7 @@ def _check_trunk(trunk: nn.Module) -> None:
 class FeatureMapTower(Tower):
     """The last feature map of any timm model, for methods that need no attention. Its trace has no layers.
 
-    These are Grad-CAM (`resume`), RISE (`forward`) and input gradients (`embed_pixels`).
+    These are Grad-CAM (`forward_from`), RISE (`forward`) and input gradients (`embed_pixels`).
     """
 
     name = "image"
@@ -250,8 +250,8 @@ class FeatureMapTower(Tower):
         grid = self._grid(self.image_size)
         self.patch_size = (self.image_size[0] // grid[0], self.image_size[1] // grid[1])
 
-    def resume(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
-        """As `Tower.resume` of layer 0, the only one: `tokens` replace the last feature map."""
+    def forward_from(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
+        """As `Tower.forward_from` of layer 0, the only one: `tokens` replace the last feature map."""
         assert layer == 0
         return self._finished(tokens, trace)
 

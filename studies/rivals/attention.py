@@ -38,7 +38,7 @@ def cci(
         one = replace(
             one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask
         )
-        embeddings = tower.resume(one, tower.depth - tower.layers, one.tokens)  # (K, E)
+        embeddings = tower.forward_from(one, tower.depth - tower.layers, one.tokens)  # (K, E)
         falls = directions[i] @ (trace.embedding[i] - embeddings).T  # (T, K)
         falls = falls / falls.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(falls.dtype).tiny)
         maps.append(falls @ hidden.to(falls))

@@ -101,7 +101,9 @@ def integrated_word_directions(
             at = trace.tokens - change + place * change
 
             def push(tangent: Tensor, at: Tensor = at) -> Tensor:
-                return torch.func.jvp(lambda x: tower.resume(trace, 0, x), (at,), (tangent,))[1]
+                return torch.func.jvp(lambda x: tower.forward_from(trace, 0, x), (at,), (tangent,))[
+                    1
+                ]
 
             found += weight * torch.vmap(push)(by_word)[:, 0]
     return found

@@ -309,5 +309,5 @@ def test_integrated_attention_adds_up_to_what_words_bring(small, layers):
             -torch.einsum("hn,nhc->hc", layer.attention[0, :, 0, 1:-1], layer.v[0, 1:-1]).flatten()
             for layer in trace.layers
         ]
-        less = tower.readout(trace, torch.stack(gone)[:, None, None])
+        less = tower.embed_from_attention(trace, torch.stack(gone)[:, None, None])
     near(found.sum(), ((trace.embedding - less)[0] @ target[0, 0]), 1e-5)

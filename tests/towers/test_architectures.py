@@ -160,8 +160,8 @@ def close(a, b, tolerance=1e-5):
 def coherent(tower, trace):
     """Attention collects what it gives, and what it gives leads to the embedding."""
     nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
-    close(tower.readout(trace, nothing), trace.embedding)
-    close(tower.resume(trace, tower.first, trace.tokens), trace.embedding)
+    close(tower.embed_from_attention(trace, nothing), trace.embedding)
+    close(tower.forward_from(trace, tower.first, trace.tokens), trace.embedding)
     for layer in trace.layers:
         close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
         close(torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2), layer.o)
@@ -196,7 +196,7 @@ def test_an_architecture_is_traced_as_it_computes(name, side):
     tokens = lowest_tokens(tower, model, inputs)[
         :, : trace.tokens.shape[1]
     ]  # no tower goes beyond the last EOT
-    close(tower.resume(trace, 0, tokens), trace.embedding)
+    close(tower.forward_from(trace, 0, tokens), trace.embedding)
     maps = grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
     assert (
         maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
@@ -291,7 +291,7 @@ def test_where_there_is_no_attention_the_last_feature_map_can_still_be_had(name)
     assert trace.layers == () and int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
     close(trace.embedding, tower.forward(pixels))
     tokens = trace.tokens.clone().requires_grad_()
-    embedding = tower.resume(trace, tower.depth, tokens)
+    embedding = tower.forward_from(trace, tower.depth, tokens)
     close(embedding.detach(), trace.embedding)
     assert torch.autograd.grad(embedding[0, 0], tokens)[0][0].abs().max() > 0
     assert torch.autograd.grad(tower.embed_pixels(pixels)[0, 0], pixels)[0][0].abs().max() > 0

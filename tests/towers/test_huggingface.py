@@ -16,7 +16,7 @@ from gradeclip_utils import Clip, Explainer, ExplanationWarning, UnsupportedMode
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
-from gradeclip_utils.towers.huggingface import unwrapped
+from gradeclip_utils.towers.transformers import unwrapped
 from tests import plain
 from tests.huggingface import NAMES, build_hub, ids_of, transformers, with_processor
 from tests.shrinking import stir
@@ -78,7 +78,7 @@ def test_traces_are_what_get_image_features_and_get_text_features_give(name, att
             torch.testing.assert_close(
                 tower.trace(inputs[1:]).embedding, own[1:], atol=1e-5, rtol=0
             )
-            resumed = tower.resume(trace, tower.depth - layers, trace.tokens)
+            resumed = tower.forward_from(trace, tower.depth - layers, trace.tokens)
             torch.testing.assert_close(resumed, own, atol=1e-5, rtol=0)
     assert trace.valid_mask[1].sum() == (
         4 if name not in ("Siglip", "Siglip2") else 5
@@ -362,7 +362,9 @@ def test_the_image_encoder_of_blip_is_traced_as_it_computes_at_any_size(blip, pi
             ]
         own = F.normalize(blip.vision_proj(hidden), dim=-1).detach()
         torch.testing.assert_close(trace.embedding, own, atol=1e-5, rtol=0)
-        torch.testing.assert_close(tower.resume(trace, 0, trace.tokens), own, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            tower.forward_from(trace, 0, trace.tokens), own, atol=1e-5, rtol=0
+        )
 
 
 def test_the_similarity_that_is_explained_is_blips_own(blip, picture):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..errors import UnsupportedModel
 from .base import Entry, Tower
-from .blocks import Block, packed, separate, through, upcast, width_of, with_parts
+from .blocks import Block, apply, packed, separate, upcast, width_of, with_parts
 from .open_clip import end_of_text
 
 _BLIP = "BlipForImageTextRetrieval"
@@ -108,7 +108,7 @@ class _TransformersImageTower(Tower):
         )
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
-        return through(self.after, x)[:, 0]
+        return apply(self.after, x)[:, 0]
 
     def _grid(self, pixels: Tensor) -> tuple[int, int]:
         return pixels.shape[-2] // self.patch_size[0], pixels.shape[-1] // self.patch_size[1]
@@ -225,11 +225,11 @@ class _TransformersTextTower(Tower):
         return Entry(inputs, upcast(x), query_index, valid_mask, self.heads, attention_mask=mask)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
-        x = through(self.text.before, x)
+        x = apply(self.text.before, x)
         if self.text.reads == "mean":
             counts = entry.valid_mask.to(x)[..., None]  # padding is no part of the mean
             x = (x * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True)
-        return through(self.text.after, x)[:, 0]
+        return apply(self.text.after, x)[:, 0]
 
 
 def _text_of(model: nn.Module) -> _Text:
@@ -297,9 +297,9 @@ def _norm_first(block: nn.Module) -> Block:
     norm2 = getattr(block, "layer_norm2", None) or block.final_layer_norm
 
     def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
-        x = through([norm1], x)
+        x = apply([norm1], x)
         if hasattr(attn, "qkv"):  # BLIP
-            return through([attn.qkv], x).chunk(3, dim=-1)
+            return apply([attn.qkv], x).chunk(3, dim=-1)
         return separate(x, attn.q_proj, attn.k_proj, attn.v_proj)
 
     out = attn.projection if hasattr(attn, "qkv") else attn.out_proj
@@ -315,7 +315,7 @@ def _norm_last(block: nn.Module) -> Block:
         lambda x, _: separate(x, attn.query, attn.key, attn.value),
         (out.dense,),
         (block.intermediate, narrow.dense),
-        behind=(out.LayerNorm, narrow.LayerNorm),
+        post_norms=(out.LayerNorm, narrow.LayerNorm),
     )
 
 
@@ -324,7 +324,7 @@ def _t5(block: nn.Module) -> Block:
     attn, last = block.layer[0].SelfAttention, block.layer[-1]
 
     def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
-        q, k, v = separate(through([block.layer[0].layer_norm], x), attn.q, attn.k, attn.v)
+        q, k, v = separate(apply([block.layer[0].layer_norm], x), attn.q, attn.k, attn.v)
         return q * attn.key_value_proj_dim**0.5, k, v  # which undoes the scale that `attend` has
 
     return Block(block, attn.n_heads, qkv, (attn.o,), (last.layer_norm, last.DenseReluDense))
@@ -336,7 +336,7 @@ def _probe_pool(pool: nn.Module, before: nn.Module) -> Block:
     return Block(
         pool,
         attn.num_heads,
-        lambda x, _: packed(attn, through([before], x), pool.probe),
+        lambda x, _: packed(attn, apply([before], x), pool.probe),
         (attn.out_proj,),
         (pool.layernorm, pool.mlp),
         pools=True,

@@ -16,7 +16,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 from ..checks import as_path, optional_library
 from ..errors import GradeclipError, UnsupportedModel, first_line
 from ..towers import Tower, open_image_tower, open_text_tower
-from ..towers.huggingface import KINDS, kind_of, unwrapped
+from ..towers.transformers import KINDS, kind_of, unwrapped
 from .open_clip import check_reachable, given_weights, load_into, some
 
 PREFIX = "transformers:"
