@@ -52,7 +52,6 @@ from ..explanation import Explanation
 from ..files import write_whole
 from ..images import model_view
 from ..methods import METHODS, Method
-from ..methods.perturbation import bar
 from ..models import Clip, load_clip
 from ..prompts import as_prompts
 from .faithfulness import GAMES, PROTOCOLS, Protocol, areas, colours_of, image_curves
@@ -467,7 +466,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """
     columns(rows, ("image", "concept", "method"))
     tables = []
-    for value in bar("means and intervals", (*MEASURES, *GAMES)):
+    for value in tqdm((*MEASURES, *GAMES), "means and intervals", delay=1, leave=False):
         some = rows.dropna(subset=[value]) if value in rows else rows[:0]
         some = some[some.groupby("method")["image"].transform("nunique") == some["image"].nunique()]
         if some["image"].nunique() < 2:

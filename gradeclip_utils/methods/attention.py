@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
-from .perturbation import blank_maps
+from .common import zero_maps
 
 
 def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """LeGrad: map_i = mean over layers, heads and queries j of relu(dS_l / dA_l,ji)."""
-    maps = blank_maps(trace, directions)
+    maps = zero_maps(trace, directions)
     with torch.enable_grad():
         for block, weights, output in _layer_passes(tower, trace):
             read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)

@@ -10,13 +10,13 @@ from torch import Tensor
 from ..errors import UnsupportedModel
 from ..towers import Tower, Trace
 from ..towers.blocks import apply, attend_fused
-from .grad_eclip import gradients
+from .gradients import target_gradients
 
 
 def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic."""
     maps = []
-    for slope in gradients(
+    for slope in target_gradients(
         lambda x: tower.forward_from(trace, tower.depth - tower.layers, x), trace.tokens, directions
     ):
         weights = (slope * trace.valid_mask[..., None]).sum(1) / trace.valid_mask.sum(

@@ -6,7 +6,6 @@ the whole method for an open_clip ViT. The rest of the file computes the same fo
 for many inputs, targets and layers at once.
 """
 
-from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -128,17 +127,6 @@ def channel_weights(
             directions.transpose(0, 1)
         )  # (T, L, B, R, D)
     return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
-
-
-def gradients(
-    encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
-) -> Iterator[Tensor]:
-    """Gradients of the targets embedding . direction, one direction after the other."""
-    with torch.enable_grad():
-        at = at.detach().requires_grad_()
-        embedding = encode(at)
-    for direction in directions.unbind(1):
-        yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
 
 
 def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:

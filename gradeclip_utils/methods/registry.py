@@ -21,7 +21,7 @@ from torch import Tensor
 from ..checks import chosen, flag, instance, text, whole
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
-from . import input_gradients, perturbation
+from . import gradients, perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
 from .grad_eclip import grad_eclip
@@ -251,8 +251,8 @@ METHODS: dict[str, Method] = {
             "Features Through Propagating Activation Differences, arXiv 1605.01713",
             _OWN,
             "1 forward pass, and a backward pass for each target",
-            input_gradients.input_x_gradient,
-            input_gradients.input_x_gradient,
+            gradients.input_x_gradient,
+            gradients.input_x_gradient,
             text_layers="all",
             wants_attention=False,
         ),
@@ -262,8 +262,8 @@ METHODS: dict[str, Method] = {
             "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365",
             _OWN,
             "50 forward and backward passes for each target",
-            input_gradients.integrated_gradients,
-            input_gradients.integrated_gradients,
+            gradients.integrated_gradients,
+            gradients.integrated_gradients,
             text_layers="all",
             wants_attention=False,
         ),

@@ -7,9 +7,14 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradeclip_utils.methods.common import (
+    on_patches,
+    one_word_per_token,
+    repeat_input,
+    zero_maps,
+)
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
-from gradeclip_utils.methods.input_gradients import path_points
-from gradeclip_utils.methods.perturbation import blank_maps, on_patches, repeated, word_numbers
+from gradeclip_utils.methods.gradients import path_points
 from gradeclip_utils.towers import Tower, Trace
 
 
@@ -33,7 +38,7 @@ def cci(
         hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[
             0
         ].bool()  # (K, N)
-        one = repeated(trace, i, len(hidden))
+        one = repeat_input(trace, i, len(hidden))
         seen = ~hidden[:, None, None]  # (K, 1, 1, N): the same for every head and query
         one = replace(
             one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask
@@ -49,7 +54,7 @@ def integrated_attention(
     tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, steps: int = 8
 ) -> Tensor:
     """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
-    inside = (word_numbers(trace) if words is None else words) >= 0  # (B, N)
+    inside = (one_word_per_token(trace) if words is None else words) >= 0  # (B, N)
     weighted = [
         layer.attention * inside[:, None, None] for layer in trace.layers
     ]  # (B, H, R, N) each
@@ -58,7 +63,7 @@ def integrated_attention(
         for alpha, layer in zip(weighted, trace.layers, strict=True)
     ]
     collected = torch.stack(brought)  # (L, B, R, D)
-    maps = blank_maps(trace, directions)
+    maps = zero_maps(trace, directions)
     for place, weight in path_points(steps):
         slopes = channel_weights(
             tower, trace, directions, (place - 1) * collected

@@ -30,8 +30,9 @@ from torch import Tensor
 
 from gradeclip_utils import Explainer, Interactions, Word
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.methods.common import one_word_per_token, zero_maps
 from gradeclip_utils.methods.interactions import named_things
-from gradeclip_utils.methods.perturbation import blank_maps, without_tokens, word_numbers
+from gradeclip_utils.methods.perturbation import without_tokens
 from gradeclip_utils.towers import Tower, Trace
 from gradeclip_utils.words import split_read
 
@@ -188,8 +189,8 @@ def score_players(
     fill: int | None = None,
 ) -> Tensor:
     """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens."""
-    words = word_numbers(trace) if words is None else words
-    maps = blank_maps(trace, directions)
+    words = one_word_per_token(trace) if words is None else words
+    maps = zero_maps(trace, directions)
     for i, row in enumerate(words):
         players = torch.stack(
             [row == word for word in row.unique().tolist() if word >= 0]

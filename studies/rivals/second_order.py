@@ -27,9 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradeclip_utils import METHODS, Explainer, Interactions, Word
 from gradeclip_utils.checks import number, whole
 from gradeclip_utils.methods import Method
-from gradeclip_utils.methods.input_gradients import integrated_gradients, path_points
+from gradeclip_utils.methods.common import on_patches, one_word_per_token
+from gradeclip_utils.methods.gradients import integrated_gradients, path_points
 from gradeclip_utils.methods.interactions import word_masks
-from gradeclip_utils.methods.perturbation import on_patches, seen_through, word_numbers
+from gradeclip_utils.methods.perturbation import embed_through_masks
 from gradeclip_utils.towers import Tower, Trace, open_text_tower
 
 from .metagame import embed_coalitions, score_players
@@ -93,7 +94,7 @@ def integrated_word_directions(
     tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50
 ) -> Tensor:
     """ExCLIP's directions (W, E): t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1."""
-    change = trace.tokens * (word_numbers(trace) >= 0)[..., None]  # (1, N, D)
+    change = trace.tokens * (one_word_per_token(trace) >= 0)[..., None]  # (1, N, D)
     by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
     found = torch.zeros(len(word_mask), tower.width).to(change)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode on the CPU
@@ -165,7 +166,9 @@ def fixlip_of_patches(
             lit, (0, pixels.shape[-1] - lit.shape[-1], 0, pixels.shape[-2] - lit.shape[-2])
         )
 
-    for some, _, embeddings in seen_through(tower, trace, len(coalitions), light_of, "FIxLIP"):
+    for some, _, embeddings in embed_through_masks(
+        tower, trace, len(coalitions), light_of, "FIxLIP"
+    ):
         values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
     return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 

@@ -1,15 +1,13 @@
 """Perturbation: masks, missing words, noise and small changes, each confirmed by plain passes of a copied model."""
 
 import copy
-import io
-import time
 
 import numpy as np
 import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import input_gradients, perturbation
+from gradeclip_utils.methods import gradients, perturbation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
@@ -25,7 +23,7 @@ def patches(values):
 
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower, target = open_image_tower(tiny.model), directions(1, 2)
-    found = input_gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
+    found = gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
     x = pixels[:1].clone().requires_grad_()
     for t in range(2):
         (slope,) = torch.autograd.grad(plain.embed(tiny.model, "image", x)[0] @ target[0, t], x)
@@ -40,7 +38,7 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
         lambda _, tokens: entering.append(tokens[0])
     )
     (slope,) = torch.autograd.grad(plain.embed(model, "text", ids)[0] @ target[0, 0], entering)
-    found = input_gradients.input_x_gradient(tower, tower.trace(ids), target)[0, 0]
+    found = gradients.input_x_gradient(tower, tower.trace(ids), target)[0, 0]
     close(found, (slope * entering[0])[0].sum(-1)[: len(found)].detach())
 
 
@@ -53,9 +51,7 @@ def test_integrated_gradients_are_captums(tiny, pixels):
         Explainer(tiny).image_tower,
         torch.randn(2, 3, 48, generator=torch.Generator().manual_seed(0)),
     )
-    found = input_gradients.integrated_gradients(
-        tower, tower.trace(pixels), directions, steps=steps
-    )
+    found = gradients.integrated_gradients(tower, tower.trace(pixels), directions, steps=steps)
     for target, direction in enumerate(directions.unbind(1)):
         theirs = attr.IntegratedGradients(
             lambda some, one: (tower.embed_pixels(some) * one).sum(-1)
@@ -74,7 +70,7 @@ def test_integrated_gradients_of_tokens_sum_to_what_the_words_add_and_fall_on_wo
     ids, target = tiny.tokenizer([PROMPT, "a dog"]), directions(2, 2)
     tower = open_text_tower(tiny.model, 3)
     trace = tower.trace(ids)
-    maps = input_gradients.integrated_gradients(tower, trace, target, steps=64)
+    maps = gradients.integrated_gradients(tower, trace, target, steps=64)
     model, ends = copy.deepcopy(tiny.model), ids.argmax(-1)
 
     def without_words(_, entering):
@@ -102,7 +98,7 @@ def test_gradients_of_pixels_at_another_size_are_refused(method, tiny, picture):
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
     found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
-    light = perturbation._mask_maker(count, (32, 32), seed=3)(torch.arange(count))
+    light = perturbation.mask_maker(count, (32, 32), seed=3)(torch.arange(count))
     with torch.no_grad():
         scores = (
             torch.stack([plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light])
@@ -113,21 +109,6 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
         for score, mask in zip(scores[:, t] - scores[:, t].mean(), light, strict=True):
             expected += score * patches(mask) / 64 / (count * 0.5)
         close(found[t, 1:], expected, 1e-3)
-
-
-def test_a_bar_appears_within_two_seconds_without_a_terminal_and_in_the_middle_of_a_pass(
-    monkeypatch,
-):
-    seen, until = io.StringIO(), time.monotonic() + 60
-    monkeypatch.setattr("sys.stderr", seen)
-    assert perturbation._SECONDS <= 1
-    monkeypatch.setattr(perturbation, "_SECONDS", 0.1)
-    with perturbation.bar("RISE", total=9) as shown:
-        shown.n = 1  # nothing is updated any more
-        while "RISE:  11%" not in seen.getvalue():
-            assert time.monotonic() < until
-            time.sleep(0.01)
-    assert seen.getvalue().split("\r")[-1].strip() == ""  # it goes when it is done
 
 
 def bottleneck_by_hand(tokens, noise, score, counted, beta, steps):
@@ -234,10 +215,10 @@ def test_costs_are_as_many_passes_of_the_model_as_is_said(pixels):
     perturbation.rise(image, picture, target, masks=50)
     assert sum(seen) == 50
     seen.clear()
-    input_gradients.integrated_gradients(image, picture, target, steps=10)
+    gradients.integrated_gradients(image, picture, target, steps=10)
     assert sum(seen) == 10  # whatever the number of targets
     seen.clear()
-    input_gradients.input_x_gradient(image, picture, target)
+    gradients.input_x_gradient(image, picture, target)
     assert sum(seen) == 1
     seen.clear()
     perturbation.leave_one_out(text, prompt, target)

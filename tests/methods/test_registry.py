@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
-from gradeclip_utils.methods import Method, input_gradients, perturbation, register_method
+from gradeclip_utils.methods import Method, gradients, perturbation, register_method
 from gradeclip_utils.methods.attention import legrad
 from gradeclip_utils.methods.features import maskclip
 from gradeclip_utils.plots.drawing import of_explanation
@@ -64,7 +64,7 @@ def run(name, side, model, inputs, target, **options):
     tower = tower_of(name, side, model)
     quick = {
         "rise": (perturbation.rise, {"masks": 40}),
-        "integrated-gradients": (input_gradients.integrated_gradients, {"steps": 6}),
+        "integrated-gradients": (gradients.integrated_gradients, {"steps": 6}),
         "fixlip": (fixlip_of_patches, {"masks": 40}),
     }
     with torch.no_grad():

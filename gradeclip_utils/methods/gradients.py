@@ -11,11 +11,11 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
-from .grad_eclip import gradients
-from .perturbation import bar, means_over_patches, on_patches, word_numbers
+from .common import BAR_DELAY, mean_over_patches, on_patches, one_word_per_token
 
 _AT_ONCE = 16  # images in one forward pass with a graph
 
@@ -23,7 +23,9 @@ _AT_ONCE = 16  # images in one forward pass with a graph
 def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i, or over the token x_i."""
     encode, inputs, axis = _inputs_of(tower, trace)
-    products = [(slope * inputs).sum(axis) for slope in gradients(encode, inputs, directions)]
+    products = [
+        (slope * inputs).sum(axis) for slope in target_gradients(encode, inputs, directions)
+    ]
     return _over_tokens(tower, trace, torch.stack(products, dim=1))
 
 
@@ -34,7 +36,7 @@ def integrated_gradients(
     encode, inputs, axis = _inputs_of(tower, trace)
     of_text = trace.grid is None
     change = (
-        inputs * (word_numbers(trace) >= 0)[..., None] if of_text else inputs
+        inputs * (one_word_per_token(trace) >= 0)[..., None] if of_text else inputs
     )  # SOT and EOT stay as they are
     maps = torch.stack([torch.zeros_like(change.sum(axis))] * directions.shape[1], dim=1)
     path = torch.tensor(list(path_points(steps)), dtype=torch.float64).to(change)
@@ -42,11 +44,11 @@ def integrated_gradients(
     points = torch.arange(steps, device=change.device).split(
         1 if of_text else max(1, _AT_ONCE // len(change))
     )
-    for some in bar(
-        "integrated gradients", points
+    for some in tqdm(
+        points, "integrated gradients", delay=BAR_DELAY, leave=False
     ):  # points of the path, (n, B, ...) of all inputs
         at = inputs + (places[some] - 1) * change
-        along = gradients(encode, at.flatten(0, 1), directions.repeat(len(some), 1, 1))
+        along = target_gradients(encode, at.flatten(0, 1), directions.repeat(len(some), 1, 1))
         for target, slopes in enumerate(along):
             mean = (weights[some] * slopes.unflatten(0, (len(some), -1))).sum(0)
             maps[:, target] += (mean * change).sum(axis)
@@ -71,7 +73,7 @@ def _over_tokens(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
         return values * trace.valid_mask[:, None]
     return on_patches(
         trace,
-        means_over_patches(tower, trace, values) * (tower.patch_size[0] * tower.patch_size[1]),
+        mean_over_patches(tower, trace, values) * (tower.patch_size[0] * tower.patch_size[1]),
     )
 
 
@@ -79,3 +81,14 @@ def path_points(steps: int) -> Iterator[tuple[float, float]]:
     """Points between 0 and 1, and their weights in a mean along a path: Gauss-Legendre's rule."""
     for place, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
         yield float(place + 1) / 2, float(weight) / 2
+
+
+def target_gradients(
+    encode: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor
+) -> Iterator[Tensor]:
+    """Gradients of the targets embedding . direction, one direction after the other."""
+    with torch.enable_grad():
+        at = at.detach().requires_grad_()
+        embedding = encode(at)
+    for direction in directions.unbind(1):
+        yield torch.autograd.grad(embedding, at, direction, retain_graph=True)[0]
