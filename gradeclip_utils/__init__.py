@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 _HOMES = {
     "Clip": "models",
     "load_clip": "models",
-    "Explainer": "explain",
+    "Explainer": "explainer",
     "Explanation": "explanation",
     "ExplanationWarning": "errors",
     "Interactions": "explanation",

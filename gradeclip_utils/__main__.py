@@ -29,7 +29,7 @@ from .errors import GradeclipError
 from .files import output, write_whole
 
 if TYPE_CHECKING:
-    from .explain import Explainer
+    from .explainer import Explainer
     from .explanation import Explanation
 
 _OVERWRITING = (
@@ -238,7 +238,7 @@ def _run_command(options: argparse.Namespace) -> str:
     import matplotlib
     from tqdm import tqdm
 
-    from .explain import Explainer
+    from .explainer import Explainer
     from .models import load_clip
     from .scenes import draw_scene
 

@@ -35,7 +35,7 @@ _MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find the
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenizedPrompts:
     """P prompts, checked: token ids and, if the tokenizer gives them, words; or embeddings."""
 
     names: tuple[str, ...]  # the string itself, or "embedding 3"
@@ -102,7 +102,7 @@ def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
     return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
 
 
-def ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
+def embeddings_as_prompts(embeddings: Tensor, width: int, first: int) -> TokenizedPrompts:
     """Embeddings in place of prompts, checked."""
     if (
         embeddings.shape[1] != width
@@ -119,7 +119,7 @@ def ask_embeddings(embeddings: Tensor, width: int, first: int) -> Asked:
     embeddings = torch.ldexp(
         embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent
     )
-    return Asked(
+    return TokenizedPrompts(
         tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings
     )
 
@@ -152,13 +152,13 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     return ids.to(tower.device)
 
 
-def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
+def tokenize(prompts: Sequence[str], clip: Any, tower: Tower) -> TokenizedPrompts:
     """Check P prompts, split them into words, and warn of words that the model cannot read or does not know."""
     tokenizer = clip.tokenizer
     ids = token_ids(tokenizer, prompts, tower)
     if reason := why_no_words(tokenizer):
         warn(f"the image is explained, the words of the prompt are not: {reason}")
-        return Asked(tuple(prompts), ids=ids)
+        return TokenizedPrompts(tuple(prompts), ids=ids)
     ends = tower.ends(ids).tolist()
     splits = tuple(
         split_row(prompt, tokenizer, row, end)
@@ -178,4 +178,4 @@ def ask_strings(prompts: Sequence[str], clip: Any, tower: Tower) -> Asked:
         if unknown:
             said = ", ".join(word[:60] for word in unknown)
             warn(f"the model {clip.name!r} does not know these words: {said}")
-    return Asked(tuple(prompts), splits, ids)
+    return TokenizedPrompts(tuple(prompts), splits, ids)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from gradeclip_utils.models import Clip, load_clip

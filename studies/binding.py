@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, plot_maps

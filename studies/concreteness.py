@@ -28,7 +28,7 @@ from tqdm import tqdm
 from gradeclip_utils.checks import whole
 from gradeclip_utils.datasets import Example, coco_captions, load
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.language import phrases, tagged_words
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip

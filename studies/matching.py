@@ -21,7 +21,7 @@ import pandas as pd
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.language import tagged_words
 from gradeclip_utils.scenes import (
     CANVAS,

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.checks import chosen, whole
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.language import phrases

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.models import Clip

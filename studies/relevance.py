@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.measures.localisation import levelled, pool
+from gradeclip_utils.runtime import remembering
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
-from gradeclip_utils.towers.base import remembering
 from gradeclip_utils.words import Split
 
 AT_ONCE = 16  # images in one batch

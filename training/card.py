@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from gradeclip_utils.checks import all_chosen
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.measures.statistics import interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from gradeclip_utils.checks import all_chosen, writable
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic
 from gradeclip_utils.measures.statistics import interval

@@ -3,7 +3,7 @@
 python -m training gallery --out data/gallery.png
 """
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.models import load_clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import CANVAS

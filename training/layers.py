@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.measures.statistics import summarise
 from gradeclip_utils.models import Clip
 from studies.pointing_game import games, play

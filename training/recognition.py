@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
     ARTISTS,

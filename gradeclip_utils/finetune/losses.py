@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from ..methods import METHODS
 from ..methods.interactions import word_directions, word_masks
 from ..models import Clip
+from ..runtime import isolated_torch_state
 from ..towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
-from ..towers.base import isolated_torch_state
 from ..towers.blocks import upcast
 from ..words import split_read
 from .pairs import Batch

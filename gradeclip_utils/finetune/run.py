@@ -55,7 +55,7 @@ from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..models.bundled import config_of
 from ..models.open_clip import said_in_files, some
 from ..prompts import as_prompts
-from ..towers.base import isolated_torch_state
+from ..runtime import isolated_torch_state
 from .loop import Loop, origin, quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches

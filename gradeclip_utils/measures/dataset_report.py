@@ -26,12 +26,12 @@ from ..checks import as_path, flag, instance, whole, writable
 from ..checks import seed as checked_seed
 from ..datasets import Example, captioned_images, load
 from ..errors import GradeclipError, first_line
-from ..explain import Explainer
+from ..explainer import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
 from ..models import Clip, load_clip
 from ..plots import paint
-from ..towers.base import remembering
+from ..runtime import remembering
 from .evaluation import method_names, run_table
 from .localisation import localisation
 from .table import content_digest

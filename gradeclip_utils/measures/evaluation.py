@@ -47,7 +47,7 @@ from ..checks import seed as checked_seed
 from ..datasets import Example, load
 from ..datasets.registry import DATASETS
 from ..errors import GradeclipError, first_line, heard_by, warn
-from ..explain import Explainer
+from ..explainer import Explainer
 from ..explanation import Explanation
 from ..files import write_whole
 from ..images import model_view

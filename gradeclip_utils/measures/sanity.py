@@ -17,7 +17,7 @@ from .. import checks
 from ..checks import finite, instance, whole
 from ..errors import GradeclipError
 from ..models import Clip
-from ..towers.base import one_thread
+from ..runtime import one_thread
 from .localisation import levelled
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..checks import chosen, nearest, short, text, whole
 from ..errors import GradeclipError, heard_by
-from ..explain import Explainer
+from ..explainer import Explainer
 from ..explanation import Explanation, Interactions
 from ..images import read_image
 from ..methods import METHODS
@@ -31,8 +31,8 @@ from ..plots.colours import largest
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title_of
 from ..plots.figures import image_url
 from ..plots.page import payload
+from ..runtime import remembering
 from ..scenes import CANVAS, Scene, as_python, concept, concepts, phrase, recoloured, without
-from ..towers.base import remembering
 from ..words import split_read, unknown_words, why_no_words
 
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose

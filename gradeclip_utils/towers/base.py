@@ -10,8 +10,8 @@ A family of models says three things, and everything else is here:
 H heads of C channels, D = H * C, and embeddings of width E.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -380,45 +380,6 @@ def _changes_in(model: nn.Module) -> list[str]:
         elif not kind.__module__.startswith(libraries):
             found.append(f"{name} is a {kind.__name__} of {kind.__module__}")
     return found
-
-
-def remembering(trace: Callable[..., Trace]) -> Callable[..., Trace]:
-    """A tower's `trace`, which does not trace again what it was given last: an image with another caption."""
-    last: Trace | None = None
-
-    def once(inputs: Tensor, graph: bool = False) -> Trace:
-        nonlocal last
-        if last is None or (graph and last.graph is None) or not torch.equal(last.inputs, inputs):
-            last = trace(inputs, graph)
-        return last
-
-    return once
-
-
-@contextmanager
-def one_thread(wanted: bool) -> Iterator[None]:
-    """Compute in one thread: those of a small model wait for each other ten times longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if wanted else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def isolated_torch_state(device: torch.device) -> Iterator[None]:
-    """Keep the caller's inference mode, no_grad, autocast, default device and anomaly detection out of arithmetic."""
-    plain = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
-    anomaly = torch.autograd.set_detect_anomaly(False)
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(device.type, enabled=False),
-        plain,
-        anomaly,
-    ):
-        yield
 
 
 def _at(entry: Entry) -> tuple[Tensor, Tensor]:

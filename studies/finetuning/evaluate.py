@@ -16,12 +16,12 @@ from scipy.ndimage import find_objects
 from torch import Tensor
 
 from gradeclip_utils.checks import all_chosen
-from gradeclip_utils.explain import Explainer
+from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.images import model_view
 from gradeclip_utils.measures.localisation import pool
 from gradeclip_utils.models import Clip
+from gradeclip_utils.runtime import isolated_torch_state
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
-from gradeclip_utils.towers.base import isolated_torch_state
 
 from ..pairs import KINDS, draw_pairs, embed_scenes, images_of, judge, right_interval
 from ..pointing_game import games, play

@@ -17,7 +17,7 @@ from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
 from tests.conftest import build, wrap
 from tests.refusals.cases import refused
-from tests.test_explain import state_of
+from tests.test_explainer import state_of
 
 PICTURES = [
     name for name, method in METHODS.items() if method.image

@@ -19,7 +19,7 @@ from gradeclip_utils.towers import (
     open_text_tower,
 )
 from tests.shrinking import IDS, NAMES, config_of, fingerprint, small, text_side, without_memory
-from tests.test_explain import state_of
+from tests.test_explainer import state_of
 
 TABLE = Path(__file__).parents[2] / "docs" / "architectures.md"
 BEGIN, END = (

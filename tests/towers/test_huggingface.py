@@ -20,7 +20,7 @@ from gradeclip_utils.towers.transformers import unwrapped
 from tests import plain
 from tests.huggingface import NAMES, build_hub, ids_of, transformers, with_processor
 from tests.shrinking import stir
-from tests.test_explain import state_of
+from tests.test_explainer import state_of
 
 built = cache(build_hub)
 whole = cache(with_processor)

@@ -32,10 +32,18 @@ from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
 from .methods import METHODS, Method
 from .methods.interactions import word_directions, word_masks
 from .models import Clip
-from .prompts import Asked, Prompts, as_prompts, ask_embeddings, ask_strings, dense, token_ids
+from .prompts import (
+    Prompts,
+    TokenizedPrompts,
+    as_prompts,
+    dense,
+    embeddings_as_prompts,
+    token_ids,
+    tokenize,
+)
 from .prompts import null_captions as default_nulls
+from .runtime import isolated_torch_state, one_thread
 from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
-from .towers.base import isolated_torch_state, one_thread
 from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
 
@@ -505,12 +513,12 @@ class Explainer:
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return read
 
-    def _ask(self, prompts: list[str] | Tensor, first: int = 0) -> Asked:
+    def _ask(self, prompts: list[str] | Tensor, first: int = 0) -> TokenizedPrompts:
         if isinstance(prompts, Tensor):
-            return ask_embeddings(prompts, self.image_tower.width, first)
-        return ask_strings(prompts, self.clip, self._opened_text_tower())
+            return embeddings_as_prompts(prompts, self.image_tower.width, first)
+        return tokenize(prompts, self.clip, self._opened_text_tower())
 
-    def _read(self, asked: Asked, image: Tensor, sign: int = 1) -> _Read:
+    def _read(self, asked: TokenizedPrompts, image: Tensor, sign: int = 1) -> _Read:
         """Embed P prompts, each for its image embedding (P, E), and score their words for `sign` * similarity."""
         if asked.embedding is not None:
             embedding = F.normalize(asked.embedding.to(image), dim=-1)
@@ -538,7 +546,9 @@ class Explainer:
                 words[i] = split.words(ids[inside].bincount(row[inside], len(split.spans)).tolist())
         return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, words)
 
-    def _directions_of_words(self, captions: list[str]) -> tuple[Asked, Tensor, Tensor, Tensor]:
+    def _directions_of_words(
+        self, captions: list[str]
+    ) -> tuple[TokenizedPrompts, Tensor, Tensor, Tensor]:
         """Captions; their embeddings (B, E), the model's own and the explained one; directions of words (W, B, E)."""
         check_tokenizer(self.clip.tokenizer)
         tower, asked = self._opened_text_tower(), self._ask(as_prompts(captions))
