@@ -5,15 +5,20 @@ Nothing here needs torch, so that code that only draws scenes starts at once.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .checks import writable
 from .errors import GradeclipError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _PACKAGE = Path(__file__).parent
 
@@ -103,3 +108,27 @@ def version(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return a checksum that tells one set of weights from another, whatever their file is called."""
+    checksum = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        checksum.update(name.encode())
+        checksum.update(bytes_of(tensor))
+    return checksum.hexdigest()[:16]
+
+
+def digest(parts: Iterable[bytes | memoryview]) -> str:
+    """Return a checksum of bytes, which may come in parts."""
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
+    return checksum.hexdigest()[:16]
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the content of a tensor as bytes."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .checks import readable, short
+from .checks import as_box, as_map, listed, readable, short, whole
 from .errors import GradeclipError, first_line, warn
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
+Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 _MOST_MEGAPIXELS = (
     80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
 )
@@ -285,6 +286,30 @@ def _bilinear(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
     inside = (centres >= start) & (centres <= end)
     return (weights * inside[:, None]).astype(np.float32)
+
+
+def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """Means (h, w) of `values` (H, W) over each cell of a grid that covers `box`; outside of the image is zero."""
+    values, grid = as_map(values), as_grid(grid)
+    height, width = values.shape
+    left, top, right, bottom = as_box(box, width, height)
+    return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
+
+
+def as_grid(grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid."""
+    cells = [whole("rows and columns of a grid", one, 1, 10_000) for one in listed("a grid", grid)]
+    if len(cells) != 2:
+        raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")
+    return cells[0], cells[1]
+
+
+def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
+    """The fraction (cells, pixels) of each cell between `start` and `end` that each pixel covers."""
+    edges = np.linspace(start, end, cells + 1)[:, None]
+    places = np.arange(pixels)
+    covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
+    return np.maximum(covered, 0) / (edges[1:] - edges[:-1])
 
 
 # steps that move no pixel, of torchvision's transforms (v1 and v2), open_clip and timm

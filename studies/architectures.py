@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.measures.localisation import pool
+from gradeclip_utils.images import pool
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, paint

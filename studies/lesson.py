@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.statistics import answer, interval
+from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
@@ -90,7 +90,7 @@ class Claims:
             kind = "proportion" if alike else "mean"  # a bootstrap of equal answers has no width
             estimate, bounds, n = (
                 float(values.mean()),
-                interval(values, clusters, kind=kind),
+                mean_interval(values, clusters, kind=kind),
                 len(values),
             )
         if estimate is None or bounds is None:
@@ -100,7 +100,7 @@ class Claims:
         low, high = map(float, bounds)
         known = np.isfinite([low, high]).all()  # a correlation of too few words is none
         found, name = (
-            answer(low, high, than=than, margin=margin) if known else "undecided",
+            interpret_interval(low, high, than=than, margin=margin) if known else "undecided",
             model or self.model,
         )
         self.rows.append(

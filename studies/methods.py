@@ -28,11 +28,11 @@ from torch import Tensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.files import data_path
-from gradeclip_utils.images import model_view, onto_image
-from gradeclip_utils.measures.faithfulness import Protocol, areas, colours_of, image_curves
-from gradeclip_utils.measures.localisation import localisation, pool
-from gradeclip_utils.measures.sanity import cost
-from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.images import model_view, onto_image, pool
+from gradeclip_utils.measures.faithfulness import Protocol, colours_of, curve_auc, image_curves
+from gradeclip_utils.measures.localisation import localisation_scores
+from gradeclip_utils.measures.sanity import time_methods
+from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
@@ -100,7 +100,7 @@ def measure(
         kept = pd.Series(np.nan, index=[*maps])
         if deletion:
             curves = image_curves(score, pixels, first, _FEW, colours=colours, games=["deletion"])
-            kept = areas(curves).set_index("method")["auc"]
+            kept = curve_auc(curves).set_index("method")["auc"]
         for title, own in maps.items():
             found, whole = precision_on(own[k : k + 1, 1:], masks[k : k + 1])[0], _heat(own[k, 0])
             ranked = spearmanr([whole[mask].sum() for mask in masks[k]], effects[k]).statistic
@@ -118,7 +118,7 @@ def _heat(map_: np.ndarray) -> np.ndarray:
 
 def precision(heat: np.ndarray, mask: np.ndarray) -> float:
     """Return the average precision of a heat map, read at every second pixel, down and across."""
-    return localisation(heat[::2, ::2], mask[::2, ::2])["average_precision"]
+    return localisation_scores(heat[::2, ::2], mask[::2, ::2])["average_precision"]
 
 
 def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -134,16 +134,16 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
     image, own = shown_scenes(1)[0].image(CANVAS), Explainer(clip)
     text = own.embed_texts(["a dog"])[None]
     calls = {title: partial(explainer_of(clip, title).maps, [image], text) for title in titles}
-    return cost(calls, partial(own.embed_images, [image]), repeats=repeats).set_index("method")[
-        "passes"
-    ]
+    return time_methods(calls, partial(own.embed_images, [image]), repeats=repeats).set_index(
+        "method"
+    )["passes"]
 
 
 def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
     """Return the table of lesson 03: mean and 95 % interval of every measure, the most precise method first."""
     table = {}
     for title, part in rows.groupby("method", sort=False):
-        numbers = {name: (part[name].mean(), *interval(part[name])) for name in MEASURES}
+        numbers = {name: (part[name].mean(), *mean_interval(part[name])) for name in MEASURES}
         shown = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*three) for name, three in numbers.items()}
         spent = f"{costs[title]:.0f}" if costs.get(title, np.nan) > 0 else ""
         table[title] = {
@@ -161,7 +161,7 @@ def differences(rows: pd.DataFrame, other: str) -> pd.DataFrame:
     for title in rows["method"].drop_duplicates():
         apart = {name: (wide[name, title] - wide[name, other]).dropna() for name in MEASURES}
         shown = {
-            name: "{:+.2f} [{:.2f}, {:.2f}]".format(one.mean(), *interval(one))
+            name: "{:+.2f} [{:.2f}, {:.2f}]".format(one.mean(), *mean_interval(one))
             for name, one in apart.items()
         }
         table[title] = {**shown, "scenes": len(apart[MEASURES[0]])}

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gradeclip_utils.checks import chosen, whole
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
     CANVAS,
@@ -365,7 +365,7 @@ def all_right(rows: pd.DataFrame) -> pd.Series:
 def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:
     """The 95 % interval of a fraction of right answers; Wilson's if all are alike, where a bootstrap has no width."""
     kind = "proportion" if np.mean(right) in (0, 1) else "mean"
-    return interval(right, clusters, kind=kind)
+    return mean_interval(right, clusters, kind=kind)
 
 
 def _right(margin: float) -> float:

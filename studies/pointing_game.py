@@ -30,8 +30,7 @@ import torch
 from torch import Tensor
 
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.images import model_view, onto_image
-from gradeclip_utils.measures.localisation import pool
+from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 

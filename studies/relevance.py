@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.images import model_view, onto_image
-from gradeclip_utils.measures.localisation import levelled, pool
+from gradeclip_utils.images import model_view, onto_image, pool
+from gradeclip_utils.measures.localisation import levelled
 from gradeclip_utils.runtime import remembering
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.words import Split

@@ -35,7 +35,7 @@ from gradeclip_utils.datasets import (
 )
 from gradeclip_utils.errors import GradeclipError, heard_by
 from gradeclip_utils.finetune.run import Tuning, fine_tune
-from gradeclip_utils.measures.localisation import pool
+from gradeclip_utils.images import pool
 from gradeclip_utils.measures.table import Table
 from gradeclip_utils.methods import Method
 from gradeclip_utils.panels.session import State
@@ -255,7 +255,7 @@ def test_an_explanation_is_whole_or_refused_and_leaves_the_model(
 def test_a_map_is_measured_by_a_mask_or_refused(heat, mask, data):
     if isinstance(heat, np.ndarray) and data.draw(st.booleans()):
         mask = data.draw(arrays(np.bool_, heat.shape))
-    found = refused_or(lambda: measures.localisation(heat, mask))
+    found = refused_or(lambda: measures.localisation_scores(heat, mask))
     assert found is None or all(0 <= value <= 1 + 1e-9 for value in found.values())
     cells = refused_or(
         lambda: pool(heat, (2, 3), data.draw(st.none() | st.tuples(*[st.integers(-9, 9)] * 4)))
@@ -274,7 +274,7 @@ KINDS = st.sampled_from(["mean", "proportion"]) | ANYTHING
 
 @fuzzed(VALUES, LABELS, KINDS)
 def test_an_interval_holds_its_mean_or_is_refused(values, clusters, kind):
-    bounds = refused_or(lambda: measures.interval(values, clusters, kind=kind))
+    bounds = refused_or(lambda: measures.mean_interval(values, clusters, kind=kind))
     if bounds is not None:
         low, high = bounds
         assert np.isfinite(bounds).all() and low <= high
@@ -285,7 +285,7 @@ def test_an_interval_holds_its_mean_or_is_refused(values, clusters, kind):
 
 @fuzzed(*[NUMBERS | ANYTHING] * 4)
 def test_an_answer_is_one_of_four_or_refused(low, high, than, margin):
-    found = refused_or(lambda: measures.answer(low, high, than=than, margin=margin))
+    found = refused_or(lambda: measures.interpret_interval(low, high, than=than, margin=margin))
     assert found in (None, "higher", "lower", "about equal", "undecided")
     if found in ("higher", "lower"):
         assert low > than if found == "higher" else high < than
@@ -294,7 +294,7 @@ def test_an_answer_is_one_of_four_or_refused(low, high, than, margin):
 @fuzzed(ARRAYS | ANYTHING, ARRAYS | ANYTHING)
 def test_agreement_lies_between_minus_one_and_one_or_is_refused(maps, others):
     for other in (others, maps):
-        found = refused_or(partial(measures.agreement, maps, other))
+        found = refused_or(partial(measures.rank_correlation, maps, other))
         assert found is None or (np.abs(found) <= 1 + 1e-9).all()
 
 
@@ -510,14 +510,14 @@ def doors(explainer, picture, tmp_path_factory):
             },
         ),
         (
-            measures.summarise,
+            measures.group_means,
             {"rows": TABLE, "value": "mean", "by": "method", "unit": "image", "cluster": None},
         ),
         (
-            measures.paired,
+            measures.paired_differences,
             {"rows": TABLE, "value": "mean", "baseline": "a", "by": "method", "cluster": None},
         ),
-        (measures.areas, {"curves": CURVE}),
+        (measures.curve_auc, {"curves": CURVE}),
         (
             Example,
             {

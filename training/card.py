@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import TRAINED_ARTISTS, UNSEEN_ARTIST, concepts, draw_scene
 from studies.pairs import draw_pairs, embed_scenes, images_of, judge
@@ -211,7 +211,7 @@ def _row(
     clusters: Sequence | None = None,
 ) -> dict:
     """A mean with its interval: Wilson's of right answers, else the bootstrap's; of clusters, n counts these."""
-    low, high = interval(
+    low, high = mean_interval(
         values, clusters, kind="proportion" if np.isin(values, (0, 1)).all() else "mean"
     )
     n = len(values if clusters is None else set(clusters))

@@ -34,7 +34,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic
-from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from gradeclip_utils.models.open_clip import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
@@ -381,7 +381,7 @@ def card() -> pd.DataFrame:
         }
         for figure, (values, clusters) in measured.items():
             kind = "mean" if figure.startswith("cosine") else "proportion"
-            low, high = interval(np.asarray(values, float), clusters, kind=kind)
+            low, high = mean_interval(np.asarray(values, float), clusters, kind=kind)
             rows.append((name, figure, np.mean(values), low, high, len(values)))
     return pd.DataFrame(rows, columns=["model", "figure", "estimate", "low", "high", "n"])
 

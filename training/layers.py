@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.measures.statistics import summarise
+from gradeclip_utils.measures.statistics import group_means
 from gradeclip_utils.models import Clip
 from studies.pointing_game import games, play
 
@@ -45,7 +45,7 @@ def located_means(found: pd.DataFrame) -> pd.DataFrame:
             .rename("chance")
             .reset_index()
         )
-        tables.append(summarise(found, column, by=by).merge(chance).assign(measure=measure))
+        tables.append(group_means(found, column, by=by).merge(chance).assign(measure=measure))
     return pd.concat(tables).sort_values(by, kind="stable", ignore_index=True)
 
 

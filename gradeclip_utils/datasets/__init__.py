@@ -14,8 +14,8 @@ downloaded: a message says where to get missing files.
 """
 
 from .example import Example
+from .folders import captioned_images, from_huggingface, photographs, read_captions
 from .mscoco import coco, coco_captions
-from .own import captioned_images, from_huggingface, photographs, read_captions
 from .registry import load, register_dataset
 
 __all__ = [

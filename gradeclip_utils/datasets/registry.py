@@ -14,8 +14,8 @@ from ..checks import as_path, chosen, instance, listed, nearest, short, text, wh
 from ..errors import GradeclipError
 from ..scenes import SPLITS, Scene, describe, draw_scene
 from .example import Example
+from .folders import captioned_images, photographs
 from .mscoco import coco
-from .own import captioned_images, photographs
 
 
 class _Dataset(NamedTuple):

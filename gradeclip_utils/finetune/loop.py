@@ -23,8 +23,7 @@ from tqdm.auto import tqdm
 
 from ..checks import short
 from ..errors import GradeclipError, first_line
-from ..files import locked, version, write_whole
-from ..measures.table import weights_digest
+from ..files import locked, version, weights_digest, write_whole
 
 _MAX_LOGIT_SCALE = math.log(
     100

@@ -17,9 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import GradeclipError, short
-from ..images import model_view, read_image
+from ..images import model_view, pool, read_image
 from ..language import Phrase, phrases
-from ..measures.localisation import pool
 
 _NO_THINGS = frozenset(
     "photo photograph picture image drawing painting view scene shot close-up".split()

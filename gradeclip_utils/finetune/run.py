@@ -49,8 +49,7 @@ from ..checks import (
 )
 from ..datasets import coco_captions, load, read_captions
 from ..errors import GradeclipError, warn
-from ..files import output, write_whole
-from ..measures.table import digest
+from ..files import digest, output, write_whole
 from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
 from ..models.bundled import config_of
 from ..models.open_clip import said_in_files, some

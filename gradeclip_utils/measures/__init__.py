@@ -5,27 +5,27 @@ answer
 """
 
 from .dataset_report import report
-from .evaluation import conclusion, evaluate, summary
-from .faithfulness import areas, image_curves, word_curves
-from .localisation import localisation, reference_baselines
-from .sanity import agreement, cost, randomised
-from .statistics import answer, interval, paired, summarise
+from .evaluation import evaluate, report_best, summary
+from .faithfulness import curve_auc, image_curves, word_curves
+from .localisation import localisation_scores, reference_baselines
+from .sanity import randomised, rank_correlation, time_methods
+from .statistics import group_means, interpret_interval, mean_interval, paired_differences
 
 __all__ = [
-    "agreement",
-    "answer",
-    "areas",
-    "conclusion",
-    "cost",
+    "curve_auc",
     "evaluate",
+    "group_means",
     "image_curves",
-    "interval",
-    "localisation",
-    "paired",
+    "interpret_interval",
+    "localisation_scores",
+    "mean_interval",
+    "paired_differences",
     "randomised",
+    "rank_correlation",
     "reference_baselines",
     "report",
-    "summarise",
+    "report_best",
     "summary",
+    "time_methods",
     "word_curves",
 ]

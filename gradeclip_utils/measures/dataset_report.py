@@ -33,7 +33,7 @@ from ..models import Clip, load_clip
 from ..plots import paint
 from ..runtime import remembering
 from .evaluation import method_names, run_table
-from .localisation import localisation
+from .localisation import localisation_scores
 from .table import content_digest
 
 _PAGE, _THUMBNAILS = "index.html", "thumbnails"
@@ -116,7 +116,7 @@ def report(
         One row per pair, the worst first: image, prompt, error (why it could not be explained),
         content (a checksum of image and mask), thumbnail, similarity, fit (fraction of up to 64
         other images that the caption fits less), dependence, low and high (its interval), largest
-        (value of the map), the measures of `localisation` if there is a mask, deviation (of the
+        (value of the map), the measures of `localisation_scores` if there is a mask, deviation (of the
         similarity from the median, in robust deviations) and warnings.
 
     Raises:
@@ -177,7 +177,7 @@ def _row(
             explainer.null_maps(image, example.prompt, nulls)
         )
         heat = explanation.heatmap(0, signed=True)
-        measures = {} if mask is None else localisation(heat, mask)
+        measures = {} if mask is None else localisation_scores(heat, mask)
     except GradeclipError as refusal:
         return {**row, "error": first_line(refusal)}
     _write_thumbnail(folder / thumbnail, explanation)

@@ -49,16 +49,16 @@ from ..datasets.registry import DATASETS
 from ..errors import GradeclipError, first_line, heard_by, warn
 from ..explainer import Explainer
 from ..explanation import Explanation
-from ..files import write_whole
-from ..images import model_view
+from ..files import digest, write_whole
+from ..images import model_view, pool
 from ..methods import METHODS, Method
 from ..models import Clip, load_clip
 from ..prompts import as_prompts
-from .faithfulness import GAMES, PROTOCOLS, Protocol, areas, colours_of, image_curves
-from .localisation import MEASURES, localisation, pool, reference_baselines
+from .faithfulness import GAMES, PROTOCOLS, Protocol, colours_of, curve_auc, image_curves
+from .localisation import MEASURES, localisation_scores, reference_baselines
 from .sanity import randomised
-from .statistics import answer, paired, summarise
-from .table import Table, content_digest, describe_model, digest
+from .statistics import group_means, interpret_interval, paired_differences
+from .table import Table, content_digest, describe_model
 
 _PROMPTLESS = ("random", "centre", "area", "random weights")  # references that no prompt changes
 _REFERENCES = (*_PROMPTLESS, "wrong word", "oracle")
@@ -106,7 +106,7 @@ def evaluate(
     """Measure the maps of several methods on a data set.
 
         rows = evaluate(load_clip(), "scenes:development:100", ["grad-eclip", "maskclip"])
-        print(conclusion(summary(rows)))
+        print(report_best(summary(rows)))
 
     Args:
         clip: the model.
@@ -128,7 +128,7 @@ def evaluate(
 
     Returns:
         One row per example and method: image (the example's key), concept, prompt, method, content
-        (a checksum of image and mask), the measures of `localisation` (NaN without a mask), with
+        (a checksum of image and mask), the measures of `localisation_scores` (NaN without a mask), with
         `faithfulness` also deletion and insertion (areas), and seconds of an explanation. An
         example whose image or mask cannot be read has no rows, and a warning says so.
 
@@ -417,7 +417,7 @@ def _measures(
         grid = baseline.image_maps.shape[1:]
         references = reference_baselines(grid, known, _generator(one, plan.seed), box=baseline.box)
     measures = {
-        name: dict.fromkeys(MEASURES, np.nan) if mask is None else localisation(heat, mask)
+        name: dict.fromkeys(MEASURES, np.nan) if mask is None else localisation_scores(heat, mask)
         for name, heat in (heats | references).items()
     }
     if plan.faithfulness:
@@ -448,7 +448,7 @@ def _measures(
             protocol,
             colours=colours,
         )
-        for row in areas(curves).itertuples():
+        for row in curve_auc(curves).itertuples():
             measures[row.method][row.game] = row.auc
     return measures
 
@@ -461,8 +461,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             methods that have it on all these images.
 
     Returns:
-        One row per measure and method: the columns of `summarise` and, with `than`, the best
-        method, those of `paired`.
+        One row per measure and method: the columns of `group_means` and, with `than`, the best
+        method, those of `paired_differences`.
     """
     columns(rows, ("image", "concept", "method"))
     tables = []
@@ -472,7 +472,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         if some["image"].nunique() < 2:
             continue
         cluster = "concept" if some["concept"].nunique() > 1 else None
-        table = summarise(some, value, cluster=cluster)
+        table = group_means(some, value, cluster=cluster)
         own = (
             table[~table["method"].isin(_REFERENCES)]
             if (~table["method"].isin(_REFERENCES)).any()
@@ -482,7 +482,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             own["mean"].idxmin() if value == "deletion" else own["mean"].idxmax(), "method"
         ]
         if len(table) > 1:
-            against = paired(some, value, baseline=best, cluster=cluster).drop(columns="n")
+            against = paired_differences(some, value, baseline=best, cluster=cluster).drop(
+                columns="n"
+            )
             table = table.merge(against, on="method", how="left", suffixes=("", "_difference"))
         tables.append(table.assign(measure=value, than=best))
     return (
@@ -492,7 +494,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def conclusion(table: pd.DataFrame) -> str:
+def report_best(table: pd.DataFrame) -> str:
     """Return three lines: which map is better, by how much, and how sure that is; `table` is that of `summary`."""
     columns(table, ("measure", "method"))
     value = next(
@@ -509,7 +511,7 @@ def conclusion(table: pd.DataFrame) -> str:
         return f"{best} has a mean {title} of {part.loc[best, 'mean']:.3f} on {part.loc[best, 'n']} images."
     other = rivals["mean"].idxmax()
     first, second = part.loc[best], part.loc[other]
-    found = answer(-second["high_difference"], -second["low_difference"])
+    found = interpret_interval(-second["high_difference"], -second["low_difference"])
     if (
         found in ("higher", "lower") and second["p_holm"] > 0.05
     ):  # intervals of few images are too narrow
@@ -580,4 +582,4 @@ def _run_command(options: argparse.Namespace) -> str:
     table = summary(rows)
     write_whole({out / "summary.csv": table.to_csv(index=False).encode()})
     about = f"{clip.name} ({clip.pretrained or 'weights not named'}) on {options.data}"
-    return f"{about}; rows and means of every measure are in {out}\n{conclusion(table)}"
+    return f"{about}; rows and means of every measure are in {out}\n{report_best(table)}"

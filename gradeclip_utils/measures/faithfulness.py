@@ -103,14 +103,14 @@ def image_curves(
     >>> text = explainer.embed_texts([prompt])[0]                                        # doctest: +SKIP
     >>> score = lambda pixels: explainer.image_tower.forward(pixels) @ text              # doctest: +SKIP
     >>> maps = {"grad-eclip": explainer.explain(image, prompt).image_maps[0]}            # doctest: +SKIP
-    >>> areas(image_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
+    >>> curve_auc(image_curves(score, pixels, maps, colours=colours_of(clip.preprocess)))    # doctest: +SKIP
 
     Args:
         score: changed images (B, 3, H, W) -> numbers (B,).
         pixels: (3, H, W) the model's input, as its own preprocessing makes it.
         maps: for each method a map of this input, signed or not: (h, w) on its token grid, resized
             as heat maps are, or (H, W) in its pixels. A heat map in the image's own pixels comes
-            there by `localisation.pool(heat, pixels.shape[1:], view.box)`.
+            there by `images.pool(heat, pixels.shape[1:], view.box)`.
         protocol: how many pixels are replaced, and by which colour: "published", "full",
             "mean-colour" or a `Protocol`.
         colours: mean and deviation of the model's normalisation, for "random" and "black"; see
@@ -226,11 +226,11 @@ def word_curves(
     return pd.DataFrame(jobs, columns=_CURVE).assign(score=_answer(score, captions))
 
 
-def areas(curves: pd.DataFrame) -> pd.DataFrame:
+def curve_auc(curves: pd.DataFrame) -> pd.DataFrame:
     """Area under each curve over its range, by trapezia: its mean height.
 
     >>> curve = pd.DataFrame({"method": "a", "fraction": [0.0, 0.25, 0.5], "score": [1.0, 0.5, 0.0]})
-    >>> areas(curve)["auc"].tolist()
+    >>> curve_auc(curve)["auc"].tolist()
     [0.5]
 
     Args:
@@ -238,7 +238,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
             tell curves apart.
 
     Returns:
-        One row per curve: those columns, and `auc`; ready for `statistics.summarise` once a column
+        One row per curve: those columns, and `auc`; ready for `statistics.group_means` once a column
         names the image.
 
     Raises:
@@ -279,7 +279,7 @@ def _checked_maps(pixels: Tensor, maps: Mapping[str, np.ndarray]) -> dict[str, n
         ):
             raise GradeclipError(
                 f"the map of {name!r} has shape {map_.shape}: it must be on the token grid or in the pixels of the "
-                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with localisation.pool"
+                f"model's input {tuple(pixels.shape[1:])}; bring an image's heat map there with images.pool"
             )
         found[name] = map_
     return found

@@ -10,12 +10,11 @@ measure.
 
 import numpy as np
 
-from ..checks import as_box, as_map, instance, listed, whole
+from ..checks import as_box, as_map, instance
 from ..datasets.example import as_mask
 from ..errors import GradeclipError
-from ..images import onto_image
+from ..images import Box, as_grid, onto_image, pool
 
-_Box = tuple[float, float, float, float]
 MEASURES = (
     "pointing_game",
     "energy_pointing_game",
@@ -27,7 +26,7 @@ MEASURES = (
 _THRESHOLD = 0.2  # of the maximum: as CAM marks its objects
 
 
-def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def localisation_scores(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Measure how well a heat map (H, W) finds the object in `mask` (H, W): numbers from 0 to 1 by name, 1 is best.
 
     - `pointing_game`: does the maximum lie in the mask? (Zhang et al., "Top-down Neural Attention
@@ -48,7 +47,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
     >>> mask = np.zeros((4, 4), bool)
     >>> mask[:2, :2] = True
-    >>> set(localisation(mask.astype(float), mask).values()), set(localisation(np.ones((4, 4)), mask).values())
+    >>> set(localisation_scores(mask.astype(float), mask).values()), set(localisation_scores(np.ones((4, 4)), mask).values())
     ({1.0}, {0.25})
 
     Raises:
@@ -83,7 +82,7 @@ def localisation(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
 
 def reference_baselines(
-    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: _Box | None = None
+    grid: tuple[int, int], mask: np.ndarray, rng: np.random.Generator, *, box: Box | None = None
 ) -> dict[str, np.ndarray]:
     """Draw the reference baselines "random", "centre", "oracle" and "area": heat maps (H, W) by name.
 
@@ -101,9 +100,9 @@ def reference_baselines(
             if left out.
 
     Raises:
-        GradeclipError: as `localisation`, of the mask.
+        GradeclipError: as `localisation_scores`, of the mask.
     """
-    mask, grid = as_mask("the mask", mask), _grid(grid)
+    mask, grid = as_mask("the mask", mask), as_grid(grid)
     height, width = mask.shape
     box = as_box(box, width, height)
     down, across = (((np.arange(side) + 0.5) / side - 0.5) / 0.25 for side in grid)
@@ -117,30 +116,7 @@ def reference_baselines(
     return heats
 
 
-def pool(values: np.ndarray, grid: tuple[int, int], box: _Box | None = None) -> np.ndarray:
-    """Return means over each cell of a grid that covers `box`; outside of the image is zero."""
-    values, grid = as_map(values), _grid(grid)
-    height, width = values.shape
-    left, top, right, bottom = as_box(box, width, height)
-    return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
-
-
-def _grid(grid: tuple[int, int]) -> tuple[int, int]:
-    cells = [whole("rows and columns of a grid", one, 1, 10_000) for one in listed("a grid", grid)]
-    if len(cells) != 2:
-        raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")
-    return cells[0], cells[1]
-
-
 def levelled(heat: np.ndarray) -> np.ndarray:
     """Return a map over its largest magnitude, rounded to six digits, so that rounding makes no order."""
     largest = np.abs(heat).max()
     return np.round(heat / largest, 6) + 0.0 if largest > 0 else np.zeros_like(heat)
-
-
-def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """Return the fraction (cells, pixels) of each cell between `start` and `end` that each pixel covers."""
-    edges = np.linspace(start, end, cells + 1)[:, None]
-    places = np.arange(pixels)
-    covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
-    return np.maximum(covered, 0) / (edges[1:] - edges[:-1])

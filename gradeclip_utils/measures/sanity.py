@@ -38,7 +38,7 @@ def randomised(clip: Clip, *, seed: int = 0) -> Clip:
     return replace(clip, model=model, name=f"{clip.name}, random weights (seed {seed})")
 
 
-def agreement(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+def rank_correlation(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation (P,) of each map of a stack (P, ...) with the same one in another.
 
     A constant map has no order and agrees with nothing: zero.
@@ -63,7 +63,7 @@ def agreement(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     )
 
 
-def cost(
+def time_methods(
     calls: Mapping[str, Callable[[], object]], plain: Callable[[], object], *, repeats: int = 5
 ) -> pd.DataFrame:
     """Measure what each call costs, in forward passes, on one thread.

@@ -31,7 +31,7 @@ _LARGEST = 1e150  # of a value, so that squares and sums stay finite
 _RESULTS = ("mean", "low", "high", "n")
 
 
-def interval(
+def mean_interval(
     values: ArrayLike, clusters: Sequence | None = None, *, kind: str = "mean"
 ) -> np.ndarray:
     """95 % interval of a mean by the percentile bootstrap, or of a proportion by Wilson's score interval.
@@ -42,9 +42,9 @@ def interval(
     Statistical Inference", JASA 1927) always has one. With 10,000 values or clusters and more,
     Student's interval replaces the bootstrap's.
 
-    >>> interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
+    >>> mean_interval([0.2, 0.4, 0.3, 0.5, 0.1, 0.3]).round(2).tolist()
     [0.15, 0.45]
-    >>> interval([1, 1, 1, 1, 1, 1], kind="proportion").round(2).tolist()
+    >>> mean_interval([1, 1, 1, 1, 1, 1], kind="proportion").round(2).tolist()
     [0.61, 1.0]
 
     Args:
@@ -87,15 +87,15 @@ def interval(
     return np.array([min(low, mean), max(high, mean)])  # rounding puts no mean outside
 
 
-def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -> str:
+def interpret_interval(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -> str:
     """The answer that follows from an interval: "higher", "lower", "about equal" or "undecided".
 
     The interval is compared with `than`: 0 for a difference, the level of chance for a mean.
     Differences up to `margin` do not matter; "about equal" means that the whole interval lies
     within it.
 
-    >>> answer(-0.30, -0.12), answer(-0.01, 0.02, margin=0.05), answer(-0.01, 0.02)
-    ('lower', 'about equal', 'undecided')
+    >>> interpret_interval(-0.30, -0.12), interpret_interval(-0.01, 0.02, margin=0.05)
+    ('lower', 'about equal')
 
     Raises:
         GradeclipError: an end that is not finite, ends in the wrong order, a negative margin.
@@ -113,7 +113,7 @@ def answer(low: float, high: float, *, than: float = 0.0, margin: float = 0.0) -
     return "lower" if high < than else "undecided"
 
 
-def summarise(
+def group_means(
     rows: pd.DataFrame,
     value: str,
     by: str | Sequence[str] = "method",
@@ -152,7 +152,7 @@ def summarise(
         values, labels = part[value].to_numpy(), None if cluster is None else part[cluster].array
         bounds = np.full(2, np.nan)
         if len(values if labels is None else set(labels)) > 1:
-            bounds = interval(values, labels)
+            bounds = mean_interval(values, labels)
         else:
             name = ", ".join(map(str, group))
             warn(f"no interval for {name}: {_too_few(len(values), labels)}", UserWarning)
@@ -160,7 +160,7 @@ def summarise(
     return pd.DataFrame(records, columns=[*by, *_RESULTS])
 
 
-def paired(
+def paired_differences(
     rows: pd.DataFrame,
     value: str,
     *,
@@ -177,7 +177,7 @@ def paired(
     flipped means then have.
 
     Args:
-        rows: as for `summarise`; every image in every method.
+        rows: as for `group_means`; every image in every method.
         value: the column to compare.
         baseline: the value of `by` that the others are compared with.
         by: the column with the names of the methods.
@@ -187,7 +187,7 @@ def paired(
         One row per method other than the baseline: `by`, difference, low, high, p, p_holm, n.
 
     Raises:
-        GradeclipError: as `summarise`; also if the baseline or an image of a pair is missing, or
+        GradeclipError: as `group_means`; also if the baseline or an image of a pair is missing, or
             there are fewer than two images or clusters.
     """
     means = _unit_means(rows, value, [text("by", by)], ["image"], cluster)
@@ -215,7 +215,7 @@ def paired(
     differences = wide.drop(columns=baseline).sub(wide[baseline], axis=0)
     values = differences.to_numpy()
     records = [
-        (name, one.mean(), *interval(one, labels))
+        (name, one.mean(), *mean_interval(one, labels))
         for name, one in zip(differences, values.T, strict=True)
     ]
     p = _sign_flip_p(_by_cluster(values, labels)[0].T)

@@ -9,7 +9,6 @@ same folder are refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from PIL import Image
 
 from ..checks import writable
 from ..errors import GradeclipError, short
-from ..files import locked, version, write_whole
+from ..files import bytes_of, digest, locked, version, weights_digest, write_whole
 from ..models import Clip
 
 _ROWS, _SETTINGS, _LOCK = "rows.jsonl", "settings.json", ".lock"
@@ -136,19 +135,10 @@ def describe_model(clip: Clip, texts: Iterable[str] = ()) -> dict[str, Any]:
         "weights": weights_digest(clip.model),
         "image_layers": clip.image_layers,
         "text_layers": clip.text_layers,
-        "preprocess": f"{tuple(seen.shape)} {digest([_bytes_of(seen.float())])}",
-        "tokenizer": digest(map(_bytes_of, ids)),
+        "preprocess": f"{tuple(seen.shape)} {digest([bytes_of(seen.float())])}",
+        "tokenizer": digest(map(bytes_of, ids)),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Return a checksum that tells one set of weights from another, whatever their file is called."""
-    return digest(
-        part
-        for name, tensor in model.state_dict().items()
-        for part in (name.encode(), _bytes_of(tensor))
-    )
 
 
 def content_digest(image: Image.Image, mask: np.ndarray | None = None) -> str:
@@ -157,18 +147,6 @@ def content_digest(image: Image.Image, mask: np.ndarray | None = None) -> str:
     return digest(
         [about, image.tobytes(), b"" if mask is None else np.ascontiguousarray(mask).tobytes()]
     )
-
-
-def digest(parts: Iterable[Any]) -> str:
-    """Return a checksum of bytes, which may come in parts."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()[:16]
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _plain(value: Any) -> Any:

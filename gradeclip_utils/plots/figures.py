@@ -511,12 +511,12 @@ def plot_intervals(
 ) -> InlineFigure:
     """Draw estimates with their intervals, one row each, the highest on top.
 
-        plot_intervals(summarise(rows, by="method", value="pointing_game", cluster="image"),
+        plot_intervals(group_means(rows, by="method", value="pointing_game", cluster="image"),
         chance=0.25)
 
     Args:
         table: a DataFrame with the columns mean (or estimate), low and high, as
-            `statistics.summarise` gives it.
+            `statistics.group_means` gives it.
         names: the names of the rows; by default the columns beside the numbers, or the index.
         group: a column whose values get a colour and a marker each; rows of one name share a line.
         control: names of reference rows; they are grey, below a rule.

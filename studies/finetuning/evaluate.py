@@ -17,8 +17,7 @@ from torch import Tensor
 
 from gradeclip_utils.checks import all_chosen
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.images import model_view
-from gradeclip_utils.measures.localisation import pool
+from gradeclip_utils.images import model_view, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.runtime import isolated_torch_state
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase

@@ -24,9 +24,8 @@ from pathlib import Path
 import pandas as pd
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path, locked, write_whole
+from gradeclip_utils.files import data_path, locked, weights_digest, write_whole
 from gradeclip_utils.finetune.run import Tuning, fine_tune
-from gradeclip_utils.measures.table import weights_digest
 from gradeclip_utils.models import Clip, load_clip
 
 from .arms import (

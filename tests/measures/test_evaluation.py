@@ -17,9 +17,9 @@ from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import evaluation as door
-from gradeclip_utils.measures.evaluation import _REFERENCES, conclusion, evaluate, summary
+from gradeclip_utils.measures.evaluation import _REFERENCES, evaluate, report_best, summary
 from gradeclip_utils.measures.faithfulness import Protocol
-from gradeclip_utils.measures.localisation import MEASURES, localisation
+from gradeclip_utils.measures.localisation import MEASURES, localisation_scores
 from gradeclip_utils.measures.sanity import randomised
 from tests.conftest import build, wrap
 from tests.refusals.cases import named
@@ -90,7 +90,9 @@ def test_a_row_holds_the_measures_of_the_map_that_the_explainer_gives(rows, tiny
             row = rows[(rows["image"] == example.key) & (rows["method"] == method)].iloc[0]
             assert (method == "wrong word") == (row["prompt"] not in example.present)
             heat = explainer.explain(example.image(), row["prompt"]).heatmap(0, signed=True)
-            assert by_hand(row) == pytest.approx(localisation(heat, example.mask()), abs=1e-4)
+            assert by_hand(row) == pytest.approx(
+                localisation_scores(heat, example.mask()), abs=1e-4
+            )
 
 
 def test_the_area_scores_the_fraction_of_the_image_that_the_object_is_in_every_measure(rows, data):
@@ -422,7 +424,7 @@ def rows_of(**values):
 def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
     noise = np.random.default_rng(0).normal(0, 0.01, 30)
     far, near = np.full(30, 0.6) + noise, np.full(30, 0.4) - noise
-    lines = conclusion(summary(rows_of(grad_eclip=far, maskclip=near, area=near / 2))).splitlines()
+    lines = report_best(summary(rows_of(grad_eclip=far, maskclip=near, area=near / 2))).splitlines()
     assert (
         lines[0]
         == "Which map: grad-eclip is better than the map maskclip, by average precision on 30 images "
@@ -433,15 +435,15 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
         and "95 % interval of this" in lines[1]
     )
     assert lines[2].startswith("How sure: higher; p = 0.000") and len(lines) == 3
-    alike = conclusion(summary(rows_of(grad_eclip=far, maskclip=far + 5 * noise[::-1])))
+    alike = report_best(summary(rows_of(grad_eclip=far, maskclip=far + 5 * noise[::-1])))
     assert "not clearly better than" in alike and "How sure: undecided" in alike
-    few = conclusion(summary(rows_of(grad_eclip=far[:2], maskclip=near[:2])))
+    few = report_best(summary(rows_of(grad_eclip=far[:2], maskclip=near[:2])))
     assert "not clearly better than" in few and "How sure: undecided; p = 0.5" in few
-    alone = conclusion(summary(rows_of(grad_eclip=far, area=near)))
+    alone = report_best(summary(rows_of(grad_eclip=far, area=near)))
     assert "better than the best reference, area" in alone
-    nothing_beside = conclusion(summary(rows_of(grad_eclip=far)))
+    nothing_beside = report_best(summary(rows_of(grad_eclip=far)))
     assert f"has a mean average precision of {far.mean():.3f} on 30 images" in nothing_beside
-    assert conclusion(summary(rows_of(grad_eclip=far[:1]))).startswith("Nothing can be compared")
+    assert report_best(summary(rows_of(grad_eclip=far[:1]))).startswith("Nothing can be compared")
 
 
 def test_a_summary_has_means_intervals_and_differences_from_the_best_method(rows):

@@ -12,8 +12,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.measures.faithfulness import (
     PROTOCOLS,
     Protocol,
-    areas,
     colours_of,
+    curve_auc,
     image_curves,
     word_curves,
 )
@@ -53,7 +53,7 @@ def test_curves_of_an_additive_model_are_the_sums_that_can_be_worked_out_by_hand
     taken = np.concatenate([[0], np.cumsum(np.sort(gives.ravel())[::-1])])
     np.testing.assert_allclose(curve(curves, "true", "insertion"), taken, atol=1e-4)
     np.testing.assert_allclose(curve(curves, "true", "deletion"), gives.sum() - taken, atol=1e-4)
-    found = areas(curves).set_index("game")["auc"]
+    found = curve_auc(curves).set_index("game")["auc"]
     expected = (taken[1:] + taken[:-1]).mean() / 2
     assert found["insertion"] == pytest.approx(expected, abs=1e-4)
     assert found["deletion"] == pytest.approx(gives.sum() - expected, abs=1e-4)

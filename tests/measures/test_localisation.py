@@ -8,10 +8,10 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.images import model_view, onto_image
+from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures import sanity
-from gradeclip_utils.measures.localisation import MEASURES, localisation, pool, reference_baselines
-from gradeclip_utils.measures.sanity import agreement, cost, randomised
+from gradeclip_utils.measures.localisation import MEASURES, localisation_scores, reference_baselines
+from gradeclip_utils.measures.sanity import randomised, rank_correlation, time_methods
 
 HIGH, WIDE = 36, 48
 GRID = (6, 8)  # tokens of 6 x 6 pixels
@@ -34,14 +34,14 @@ def grid_map(map_) -> np.ndarray:
 
 
 def test_the_true_mask_scores_one_in_everything(mask):
-    assert localisation(mask.astype(float), mask) == dict.fromkeys(MEASURES, 1.0)
+    assert localisation_scores(mask.astype(float), mask) == dict.fromkeys(MEASURES, 1.0)
 
 
 def test_a_constant_map_scores_exactly_chance_whatever_its_value_and_also_after_resizing(mask):
     resized = onto_image(np.full(GRID, 0.1), (-0.3, -0.7, WIDE + 0.4, HIGH + 0.2), (WIDE, HIGH))
     assert np.ptp(resized) > 0  # resizing rounds
     for heat in (resized, *(np.full(mask.shape, value) for value in (0.0, 0.7, -0.3, 1e-30, 1e9))):
-        assert localisation(heat, mask) == pytest.approx(
+        assert localisation_scores(heat, mask) == pytest.approx(
             dict.fromkeys(MEASURES, mask.mean()), abs=1e-12
         )
 
@@ -51,12 +51,12 @@ def test_tied_maxima_share_the_point(mask):
     inside, outside = np.argwhere(mask), np.argwhere(~mask)
     heat[tuple(inside[0])] = heat[tuple(outside[5])] = heat[tuple(outside[9])] = 2.0
     heat[tuple(outside[9])] += 1e-9  # a tie up to rounding
-    assert localisation(heat, mask)["pointing_game"] == pytest.approx(1 / 3)
+    assert localisation_scores(heat, mask)["pointing_game"] == pytest.approx(1 / 3)
 
 
 def test_measures_are_what_their_definitions_say_pixel_by_pixel(mask, rng):
     heat = grid_map(rng.normal(size=GRID)) + mask
-    found = localisation(heat, mask)
+    found = localisation_scores(heat, mask)
     positive = [(heat[i], mask[i]) for i in np.ndindex(mask.shape) if heat[i] > 0]
     energy = sum(v for v, m in positive if m) / sum(v for v, _ in positive)
     assert found["energy_pointing_game"] == pytest.approx(energy, rel=1e-5)
@@ -70,7 +70,7 @@ def test_measures_are_what_their_definitions_say_pixel_by_pixel(mask, rng):
     assert found["pixel_accuracy"] == pytest.approx((marked == mask).mean(), abs=2e-3)
     each = [((heat >= t) & mask).sum() / ((heat >= t) | mask).sum() for t in np.unique(heat)]
     assert found["iou_best"] == pytest.approx(max(each), abs=2e-3)
-    assert localisation(1e-4 * heat, mask) == pytest.approx(found)
+    assert localisation_scores(1e-4 * heat, mask) == pytest.approx(found)
 
 
 def test_pooling_averages_over_tokens_and_counts_padding_as_nothing(rng):
@@ -94,12 +94,12 @@ def test_another_tools_heat_map_is_brought_to_the_models_input_crop_included(tin
 def test_the_oracle_beats_every_other_map_on_its_grid(mask, rng):
     framed = reference_baselines(GRID, mask, rng)
     assert list(framed) == ["random", "centre", "oracle", "area"]
-    best = localisation(framed["oracle"], mask)
+    best = localisation_scores(framed["oracle"], mask)
     assert best["pointing_game"] == 1 and best["average_precision"] > 0.9
     for _ in range(30):
-        other = localisation(reference_baselines(GRID, mask, rng)["random"], mask)
+        other = localisation_scores(reference_baselines(GRID, mask, rng)["random"], mask)
         assert all(best[measure] >= other[measure] for measure in MEASURES)
-    centre = localisation(framed["centre"], mask)
+    centre = localisation_scores(framed["centre"], mask)
     assert all(best[measure] > centre[measure] for measure in MEASURES)
 
 
@@ -144,14 +144,14 @@ def test_agreement_is_spearmans_rank_correlation(rng):
     expected = [
         spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps, others, strict=True)
     ]
-    np.testing.assert_allclose(agreement(maps, others), expected)
-    np.testing.assert_allclose(agreement(maps, 3 * maps), 1)
-    np.testing.assert_allclose(agreement(maps, -maps), -1)
-    assert agreement(maps, np.ones_like(maps)).tolist() == [0] * 5
+    np.testing.assert_allclose(rank_correlation(maps, others), expected)
+    np.testing.assert_allclose(rank_correlation(maps, 3 * maps), 1)
+    np.testing.assert_allclose(rank_correlation(maps, -maps), -1)
+    assert rank_correlation(maps, np.ones_like(maps)).tolist() == [0] * 5
     with pytest.raises(
         ValueError, match=r"two stacks of maps \(P, ...\), got \(5, 4, 6\) and \(4, 6\)"
     ):
-        agreement(maps, others[0])
+        rank_correlation(maps, others[0])
 
 
 def test_cost_is_counted_in_plain_passes_after_a_first_round_that_does_not_count(monkeypatch):
@@ -162,7 +162,7 @@ def test_cost_is_counted_in_plain_passes_after_a_first_round_that_does_not_count
     def waits(seconds):
         return lambda: clock.append(clock.pop() + next(first, seconds))
 
-    table = cost({"same": waits(2), "five": waits(10)}, waits(2), repeats=3)
+    table = time_methods({"same": waits(2), "five": waits(10)}, waits(2), repeats=3)
     assert table["method"].tolist() == ["same", "five"] and table["seconds"].tolist() == [2, 10]
     for column in ("passes", "low", "high"):
         assert table[column].tolist() == [1, 5]

@@ -16,7 +16,7 @@ from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures import dataset_report as module
 from gradeclip_utils.measures.dataset_report import _worst_first, report
-from gradeclip_utils.measures.localisation import localisation
+from gradeclip_utils.measures.localisation import localisation_scores
 from gradeclip_utils.scenes import arrange
 from tests.measures.test_evaluation import write_folder
 
@@ -64,7 +64,7 @@ def test_a_row_says_how_well_the_caption_fits_and_how_much_the_map_depends_on_it
             explanation.prompt_dependence(nulls), abs=1e-5
         )
         assert row.largest == pytest.approx(explanation.heatmap(0, signed=True).max(), abs=1e-6)
-        measures = localisation(explanation.heatmap(0, signed=True), example.mask())
+        measures = localisation_scores(explanation.heatmap(0, signed=True), example.mask())
         assert row.average_precision == pytest.approx(measures["average_precision"], abs=1e-4)
 
 

@@ -7,17 +7,23 @@ import torch
 
 from gradeclip_utils.checks import all_chosen, chosen, finite, hint, listed, nearest, number, whole
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures import conclusion, summary
+from gradeclip_utils.images import pool
+from gradeclip_utils.measures import report_best, summary
 from gradeclip_utils.measures.faithfulness import (
     Protocol,
-    areas,
     colours_of,
+    curve_auc,
     image_curves,
     word_curves,
 )
-from gradeclip_utils.measures.localisation import localisation, pool, reference_baselines
-from gradeclip_utils.measures.sanity import agreement, cost, randomised
-from gradeclip_utils.measures.statistics import answer, interval, paired, summarise
+from gradeclip_utils.measures.localisation import localisation_scores, reference_baselines
+from gradeclip_utils.measures.sanity import randomised, rank_correlation, time_methods
+from gradeclip_utils.measures.statistics import (
+    group_means,
+    interpret_interval,
+    mean_interval,
+    paired_differences,
+)
 from gradeclip_utils.words import Word
 from studies.pairs import draw_pairs
 from tests.refusals.cases import refused
@@ -38,88 +44,92 @@ VALUES, DOG = [0.1, 0.2, 0.4, 0.3], [Word("dog", 0.5, 0, 3)]
 STATISTICS = [
     (
         "NaN",
-        lambda: interval([*VALUES, np.nan]),
+        lambda: mean_interval([*VALUES, np.nan]),
         "1 of 5 values of an interval are NaN or infinite",
     ),
     (
         "lists of two lengths",
-        lambda: interval([[1], [1, 2]]),
+        lambda: mean_interval([[1], [1, 2]]),
         "an interval must be an array of numbers, got",
     ),
-    ("no values", lambda: interval([]), "a list of one or more numbers"),
+    ("no values", lambda: mean_interval([]), "a list of one or more numbers"),
     (
         "masked values",
-        lambda: interval(np.ma.masked_array([1.0, 2.0], [True, False])),
+        lambda: mean_interval(np.ma.masked_array([1.0, 2.0], [True, False])),
         "must have no masked values",
     ),
-    ("values without bounds", lambda: interval([1e308, -1e308]), "at most 1e"),
+    ("values without bounds", lambda: mean_interval([1e308, -1e308]), "at most 1e"),
     (
         "a proportion of scores",
-        lambda: interval(VALUES, kind="proportion"),
+        lambda: mean_interval(VALUES, kind="proportion"),
         "a proportion has values 0 and 1 only",
     ),
     (
         "a fraction",
-        lambda: interval([1, 0], kind="fraction"),
+        lambda: mean_interval([1, 0], kind="fraction"),
         "kind must be 'mean' or 'proportion', got 'fraction'",
     ),
-    ("labels in a text", lambda: interval(VALUES, "abcd"), "clusters must be a list"),
+    ("labels in a text", lambda: mean_interval(VALUES, "abcd"), "clusters must be a list"),
     (
         "NaN for a cluster",
-        lambda: interval(VALUES, ["a", "b", np.nan, None]),
+        lambda: mean_interval(VALUES, ["a", "b", np.nan, None]),
         "2 of 4 cluster labels are missing",
     ),
     (
         "labels too few",
-        lambda: interval(VALUES, ["a"]),
+        lambda: mean_interval(VALUES, ["a"]),
         "one label per value, got 1 labels for 4 values",
     ),
-    ("one cluster", lambda: interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
+    ("one cluster", lambda: mean_interval(VALUES, ["a"] * 4), "all 4 values belong to 'a'"),
     (
         "a unit in 2 clusters",
-        lambda: summarise(ROWS, "score", "image", cluster="method"),
+        lambda: group_means(ROWS, "score", "image", cluster="method"),
         r"\(0\) belongs to 2 clust",
     ),
     (
         "a pair in 2",
-        lambda: paired(ROWS.assign(by=ROWS["method"]), "score", cluster="by"),
+        lambda: paired_differences(ROWS.assign(by=ROWS["method"]), "score", cluster="by"),
         r"\(0\) belongs to 2 clust",
     ),
     (
         "no such column",
-        lambda: summarise(ROWS, "points"),
+        lambda: group_means(ROWS, "points"),
         "no column 'points'; it has 'method', 'image', 'score'",
     ),
     (
         "no table",
-        lambda: summarise(None, "score"),
+        lambda: group_means(None, "score"),
         "the table must be a pandas DataFrame, got None",
     ),
-    ("no rows", lambda: summarise(ROWS[:0], "score"), "the table is empty"),
+    ("no rows", lambda: group_means(ROWS[:0], "score"), "the table is empty"),
     (
         "a column of the result",
-        lambda: summarise(ROWS.assign(n="a"), "score", by="n"),
+        lambda: group_means(ROWS.assign(n="a"), "score", by="n"),
         "has a column 'n' of its own",
     ),
-    ("no names", lambda: summarise(ROWS.assign(image=np.nan), "score"), "16 rows have no 'image'"),
+    (
+        "no names",
+        lambda: group_means(ROWS.assign(image=np.nan), "score"),
+        "16 rows have no 'image'",
+    ),
     (
         "NaN in a table",
-        lambda: paired(HOLES, "score"),
+        lambda: paired_differences(HOLES, "score"),
         "3 of 16 values of 'score' are NaN or inf.*the first at method=grad-eclip, image=0; leave",
     ),
     (
         "by no column",
-        lambda: summarise(ROWS, "score", by=[]),
+        lambda: group_means(ROWS, "score", by=[]),
         "by must name a column or more, and none was given",
     ),
     (
         "a mean of words",
-        lambda: summarise(ROWS, "method", unit="image"),
+        lambda: group_means(ROWS, "method", unit="image"),
         "the column 'method' must hold numbers",
     ),
     (
         "a list for a column",
-        lambda: paired(ROWS, "score", cluster=["image"]),
+        lambda: paired_differences(ROWS, "score", cluster=["image"]),
         "cluster must be a text, got",
     ),
     (
@@ -127,24 +137,28 @@ STATISTICS = [
         lambda: summary(None),
         "the table must be a pandas DataFrame, got None",
     ),
-    ("a conclusion from rows", lambda: conclusion(ROWS), "the table has no column 'measure'"),
+    ("a conclusion from rows", lambda: report_best(ROWS), "the table has no column 'measure'"),
     (
         "one method",
-        lambda: paired(ROWS[::2], "score"),
+        lambda: paired_differences(ROWS[::2], "score"),
         "needs another method beside the baseline 'grad-eclip'",
     ),
     (
         "no such baseline",
-        lambda: paired(ROWS, "score", baseline="c"),
+        lambda: paired_differences(ROWS, "score", baseline="c"),
         "baseline 'c' is not in column 'method'",
     ),
     (
         "a pair without its other",
-        lambda: paired(ROWS[:-1], "score"),
+        lambda: paired_differences(ROWS[:-1], "score"),
         "'b' has no value for 1 of 8 images",
     ),
-    ("a margin below zero", lambda: answer(0, 1, margin=-1), "margin must be 0 or more, got -1"),
-    ("an interval upside down", lambda: answer(1, 0), "goes from low to high"),
+    (
+        "a margin below zero",
+        lambda: interpret_interval(0, 1, margin=-1),
+        "margin must be 0 or more, got -1",
+    ),
+    ("an interval upside down", lambda: interpret_interval(1, 0), "goes from low to high"),
 ]
 
 test_a_conclusion_that_the_numbers_do_not_allow_is_refused = refused(STATISTICS)
@@ -153,18 +167,18 @@ test_a_conclusion_that_the_numbers_do_not_allow_is_refused = refused(STATISTICS)
 MEASURES = [
     (
         "NaN in a map",
-        lambda: localisation(NAN, MASK),
+        lambda: localisation_scores(NAN, MASK),
         "4 of 16 values of the map are NaN or infinite",
     ),
     (
         "a map of another shape",
-        lambda: localisation(HEAT[:2], MASK),
+        lambda: localisation_scores(HEAT[:2], MASK),
         r"one shape, got \(2, 4\) and \(4, 4\)",
     ),
-    ("an empty mask", lambda: localisation(HEAT, MASK & False), "the mask is empty"),
+    ("an empty mask", lambda: localisation_scores(HEAT, MASK & False), "the mask is empty"),
     (
         "a mask of grey",
-        lambda: localisation(HEAT, HEAT),
+        lambda: localisation_scores(HEAT, HEAT),
         "the mask must be .H, W. of True and False, got float64",
     ),
     (
@@ -185,12 +199,12 @@ MEASURES = [
     ("a grid of one number", lambda: pool(HEAT, 7), "a grid must be a list, got 7"),
     (
         "a sparse map",
-        lambda: localisation(torch.eye(4).to_sparse(), MASK),
+        lambda: localisation_scores(torch.eye(4).to_sparse(), MASK),
         "the map must be an array of numbers, got",
     ),
     (
         "a map of words",
-        lambda: localisation([["a", "b"]] * 2, MASK),
+        lambda: localisation_scores([["a", "b"]] * 2, MASK),
         "the map must be an array of numbers, got",
     ),
     (
@@ -277,16 +291,20 @@ MEASURES = [
         "rng must be a generator of numpy, got 5",
     ),
     ("no model", lambda: randomised(None), "clip must be a Clip, got None"),
-    ("the cost of nothing", lambda: cost(None, len), "calls must be a dictionary, got None"),
+    (
+        "the cost of nothing",
+        lambda: time_methods(None, len),
+        "calls must be a dictionary, got None",
+    ),
     (
         "words by half a seed",
         lambda: word_curves(len, "dog", {"a": DOG}, seed=-1),
         "seed must be at least 0",
     ),
-    ("areas of another table", lambda: areas(ROWS), "the table has no column 'fraction'"),
+    ("areas of another table", lambda: curve_auc(ROWS), "the table has no column 'fraction'"),
     (
         "agreement of words",
-        lambda: agreement("a", "b"),
+        lambda: rank_correlation("a", "b"),
         "maps must be an array of numbers, got 'a'",
     ),
     ("pairs of a kind", lambda: draw_pairs("smell", 1), "kind must be one of"),
@@ -333,16 +351,16 @@ def test_a_model_is_not_randomised_by_what_is_no_number(tiny, options):
 
 
 def test_maps_are_measured_whatever_holds_them():
-    found = localisation(HEAT, MASK)
+    found = localisation_scores(HEAT, MASK)
     for heat in (
         torch.tensor(HEAT, requires_grad=True),
         torch.tensor(HEAT).bfloat16(),
         HEAT.tolist(),
         HEAT.astype("O"),
     ):
-        assert localisation(heat, MASK) == found
+        assert localisation_scores(heat, MASK) == found
     for mask in (torch.tensor(MASK), MASK.tolist(), MASK * 1):
-        assert localisation(HEAT, mask) == found
+        assert localisation_scores(HEAT, mask) == found
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, np.nan])

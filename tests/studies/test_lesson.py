@@ -7,7 +7,7 @@ import pytest
 import studies.__main__
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.statistics import answer
+from gradeclip_utils.measures.statistics import interpret_interval
 from gradeclip_utils.scenes import CANVAS
 from studies.__main__ import main as run_lessons
 from studies.lesson import COLUMNS, RESULTS, Claims, gallery, prompts_of, shown_scenes
@@ -102,9 +102,9 @@ def test_a_table_of_claims_has_the_columns_of_the_lessons_and_answers_that_follo
         table["estimate"] <= table["high"] + 1e-4
     ).all()
     clear = table[table["answer"].isin(["higher", "lower"])]
-    assert [answer(row.low, row.high, than=row.than) for row in clear.itertuples()] == list(
-        clear["answer"]
-    )
+    assert [
+        interpret_interval(row.low, row.high, than=row.than) for row in clear.itertuples()
+    ] == list(clear["answer"])
 
 
 def test_all_models_stand_side_by_side_with_published_numbers_last(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.measures.localisation import localisation
+from gradeclip_utils.measures.localisation import localisation_scores
 from studies.lesson import prompts_of, shown_scenes
 from studies.relevance import AT_ONCE, located, maps_by, on_highest, on_own
 
@@ -22,7 +22,7 @@ def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things):
     for _ in range(20):
         heat = rng.normal(size=(6, 8))
         for mask, found in zip(two_things, located(heat, two_things), strict=True):
-            alone = localisation(heat, mask)
+            alone = localisation_scores(heat, mask)
             measured = (alone["pointing_game"], alone["energy_pointing_game"], 1)
             assert (found.hit, found.on_thing, sum(found[1:])) == pytest.approx(measured)
 

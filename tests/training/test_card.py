@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from gradeclip_utils.files import data_path
-from gradeclip_utils.measures.statistics import interval
+from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.scenes import UNSEEN_ARTIST, artists_of, concepts, phrase
 from studies.pointing_game import games, play_true_masks
 from training import card, layers, recognition
@@ -64,7 +64,7 @@ def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tm
     (tmp_path / "README.md").write_text(
         "before\n<!-- figures: written by python -m training card -->\nold\n<!-- end of figures -->\nafter\n"
     )
-    low, high = interval([True, False])
+    low, high = mean_interval([True, False])
     row = {"figure": "one", "value": 0.5, "low": low, "high": high, "n": 2, "chance": np.nan}
     for model, split in (("emoji-bag", "test"), ("emoji", "test"), ("emoji-plain", "development")):
         card.write(pd.DataFrame([{**row, "model": model, "split": split}]), tmp_path)
