@@ -1,4 +1,4 @@
-"""The command line: `gradeclip explain | report | evaluate | fine-tune`; `gradeclip COMMAND --help` shows an example.
+"""The command line: `gradeclip explain | report | evaluate`; `gradeclip COMMAND --help` shows an example.
 
     gradeclip explain                                    # does the bundled model work here?
     gradeclip explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog on a
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _OVERWRITING = (
     "No command writes over one of its inputs, nor over a result that exists, unless you add --overwrite. The same "
-    "command continues a report, an evaluation or a fine-tuning that was stopped."
+    "command continues a report or an evaluation that was stopped."
 )
 
 
@@ -62,11 +62,6 @@ _COMMANDS = {
         "measure which map is better on a data set, by how much, and how sure that is",
         "evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",
         ".measures.evaluation",
-    ),
-    "fine-tune": _Command(
-        "fine-tune a model on images and captions of your own, by its own maps",
-        "fine-tune --captions captions.csv --images folder --out tuned.safetensors",
-        ".finetune.run",
     ),
 }
 

@@ -43,8 +43,8 @@ from gradeclip_utils.scenes import (
     is_withheld_pair,
     relation_between,
 )
-from gradeclip_utils.scenes.compose import BIG, SIZES, SMALL
 from gradeclip_utils.scenes.emoji import BACKGROUNDS
+from gradeclip_utils.scenes.scene import BIG, SIZES, SMALL
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {

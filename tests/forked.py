@@ -11,7 +11,7 @@ import torch
 from gradeclip_utils.__main__ import main
 
 FORKED = multiprocessing.get_context("forkserver")
-_IMPORTED = ("measures.evaluation", "measures.dataset_report", "finetune.run")
+_IMPORTED = ("measures.evaluation", "measures.dataset_report")
 FORKED.set_forkserver_preload([__name__, *(f"gradeclip_utils.{name}" for name in _IMPORTED)])
 
 

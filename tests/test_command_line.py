@@ -25,8 +25,8 @@ def nowhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def test_the_four_commands_are_a_console_script():
-    assert list(_COMMANDS) == ["explain", "report", "evaluate", "fine-tune"]
+def test_the_three_commands_are_a_console_script():
+    assert list(_COMMANDS) == ["explain", "report", "evaluate"]
     project = tomllib.loads(
         (Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml").read_text()
     )["project"]

@@ -34,7 +34,6 @@ from gradeclip_utils.datasets import (
     read_captions,
 )
 from gradeclip_utils.errors import GradeclipError, heard_by
-from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.images import pool
 from gradeclip_utils.measures.table import Table
 from gradeclip_utils.methods import Method
@@ -454,7 +453,7 @@ def doors(explainer, picture, tmp_path_factory):
         Example(key, f"a {key}", key, "", (key,), lambda: picture, lambda: MASK)
         for key in ("dog", "cat")
     ]
-    out, pairs = tmp_path_factory.mktemp("report"), [(picture, "a dog"), (picture, "a cat")]
+    out = tmp_path_factory.mktemp("report")
     ones, texts = (
         torch.ones(1, 48),
         {"name": "mine", "title": "Mine", "paper": "", "explains": "", "cost": ""},
@@ -542,14 +541,6 @@ def doors(explainer, picture, tmp_path_factory):
             partial(measures.report, clip, out=out, overwrite=True),
             {"data": some, "method": "rollout", "limit": 1, "nulls": 2},
         ),
-        (
-            partial(fine_tune, clip),
-            {"pairs": pairs, "tuning": Tuning(steps=1, batch=2), "save_every": 1},
-        ),
-        (
-            Tuning,
-            {"steps": 1, "batch": 2, "learning_rate": 1e-3, "maps": "grad-eclip", "weighted": True},
-        ),
         (draw_scene, {"seed": 0, "tint": 0.5, "plain": True, "groups": [("dog", "red", 2)]}),
         (Scene, {"objects": scene.objects, "caption": "a dog", "spans": (), "background": 0}),
         (recoloured, {"scene": scene, "colours": ["red", None]}),
@@ -595,7 +586,6 @@ CALLS = {
     "explain": ["--image", "a.png", "--caption", "a dog", "--out", "x.png"],
     "report": ["--data", ".", "--captions", "captions.csv", "--out", "report"],
     "evaluate": ["--data", "scenes:test:1", "--out", "rows"],
-    "fine-tune": ["--captions", "captions.csv", "--images", ".", "--out", "x.safetensors"],
 }
 
 

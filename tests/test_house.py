@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # the highest first; a room may use what lies on a lower floor
     ("studies", "training"),
     ("__main__",),
-    ("panels", "finetune"),
+    ("panels",),
     ("measures",),
     ("explainer",),
     ("explanation",),

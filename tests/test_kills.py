@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.measures import evaluate
@@ -87,42 +85,6 @@ def test_an_evaluation_killed_twenty_times_has_the_rows_of_an_undisturbed_one_ea
     found, whole = (one.sort_values(keys, ignore_index=True)[measured] for one in (found, whole))
     pd.testing.assert_frame_equal(found, whole, check_dtype=False)
     assert {file.name for file in run.iterdir()} == {"settings.json", "rows.jsonl", "summary.csv"}
-
-
-def test_a_tuning_that_is_killed_gives_the_weights_of_one_that_is_not(model, folder, tmp_path):
-    given = [
-        "fine-tune",
-        "--captions",
-        str(folder / "captions.csv"),
-        "--images",
-        str(folder / "images"),
-        *model,
-    ]
-    given += [
-        "--steps",
-        "20",
-        "--batch",
-        "4",
-        "--save-every",
-        "1",
-        "--precision",
-        "fp32",
-        "--regions",
-        "0",
-    ]
-    whole, tuned = tmp_path / "whole.safetensors", tmp_path / "killed" / "tuned.safetensors"
-    tuned.parent.mkdir()
-    assert main([*given, "--out", str(whole)]) == 0
-    assert not whole.with_suffix(".state").exists()  # the state goes when the model is written
-    killed_again_and_again([*given, "--out", str(tuned)], tmp_path, tuned.parent, kills=1, writes=8)
-    expected, found = load_file(whole), load_file(tuned)
-    assert expected.keys() == found.keys() and all(
-        torch.equal(found[name], value) for name, value in expected.items()
-    )
-    assert load_clip("emoji", tuned).model.visual.image_size == (
-        32,
-        32,
-    )  # with the config of the weights it began from
 
 
 def test_a_report_that_is_killed_gives_the_page_of_one_that_is_not(model, folder, tmp_path):

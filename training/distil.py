@@ -33,12 +33,12 @@ from gradeclip_utils.checks import all_chosen, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
-from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic
 from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from gradeclip_utils.models.open_clip import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 from studies.pairs import embed_scenes
+from training.loop import Loop, origin, quick_arithmetic
 
 from .optimiser import muon_of
 from .recognition import recognised

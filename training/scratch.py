@@ -32,9 +32,9 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from gradeclip_utils.checks import writable
-from gradeclip_utils.finetune.loop import Loop, origin, quick_arithmetic, state_of
 from gradeclip_utils.models import load_clip, save_compact
 from gradeclip_utils.scenes import CANVAS, vocabulary
+from training.loop import Loop, origin, quick_arithmetic, state_of
 
 from .optimiser import muon_of
 from .rounds import PATCH, Recipe, SceneBatches

@@ -275,10 +275,6 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "measures.report",
         ],
     ),
-    "finetune": (
-        "Fine-tuning",
-        ["finetune.fine_tune", "finetune.Tuning", "finetune.Tuned", "finetune.Pair"],
-    ),
 }
 
 

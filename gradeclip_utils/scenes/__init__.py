@@ -1,13 +1,15 @@
 """The emoji world: scenes of one to four emoji with captions, masks, and the words that describe each thing.
 
-    art -> emoji -> grammar -> compose
+    art -> emoji -> grammar -> scene
 
 Seven artists drew the emoji; training never sees one of them. A small grammar describes the scenes.
 `draw_scene` draws one at random, `arrange` makes one from your words.
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
-from .compose import (
+from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
+from .grammar import PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
+from .scene import (
     SPLITS,
     Scene,
     arrange,
@@ -20,8 +22,6 @@ from .compose import (
     showable,
     without,
 )
-from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
-from .grammar import PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
 
 __all__ = [
     "ARTISTS",

@@ -20,10 +20,10 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
-from gradeclip_utils.finetune.losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
-from gradeclip_utils.finetune.pairs import Pair
-from gradeclip_utils.finetune.run import Tuning
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene
+from studies.finetuning.losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
+from studies.finetuning.pairs import Pair
+from studies.finetuning.run import Tuning
 
 BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
 GLOBAL_AS_OURS = "global loss only, rate 3e-4"  # the learning rate of grad-eclip: what does its region loss cost?

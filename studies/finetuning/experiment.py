@@ -25,8 +25,8 @@ import pandas as pd
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, locked, weights_digest, write_whole
-from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.models import Clip, load_clip
+from studies.finetuning.run import Tuning, fine_tune
 
 from .arms import (
     ARMS,

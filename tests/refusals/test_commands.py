@@ -15,34 +15,7 @@ from gradeclip_utils.__main__ import _COMMANDS, main
 from gradeclip_utils.errors import GradeclipError
 from tests.refusals.cases import named
 
-PAIRS = ["--captions", "no.csv", "--images", "no"]
-TUNE = ["fine-tune", *PAIRS, "--out", "x.safetensors"]
 REFUSED = [
-    (
-        "fine-tune into a folder",
-        ["fine-tune", *PAIRS, "--out", "."],
-        "--out must end in .safetensors",
-    ),
-    ("fine-tune into nothing", ["fine-tune", *PAIRS, "--out", ""], "--out must"),
-    (
-        "fine-tune into /proc",
-        ["fine-tune", *PAIRS, "--out", "/proc/x.safetensors"],
-        "cannot be written: ",
-    ),
-    ("fine-tune saved never", [*TUNE, "--save-every", "0"], "--save-every must be at"),
-    ("fine-tune with workers below zero", [*TUNE, "--workers", "-1"], "--workers must"),
-    (
-        "fine-tune's state in /proc",
-        [*TUNE, "--folder", "/proc/x"],
-        "--folder /proc/x cannot be written",
-    ),
-    (
-        "fine-tune's state in a file",
-        [*TUNE, "--folder", "/proc/version"],
-        "must be a folder, and /proc/version is a f",
-    ),
-    ("fine-tune by no maps", [*TUNE, "--maps", "gradcam"], "maps must be one of grad-e"),
-    ("fine-tune by 10^9 pairs", [*TUNE, "--batch", "1000000000"], "at most 65536"),
     ("evaluate into /proc", ["evaluate", "--out", "/proc/x"], "--out /proc/x cannot be written"),
     (
         "evaluate into a file",
@@ -127,18 +100,12 @@ def here(tmp_path, monkeypatch, tiny):
 
 
 EXPLAIN = ["explain", "--caption", "a dog", "--image"]
-FINE_TUNE = ["fine-tune", "--captions", "captions.csv", "--images", "."]
 LOST = [
     ("its image", [*EXPLAIN, "photo.png", "--out", "photo.png"]),
     ("its image by another path", [*EXPLAIN, "photo.png", "--out", "./x/../photo.png"]),
     ("its image by a link", [*EXPLAIN, "photo.png", "--out", "link.png"]),
     ("its image by a hard link", [*EXPLAIN, "hard.png", "--out", "photo.png"]),
     ("its image by the default --out", [*EXPLAIN, "explanation.png"]),
-    ("its weights", [*FINE_TUNE, "--pretrained", "mine.safetensors", "--out", "mine.safetensors"]),
-    (
-        "its weights in a folder",
-        [*FINE_TUNE, "--model", "clip", "--out", "clip/open_clip_model.safetensors"],
-    ),
 ]
 
 

@@ -15,8 +15,8 @@ from scipy.stats import chi2_contingency, ks_2samp
 from gradeclip_utils import scenes
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import Object, arrange, concepts, draw_scene
-from gradeclip_utils.scenes.compose import BIG, SIZES, SMALL, _hidden
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED
+from gradeclip_utils.scenes.scene import BIG, SIZES, SMALL, _hidden
 from tests.scenes import is_trained
 
 DRAWINGS = "575fefe16caae2dd"

@@ -15,7 +15,7 @@ from gradeclip_utils.scenes import (
     is_withheld_colour,
     is_withheld_pair,
 )
-from gradeclip_utils.scenes.compose import BIG, SMALL
+from gradeclip_utils.scenes.scene import BIG, SMALL
 from studies import pairs as study
 
 FEW = 16  # concepts: what these tests draw

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.finetune.loop import Loop, quick_arithmetic
-from gradeclip_utils.finetune.run import _cosine_decay
+from studies.finetuning.run import _cosine_decay
+from training.loop import Loop, quick_arithmetic
 from training.optimiser import muon_of
 from training.scratch import linear_decay
 from training.tables import markdown_table, write_figures

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from gradeclip_utils import Explainer, UnsupportedModel, load_clip
-from gradeclip_utils.__main__ import main
-from gradeclip_utils.finetune.losses import Features, Learner, _detached, global_loss, region_loss
-from gradeclip_utils.finetune.pairs import Pair, PairBatches, spoken
-from gradeclip_utils.finetune.run import Tuning, fine_tune
 from gradeclip_utils.towers import open_image_tower, open_text_tower
+from studies.finetuning.__main__ import main
+from studies.finetuning.losses import Features, Learner, _detached, global_loss, region_loss
+from studies.finetuning.pairs import Pair, PairBatches, spoken
+from studies.finetuning.run import Tuning, fine_tune
 from tests.conftest import build, wrap
 from tests.studies.folders import write_open_clip
 
@@ -320,7 +320,6 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
         lines.append(f"{i}.png,{caption}")
     (tmp_path / "captions.csv").write_text("\n".join([*lines, "gone.png,a bird"]) + "\n")
     given = [
-        "fine-tune",
         "--captions",
         str(tmp_path / "captions.csv"),
         "--images",
@@ -361,7 +360,6 @@ def test_a_tuned_model_of_a_folder_loads_by_the_line_that_is_printed(
         pairs[i].image.save(f"{i}.png")
     Path("captions.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
     given = [
-        "fine-tune",
         "--captions",
         "captions.csv",
         "--images",
@@ -390,5 +388,5 @@ def test_a_tuned_model_of_a_folder_loads_by_the_line_that_is_printed(
 )
 def test_half_of_the_input_or_too_much_is_refused(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
-    assert main(["fine-tune", "--out", "x.safetensors", *arguments]) == 2
+    assert main(["--out", "x.safetensors", *arguments]) == 2
     assert "needs --captions and --images, or --data in place of both" in capsys.readouterr().err

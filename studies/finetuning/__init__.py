@@ -1,6 +1,8 @@
 """Fine-tuning: a model's own maps as region labels (lesson 07).
 
-pairs -> losses -> run, by loop
+    pairs -> losses -> run
+
+The lesson's experiment: arms, experiment, evaluate, figures.
 """
 
 from .pairs import Pair

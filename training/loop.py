@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from ..checks import short
-from ..errors import GradeclipError, first_line
-from ..files import locked, version, weights_digest, write_whole
+from gradeclip_utils.checks import short
+from gradeclip_utils.errors import GradeclipError, first_line
+from gradeclip_utils.files import locked, version, weights_digest, write_whole
 
 _MAX_LOGIT_SCALE = math.log(
     100

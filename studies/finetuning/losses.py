@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..methods import METHODS
-from ..methods.interactions import word_directions, word_masks
-from ..models import Clip
-from ..runtime import isolated_torch_state
-from ..towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
-from ..towers.blocks import upcast
-from ..words import split_read
+from gradeclip_utils.methods import METHODS
+from gradeclip_utils.methods.interactions import word_directions, word_masks
+from gradeclip_utils.models import Clip
+from gradeclip_utils.runtime import isolated_torch_state
+from gradeclip_utils.towers import Layer, Trace, UnsupportedModel, open_image_tower, open_text_tower
+from gradeclip_utils.towers.blocks import upcast
+from gradeclip_utils.words import split_read
+
 from .pairs import Batch
 
 WORDS, UNIFORM, OTHER, GROUND_TRUTH = "word x region", "uniform", "other image", "ground truth"

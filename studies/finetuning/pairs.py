@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import GradeclipError, short
-from ..images import model_view, pool, read_image
-from ..language import Phrase, phrases
+from gradeclip_utils.errors import GradeclipError, short
+from gradeclip_utils.images import model_view, pool, read_image
+from gradeclip_utils.language import Phrase, phrases
 
 _NO_THINGS = frozenset(
     "photo photograph picture image drawing painting view scene shot close-up".split()

@@ -4,7 +4,7 @@
     Explainer(tuned.clip).explain(image, "a red car")
     tuned.save("tuned.safetensors")
 
-    accelerate launch -m gradeclip_utils fine-tune ...     # the same on several processes or GPUs
+    accelerate launch -m studies.finetuning ...     # the same on several processes or GPUs
 
 The loss of a step is CLIP's contrastive loss over whole images and captions, plus `regions` times
 the region-phrase loss (`losses.region_loss`). The maps are drawn by the model as it is at that
@@ -35,7 +35,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checks import (
+from gradeclip_utils.checks import (
     as_path,
     chosen,
     flag,
@@ -47,15 +47,16 @@ from ..checks import (
     whole,
     writable,
 )
-from ..datasets import coco_captions, load, read_captions
-from ..errors import GradeclipError, warn
-from ..files import digest, output, write_whole
-from ..models import BUNDLED_MODELS, Clip, load_clip, save_compact
-from ..models.bundled import config_of
-from ..models.open_clip import said_in_files, some
-from ..prompts import as_prompts
-from ..runtime import isolated_torch_state
-from .loop import Loop, origin, quick_arithmetic
+from gradeclip_utils.datasets import coco_captions, load, read_captions
+from gradeclip_utils.errors import GradeclipError, warn
+from gradeclip_utils.files import digest, output, write_whole
+from gradeclip_utils.models import BUNDLED_MODELS, Clip, load_clip, save_compact
+from gradeclip_utils.models.bundled import config_of
+from gradeclip_utils.models.open_clip import said_in_files, some
+from gradeclip_utils.prompts import as_prompts
+from gradeclip_utils.runtime import isolated_torch_state
+from training.loop import Loop, origin, quick_arithmetic
+
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
 from .pairs import Batch, Pair, PairBatches
 
@@ -430,7 +431,9 @@ def _pairs(options: argparse.Namespace) -> Sequence[Pair]:
     if (options.data is None) != (table is not None and folder is not None) or (
         options.data and (table or folder)
     ):
-        raise GradeclipError("fine-tune needs --captions and --images, or --data in place of both")
+        raise GradeclipError(
+            "fine-tuning needs --captions and --images, or --data in place of both"
+        )
     if options.data is None:
         rows, folder = read_captions(table), as_path(folder, "the folder of images")
         pairs = [Pair(folder / row.image, row.caption) for row in rows.itertuples()]

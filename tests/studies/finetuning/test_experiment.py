@@ -11,11 +11,11 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.files import weights_digest
-from gradeclip_utils.finetune.pairs import spoken
-from gradeclip_utils.finetune.run import Tuned
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, phrase
 from studies.finetuning import arms, evaluate, experiment
 from studies.finetuning.arms import BEFORE, GLOBAL, KEPT, OURS, RECIPE, TUNED_FOR
+from studies.finetuning.pairs import spoken
+from studies.finetuning.run import Tuned
 from tests.scenes import is_trained
 from training import fine
 
