@@ -20,7 +20,7 @@ import numpy as np
 from torchvision.transforms import Compose
 
 from gradeclip_utils import Clip, Explainer, load_clip
-from gradeclip_utils.plots.colours import law
+from gradeclip_utils.plots.colours import colormap
 from gradeclip_utils.plots.drawing import title_of
 from gradeclip_utils.plots.page import FRONT
 from gradeclip_utils.prompts import null_captions
@@ -104,7 +104,7 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
         "nulls": len(nulls),
         "tokens": tokens,
         "small": [word.text for word, _ in cells if word.small],
-        "law": np.round(law(), 5).tolist(),
+        "colormap": np.round(colormap(), 5).tolist(),
         "provenance": f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
         f"{explainer.image_tower.layers} image layers (the paper explains one). {RUNTIME}, MIT licence.",
     }

@@ -57,7 +57,7 @@ const drawWords = (reading, scores) => {
     const title = number(scores[i], 3);
     return button(text, () => redraw({ word: shown.word === i ? null : i }), {
       title, ariaLabel: `${text}: ${title}`, ariaPressed: shown.word === i,
-      className: model.about.small.includes(text.toLowerCase()) ? "small" : "", style: front.onWhite(model.about.law, scores[i] / most),
+      className: model.about.small.includes(text.toLowerCase()) ? "small" : "", style: front.onWhite(model.about.colormap, scores[i] / most),
     });
   }));
 };
@@ -96,7 +96,7 @@ export const redraw = async (change = {}) => {
   const subject = word === null ? caption : `“${reading.words[word]}” in “${caption}”`;
   const most = word === null ? Math.max(found.scale, ...map) : front.strongest([...map]);
   draw(byId.image, found.image, scene.about);
-  draw(byId.map, paint(found.image, map, { law: model.about.law, signed: word !== null, most }), `${scene.about}, map of ${subject}`);
+  draw(byId.map, paint(found.image, map, { colormap: model.about.colormap, signed: word !== null, most }), `${scene.about}, map of ${subject}`);
   const scores = model.scores(found.trace, reading);
   drawWords(reading, scores);
   const similarity = model.similarity(found.trace, reading);

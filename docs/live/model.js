@@ -87,15 +87,15 @@ export class Model {
   }
 }
 
-// A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it; `law` has the colours.
-export const paint = (rgba, map, { law, signed, most }) => {
+// A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it; `colormap` has the colours.
+export const paint = (rgba, map, { colormap, signed, most }) => {
   const side = Math.sqrt(rgba.length / 4), cells = Math.sqrt(map.length);
   const values = signed ? map : map.map((value) => Math.max(value, 0));
   const out = new Uint8ClampedArray(rgba.length).fill(255);
   front.spread(values, [cells, cells], [0, 0, 1, 1], side, side).forEach((heat, i) => {
     const luma = Math.round(0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2]);
     const grey = 0.62 + (0.38 * luma) / 255;
-    const [r, g, b, alpha] = law[Math.round((front.within(heat / (most || 1), -1, 1) + 1) * 256)];
+    const [r, g, b, alpha] = colormap[Math.round((front.within(heat / (most || 1), -1, 1) + 1) * 256)];
     out.set([r, g, b].map((part) => Math.round(255 * front.mix(grey, part, alpha))), 4 * i);
   });
   return out;

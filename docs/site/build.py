@@ -229,7 +229,10 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "plots.paint",
         ],
     ),
-    "panels": ("Panels", ["panels.explorer.explore", "panels.lesson.panel"]),
+    "panels": (
+        "Panels",
+        ["panels.explorer.explore", "panels.explorer.Explorer", "panels.lesson.panel"],
+    ),
     "scenes": (
         "Scenes",
         [

@@ -5,7 +5,7 @@
 | file | holds |
 | --- | --- |
 | `explorer` | `explore`: any image, any caption, every control; `desk.js` is its half in the browser |
-| `session` | `State`, what is asked for; `View`, what was found, as a drawing, for the browser, as Python |
+| `session` | `State`, what is asked for; `ExplorerView`, the answer to it |
 | `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """
 
@@ -20,10 +20,10 @@ _waits = (
 if _waits:
     display({"text/plain": "Working ..."}, raw=True)
 
-from .explorer import explore  # noqa: E402
-from .lesson import panel  # noqa: E402
+from .explorer import Explorer, explore  # noqa: E402
+from .lesson import Panel, panel  # noqa: E402
 
 if _waits:
     clear_output()  # so that no notebook is saved with it
 
-__all__ = ["explore", "panel"]
+__all__ = ["Explorer", "Panel", "explore", "panel"]

@@ -27,7 +27,7 @@ from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import draw, figure_tag
 from ..plots.page import SCRIPT, STYLE, embedded
 from ..scenes import COLOURS, arrange, concepts, draw_scene, showable
-from .session import Session, Source, State, View
+from .session import ExplorerView, Session, Source, State
 
 _CONTROLS = {  # field of a state -> where it stands, its name, what it does
     "model": ("head", "Model", "Which CLIP is explained. Image and caption stay."),
@@ -55,11 +55,8 @@ _CONTROLS = {  # field of a state -> where it stands, its name, what it does
 }
 
 
-class explore(AnyWidget):
-    """The explorer: a panel that explains any image and caption, with every control.
-
-        explore()                                          # the bundled model on a scene
-        explore("dog.jpg", "a dog on a sofa", my_clip)
+class Explorer(AnyWidget):
+    """The panel that `explore` gives: it explains any image and caption, with every control.
 
     Args:
         image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
@@ -120,7 +117,7 @@ class explore(AnyWidget):
         )
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None
-        self.beside: View | None = None
+        self.beside: ExplorerView | None = None
         self.message, self._typed, self._struck = "", self._start.caption, self.view.struck
         self._refused, self._turns = (
             frozenset[str](),
@@ -337,6 +334,27 @@ class explore(AnyWidget):
             }
             for name, (place, label, text) in _CONTROLS.items()
         ]
+
+
+def explore(
+    image=None,
+    caption: str | None = None,
+    clip: Clip | None = None,
+) -> Explorer:
+    """Open the explorer: a panel that explains any image and caption, with every control.
+
+        explore()                                          # the bundled model on a scene
+        explore("dog.jpg", "a dog on a sofa", my_clip)
+
+    Args:
+        image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
+        caption: of the image; None for the scene's own.
+        clip: a model; None for the bundled one.
+
+    Returns:
+        The panel. A notebook shows it as the last line of a cell.
+    """
+    return Explorer(image, caption, clip)
 
 
 def _sentences(*said: str | Exception) -> str:

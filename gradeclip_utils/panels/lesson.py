@@ -22,10 +22,8 @@ _BOX = (
 _WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
 
 
-class panel(w.VBox):
-    """Show ``draw(**values)``, and draw again when a control is turned.
-
-        panel(draw, noun=["dog", "cat"], layers=(1, 12))
+class Panel(w.VBox):
+    """The widget that `panel` gives: ``draw(**values)``, drawn again when a control is turned.
 
     If `draw` raises a `ValueError`, the panel shows its message and keeps the last figure.
 
@@ -95,6 +93,25 @@ class panel(w.VBox):
         role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
         answer = f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>'
         self.message, self._answer.value = text, answer if text else ""
+
+
+def panel(draw: Callable[..., Figure], **controls) -> Panel:
+    """Show ``draw(**values)``, and draw again when a control is turned.
+
+        panel(draw, noun=["dog", "cat"], layers=(1, 12))
+
+    Args:
+        draw: a function that returns a matplotlib figure.
+        **controls: for each argument of `draw` a widget, (low, high), a list, a text or a number,
+            as in `ipywidgets.interact`.
+
+    Returns:
+        The panel. A notebook shows it as the last line of a cell.
+
+    Raises:
+        GradeclipError: the controls are not the arguments of draw, or draw returns no figure.
+    """
+    return Panel(draw, **controls)
 
 
 def _control(name: str, given) -> w.Widget:

@@ -1,8 +1,8 @@
 """Session: what the explorer shows, without a widget.
 
-    Explainer -> Session: State -> View -> explorer
+    Explainer -> Session: State -> ExplorerView -> explorer
 
-A `State` is a value that says what is wanted, and `Session.view` answers with a `View`. All
+A `State` is a value that says what is wanted, and `Session.view` answers with an `ExplorerView`. All
 relevance comes from `Explainer`. The map of a phrase is word x region (`Explainer.interactions`),
 summed over its words; where a caption names several things, each has its map less what they share.
 A scene knows which pixels are which object, and which words of its caption name it, so a view also
@@ -27,7 +27,7 @@ from ..images import read_image
 from ..methods import METHODS
 from ..methods.interactions import named_things
 from ..models import Clip
-from ..plots.colours import largest
+from ..plots.colours import abs_max
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title_of
 from ..plots.figures import image_url
 from ..plots.page import payload
@@ -128,7 +128,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ExplorerView:
     """The answer to a state: numbers, nothing drawn."""
 
     state: State
@@ -155,7 +155,7 @@ class View:
         )
         return f"{said}, similarity {self.explanation.similarity[0]:.2f}, {self.explanation.origin}"
 
-    def drawing(self, pinned: "View | None" = None, whole: bool = False) -> Drawing:
+    def drawing(self, pinned: "ExplorerView | None" = None, whole: bool = False) -> Drawing:
         """What is shown, beside a pinned view if there is one; `whole` leaves out the chosen phrase and patch."""
         if self.explanation is None:
             return Drawing(self.state.source.image, None, ())
@@ -171,15 +171,15 @@ class View:
             panel = replace(
                 panel, cells=title_of([replace(word, score=float(score)) for word, score in scored])
             )
-            made = replace(made, word_scale=largest(maps))
+            made = replace(made, word_scale=abs_max(maps))
         if self.state.phrase:
             first, last = self.state.phrase
             said = " ".join(word.text for word in self.words.words[first : last + 1])
-            panel = replace(panel, map=self.map, scale=max(largest(maps), largest(self.map)))
+            panel = replace(panel, map=self.map, scale=max(abs_max(maps), abs_max(self.map)))
             panel, made = _named(panel, f"“{said}”"), replace(made, signed=True)
         return replace(made, panels=(panel,))
 
-    def _compared(self, pinned: "View") -> Drawing:
+    def _compared(self, pinned: "ExplorerView") -> Drawing:
         """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
         drawings, panels = [one.drawing() for one in (self, pinned)], []
         differing = [
@@ -194,7 +194,7 @@ class View:
         one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if one.shape == other.shape:
             cells, apart = title_of((), "first map minus second"), one - other
-            panels.append(Panel("the first map minus the second", cells, apart, largest(apart)))
+            panels.append(Panel("the first map minus the second", cells, apart, abs_max(apart)))
         words, count = (
             max(getattr(one, name) for one in drawings) for name in ("word_scale", "count")
         )
@@ -250,7 +250,7 @@ class View:
                 found["phrase"] = _sentence(scene, self.map, caption, first.start, last.end)
         return found
 
-    def payload(self, pinned: "View | None" = None) -> dict:
+    def payload(self, pinned: "ExplorerView | None" = None) -> dict:
         """Everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
         chosen = {
             "phrase": self.state.phrase,
@@ -304,7 +304,7 @@ class Session:
         self.depth = self._plain.image_tower.depth
         self._explainer, self._found = lru_cache(24)(self._opened), lru_cache(64)(self._explained)
 
-    def view(self, state: State) -> View:
+    def view(self, state: State) -> ExplorerView:
         """The answer to a state, without the words of its caption that the model does not know."""
         whole("layers", state.layers, 1, self.depth)
         kept, struck = self._known_part(state.caption)
@@ -319,7 +319,7 @@ class Session:
             raise error
         state = replace(state, caption=kept)
         if not kept:
-            return View(state)
+            return ExplorerView(state)
         explanation, words, notes = self._found(replace(state, phrase=None, patch=None, model=""))
         if words is None and (state.phrase or state.patch):
             raise GradeclipError(
@@ -333,7 +333,7 @@ class Session:
                 )
             if state.patch and not (state.patch[0] < rows and state.patch[1] < columns):
                 raise GradeclipError(f"there are {rows} x {columns} patches, not {state.patch}")
-        return View(state, explanation, words, struck, notes)
+        return ExplorerView(state, explanation, words, struck, notes)
 
     def _known_part(self, caption: str) -> tuple[str, list[dict]]:
         """A caption without the words that the model does not know, and these, each with known ones near it."""

@@ -25,7 +25,7 @@ _SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint`
 
 
 @cache
-def law() -> np.ndarray:
+def colormap() -> np.ndarray:
     """Red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
     against, warm = (
         LinearSegmentedColormap.from_list("", ramp, 257)(np.arange(257))
@@ -37,9 +37,9 @@ def law() -> np.ndarray:
     return table
 
 
-def coloured(values, base=1.0) -> np.ndarray:
+def to_rgb(values, base=1.0) -> np.ndarray:
     """Values (...) of -1 to 1 as red, green and blue (..., 3), over a background of 0 (black) to 1 (white)."""
-    rgba = law()[np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)]
+    rgba = colormap()[np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)]
     return base * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
 
 
@@ -68,8 +68,8 @@ def paint(
     """
     checks.flag("signed", signed)
     checks.chosen("upsample", upsample, ("bilinear", "nearest"))
-    image, heat = read_image(image), shown(checks.as_map(heat).astype(np.float32), signed)
-    vmax = largest(heat) if vmax is None else checks.number("vmax", vmax, 0)
+    image, heat = read_image(image), positive_part(checks.as_map(heat).astype(np.float32), signed)
+    vmax = abs_max(heat) if vmax is None else checks.number("vmax", vmax, 0)
     base = _panel_sized(image)
     across, down = base.width / image.width, base.height / image.height
     there = tuple(np.array(checks.as_box(box, *image.size)) * (across, down, across, down))
@@ -82,7 +82,7 @@ def paint(
     values = onto_image(heat, there, base.size) / max(
         vmax, 1e-37
     )  # (H, W); smaller ones are zero in float32
-    painted = Image.fromarray((coloured(values, _grey(base)) * 255 + 0.5).astype(np.uint8))
+    painted = Image.fromarray((to_rgb(values, _grey(base)) * 255 + 0.5).astype(np.uint8))
     if not is_whole(box, image):
         ImageDraw.Draw(painted).rectangle(
             there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200))
@@ -98,12 +98,12 @@ def is_whole(box, image: Image.Image) -> bool:
     return max(left, top, image.width - right, image.height - bottom) < 0.005 * max(image.size)
 
 
-def shown(value, signed: bool):
+def positive_part(value, signed: bool):
     """What a display shows of relevance: all of it, or its positive part."""
     return value if signed else np.maximum(value, 0)
 
 
-def largest(values) -> float:
+def abs_max(values) -> float:
     """The largest magnitude in an array; 0 if it is empty."""
     return float(np.abs(values).max(initial=0))
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .colours import is_whole, largest, shown
+from .colours import abs_max, is_whole, positive_part
 
 OWN_SCALE = "each map has its own scale"
 _SMALL_WORDS = frozenset(
@@ -201,8 +201,8 @@ def of_explanation(explanation, *, shared: bool = True, most: int | None = None)
     panels = []
     for i in np.sort(np.argsort(-values, kind="stable")[:most]):
         name, words = explanation.prompts[i], explanation.words[i]
-        map_ = None if words_alone else shown(explanation.image_maps[i], contrast)
-        scale, best = 0.0 if map_ is None else largest(map_), bool(values[i] == values.max())
+        map_ = None if words_alone else positive_part(explanation.image_maps[i], contrast)
+        scale, best = 0.0 if map_ is None else abs_max(map_), bool(values[i] == values.max())
         panel = Panel(name, title_of(words, name), map_, scale, float(values[i]), best=best)
         if contrast:
             other, others = explanation.against[i], explanation.against_words[i]
@@ -231,7 +231,7 @@ def of_interactions(found, words: str = "content") -> Drawing:
     """The drawing of an `Interactions`: a signed map per word, of "content" words or "all", or of all "together"."""
     if words == "together":
         map_ = found.maps.sum(0)
-        panel = Panel(found.caption, title_of(found.words), map_, largest(map_), found.similarity)
+        panel = Panel(found.caption, title_of(found.words), map_, abs_max(map_), found.similarity)
         panels = [
             replace(panel, note=f"{panel.labels[0]}; map of all words, point at one for its own")
         ]
@@ -239,14 +239,14 @@ def of_interactions(found, words: str = "content") -> Drawing:
         pairs = list(zip(found.words, found.maps, strict=True))
         kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
         panels = [
-            Panel(word.text, title_of([word]), map_, largest(map_)) for word, map_ in kept or pairs
+            Panel(word.text, title_of([word]), map_, abs_max(map_)) for word, map_ in kept or pairs
         ]
     return _of_result(found, panels, signed=True)
 
 
 def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
-    words = largest([word.score or 0 for panel in panels for word in panel.words])
+    words = abs_max([word.score or 0 for panel in panels for word in panel.words])
     layers = found.provenance.get("image_layers")
     origin = found.origin + (
         f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else ""
@@ -261,8 +261,10 @@ def of_maps(
     image: Image.Image, maps: Iterable[tuple[str, np.ndarray]], *, signed=False, **more: Any
 ) -> Drawing:
     """The drawing of named maps of one image, each with its own scale (see `scaled`)."""
-    each = [(name, shown(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in maps]
-    panels = [Panel(name, title_of((), name), map_, largest(map_)) for name, map_ in each]
+    each = [
+        (name, positive_part(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in maps
+    ]
+    panels = [Panel(name, title_of((), name), map_, abs_max(map_)) for name, map_ in each]
     return Drawing(image, None, tuple(panels), signed, **more)
 
 

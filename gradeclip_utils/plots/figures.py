@@ -28,7 +28,7 @@ from PIL import Image
 from .. import checks
 from ..errors import GradeclipError, first_line, short, warn
 from ..images import read_image
-from .colours import coloured, is_whole, paint
+from .colours import is_whole, paint, to_rgb
 from .drawing import OWN_SCALE, Drawing, Panel, of_explanation, of_interactions, of_maps, scaled
 
 PALETTE = (
@@ -396,7 +396,7 @@ def _draw_legend(
     (across, down), strip = figure.get_size_inches(), float(np.clip(room - before - 0.3, 0.4, 1.3))
     start, middle = _MARGIN + before, 1 - (top + 0.06) / down
     axes = axes_at(figure, start, top, strip, 0.12)
-    axes.imshow(coloured(np.linspace(-1 if one.both else 0, 1, 256))[None], aspect="auto")
+    axes.imshow(to_rgb(np.linspace(-1 if one.both else 0, 1, 256))[None], aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color="0.8", linewidth=0.5)
     figure.text((start + strip + 0.08) / across, middle, "for", va="center", **_NOTE)
@@ -425,7 +425,7 @@ def _draw_cells(axes: Axes, cells: Sequence[tuple], vmax: float, size: float) ->
     axes.set_axis_off()
     place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
     for word, text, x, y, width, height, type_size in _flow(cells, across, size)[0]:
-        shade = coloured(0.0 if not word.score or not vmax else word.score / vmax)
+        shade = to_rgb(0.0 if not word.score or not vmax else word.score / vmax)
         if (shade < 0.995).any():
             corner, area = (x / across, 1 - (y + height) / down), (width / across, height / down)
             axes.add_patch(Rectangle(corner, *area, facecolor=shade, linewidth=0, **place))

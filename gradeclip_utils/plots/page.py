@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .colours import largest, law
+from .colours import abs_max, colormap
 from .drawing import Drawing, Panel, of_explanation, of_interactions
 from .figures import image_url
 
@@ -35,7 +35,7 @@ _PAGE = (
 def _numbers(values: np.ndarray) -> list:
     """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
     values = np.asarray(values, dtype=float)
-    digits = 4 - math.floor(math.log10(largest(values) or 1))
+    digits = 4 - math.floor(math.log10(abs_max(values) or 1))
     return np.round(values, digits).tolist()
 
 
@@ -52,7 +52,7 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) ->
         "panels": panels,
         "ratio": width / height,
         "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
-        "law": np.round(law()[::4], 4).tolist(),
+        "colormap": np.round(colormap()[::4], 4).tolist(),
         "phrase": None,
         "patch": None,
         **more,

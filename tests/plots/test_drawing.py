@@ -8,7 +8,7 @@ from PIL import Image
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.colours import coloured, law
+from gradeclip_utils.plots.colours import colormap, to_rgb
 from gradeclip_utils.plots.drawing import Panel, of_explanation, of_interactions, of_maps, scaled
 
 from .cases import explanation, interactions
@@ -17,13 +17,13 @@ GREY = Image.new("RGB", (320, 320), (128, 128, 128))
 
 
 def test_nothing_is_nothing_for_is_warm_and_against_is_blue():
-    assert law()[256, 3] == 0 and (coloured(0.0) == 1).all()
-    for_, against = coloured(np.linspace(0.05, 1, 50)), coloured(-np.linspace(0.05, 1, 50))
+    assert colormap()[256, 3] == 0 and (to_rgb(0.0) == 1).all()
+    for_, against = to_rgb(np.linspace(0.05, 1, 50)), to_rgb(-np.linspace(0.05, 1, 50))
     assert (for_[:, 0] > for_[:, 2]).all() and (against[:, 2] > against[:, 0]).all()
 
 
 def test_opacity_and_darkness_rise_with_relevance_on_both_sides():
-    for side in (law()[256:], law()[256::-1]):
+    for side in (colormap()[256:], colormap()[256::-1]):
         assert (np.diff(side[:, 3]) > 0).all()
         over = side[:, :3] * side[:, 3:] + 1 - side[:, 3:]
         assert (np.diff(over @ (0.2126, 0.7152, 0.0722)) < 0).all()
@@ -44,7 +44,7 @@ def test_a_map_has_the_colours_of_the_law_and_shows_what_is_against_only_if_sign
     corners = [10, 10, 310, 310], [10, 310, 10, 310]
     base = 0.62 + 0.38 * 128 / 255
     seen = np.asarray(paint(GREY, heat, signed=True))[corners] / 255
-    np.testing.assert_allclose(seen, coloured(np.array([1, 0, 0.5, -1]), base), atol=0.01)
+    np.testing.assert_allclose(seen, to_rgb(np.array([1, 0, 0.5, -1]), base), atol=0.01)
     plain = np.asarray(paint(GREY, heat))[corners] / 255
     np.testing.assert_allclose(plain[3], base, atol=0.01)
 

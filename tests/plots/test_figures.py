@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import rc_context
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb as as_rgb
 from PIL import Image
 
 from gradeclip_utils.plots import InlineFigure, plot_intervals, plot_maps
-from gradeclip_utils.plots.colours import coloured
+from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.figures import PALETTE, bundle, draw
 
@@ -95,9 +95,7 @@ def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():
         for axes in figure.axes
         for patch in axes.patches
     ]
-    assert (
-        tuple(np.round(coloured(1.0), 3)) in shades and tuple(np.round(coloured(-0.5), 3)) in shades
-    )
+    assert tuple(np.round(to_rgb(1.0), 3)) in shades and tuple(np.round(to_rgb(-0.5), 3)) in shades
     assert sum("darkest" in text for text in texts(figure)) == 1 and texts(figure).count("for") == 1
 
 
@@ -130,13 +128,13 @@ def test_a_palette_keeps_grey_grey_white_white_and_rare_colours():
     pixels = np.repeat(random.integers(0, 255, (200, 200, 1)), 3, axis=2).astype(np.uint8)
     pixels[:, 50:90] = random.integers(0, 255, (200, 40, 3))
     pixels[:5, :5] = (200, 30, 20)
-    pixels[190:] = law = coloured(np.linspace(-1, 1, 200)) * 255
+    pixels[190:] = ramp = to_rgb(np.linspace(-1, 1, 200)) * 255
     pixels[:5, 100:] = 255
     png = bundle(Image.fromarray(pixels), "")[0]["image/png"]
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), dtype=int)
     assert np.abs(found[:5, :5] - (200, 30, 20)).max() < 40
     assert np.ptp(found[100:190, 120:], axis=-1).mean() < 25
-    assert np.abs(found[190:].mean(0) - law).mean() < 5
+    assert np.abs(found[190:].mean(0) - ramp).mean() < 5
     assert (found[:4, 120:] == 255).all()  # a figure has no edge on the white page
 
 
@@ -175,11 +173,11 @@ def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_l
         "random",
     ]
     colours = {
-        to_rgb(line.get_color())
+        as_rgb(line.get_color())
         for line in axes.lines
         if line.get_marker() not in ("None", None, "")
     }
-    assert colours == {to_rgb(PALETTE[0]), to_rgb(PALETTE[1]), to_rgb("0.6")}
+    assert colours == {as_rgb(PALETTE[0]), as_rgb(PALETTE[1]), as_rgb("0.6")}
     assert "chance" in texts(figure) and "Grad-ECLIP emoji 0.80, 0.70 to 0.90" in figure.alt
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.colours import coloured
+from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.page import payload
 from tests.browser import BROWSER, browser_context_args, browser_type_launch_args
@@ -77,7 +77,7 @@ def test_both_backends_agree_on_the_colours_of_maps_and_words(page, tmp_path, _)
     word = next(cell[0] for cell in drawing.panels[0].cells if cell[0].text == "car")
     car = page.locator(".gradeclip-word", has_text="car").first
     shown = car.evaluate("node => getComputedStyle(node).backgroundColor")
-    expected = coloured(word.score / drawing.word_scale) * 255
+    expected = to_rgb(word.score / drawing.word_scale) * 255
     np.testing.assert_allclose(
         [float(part) for part in re.findall(r"[\d.]+", shown)][:3], expected, atol=3
     )

@@ -39,14 +39,14 @@ const mix = (one, other, part) => one * (1 - part) + other * part;
 
 // ------------------------------------------------------------------------------------------------------------- colours
 
-// Red, green, blue (0 to 255) and alpha (0 to 1) of a value of -1 to 1, by the table that `plots.colours.law` gives.
-const rgba = (law, value) => {
-  const at = ((within(value, -1, 1) + 1) / 2) * (law.length - 1), low = Math.floor(at), high = Math.min(low + 1, law.length - 1);
-  return law[low].map((part, i) => mix(part, law[high][i], at - low) * (i < 3 ? 255 : 1));
+// Red, green, blue (0 to 255) and alpha (0 to 1) of a value of -1 to 1, by the table that `plots.colours.colormap` gives.
+const rgba = (colormap, value) => {
+  const at = ((within(value, -1, 1) + 1) / 2) * (colormap.length - 1), low = Math.floor(at), high = Math.min(low + 1, colormap.length - 1);
+  return colormap[low].map((part, i) => mix(part, colormap[high][i], at - low) * (i < 3 ? 255 : 1));
 };
 // A value's colour on white, with black or white letters, whichever have more contrast (by WCAG's luminance).
-const onWhite = (law, value) => {
-  const [r, g, b, alpha] = rgba(law, value), parts = [r, g, b].map((part) => Math.round(mix(255, part, alpha)));
+const onWhite = (colormap, value) => {
+  const [r, g, b, alpha] = rgba(colormap, value), parts = [r, g, b].map((part) => Math.round(mix(255, part, alpha)));
   const [red, green, blue] = parts.map((part) => (part / 255) ** 2.2);
   const dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179;
   return `background: rgb(${parts}); color: ${dark ? "#fff" : "#000"}`;
@@ -65,11 +65,11 @@ const spread = (values, [rows, columns], [left, top, width, height], across, dow
   return stretch(Array.from({ length: rows }, row), top, height, down, Array(across).fill(0), both).flat();
 };
 
-const paint = (canvas, values, shape, { ratio, box: place, law }) => {
+const paint = (canvas, values, shape, { ratio, box: place, colormap }) => {
   const [across, down] = [ratio, 1 / ratio].map((side) => Math.max(1, Math.round(FINE * Math.min(1, side))));
   if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
   const context = canvas.getContext("2d"), pixels = context.createImageData(across, down);
-  const table = Array.from({ length: 513 }, (_, i) => rgba(law, i / 256 - 1));
+  const table = Array.from({ length: 513 }, (_, i) => rgba(colormap, i / 256 - 1));
   spread(values, shape, place, across, down).forEach((value, i) => {
     const [r, g, b, alpha] = table[Math.round(256 * within(value, -1, 1)) + 256];
     pixels.data.set([r, g, b, 255 * alpha], 4 * i);
@@ -139,12 +139,12 @@ const wordsOf = (panel, [first, last]) => panel.cells.slice(first, last + 1).map
 
 // The title: words shaded by their scores. Those that have a map can be pointed at and kept.
 const title = (app, panel) => {
-  const { law, word_scale: scale } = app.data, { patch } = app.active(), { phrase } = app.picked;
+  const { colormap, word_scale: scale } = app.data, { patch } = app.active(), { phrase } = app.picked;
   const at = patch && panel.regions, cell = at && patch[0] * panel.shape[1] + patch[1];
   const top = at ? strongest(panel.regions) : scale;
   const word = (one, index) => {
     if (!one) return null;
-    const score = at ? panel.regions[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(law, score / top);
+    const score = at ? panel.regions[index]?.[cell] : one.score, shade = score == null || !top ? "" : onWhite(colormap, score / top);
     const label = score == null ? one.text : `${one.text}: ${number(score)}`, className = `gradeclip-word${one.small ? " gradeclip-small" : ""}`;
     if (!panel.regions?.[index]) return h("span", { className, title: label, style: shade }, one.text);
     const [first, last] = phrase || [index, index], leave = () => app.point(null), point = () => app.point({ phrase: [index, index] });
@@ -177,7 +177,7 @@ const bar = (app, panel) => {
 
 const legend = ({ data }) => {
   const steps = Array.from({ length: 17 }, (_, i) => (data.both ? i / 8 - 1 : i / 16));
-  const strip = steps.map((value) => /rgb\([^)]*\)/.exec(onWhite(data.law, value))[0]).join(", ");
+  const strip = steps.map((value) => /rgb\([^)]*\)/.exec(onWhite(data.colormap, value))[0]).join(", ");
   return box("legend", h("span", {}, data.both ? "against" : ""),
     h("i", { style: `background: linear-gradient(90deg, ${strip})` }), h("span", {}, "for"),
     data.legend.map((line) => h("small", {}, line)));
