@@ -163,28 +163,30 @@ def aro(path: str | Path) -> list[Choice]:
             and `images/`, or one of the files.
 
     Returns:
-        One choice per entry; the kind is the file's and its relation ("relation: behind"), or
-        "attribution".
+        One choice per entry; the kind is the file's and its relation ("relation: behind") or pair
+        of attributes ("attribution: white_black").
     """
-    path, choices = as_path(path, "the folder of ARO"), []
-    for file in (
-        [path / name for name in _ARO_FILES if (path / name).is_file()] if path.is_dir() else [path]
-    ):
-        kind = file.stem.removeprefix("visual_genome_")
-        for number, entry in _entries(
-            file, ("image_path", "true_caption", "false_caption"), _ARO, _BOX
-        ):
-            relation = f": {entry['relation_name']}" if entry.get("relation_name") else ""
-            image, right, wrong = (
-                entry["image_path"],
-                entry["true_caption"].strip(),
-                entry["false_caption"].strip(),
-            )
-            reading = partial(
-                _part, file.parent / "images" / image, tuple(entry[key] for key in _BOX)
-            )
+    path = as_path(path, "the folder of ARO")
+    files = [path]
+    if path.is_dir():
+        files = [path / name for name in _ARO_FILES if (path / name).is_file()]
+
+    choices = []
+    for file in files:
+        test = file.stem.removeprefix("visual_genome_")
+        texts = ("image_path", "true_caption", "false_caption")
+        for number, entry in _entries(file, texts, _ARO, _BOX):
+            detail = entry.get("relation_name") or "_".join(entry.get("attributes", ()))
+            box = tuple(entry[key] for key in _BOX)
             choices.append(
-                Choice(f"{kind}/{number}", f"{kind}{relation}", right, wrong, reading, image)
+                Choice(
+                    key=f"{test}/{number}",
+                    kind=f"{test}: {detail}" if detail else test,
+                    caption=entry["true_caption"].strip(),
+                    negative=entry["false_caption"].strip(),
+                    image=partial(_part, file.parent / "images" / entry["image_path"], box),
+                    image_key=entry["image_path"],
+                )
             )
     return not_empty(choices, path, _ARO)
 

@@ -1,10 +1,10 @@
-"""Shared parts of the lessons: the models of a lesson, its claims, and the table that its last cell writes.
+"""What all lessons share: their models, their claims and the scenes that they show.
 
-    models = lesson_models(MODEL, PRETRAINED)          # {"emoji": Clip, "emoji-plain": Clip} claims
-    = Claims("05", MODEL) claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
-    claims.write()                                     # results/emoji/05.csv, and the table as the
-    cell's output shown_scenes(6)                                    # scenes that may be shown: the
-    first six, unchosen
+    models = lesson_models(MODEL, PRETRAINED)    # {"emoji": Clip, "emoji-plain": Clip}
+    claims = Claims("05", MODEL, PRETRAINED)
+    claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
+    claims.write()                               # results/emoji/05.csv; a cell shows the table
+    shown_scenes(6)                              # the first six scenes that may be shown
 
 A claim compares one number with a reference. Its answer is "higher", "lower", "about equal" (the
 whole 95 % interval lies within the margin of the reference) or "undecided".
@@ -12,6 +12,8 @@ whole 95 % interval lies within the margin of the reference) or "undecided".
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import zlib
@@ -28,27 +30,89 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
-from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
+from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
-pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sentences
-# a folder a model, a table a lesson
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
-SECOND = "emoji-plain"  # a second training, beside which the lessons stand `emoji`
+SECOND = "emoji-plain"  # a second training, which the lessons measure beside `emoji`
 COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "answer"]
+pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sentences
 
 
 def lesson_models(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
-    """The models that a lesson measures, by name: the one asked for and, beside `emoji`, the second training."""
-    names = [model, SECOND] if model == "emoji" else [model]
-    return {name: load_clip(name, pretrained if name == model else None) for name in names}
+    """The models that a lesson measures, by name: this one and, beside `emoji`, the second training."""
+    models = {model: load_clip(model, pretrained)}
+    if model == "emoji":
+        models[SECOND] = load_clip(SECOND)
+    return models
+
+
+# ----------------------------------------------------------------------------------------- results
+
+
+def results_name(model: str, pretrained: str | None = None) -> str:
+    """The folder of results of a model with these weights: "ViT-B-32-openai", "ViT-B-32-mine"."""
+    parts = [Path(model).name if is_model_folder(model) else model]
+    if pretrained:
+        parts.append(Path(pretrained).stem if Path(pretrained).is_file() else pretrained)
+    return file_name("-".join(parts))
+
+
+def results_folder(model: str, pretrained: str | None = None) -> Path:
+    """Where the results of a model lie; refused if they are those of other weights of the same name."""
+    folder = RESULTS / results_name(model, pretrained)
+    record = folder / "weights.json"
+    if record.exists() and json.loads(record.read_text()) != _local_weights(model, pretrained):
+        raise GradeclipError(
+            f"{folder} has results of other weights of this name: rename that folder, or the weights"
+        )
+    return folder
+
+
+def _local_weights(model: str, pretrained: str | None) -> dict[str, str]:
+    """SHA-256 of the files that hold a model, by name; none of a model that has a published name."""
+    files = [Path(pretrained)] if pretrained else []
+    if is_model_folder(model):
+        files += sorted(Path(model).rglob("*"))
+
+    checksums = {}
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as stream:
+                checksums[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return checksums
+
+
+def is_model_folder(model: str) -> bool:
+    """Whether a model is a folder with its configuration, as open_clip and transformers save it."""
+    return any(Path(model).glob("*config.json"))
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder, with _ for what such names cannot hold."""
+    return re.sub(r"[^\w.-]+", "_", text)
 
 
 class Claims:
-    """The claims of a lesson, in the order in which they were measured."""
+    """The claims of a lesson, in the order in which they were measured.
 
-    def __init__(self, lesson: str, model: str = "emoji") -> None:
-        self.lesson, self.model, self.rows = lesson, model, []
+    Args:
+        lesson: its number, such as "05".
+        model: the lesson's model, as `load_clip` takes it.
+        pretrained: the model's weights.
+
+    Raises:
+        GradeclipError: there are results of other weights of the same name.
+    """
+
+    def __init__(
+        self, lesson: str, model: str = "emoji", pretrained: str | None = None
+    ) -> None:
+        self.lesson = lesson
+        self.model = model
+        self.pretrained = pretrained
+        self.folder = results_folder(model, pretrained)
+        self.rows: list[tuple] = []
 
     def add(
         self,
@@ -65,14 +129,18 @@ class Claims:
     ) -> str:
         """Add one claim, from the values whose mean it is about or from an estimate with its interval.
 
+        A number that cannot be had, such as the interval of a single value, is NaN, and the answer
+        is "undecided".
+
         Args:
             claim: a short sentence without a full stop, such as "red lies on the red object".
-            values: (n,) numbers, of which the mean and its bootstrap interval are taken.
+            values: (n,) numbers, of which the mean and its bootstrap interval are taken; NaN is
+                left out.
             estimate: the number, where it is no mean; it needs `bounds`.
             bounds: its 95 % interval, low and high.
             than: the reference, such as .5 for guessing.
             margin: a difference that does not matter, in the unit of the number.
-            model: whose number it is; the lesson's model by default.
+            model: the model that was measured; the lesson's model by default.
             clusters: one label per value; whole clusters are drawn by the bootstrap.
             n: how many measurements; counted where `values` are given.
 
@@ -83,109 +151,139 @@ class Claims:
             GradeclipError: neither values nor an estimate with bounds are given.
         """
         if values is not None:
-            values = np.asarray(values, dtype=float)
-            alike = (values == 1).all() or (
-                than > 0 and (values == 0).all()
-            )  # right or wrong answers, not differences
-            kind = "proportion" if alike else "mean"  # a bootstrap of equal answers has no width
-            estimate, bounds, n = (
-                float(values.mean()),
-                mean_interval(values, clusters, kind=kind),
-                len(values),
-            )
+            estimate, bounds, n = mean_and_interval(values, clusters, than)
         if estimate is None or bounds is None:
             raise GradeclipError(
                 f"a claim needs values, or an estimate and bounds, and {claim!r} has neither"
             )
+
         low, high = map(float, bounds)
-        known = np.isfinite([low, high]).all()  # a correlation of too few words is none
-        found, name = (
-            interpret_interval(low, high, than=than, margin=margin) if known else "undecided",
-            model or self.model,
-        )
-        self.rows.append(
-            (self.lesson, claim, name, float(estimate), low, high, float(than), n, found)
-        )
-        relation = {"about equal": "about equal to", "undecided": "undecided against"}.get(
-            found, f"{found} than"
-        )
-        return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {relation} {than:.2f}"
+        verdict = "undecided"
+        if np.isfinite([low, high]).all():
+            verdict = interpret_interval(low, high, than=than, margin=margin)
+        name = model
+        if model in ("", self.model):
+            name = results_name(self.model, self.pretrained)
+
+        row = (self.lesson, claim, name, float(estimate), low, high, float(than), n, verdict)
+        self.rows.append(row)
+        comparison = {
+            "higher": "higher than",
+            "lower": "lower than",
+            "about equal": "about equal to",
+            "undecided": "undecided against",
+        }[verdict]
+        return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {comparison} {than:.2f}"
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per claim and model: lesson, claim, model, estimate, low, high, than, n, answer."""
         return pd.DataFrame(self.rows, columns=COLUMNS)
 
-    def write(self, folder: str | Path = RESULTS) -> pd.DataFrame:
-        """Write the table to `FOLDER/MODEL/LESSON.csv`, and return it in a form to read."""
-        place = Path(folder) / file_name(self.model)
-        place.mkdir(parents=True, exist_ok=True)
-        self.table.round(4).to_csv(place / f"{self.lesson}.csv", index=False)
+    def write(self, name: str = "") -> pd.DataFrame:
+        """Write the table to `results/MODEL-WEIGHTS/NAME.csv`, and return it in a form to read.
+
+        The name is the lesson's number by default.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        weights = _local_weights(self.model, self.pretrained)
+        if weights:
+            (self.folder / "weights.json").write_text(json.dumps(weights, indent=1))
+        self.table.round(4).to_csv(self.folder / f"{name or self.lesson}.csv", index=False)
         return readable(self.table)
 
+    def rows_folder(self, data: str, model: str = "") -> Path | None:
+        """Where rows of a user's data are kept, so that a killed lesson goes on; None for drawn scenes."""
+        if not data:
+            return None
+        folder = self.folder
+        if model not in ("", self.model):
+            folder = results_folder(model)
+        checksum = zlib.crc32(data.encode())  # for data whose names differ in signs alone
+        return folder / self.lesson / f"{file_name(data)}-{checksum:08x}"
 
-def file_name(text: str) -> str:
-    """A name for a file or folder, with _ for what such names cannot hold."""
-    return re.sub(r"[^\w.-]+", "_", text)
 
+def mean_and_interval(
+    values: ArrayLike, clusters: Sequence | None = None, than: float = 0.0
+) -> tuple[float, np.ndarray, int]:
+    """Mean, 95 % interval and number of the values that are not NaN; NaN where there are too few."""
+    values = np.asarray(values, dtype=float)
+    measured = ~np.isnan(values)
+    values = values[measured]
+    if clusters is not None:
+        clusters = np.asarray(clusters)[measured]
 
-def rows_folder(lesson: str, model: str, data: str) -> Path | None:
-    """Where a lesson keeps rows of a user's data, to go on from there after a kill; None for drawn scenes."""
-    apart = f"{zlib.crc32(data.encode()):08x}"  # of data whose names differ in signs alone
-    return RESULTS / file_name(model) / lesson / f"{file_name(data)}-{apart}" if data else None
+    if len(values) < 2 or (clusters is not None and len(set(clusters)) < 2):
+        mean = float(values.mean()) if len(values) else np.nan
+        return mean, np.full(2, np.nan), len(values)
+
+    # A bootstrap of equal answers has no width. Zeros are answers where a guess scores, and
+    # differences where it does not.
+    always_right = (values == 1).all()
+    always_wrong = than > 0 and (values == 0).all()
+    kind = "proportion" if always_right or always_wrong else "mean"
+    return float(values.mean()), mean_interval(values, clusters, kind=kind), len(values)
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of claims with two digits, and the interval in one column."""
-    shown = table.drop(columns="lesson")
-    within = [
-        f"[{low:.2f}, {high:.2f}]"
-        for low, high in zip(shown.pop("low"), shown.pop("high"), strict=True)
-    ]
-    shown.insert(3, "95 % interval", within)
-    return shown.round({"estimate": 2, "than": 2})
+    lows = table["low"].map("[{:.2f}, ".format)
+    highs = table["high"].map("{:.2f}]".format)
+    columns = table.drop(columns=["lesson", "low", "high"])
+    columns.insert(3, "95 % interval", lows + highs)
+    return columns.round({"estimate": 2, "than": 2})
+
+
+# ------------------------------------------------------------------------------------------ scenes
 
 
 def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scene]:
     """The first n test scenes of different things; `whole`: none is cut, none below an eighth of the side."""
-
-    def fits(scene: Scene) -> bool:
-        things = scene.objects
-        seen = (
-            CANVAS / 8 <= one.size <= 2 * min(one.x, one.y, CANVAS - one.x, CANVAS - one.y)
-            for one in things
-        )
-        return len({one.noun for one in things}) == n_objects and (not whole or all(seen))
-
-    drawn = (
+    scenes = (
         draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count()
     )
-    return list(islice(filter(fits, drawn), n))
+    different = (scene for scene in scenes if len({thing.noun for thing in scene.objects}) == n_objects)
+    if whole:
+        different = (scene for scene in different if all(map(_is_whole, scene.objects)))
+    return list(islice(different, n))
+
+
+def _is_whole(thing: Object) -> bool:
+    to_border = min(thing.x, thing.y, CANVAS - thing.x, CANVAS - thing.y)
+    return CANVAS / 8 <= thing.size <= 2 * to_border
 
 
 def prompts_of(scene: Scene) -> list[str]:
-    """Return one prompt per thing of a scene: "a dog", "cheese"."""
-    return [phrase(one.noun) for one in scene.objects]
+    """One prompt per thing of a scene: "a dog", "cheese"."""
+    return [phrase(thing.noun) for thing in scene.objects]
 
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> InlineFigure:
     """Scenes in rows: the image and, for each of its things, the map of its prompt with the similarity."""
-    shown = [
-        (scene.image(), explainer.explain(scene.image(CANVAS), prompts_of(scene)))
-        for scene in scenes
+    explanations = [
+        explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes
     ]
-    across, side, down = (
-        FULL_WIDTH / columns,
-        0.96 * FULL_WIDTH / columns / 3,
-        0.96 * FULL_WIDTH / columns / 3 + 0.32,
+    prompts = [", ".join(explanation.prompts) for explanation in explanations]
+
+    # in inches: a scene is three square panels, below a line of titles
+    width = FULL_WIDTH / columns
+    panel = 0.96 * width / 3
+    height = panel + 0.32
+    gap = 0.06
+    figure = InlineFigure(
+        FULL_WIDTH, height * -(-len(scenes) // columns), f"Images and maps: {'; '.join(prompts)}"
     )
-    alt = "Images and maps: " + "; ".join(", ".join(one.prompts) for _, one in shown)
-    figure = InlineFigure(FULL_WIDTH, down * -(-len(scenes) // columns), alt)
-    for number, (image, one) in enumerate(shown):
-        left, top = number % columns * across, number // columns * down + 0.3
-        show_image(axes_at(figure, left, top, side - 0.06, side - 0.06), image)
-        for i, prompt in enumerate(one.prompts):
-            axes = axes_at(figure, left + (i + 1) * side, top, side - 0.06, side - 0.06)
-            show_image(axes, paint(image, one.image_maps[i]))
-            axes.set_title(f"{prompt}  {one.similarity[i]:.2f}", fontsize=9, loc="left", pad=3)
+
+    for number, (scene, explanation) in enumerate(zip(scenes, explanations, strict=True)):
+        row, column = divmod(number, columns)
+        left = column * width
+        top = row * height + 0.3
+        image = scene.image()
+        show_image(axes_at(figure, left, top, panel - gap, panel - gap), image)
+
+        for i, prompt in enumerate(explanation.prompts):
+            axes = axes_at(figure, left + (i + 1) * panel, top, panel - gap, panel - gap)
+            show_image(axes, paint(image, explanation.image_maps[i]))
+            title = f"{prompt}  {explanation.similarity[i]:.2f}"
+            axes.set_title(title, fontsize=9, loc="left", pad=3)
     return figure

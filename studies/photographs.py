@@ -1,12 +1,13 @@
 """Photographs in lessons 04 and 05: COCO with its masks, and published sets of right and wrong captions.
 
-    rows = matching_rows(clip, load("coco:FOLDER"), folder="runs/matching")    # one row per image
-    rows = colour_rows(clip, load("coco:FOLDER"))                              # one row per colour
-    and its noun rows = choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # one
-    row per choice show_photographs(claims, clip, "coco:FOLDER")                              # a
-    lesson's table and figure of them
+    photographs = read_photographs("05", "coco:FOLDER,colorswap:FOLDER")    # refused, or read
+    show_photographs(claims, clip, photographs)         # a lesson's table and figure of them
 
-The first three keep their rows in `folder` as they are measured: the same call goes on from there,
+    matching_rows(clip, load("coco:FOLDER"), folder="runs/matching")    # a row per image
+    colour_rows(clip, load("coco:FOLDER"))              # a row per colour and its noun
+    choice_rows(clip, load_choices("sugar-crepe:DATA@IMAGES"))          # a row per choice
+
+The last three keep their rows in `folder` as they are measured: the same call goes on from there,
 after a kill as well. One image is in memory at a time.
 """
 
@@ -22,14 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from gradeclip_utils import Explainer
 from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.language import phrases
@@ -41,15 +41,20 @@ from gradeclip_utils.scenes import COLOURS
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
 from .concreteness import check_asked, image_numbers
-from .lesson import RESULTS, Claims, readable, rows_folder
+from .lesson import RESULTS, Claims, mean_and_interval, readable
 from .relevance import direction_of, located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _TYPICAL = 64  # images whose mean stands for no image in particular
-_SHOWS = {
+_MARGIN = 0.01  # of the relevance: a map is about as much on a thing as a constant map is
+_FEWEST_CASES = 25  # of a pair of attributes that counts in ARO, as published
+_CONTENT = {
     "04": "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add",
     "05": "where the maps of colour words lie, or which captions the model prefers",
 }
+
+
+# ---------------------------------------------------------------------------- masks of two concepts
 
 
 def matching_rows(
@@ -58,69 +63,90 @@ def matching_rows(
     """Ask images that show X and Y for "a X", "a Y" and "a X and a Y", and measure where each map lies.
 
     The examples have masks, one for each concept of an image, as `datasets.coco` or a table of your
-    own gives them.
+    own gives them. Pixels of both masks belong to the smaller one. An image is left out if the
+    model's view, such as a crop from the middle, shows nothing of one of the two.
 
     Returns:
         One row per image with masks of exactly two concepts: image, x, y; for X and Y (`x_own` ...)
         the fraction of positive relevance of the own prompt on the mask, of the own prompt on the
-        other mask, of the joint prompt on the mask, and the mask's area; `embeddings`, the cosine
-        of the joint prompt's embedding with the sum of both, and `embeddings_other`, with the sum
-        for an image of other concepts; `maps`, the correlation of the joint map with the sum of
-        both maps.
+        other mask, of the joint prompt on the mask, and, as `chance`, of a constant map, which is
+        the mask's part of what the model saw; `embeddings`, the cosine of the joint prompt's
+        embedding with the sum of both, and `embeddings_other`, with the sum for an image of other
+        concepts; `maps`, the correlation of the joint map with the sum of both maps.
 
     Raises:
         GradeclipError: no image has two concepts with masks, or `folder` holds another run.
     """
-    shown: dict[str, list[Example]] = {}
-    for one, image in zip(examples, _images_of(examples), strict=True):
-        shown.setdefault(image, []).extend([one] if one.has_mask else [])
-    pairs = {image: some for image, some in shown.items() if len(some) == 2}
+    pairs = _with_two_masks(examples)
+    explainer = Explainer(clip)
+    prompts = {}
+    for image, things in pairs.items():
+        prompts[image] = [_with_article(thing.concept) for thing in things]
+
+    def measure(image: str) -> dict | None:
+        x, y = pairs[image]
+        masks = np.stack([x.mask(), y.mask()])
+        larger = masks.sum((1, 2)).argmax()
+        masks[larger] &= ~masks.all(0)
+        if not masks.any((1, 2)).all():
+            return None
+
+        texts = explainer.embed_texts([*prompts[image], " and ".join(prompts[image])])
+        maps, heats, constant = _maps(explainer, x, texts)
+        chance = located(constant, masks)
+        if not all(thing.on_thing for thing in chance):
+            return None
+
+        row: dict[str, Any] = {"x": x.concept, "y": y.concept}
+        joint = located(heats[2], masks)
+        for i, name in enumerate("xy"):
+            single = located(heats[i], masks)[i]
+            row[f"{name}_own"] = single.on_thing
+            row[f"{name}_other"] = single.on_others
+            row[f"{name}_joint"] = joint[i].on_thing
+            row[f"{name}_chance"] = chance[i].on_thing
+
+        row["embeddings"] = float(F.cosine_similarity(texts[2], texts[:2].sum(0), dim=0))
+        row["embeddings_other"] = np.nan
+        foreign = _disjoint(prompts, image)
+        if foreign:
+            parts = explainer.embed_texts(foreign)
+            row["embeddings_other"] = float(F.cosine_similarity(texts[2], parts.sum(0), dim=0))
+        row["maps"] = np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]
+        return row
+
+    questions = {image: "; ".join(pair) for image, pair in prompts.items()}
+    return _measured(clip, "matching", questions, measure, folder)
+
+
+def _with_two_masks(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """By image, the examples of the images that have masks of exactly two concepts."""
+    by_image: dict[str, list[Example]] = {}
+    for example, image in zip(examples, _images_of(examples), strict=True):
+        if example.has_mask:
+            by_image.setdefault(image, []).append(example)
+    pairs = {image: things for image, things in by_image.items() if len(things) == 2}
     if not pairs:
         raise GradeclipError(
             "no image has masks of two concepts: matching needs data such as coco:FOLDER"
         )
-    explainer = Explainer(clip)
-    prompts = {image: [_article(one.concept) for one in some] for image, some in pairs.items()}
-    waiting = list(prompts.values())
+    return pairs
 
-    def measure(image: str) -> dict | None:
-        things, own = pairs[image], prompts[image]
-        masks = np.stack([thing.mask() for thing in things])
-        masks[masks.sum((1, 2)).argmax()] &= ~masks.all(
-            0
-        )  # shared pixels belong to the smaller thing
-        if not masks.any((1, 2)).all():
-            return None
-        embedded = explainer.embed_texts([*own, " and ".join(own)])
-        maps, heats = _maps(explainer, things[0].image(), embedded)
-        (x, y), joint = [located(heat, masks) for heat in heats[:2]], located(heats[2], masks)
-        row: dict[str, Any] = {"x": things[0].concept, "y": things[1].concept}
-        for name, alone, both, mask in (
-            ("x", x[0], joint[0], masks[0]),
-            ("y", y[1], joint[1], masks[1]),
-        ):
-            found = {
-                "own": alone.on_thing,
-                "other": alone.on_others,
-                "joint": both.on_thing,
-                "area": mask.mean(),
-            }
-            row |= {f"{name}_{key}": value for key, value in found.items()}
-        other = next((one for one in waiting if not set(one) & set(own)), None)
-        sums = {
-            "embeddings": embedded[:2],
-            "embeddings_other": explainer.embed_texts(other) if other else None,
-        }
-        for name, parts in sums.items():
-            row[name] = (
-                np.nan
-                if parts is None
-                else float(F.cosine_similarity(embedded[2], parts.sum(0), dim=0))
-            )
-        return row | {"maps": np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]}
 
-    asked = {image: "; ".join(own) for image, own in prompts.items()}
-    return _measured(clip, "matching", asked, measure, folder)
+def _disjoint(prompts: Mapping[str, list[str]], image: str) -> list[str] | None:
+    """The prompts of the first image that shares none with this one."""
+    for pair in prompts.values():
+        if not set(pair) & set(prompts[image]):
+            return pair
+    return None
+
+
+def _with_article(noun: str) -> str:
+    article = "an" if noun[0].lower() in "aeiou" else "a"
+    return f"{article} {noun}"
+
+
+# ------------------------------------------------------------------------------------- colour words
 
 
 def colour_rows(
@@ -128,50 +154,88 @@ def colour_rows(
 ) -> pd.DataFrame:
     """Measure where the map of a colour word lies when a caption gives a colour to a thing that has a mask.
 
-    The control asks the same caption with a colour that it does not mention. The examples have
-    masks and captions.
+    The control is the same caption with a colour that it does not mention. The examples have masks
+    and captions. An example is left out if the model's view, such as a crop from the middle, shows
+    nothing of its thing.
 
     Returns:
         One row per example: key, image, colour, `own`, the fraction of positive relevance of the
-        colour word on the mask of its noun, `absent`, the same of the absent colour, and `area`.
+        colour word on the mask of its noun, `absent`, the same of the absent colour, and `chance`,
+        of a constant map, which is the mask's part of what the model saw.
 
     Raises:
         GradeclipError: no caption gives a colour to a concept with a mask, or `folder` holds
             another run.
     """
-    shown = zip(examples, _images_of(examples), strict=True)
-    asked = {one.key: (one, image, place) for one, image in shown if (place := _colour_of(one))}
-    if not asked:
+    images = dict(zip([example.key for example in examples], _images_of(examples), strict=True))
+    coloured = _with_colours(examples)
+    explainer = Explainer(clip)
+
+    def measure(key: str) -> dict | None:
+        example, start, end = coloured[key]
+        colour = example.caption[start:end]
+        mentioned = set(re.findall(r"\w+", example.caption.lower()))
+        absent = next(name for name in COLOURS if name not in mentioned)
+
+        directions = []
+        for word in (colour, absent):
+            caption, *place = with_word(example.caption, start, end, word)
+            (words,) = explainer.word_directions([caption])
+            directions.append(direction_of(*words, *place))
+
+        mask = example.mask()[None]
+        _, heats, constant = _maps(explainer, example, torch.stack(directions))
+        chance = located(constant, mask)[0].on_thing
+        if not chance:
+            return None
+        return {
+            "image": images[key],
+            "colour": colour.lower(),
+            "own": located(heats[0], mask)[0].on_thing,
+            "absent": located(heats[1], mask)[0].on_thing,
+            "chance": chance,
+        }
+
+    questions = {key: example.caption for key, (example, _, _) in coloured.items()}
+    return _measured(clip, "colours", questions, measure, folder)
+
+
+def _with_colours(examples: Sequence[Example]) -> dict[str, tuple[Example, int, int]]:
+    """By key, the examples whose caption says the colour of their concept, and where it does."""
+    coloured = {}
+    for example in examples:
+        place = _colour_of(example)
+        if place:
+            coloured[example.key] = (example, *place)
+    if not coloured:
         raise GradeclipError(
             "no caption gives a colour to a concept that has a mask, such as 'a red car' for car"
         )
-    explainer = Explainer(clip)
+    return coloured
 
-    def measure(key: str) -> dict:
-        one, image, (start, end) = asked[key]
-        mask, mentioned = one.mask(), set(re.findall(r"\w+", one.caption.lower()))
-        absent = next(colour for colour in COLOURS if colour not in mentioned)
-        said = [
-            with_word(one.caption, start, end, word) for word in (one.caption[start:end], absent)
-        ]
-        read = explainer.word_directions([caption for caption, *_ in said])
-        directions = [
-            direction_of(*words, *place) for words, (_, *place) in zip(read, said, strict=True)
-        ]
-        _, heats = _maps(explainer, one.image(), torch.stack(directions))
-        own, other = (located(heat, mask[None])[0].on_thing for heat in heats)
-        about = {"image": image, "colour": one.caption[start:end].lower()}
-        return about | {"own": own, "absent": other, "area": float(mask.mean())}
 
-    return _measured(
-        clip, "colours", {key: one.caption for key, (one, *_) in asked.items()}, measure, folder
-    )
+def _colour_of(example: Example) -> tuple[int, int] | None:
+    """Where the caption says the colour of the example's concept: "a red car", "two big red cars"."""
+    if not example.has_mask or not example.concept:
+        return None
+    noun = example.concept.lower().split()[-1]
+    for phrase in phrases(example.caption):
+        if phrase.head.lower() in (noun, f"{noun}s"):
+            for word in phrase.words:
+                if word.text.lower() in _COLOURS:
+                    return word.start, word.end
+    return None
+
+
+# ------------------------------------------------------------------------------ choices of captions
 
 
 def choice_rows(
     clip: Clip, choices: Sequence[Choice], folder: str | Path | None = None
 ) -> pd.DataFrame:
     """Ask each image which of its two captions is right: SugarCrepe, ARO, Winoground, ColorSwap.
+
+    An image is embedded once, however many choices show it.
 
     Returns:
         One row per choice: key, image, kind, the similarity of the right caption and of the `wrong`
@@ -183,28 +247,35 @@ def choice_rows(
     """
     if not len(choices):
         raise GradeclipError("there are no choices to ask")
-    explainer, asked = Explainer(clip), {one.key: one for one in choices}
-    some = choices[:: max(1, len(choices) // _TYPICAL)][:_TYPICAL]
-    typical = F.normalize(explainer.embed_images(one.image() for one in some).mean(0), dim=-1)
+    explainer = Explainer(clip)
+    by_key = {choice.key: choice for choice in choices}
+    images = dict(zip(by_key, image_numbers(choices), strict=True))
+    embeddings: dict[int, Tensor] = {}
+
+    step = max(1, len(choices) // _TYPICAL)
+    sample = choices[::step][:_TYPICAL]
+    typical = explainer.embed_images(choice.image() for choice in sample).mean(0)
+    typical = F.normalize(typical, dim=-1)
 
     def measure(key: str) -> dict:
-        one = asked[key]
-        texts = explainer.embed_texts([one.caption, one.negative])
-        right, wrong = (texts @ explainer.embed_images(one.image())[0]).tolist()
+        choice = by_key[key]
+        if images[key] not in embeddings:
+            embeddings[images[key]] = explainer.embed_images(choice.image())[0]
+
+        texts = explainer.embed_texts([choice.caption, choice.negative])
+        right, wrong = (texts @ embeddings[images[key]]).tolist()
         lead = float((texts[0] - texts[1]) @ typical)
-        about = {
-            "image": one.image_key or key,
-            "kind": one.kind,
+        return {
+            "image": choice.image_key or key,
+            "kind": choice.kind,
             "similarity": right,
             "wrong": wrong,
-        }
-        return about | {
             "right": (np.sign(right - wrong) + 1) / 2,
             "text_only": (np.sign(lead) + 1) / 2,
         }
 
-    texts = {key: f"{one.caption}; {one.negative}" for key, one in asked.items()}
-    return _measured(clip, "choices", texts, measure, folder)
+    questions = {key: f"{choice.caption}; {choice.negative}" for key, choice in by_key.items()}
+    return _measured(clip, "choices", questions, measure, folder)
 
 
 def group_scores(rows: pd.DataFrame) -> pd.Series:
@@ -213,26 +284,35 @@ def group_scores(rows: pd.DataFrame) -> pd.Series:
     The rows of `choice_rows` are two an example, with keys EXAMPLE/IMAGE.
     """
     example = rows["key"].str.rpartition("/")[0]
-    crossed = rows.groupby(example)["wrong"].transform(
-        lambda wrong: wrong.to_numpy()[::-1]
-    )  # with the other image
+    wrong_by_example = rows.groupby(example)["wrong"]
+    crossed = wrong_by_example.transform(lambda wrong: wrong.to_numpy()[::-1])  # the other image
     right = (rows["similarity"] > rows["wrong"]) & (rows["similarity"] > crossed)
     return right.groupby(example).all().astype(float)
 
 
+# -------------------------------------------------------------------------------------- measurement
+
+
 def _maps(
-    explainer: Explainer, image: Image.Image, directions: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Signed maps of an image for directions (T, E): on the token grid (T, h, w), and as heat maps (T, H, W)."""
+    explainer: Explainer, example: Example, directions: Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signed maps (T, h, w) of an image for T directions; the same as heat maps; and a constant one.
+
+    The heat maps (T, H, W) and the constant one (H, W) are zero outside of what the model saw.
+    """
+    image = example.image()
     maps = explainer.maps(image, directions)[0].float().cpu().numpy()
     box = model_view(explainer.clip.preprocess, image).box
-    return maps, np.stack([onto_image(map_, box, image.size) for map_ in maps])
+
+    heats = np.stack([onto_image(map_, box, image.size) for map_ in maps])
+    constant = onto_image(np.ones_like(maps[0]), box, image.size)
+    return maps, heats, constant
 
 
 def _measured(
     clip: Clip,
     study: str,
-    asked: Mapping[str, str],
+    questions: Mapping[str, str],
     measure: Callable[[str], Mapping | None],
     folder: str | Path | None,
 ) -> pd.DataFrame:
@@ -240,129 +320,196 @@ def _measured(
     with TemporaryDirectory() as scratch:
         settings = {"study": study, **describe_model(clip)}
         with Table(folder or scratch, settings, ["key"]) as table:
-            check_asked(table, asked)
-            waiting = [key for key in asked if (key,) not in table.rows]
+            check_asked(table, questions)
+            waiting = [key for key in questions if (key,) not in table.rows]
             for key in tqdm(waiting, desc=study, unit="image", disable=folder is None):
-                if row := measure(key):
-                    table.add([{"key": key, "asked": asked[key], **row}])
-            found = pd.DataFrame([table.rows[(key,)] for key in asked if (key,) in table.rows])
-            return found.drop(columns="asked", errors="ignore")
-
-
-def _colour_of(example: Example) -> tuple[int, int] | None:
-    """Where the caption says the colour of the example's concept, if it does: "a red car", "two big red cars"."""
-    noun = example.concept.lower().split()[-1] if example.has_mask and example.concept else ""
-    for phrase in phrases(example.caption):
-        if phrase.head.lower() in (noun, f"{noun}s"):
-            for word in phrase.words:
-                if word.text.lower() in _COLOURS:
-                    return word.start, word.end
-    return None
+                row = measure(key)
+                if row:
+                    table.add([{"key": key, "asked": questions[key], **row}])
+            rows = [table.rows[(key,)] for key in questions if (key,) in table.rows]
+    return pd.DataFrame(rows).drop(columns="asked", errors="ignore")
 
 
 def _images_of(examples: Sequence[Example]) -> list[str]:
     """The image of each example, by the key of the first one that shows it."""
     names: dict[int, str] = {}
-    numbers = zip(examples, image_numbers(examples), strict=True)
-    return [names.setdefault(number, one.key) for one, number in numbers]
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+    numbers = image_numbers(examples)
+    return [
+        names.setdefault(number, example.key)
+        for example, number in zip(examples, numbers, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------ lessons
 
 
-def show_photographs(claims: Claims, clip: Clip, data: str) -> InlineFigure | None:
+def split_sources(data: str) -> list[str]:
+    """The data sets of a text such as "coco:FOLDER,colorswap:FOLDER"."""
+    return re.split(r",(?=[\w-]+:)", data) if data else []
+
+
+def read_photographs(lesson: str, data: str) -> dict[str, Sequence]:
+    """Read the photographs of lesson 04 or 05 before anything is measured: cases by data set.
+
+    `data` is as `datasets.load` takes it, such as coco:FOLDER; for lesson 05 also as `load_choices`
+    does, and several with commas between them. Without data there are no cases.
+
+    Raises:
+        GradeclipError: data that cannot be read, or that have no case for the lesson.
+    """
+    photographs: dict[str, Sequence] = {}
+    for source in split_sources(data):
+        if source.partition(":")[0] in KINDS:
+            cases = load_choices(source)
+        elif lesson == "04":
+            pairs = _with_two_masks(load(source))
+            cases = [thing for pair in pairs.values() for thing in pair]
+        else:
+            cases = [example for example, _, _ in _with_colours(load(source)).values()]
+        cases[0].image()  # refuses a wrong folder of images
+        photographs[source] = cases
+    return photographs
+
+
+def show_photographs(
+    claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]
+) -> InlineFigure | None:
     """Measure a lesson's question on photographs: add claims, show them as a table, and return their figure.
 
-    The rows lie in `results/MODEL/LESSON/DATA`. `data` is as `datasets.load` takes it, such as
-    coco:FOLDER; for lesson 05 also as `load_choices` does, and several with commas between them.
-    Without data, one line says what the cell would show.
+    The rows lie in `results/MODEL-WEIGHTS/LESSON/DATA`. Without photographs, one line says what the
+    cell would show.
     """
-    if not data:
+    if not photographs:
         command = f"make lesson NOTEBOOK={claims.lesson} MODEL=ViT-B-16 PRETRAINED=openai DATA=coco:FOLDER"
-        print(f"With your photographs, this cell shows {_SHOWS[claims.lesson]}:\n{command}")
+        print(f"With your photographs, this cell shows {_CONTENT[claims.lesson]}:\n{command}")
         return None
+
     before = len(claims.table)
-    for one in re.split(r",(?=[\w-]+:)", data):
-        folder = rows_folder(claims.lesson, claims.model, one)
-        if one.partition(":")[0] in KINDS:
-            _claim_choices(
-                claims, choice_rows(clip, load_choices(one), folder), one.partition(":")[0]
-            )
+    add_claims(claims, clip, photographs)
+    table = claims.table[before:]
+    display(readable(table))
+    names = [claim.removeprefix("photographs: ") for claim in table["claim"]]
+    return plot_intervals(table, names=names, sort=False, title="In photographs")
+
+
+def add_claims(claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]) -> None:
+    """Measure a lesson's question on photographs, as `read_photographs` gives them, and add the claims."""
+    for source, cases in photographs.items():
+        folder = claims.rows_folder(source)
+        kind = source.partition(":")[0]
+        if kind in KINDS:
+            _claim_choices(claims, choice_rows(clip, cases, folder), kind)
         elif claims.lesson == "04":
-            _claim_matching(claims, matching_rows(clip, load(one), folder))
+            _claim_matching(claims, matching_rows(clip, cases, folder))
         else:
-            _claim_colours(claims, colour_rows(clip, load(one), folder))
-    found = claims.table[before:]
-    display(readable(found))
-    names = [claim.removeprefix("photographs: ") for claim in found["claim"]]
-    return plot_intervals(found, names=names, sort=False, title="In photographs")
+            _claim_colours(claims, colour_rows(clip, cases, folder))
 
 
 def _claim_matching(claims: Claims, rows: pd.DataFrame) -> None:
-    own, other, joint, area = (
-        rows[[f"x_{name}", f"y_{name}"]].mean(axis=1) for name in ("own", "other", "joint", "area")
+    means = {}
+    for name in ("own", "other", "joint", "chance"):
+        means[name] = rows[[f"x_{name}", f"y_{name}"]].mean(axis=1)
+
+    claims.add(
+        "photographs: “a X” lies on X, beyond chance",
+        means["own"] - means["chance"],
+        margin=_MARGIN,
     )
-    claims.add("photographs: “a X” lies on X, beyond its area", own - area)
-    claims.add("photographs: “a X” lies on X, more than “a Y” does", own - other)
-    claims.add("photographs: “a X and a Y” lies on X, more than “a X”", joint - own)
-    ahead = (rows["embeddings"] - rows["embeddings_other"].astype(float)).dropna()
-    if len(ahead) > 1:  # with other concepts in other images
-        claims.add("photographs: “a X and a Y” embeds as a sum, more than of other nouns", ahead)
+    claims.add(
+        "photographs: “a X” lies on X, more than “a Y” does",
+        means["own"] - means["other"],
+    )
+    claims.add(
+        "photographs: “a X and a Y” lies on X, more than “a X”",
+        means["joint"] - means["own"],
+    )
+    claims.add(
+        "photographs: “a X and a Y” embeds as a sum, more than of other nouns",
+        rows["embeddings"] - rows["embeddings_other"].astype(float),
+    )
     claims.add("photographs: its map correlates with the sum of both", rows["maps"])
 
 
 def _claim_colours(claims: Claims, rows: pd.DataFrame) -> None:
-    by_image = {"clusters": rows["image"]}
     claims.add(
-        "photographs: a colour word lies on its object, beyond its area",
-        rows["own"] - rows["area"],
-        **by_image,
+        "photographs: a colour word lies on its object, beyond chance",
+        rows["own"] - rows["chance"],
+        clusters=rows["image"],
+        margin=_MARGIN,
     )
     claims.add(
         "photographs: it does so more than an absent colour",
         rows["own"] - rows["absent"],
-        **by_image,
+        clusters=rows["image"],
     )
 
 
 def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
-    four = data in ("winoground", "colorswap")  # two images and two captions per example
-    kinds = (
-        data if four else data + ", " + rows["kind"].str.partition(":")[0]
-    )  # ARO's relations count together
-    for name, some in rows.assign(kinds=kinds).groupby("kinds", sort=False):
-        said = f"photographs: {name}"
-        shared = (
-            some["key"].str.rpartition("/")[0] if four else some["image"]
-        )  # both images have the same captions
-        claims.add(f"{said}: finds its caption", some["right"], clusters=shared, than=0.5)
-        claims.add(f"{said}: without the image", some["text_only"], clusters=shared, than=0.5)
-        if four:
-            claims.add(f"{said}: all four right", group_scores(some), than=1 / 6)
+    if data in ("winoground", "colorswap"):  # two images and two captions per example
+        example = rows["key"].str.rpartition("/")[0]
+        name = f"photographs: {data}"
+        claims.add(f"{name}: finds its caption", rows["right"], clusters=example, than=0.5)
+        claims.add(f"{name}: without the image", rows["text_only"], clusters=example, than=0.5)
+        claims.add(f"{name}: all four right", group_scores(rows), than=1 / 6)
+        return
+
+    files = rows["kind"].str.partition(":")[0]  # ARO's kinds have a relation after it
+    for file, cases in rows.groupby(files, sort=False):
+        for column, claim in (("right", "finds its caption"), ("text_only", "without the image")):
+            name = f"photographs: {data}, {file}: {claim}"
+            if data == "aro":
+                estimate, bounds, n = _mean_over_kinds(cases, column)
+                claims.add(name, estimate=estimate, bounds=bounds, n=n, than=0.5)
+            else:
+                claims.add(name, cases[column], clusters=cases["image"], than=0.5)
+
+
+def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarray, int]:
+    """ARO's score of relations or of attributes as its authors compute it, with its interval over images.
+
+    It is the mean over relations that are not symmetric, or over pairs of attributes with 25 cases
+    or more.
+    """
+    sizes = cases.groupby("kind")["kind"].transform("size")
+    kind, _, name = cases["kind"].str.partition(": ").to_numpy().T
+    symmetric = data_path("aro_symmetric.txt").read_text().splitlines()
+    counts = np.where(kind == "relation", ~np.isin(name, symmetric), sizes >= _FEWEST_CASES)
+    cases = cases[counts]
+    if not len(cases):
+        return np.nan, np.full(2, np.nan), 0
+
+    # the mean over kinds is a mean over cases in which each kind weighs the same
+    weights = len(cases) / (cases["kind"].nunique() * sizes[counts])
+    mean, bounds, n = mean_and_interval(weights * cases[column], cases["image"])
+    return mean, np.clip(bounds, 0, 1), n
+
+
+# -------------------------------------------------------------------------------- models in columns
 
 
 def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
-    """The claims of all results, one column per model, and published numbers in the last column."""
-    tables = [
-        pd.read_csv(file, dtype={"lesson": str}) for file in sorted(Path(results).glob("*/*.csv"))
-    ]
-    if not tables:
+    """The claims of all results, one column per model and weights, and published numbers in the last column.
+
+    Of a claim that several runs measured of one model, the run with most measurements counts.
+    """
+    files = sorted(Path(results).glob("*/*.csv"))
+    if not files:
         raise GradeclipError(
             f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=05`"
         )
-    rows, published = (
-        pd.concat(tables),
-        pd.read_csv(data_path("published.csv"), dtype={"lesson": str}),
+    rows = pd.concat([pd.read_csv(file, dtype={"lesson": str}) for file in files])
+    rows = rows.reset_index(drop=True)
+    keys = ["lesson", "claim", "model"]
+    largest = rows.sort_values("n", ascending=False, kind="stable").drop_duplicates(keys)
+    rows = rows.loc[largest.index.sort_values()]
+    rows["cell"] = [
+        f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows.itertuples()
+    ]
+
+    published = pd.read_csv(data_path("published.csv"), dtype={"lesson": str})
+    published["cell"] = published["model"] + " " + published["value"].map("{:.2f}".format)
+    rows = pd.concat([rows, published.assign(model="published")])
+    table = rows.pivot_table(
+        index=["lesson", "claim"], columns="model", values="cell", aggfunc=", ".join, sort=False
     )
-    numbers = zip(rows["estimate"], rows["low"], rows["high"], strict=True)
-    rows["said"] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in numbers]
-    values = published["model"] + " " + published["value"].map("{:.2f}".format)
-    rows = pd.concat([rows, published.assign(model="published", said=values)])
-    by = {"index": ["lesson", "claim"], "columns": "model", "values": "said"}
-    return (
-        rows.pivot_table(**by, aggfunc=", ".join, sort=False).fillna("").rename_axis(columns=None)
-    )
+    return table.fillna("").rename_axis(columns=None)

@@ -1,26 +1,38 @@
-"""Parts that lessons share: scenes that may be shown, the gallery, claims, and the one form of their tables."""
+"""What lessons share: scenes that may be shown, the gallery, claims, their tables, and the command."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import studies.__main__
+import studies.lesson
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval
 from gradeclip_utils.scenes import CANVAS
+from studies.__main__ import NOTEBOOKS, run_lesson
 from studies.__main__ import main as run_lessons
-from studies.lesson import COLUMNS, RESULTS, Claims, gallery, prompts_of, shown_scenes
+from studies.lesson import COLUMNS, Claims, gallery, prompts_of, shown_scenes
 from studies.photographs import side_by_side
+
+COMMITTED = sorted((NOTEBOOKS.parent / "results").glob("*/*.csv"))
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+# ------------------------------------------------------------------------------------------- scenes
 
 
 @pytest.mark.parametrize("n_objects", [2, 3])
 def test_things_of_shown_scenes_are_whole_different_and_large_enough(n_objects):
     for scene in shown_scenes(4, n_objects):
-        assert len({one.noun for one in scene.objects}) == len(scene.objects) == n_objects
-        for one in scene.objects:
-            assert one.size >= CANVAS / 8
-            assert one.size / 2 <= min(one.x, one.y, CANVAS - one.x, CANVAS - one.y)
+        assert len({thing.noun for thing in scene.objects}) == len(scene.objects) == n_objects
+        for thing in scene.objects:
+            to_border = min(thing.x, thing.y, CANVAS - thing.x, CANVAS - thing.y)
+            assert CANVAS / 8 <= thing.size <= 2 * to_border
 
 
 def test_the_first_scenes_are_the_same_however_many_are_drawn():
@@ -33,35 +45,47 @@ def test_the_gallery_names_every_prompt_for_those_who_cannot_see_it():
     assert all(prompt in figure.alt for scene in scenes for prompt in prompts_of(scene))
 
 
+# ------------------------------------------------------------------------------------------- claims
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [(0.1, 0.2, "higher than"), (-0.04, 0.04, "about equal to"), (-0.1, 0.2, "undecided against")],
+    ("low", "high", "verdict"),
+    [
+        (0.1, 0.2, "higher than"),
+        (-0.2, -0.1, "lower than"),
+        (-0.04, 0.04, "about equal to"),
+        (-0.1, 0.2, "undecided against"),
+    ],
 )
-def test_a_claim_reads_as_a_sentence(low, high, said):
-    line = Claims("09").add("it is there", estimate=0, bounds=(low, high), margin=0.05, than=0, n=2)
-    assert line.endswith(f"], {said} 0.00")
+def test_a_claim_reads_as_a_sentence(low, high, verdict):
+    line = Claims("09").add("it is there", estimate=0, bounds=(low, high), margin=0.05, n=2)
+    assert line.endswith(f"], {verdict} 0.00")
 
 
 def test_a_claim_that_is_right_every_time_is_not_certain():
-    assert (
-        Claims("09")
-        .add("it is right", np.ones(50), than=0.5)
-        .endswith("1.00 [0.93, 1.00], higher than 0.50")
-    )
-    assert (
-        Claims("09")
-        .add("it is right", np.zeros(3), than=0.5)
-        .endswith("0.00 [0.00, 0.56], undecided against 0.50")
-    )
+    always = Claims("09").add("it is right", np.ones(50), than=0.5)
+    assert always.endswith("1.00 [0.93, 1.00], higher than 0.50")
+    never = Claims("09").add("it is right", np.zeros(3), than=0.5)
+    assert never.endswith("0.00 [0.00, 0.56], undecided against 0.50")
 
 
-def test_claims_are_written_to_a_folder_of_the_model(tmp_path):
-    claims = Claims("09", "my/model")
-    line = claims.add("it is larger", np.full(20, 0.6) + np.arange(20) / 100, than=0.5)
-    shown = claims.write(tmp_path)
-    kept = pd.read_csv(tmp_path / "my_model" / "09.csv")
-    assert line.startswith("it is larger (my/model): 0.69") and line.endswith("higher than 0.50")
-    assert kept.loc[0, "answer"] == "higher" and kept.loc[0, "n"] == 20 and len(shown) == 1
+@pytest.mark.parametrize(
+    ("values", "clusters"),
+    [([], None), ([0.7], None), ([np.nan, 0.7], None), ([0.7, 0.9, np.nan], ["a", "a", "b"])],
+)
+def test_a_number_that_cannot_be_had_is_undecided(values, clusters):
+    claims = Claims("09")
+    claims.add("too few", values, clusters=clusters, than=0.5)
+    row = claims.table.iloc[0]
+    assert row["answer"] == "undecided" and np.isnan([row["low"], row["high"]]).all()
+    assert row["n"] == np.isfinite(values).sum()
+
+
+def test_values_that_are_missing_are_left_out_with_their_clusters():
+    with_gap, without = Claims("09"), Claims("09")
+    with_gap.add("x", [1, np.nan, 3, 5], clusters=["a", "b", "b", "c"])
+    without.add("x", [1, 3, 5], clusters=["a", "b", "c"])
+    assert with_gap.rows == without.rows
 
 
 def test_a_claim_without_numbers_is_refused():
@@ -69,51 +93,118 @@ def test_a_claim_without_numbers_is_refused():
         Claims("09").add("nothing")
 
 
+# ------------------------------------------------------------------------------------------ results
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("model", "pretrained", "name"),
+    [
+        ("emoji", None, "emoji"),
+        ("ViT-B-32", "openai", "ViT-B-32-openai"),
+        ("ViT-B-32", "FOLDER/mine.pt", "ViT-B-32-mine"),
+        ("hf-hub:my/model", None, "hf-hub_my_model"),
+    ],
+)
+def test_results_are_named_by_model_and_weights(model, pretrained, name, results, tmp_path):
+    (tmp_path / "mine.pt").write_bytes(b"weights")
+    if pretrained:
+        pretrained = pretrained.replace("FOLDER", str(tmp_path))
+    claims = Claims("09", model, pretrained)
+    line = claims.add("it is larger", np.full(20, 0.6) + np.arange(20) / 100, than=0.5, model=model)
+    claims.write()
+
+    table = pd.read_csv(results / name / "09.csv")
+    assert line.startswith(f"it is larger ({name}): 0.69") and line.endswith("higher than 0.50")
+    assert table.loc[0, "model"] == name and table.loc[0, "n"] == 20
+
+
+def test_results_of_other_weights_of_the_same_name_are_not_replaced(results, tmp_path):
+    weights = tmp_path / "mine.pt"
+    weights.write_bytes(b"P")
+    Claims("05", "ViT-B-32", str(weights)).write()
+    Claims("06", "ViT-B-32", str(weights)).write()
+
+    weights.write_bytes(b"Q")
+    with pytest.raises(GradeclipError, match="has results of other weights"):
+        Claims("05", "ViT-B-32", str(weights))
+    Claims("05", "ViT-B-32", "openai").write()
+    folders = [folder.name for folder in sorted(results.iterdir())]
+    assert folders == ["ViT-B-32-mine", "ViT-B-32-openai"]
+
+
+def test_rows_of_each_model_and_data_set_have_a_folder_of_their_own(results):
+    claims = Claims("06", "ViT-B-32", "openai")
+    assert claims.rows_folder("") is None
+    folders = {claims.rows_folder(data) for data in ("coco:a", "coco:b", "coco/a")}
+    folders.add(claims.rows_folder("coco:a", "emoji-plain"))
+    assert len(folders) == 4
+    assert {folder.parts[-3] for folder in folders} == {"ViT-B-32-openai", "emoji-plain"}
+
+
+def test_weights_of_one_model_stand_side_by_side_with_published_numbers_last(results):
+    claim = "photographs: colorswap: all four right"
+    for pretrained, estimate in (("openai", 0.5), ("laion2b", 0.6)):
+        claims = Claims("05", "ViT-B-16", pretrained)
+        claims.add(claim, estimate=estimate, bounds=(0.4, 0.7), n=40)
+        claims.add("finds its caption", estimate=estimate, bounds=(0.4, 0.7), n=40, model="other")
+        claims.write()
+
+    table = side_by_side(results)
+    assert list(table.columns) == ["ViT-B-16-laion2b", "other", "ViT-B-16-openai", "published"]
+    assert table.loc[("05", claim), "ViT-B-16-openai"] == "0.50 [0.40, 0.70]"
+    assert table.loc[("05", claim), "ViT-B-16-laion2b"] == "0.60 [0.40, 0.70]"
+    assert table.loc[("05", "finds its caption"), "other"].count("[") == 1
+    assert table["published"].iloc[0].startswith("CLIP 0.12, SigLIP 0.30")
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(GradeclipError, match="has no results: run a lesson first"):
+        side_by_side(tmp_path)
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(file):
+    table = pd.read_csv(file, dtype={"lesson": str})
+    assert list(table.columns) == COLUMNS and len(table)
+    assert set(table["lesson"]) == {file.stem[:2]}
+    assert (table["low"] <= table["estimate"] + 1e-4).all()
+    assert (table["estimate"] <= table["high"] + 1e-4).all()
+
+    clear = table[table["answer"].isin(["higher", "lower"])]
+    verdicts = [interpret_interval(row.low, row.high, than=row.than) for row in clear.itertuples()]
+    assert verdicts == list(clear["answer"])
+
+
+# ------------------------------------------------------------------------------------------ command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
     [
         (["5x"], "there is no lesson '5x'"),
         (["../05"], "there is no lesson '../05'"),
         (["01", "--data", "coco:photos"], "takes no DATA"),
         (["09", "--n", "50"], "takes no N"),
-        (["06", "--n", "3"], "n must be at least 20, got 3"),
-        (["03", "--model", "nix"], "failed on nix: GradeclipError: open_clip has no model 'nix'"),
+        (["06", "--n", "3"], "N must be at least 20, got 3"),
+        (["06", "--n", "0"], "N=0 measures the photographs of lesson 04 or 05 alone"),
+        (["05", "--n", "0", "--data", "coco:none"], "none"),
     ],
 )
-def test_a_lesson_that_cannot_run_is_refused_and_leaves_nothing(
-    arguments, said, capsys, monkeypatch, tmp_path
+def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(
+    arguments, message, capsys, monkeypatch, results
 ):
-    monkeypatch.setattr(studies.__main__, "RESULTS", tmp_path)
-    assert run_lessons(arguments) == 2 and not list(tmp_path.iterdir())
+    monkeypatch.setattr("papermill.execute_notebook", None)
+    assert run_lessons(arguments) == 2 and not results.exists()
     refusal = capsys.readouterr().err
-    assert refusal.startswith("gradeclip: ") and said in refusal and refusal.count("\n") == 1
+    assert refusal.startswith("gradeclip: ") and message in refusal and refusal.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "file", sorted(RESULTS.glob("*/*.csv")), ids=lambda file: f"{file.parent.name}-{file.stem}"
-)
-def test_a_table_of_claims_has_the_columns_of_the_lessons_and_answers_that_follow_from_its_intervals(
-    file,
-):
-    table = pd.read_csv(file, dtype={"lesson": str})
-    assert list(table.columns) == COLUMNS and len(table)
-    assert set(table["lesson"]) == {file.stem}
-    assert (table["low"] <= table["estimate"] + 1e-4).all() and (
-        table["estimate"] <= table["high"] + 1e-4
-    ).all()
-    clear = table[table["answer"].isin(["higher", "lower"])]
-    assert [
-        interpret_interval(row.low, row.high, than=row.than) for row in clear.itertuples()
-    ] == list(clear["answer"])
-
-
-def test_all_models_stand_side_by_side_with_published_numbers_last(tmp_path):
-    claims = Claims("05", "my/model")
-    claims.add("photographs: colorswap: all four right", estimate=0.5, bounds=(0.4, 0.6), n=40)
-    claims.write(tmp_path)
-    table = side_by_side(tmp_path)
-    assert list(table.columns) == ["my/model", "published"]
-    assert table.loc[("05", claims.rows[0][1])].tolist()[0] == "0.50 [0.40, 0.60]"
-    assert table["published"].iloc[0].startswith("CLIP 0.12, SigLIP 0.30")
-    with pytest.raises(GradeclipError, match="has no results: run a lesson first"):
-        side_by_side(tmp_path / "empty")
+@pytest.mark.slow
+def test_a_run_that_fails_keeps_the_results_of_the_run_before(results, tmp_path, monkeypatch):
+    notebook = results / "nix" / "03_methods_compared.ipynb"
+    notebook.parent.mkdir(parents=True)
+    notebook.write_text("earlier")
+    with pytest.raises(GradeclipError, match="failed on nix: GradeclipError"):
+        run_lesson("03", "nix", None, "", None)
+    assert [file.name for file in notebook.parent.iterdir()] == [notebook.name]
+    assert notebook.read_text() == "earlier"

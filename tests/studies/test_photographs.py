@@ -1,25 +1,32 @@
 """The studies on photographs, on small folders in exactly the published formats."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import studies.lesson
-from gradeclip_utils import load_clip
-from gradeclip_utils.datasets import load
+import studies.photographs
+from gradeclip_utils import Explainer, load_clip
+from gradeclip_utils.datasets import Example, load
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import arrange, draw_scene
-from studies.choices import load_choices
+from studies.__main__ import main as run_lessons
+from studies.choices import Choice, load_choices
 from studies.concreteness import GRAD_ECLIP, LEFT_OUT, read_examples, word_rows
 from studies.lesson import Claims
 from studies.photographs import (
+    add_claims,
     choice_rows,
     colour_rows,
     group_scores,
     matching_rows,
+    read_photographs,
     show_photographs,
 )
 
@@ -40,9 +47,8 @@ def clip(request, tmp_path_factory):
 def test_every_word_of_a_caption_is_scored_by_both_methods(clip, coco):
     rows = word_rows(clip, read_examples(coco, 5, [clip]))
     assert " ".join(rows.loc[rows["caption"] == 1, "word"]) == "the black clock and a yellow banana"
-    assert rows["caption"].nunique() == 5 and np.isfinite(rows[[LEFT_OUT, GRAD_ECLIP]]).all(
-        axis=None
-    )
+    assert rows["caption"].nunique() == 5
+    assert np.isfinite(rows[[LEFT_OUT, GRAD_ECLIP]]).all(axis=None)
     assert (rows.groupby("caption")[GRAD_ECLIP].std() > 0).sum() == 5
 
 
@@ -52,46 +58,94 @@ def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(
     rows = matching_rows(clip, load(coco), tmp_path / "rows")
     assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN
     fractions = rows.filter(regex="^[xy]_")
-    assert (
-        fractions.shape[1] == 8
-        and fractions.ge(0).all(axis=None)
-        and fractions.le(1).all(axis=None)
-    )
-    assert rows[["embeddings", "embeddings_other", "maps"]].abs().le(1.0001).sum().tolist() == [
-        5,
-        5,
-        5,
-    ]
+    assert fractions.shape[1] == 8
+    assert fractions.ge(0).all(axis=None) and fractions.le(1).all(axis=None)
+
+    correlations = rows[["embeddings", "embeddings_other", "maps"]]
+    assert correlations.abs().le(1.0001).all(axis=None) and len(correlations) == 5
     assert rows.equals(matching_rows(clip, load(coco), tmp_path / "rows"))
 
 
 def test_a_colour_word_is_measured_on_the_mask_of_its_noun_beside_an_absent_colour(clip, coco):
     rows = colour_rows(clip, load(coco))
-    found = list(zip(rows["key"], rows["colour"], strict=True))
-    assert found == [
-        ("1/dog", "red"),
-        ("2/banana", "yellow"),
-        ("2/clock", "black"),
-        ("3/dog", "red"),
-        ("5/banana", "green"),
-    ]
-    assert (
-        rows[["own", "absent", "area"]].ge(0).all(axis=None)
-        and (rows["own"] != rows["absent"]).any()
-    )
+    assert dict(zip(rows["key"], rows["colour"], strict=True)) == {
+        "1/dog": "red",
+        "2/banana": "yellow",
+        "2/clock": "black",
+        "3/dog": "red",
+        "5/banana": "green",
+    }
+    assert rows[["own", "absent", "chance"]].ge(0).all(axis=None)
+    assert (rows["own"] != rows["absent"]).any()
 
 
-def test_pixels_of_both_things_belong_to_the_smaller_one(bundled, coco, monkeypatch):
+def test_pixels_of_both_things_belong_to_the_smaller_one(bundled, coco):
     examples = load(coco)[:2]
-    whole = examples[0].mask() | True
-    object.__setattr__(examples[0], "load_mask", lambda: whole)
+    everything = np.ones_like(examples[0].mask())
+    examples[0] = replace(examples[0], load_mask=lambda: everything)
     (row,) = matching_rows(bundled, examples).to_dict("records")
-    assert (
-        row["x_area"] + row["y_area"] == pytest.approx(1)
-        and row["y_area"] == examples[1].mask().mean()
-    )
-    object.__setattr__(examples[1], "load_mask", lambda: whole)
+    assert row["x_chance"] + row["y_chance"] == pytest.approx(1)
+    assert row["y_chance"] == pytest.approx(examples[1].mask().mean())
+
+    examples[1] = replace(examples[1], load_mask=lambda: everything)
     assert matching_rows(bundled, examples).empty
+
+
+# ------------------------------------------------------------------------------------------- chance
+
+WIDE = (192, 96)  # of which a model that crops sees the middle
+CAPTION = "a red dog and a blue cat"
+
+
+def wide_examples(count, outside=False):
+    """Wide images whose things stand in the middle half, as photographs have them, or outside of it."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for number in range(count):
+        image = Image.fromarray(rng.integers(0, 256, (*WIDE[::-1], 3), dtype=np.uint8))
+        for k, noun in enumerate(("dog", "cat")):
+            mask = np.zeros(WIDE[::-1], bool)
+            left = 0 if outside else 60 + 40 * k + int(rng.integers(10))
+            top = 10 + int(rng.integers(30)) + 40 * k * outside
+            mask[top : top + 30, left : left + 25] = True
+            key = f"{number}/{noun}"
+            reading = partial(image.copy)
+            if k == 0:
+                shared = reading  # both things stand in one image
+            examples.append(
+                Example(key, noun, noun, CAPTION, (noun,), shared, load_mask=partial(mask.copy))
+            )
+    return examples
+
+
+def test_a_constant_map_is_about_equal_to_chance_in_both_lessons(bundled, monkeypatch):
+    def constant(_, images, directions):
+        return torch.full((1, len(directions), 12, 12), 0.3)
+
+    monkeypatch.setattr(Explainer, "maps", constant)
+    for lesson in ("04", "05"):
+        claims = Claims(lesson)
+        add_claims(claims, bundled, {"folder:mine": wide_examples(8)})
+        row = claims.table.iloc[0]
+        assert row["claim"].endswith("beyond chance") and row["answer"] == "about equal"
+        assert row["estimate"] == pytest.approx(0, abs=1e-6) and row["n"] >= 8
+
+
+def test_chance_is_the_masks_part_of_what_the_model_saw(bundled):
+    examples = wide_examples(3)
+    rows = matching_rows(bundled, examples)
+    for row, example in zip(rows.itertuples(), examples[::2], strict=True):
+        seen = example.mask()[:, 48:144]  # the square in the middle
+        assert row.x_chance == pytest.approx(seen.mean(), abs=0.01)
+
+
+def test_things_that_the_model_did_not_see_are_left_out(bundled):
+    examples = wide_examples(2, outside=True)
+    assert matching_rows(bundled, examples).empty
+    assert colour_rows(bundled, examples).empty
+
+
+# ---------------------------------------------------------------------------------------- own data
 
 
 def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
@@ -99,30 +153,37 @@ def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / kind / "a").mkdir(parents=True)
     for number, pair in enumerate(SHOWN[:2]):
-        scene, said = arrange(list(pair), seed=number), "A {} with a blue {}.".format(*pair)
+        scene = arrange(list(pair), seed=number)
+        caption = "A {} with a blue {}.".format(*pair)
         scene.image(SIDE).save(tmp_path / f"images/a/{number}.png")
         for name, mask in zip(pair, scene.masks(SIDE), strict=True):
             Image.fromarray(mask).save(tmp_path / f"masks/{number}-{name}.png")
-            lines.append(f"a/{number}.png,{said},{name},{number}-{name}.png")
+            lines.append(f"a/{number}.png,{caption},{name},{number}-{name}.png")
     (tmp_path / "captions.csv").write_text("\n".join(lines))
+
     examples = load(f"folder:{tmp_path}")
     rows = matching_rows(bundled, examples)
     assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN[:2]
-    assert colour_rows(bundled, examples)["key"].tolist() == [
-        "a/0.png (line 3)",
-        "a/1.png (line 5)",
-    ]
+    keys = colour_rows(bundled, examples)["key"].tolist()
+    assert keys == ["a/0.png (line 3)", "a/1.png (line 5)"]
     words = word_rows(bundled, examples)
     assert words.groupby("image")["caption"].nunique().tolist() == [2, 2]
 
 
-def test_data_without_pairs_or_colours_is_refused_in_a_sentence(bundled):
+def test_data_without_a_case_are_refused_before_anything_is_measured():
     with pytest.raises(GradeclipError, match="no image has masks of two concepts"):
-        matching_rows(bundled, load("photographs:all"))
+        read_photographs("04", "photographs:all")
     with pytest.raises(GradeclipError, match="gives a colour to a concept"):
-        colour_rows(bundled, load("photographs:all"))
-    with pytest.raises(GradeclipError, match="no choices"):
-        choice_rows(bundled, [])
+        read_photographs("05", "photographs:all")
+
+
+def test_a_missing_folder_of_images_is_refused_before_anything_is_measured(choices, tmp_path):
+    crepe = choices.partition("@")[0]
+    with pytest.raises(GradeclipError, match="00.jpg"):
+        read_photographs("05", f"{crepe}@{tmp_path}")
+
+
+# ------------------------------------------------------------------------------------------ choices
 
 
 @pytest.fixture(scope="module")
@@ -130,26 +191,28 @@ def choices(tmp_path_factory):
     """Scenes with swapped colours as ColorSwap has its images, and with a false caption as SugarCrepe has its."""
     folder = tmp_path_factory.mktemp("choices")
     (folder / "images").mkdir()
-    crepe, swaps = {}, []
+    crepe = {}
+    swaps = []
     for i in range(4):
         scenes = [draw_scene([5, i, k], n_objects=2, tint=1, plain=True) for k in (0, 1)]
         files = [f"images/{i}{k}.jpg" for k in (0, 1)]
         for scene, file in zip(scenes, files, strict=True):
             scene.image(96).convert("RGB").save(folder / file)
-        captions = [scene.caption for scene in scenes]
+
         crepe[str(i)] = {
             "filename": f"{i}0.jpg",
-            "caption": captions[0],
+            "caption": scenes[0].caption,
             "negative_caption": "a photo of nothing",
         }
-        told = {
+        swap = {
             "id": i,
             "image_1": files[0],
             "image_2": files[1],
-            "caption_1": captions[0],
-            "caption_2": captions[1],
+            "caption_1": scenes[0].caption,
+            "caption_2": scenes[1].caption,
+            "caption_source": "human",
         }
-        swaps.append({**told, "caption_source": "human"})
+        swaps.append(swap)
     (folder / "swap_att.json").write_text(json.dumps(crepe))
     (folder / "test.json").write_text(json.dumps(swaps))
     return f"sugar-crepe:{folder / 'swap_att.json'}@{folder / 'images'},colorswap:{folder}"
@@ -157,13 +220,32 @@ def choices(tmp_path_factory):
 
 def test_choices_are_asked_beside_the_captions_alone(clip, choices):
     rows = choice_rows(clip, load_choices(choices.split(",")[0]))
-    assert (
-        len(rows) == 4
-        and set(rows["kind"]) == {"swap_att"}
-        and rows["right"].isin([0, 0.5, 1]).all()
-    )
+    assert len(rows) == 4 and set(rows["kind"]) == {"swap_att"}
+    assert rows["right"].isin([0, 0.5, 1]).all()
     if clip.name == "emoji":  # which knows the true captions of drawn scenes
         assert rows["right"].mean() >= 0.75
+
+
+def test_an_image_is_embedded_once_however_many_choices_show_it(bundled, choices, monkeypatch):
+    (first, second, *_) = load_choices(choices.split(",")[0])
+    several = [
+        replace(choice, key=f"{number}/{choice.key}")
+        for number in range(3)
+        for choice in (first, second)
+    ]
+    alone = choice_rows(bundled, [first, second])
+
+    embedded = []
+    embed_images = Explainer.embed_images
+
+    def counted(explainer, images):
+        embedded.append(images)
+        return embed_images(explainer, images)
+
+    monkeypatch.setattr(Explainer, "embed_images", counted)
+    rows = choice_rows(bundled, several)
+    assert len(embedded) == 1 + 2  # the mean of some images, and each image
+    assert rows["similarity"].tolist() == alone["similarity"].tolist() * 3
 
 
 def test_the_group_score_asks_both_images_and_both_captions():
@@ -171,32 +253,88 @@ def test_the_group_score_asks_both_images_and_both_captions():
     rows = pd.DataFrame(
         {"key": keys, "similarity": [0.3, 0.4, 0.3, 0.4], "wrong": [0.2, 0.1, 0.2, 0.35]}
     )
-    assert group_scores(rows).tolist() == [
-        1,
-        0,
-    ]  # in b, the first caption is nearer to the second image
+    # in b, the first caption is nearer to the second image
+    assert group_scores(rows).tolist() == [1, 0]
+
+
+def aro_choices(kinds):
+    """A choice for each kind of ARO, of images of grey."""
+    image = Image.new("RGB", (32, 32), (128, 128, 128))
+    return [
+        Choice(f"{number}", kind, "a dog", "a cat", image.copy, f"{number}.jpg")
+        for number, kind in enumerate(kinds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "score"),
+    [
+        ({"relation: behind": [1, 1, 1, 0], "relation: on": [0]}, (0.75 + 0) / 2),
+        ({"relation: behind": [1, 0], "relation: next to": [0] * 9}, 0.5),  # a symmetric relation
+        ({"attribution: red_big": [1] * 20 + [0] * 5, "attribution: a_b": [0] * 24}, 0.8),
+        ({"attribution: red_big": [1] * 24}, None),
+    ],
+)
+def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, monkeypatch):
+    kinds = [kind for kind, answers in right.items() for _ in answers]
+    answers = [answer for part in right.values() for answer in part]
+    rows = pd.DataFrame({"kind": kinds, "right": answers, "text_only": answers})
+    rows["image"] = [f"{number}.jpg" for number in range(len(rows))]
+    monkeypatch.setattr(studies.photographs, "choice_rows", lambda *_: rows)
+
+    claims = Claims("05")
+    add_claims(claims, bundled, {"aro:folder": aro_choices(kinds)})
+    row = claims.table.iloc[0]
+    test = kinds[0].partition(":")[0]
+    assert row["claim"] == f"photographs: aro, {test}: finds its caption"
+    if score is None:
+        assert np.isnan(row["estimate"]) and row["answer"] == "undecided"
+    else:
+        assert row["estimate"] == pytest.approx(score)
+        assert 0 <= row["low"] <= score <= row["high"] <= 1
+
+
+# ------------------------------------------------------------------------------------------ lessons
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path)
+    return tmp_path
 
 
 def test_a_lesson_without_photographs_says_what_they_would_show_and_how(bundled, capsys):
     for lesson in ("04", "05"):
-        assert show_photographs(Claims(lesson), bundled, "") is None
+        assert show_photographs(Claims(lesson), bundled, read_photographs(lesson, "")) is None
         assert f"make lesson NOTEBOOK={lesson}" in capsys.readouterr().out
 
 
 def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(
-    bundled, coco, choices, tmp_path, monkeypatch
+    bundled, coco, choices, results
 ):
-    monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path)
     matching, binding = Claims("04"), Claims("05")
-    figures = [
-        show_photographs(matching, bundled, coco),
-        show_photographs(binding, bundled, f"{coco},{choices}"),
+    for claims, data, count in ((matching, coco, 5), (binding, f"{coco},{choices}", 2 + 2 + 3)):
+        figure = show_photographs(claims, bundled, read_photographs(claims.lesson, data))
+        assert "In photographs" in figure.alt
+        assert len(claims.table) == count
+        assert claims.table["claim"].str.startswith("photographs: ").all()
+    assert len(list(results.glob("emoji/0[45]/*/rows.jsonl"))) == 4
+
+
+def test_few_images_give_undecided_claims(bundled, coco, results):
+    claims = Claims("05")
+    one_image = [example for example in load(coco) if example.key == "1/dog"]
+    figure = show_photographs(claims, bundled, {"coco:one": one_image})
+    assert set(claims.table["answer"]) == {"undecided"}
+    assert "In photographs" in figure.alt
+
+
+def test_photographs_are_measured_alone_into_a_table_of_their_own(coco, results, capsys):
+    assert run_lessons(["05", "--data", coco, "--n", "0"]) == 0
+    table = pd.read_csv(results / "emoji" / "05-photographs.csv", dtype={"lesson": str})
+    assert list(table["claim"]) == [
+        "photographs: a colour word lies on its object, beyond chance",
+        "photographs: it does so more than an absent colour",
     ]
-    assert len(matching.table) == 5 and len(binding.table) == 2 + 2 + 3
-    assert all(
-        claim.startswith("photographs: ")
-        for claims in (matching, binding)
-        for claim in claims.table["claim"]
-    )
-    assert all("In photographs" in figure.alt for figure in figures)
-    assert len(list(tmp_path.glob("emoji/0[45]/*/rows.jsonl"))) == 4
+    assert set(table["lesson"]) == {"05"}
+    assert not list(results.rglob("*.ipynb"))
