@@ -1,7 +1,7 @@
 # make run     set up, execute every notebook and build the site of them in build/ (the committed ones stay as they are)
 # make test    everything that CI runs         make lab     JupyterLab on the notebooks
 # make quick   tests without notebooks, browser, studies and training
-# make lesson NOTEBOOK=05 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model
+# make lesson NOTEBOOK=05 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model; N=0: DATA alone
 # make lint    style, types, security          make notebooks   execute in place, to commit the outputs
 # make fuzz    ten minutes of drawn inputs     make bench       speed as ratios within one run
 # make site    the site and the live page, from the committed notebooks, in build/site
@@ -23,9 +23,10 @@ NBCONVERT := $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.timeout=18
 
 CORES = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 
-# A notebook takes one thread, so that as many run side by side as there are cores.
+# A notebook takes one thread, so that as many run side by side as there are cores. Tables of claims lie beside what is
+# executed: the last digits of the committed ones are those of one processor.
 run: $(STAMP)
-	OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) live $(EXECUTED)
+	GRADECLIP_RESULTS='$(CURDIR)/build/results' OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) live $(EXECUTED)
 	$(BIN)/python docs/site/build.py build $(EXECUTED)
 	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 

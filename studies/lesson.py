@@ -105,9 +105,7 @@ class Claims:
         GradeclipError: there are results of other weights of the same name.
     """
 
-    def __init__(
-        self, lesson: str, model: str = "emoji", pretrained: str | None = None
-    ) -> None:
+    def __init__(self, lesson: str, model: str = "emoji", pretrained: str | None = None) -> None:
         self.lesson = lesson
         self.model = model
         self.pretrained = pretrained
@@ -242,7 +240,9 @@ def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scen
     scenes = (
         draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count()
     )
-    different = (scene for scene in scenes if len({thing.noun for thing in scene.objects}) == n_objects)
+    different = (
+        scene for scene in scenes if len({thing.noun for thing in scene.objects}) == n_objects
+    )
     if whole:
         different = (scene for scene in different if all(map(_is_whole, scene.objects)))
     return list(islice(different, n))
@@ -260,9 +260,7 @@ def prompts_of(scene: Scene) -> list[str]:
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> InlineFigure:
     """Scenes in rows: the image and, for each of its things, the map of its prompt with the similarity."""
-    explanations = [
-        explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes
-    ]
+    explanations = [explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes]
     prompts = [", ".join(explanation.prompts) for explanation in explanations]
 
     # in inches: a scene is three square panels, below a line of titles

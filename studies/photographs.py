@@ -177,11 +177,11 @@ def colour_rows(
         mentioned = set(re.findall(r"\w+", example.caption.lower()))
         absent = next(name for name in COLOURS if name not in mentioned)
 
+        captions = [with_word(example.caption, start, end, word) for word in (colour, absent)]
+        split_words = explainer.word_directions([caption for caption, _, _ in captions])
         directions = []
-        for word in (colour, absent):
-            caption, *place = with_word(example.caption, start, end, word)
-            (words,) = explainer.word_directions([caption])
-            directions.append(direction_of(*words, *place))
+        for (words, vectors), (_, first, last) in zip(split_words, captions, strict=True):
+            directions.append(direction_of(words, vectors, first, last))
 
         mask = example.mask()[None]
         _, heats, constant = _maps(explainer, example, torch.stack(directions))

@@ -6,9 +6,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-import studies.__main__
+import studies.lesson
 from studies.__main__ import NOTEBOOKS, main, notebook_of
-from studies.lesson import file_name
+from studies.lesson import results_name
 from tests.one_kernel import errors, execute_in_one_kernel
 from tests.studies.folders import write_coco, write_coco_captions, write_open_clip
 
@@ -38,7 +38,7 @@ def results(tmp_path, monkeypatch):
 def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
     folder, results, tmp_path_factory, monkeypatch
 ):
-    monkeypatch.setattr(studies.__main__, "RESULTS", results)
+    monkeypatch.setattr(studies.lesson, "RESULTS", results)
     printed = re.search(r'"python -m studies (06 [^\\"]*)', notebook_of("06").read_text())[1]
     pairs = [(RATED[i % 16], RATED[(i + 1 + i // 16) % 16]) for i in range(60)]
     captions = [
@@ -52,7 +52,7 @@ def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
         .split()
     )
     assert main([*asked, "--n", "50"]) == 0
-    executed = results / file_name(folder) / "06_word_concreteness.ipynb"
+    executed = results / results_name(folder) / "06_word_concreteness.ipynb"
     outputs = [
         output
         for cell in nbformat.read(executed, as_version=4).cells
@@ -81,6 +81,6 @@ def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photogr
     execute_in_one_kernel(lessons.values(), NOTEBOOKS)
     for lesson, notebook in lessons.items():
         assert errors(notebook) == []
-        table = pd.read_csv(results / file_name(folder) / f"{lesson}.csv")
-        assert (table["model"] == folder).any()
+        table = pd.read_csv(results / results_name(folder) / f"{lesson}.csv")
+        assert (table["model"] == results_name(folder)).any()
         assert table["claim"].str.startswith("photographs: ").any() == (lesson in ON_PHOTOGRAPHS)

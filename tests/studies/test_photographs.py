@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -98,23 +97,28 @@ CAPTION = "a red dog and a blue cat"
 
 
 def wide_examples(count, outside=False):
-    """Wide images whose things stand in the middle half, as photographs have them, or outside of it."""
+    """Wide images with two things in the middle, as photographs have them, or out of sight."""
     rng = np.random.default_rng(0)
+    width, height = WIDE
     examples = []
     for number in range(count):
-        image = Image.fromarray(rng.integers(0, 256, (*WIDE[::-1], 3), dtype=np.uint8))
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
         for k, noun in enumerate(("dog", "cat")):
-            mask = np.zeros(WIDE[::-1], bool)
             left = 0 if outside else 60 + 40 * k + int(rng.integers(10))
-            top = 10 + int(rng.integers(30)) + 40 * k * outside
+            top = 5 + 45 * k
+            mask = np.zeros((height, width), bool)
             mask[top : top + 30, left : left + 25] = True
-            key = f"{number}/{noun}"
-            reading = partial(image.copy)
-            if k == 0:
-                shared = reading  # both things stand in one image
-            examples.append(
-                Example(key, noun, noun, CAPTION, (noun,), shared, load_mask=partial(mask.copy))
+            example = Example(
+                key=f"{number}/{noun}",
+                prompt=noun,
+                concept=noun,
+                caption=CAPTION,
+                present=("dog", "cat"),
+                image=image.copy,
+                load_mask=mask.copy,
             )
+            examples.append(example)
     return examples
 
 
@@ -188,7 +192,7 @@ def test_a_missing_folder_of_images_is_refused_before_anything_is_measured(choic
 
 @pytest.fixture(scope="module")
 def choices(tmp_path_factory):
-    """Scenes with swapped colours as ColorSwap has its images, and with a false caption as SugarCrepe has its."""
+    """Scenes with swapped colours, as in ColorSwap, and with a false caption, as in SugarCrepe."""
     folder = tmp_path_factory.mktemp("choices")
     (folder / "images").mkdir()
     crepe = {}
