@@ -1,0 +1,310 @@
+"""Word importance: which scores of a caption's words can you believe?
+
+    captions with one false word -> does the false word score lowest?       (`false_word_hits`)
+    captions -> exact Shapley values of their words                         (`shapley_values`)
+    captions -> rank correlation of each method's scores with these         (`agreement`)
+    captions -> how often a function word scores highest                    (`function_word_wins`)
+    "a red dog" -> lam, its product with the gradient, layer by layer       (`score_parts`)
+    "a dove tagged peace" -> two words that stand in for each other         (`redundancy`)
+
+The Shapley value of a word is the mean, over all orders in which the words of a caption can be
+added, of what the word adds to the similarity (Shapley 1953; Lundberg and Lee, NeurIPS 2017). A
+caption of n words has 2^n parts, which are few and short, so the values are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from math import comb
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils.methods.grad_eclip import (
+    attention_gradient,
+    channel_weights,
+    spatial_weights,
+)
+from gradeclip_utils.models import Clip
+from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
+from gradeclip_utils.words import split_read
+
+from .matching import two_coloured, word_kinds
+from .pairs import images_of
+from .relevance import as_array
+
+CONTENT = ("noun", "colour")  # the kinds of words that a caption can be false in
+
+
+def text_methods() -> list[str]:
+    """The names of the methods that score words."""
+    return [name for name, method in METHODS.items() if method.text is not None]
+
+
+# --------------------------------------------------------------------------------- captions
+
+
+def two_plain(n: int) -> list[Scene]:
+    """The first `n` test scenes of two different things without colours: "a dog and a drum"."""
+    drawn = (
+        draw_scene([82, seed], split="test", n_objects=2, tint=0, plain=True) for seed in count()
+    )
+    different = (scene for scene in drawn if len({thing.noun for thing in scene.objects}) == 2)
+    return list(islice(different, n))
+
+
+@dataclass(frozen=True)
+class FalseCaption:
+    """A scene, and its caption with one word exchanged for one that is not in the scene."""
+
+    scene: Scene
+    caption: str
+    kind: str  # of the exchanged word: "noun" or "colour"
+    index: int  # of the exchanged word
+
+
+def false_captions(n: int, *, seed: int = 0) -> list[FalseCaption]:
+    """One false caption of each of the first `n` coloured test scenes; every third by colour."""
+    captions = []
+    for number, scene in enumerate(two_coloured(n)):
+        rng = np.random.default_rng([seed, number])
+        kind = "colour" if number % 3 == 2 else "noun"
+        captions.append(_with_false_word(scene, kind, rng))
+    return captions
+
+
+def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> FalseCaption:
+    """Exchange one word of a kind for another of its kind that is not in the scene."""
+    words = scene.caption.split()
+    places = [index for index, word_kind in enumerate(word_kinds(scene)) if word_kind == kind]
+    index = int(rng.choice(places))
+
+    if kind == "colour":
+        present = {thing.colour for thing in scene.objects}
+        candidates = [colour for colour in COLOURS if colour not in present]
+    else:
+        present = {thing.noun for thing in scene.objects}
+        candidates = [noun for noun in concepts().index if noun not in present]
+    words[index] = str(rng.choice(candidates))
+
+    # the article stands before the colour: it fits the new one, so that no other word is false
+    if kind == "colour" and words[index - 1] in ("a", "an"):
+        words[index - 1] = phrase(words[index + 1], colour=words[index]).split()[0]
+    return FalseCaption(scene, " ".join(words), kind, index)
+
+
+# ----------------------------------------------------------------------------- the false word
+
+
+def false_word_hits(
+    clip: Clip, captions: Sequence[FalseCaption], methods: Sequence[str]
+) -> pd.DataFrame:
+    """How often the false word scores below a true content word: one row per method and caption.
+
+    Columns method, image, kind, hit. `hit` is the fraction of the caption's true nouns and colours
+    that score higher than the false word, with ties for one half. Its mean is the area under the
+    ROC curve within captions; chance is .5.
+    """
+    scenes = [caption.scene for caption in captions]
+    images = images_of(clip, scenes)
+    rows = []
+    for method in methods:
+        explainer = Explainer(clip, method=method)
+        embeddings = explainer.embed_images(images)
+        words_of_captions = explainer.score_words(
+            [caption.caption for caption in captions], embeddings
+        )
+        for number, (caption, words) in enumerate(zip(captions, words_of_captions, strict=True)):
+            scores = np.array([word.score for word in words])
+            kinds = word_kinds(caption.scene)
+            is_true = [
+                kind in CONTENT and index != caption.index for index, kind in enumerate(kinds)
+            ]
+            lead = scores[is_true] - scores[caption.index]
+            hit = np.mean((lead > 0) + 0.5 * (lead == 0))
+            rows.append({"method": method, "image": number, "kind": caption.kind, "hit": hit})
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------ Shapley values
+
+
+def coalition_similarities(explainer: Explainer, caption: str, image: np.ndarray) -> np.ndarray:
+    """Similarities (2^n,) of an image (E,) with every part of a caption of n words.
+
+    Bit j of an index says whether word j is in the part: index 0 is the empty prompt, and the last
+    index is the whole caption.
+    """
+    words = caption.split()
+    parts = []
+    for coalition in range(2 ** len(words)):
+        parts.append(" ".join(word for j, word in enumerate(words) if coalition >> j & 1))
+    return as_array(explainer.embed_texts(parts)) @ image
+
+
+def shapley_values(similarities: np.ndarray) -> np.ndarray:
+    """Shapley values (n,) of n words from the similarities (2^n,) of all parts of a caption."""
+    n = len(similarities).bit_length() - 1
+    coalitions = np.arange(len(similarities))
+    sizes = np.array([int(coalition).bit_count() for coalition in coalitions])
+    weights = np.array([1 / (n * comb(n - 1, size)) for size in range(n)])
+
+    values = np.empty(n)
+    for word in range(n):
+        without = coalitions[coalitions >> word & 1 == 0]
+        gains = similarities[without | 1 << word] - similarities[without]
+        values[word] = gains @ weights[sizes[without]]
+    return values
+
+
+def shapley_table(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """Exact Shapley values of words: columns image, index, word, kind, shapley."""
+    explainer = Explainer(clip)
+    embeddings = as_array(explainer.embed_images(images_of(clip, scenes)))
+    tables = []
+    for number, scene in enumerate(scenes):
+        similarities = coalition_similarities(explainer, scene.caption, embeddings[number])
+        words = scene.caption.split()
+        columns = {
+            "image": number,
+            "index": range(len(words)),
+            "word": words,
+            "kind": word_kinds(scene),
+            "shapley": shapley_values(similarities),
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def score_table(
+    clip: Clip,
+    scenes: Sequence[Scene],
+    methods: Sequence[str],
+    *,
+    shown: Sequence[Scene] | None = None,
+) -> pd.DataFrame:
+    """Scores of words by each method: columns image, index, word, kind, method, score.
+
+    `shown` gives each caption another image than its own, as a control.
+    """
+    images = images_of(clip, scenes if shown is None else shown)
+    captions = [scene.caption for scene in scenes]
+    rows = []
+    for method in methods:
+        explainer = Explainer(clip, method=method)
+        words_of_captions = explainer.score_words(captions, explainer.embed_images(images))
+        for number, (scene, words) in enumerate(zip(scenes, words_of_captions, strict=True)):
+            for index, (word, kind) in enumerate(zip(words, word_kinds(scene), strict=True)):
+                rows.append(
+                    {
+                        "image": number,
+                        "index": index,
+                        "word": word.text,
+                        "kind": kind,
+                        "method": method,
+                        "score": word.score,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def agreement(scores: pd.DataFrame, shapley: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of scores with Shapley values within each caption.
+
+    Columns method, image, correlation. It is NaN where all words of a caption score the same.
+    """
+    joined = scores.merge(shapley[["image", "index", "shapley"]], on=["image", "index"])
+    rows = []
+    for (method, image), words in joined.groupby(["method", "image"], sort=False):
+        correlation = words["score"].corr(words["shapley"], method="spearman")
+        rows.append({"method": method, "image": image, "correlation": correlation})
+    return pd.DataFrame(rows)
+
+
+def function_word_wins(scores: pd.DataFrame) -> pd.DataFrame:
+    """Whether a function word scores highest in its caption: columns method, image, wins."""
+    highest = scores.loc[scores.groupby(["method", "image"], sort=False)["score"].idxmax()]
+    wins = highest["kind"] == "function"
+    return highest[["method", "image"]].assign(wins=wins).reset_index(drop=True)
+
+
+# --------------------------------------------------------------------- the parts of a score
+
+
+@torch.no_grad()
+def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
+    """The parts of Grad-ECLIP's scores: columns layer, word, lam, gradient, product.
+
+    A word's products add up to its score. `gradient` is w . v = dS/d alpha, summed over heads. A
+    word of several tokens has the mean of their lam and the sums of the others. Layers are counted
+    from the last, which is 1.
+    """
+    tower = explainer.text_tower
+    split = split_read(prompt, explainer.clip.tokenizer, tower)
+    direction = explainer.embed_images(image)[None]  # (1, 1, E)
+    tokens = explainer.clip.tokenizer([prompt]).to(tower.device)
+    trace = tower.trace(tokens, graph=True)
+    weights = channel_weights(tower, trace, direction)  # (1, 1, L, R, D)
+
+    rows = []
+    for position, layer in enumerate(trace.layers):
+        lam = spatial_weights(layer, trace.valid_mask)[0, :, 0]  # (H, N)
+        gradient = attention_gradient(weights[:, 0, position], layer.v)[0, :, 0]  # (H, N)
+        for index, (start, end) in enumerate(split.spans):
+            of_word = [split.first + i for i, word in enumerate(split.word_ids) if word == index]
+            rows.append(
+                {
+                    "layer": len(trace.layers) - position,
+                    "word": prompt[start:end],
+                    "lam": float(lam[:, of_word].mean()),
+                    "gradient": float(gradient[:, of_word].sum()),
+                    "product": float((lam * gradient)[:, of_word].sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# -------------------------------------------------------------------------------- redundancy
+
+
+def _tagged_scenes() -> Iterator[tuple[str, str, Scene]]:
+    """Test scenes of one thing that has a keyword: the noun, its rarest keyword, the scene."""
+    nouns_of_keyword = concepts()["keywords"].explode().value_counts()
+    for number, (noun, keywords) in enumerate(concepts()["keywords"].items()):
+        if keywords:
+            keyword = min(keywords, key=lambda word: nouns_of_keyword[word])
+            yield noun, keyword, draw_scene([83, number], split="test", groups=[(noun, None, 1)])
+
+
+def redundancy(clip: Clip, n: int) -> pd.DataFrame:
+    """What "a dove tagged peace" loses without the noun, without the keyword, and without both.
+
+    One row a scene: columns noun, keyword, without_noun, without_keyword, without_both, all in
+    similarity. Two words are redundant where the last is more than the sum of the first two.
+    """
+    explainer = Explainer(clip)
+    tagged = list(islice(_tagged_scenes(), n))
+    embeddings = as_array(explainer.embed_images(images_of(clip, [scene for *_, scene in tagged])))
+    rows = []
+    for (noun, keyword, _), embedding in zip(tagged, embeddings, strict=True):
+        captions = [
+            f"{phrase(noun)} tagged {keyword}",
+            f"something tagged {keyword}",
+            phrase(noun),
+            "something",
+        ]
+        whole, no_noun, no_keyword, neither = as_array(explainer.embed_texts(captions)) @ embedding
+        rows.append(
+            {
+                "noun": noun,
+                "keyword": keyword,
+                "without_noun": whole - no_noun,
+                "without_keyword": whole - no_keyword,
+                "without_both": whole - neither,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,124 @@
+"""Word importance: captions with one false word, exact Shapley values, and the parts of a score."""
+
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.scenes import arrange
+from studies import word_importance
+from studies.matching import two_coloured, word_kinds
+
+
+@pytest.fixture(scope="module")
+def explainer(bundled):
+    return Explainer(bundled)
+
+
+def test_a_false_caption_differs_in_one_word_that_is_not_in_the_scene():
+    for false in word_importance.false_captions(9):
+        true_words = false.scene.caption.split()
+        false_words = false.caption.split()
+        changed = [
+            i
+            for i, pair in enumerate(zip(true_words, false_words, strict=True))
+            if len(set(pair)) == 2
+        ]
+        assert false.index in changed
+        assert all(true_words[i] in ("a", "an") for i in changed if i != false.index)
+        assert word_kinds(false.scene)[false.index] == false.kind
+        present = {thing.noun for thing in false.scene.objects} | {
+            thing.colour for thing in false.scene.objects
+        }
+        assert false_words[false.index] not in present
+
+
+def test_shapley_values_are_means_over_all_orders_and_add_up():
+    rng = np.random.default_rng(0)
+    similarities = rng.normal(size=2**4)
+    expected = np.zeros(4)
+    orders = list(permutations(range(4)))
+    for order in orders:
+        coalition = 0
+        for word in order:
+            expected[word] += similarities[coalition | 1 << word] - similarities[coalition]
+            coalition |= 1 << word
+    values = word_importance.shapley_values(similarities)
+    assert values == pytest.approx(expected / len(orders))
+    assert values.sum() == pytest.approx(similarities[-1] - similarities[0])
+
+
+def test_the_parts_of_a_caption_hold_the_caption_and_the_prompts_with_one_word_left_out(explainer):
+    scene = arrange(["red dog"])
+    image = explainer.embed_images(scene.image(96))[0].double().numpy()
+    similarities = word_importance.coalition_similarities(explainer, "a red dog", image)
+    assert len(similarities) == 8
+    left_out = Explainer(explainer.clip, method="leave-one-out")
+    (words,) = left_out.score_words(["a red dog"], explainer.embed_images(scene.image(96)))
+    for index, word in enumerate(words):
+        without = similarities[0b111 ^ 1 << index]
+        assert similarities[-1] - without == pytest.approx(word.score, abs=1e-5)
+
+
+def test_a_score_that_knows_the_truth_finds_every_false_word_and_a_blind_one_half(bundled):
+    captions = word_importance.false_captions(6)
+    hits = word_importance.false_word_hits(bundled, captions, ["leave-one-out", "rollout"])
+    assert set(hits.columns) == {"method", "image", "kind", "hit"}
+    assert len(hits) == 12
+    by_method = hits.groupby("method")["hit"].mean()
+    assert by_method["leave-one-out"] > 0.8
+    assert hits["hit"].between(0, 1).all()
+
+
+def test_agreement_of_shapley_values_with_themselves_is_one():
+    shapley = pd.DataFrame(
+        {"image": [0, 0, 0, 1, 1], "index": [0, 1, 2, 0, 1], "shapley": [0.1, 0.3, 0.2, 0.0, 1.0]}
+    )
+    places = shapley[["image", "index"]]
+    same = places.assign(method="same", score=2 * shapley["shapley"])
+    opposite = places.assign(method="opposite", score=-shapley["shapley"])
+    rows = word_importance.agreement(pd.concat([same, opposite]), shapley)
+    assert rows.set_index("method")["correlation"].groupby("method").mean().to_dict() == {
+        "opposite": pytest.approx(-1),
+        "same": pytest.approx(1),
+    }
+
+
+def test_the_highest_word_of_each_caption_is_counted_if_it_is_a_function_word():
+    scores = pd.DataFrame(
+        {
+            "method": "m",
+            "image": [0, 0, 1, 1],
+            "kind": ["function", "noun", "function", "noun"],
+            "score": [0.2, 0.1, 0.1, 0.2],
+        }
+    )
+    assert list(word_importance.function_word_wins(scores)["wins"]) == [True, False]
+
+
+def test_the_parts_of_a_score_multiply_and_add_up_to_the_score(explainer):
+    image = arrange(["red dog"]).image(96)
+    parts = word_importance.score_parts(explainer, image, "a red dog")
+    (words,) = explainer.score_words(["a red dog"], explainer.embed_images(image))
+    assert parts["product"].to_numpy() == pytest.approx(
+        (parts["lam"] * parts["gradient"]).to_numpy(), abs=1e-6
+    )
+    total = parts.groupby("word")["product"].sum()
+    for word in words:
+        assert total[word.text] == pytest.approx(word.score, abs=1e-6)
+
+
+def test_scores_of_a_caption_beside_another_image_differ_from_those_beside_its_own(bundled):
+    scenes = two_coloured(2)
+    own = word_importance.score_table(bundled, scenes, ["grad-eclip"])
+    swapped = word_importance.score_table(bundled, scenes, ["grad-eclip"], shown=scenes[::-1])
+    assert list(own["word"]) == list(swapped["word"])
+    assert not np.allclose(own["score"], swapped["score"])
+
+
+def test_what_both_words_lose_is_measured_beside_what_each_loses(bundled):
+    rows = word_importance.redundancy(bundled, 5)
+    assert len(rows) == 5
+    assert (rows["without_both"] > 0).mean() > 0.5
