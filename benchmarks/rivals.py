@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from benchmarks.bench import MODEL, options, random_clip, timed
 from gradeclip_utils import METHODS
+from gradeclip_utils.methods import Options, layers_to_explain
 from gradeclip_utils.towers import open_image_tower
 
 
@@ -87,12 +88,16 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
 
 def ours(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Tensor:
     """The same method by this package, on the token grid (h, w)."""
-    layers = METHODS[name].explained(len(model.visual.transformer.resblocks))
-    tower = open_image_tower(model) if layers is None else open_image_tower(model, layers)
+    depth = len(model.visual.transformer.resblocks)
+    tower = open_image_tower(model, layers_to_explain(None, None, METHODS[name], depth))
     tower.verified = True  # once a model, not once a map
     with torch.no_grad():
         trace = tower.trace(pixels)
-        return METHODS[name].image(tower, trace, text[None])[0, 0, 1:].unflatten(0, trace.grid)
+        return (
+            METHODS[name]
+            .image(tower, trace, text[None], Options())[0, 0, 1:]
+            .unflatten(0, trace.grid)
+        )
 
 
 def agreement(map_: Tensor, other: Tensor) -> float:

@@ -6,7 +6,6 @@
 It leaves nothing behind on the model: no hook, no mode, no gradient.
 """
 
-import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,8 +28,9 @@ from .errors import GradeclipError, UnsupportedModel, warn
 from .explanation import Explanation, Interactions
 from .files import version
 from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
-from .methods import METHODS, Method
+from .methods import METHODS, Method, Options, layers_to_explain
 from .methods.interactions import word_directions, word_masks
+from .methods.registry import Side
 from .models import Clip
 from .prompts import (
     Prompts,
@@ -43,7 +43,7 @@ from .prompts import (
 )
 from .prompts import null_captions as default_nulls
 from .runtime import isolated_torch_state, one_thread
-from .towers import Tower, Trace, open_feature_map, open_image_tower, open_text_tower
+from .towers import Tower, Trace, open_image_tower, open_text_tower
 from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
 
@@ -150,9 +150,6 @@ class Explainer:
             checked_seed(seed),
             chosen("resolution", resolution, ("model", "native")),
         )
-        if self.method.name == "grad-eclip":
-            image_layers = clip.image_layers if image_layers is None else image_layers
-            text_layers = clip.text_layers if text_layers is None else text_layers
         self._layers = image_layers, text_layers
         self._open()
 
@@ -287,7 +284,7 @@ class Explainer:
         others = with_other_nouns(prompt, count, known=self.clip.vocabulary, seed=self.seed)
         embeddings = self.embed_texts([*others, ""])
         step = (
-            1 if self.method.wants_empty else len(embeddings)
+            1 if self.method.compares_targets else len(embeddings)
         )  # such a method compares the prompts of a call
         return np.concatenate(
             [_numpy(self.maps(image, some)[0]) for some in embeddings.split(step)]
@@ -539,7 +536,7 @@ class Explainer:
             fill = int(
                 self.clip.tokenizer([""])[0, -1]
             )  # padding, which a prompt of full length does not hold
-            offered = {"seed": self.seed, "words": word_ids, "fill": fill}
+            offered = Options(seed=self.seed, word_ids=word_ids, fill=fill)
             scores = _run(self.method, tower, trace, sign * image[some, None], offered)[:, 0]
             for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
                 split, inside = asked.splits[i], ids >= 0
@@ -620,13 +617,11 @@ class Explainer:
         """Maps (B, T, N) by the method; zero if it has none for images."""
         if self.method.image is None:
             return torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1])
-        return _run(
-            self.method, self.image_tower, trace, directions, {"seed": self.seed, "empty": empty}
-        )
+        return _run(self.method, self.image_tower, trace, directions, Options(self.seed, empty))
 
     def _empty_prompt(self) -> Tensor | None:
         """The embedding (E,) of a prompt without words, for the method that subtracts it."""
-        if not self.method.wants_empty or self.text_tower is None:
+        if not self.method.compares_targets or self.text_tower is None:
             return None
         return self.text_tower.forward(self.clip.tokenizer([""]).to(self.text_tower.device))[0]
 
@@ -638,11 +633,15 @@ class Explainer:
 
     def _open(self) -> None:
         """Open both encoders, and note the modules, hooks and replaced methods that they were opened with."""
-        self.image_tower = _opened(self.clip.model, "image", self._layers[0], self.method)
+        self.image_tower = _opened(
+            self.clip.model, "image", self._layers[0], self.clip.image_layers, self.method
+        )
         self.text_tower: Tower | None = None
         self.text_refusal: UnsupportedModel | None = None
         try:
-            self.text_tower = _opened(self.clip.model, "text", self._layers[1], self.method)
+            self.text_tower = _opened(
+                self.clip.model, "text", self._layers[1], self.clip.text_layers, self.method
+            )
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
         self._parts = _parts_of(self.clip.model)
@@ -662,7 +661,7 @@ class Explainer:
     @property
     def _images_at_once(self) -> int:
         """How many images make a batch: one if they differ in size, as native ones do, and all of NaFlex."""
-        return 1 if self.resolution == "native" or self.image_tower.own_grid else _IMAGES_AT_ONCE
+        return 1 if self.resolution == "native" else _IMAGES_AT_ONCE
 
     def _batches(self, count: int) -> Iterator[slice]:
         return (slice(i, i + self._images_at_once) for i in range(0, count, self._images_at_once))
@@ -686,11 +685,7 @@ class Explainer:
         if self.resolution == "native":
             return native_view(self.clip.preprocess, image, tower.patch_size)
         view = model_view(self.clip.preprocess, image)
-        if (
-            not tower.any_size
-            and not tower.own_grid
-            and tuple(view.pixels.shape[1:]) != tuple(tower.image_size)
-        ):
+        if not tower.any_size and tuple(view.pixels.shape[1:]) != tuple(tower.image_size):
             given, wanted = (
                 " x ".join(map(str, one)) for one in (view.pixels.shape[1:], tower.image_size)
             )
@@ -734,21 +729,20 @@ def _parts_of(model: torch.nn.Module) -> list[tuple]:
     ]
 
 
-def _opened(model: torch.nn.Module, side: str, layers: int | None, method: Method) -> Tower:
+def _opened(
+    model: torch.nn.Module, side: Side, layers: int | None, default: int | None, method: Method
+) -> Tower:
     """The tower, with as many explained layers as the user or else the method asks for."""
-    opened = open_image_tower if side == "image" else open_text_tower
+    open_tower = open_image_tower if side == "image" else open_text_tower
+    tower = open_tower(model)
+    wanted = layers_to_explain(layers, default, method, tower.depth, side)
+    if wanted == tower.layers:
+        return tower
     try:
-        tower = opened(model) if layers is None else opened(model, layers)
-    except UnsupportedModel:
-        if side == "text" or method.wants_attention:
-            raise
-        return open_feature_map(model)
-    asked = None if layers is not None else method.explained(tower.depth, side)
-    try:
-        return tower if asked is None else opened(model, asked)
+        return open_tower(model, wanted)
     except UnsupportedModel as refusal:
         raise UnsupportedModel(
-            f"{method.title} explains {asked} layers, and {refusal}"
+            f"{method.title} explains {wanted} layers, and {refusal}"
         ) from refusal
 
 
@@ -796,17 +790,14 @@ def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
     return word_ids
 
 
-def _run(method: Method, tower: Tower, trace: Trace, directions: Tensor, offered: dict) -> Tensor:
-    """A method's finite maps (B, T, N) of images or prompts; of the keywords offered it gets those that it names."""
+def _run(
+    method: Method, tower: Tower, trace: Trace, directions: Tensor, options: Options
+) -> Tensor:
+    """A method's finite maps (B, T, N) of images or prompts; with shape and values checked."""
     side, what = (method.text, "scores") if trace.grid is None else (method.image, "maps")
     assert side is not None
-    named, shape = (
-        inspect.signature(side).parameters,
-        (*directions.shape[:2], trace.valid_mask.shape[1]),
-    )
-    found = side(
-        tower, trace, directions, **{name: offered[name] for name in offered if name in named}
-    )
+    shape = (*directions.shape[:2], trace.valid_mask.shape[1])
+    found = side(tower, trace, directions, options)
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:
         got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
         raise GradeclipError(

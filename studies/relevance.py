@@ -48,7 +48,7 @@ def maps_by(
     for some in (slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)):
         for name, one in explainers.items():
             together = (
-                1 if one.method.wants_empty else directions.shape[1]
+                1 if one.method.compares_targets else directions.shape[1]
             )  # such a method compares targets of a call
             maps = [
                 one.maps(images[some], asked) for asked in directions[some].split(together, dim=1)

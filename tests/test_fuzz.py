@@ -473,7 +473,10 @@ def doors(explainer, picture, tmp_path_factory):
                 "text_layers": 1,
             },
         ),
-        (Method, {**texts, "image": len, "text": None, "layers": "last", "wants_empty": False}),
+        (
+            Method,
+            {**texts, "image": len, "text": None, "layers": "last", "compares_targets": False},
+        ),
         (explainer.explain_batch, {"images": [picture], "texts": ["a dog"], "against": "a cat"}),
         (explainer.interactions, {"image": picture, "caption": "a dog"}),
         (explainer.null_maps, {"image": picture, "prompt": "a dog", "count": 2}),

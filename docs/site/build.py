@@ -188,7 +188,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
     "explain": (
         "Explain",
         [
-            "explain.Explainer",
+            "explainer.Explainer",
             "explanation.Explanation",
             "explanation.Interactions",
             "words.Word",

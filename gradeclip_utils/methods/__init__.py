@@ -3,6 +3,7 @@
 tower --trace--> Trace --method--> map --Explanation--> figure
 """
 
-from .registry import METHODS, Method, register_method
+from .options import Options
+from .registry import METHODS, Method, layers_to_explain, register_method
 
-__all__ = ["METHODS", "Method", "register_method"]
+__all__ = ["METHODS", "Method", "Options", "layers_to_explain", "register_method"]

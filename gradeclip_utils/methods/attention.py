@@ -12,16 +12,19 @@ from torch import Tensor
 from ..towers import Tower, Trace
 from ..towers.blocks import Block, attend
 from .common import zero_maps
+from .options import DEFAULTS, Options
 
 
-def attention(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def attention(
+    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
+) -> Tensor:
     """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens."""
     weights, row = trace.layers[-1].attention.mean(1), _query_row(tower, trace)  # (B, R, N)
     row = row if tower.explained[-1].latent else row.gather(1, trace.query_index)
     return _same_for_all(trace, torch.einsum("br,brn->bn", row, weights), directions)
 
 
-def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def rollout(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
     """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest."""
     layers = [
         (block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)
@@ -33,7 +36,7 @@ def rollout(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return _same_for_all(trace, row, directions)
 
 
-def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def game(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
     """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards."""
     with torch.enable_grad():
         blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
@@ -51,7 +54,7 @@ def game(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
 
-def legrad(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def legrad(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
     """LeGrad: map_i = mean over layers, heads and queries j of relu(dS_l / dA_l,ji)."""
     maps = zero_maps(trace, directions)
     with torch.enable_grad():

@@ -11,9 +11,10 @@ from ..errors import UnsupportedModel
 from ..towers import Tower, Trace
 from ..towers.blocks import apply, attend_fused
 from .gradients import target_gradients
+from .options import DEFAULTS, Options
 
 
-def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def grad_cam(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
     """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic."""
     maps = []
     for slope in target_gradients(
@@ -26,13 +27,13 @@ def grad_cam(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
 
-def maskclip(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def maskclip(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
     """MaskCLIP: map_i = f_i . d, with f_i the unit embedding of token i when it attends to itself alone."""
     return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
 
 
 def clip_surgery(
-    tower: Tower, trace: Trace, directions: Tensor, *, empty: Tensor | None = None
+    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
 ) -> Tensor:
     """CLIP Surgery: map_i = f_i . d less what all targets share, with f from a second path of v-v attention."""
     x = y = trace.tokens
@@ -48,8 +49,8 @@ def clip_surgery(
             position < tower.depth - 1
         ):  # of the model's own path only what feeds the other is needed
             x = tower.run_block(trace, position, x)
-    if directions.shape[1] == 1 and empty is not None:
-        directions = directions - empty
+    if directions.shape[1] == 1 and options.empty is not None:
+        directions = directions - options.empty
     maps = torch.einsum("bne,bte->btn", tower.embed_alone(trace, y), directions)
     if directions.shape[1] > 1:
         weights = (

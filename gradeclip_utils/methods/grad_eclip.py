@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..towers import Layer, Tower, Trace
+from .options import DEFAULTS, Options
 
 
 def grad_eclip_plain(
@@ -153,7 +154,14 @@ def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
 
 
-def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "loosened") -> Tensor:
+def grad_eclip(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+    *,
+    spatial: str = "loosened",
+) -> Tensor:
     """Grad-ECLIP: the sum over layers, heads and query tokens of lam_i * dS/d alpha_i.
 
     An image encoder that averages its patches has many query tokens, and every one adds its own
@@ -167,6 +175,7 @@ def grad_eclip(tower: Tower, trace: Trace, directions: Tensor, spatial: str = "l
         tower: the encoder.
         trace: B inputs, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
+        options: not used.
         spatial: the `kind` of `spatial_weights`.
 
     Returns:

@@ -16,11 +16,14 @@ from tqdm import tqdm
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from .common import BAR_DELAY, mean_over_patches, on_patches, one_word_per_token
+from .options import DEFAULTS, Options
 
 _AT_ONCE = 16  # images in one forward pass with a graph
 
 
-def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
+def input_x_gradient(
+    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
+) -> Tensor:
     """Input x gradient: map_i = sum of x * dS/dx over the pixels and colours x of patch i, or over the token x_i."""
     encode, inputs, axis = _inputs_of(tower, trace)
     products = [
@@ -30,7 +33,7 @@ def input_x_gradient(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
 
 
 def integrated_gradients(
-    tower: Tower, trace: Trace, directions: Tensor, *, steps: int = 50
+    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS, *, steps: int = 50
 ) -> Tensor:
     """Integrated gradients: map_i = sum over the pixels x of patch i of x * mean_a dS/dx at a * x, a from 0 to 1."""
     encode, inputs, axis = _inputs_of(tower, trace)

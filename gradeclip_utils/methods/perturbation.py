@@ -22,6 +22,7 @@ from .common import (
     repeat_input,
     zero_maps,
 )
+from .options import DEFAULTS, Options
 
 BATCH_SIZE = 64  # images or prompts in one forward pass
 RISE_CELLS = 7  # of a mask, down and across
@@ -35,13 +36,13 @@ def rise(
     tower: Tower,
     trace: Trace,
     directions: Tensor,
+    options: Options = DEFAULTS,
     *,
     masks: int = 500,
-    seed: int = 0,
 ) -> Tensor:
     """RISE: how much more the target is when a patch is seen, over random masks of the image."""
     image_size = tuple(trace.inputs.shape[-2:])
-    draw_masks = mask_maker(masks, image_size, seed)
+    draw_masks = mask_maker(masks, image_size, options.seed)
 
     scores = []
     visible = []
@@ -113,12 +114,12 @@ def leave_one_out(
     tower: Tower,
     trace: Trace,
     directions: Tensor,
-    *,
-    words: Tensor | None = None,
-    fill: int | None = None,
+    options: Options = DEFAULTS,
 ) -> Tensor:
     """Leave one word out: S(prompt) - S(prompt without the word), at the word's first token."""
-    word_ids = one_word_per_token(trace) if words is None else words
+    word_ids = options.word_ids
+    if word_ids is None:
+        word_ids = one_word_per_token(trace)
     scores = zero_maps(trace, directions)  # (B, T, N)
 
     tasks = []
@@ -128,7 +129,7 @@ def leave_one_out(
     for start in range(0, len(tasks), BATCH_SIZE):
         batch = tasks[start : start + BATCH_SIZE]
         shorter = [
-            without_tokens(trace.inputs[prompt], word_ids[prompt] == word, fill)
+            without_tokens(trace.inputs[prompt], word_ids[prompt] == word, options.fill)
             for prompt, word in batch
         ]
         embeddings = tower.trace(torch.stack(shorter)).embedding  # (n, E)
@@ -158,15 +159,15 @@ def m2ib(
     tower: Tower,
     trace: Trace,
     directions: Tensor,
+    options: Options = DEFAULTS,
     *,
     beta: float = 0.1,
     samples: int = 10,
     steps: int = 10,
-    seed: int = 0,
 ) -> Tensor:
     """M2IB: how much each token must say, in nats, for the target to survive a bottleneck."""
     _, token_count, width = trace.tokens.shape
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
     # tokens first: a longer batch of prompts draws the same for the same token
     noise = torch.randn(
         token_count, steps, samples, width, generator=generator, dtype=torch.float32

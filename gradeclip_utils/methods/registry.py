@@ -3,299 +3,394 @@
 `Explainer(clip, method="maskclip")` runs a method of `METHODS`, and `register_method` adds one of
 your own. All work on the unmodified model, through a tower; methods that change the model's
 attention do so in a computation of their own, and `Method.explains` names the number that they then
-explain. A method goes through the trace's explained layers: `Method.layers`, unless the user
-chooses others.
+explain.
 
-Every method gets a tower, a trace and the targets' `directions` (B, T, E), and returns signed maps
-(B, T, N) over the trace's tokens, zero for a token that is not valid (`trace.valid_mask`). The
-target of a direction d is S = embedding . d: with d = e_T a similarity, with d = e_A - e_B the
-difference of two. Costs are in forward passes of the tower, beyond the one of the trace.
+Every method is a function `(tower, trace, directions, options) -> maps`. `directions` (B, T, E) are
+the targets in embedding space, `options` is an `Options`, and the signed maps are (B, T, N) over
+the trace's tokens, zero for a token that is not valid (`trace.valid_mask`). The target of a
+direction d is S = embedding . d: with d = e_T a similarity, with d = e_A - e_B the difference of
+two. Costs are in forward passes of the tower, beyond the one of the trace.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from ..checks import chosen, flag, instance, text, whole
+from ..checks import hint
 from ..errors import GradeclipError
 from ..towers import Tower, Trace
 from . import gradients, perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
 from .grad_eclip import grad_eclip
+from .options import DEFAULTS, Options
 
+MapFunction: TypeAlias = Callable[[Tower, Trace, Tensor, Options], Tensor]
+Side: TypeAlias = Literal["image", "text"]
 _FRACTIONS = {"all": 1, "half": 1 / 2, "sixth": 1 / 6}
+_MODEL_SIMILARITY = "the model's own similarity"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to explain.
-
-        Method("mine", "Mine", "A. Author, 2030", "the model's own similarity", "nothing beyond the
-        trace", image=maps)
+    """One way to explain; `register_method` makes one of a function.
 
     Attributes:
         name: what `Explainer(method=...)` and tables call it, such as "grad-eclip".
         title: what figures call it, such as "Grad-ECLIP".
         paper: authors, title, venue.
-        explains: which number: "the model's own similarity", or what else.
+        explains: which number.
         cost: in forward passes beyond the trace, in words.
-        image: a function `(tower, trace, directions) -> maps`, as the module says; None if the
-            method is not defined for images. It may have keywords `seed`, `words`, `fill` and
-            `empty`, and gets those that it has: `words` (B, N) numbers the word of every token, -1
-            for none; `fill` is the id of padding; `empty` (E,) is the embedding of a prompt without
-            words, if `wants_empty`.
+        image: a function `(tower, trace, directions, options) -> maps`, as the module says; None if
+            the method is not defined for images.
         text: the same for prompts.
-        layers: the explained layers: "last" as many as Grad-ECLIP; "all", "half", "sixth" that
-            part, from the top.
+        layers: the explained layers: "last" as many as the model and the paper suggest; "all",
+            "half", "sixth" that part, from the top.
         text_layers: the same for prompts, if it differs.
-        wants_empty: whether `empty` is computed for it; such a method compares the targets of a
-            call.
-        wants_attention: if not, it also explains an encoder without attention
-            (`towers.open_feature_map`).
+        target: whether maps depend on the prompt.
+        compares_targets: whether the map of a prompt also depends on the other prompts of a call,
+            or, where there is none, on the empty prompt (`Options.empty`).
+        needs_graph: whether it takes channel weights from the graph of the trace.
+        explained_embedding: `(tower, trace) -> (B, E)`, the embedding of another network than the
+            model whose similarity is explained; the explanation's provenance then has this number.
 
     Raises:
-        GradeclipError: it explains neither images nor prompts, `image` or `text` is not a function,
-            or `layers` is none of the four.
+        GradeclipError: it explains neither images nor prompts, or there is no such choice of
+            `layers`.
     """
 
     name: str
     title: str
-    paper: str
-    explains: str
-    cost: str
-    image: Callable[..., Tensor] | None = None
-    text: Callable[..., Tensor] | None = None
+    paper: str = ""
+    explains: str = _MODEL_SIMILARITY
+    cost: str = ""
+    image: MapFunction | None = None
+    text: MapFunction | None = None
     layers: str = "last"
     text_layers: str | None = None
-    wants_empty: bool = False
-    wants_attention: bool = True
+    target: bool = True
+    compares_targets: bool = False
+    needs_graph: bool = False
+    explained_embedding: Callable[[Tower, Trace], Tensor] | None = None
 
     def __post_init__(self):
         if self.image is None and self.text is None:
             raise GradeclipError(
                 f"the method {self.name!r} explains neither images nor prompts: give image= or text="
             )
-        for name in ("name", "title", "paper", "explains", "cost"):
-            text(f"the {name} of a method", getattr(self, name))
-        for layers in (self.layers, "last" if self.text_layers is None else self.text_layers):
-            chosen("layers", layers, ("last", *_FRACTIONS))
-        for name in ("wants_empty", "wants_attention"):
-            flag(name, getattr(self, name))
-        for side in ("image", "text"):
-            if (function := getattr(self, side)) is not None:
-                instance(f"{side} of the method {self.name!r}", function, Callable, "a function")
-
-    def explained(self, depth: int, side: str = "image") -> int | None:
-        """The number of layers that the method explains of `depth`; None leaves it to the tower."""
-        of_text, depth = (
-            chosen("side", side, ("image", "text")) == "text",
-            whole("depth", depth, 1, 10_000),
-        )
-        part = (self.text_layers if of_text else None) or self.layers
-        return None if part == "last" else max(1, round(depth * _FRACTIONS[part]))
+        for layers in (self.layers, self.text_layers or self.layers):
+            if layers != "last" and layers not in _FRACTIONS:
+                raise GradeclipError(
+                    f"layers must be one of last, {', '.join(_FRACTIONS)}, got {layers!r}"
+                )
 
 
-def _grad_eclip_with_one_head(tower: Tower, trace: Trace, directions: Tensor) -> Tensor:
-    """Grad-ECLIP as published: the explained layers run again with ONE head over the full width."""
-    return grad_eclip(tower, trace if trace.heads == 1 else tower.with_one_head(trace), directions)
+def layers_to_explain(
+    user: int | None,
+    model_default: int | None,
+    method: Method,
+    depth: int,
+    side: Side = "image",
+) -> int:
+    """How many of the last layers of an encoder a method explains.
+
+    Args:
+        user: what the user asks for; it decides.
+        model_default: `Clip.image_layers` or `Clip.text_layers`, for Grad-ECLIP.
+        method: decides next, if it goes through a part of the layers.
+        depth: the encoder's number of layers.
+        side: "image" or "text".
+
+    Returns:
+        Without all three, as Grad-ECLIP was published: one layer of images, two thirds of text.
+    """
+    if user is not None:
+        return user
+
+    part = method.layers
+    if side == "text" and method.text_layers is not None:
+        part = method.text_layers
+    if part in _FRACTIONS:
+        return max(1, round(depth * _FRACTIONS[part]))
+
+    if method.name == "grad-eclip" and model_default is not None:
+        return model_default
+    return 1 if side == "image" else max(1, round(2 * depth / 3))
 
 
-_OWN = "the model's own similarity"
-_GRAD_ECLIP = (
-    "Zhao, Wang, Zeng, Zhao and Chan, Gradient-based Visual Explanation for Transformer-based CLIP, ICML 2024; with "
-    "the text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816"
-)
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            "grad-eclip",
-            "Grad-ECLIP",
-            _GRAD_ECLIP,
-            _OWN,
-            "a gradient through the explained layers",
-            grad_eclip,
-            grad_eclip,
-        ),
-        Method(
-            "grad-eclip-no-spatial",
-            "Grad-ECLIP without spatial weight",
-            f"{_GRAD_ECLIP} (ablation)",
-            _OWN,
-            "a gradient through the explained layers",
-            partial(grad_eclip, spatial="none"),
-            partial(grad_eclip, spatial="none"),
-        ),
-        Method(
-            "grad-eclip-softmax",
-            "Softmax x gradient",
-            f"{_GRAD_ECLIP} (ablation)",
-            _OWN,
-            "a gradient through the explained layers",
-            partial(grad_eclip, spatial="softmax"),
-            partial(grad_eclip, spatial="softmax"),
-        ),
-        Method(
-            "grad-eclip-single-head",
-            "Grad-ECLIP with one head",
-            f"{_GRAD_ECLIP} (as published)",
-            "the similarity of a different network, with one attention head",
-            "the explained layers again, and a gradient through them",
-            _grad_eclip_with_one_head,
-            _grad_eclip_with_one_head,
-        ),
-        Method(
-            "attention",
-            "Raw attention",
-            "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and "
-            "Wallace, Attention is not Explanation, NAACL 2019",
-            "where the tower looks, for any text or image",
-            "nothing beyond the trace",
-            attention,
-            attention,
-        ),
-        Method(
-            "rollout",
-            "Attention rollout",
-            "Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL "
-            "2020, arXiv 2005.00928",
-            "how attention mixes the input, for any text or image",
-            "1 forward pass",
-            rollout,
-            rollout,
-            layers="all",
-        ),
-        Method(
-            "grad-cam",
-            "Grad-CAM",
-            "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via "
-            "Gradient-based Localization, ICCV 2017, arXiv 1610.02391",
-            _OWN,
-            "the last block, and its gradient for each target",
-            grad_cam,
-            None,
-            wants_attention=False,
-        ),
-        Method(
-            "game",
-            "GAME",
-            "Chefer, Gur and Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal "
-            "and Encoder-Decoder Transformers, ICCV 2021, arXiv 2103.15679",
-            _OWN,
-            "1 forward pass, and a backward pass for each target",
-            game,
-            game,
-            layers="all",
-        ),
-        Method(
-            "maskclip",
-            "MaskCLIP",
-            "Zhou, Loy and Dai, Extract Free Dense Labels from CLIP, ECCV 2022, arXiv 2112.01071",
-            "cosines of each patch's own feature, which the model never reads",
-            "the last block",
-            maskclip,
-            None,
-        ),
-        Method(
-            "clip-surgery",
-            "CLIP Surgery",
-            "Li et al., CLIP Surgery for Better Explainability with Enhancement in "
-            "Open-Vocabulary Tasks, arXiv 2304.05653",
-            "features of a different attention, less what the prompts of one call share",
-            "half a forward pass",
-            clip_surgery,
-            None,
-            layers="half",
-            wants_empty=True,
-        ),
-        Method(
-            "m2ib",
-            "M2IB",
-            "Wang, Rudner and Wilson, Visual Explanations of Image-Text Representations via "
-            "Multi-Modal Information Bottleneck Attribution, NeurIPS 2023, arXiv 2312.17174",
-            "what each token must say to keep the similarity up",
-            "about 35 forward passes for each target",
-            perturbation.m2ib,
-            perturbation.m2ib,
-            layers="sixth",
-        ),
-        Method(
-            "rise",
-            "RISE",
-            "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box "
-            "Models, BMVC 2018, arXiv 1806.07421",
-            _OWN,
-            "500 forward passes, for all targets together",
-            perturbation.rise,
-            None,
-            wants_attention=False,
-        ),
-        Method(
-            "legrad",
-            "LeGrad",
-            "Bousselham et al., LeGrad: An Explainability Method for Vision Transformers via "
-            "Feature Formation Sensitivity, ICCV 2025, arXiv 2404.03214",
-            "the similarity of averaged tokens, as if the tower ended earlier",
-            "a sixth of a forward pass, and its gradient for each target",
-            legrad,
-            None,
-            layers="sixth",
-        ),
-        Method(
-            "input-x-gradient",
-            "Input x gradient",
-            "Shrikumar et al., Not Just a Black Box: Learning Important "
-            "Features Through Propagating Activation Differences, arXiv 1605.01713",
-            _OWN,
-            "1 forward pass, and a backward pass for each target",
-            gradients.input_x_gradient,
-            gradients.input_x_gradient,
-            text_layers="all",
-            wants_attention=False,
-        ),
-        Method(
-            "integrated-gradients",
-            "Integrated gradients",
-            "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, arXiv 1703.01365",
-            _OWN,
-            "50 forward and backward passes for each target",
-            gradients.integrated_gradients,
-            gradients.integrated_gradients,
-            text_layers="all",
-            wants_attention=False,
-        ),
-        Method(
-            "leave-one-out",
-            "Leave one word out",
-            "Li, Monroe and Jurafsky, Understanding Neural Networks through "
-            "Representation Erasure, arXiv 1612.08220",
-            _OWN,
-            "a forward pass for each word",
-            None,
-            perturbation.leave_one_out,
-            wants_attention=False,
-        ),
-    )
-}
+def find_method(method: str | Method) -> Method:
+    """A method by its name, or as it is given."""
+    if isinstance(method, Method):
+        return method
+    if method not in METHODS:
+        raise GradeclipError(f"there is no method {method!r}: {hint(str(method), METHODS)}")
+    return METHODS[method]
 
 
-def register_method(method: Method) -> Method:
-    """Add a method to `METHODS`, so that its name can be used like any other, and return it.
+def register_method(
+    name: str,
+    *,
+    title: str,
+    sides: Side | Literal["both"] = "image",
+    target: bool = True,
+    explains: str | None = None,
+    **attributes: Any,
+) -> Callable[[MapFunction], MapFunction]:
+    """Add a function to `METHODS`, so that its name can be used like any other.
+
+        @register_method("value-norm", title="Value norm", paper="A. Author, 2030", target=False)
+        def value_norm(tower, trace, directions, options):
+            length = trace.layers[-1].v.flatten(2).norm(dim=-1) * trace.valid_mask
+            return length[:, None].expand(-1, directions.shape[1], -1)
 
     `del METHODS[name]` removes it again.
 
     Args:
-        method: with a new name; `Explainer(clip, method=method)` also takes one that is not
-            registered.
+        name: a new name.
+        title: what figures call it.
+        sides: "image", "text" or "both", what the function explains.
+        target: whether maps depend on the prompt.
+        explains: which number; by default the model's own similarity, or without a target none.
+        **attributes: others of `Method`, such as `paper`, `cost` and `layers`.
+
+    Returns:
+        A decorator, which gives the function back as it is.
 
     Raises:
-        GradeclipError: there is a method of this name, or it is no `Method`.
+        GradeclipError: there is a method of this name; and the reasons of `Method`.
     """
-    instance("a method", method, Method, "a Method")
-    if method.name in METHODS:
-        raise GradeclipError(f"there is a method {method.name!r}: choose another name")
-    METHODS[method.name] = method
-    return method
+    if name in METHODS:
+        raise GradeclipError(f"there is a method {name!r}: choose another name")
+    if explains is None:
+        explains = _MODEL_SIMILARITY if target else "the same for any text or image"
+
+    def register(function: MapFunction) -> MapFunction:
+        METHODS[name] = Method(
+            name=name,
+            title=title,
+            explains=explains,
+            image=function if sides in ("image", "both") else None,
+            text=function if sides in ("text", "both") else None,
+            target=target,
+            **attributes,
+        )
+        return function
+
+    return register
+
+
+# -------------------------------------------------------------------------------------- the table
+
+
+def _one_head_trace(tower: Tower, trace: Trace) -> Trace:
+    """The explained layers run again with ONE head over the full width, as in the published code."""
+    return trace if trace.heads == 1 else tower.with_one_head(trace)
+
+
+def _grad_eclip_with_one_head(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+) -> Tensor:
+    """Grad-ECLIP as published."""
+    return grad_eclip(tower, _one_head_trace(tower, trace), directions, options)
+
+
+def _embedding_with_one_head(tower: Tower, trace: Trace) -> Tensor:
+    """The embeddings (B, E) that the published code explains."""
+    return _one_head_trace(tower, trace).embedding
+
+
+_GRAD_ECLIP = (
+    "Zhao, Wang, Zeng, Zhao and Chan, Gradient-based Visual Explanation for Transformer-based "
+    "CLIP, ICML 2024; with the text side Zhao, Wang, Hsiao and Chan, arXiv 2502.18816"
+)
+_GRAD_ECLIP_COST = "a gradient through the explained layers"
+
+_METHODS = [
+    Method(
+        name="grad-eclip",
+        title="Grad-ECLIP",
+        paper=_GRAD_ECLIP,
+        cost=_GRAD_ECLIP_COST,
+        image=grad_eclip,
+        text=grad_eclip,
+        needs_graph=True,
+    ),
+    Method(
+        name="grad-eclip-no-spatial",
+        title="Grad-ECLIP without spatial weight",
+        paper=f"{_GRAD_ECLIP} (ablation)",
+        cost=_GRAD_ECLIP_COST,
+        image=partial(grad_eclip, spatial="none"),
+        text=partial(grad_eclip, spatial="none"),
+        needs_graph=True,
+    ),
+    Method(
+        name="grad-eclip-softmax",
+        title="Softmax x gradient",
+        paper=f"{_GRAD_ECLIP} (ablation)",
+        cost=_GRAD_ECLIP_COST,
+        image=partial(grad_eclip, spatial="softmax"),
+        text=partial(grad_eclip, spatial="softmax"),
+        needs_graph=True,
+    ),
+    Method(
+        name="grad-eclip-single-head",
+        title="Grad-ECLIP with one head",
+        paper=f"{_GRAD_ECLIP} (as published)",
+        explains="the similarity of a different network, with one attention head",
+        cost="the explained layers again, and a gradient through them",
+        image=_grad_eclip_with_one_head,
+        text=_grad_eclip_with_one_head,
+        explained_embedding=_embedding_with_one_head,
+    ),
+    Method(
+        name="attention",
+        title="Raw attention",
+        paper=(
+            "Vaswani et al., Attention Is All You Need, NeurIPS 2017; Jain and Wallace, "
+            "Attention is not Explanation, NAACL 2019"
+        ),
+        explains="where the tower looks, for any text or image",
+        cost="nothing beyond the trace",
+        image=attention,
+        text=attention,
+        target=False,
+    ),
+    Method(
+        name="rollout",
+        title="Attention rollout",
+        paper=(
+            "Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, "
+            "arXiv 2005.00928"
+        ),
+        explains="how attention mixes the input, for any text or image",
+        cost="1 forward pass",
+        image=rollout,
+        text=rollout,
+        layers="all",
+        target=False,
+    ),
+    Method(
+        name="grad-cam",
+        title="Grad-CAM",
+        paper=(
+            "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via "
+            "Gradient-based Localization, ICCV 2017, arXiv 1610.02391"
+        ),
+        cost="the last block, and its gradient for each target",
+        image=grad_cam,
+    ),
+    Method(
+        name="game",
+        title="GAME",
+        paper=(
+            "Chefer, Gur and Wolf, Generic Attention-model Explainability for "
+            "Interpreting Bi-Modal and Encoder-Decoder Transformers, ICCV 2021, arXiv "
+            "2103.15679"
+        ),
+        cost="1 forward pass, and a backward pass for each target",
+        image=game,
+        text=game,
+        layers="all",
+    ),
+    Method(
+        name="maskclip",
+        title="MaskCLIP",
+        paper=(
+            "Zhou, Loy and Dai, Extract Free Dense Labels from CLIP, ECCV 2022, arXiv 2112.01071"
+        ),
+        explains="cosines of each patch's own feature, which the model never reads",
+        cost="the last block",
+        image=maskclip,
+    ),
+    Method(
+        name="clip-surgery",
+        title="CLIP Surgery",
+        paper=(
+            "Li et al., CLIP Surgery for Better Explainability with Enhancement in "
+            "Open-Vocabulary Tasks, arXiv 2304.05653"
+        ),
+        explains="features of a different attention, less what the prompts of one call share",
+        cost="half a forward pass",
+        image=clip_surgery,
+        layers="half",
+        compares_targets=True,
+    ),
+    Method(
+        name="m2ib",
+        title="M2IB",
+        paper=(
+            "Wang, Rudner and Wilson, Visual Explanations of Image-Text Representations "
+            "via Multi-Modal Information Bottleneck Attribution, NeurIPS 2023, arXiv "
+            "2312.17174"
+        ),
+        explains="what each token must say to keep the similarity up",
+        cost="about 35 forward passes for each target",
+        image=perturbation.m2ib,
+        text=perturbation.m2ib,
+        layers="sixth",
+    ),
+    Method(
+        name="rise",
+        title="RISE",
+        paper=(
+            "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of "
+            "Black-box Models, BMVC 2018, arXiv 1806.07421"
+        ),
+        cost="500 forward passes, for all targets together",
+        image=perturbation.rise,
+    ),
+    Method(
+        name="legrad",
+        title="LeGrad",
+        paper=(
+            "Bousselham et al., LeGrad: An Explainability Method for Vision Transformers "
+            "via Feature Formation Sensitivity, ICCV 2025, arXiv 2404.03214"
+        ),
+        explains="the similarity of averaged tokens, as if the tower ended earlier",
+        cost="a sixth of a forward pass, and its gradient for each target",
+        image=legrad,
+        layers="sixth",
+    ),
+    Method(
+        name="input-x-gradient",
+        title="Input x gradient",
+        paper=(
+            "Shrikumar et al., Not Just a Black Box: Learning Important Features Through "
+            "Propagating Activation Differences, arXiv 1605.01713"
+        ),
+        cost="1 forward pass, and a backward pass for each target",
+        image=gradients.input_x_gradient,
+        text=gradients.input_x_gradient,
+        text_layers="all",
+    ),
+    Method(
+        name="integrated-gradients",
+        title="Integrated gradients",
+        paper=(
+            "Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML "
+            "2017, arXiv 1703.01365"
+        ),
+        cost="50 forward and backward passes for each target",
+        image=gradients.integrated_gradients,
+        text=gradients.integrated_gradients,
+        text_layers="all",
+    ),
+    Method(
+        name="leave-one-out",
+        title="Leave one word out",
+        paper=(
+            "Li, Monroe and Jurafsky, Understanding Neural Networks through "
+            "Representation Erasure, arXiv 1612.08220"
+        ),
+        cost="a forward pass for each word",
+        text=perturbation.leave_one_out,
+    ),
+]
+METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

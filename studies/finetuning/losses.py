@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradeclip_utils.methods import METHODS
+from gradeclip_utils.methods import METHODS, Options, layers_to_explain
 from gradeclip_utils.methods.interactions import word_directions, word_masks
 from gradeclip_utils.models import Clip
 from gradeclip_utils.runtime import isolated_torch_state
@@ -73,10 +73,10 @@ class Learner(nn.Module):
             clip.model, layers=1
         )  # one layer: the others are the model's own, quick ones
         method, own = METHODS[maps if maps in METHODS else "grad-eclip"], self.image_tower
-        layers = method.explained(own.depth)
+        layers = layers_to_explain(None, clip.image_layers, method, own.depth)
         assert method.image is not None
         self._draw = method.image
-        self._drawn = own if layers in (None, own.layers) else open_image_tower(clip.model, layers)
+        self._drawn = own if layers == own.layers else open_image_tower(clip.model, layers)
         self._words = open_text_tower(clip.model) if maps == WORDS else None
 
     @staticmethod
@@ -128,7 +128,7 @@ class Learner(nn.Module):
                 phrases = self._word_directions(batch, phrases)
             if self._drawn is not self.image_tower:  # the method goes through other layers
                 trace = self._drawn.trace(trace.inputs)
-            maps = self._draw(self._drawn, trace, phrases)
+            maps = self._draw(self._drawn, trace, phrases, Options())
         maps = maps[..., -patches:]
         return _of_the_neighbour(maps, batch.there) if self.maps == OTHER else maps
 

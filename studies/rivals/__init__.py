@@ -1,4 +1,4 @@
-"""Rivals of Grad-ECLIP, added to the package from outside: `register_method` and the public names of `Explainer`.
+"""Rivals of Grad-ECLIP, added to the package from outside: `METHODS` and the public names of `Explainer`.
 
     from studies.rivals import exclip, fixlip, metagame metagame(explainer, image, "a red car and a
     blue ball").maps Explainer(clip, method="cci")                              # as "metagame",
@@ -13,7 +13,7 @@
 | "integrated-attention" | words | Hao, Dong, Wei and Xu, arXiv 2004.11207 |
 """
 
-from gradeclip_utils.methods import METHODS, Method, register_method
+from gradeclip_utils.methods import METHODS, Method
 
 from .attention import cci, integrated_attention
 from .metagame import Metagame, metagame, word_values
@@ -21,51 +21,52 @@ from .second_order import exclip, fixlip, fixlip_of_patches, fixlip_of_words
 
 __all__ = ["RIVALS", "Metagame", "exclip", "fixlip", "metagame"]
 
-_OWN = "the model's own similarity"
 RIVALS = (
     Method(
-        "cci",
-        "CCI",
-        "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with a New "
-        "Cluster-Importance Approach, CVPR 2026, arXiv 2511.12978",
-        _OWN,
-        "8 forward passes, for all targets together",
-        cci,
+        name="cci",
+        title="CCI",
+        paper=(
+            "Agarwal, Karanam and Gandhi, Concept Regions Matter: Benchmarking CLIP with "
+            "a New Cluster-Importance Approach, CVPR 2026, arXiv 2511.12978"
+        ),
+        cost="8 forward passes, for all targets together",
+        image=cci,
         layers="all",
     ),
     Method(
-        "metagame",
-        "METAGAME",
-        "Baniecki, Biecek and Fumagalli, Attributions All the Way Down? The Metagame of "
-        "Interpretability, arXiv 2605.06295",
-        _OWN,
-        "2^n forward passes for n words; beyond 8 words at most 32 for each word",
-        None,
-        word_values,
-        wants_attention=False,
+        name="metagame",
+        title="METAGAME",
+        paper=(
+            "Baniecki, Biecek and Fumagalli, Attributions All the Way Down? The Metagame "
+            "of Interpretability, arXiv 2605.06295"
+        ),
+        cost="2^n forward passes for n words; beyond 8 words at most 32 for each word",
+        text=word_values,
     ),
     Method(
-        "integrated-attention",
-        "Integrated attention",
-        "Hao, Dong, Wei and Xu, Self-Attention Attribution: "
-        "Interpreting Information Interactions Inside Transformer, AAAI 2021, arXiv 2004.11207",
-        _OWN,
-        "8 readouts and their gradients",
-        None,
-        integrated_attention,
+        name="integrated-attention",
+        title="Integrated attention",
+        paper=(
+            "Hao, Dong, Wei and Xu, Self-Attention Attribution: Interpreting Information "
+            "Interactions Inside Transformer, AAAI 2021, arXiv 2004.11207"
+        ),
+        cost="8 readouts and their gradients",
+        text=integrated_attention,
     ),
     Method(
-        "fixlip",
-        "FIxLIP",
-        "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining "
-        "Similarity in Vision-Language Encoders with Weighted Banzhaf Interactions, NeurIPS 2025, arXiv 2508.05430",
-        _OWN,
-        "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256",
-        fixlip_of_patches,
-        fixlip_of_words,
-        wants_attention=False,
+        name="fixlip",
+        title="FIxLIP",
+        paper=(
+            "Baniecki, Muschalik, Fumagalli, Hammer, Huellermeier and Biecek, Explaining "
+            "Similarity in Vision-Language Encoders with Weighted Banzhaf Interactions, "
+            "NeurIPS 2025, arXiv 2508.05430"
+        ),
+        cost=(
+            "500 forward passes, for all targets together; 2^n for n words of a prompt, at most 256"
+        ),
+        image=fixlip_of_patches,
+        text=fixlip_of_words,
     ),
 )
 for _rival in RIVALS:
-    if _rival.name not in METHODS:
-        register_method(_rival)
+    METHODS.setdefault(_rival.name, _rival)

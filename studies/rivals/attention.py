@@ -15,11 +15,17 @@ from gradeclip_utils.methods.common import (
 )
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights
 from gradeclip_utils.methods.gradients import path_points
+from gradeclip_utils.methods.options import DEFAULTS, Options
 from gradeclip_utils.towers import Tower, Trace
 
 
 def cci(
-    tower: Tower, trace: Trace, directions: Tensor, *, clusters: int = 7, seed: int = 0
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+    *,
+    clusters: int = 7,
 ) -> Tensor:
     """CCI: the fall of the target when no token may read the patches of a cluster, for clusters of like patches.
 
@@ -33,7 +39,7 @@ def cci(
     maps = []
     for i, patches in enumerate(features[:, -count:].detach().cpu().numpy()):
         labels = torch.as_tensor(
-            KMeans(min(clusters, count), random_state=seed).fit_predict(patches)
+            KMeans(min(clusters, count), random_state=options.seed).fit_predict(patches)
         ).long()
         hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[
             0
@@ -51,10 +57,13 @@ def cci(
 
 
 def integrated_attention(
-    tower: Tower, trace: Trace, directions: Tensor, *, words: Tensor | None = None, steps: int = 8
+    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS, *, steps: int = 8
 ) -> Tensor:
     """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
-    inside = (one_word_per_token(trace) if words is None else words) >= 0  # (B, N)
+    word_ids = options.word_ids
+    if word_ids is None:
+        word_ids = one_word_per_token(trace)
+    inside = word_ids >= 0  # (B, N)
     weighted = [
         layer.attention * inside[:, None, None] for layer in trace.layers
     ]  # (B, H, R, N) each

@@ -32,6 +32,7 @@ from gradeclip_utils import Explainer, Interactions, Word
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods.common import one_word_per_token, zero_maps
 from gradeclip_utils.methods.interactions import named_things
+from gradeclip_utils.methods.options import DEFAULTS, Options
 from gradeclip_utils.methods.perturbation import without_tokens
 from gradeclip_utils.towers import Tower, Trace
 from gradeclip_utils.words import split_read
@@ -93,7 +94,7 @@ def metagame(
     ids, fill = tokenizer([caption]).to(tower.device)[0], int(tokenizer([""])[0, -1])
     embeddings = embed_coalitions(tower, ids, players, coalitions, fill)  # (C, E)
     step = (
-        1 if explainer.method.wants_empty else len(embeddings)
+        1 if explainer.method.compares_targets else len(embeddings)
     )  # such a method compares the targets of a call
     maps = torch.cat(
         [explainer.maps(image, some)[0] for some in embeddings.split(step)]
@@ -171,13 +172,11 @@ def word_values(
     tower: Tower,
     trace: Trace,
     directions: Tensor,
-    *,
-    words: Tensor | None = None,
-    fill: int | None = None,
-    seed: int = 0,
+    options: Options = DEFAULTS,
 ) -> Tensor:
     """METAGAME of the similarity: the Shapley value of each word in S -> S(prompt of these words only)."""
-    return score_players(tower, trace, directions, partial(weights_of, seed=seed), words, fill)
+    weigh = partial(weights_of, seed=options.seed)
+    return score_players(tower, trace, directions, weigh, options)
 
 
 def score_players(
@@ -185,18 +184,19 @@ def score_players(
     trace: Trace,
     directions: Tensor,
     weigh: Callable[[int], tuple[Tensor, Tensor]],
-    words: Tensor | None = None,
-    fill: int | None = None,
+    options: Options,
 ) -> Tensor:
     """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens."""
-    words = one_word_per_token(trace) if words is None else words
+    word_ids = options.word_ids
+    if word_ids is None:
+        word_ids = one_word_per_token(trace)
     maps = zero_maps(trace, directions)
-    for i, row in enumerate(words):
+    for i, row in enumerate(word_ids):
         players = torch.stack(
             [row == word for word in row.unique().tolist() if word >= 0]
         )  # (n, N)
         coalitions, weights = weigh(len(players))
-        embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions, fill)
+        embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions, options.fill)
         maps[i, :, players.int().argmax(-1)] = (
             directions[i] @ (weights.to(embeddings) @ embeddings).T
         )

@@ -30,6 +30,7 @@ from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.common import on_patches, one_word_per_token
 from gradeclip_utils.methods.gradients import integrated_gradients, path_points
 from gradeclip_utils.methods.interactions import word_masks
+from gradeclip_utils.methods.options import DEFAULTS, Options
 from gradeclip_utils.methods.perturbation import embed_through_masks
 from gradeclip_utils.towers import Tower, Trace, open_text_tower
 
@@ -144,15 +145,15 @@ def fixlip_of_patches(
     tower: Tower,
     trace: Trace,
     directions: Tensor,
+    options: Options = DEFAULTS,
     *,
     p: float = 0.5,
     masks: int = 500,
-    seed: int = 0,
 ) -> Tensor:
     """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches."""
     pixels, grid = trace.inputs, trace.grid
     assert grid is not None
-    coalitions, weights = banzhaf_weights(grid[0] * grid[1], p, masks, seed)
+    coalitions, weights = banzhaf_weights(grid[0] * grid[1], p, masks, options.seed)
     values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1]).to(
         trace.embedding
     )  # (B, P, E)
@@ -177,12 +178,10 @@ def fixlip_of_words(
     tower: Tower,
     trace: Trace,
     directions: Tensor,
+    options: Options = DEFAULTS,
     *,
     p: float = 0.5,
-    words: Tensor | None = None,
-    fill: int | None = None,
-    seed: int = 0,
 ) -> Tensor:
     """FIxLIP's half for a prompt: the p-weighted Banzhaf value of each word in S -> S(prompt of these words only)."""
-    weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=seed)
-    return score_players(tower, trace, directions, weigh, words, fill)
+    weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=options.seed)
+    return score_players(tower, trace, directions, weigh, options)

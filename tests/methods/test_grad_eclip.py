@@ -150,7 +150,7 @@ def test_interactions_without_lam_are_the_mixed_second_difference(
     image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
     members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
     directions = word_directions(text_tower, text_trace, members, "none")
-    found = method.grad_eclip(image_tower, image_trace, directions[None], "none")[0]
+    found = method.grad_eclip(image_tower, image_trace, directions[None], spatial="none")[0]
     eot = int(ids[0].argmax())
 
     def slope(side, inputs, explained, reader, token):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.methods import gradients, perturbation
+from gradeclip_utils.methods import Options, gradients, perturbation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
@@ -97,7 +97,9 @@ def test_gradients_of_pixels_at_another_size_are_refused(method, tiny, picture):
 
 def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
     tower, target, count = open_image_tower(tiny.model), directions(1, 2), 30
-    found = perturbation.rise(tower, tower.trace(pixels[:1]), target, masks=count, seed=3)[0]
+    found = perturbation.rise(tower, tower.trace(pixels[:1]), target, Options(seed=3), masks=count)[
+        0
+    ]
     light = perturbation.mask_maker(count, (32, 32), seed=3)(torch.arange(count))
     with torch.no_grad():
         scores = (
@@ -140,7 +142,9 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
     inputs = pixels[:1].double() if side == "image" else precise.tokenizer([PROMPT])
     tower = (open_image_tower if side == "image" else open_text_tower)(precise.model, 1)
     target = directions(1, 1).double()
-    found = perturbation.m2ib(tower, tower.trace(inputs), target, samples=2, steps=3, seed=1)[0, 0]
+    found = perturbation.m2ib(
+        tower, tower.trace(inputs), target, Options(seed=1), samples=2, steps=3
+    )[0, 0]
     model, entering = copy.deepcopy(precise.model), []
     last = plain.blocks_of(model, side)[-1]
     last.register_forward_pre_hook(lambda _, tokens: entering.append(tokens[0]))

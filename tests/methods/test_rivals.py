@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.methods import Options
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.rivals import RIVALS, exclip, fixlip, metagame
 from studies.rivals.attention import cci, integrated_attention
@@ -273,7 +274,7 @@ def test_numbers_and_players_without_a_meaning_are_refused(tiny, picture, ask, m
 
 def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):
     tower, target, leaving = open_image_tower(tiny.model, 3), directions(1, 2), []
-    found = cci(tower, tower.trace(pixels[:1]), target, clusters=4, seed=3)[0]
+    found = cci(tower, tower.trace(pixels[:1]), target, Options(seed=3), clusters=4)[0]
     model = copy.deepcopy(tiny.model)
     model.visual.transformer.resblocks[-1].register_forward_hook(
         lambda _, entering, out: leaving.append(out)
