@@ -9,21 +9,13 @@
 | `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """
 
-import sys
-
-from IPython import get_ipython
-from IPython.display import clear_output, display
-
-_waits = (
-    hasattr(get_ipython(), "kernel") and "torch" not in sys.modules
-)  # which takes seconds to load
-if _waits:
-    display({"text/plain": "Working ..."}, raw=True)
-
-from .explorer import Explorer, explore  # noqa: E402
-from .lesson import Panel, panel  # noqa: E402
-
-if _waits:
-    clear_output()  # so that no notebook is saved with it
+try:
+    from .explorer import Explorer, explore
+    from .lesson import Panel, panel
+except ModuleNotFoundError as error:
+    if error.name in ("IPython", "anywidget", "ipywidgets", "traitlets"):
+        msg = f"panels need {error.name}: pip install 'gradeclip[lessons]'"
+        raise ModuleNotFoundError(msg, name=error.name) from None
+    raise
 
 __all__ = ["Explorer", "Panel", "explore", "panel"]

@@ -1,0 +1,108 @@
+"""Environments that hold what pyproject.toml declares, and nothing more.
+
+Nothing is downloaded: the packages that a requirement brings are links to those of this
+environment. An import that is not declared therefore fails as it does on a user's machine.
+"""
+
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def declared(*extras: str) -> list[Requirement]:
+    """What gradeclip and these extras of it name, with the extras that an extra names."""
+    lines = list(PROJECT["dependencies"])
+    waiting = list(extras)
+    while waiting:
+        for line in PROJECT["optional-dependencies"][waiting.pop()]:
+            requirement = Requirement(line)
+            if requirement.name == "gradeclip":
+                waiting += requirement.extras
+            else:
+                lines.append(line)
+    return [Requirement(line) for line in lines]
+
+
+def closure(requirements: list[Requirement]) -> list[Distribution]:
+    """The installed distributions that pip would bring for these requirements."""
+    distributions = {}
+    visited = set()
+    waiting = [(requirement, "") for requirement in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        try:
+            distributions[name] = distribution(name)
+        except PackageNotFoundError as error:
+            raise AssertionError(f"{requirement} is declared and not installed here") from error
+        for inner_extra in {"", *requirement.extras}:
+            if (name, inner_extra) not in visited:
+                visited.add((name, inner_extra))
+                lines = distributions[name].requires or []
+                waiting += [(Requirement(line), inner_extra) for line in lines]
+    return list(distributions.values())
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment, and the folder in which its commands run."""
+
+    folder: Path
+    home: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def run(self, *arguments: str | Path, **variables: str) -> str:
+        """What a call of this environment's Python prints."""
+        inherited = ("PATH", "LANG", "OMP_NUM_THREADS", "TMPDIR")
+        environment = {name: os.environ[name] for name in inherited if name in os.environ}
+        environment |= {"HOME": str(self.home), "MPLBACKEND": "agg", "HF_HUB_OFFLINE": "1"}
+        result = subprocess.run(
+            [self.python, *arguments],
+            cwd=self.home,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+        return result.stdout
+
+
+def make_environment(folder: Path, *extras: str, wheel: Path | None = None) -> Environment:
+    """An environment with gradeclip and these extras: of a wheel, or editable."""
+    home = folder / "home"
+    home.mkdir(parents=True)
+    environment = Environment(folder / "environment", home)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment.folder], check=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = environment.folder / "lib" / version / "site-packages"
+
+    for package in closure(declared(*extras)):
+        for file in package.files or ():
+            name = file.parts[0]
+            if name not in ("..", "__pycache__") and not (site / name).exists():
+                (site / name).symlink_to(package.locate_file(name))
+
+    # kernels and the templates of pages lie outside of the packages
+    (environment.folder / "share").symlink_to(Path(sys.prefix) / "share")
+
+    if wheel is None:
+        (site / "gradeclip.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    else:
+        pip = [sys.executable, "-m", "pip", "--python", environment.python, "install", "--quiet"]
+        subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
+    return environment
