@@ -1,0 +1,198 @@
+"""Each way to install that a page names runs all that the page shows, and its lessons.
+
+The packages of an environment are those that its extras declare (`environments`). The bundled model
+or random weights stand in for those that would be downloaded.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from PIL import Image
+
+from gradeclip_utils.files import data_path
+from tests.environments import ROOT, make_environment
+from tests.studies.folders import write_coco, write_noise, write_transformers
+
+pytestmark = pytest.mark.slow
+
+INSTALL = re.compile(r"pip install (?P<editable>--editable )?'?\.(?:\[(?P<extras>[\w,]+)\])?'?")
+OPENAI = '"ViT-B-16", pretrained="openai"'
+
+
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def installs(page):
+    """The extras of every `pip install` of a page, and whether it was editable."""
+    matches = INSTALL.finditer(read(page))
+    return [(match["extras"] or "", bool(match["editable"])) for match in matches]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """The environment of some extras, made once; the package is that of the checkout."""
+    environments = {}
+
+    def of(*extras):
+        if extras not in environments:
+            environments[extras] = make_environment(tmp_path_factory.mktemp("installed"), *extras)
+        return environments[extras]
+
+    return of
+
+
+@pytest.mark.parametrize("page", ["README.md", "notebooks/README.md", "docs/site/howto/data.md"])
+def test_a_page_with_lessons_installs_them_editable(page):
+    """`studies` is not in the wheel."""
+    for extras, editable in installs(page):
+        assert editable or not {"lessons", "notebooks"} & set(extras.split(",")), extras
+
+
+def test_a_lesson_runs_as_make_lesson_runs_it(environment, tmp_path):
+    notebooks = environment("notebooks")
+    notebooks.run("-m", "studies", "01", "--n", "20", GRADECLIP_RESULTS=str(tmp_path))
+    (page,) = tmp_path.rglob("01_start_here.html")
+    assert page.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("name", ["01_start_here", "explorer"])
+def test_a_notebook_runs_in_a_kernel_that_was_there_before(environment, tmp_path, name):
+    """`[lessons]` brings no Jupyter; the cells run in IPython, as in any kernel."""
+    notebook = json.loads(read(f"notebooks/{name}.ipynb"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = (
+        "import json, os, sys\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "os.chdir(sys.argv[2])\n"
+        "shell = InteractiveShell.instance()\n"
+        "for cell in json.loads(sys.argv[1]):\n"
+        "    shell.run_cell(cell).raise_error()\n"
+    )
+    lessons = environment("lessons")
+    results = {"GRADECLIP_RESULTS": str(tmp_path)}
+    lessons.run("-c", code, json.dumps(cells), ROOT / "notebooks", **results)
+
+
+def test_every_call_of_the_page_of_problems_runs(environment):
+    assert installs("docs/site/howto/problems.md")[:2] == [("", True), ("", False)]
+    text = read("docs/site/howto/problems.md")
+    calls = blocks(text, "python")
+    assert len(calls) > 15
+    environment().run("-c", "\n".join(calls))
+
+
+def test_your_own_clip_is_explained_as_its_page_says(environment, tmp_path):
+    plain, transformers = [extras for extras, _ in installs("docs/start.md")]
+    assert (plain, transformers) == ("", "transformers")
+    text = read("docs/start.md")
+    (code,) = blocks(text, "python")
+    random_weights = (
+        "import open_clip\n"
+        "def create(name, pretrained):\n"
+        "    return open_clip.create_model_and_transforms(name)[::2]\n"
+        "open_clip.create_model_from_pretrained = create\n"
+    )
+    environment().run("-c", random_weights + code)
+
+    loading = "import sys; from gradeclip_utils import load_clip; print(load_clip(sys.argv[1]))"
+    folder = write_transformers(tmp_path)
+    assert "CLIP" in environment("transformers").run("-c", loading, folder)
+
+
+def test_every_line_of_use_it_runs(environment):
+    table = read("docs/start.md").partition("## Use it")[2]
+    lines = []
+    for row in re.findall(r"^\|.*\|$", table, re.M)[2:]:
+        lines += re.findall(r"`([^`]+)`", row)
+    setting = (
+        "from gradeclip_utils import Explainer, Explanation, load_clip\n"
+        "from gradeclip_utils.scenes import arrange\n"
+        "clip = load_clip()\n"
+        "explainer = Explainer(clip)\n"
+        "image = arrange(['dog', 'umbrella'], seed=3).image()\n"
+        "images, captions = [image, image], ['a dog', 'an umbrella']\n"
+        "explanation = explainer.explain(image, captions)\n"
+        "i, file, folder = 1, 'dog.npz', 'dog'\n"
+    )
+    code = "\n".join(line.replace("[...]", "captions") for line in lines)
+    assert len(lines) > 10
+    environment().run("-c", setting + code)
+
+
+def write_data(home):
+    """The folders that the page about data names, small."""
+    photographs = data_path("photos")
+    shutil.copytree(photographs, home / "photos", dirs_exist_ok=True)
+    shutil.copy(photographs / "captions.csv", home)
+    write_noise(home / "mine", ["a dog", "a cat"])
+
+    (home / "FOLDER").mkdir()
+    write_coco(home / "FOLDER")
+
+    for folder in ("DATA", "IMAGES"):
+        (home / folder).mkdir()
+    Image.effect_noise((32, 32), 60).convert("RGB").save(home / "IMAGES" / "1.jpg")
+    entry = {"filename": "1.jpg", "caption": "a red dog", "negative_caption": "a blue dog"}
+    (home / "DATA" / "swap_att.json").write_text(json.dumps({"0": entry}))
+
+
+def test_every_block_of_the_page_about_data_runs(environment):
+    (alone, _), (everything, _) = installs("docs/site/howto/data.md")
+    assert (alone, everything) == ("data", "data,notebooks")
+    data = environment(*everything.split(","))
+    write_data(data.home)
+    text = read("docs/site/howto/data.md")
+
+    for block in blocks(text, "sh"):
+        for line in block.splitlines():
+            command, *arguments = shlex.split(line, comments=True)
+            if command == "gradeclip":  # `make lesson` is tried above
+                call = shlex.join(arguments).replace("--model ViT-B-16 --pretrained openai", "")
+                data.run("-m", "gradeclip_utils", *shlex.split(call))
+
+    lessons, hub = blocks(text, "python")
+    data.run("-c", lessons.replace(OPENAI, ""))
+    no_network = (
+        "import datasets, PIL.Image\n"
+        "rows = {'image': [PIL.Image.new('RGB', (9, 9))], 'caption': [['a dog', 'one dog']]}\n"
+        "datasets.load_dataset = lambda name, split: datasets.Dataset.from_dict(rows)\n"
+    )
+    data.run("-c", f"{no_network}{hub}assert len(examples) == 2")
+
+
+def test_a_scheduler_of_the_cluster_extra_takes_the_work(environment):
+    assert ("cluster", False) in installs("docs/site/howto/problems.md")
+    (line,) = blocks(read("docs/site/howto/problems.md"), "sh")
+    arguments = shlex.split(line)[1:]
+    arguments[arguments.index("--data") + 1] = "scenes:test:2"
+    place = arguments.index("--dask") + 1
+    code = (
+        "import sys\n"
+        "from distributed import LocalCluster\n"
+        "from gradeclip_utils.__main__ import main\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:\n"
+        f"        sys.argv[{place + 1}] = cluster.scheduler_address\n"
+        "        sys.exit(main(sys.argv[1:]))\n"
+    )
+    environment("cluster").run("-c", code, *arguments)
+
+
+def test_the_classroom_collects_what_builds_an_editable_package():
+    """Without a network nothing else can bring the tools that `pip install --editable` runs."""
+    build = tomllib.loads(read("pyproject.toml"))["build-system"]["requires"]
+    tools = {Requirement(line).name for line in build}
+    (block,) = blocks(read("notebooks/README.md"), "sh")
+    collecting, installing = block.splitlines()
+    assert tools | {"editables"} <= set(shlex.split(collecting))
+    assert INSTALL.search(installing.replace("--no-index --find-links wheels ", ""))["editable"]
