@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import GradeclipError, short
+from .errors import hint as hint
+from .errors import nearest as nearest
+from .errors import optional_library as optional_library
 
 if TYPE_CHECKING:  # the command line's help does without
     import numpy as np
@@ -26,34 +26,6 @@ if TYPE_CHECKING:  # the command line's help does without
 _T = TypeVar("_T")
 _LARGEST_RELEVANCE = 1e30  # maps are drawn in single precision
 _LARGEST_SEED = 2**63 - 1  # the largest that torch and numpy both take
-
-
-def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
-    """The known names that are most like a misspelt one, best first, in any case."""
-    lowered = {candidate.lower(): candidate for candidate in known}
-    return [
-        lowered[key]
-        for key in difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=cutoff)
-    ]
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """The end of a refusal: `did you mean a or b?`, or `choose from` all names if none is near."""
-    known = list(known)
-    near = nearest(name, known)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
-
-
-def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
-    """A library that only some people need, or a refusal that says how to install it."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        name = name.partition(".")[0]
-        msg = (
-            f"{why}, and needs {name}: pip install {name} (in a checkout, pip install '.[{extra}]')"
-        )
-        raise GradeclipError(msg) from error
 
 
 # ------------------------------------------------------------------------------------------ numbers

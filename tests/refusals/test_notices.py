@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gradeclip_utils import Explainer, Explanation, ExplanationWarning
-from gradeclip_utils.errors import GradeclipError, UnsupportedModel, heard_by, warn
+from gradeclip_utils.errors import GradeclipError, UnsupportedModel, heard_by
 from gradeclip_utils.images import DRAWN
 from gradeclip_utils.scenes import arrange
 
@@ -26,12 +26,6 @@ def said(explainer, image, prompt):
     with heard_by(notes.append):
         explainer.explain(image, prompt)
     return notes
-
-
-def test_a_warning_points_at_the_line_that_asked():
-    with pytest.warns(ExplanationWarning) as caught:
-        warn("careful")
-    assert caught[0].filename == __file__
 
 
 def test_a_photograph_shown_to_a_model_that_knows_drawn_scenes_alone_is_said(knowing, picture):
