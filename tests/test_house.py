@@ -24,8 +24,8 @@ FLOORS = (  # the highest first; a room may use what lies on a lower floor
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
-# Errors of Python's protocols (`IndexError` ends an iteration), and of faults of the package
-# itself.
+# Errors of Python's protocols (`IndexError` ends an iteration), of faults of the package itself, and
+# of a library that is missing.
 OTHERS = {
     "AttributeError",
     "IndexError",
@@ -34,6 +34,7 @@ OTHERS = {
     "AssertionError",
     "NotImplementedError",
     "RuntimeError",
+    "ModuleNotFoundError",
 }
 
 
