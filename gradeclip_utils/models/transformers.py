@@ -77,11 +77,7 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
         raise GradeclipError(
             f"the image processor of {kind} cannot prepare an image: {first_line(error)}"
         ) from error
-    step, patch = getattr(images, "patch_size", None), tower.patch_size[0]
-    if tower.own_grid and not (hasattr(images, "max_num_patches") and step == patch):
-        msg = f"{kind} reads patches of {patch} pixels of images of any shape, and it makes {step or size}"
-        raise GradeclipError(f"{_ANOTHER}{msg}")
-    if not tower.own_grid and size != tower.image_size:
+    if size != tower.image_size:
         sizes = [f"{height} x {width} pixels" for height, width in (size, tower.image_size)]
         raise GradeclipError(
             f"{_ANOTHER}it makes images of {sizes[0]}, and {kind} reads {sizes[1]}"

@@ -8,10 +8,10 @@ send queries to all tokens and collect
 
     o = sum_i alpha_i v_i,        alpha = softmax_i(q . k_i / sqrt(C)),        head by head,
 
-and the rest of the tower after `o` is the *readout*. A tower knows nothing of relevance. It answers
-four questions: `trace` (what were q, k, v, alpha and o?), `embed_from_attention` (what would the embedding be
-with another o?), `forward_from` (what would it be if other tokens entered a layer?) and `forward` (what
-does the unmodified model give?).
+and the rest of the tower after `o` leads to the embedding. A tower knows nothing of relevance. It
+answers four questions: `trace` (what were q, k, v, alpha and o?), `embed_from_attention` (what
+would the embedding be with another o?), `forward_from` (what would it be if other tokens entered a
+layer?) and `forward` (what does the unmodified model give?).
 
 The model is not patched. The layers below the explained ones are the model's own; the explained
 layers are computed here from the model's own parts, without hooks, in float32 at least. The first
@@ -24,12 +24,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..checks import chosen, instance, text
 from ..errors import GradeclipError, UnsupportedModel
 from . import open_clip, timm, transformers
 from .base import Entry, Layer, Tower, Trace
-from .timm import FeatureMapTower
-from .transformers import unwrapped
+from .blocks import with_parts
 
 __all__ = [
     "REGISTERED",
@@ -38,25 +36,26 @@ __all__ = [
     "Tower",
     "Trace",
     "UnsupportedModel",
-    "open_feature_map",
     "open_image_tower",
     "open_text_tower",
     "register_tower",
 ]
 
-_QUANTISING = (
-    "torchao",
-    "bitsandbytes",
-    "optimum",
-    "quanto",
-)  # libraries with tensor classes of their own
+QUANTISING_LIBRARIES = ("torchao", "bitsandbytes", "optimum", "quanto")
 _Opens = Callable[[nn.Module, int | None], Tower]
 _Family = tuple[str, Callable[[nn.Module], Any], _Opens]  # side, matches, opens
-REGISTERED: dict[str, _Family] = {**timm.FAMILIES, **open_clip.FAMILIES, **transformers.FAMILIES}
+REGISTERED: dict[str, _Family] = {
+    **timm.FAMILIES,
+    **open_clip.FAMILIES,
+    **transformers.FAMILIES,
+}
 
 
 def register_tower(
-    name: str, side: Literal["image", "text"], matches: Callable[[nn.Module], Any], opens: _Opens
+    name: str,
+    side: Literal["image", "text"],
+    matches: Callable[[nn.Module], Any],
+    opens: _Opens,
 ) -> None:
     """Add a family of models that `Explainer` can open.
 
@@ -73,63 +72,70 @@ def register_tower(
             most often a subclass of `Tower`.
 
     Raises:
-        GradeclipError: the name is taken, `side` is neither of the two, or `matches` or `opens`
-            cannot be called.
+        GradeclipError: the name is taken, or `side` is neither of the two.
     """
-    if text("name", name) in REGISTERED:
+    if name in REGISTERED:
         raise GradeclipError(f"there is a family of towers {name!r}: choose another name")
-    chosen("side", side, ("image", "text"))
-    for what, value in (("matches", matches), ("opens", opens)):
-        instance(what, value, Callable, "a function of a model")
+    if side not in ("image", "text"):
+        raise GradeclipError(f"side must be 'image' or 'text', got {side!r}")
     REGISTERED[name] = side, matches, opens
 
 
 def open_image_tower(model: nn.Module, layers: int | None = 1) -> Tower:
-    """Open the image encoder of a model of open_clip, timm (classifiers), transformers, or a registered family."""
-    return _opened("image", model, layers)
+    """Open an image encoder of open_clip, timm (classifiers), transformers, or your own family."""
+    return _open_tower("image", model, layers)
 
 
 def open_text_tower(model: nn.Module, layers: int | None = None) -> Tower:
-    """Open the text encoder of a model of open_clip or transformers, or of a registered family."""
-    return _opened("text", model, layers)
+    """Open the text encoder of a model of open_clip, transformers, or of your own family."""
+    return _open_tower("text", model, layers)
 
 
-def open_feature_map(model: nn.Module) -> Tower:
-    """Open the last feature map of a timm model, for methods that need no attention."""
-    return FeatureMapTower(_inside(model))
+def _open_tower(side: str, model: nn.Module, layers: int | None) -> Tower:
+    model = _without_wrappers(model)
+    _check_weights(model)
 
-
-def _opened(side: str, model: nn.Module, layers: int | None) -> Tower:
-    model = _inside(model)
-    opens = next(
-        (
-            opens
-            for one, fits, opens in reversed(REGISTERED.values())
-            if one == side and fits(model)
-        ),
-        None,
-    )
-    if opens is None:
-        what = type(getattr(model, "visual", model)).__name__
-        raise UnsupportedModel(f"the {side} tower is a {what}, which is not known")
-    try:
-        return opens(model, layers)
-    except AttributeError as error:
-        raise UnsupportedModel(
-            f"the {side} tower of this {type(model).__name__} lacks a part: {error}"
-        ) from error
-
-
-def _inside(model: nn.Module) -> nn.Module:
-    """The model without its wrappers, if it can have gradients."""
-    model = unwrapped(model)
-    for name, weight in model.named_parameters():
-        if not weight.is_floating_point() or type(weight).__module__.split(".")[0] in _QUANTISING:
-            kind = f"{type(weight).__name__}, {weight.dtype}"
+    for family_side, matches, opens in reversed(REGISTERED.values()):
+        if family_side != side or not matches(model):
+            continue
+        try:
+            return opens(model, layers)
+        except AttributeError as error:
             raise UnsupportedModel(
-                f"the weights {name} are quantised ({kind}): load the model unquantised"
-            )
+                f"the {side} tower of this {type(model).__name__} lacks a part: {error}"
+            ) from error
+
+    kind = type(getattr(model, "visual", model)).__name__
+    raise UnsupportedModel(f"the {side} tower is a {kind}, which is not known")
+
+
+def _without_wrappers(model: nn.Module) -> nn.Module:
+    """The model without wrappers of PEFT, torch.compile and data parallelism, also of its parts."""
+    model = transformers.unwrapped(model)
+    compiled = {}
+    for name, child in model.named_children():
+        if hasattr(child, "_orig_mod"):
+            compiled[name] = child._orig_mod
+    return with_parts(model, **compiled) if compiled else model
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Refuse weights that have no gradients: quantised ones, and those of inference mode."""
+    for name, module in model.named_modules():
+        if ".quantized." in type(module).__module__:
+            raise _quantised(name, type(module).__name__)
+    for name, weight in model.named_parameters():
+        library = type(weight).__module__.split(".")[0]
+        if not weight.is_floating_point() or library in QUANTISING_LIBRARIES:
+            raise _quantised(name, f"{type(weight).__name__}, {weight.dtype}")
         if weight.is_inference():
-            made = f"the {type(model).__name__} was made in torch.inference_mode"
-            raise UnsupportedModel(f"{made}, where nothing has gradients: make it outside")
-    return model
+            raise UnsupportedModel(
+                f"the {type(model).__name__} was made in torch.inference_mode, where nothing has "
+                "gradients: make it outside"
+            )
+
+
+def _quantised(name: str, kind: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"the weights {name} are quantised ({kind}): load the model unquantised"
+    )

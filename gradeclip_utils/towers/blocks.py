@@ -43,7 +43,7 @@ class Block:
     def project(
         self, x: Tensor, positions: Tensor | None, heads: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens (B, N, D), each (B, N, H, C); latent queries are (B, R, H, C)."""
+        """Queries, keys and values (B, N, H, C) of tokens (B, N, D); latent queries (B, R, H, C)."""
         q, k, v = (
             part.expand(len(x), -1, -1).unflatten(-1, (heads, -1))
             for part in self.qkv(x, positions)
@@ -58,7 +58,7 @@ class Block:
 
 
 def apply(parts: Iterable[_Part], x: Tensor) -> Tensor:
-    """What parts of the model compute, one after the other, in evaluation mode and in float32 at least."""
+    """Apply parts of the model one after the other, in evaluation mode and in float32 at least."""
     for part in parts:
         if isinstance(part, nn.Module):
             weights = list(part.parameters())
@@ -98,7 +98,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def with_parts(module: nn.Module, **parts: nn.Module | None) -> nn.Module:
-    """A module in evaluation mode that shares all weights with `module`, but has other submodules of these names."""
+    """A module in evaluation mode with the weights of `module` and other submodules of these names."""
     twin = copy.copy(module)
     twin._modules = {**module._modules, **parts}
     twin.training = False
@@ -111,7 +111,7 @@ def separate(x: Tensor, *layers: nn.Module) -> list[Tensor]:
 
 
 def packed(attn: nn.Module, x: Tensor, latent: Tensor | None = None) -> list[Tensor]:
-    """Queries, keys and values by torch's MultiheadAttention, queries of `latent` (1, R, D) if it is given."""
+    """Queries (of `latent` (1, R, D), if given), keys and values by torch's MultiheadAttention."""
     if attn.in_proj_weight is None:  # keys and values have another width than queries
         weights = attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight
     else:
@@ -122,7 +122,10 @@ def packed(attn: nn.Module, x: Tensor, latent: Tensor | None = None) -> list[Ten
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention (B, H, R, N) and its output (B, R, D), the softmax written out: fused kernels have no forward mode."""
+    """Attention (B, H, R, N) and its output (B, R, D).
+
+    The softmax is written out: fused kernels have no forward mode.
+    """
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
     if mask is not None:
         logits = (

@@ -1,4 +1,4 @@
-"""Architectures: each config of open_clip is opened or refused by name, and each combination of parts is executed."""
+"""Each config of open_clip is opened or refused by name, and each kind of tower is executed."""
 
 import copy
 import os
@@ -12,20 +12,23 @@ import torch
 from torch.nn import functional as F
 
 from gradeclip_utils.methods.grad_eclip import grad_eclip
-from gradeclip_utils.towers import (
-    UnsupportedModel,
-    open_feature_map,
-    open_image_tower,
-    open_text_tower,
+from gradeclip_utils.towers import UnsupportedModel, open_image_tower, open_text_tower
+from tests.shrinking import (
+    IDS,
+    NAMES,
+    config_of,
+    fingerprint,
+    shrink,
+    small,
+    text_side,
+    without_memory,
 )
-from tests.shrinking import IDS, NAMES, config_of, fingerprint, small, text_side, without_memory
 from tests.test_explainer import state_of
 
 TABLE = Path(__file__).parents[2] / "docs" / "architectures.md"
-BEGIN, END = (
-    "<!-- architectures: written by tests/towers/test_architectures.py -->",
-    "<!-- /architectures -->",
-)
+BEGIN = "<!-- architectures: written by tests/towers/test_architectures.py -->"
+END = "<!-- /architectures -->"
+WRITE = "GRADECLIP_WRITE_TABLE"
 HUB = "; its files come from a hub"
 
 # One config of every combination of parts that is supported; a test below checks that none is
@@ -57,11 +60,9 @@ EXECUTED = [
     "ViT-H-14-worldwide-quickgelu",
     "roberta-ViT-B-32",
     "xlm-roberta-base-ViT-B-32",
-    "mt5-base-ViT-B-32",
-    "nllb-clip-base",
     "coca_roberta-ViT-B-32",
 ]
-WITHOUT_ATTENTION = [
+REFUSED_IMAGES = [
     "convnext_tiny",
     "convnext_large_d",
     "MobileCLIP-S1",
@@ -69,87 +70,108 @@ WITHOUT_ATTENTION = [
     "swin_base_patch4_window7_224",
     "vit_relpos_medium_patch16_cls_224",
 ]
+REFUSED_TEXTS = ["mt5-base-ViT-B-32", "nllb-clip-base"]
 
 
 @pytest.fixture(scope="module")
 def registry() -> dict[str, dict]:
     """Both encoders of every config in words, and their parts; models are built without memory."""
-    found = {}
+    encoders = {}
+    read = {}  # many configs differ in their sizes alone
     for name in NAMES:
-        model = without_memory(name)
-        image, text = describe(open_image_tower, model), describe(open_text_tower, model)
-        if "hf_model_name" in config_of(name)["text_cfg"]:
-            text += HUB
-        prints = fingerprint(model.visual), fingerprint(text_side(model))
-        found[name] = {"image": image, "text": text, "prints": prints}
-    return found
+        kind = str(shrink(config_of(name)))
+        if kind not in read:
+            read[kind] = read_config(name)
+        encoders[name] = read[kind]
+    return encoders
 
 
-def describe(door, model) -> str:
+def read_config(name: str) -> dict:
+    model = without_memory(name)
+    image, text = describe(open_image_tower, model), describe(open_text_tower, model)
+    if "hf_model_name" in config_of(name)["text_cfg"]:
+        text += HUB
+    return {
+        "image": image,
+        "text": text,
+        "image_parts": fingerprint(model.visual),
+        "text_parts": fingerprint(text_side(model)),
+    }
+
+
+def describe(opens, model) -> str:
     try:
-        tower = door(model)
+        tower = opens(model)
     except UnsupportedModel as refusal:
         return "refused: " + re.sub(r"^the (image|text) tower is a ", "", str(refusal))
-    order = "" if door is open_image_tower else "causal, " if tower.causal else "not causal, "
-    return f"{tower.kind}: {order}{tower.query_token}"
+    if opens is open_image_tower:
+        return f"{tower.kind}: {tower.query_token}"
+    order = "causal" if tower.causal else "not causal"
+    return f"{tower.kind}: {order}, {tower.query_token}"
 
 
 def table(registry) -> str:
-    rows = defaultdict(list)
-    for name, found in registry.items():
-        rows[found["image"], found["text"]].append(name)
+    names_of = defaultdict(list)
+    for name, encoders in registry.items():
+        names_of[encoders["image"], encoders["text"]].append(name)
+
+    def refused_last_common_first(row):
+        (image, text), names = row
+        return "refused" in image, "refused" in text, -len(names), image
+
     lines = ["| image encoder | text encoder | configs of open_clip |", "| --- | --- | --- |"]
-    for (image, text), names in sorted(
-        rows.items(), key=lambda row: ("refused" in row[0][0], -len(row[1]), row[0])
-    ):
-        every = f"<details><summary>{len(names)}, such as {names[0]}</summary>{', '.join(names)}</details>"
-        lines.append(f"| {image} | {text} | {every if len(names) > 1 else names[0]} |")
-    explained = sum("refused" not in f["image"] for f in registry.values())
-    texts = sum("refused" not in f["text"] for f in registry.values())
-    sides = f"The image encoder of {explained} can be explained, and the text encoder of {texts}."
-    count = f"open_clip {open_clip.__version__} registers {len(registry)} configs. {sides}"
+    for (image, text), names in sorted(names_of.items(), key=refused_last_common_first):
+        cell = names[0]
+        if len(names) > 1:
+            summary = f"<summary>{len(names)}, such as {names[0]}</summary>"
+            cell = f"<details>{summary}{', '.join(names)}</details>"
+        lines.append(f"| {image} | {text} | {cell} |")
+
+    opened = {
+        side: sum("refused" not in encoders[side] for encoders in registry.values())
+        for side in ("image", "text")
+    }
+    count = (
+        f"open_clip {open_clip.__version__} registers {len(registry)} configs. The image encoder "
+        f"of {opened['image']} can be explained, and the text encoder of {opened['text']}."
+    )
     return "\n".join([count, "", *lines])
 
 
-def test_every_registered_config_is_opened_or_refused_by_name(registry):
+@pytest.mark.parametrize(("side", "refused"), [("image", REFUSED_IMAGES), ("text", REFUSED_TEXTS)])
+def test_every_registered_config_is_opened_or_of_a_kind_that_is_refused(registry, side, refused):
     assert len(registry) > 140
-    refused = {registry[other]["prints"][0] for other in WITHOUT_ATTENTION}
-    for name, found in registry.items():
-        assert not found["text"].startswith("refused"), name
-        assert not found["image"].startswith("refused") or found["prints"][0] in refused, name
+    refused_parts = {registry[name][f"{side}_parts"] for name in refused}
+    for name, encoders in registry.items():
+        is_refused = encoders[side].startswith("refused")
+        assert is_refused == (encoders[f"{side}_parts"] in refused_parts), name
 
 
 def test_the_committed_table_is_what_the_code_says(registry):
     """GRADECLIP_WRITE_TABLE=1 rewrites it."""
     before, rest = TABLE.read_text().split(BEGIN)
     written, after = rest.split(END)
-    if (
-        "GRADECLIP_WRITE_TABLE" not in os.environ
-        and f"open_clip {open_clip.__version__} " not in written
-    ):
-        pytest.skip(f"the table is of another open_clip than {open_clip.__version__}")
-    if os.environ.get("GRADECLIP_WRITE_TABLE"):
+    if WRITE in os.environ:
         TABLE.write_text(f"{before}{BEGIN}\n{table(registry)}\n{END}{after}")
+    elif f"open_clip {open_clip.__version__} " not in written:
+        pytest.skip(f"the table is of another open_clip than {open_clip.__version__}")
     else:
-        message = "run GRADECLIP_WRITE_TABLE=1 pytest tests/towers/test_architectures.py -k committed_table"
-        assert written.strip() == table(registry), message
+        assert written.strip() == table(registry), f"run with {WRITE}=1"
 
 
-def test_no_combination_of_parts_is_missing_from_those_that_are_executed_in_small(registry):
-    models = [small(name) for name in EXECUTED + WITHOUT_ATTENTION]
-    images, texts = (
-        {fingerprint(model.visual) for model in models},
-        {fingerprint(text_side(model)) for model in models},
-    )
-    for name, found in registry.items():
-        assert found["prints"][0] in images, f"no image tower like that of {name} is executed"
-        assert found["prints"][1] in texts, f"no text tower like that of {name} is executed"
+@pytest.mark.parametrize(("side", "part_of"), [("image", lambda m: m.visual), ("text", text_side)])
+def test_no_combination_of_parts_is_missing_from_those_that_are_executed(registry, side, part_of):
+    executed = {fingerprint(part_of(small(name))) for name in EXECUTED}
+    for name, encoders in registry.items():
+        if not encoders[side].startswith("refused"):
+            assert encoders[f"{side}_parts"] in executed, f"no {side} tower like that of {name}"
 
 
 def inputs_of(tower):
+    """Two inputs of a small model."""
     if tower.name == "text":
-        ends = tower.text_end if getattr(tower, "pool", "") == "eos" else 59
-        return IDS.where(IDS != 59, ends)
+        end = tower.text_end if getattr(tower, "pool", "") == "eos" else 59
+        return IDS.where(IDS != 59, end)
     return torch.randn(2, 3, *tower.image_size, generator=torch.Generator().manual_seed(1))
 
 
@@ -158,7 +180,7 @@ def close(a, b, tolerance=1e-5):
 
 
 def coherent(tower, trace):
-    """Attention collects what it gives, and what it gives leads to the embedding."""
+    """Attention collects o, and o leads to the embedding."""
     nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
     close(tower.embed_from_attention(trace, nothing), trace.embedding)
     close(tower.forward_from(trace, tower.first, trace.tokens), trace.embedding)
@@ -168,103 +190,114 @@ def coherent(tower, trace):
 
 
 def lowest_tokens(tower, model, inputs):
-    """What enters block 0, recorded in the model's own pass."""
-    seen, first = [], tower.blocks[0].module
+    """The tokens that enter block 0, recorded in the model's own pass."""
+    first = tower.blocks[0].module
     if first is getattr(model.visual, "attnpool", None):
         return tower.trace(inputs).tokens
-    hook = first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    recorded = []
+    hook = first.register_forward_pre_hook(lambda module, args: recorded.append(args[0]))
     try:
         tower.forward(inputs)
     finally:
         hook.remove()
-    return seen[0]
+    return recorded[0]
 
 
-@pytest.mark.parametrize("side", [open_image_tower, open_text_tower])
+def three_directions(tower):
+    return torch.eye(tower.width)[None, :3].expand(2, -1, -1)
+
+
+@pytest.mark.parametrize("opens", [open_image_tower, open_text_tower])
 @pytest.mark.parametrize("name", EXECUTED)
-def test_an_architecture_is_traced_as_it_computes(name, side):
+def test_an_architecture_is_traced_as_it_computes(name, opens):
     model = small(name)
-    tower = side(model)
+    tower = opens(model)
     inputs = inputs_of(tower)
     expected = tower.forward(inputs)
     assert (expected[0] - expected[1]).abs().max() > 1e-3, "the inputs must matter"
+
     trace = tower.trace(inputs)
     close(trace.embedding, expected)
-    one_by_one = torch.cat([tower.trace(inputs[i : i + 1]).embedding for i in range(2)])
-    close(trace.embedding, one_by_one)
+    one_by_one = [tower.trace(inputs[i : i + 1]).embedding for i in range(2)]
+    close(trace.embedding, torch.cat(one_by_one))
     coherent(tower, trace)
-    tokens = lowest_tokens(tower, model, inputs)[
-        :, : trace.tokens.shape[1]
-    ]  # no tower goes beyond the last EOT
+
+    # no tower goes beyond the last EOT
+    tokens = lowest_tokens(tower, model, inputs)[:, : trace.tokens.shape[1]]
     close(tower.forward_from(trace, 0, tokens), trace.embedding)
-    maps = grad_eclip(tower, trace, torch.eye(tower.width)[None, :3].expand(2, -1, -1))
-    assert (
-        maps.shape == (2, 3, trace.tokens.shape[1]) and maps.isfinite().all() and (maps != 0).any()
-    )
+
+    maps = grad_eclip(tower, trace, three_directions(tower))
+    assert maps.shape == (2, 3, trace.tokens.shape[1])
+    assert maps.isfinite().all() and (maps != 0).any()
     assert (maps.masked_select(~trace.valid_mask[:, None]) == 0).all()
-    if side is open_image_tower:
-        assert int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
-        dense = tower.dense(trace)
-        assert dense.shape == (*trace.valid_mask.shape, tower.width)
-        close(dense.norm(dim=-1), torch.ones_like(dense[..., 0]))
-        if tower.blocks[-1].latent:
-            with pytest.raises(
-                UnsupportedModel, match=r"attention pool .*the one layer where .*got image_layers=2"
-            ):
-                side(model, 2)
-        elif tower.depth > 1:
-            deeper = side(model, 2).trace(inputs)
-            close(deeper.embedding, expected)
-            assert len(deeper.layers) == 2
-    half = side(copy.deepcopy(model).bfloat16())
-    trace = half.trace(inputs)
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_an_image_encoder_has_dense_features_and_deeper_layers_unless_it_ends_in_a_pool(name):
+    model = small(name)
+    tower = open_image_tower(model)
+    inputs = inputs_of(tower)
+    trace = tower.trace(inputs)
+    assert int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
+
+    dense = tower.dense(trace)
+    assert dense.shape == (*trace.valid_mask.shape, tower.width)
+    close(dense.norm(dim=-1), torch.ones_like(dense[..., 0]))
+
+    if tower.blocks[-1].latent:
+        message = r"attention pool .*the one layer where .*got image_layers=2"
+        with pytest.raises(UnsupportedModel, match=message):
+            open_image_tower(model, 2)
+    elif tower.depth > 1:
+        deeper = open_image_tower(model, 2).trace(inputs)
+        close(deeper.embedding, trace.embedding)
+        assert len(deeper.layers) == 2
+
+
+@pytest.mark.parametrize("opens", [open_image_tower, open_text_tower])
+@pytest.mark.parametrize("name", EXECUTED)
+def test_half_precision_is_traced_to_it_and_explained_in_float32(name, opens):
+    tower = opens(copy.deepcopy(small(name)).bfloat16())
+    inputs = inputs_of(tower)
+    trace = tower.trace(inputs)
     assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
-    close(trace.embedding, half.forward(inputs), torch.finfo(torch.bfloat16).eps)
+    close(trace.embedding, tower.forward(inputs), torch.finfo(torch.bfloat16).eps)
 
 
-@pytest.mark.parametrize("side", [open_image_tower, open_text_tower])
+@pytest.mark.parametrize("opens", [open_image_tower, open_text_tower])
 @pytest.mark.parametrize("name", EXECUTED[::3])
-def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, side):
+def test_nothing_is_left_behind_and_training_mode_does_not_matter(name, opens):
     model = copy.deepcopy(small(name))
-    tower = side(model)
+    tower = opens(model)
     inputs = inputs_of(tower)
     expected = tower.forward(inputs)
+
     model.train()
     model.logit_scale.requires_grad = False
     with torch.no_grad():
         before = state_of(model)
         tower.forward(inputs)
         trace = tower.trace(inputs)
-        grad_eclip(tower, trace, torch.eye(tower.width)[None, :1].expand(2, -1, -1))
-        if (
-            trace.attention_mask is None or trace.attention_mask.shape[1] == 1
-        ):  # T5's heads have a bias each
-            tower.with_one_head(trace)
+        grad_eclip(tower, trace, three_directions(tower))
+        tower.with_one_head(trace)
         assert state_of(model) == before
     close(trace.embedding, expected)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ViT-B-16-SigLIP",
-        "PE-Core-T-16-384",
-        "EVA02-B-16",
-        "EVA02-E-14",
-        "ViTamin-S",
-        "MobileCLIP-B",
-    ],
-)
+RESIZED = ["ViT-B-16-SigLIP", "PE-Core-T-16-384", "EVA02-B-16", "EVA02-E-14", "ViTamin-S"]
+
+
+@pytest.mark.parametrize("name", [*RESIZED, "MobileCLIP-B"])
 def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
     model = small(name)
     tower = open_image_tower(model)
-    down, across = tower.patch_size
-    size = (4 * down, 6 * across)
-    pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    height, width = 4 * tower.patch_size[0], 6 * tower.patch_size[1]
+    pixels = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
     trace = tower.trace(pixels)
     assert trace.grid == (4, 6)
+
     resized = copy.deepcopy(model)
-    resized.visual.trunk.set_input_size(size)
+    resized.visual.trunk.set_input_size((height, width))
     close(trace.embedding, open_image_tower(resized).forward(pixels))
 
 
@@ -273,26 +306,10 @@ def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
     pixels = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
     trace = open_image_tower(model).trace(pixels)
     assert trace.grid == (3, 5)
-    resized, positions = copy.deepcopy(model), model.visual.attnpool.positional_embedding.data
-    square = positions[1:].T.reshape(1, -1, 2, 2)
-    square = F.interpolate(square, (3, 5), mode="bicubic", antialias=True)[0].flatten(1).T
-    resized.visual.attnpool.positional_embedding.data = torch.cat([positions[:1], square])
+
+    resized = copy.deepcopy(model)
+    embedding = resized.visual.attnpool.positional_embedding
+    square = embedding.data[1:].T.reshape(1, -1, 2, 2)
+    square = F.interpolate(square, (3, 5), mode="bicubic", antialias=True)
+    embedding.data = torch.cat([embedding.data[:1], square[0].flatten(1).T])
     close(trace.embedding, F.normalize(resized.encode_image(pixels), dim=-1).detach())
-
-
-@pytest.mark.parametrize("name", WITHOUT_ATTENTION)
-def test_where_there_is_no_attention_the_last_feature_map_can_still_be_had(name):
-    model = small(name)
-    with pytest.raises(UnsupportedModel, match="the image tower is a timm"):
-        open_image_tower(model)
-    tower = open_feature_map(model)
-    pixels = inputs_of(tower).requires_grad_()
-    trace = tower.trace(pixels)
-    assert trace.layers == () and int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
-    close(trace.embedding, tower.forward(pixels))
-    tokens = trace.tokens.clone().requires_grad_()
-    embedding = tower.forward_from(trace, tower.depth, tokens)
-    close(embedding.detach(), trace.embedding)
-    assert torch.autograd.grad(embedding[0, 0], tokens)[0][0].abs().max() > 0
-    assert torch.autograd.grad(tower.embed_pixels(pixels)[0, 0], pixels)[0][0].abs().max() > 0
-    assert all(parameter.grad is None for parameter in model.parameters())

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
-from tests.huggingface import (
-    build_hub,
+from tests.tiny_transformers import (
+    build_tiny,
     images_of,
     processor_of,
     tokenizer_of,
@@ -78,7 +78,7 @@ def processors():
         "max_position_embeddings": 16,
         "eos_token_id": word_piece.eos_token_id + 1,
     }
-    other = build_hub("ChineseCLIP", text={"vocab_size": len(word_piece), "pad_token_id": 5})
+    other = build_tiny("ChineseCLIP", text={"vocab_size": len(word_piece), "pad_token_id": 5})
     needs, another = (
         "CLIPModel needs its processor.*got no ",
         "the processor is another model's: .*",
@@ -111,7 +111,7 @@ def processors():
         ),
         (
             "another end",
-            build_hub("CLIP", text=sizes),
+            build_tiny("CLIP", text=sizes),
             processor_of(images, word_piece),
             "ends a prompt with token .*, which is not where CLIPModel reads it",
         ),
@@ -221,7 +221,7 @@ def test_a_folder_that_is_incomplete_or_damaged_is_refused(change, message, copi
 @pytest.mark.parametrize("half", ["Text", "Vision"])
 def test_one_encoder_of_two_is_refused(half, copied):
     part = getattr(transformers, f"CLIP{half}ModelWithProjection")
-    model = part(getattr(build_hub("CLIP").config, f"{half.lower()}_config"))
+    model = part(getattr(build_tiny("CLIP").config, f"{half.lower()}_config"))
     with pytest.raises(
         UnsupportedModel,
         match="is one encoder of two, and a similarity needs both: load one of CLIP",
