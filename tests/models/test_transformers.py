@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from gradeclip_utils import Clip, Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
+from tests.refusals.cases import named
 from tests.tiny_transformers import (
     build_tiny,
     images_of,
@@ -22,7 +23,6 @@ from tests.tiny_transformers import (
     transformers,
     with_processor,
 )
-from tests.refusals.cases import named
 
 whole = cache(with_processor)
 
