@@ -1,6 +1,8 @@
 """The schematic of the method: both towers as boxes, and arrows between them."""
 
-from gradeclip_utils.plots import InlineFigure, axes_at
+from matplotlib.figure import Figure
+
+from gradeclip_utils.plots import axes_at, new_figure
 from gradeclip_utils.plots.figures import PALETTE
 
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's,
@@ -35,7 +37,7 @@ _FORWARD = ("tokens v", "tokens q", "tokens k", "q alpha", "k alpha", "alpha o",
 _ADDED = ("q lam", "k lam", "lam map", "v map", "S w", "w map")
 
 
-def plot_method() -> InlineFigure:
+def plot_method() -> Figure:
     """Both towers, and where q, k, v, the attention, o, S, w, the loosened weight and the map come from."""
     title = "what Grad-ECLIP adds to a forward pass: a gradient w and a weight λ, by which each value v counts"
     alt = (
@@ -45,7 +47,7 @@ def plot_method() -> InlineFigure:
         "lam; and lam times the product of w and v is the map of the image, and the score of a token."
     )
     width, middle, head = 7.3, 2.6, 0.24
-    figure = InlineFigure(width, 2 * middle + head, f"{title}. {alt}")
+    figure = new_figure(width, 2 * middle + head, f"{title}. {alt}")
     figure.text(0.12 / width, 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
     axes = axes_at(figure, 0, head, width, 2 * middle)
     axes.set(xlim=(0, width), ylim=(0, 2 * middle))

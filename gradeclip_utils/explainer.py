@@ -845,6 +845,7 @@ def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict:
     return {
         "percentile": percentile,
         "null_median": float(np.median(nulls)),
+        "null_max": float(np.max(nulls)),
         "null_count": len(nulls),
     }
 

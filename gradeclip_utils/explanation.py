@@ -218,6 +218,7 @@ class Explanation(_Result):
             null captions ("a photo of a dog", "a photo of a bridge", ...): the percentage of them
             below it. None where the model embeds no captions.
         null_median: the median of these similarities: half of the null captions lie below.
+        null_max: the largest of them, which sets the axis of the bars.
         null_count: how many null captions there are.
     """
 
@@ -234,6 +235,7 @@ class Explanation(_Result):
     against_words: tuple[tuple[Word, ...], ...] | None = None
     percentile: np.ndarray | None = None
     null_median: float | None = None
+    null_max: float | None = None
     null_count: int = 0
 
     @property

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.images import pool
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from gradeclip_utils.models import Clip, load_clip
-from gradeclip_utils.plots import InlineFigure, paint
+from gradeclip_utils.plots import new_figure, paint
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
@@ -154,10 +155,10 @@ def on_common_grid(maps: np.ndarray) -> np.ndarray:
 
 def plot_model_maps(
     explainers: Mapping[str, Explainer], image: Image.Image, prompts: Sequence[str]
-) -> InlineFigure:
+) -> Figure:
     """Draw a row per prompt and a column per model; each map is divided by its own maximum."""
     side, columns = 1.6, 1 + len(explainers)
-    figure = InlineFigure(
+    figure = new_figure(
         side * columns,
         (side + 0.22) * len(prompts),
         f"Maps of {', '.join(prompts)} by {', '.join(explainers)}, each divided by its own maximum",

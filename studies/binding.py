@@ -22,13 +22,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import Clip, load_clip
-from gradeclip_utils.plots import InlineFigure, plot_maps
+from gradeclip_utils.plots import plot_maps
 from gradeclip_utils.scenes import COLOURS, Span, showable
 
 from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
@@ -124,7 +125,7 @@ def _index(map_: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
     return float(mine / (mine + theirs)) if mine + theirs > 0 else 0.5
 
 
-def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> InlineFigure:
+def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> Figure:
     """Maps of both colour words by the first and the last model, A and B, for the first `n` pairs fit to be shown.
 
     The border cuts none of their things, none is small, and none of the four maps is empty.

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy.sparse import csr_array
 from scipy.stats import rankdata, spearmanr
 from tqdm import tqdm
@@ -32,7 +33,7 @@ from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.language import phrases, tagged_words
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
-from gradeclip_utils.plots import InlineFigure
+from gradeclip_utils.plots import new_figure
 from gradeclip_utils.plots.figures import PALETTE
 from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
 
@@ -456,9 +457,7 @@ def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------ figures
 
 
-def plot_words(
-    words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness"
-) -> InlineFigure:
+def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> Figure:
     """Draw a point a word, coloured by group, with a straight line through all words and one through each group."""
     words = words.dropna(subset=[x, method])
     groups = words["group"].value_counts().index[: len(PALETTE)]
@@ -469,7 +468,7 @@ def plot_words(
             *((name, words[words["group"] == name]) for name in groups),
         ]
     )
-    figure = InlineFigure(7.6, 3.9, alt)
+    figure = new_figure(7.6, 3.9, alt)
     axes = figure.subplots()
     for name, colour in zip(groups, PALETTE, strict=False):
         some = words[words["group"] == name]
@@ -531,12 +530,12 @@ _ARROWS = (
 )
 
 
-def plot_causes() -> InlineFigure:
+def plot_causes() -> Figure:
     """Draw the causal graph that the lesson assumes: a confounder, a mediator, and the arrow that is in question."""
     arrows = "; ".join(
         " to ".join(_BOXES[end][2].replace("\n", " ") for end in pair.split()) for pair in _ARROWS
     )
-    figure = InlineFigure(7.4, 2.5, f"A causal graph with arrows from {arrows}")
+    figure = new_figure(7.4, 2.5, f"A causal graph with arrows from {arrows}")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 7.4), ylim=(0, 2.5))
     axes.set_axis_off()
     frame = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.4"}

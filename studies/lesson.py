@@ -23,13 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.models import Clip, load_clip
-from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
+from gradeclip_utils.plots import axes_at, new_figure, paint, show_image
 from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
@@ -258,7 +259,7 @@ def prompts_of(scene: Scene) -> list[str]:
     return [phrase(thing.noun) for thing in scene.objects]
 
 
-def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> InlineFigure:
+def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> Figure:
     """Scenes in rows: the image and, for each of its things, the map of its prompt with the similarity."""
     explanations = [explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes]
     prompts = [", ".join(explanation.prompts) for explanation in explanations]
@@ -268,7 +269,7 @@ def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> 
     panel = 0.96 * width / 3
     height = panel + 0.32
     gap = 0.06
-    figure = InlineFigure(
+    figure = new_figure(
         FULL_WIDTH, height * -(-len(scenes) // columns), f"Images and maps: {'; '.join(prompts)}"
     )
 

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -35,7 +36,7 @@ from gradeclip_utils.images import model_view, onto_image
 from gradeclip_utils.language import phrases
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
-from gradeclip_utils.plots import InlineFigure, plot_intervals
+from gradeclip_utils.plots import plot_intervals
 from gradeclip_utils.scenes import COLOURS
 
 from .binding import with_word
@@ -373,7 +374,7 @@ def read_photographs(lesson: str, data: str) -> dict[str, Sequence]:
 
 def show_photographs(
     claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]
-) -> InlineFigure | None:
+) -> Figure | None:
     """Measure a lesson's question on photographs: add claims, show them as a table, and return their figure.
 
     The rows lie in `results/MODEL-WEIGHTS/LESSON/DATA`. Without photographs, one line says what the

@@ -3,9 +3,11 @@
 python -m training gallery --out data/gallery.png
 """
 
+from matplotlib.figure import Figure
+
 from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.models import load_clip
-from gradeclip_utils.plots import InlineFigure, axes_at, paint, show_image
+from gradeclip_utils.plots import axes_at, new_figure, paint, show_image
 from gradeclip_utils.scenes import CANVAS
 from studies.lesson import prompts_of, shown_scenes
 
@@ -13,7 +15,7 @@ SCENES = 10
 _SIDE = 288  # pixels of a scene as the figure draws it
 
 
-def gallery() -> InlineFigure:
+def gallery() -> Figure:
     """A row per scene: the image, and for each model the maps of its two things with their similarities."""
     explainers = {name: Explainer(load_clip(name)) for name in ("emoji", "emoji-plain")}
     scenes = shown_scenes(SCENES)
@@ -22,7 +24,7 @@ def gallery() -> InlineFigure:
     alt = "Images and maps of the first test scenes: " + "; ".join(
         scene.caption for scene in scenes
     )
-    figure = InlineFigure(8.6, SCENES * (side + 0.22) + 0.35, alt)
+    figure = new_figure(8.6, SCENES * (side + 0.22) + 0.35, alt)
     for column, name in enumerate(explainers):
         figure.text(
             (1 + 2 * column) / columns,

@@ -5,7 +5,6 @@ draw(**values) -> Figure -> panel
 
 import html
 import inspect
-import sys
 from collections.abc import Callable
 
 import ipywidgets as w
@@ -85,8 +84,6 @@ class Panel(w.VBox):
                 f"draw must return a matplotlib figure, got {type(figure).__name__}"
             )
         self.figure, self._image.value = figure, figure_tag(figure)
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close(figure)
         self._say(" ".join(f"{note.rstrip('.')}." for note in dict.fromkeys(notes)), _NOTE)
 
     def _say(self, text: str, colour: str) -> None:

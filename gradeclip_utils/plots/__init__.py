@@ -14,6 +14,7 @@ from .colours import paint
 from .figures import (
     InlineFigure,
     axes_at,
+    new_figure,
     plot_explanation,
     plot_interactions,
     plot_intervals,
@@ -24,6 +25,7 @@ from .figures import (
 __all__ = [
     "InlineFigure",
     "axes_at",
+    "new_figure",
     "paint",
     "plot_explanation",
     "plot_interactions",

@@ -2,8 +2,7 @@
 
     Drawing, table -> here -> a matplotlib figure
 
-Figures belong to no pyplot state: they show themselves once in a notebook, and `savefig` writes
-them.
+pyplot knows the figures (`plt.savefig` writes the last one), and a notebook shows them once.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
@@ -54,15 +53,9 @@ _TALLEST, _TALLEST_OF_MANY = 3.3, 2.4  # inches of a panel
 
 
 class InlineFigure(Figure):
-    """A figure that a notebook displays by itself, and once, as pyplot does not hold it; `alt` says what it shows."""
+    """A figure that a notebook shows once, as a small PNG with `alt`, which says what it shows."""
 
-    def __init__(self, width: float, height: float, alt: str = "", **options: Any):
-        if max(width, height) > _LARGEST_SIDE:
-            size = f"{width:.0f} x {height:.0f} inches, and {_LARGEST_SIDE} can be drawn"
-            raise GradeclipError(f"a figure of all this would have {size}: draw fewer things")
-        super().__init__(figsize=(width, height), dpi=110, **options)
-        FigureCanvasAgg(self)
-        self.alt = alt
+    alt = ""
 
     def savefig(self, fname, **options: Any) -> None:
         """Write the whole figure; options as in matplotlib, whose `bbox_inches` is "tight" here."""
@@ -70,6 +63,16 @@ class InlineFigure(Figure):
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return bundle(_rendered(self), alternative(self))
+
+
+def new_figure(width: float, height: float, alt: str = "", **options: Any) -> InlineFigure:
+    """A figure of this size in inches, known to pyplot; `alt` says what it shows to those who cannot see it."""
+    if max(width, height) > _LARGEST_SIDE:
+        size = f"{width:.0f} x {height:.0f} inches, and {_LARGEST_SIDE} can be drawn"
+        raise GradeclipError(f"a figure of all this would have {size}: draw fewer things")
+    figure = plt.figure(FigureClass=InlineFigure, figsize=(width, height), dpi=110, **options)
+    figure.alt = alt
+    return figure
 
 
 def bundle(image: Image.Image, alt: str) -> tuple[dict, dict]:
@@ -94,9 +97,10 @@ def _small_png(image: Image.Image) -> bytes:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    """All that is drawn of a figure as an RGB image."""
+    """All that is drawn of a figure as an RGB image. It is shown with this, so pyplot shall not show it again."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05)
+    plt.close(figure)
     return Image.open(buffer).convert("RGB")
 
 
@@ -293,7 +297,7 @@ def draw(
     height = (
         0.1 + sum(needed) + max(0.0, tall + 0.05 - spare) + 0.04 * bool(foot) + _LINE * len(foot)
     )
-    figure = InlineFigure(wide, height, ". ".join(one.alt for one in drawings))
+    figure = new_figure(wide, height, ". ".join(one.alt for one in drawings))
     top, before = 0.06, None
     for one, some, above, panel, below in rows:
         if one is not before:
@@ -556,7 +560,7 @@ def plot_intervals(
         f"{one.name} {one.kind} {one.mean:.2f}, {one.low:.2f} to {one.high:.2f}" for one in each
     )
     alt = f"{title or label}: {'; '.join(intervals)}".replace("  ", " ")
-    figure = InlineFigure(_WIDTH, above + tall + 0.3 + 0.2 * bool(label), alt)
+    figure = new_figure(_WIDTH, above + tall + 0.3 + 0.2 * bool(label), alt)
     axes = axes_at(figure, left, above, _WIDTH - left - 0.65, tall)
     _name_rows(axes, [_shortened(name, left - 0.2, 9) for name in lines], label)
     for one in each:

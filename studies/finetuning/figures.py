@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from gradeclip_utils.models import Clip
-from gradeclip_utils.plots import InlineFigure, axes_at, show_image
+from gradeclip_utils.plots import axes_at, new_figure, show_image
 from gradeclip_utils.scenes import IMAGE_SIZE, Scene
 
 from ..lesson import FULL_WIDTH
@@ -16,7 +17,7 @@ from .evaluate import named_regions
 _RIGHT, _WRONG = "#0a7d78", "#777777"
 
 
-def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> InlineFigure:
+def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> Figure:
     """A row per model, a column per scene: each object with the nearest name of its region, filled if it is right."""
     side = FULL_WIDTH / len(scenes)
     names = {
@@ -26,7 +27,7 @@ def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> In
         f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
         for model, own in names.items()
     ]
-    figure = InlineFigure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(descriptions))
+    figure = new_figure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(descriptions))
     for row, (model, own) in enumerate(names.items()):
         top = row * (side + 0.22) + 0.22
         right = sum((one == one.index).sum() for one in own)

@@ -9,14 +9,14 @@ import torch
 
 from gradeclip_utils.errors import ExplanationWarning, GradeclipError, warn
 from gradeclip_utils.panels import panel
-from gradeclip_utils.plots import InlineFigure
+from gradeclip_utils.plots import new_figure
 
 
 def curve(power=2, colour="red", caption="a dog"):
     """A pure draw function; text that is empty cannot be drawn."""
     if not caption.strip():
         raise ValueError("the caption is empty")
-    made = InlineFigure(3, 2, f"x to the power of {power} in {colour} for {caption}")
+    made = new_figure(3, 2, f"x to the power of {power} in {colour} for {caption}")
     made.subplots().plot(np.linspace(0, 1, 20) ** power, color=colour)
     return made
 
@@ -102,4 +102,6 @@ def test_a_figure_of_pyplot_is_shown_once():
         axes.set_title(f"power {power}")
         return figure
 
-    assert "power 3" in image(panel(draw, power=3)) and plt.get_fignums() == []
+    before = plt.get_fignums()
+    assert "power 3" in image(panel(draw, power=3))
+    assert plt.get_fignums() == before

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.colors import to_rgb as as_rgb
 from PIL import Image
 
-from gradeclip_utils.plots import InlineFigure, plot_intervals, plot_maps
+from gradeclip_utils.plots import new_figure, plot_intervals, plot_maps
 from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.figures import PALETTE, bundle, draw
@@ -195,6 +195,6 @@ def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_
 
 
 def test_a_figure_of_ones_own_is_described_by_its_titles():
-    figure = InlineFigure(3, 2)
+    figure = new_figure(3, 2)
     figure.subplots().set(title="Height", xlabel="years", ylabel="metres")
     assert figure._repr_mimebundle_()[0]["text/plain"] == "Height; metres over years"
