@@ -16,76 +16,115 @@ from .options import DEFAULTS, Options
 
 
 def attention(
-    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
 ) -> Tensor:
-    """Raw attention: map_i = alpha_i of the last layer, averaged over heads and over query tokens."""
-    weights, row = trace.layers[-1].attention.mean(1), _query_row(tower, trace)  # (B, R, N)
-    row = row if tower.explained[-1].latent else row.gather(1, trace.query_index)
-    return _same_for_all(trace, torch.einsum("br,brn->bn", row, weights), directions)
+    """Raw attention: alpha_i of the last layer, averaged over heads and over query tokens."""
+    weights = trace.layers[-1].attention.mean(dim=1)  # (B, R, N)
+    shares = _query_shares(tower, trace)
+    if not tower.explained[-1].latent:
+        shares = shares.gather(1, trace.query_index)  # (B, N) -> (B, R)
 
-
-def rollout(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
-    """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, from the lowest layer to the highest."""
-    layers = [
-        (block, weights.mean(1)) for block, weights, _ in _layer_passes(tower, trace)
-    ]  # (B, N, N)
-    row = _query_row(tower, trace)
-    for block, weights in reversed(layers):
-        read = torch.einsum("bj,bji->bi", row, weights)
-        row = read if block.pools else 0.5 * (row + read)
+    row = torch.einsum("br,brn->bn", shares, weights)
     return _same_for_all(trace, row, directions)
 
 
-def game(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
-    """GAME (Chefer): the query tokens' row of R, where R = I, and R <- R + mean_h relu(dS/dA_l * A_l) R upwards."""
+def rollout(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+) -> Tensor:
+    """Attention rollout: the query tokens' row of prod_l (A_l + I) / 2, the lowest layer last."""
+    layers = []
+    for block, weights, _ in _layer_passes(tower, trace):
+        layers.append((block, weights.mean(dim=1)))  # (B, N, N)
+
+    row = _query_shares(tower, trace)
+    for block, weights in reversed(layers):
+        collected = torch.einsum("bj,bji->bi", row, weights)
+        row = collected if block.pools else 0.5 * (row + collected)
+    return _same_for_all(trace, row, directions)
+
+
+def game(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+) -> Tensor:
+    """GAME (Chefer): the query tokens' row of R, with R = I at the lowest layer.
+
+    Every layer upwards adds mean_h relu(dS/dA_l * A_l) R to it.
+    """
     with torch.enable_grad():
         blocks, attentions, outputs = zip(*_layer_passes(tower, trace), strict=True)
         embedding = tower.forward_from(trace, tower.depth, outputs[-1])
+    shares = _query_shares(tower, trace)
+
     maps = []
-    for direction in directions.unbind(1):
+    for direction in directions.unbind(dim=1):
         slopes = torch.autograd.grad(embedding, attentions, direction, retain_graph=True)
-        row = start = _query_row(tower, trace)
-        for block, weights, slope in zip(
-            reversed(blocks), reversed(attentions), reversed(slopes), strict=True
-        ):
-            pulled = torch.einsum("bj,bji->bi", row, (slope * weights.detach()).relu().mean(1))
-            row = pulled if block.pools else row + pulled
-        maps.append(row if blocks[-1].pools else row - start)
+        layers = zip(blocks, attentions, slopes, strict=True)
+
+        row = shares
+        for block, weights, slope in reversed(list(layers)):
+            relevance = (slope * weights.detach()).relu().mean(dim=1)  # (B, N, N)
+            collected = torch.einsum("bj,bji->bi", row, relevance)
+            row = collected if block.pools else row + collected
+        if not blocks[-1].pools:
+            row = row - shares
+        maps.append(row)
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
 
-def legrad(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
-    """LeGrad: map_i = mean over layers, heads and queries j of relu(dS_l / dA_l,ji)."""
+def legrad(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+) -> Tensor:
+    """LeGrad: map_i = mean over layers, heads and tokens j of relu(dS_l / dA_l,ji).
+
+    S_l is the similarity if the tower ended after layer l and averaged its tokens.
+    """
     maps = zero_maps(trace, directions)
     with torch.enable_grad():
         for block, weights, output in _layer_passes(tower, trace):
-            read = output if block.pools else output.mean(1, keepdim=True).expand_as(output)
-            embedding = tower.forward_from(trace, tower.depth, read)
-            for target, direction in enumerate(directions.unbind(1)):
-                (slope,) = torch.autograd.grad(
-                    embedding, weights, direction, retain_graph=True
-                )  # (B, H, N, N)
+            if not block.pools:
+                output = output.mean(dim=1, keepdim=True).expand_as(output)
+            embedding = tower.forward_from(trace, tower.depth, output)
+
+            for target, direction in enumerate(directions.unbind(dim=1)):
+                (slope,) = torch.autograd.grad(embedding, weights, direction, retain_graph=True)
                 maps[:, target] += slope.relu().mean(dim=(1, 2)) / tower.layers
     return maps * trace.valid_mask[:, None]
 
 
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
-    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D), in the caller's graph."""
-    x = trace.tokens.detach().requires_grad_()  # for callers that want a graph
+    """Each explained layer, its attention (B, H, N, N) and its output (B, N, D).
+
+    They are part of a graph if the caller has one.
+    """
+    tokens = trace.tokens.detach().requires_grad_()
     for block in tower.explained:
-        weights, o = attend(*block.project(x, trace.positions, trace.heads), trace.attention_mask)
-        x = block.after_attention(x, o)
-        yield block, weights, x
+        q, k, v = block.project(tokens, trace.positions, trace.heads)
+        weights, o = attend(q, k, v, trace.attention_mask)
+        tokens = block.after_attention(tokens, o)
+        yield block, weights, tokens
 
 
-def _query_row(tower: Tower, trace: Trace) -> Tensor:
-    """(B, N), one shared out over the query tokens; (B, R) where latent queries read."""
+def _query_shares(tower: Tower, trace: Trace) -> Tensor:
+    """One, shared equally by the query tokens: (B, N), or (B, R) for latent queries."""
     if tower.explained[-1].latent:
-        return torch.full_like(trace.layers[-1].o[..., 0], 1 / trace.layers[-1].o.shape[1])
-    row = trace.readers.to(trace.embedding)
-    return row / row.sum(-1, keepdim=True)
+        o = trace.layers[-1].o  # (B, R, D)
+        return torch.full_like(o[..., 0], 1 / o.shape[1])
+    reads = trace.readers.to(trace.embedding)
+    return reads / reads.sum(dim=-1, keepdim=True)
 
 
-def _same_for_all(trace: Trace, rows: Tensor, directions: Tensor) -> Tensor:
-    """(B, N) -> (B, T, N)."""
-    return (rows * trace.valid_mask)[:, None].repeat(1, directions.shape[1], 1)
+def _same_for_all(trace: Trace, row: Tensor, directions: Tensor) -> Tensor:
+    """(B, N) -> (B, T, N): the map does not depend on the target."""
+    return (row * trace.valid_mask)[:, None].repeat(1, directions.shape[1], 1)

@@ -20,7 +20,7 @@ def zero_maps(trace: Trace, directions: Tensor) -> Tensor:
 
 
 def on_patches(trace: Trace, values: Tensor) -> Tensor:
-    """Maps over tokens (B, T, N) from values over patches (B, T, P): other tokens have no pixels."""
+    """Maps over tokens (B, T, N) from values over patches (B, T, P); other tokens get zero."""
     other_tokens = trace.valid_mask.shape[1] - values.shape[-1]
     return F.pad(values, (other_tokens, 0))
 

@@ -4,6 +4,8 @@
 width of the embedding.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -14,49 +16,67 @@ from .gradients import target_gradients
 from .options import DEFAULTS, Options
 
 
-def grad_cam(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
-    """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block, w_c = mean_i dS/dx_ic."""
+def grad_cam(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+) -> Tensor:
+    """Grad-CAM: map_i = sum_c w_c x_ic, with x the tokens that enter the last block.
+
+    w_c is the mean of dS/dx_ic over the patches.
+    """
+    embed = partial(tower.forward_from, trace, tower.depth - tower.layers)
+    patches = trace.valid_mask[..., None]  # (B, N, 1)
+
     maps = []
-    for slope in target_gradients(
-        lambda x: tower.forward_from(trace, tower.depth - tower.layers, x), trace.tokens, directions
-    ):
-        weights = (slope * trace.valid_mask[..., None]).sum(1) / trace.valid_mask.sum(
-            1, keepdim=True
-        )  # (B, D)
+    for slope in target_gradients(embed, trace.tokens, directions):
+        weights = (slope * patches).sum(dim=1) / patches.sum(dim=1)  # (B, D)
         maps.append(torch.einsum("bd,bnd->bn", weights, trace.tokens))
     return torch.stack(maps, dim=1) * trace.valid_mask[:, None]
 
 
-def maskclip(tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS) -> Tensor:
-    """MaskCLIP: map_i = f_i . d, with f_i the unit embedding of token i when it attends to itself alone."""
-    return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
+def maskclip(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+) -> Tensor:
+    """MaskCLIP: map_i = f_i . d, with f_i the unit embedding of token i if it sees itself alone."""
+    maps = torch.einsum("bne,bte->btn", tower.dense(trace), directions)
+    return maps * trace.valid_mask[:, None]
 
 
 def clip_surgery(
-    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
 ) -> Tensor:
-    """CLIP Surgery: map_i = f_i . d less what all targets share, with f from a second path of v-v attention."""
-    x = y = trace.tokens
+    """CLIP Surgery: map_i = f_i . d less what all targets share.
+
+    f comes from a second path through the explained layers, of v-v attention alone.
+    """
+    tokens = surgery = trace.tokens  # the model's own path, and the second one
     for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
         if block.pools or block.post_norms:
             kind = type(block.module).__name__
             raise UnsupportedModel(
                 f"CLIP Surgery needs transformer blocks as CLIP's own are, the tower has a {kind}"
             )
-        v = block.project(x, trace.positions, trace.heads)[2]
-        y = y + apply(block.out, attend_fused(v, v, v, None))
-        if (
-            position < tower.depth - 1
-        ):  # of the model's own path only what feeds the other is needed
-            x = tower.run_block(trace, position, x)
-    if directions.shape[1] == 1 and options.empty is not None:
+        _, _, v = block.project(tokens, trace.positions, trace.heads)
+        surgery = surgery + apply(block.out, attend_fused(v, v, v, None))
+        if position < tower.depth - 1:
+            tokens = tower.run_block(trace, position, tokens)
+
+    targets = directions.shape[1]
+    if targets == 1 and options.empty is not None:
         directions = directions - options.empty
-    maps = torch.einsum("bne,bte->btn", tower.embed_alone(trace, y), directions)
-    if directions.shape[1] > 1:
-        weights = (
-            torch.einsum("be,bte->bt", trace.embedding, 2 * directions).softmax(-1)
-            * directions.shape[1]
-        )
+    maps = torch.einsum("bne,bte->btn", tower.embed_alone(trace, surgery), directions)
+
+    if targets > 1:
+        similarity = torch.einsum("be,bte->bt", trace.embedding, directions)
+        weights = (2 * similarity).softmax(dim=-1) * targets
         maps = maps * weights[..., None]
-        maps = maps - maps.mean(1, keepdim=True)
+        maps = maps - maps.mean(dim=1, keepdim=True)
     return maps * trace.valid_mask[:, None]

@@ -13,11 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..towers import Layer, Tower, Trace
+from .common import zero_maps
 from .options import DEFAULTS, Options
+
+PROMPTS_PER_BATCH = 64  # targets of an input whose channel weights are computed together
 
 
 def grad_eclip_plain(
-    model: torch.nn.Module, pixels: Tensor, tokens: Tensor, text_layers: int | None = None
+    model: torch.nn.Module,
+    pixels: Tensor,
+    tokens: Tensor,
+    text_layers: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Grad-ECLIP of one image and one prompt with an open_clip ViT, from the formula alone.
 
@@ -39,119 +45,64 @@ def grad_eclip_plain(
         The image's map (h, w), from its last layer, and the scores of the prompt's tokens between
         SOT and EOT.
     """
-    blocks, seen = getattr(model, "text", model).transformer.resblocks, []
-    text_layers = text_layers or round(len(blocks) * 2 / 3)
+    text_blocks = getattr(model, "text", model).transformer.resblocks
+    text_layers = text_layers or round(len(text_blocks) * 2 / 3)
+    blocks = [model.visual.transformer.resblocks[-1], *text_blocks[-text_layers:]]
+    layers = []  # of each explained block q, k and v (N, D), and o (1, N, D)
 
-    def attend(attention, inputs, options, _):  # the same attention, with q, k, v and o in sight
-        projected = F.linear(
-            inputs[0], attention.in_proj_weight, attention.in_proj_bias
-        )  # (1, N, 3 D)
+    def attend(attention, inputs, options, _):
+        """The same attention, with q, k, v and o in sight."""
+        projected = F.linear(inputs[0], attention.in_proj_weight, attention.in_proj_bias)
+        heads = (attention.num_heads, -1)
         q, k, v = (
-            part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-            for part in projected.chunk(3, -1)
+            part.unflatten(-1, heads).transpose(1, 2)  # (1, H, N, C)
+            for part in projected.chunk(3, dim=-1)
         )
-        o = (
-            F.scaled_dot_product_attention(q, k, v, options["attn_mask"]).transpose(1, 2).flatten(2)
-        )  # (1, N, D)
-        o = o if o.requires_grad else o.requires_grad_()
-        seen.append((*projected.detach()[0].chunk(3, dim=-1), o))
+        o = F.scaled_dot_product_attention(q, k, v, options["attn_mask"])
+        o = o.transpose(1, 2).flatten(2)  # (1, N, D)
+        if not o.requires_grad:
+            o.requires_grad_()
+        layers.append((*projected.detach()[0].chunk(3, dim=-1), o))
         return attention.out_proj(o), None
 
-    layers = [model.visual.transformer.resblocks[-1], *blocks[-text_layers:]]
-    hooks = [layer.attn.register_forward_hook(attend, with_kwargs=True) for layer in layers]
+    hooks = [block.attn.register_forward_hook(attend, with_kwargs=True) for block in blocks]
     try:
         with torch.enable_grad():
-            image, text = (
-                model.encode_image(pixels, normalize=True),
-                model.encode_text(tokens, normalize=True),
-            )
-            gradients = torch.autograd.grad(
-                (image * text).sum(), [o for *_, o in seen]
-            )  # dS/do, each (1, N, D)
+            image = model.encode_image(pixels, normalize=True)
+            text = model.encode_text(tokens, normalize=True)
+            similarity = (image * text).sum()
+        gradients = torch.autograd.grad(similarity, [o for *_, o in layers])  # dS/do
     finally:
         for hook in hooks:
             hook.remove()
 
-    def relevance(layer: int, reads: int, first: int, end: int) -> Tensor:
-        q, k, v, _ = seen[layer]
-        w = gradients[layer][0, reads]  # (D,) which channels of o matter
-        cosine = F.cosine_similarity(
-            q[reads, None], k[first:end], dim=-1
-        )  # how well each token answers the query
+    def relevance(layer: int, query: int, first: int, end: int) -> Tensor:
+        """Relevance of the tokens from `first` to `end` for what the token `query` collects."""
+        q, k, v, _ = layers[layer]
+        w = gradients[layer][0, query]  # (D,): which channels of o matter
+
+        # how well each token answers the query
+        cosine = F.cosine_similarity(q[query, None], k[first:end], dim=-1)
         lam = (cosine - cosine.min()) / (cosine.max() - cosine.min())
-        return lam * (v[first:end] @ w)  # (N,)
+        return lam * (v[first:end] @ w)
+
+    patch_count = len(layers[0][0]) - 1
+    image_map = relevance(0, 0, 1, 1 + patch_count).unflatten(0, tuple(model.visual.grid_size))
 
     eot = int(tokens[0].argmax())
-    scores = sum(relevance(layer, eot, 0, eot + 1) for layer in range(1, len(seen)))
-    return relevance(0, 0, 1, len(seen[0][0])).unflatten(0, tuple(model.visual.grid_size)), scores[
-        1:-1
-    ]
+    scores = sum(relevance(layer, eot, 0, eot + 1) for layer in range(1, len(layers)))
+    return image_map, scores[1:-1]
 
 
 # The same for every tower. S is linear in the target's direction d, S = embedding . d: a similarity
-# has the prompt's embedding for d, a contrast the difference of two. Since o is linear in alpha, w
-# . v_i = dS/d alpha_i: the map is the gradient of the attention, weighted by a loosened attention.
-# Differences from the published code: the model's own attention heads are kept (see
+# has the prompt's embedding for d, a contrast the difference of two. Since o is linear in alpha,
+# w . v_i = dS/d alpha_i: the map is the gradient of the attention, weighted by a loosened
+# attention. Differences from the published code: the model's own attention heads are kept (see
 # `spatial_weights`), q and k are raw, lam never sees padding, and a constant lam gives zeros
-# instead of NaN.  Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens, H
-# heads of C channels, D = H * C, E the width of the embedding.
-
-_AT_ONCE = 64  # directions whose channel weights are held at one time
-_CACHED = 2**18  # numbers of one layer that go back at one time on a CPU: they stay in its cache
-
-
-def channel_weights(
-    tower: Tower, trace: Trace, directions: Tensor, delta: Tensor | None = None
-) -> Tensor:
-    """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction."""
-    if delta is None and trace.graph is not None:
-        embedding, collected = trace.graph
-        along = directions.transpose(0, 1).to(embedding)
-        carried = (collected[0] if tower.causal or tower.layers == 1 else trace.tokens).numel()
-        step = max(1, _CACHED // carried) if along.device.type == "cpu" else len(along)
-        back = partial(torch.autograd.grad, embedding, collected, retain_graph=True)
-        found = [
-            torch.stack(back(some, is_grads_batched=True), dim=1)
-            if len(some) > 1
-            else torch.stack(back(some[0]))[None]
-            for some in along.split(step)
-        ]  # each (t, L, B, R, D)
-        return torch.cat(found).permute(2, 0, 1, 3, 4)
-    with torch.enable_grad():  # by functorch, through which the live page is recorded
-        at = (
-            torch.stack([torch.zeros_like(layer.o) for layer in trace.layers])
-            if delta is None
-            else delta
-        )
-        _, pull_back = torch.func.vjp(lambda delta: tower.embed_from_attention(trace, delta), at)
-        weights = torch.vmap(lambda direction: pull_back(direction)[0])(
-            directions.transpose(0, 1)
-        )  # (T, L, B, R, D)
-    return weights.detach().permute(2, 0, 1, 3, 4)  # (B, T, L, R, D)
-
-
-def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
-    """Spatial weights (B, H, R, N) in [0, 1] of a kind: "loosened", "softmax" (the attention itself) or "none"."""
-    there = valid_mask[:, None, None, :]  # (B, 1, 1, N)
-    if kind == "none":
-        return torch.ones_like(layer.attention) * there
-    if kind == "softmax":
-        return layer.attention * there
-    assert kind == "loosened", kind
-    q, k = (F.normalize(part.flatten(2), dim=-1) for part in (layer.q, layer.k))
-    cosine = torch.einsum("brd,bnd->brn", q, k)[:, None]
-    low = cosine.masked_fill(~there, torch.inf).amin(-1, keepdim=True)
-    spread = cosine.masked_fill(~there, -torch.inf).amax(-1, keepdim=True) - low
-    rounding = 16 * torch.finfo(cosine.dtype).eps  # cosines that differ by less are the same cosine
-    loosened = torch.where(
-        there & (spread > rounding), (cosine - low) / spread.clamp_min(rounding), 0.0
-    )
-    return loosened.expand_as(layer.attention)
-
-
-def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
-    """Gradient of the attention, w . v_i = dS/d alpha_i, (B, H, R, N)."""
-    return torch.einsum("brhc,bnhc->bhrn", weights.unflatten(-1, v.shape[2:]), v)
+# instead of NaN.
+#
+# Shapes: B inputs, T targets, L explained layers, R query tokens, N tokens, H heads of C channels,
+# D = H * C, E the width of the embedding.
 
 
 def grad_eclip(
@@ -175,25 +126,92 @@ def grad_eclip(
         tower: the encoder.
         trace: B inputs, traced by it.
         directions: (B, T, E), the targets' directions in embedding space.
-        options: not used.
+        options: none of them is used.
         spatial: the `kind` of `spatial_weights`.
 
     Returns:
         Signed maps (B, T, N) over the trace's tokens; an image's patches are the last h * w.
     """
-    maps = []
-    for part in directions.split(_AT_ONCE, dim=1):
-        weights = channel_weights(tower, trace, part)
-        maps.append(
-            torch.zeros(
-                *part.shape[:2], trace.tokens.shape[1], dtype=weights.dtype, device=weights.device
-            )
-        )
-        for position, layer in enumerate(trace.layers):
-            lam = spatial_weights(layer, trace.valid_mask, spatial)
-            for target in range(
-                part.shape[1]
-            ):  # one at a time: where all tokens read, (H, R, N) is large
-                relevance = lam * attention_gradient(weights[:, target, position], layer.v)
-                maps[-1][:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
-    return torch.cat(maps, dim=1)
+    batches = [
+        grad_eclip_of_batch(tower, trace, batch, spatial)
+        for batch in directions.split(PROMPTS_PER_BATCH, dim=1)
+    ]
+    return torch.cat(batches, dim=1)
+
+
+def grad_eclip_of_batch(tower: Tower, trace: Trace, directions: Tensor, spatial: str) -> Tensor:
+    """Maps (B, T, N) of so few targets that their channel weights fit into memory."""
+    weights = channel_weights(tower, trace, directions)  # (B, T, L, R, D)
+    maps = zero_maps(trace, directions).to(weights)
+
+    for position, layer in enumerate(trace.layers):
+        lam = spatial_weights(layer, trace.valid_mask, spatial)
+        # one target at a time: where all tokens are query tokens, (H, R, N) is large
+        for target in range(directions.shape[1]):
+            relevance = lam * attention_gradient(weights[:, target, position], layer.v)
+            maps[:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
+    return maps
+
+
+def channel_weights(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    delta: Tensor | None = None,
+) -> Tensor:
+    """Channel weights w = dS/do (B, T, L, R, D) of the targets S = embedding . direction.
+
+    With `delta` (L, B, R, D) they are taken at o + delta, where integrated methods need them.
+    """
+    by_target = directions.transpose(0, 1)  # (T, B, E)
+
+    if delta is None and trace.graph is not None:
+        embedding, outputs = trace.graph  # (B, E), and an o (B, R, D) for each layer
+        weights = torch.autograd.grad(
+            embedding,
+            outputs,
+            by_target.to(embedding),
+            is_grads_batched=True,
+            retain_graph=True,
+        )  # L of (T, B, R, D)
+        return torch.stack(weights, dim=2).transpose(0, 1)
+
+    if delta is None:
+        delta = torch.stack([torch.zeros_like(layer.o) for layer in trace.layers])
+    with torch.enable_grad():  # by functorch, because the live page is recorded through it
+        embed = partial(tower.embed_from_attention, trace)
+        _, pull_back = torch.func.vjp(embed, delta)
+        (weights,) = torch.vmap(pull_back)(by_target)  # (T, L, B, R, D)
+    return weights.detach().permute(2, 0, 1, 3, 4)
+
+
+def attention_gradient(weights: Tensor, v: Tensor) -> Tensor:
+    """Gradient of the attention, w . v_i = dS/d alpha_i, (B, H, R, N)."""
+    weights = weights.unflatten(-1, v.shape[2:])  # (B, R, H, C)
+    return torch.einsum("brhc,bnhc->bhrn", weights, v)
+
+
+def spatial_weights(layer: Layer, valid_mask: Tensor, kind: str = "loosened") -> Tensor:
+    """Spatial weights (B, H, R, N) in [0, 1], zero for tokens that are not valid.
+
+    `kind` is "loosened" (how well the key of a token fits the query, the same for all heads),
+    "softmax" (the attention itself) or "none" (one).
+    """
+    valid = valid_mask[:, None, None, :]  # (B, 1, 1, N)
+    if kind == "none":
+        return torch.ones_like(layer.attention) * valid
+    if kind == "softmax":
+        return layer.attention * valid
+    assert kind == "loosened", kind
+
+    q = F.normalize(layer.q.flatten(2), dim=-1)  # (B, R, D)
+    k = F.normalize(layer.k.flatten(2), dim=-1)  # (B, N, D)
+    cosine = torch.einsum("brd,bnd->brn", q, k)[:, None]  # (B, 1, R, N)
+
+    lowest = cosine.masked_fill(~valid, torch.inf).amin(dim=-1, keepdim=True)
+    highest = cosine.masked_fill(~valid, -torch.inf).amax(dim=-1, keepdim=True)
+    spread = highest - lowest
+    rounding = 16 * torch.finfo(cosine.dtype).eps  # cosines that differ by less are the same
+    scaled = (cosine - lowest) / spread.clamp_min(rounding)
+    lam = torch.where(valid & (spread > rounding), scaled, 0.0)
+    return lam.expand_as(layer.attention)

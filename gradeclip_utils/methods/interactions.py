@@ -9,6 +9,7 @@ Shapes: N tokens, W words, E the width of the embedding.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,60 +25,77 @@ from .grad_eclip import spatial_weights
 def word_masks(split: Split, trace: Trace) -> Tensor:
     """The tokens of each word of a prompt, (W, N) bool; SOT, EOT and padding belong to no word."""
     word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
-    return F.pad(
-        F.one_hot(word_ids).T.bool(),
-        (split.first, trace.valid_mask.shape[1] - split.first - len(word_ids)),
-    )
+    behind = trace.valid_mask.shape[1] - split.first - len(word_ids)
+    members = F.one_hot(word_ids).T.bool()  # (W, tokens of words)
+    return F.pad(members, (split.first, behind))
 
 
 def word_directions(
-    tower: Tower, trace: Trace, word_mask: Tensor, spatial: str = "loosened"
+    tower: Tower,
+    trace: Trace,
+    word_mask: Tensor,
+    spatial: str = "loosened",
 ) -> Tensor:
-    """The direction t_j (W, E) in which each word pushes the embedding of the one prompt in `trace`; or of several."""
-    masks, pushes = word_mask if word_mask.ndim == 3 else word_mask[:, None], []
+    """The direction t_j in which each word pushes the prompt's embedding.
+
+    Args:
+        tower: the text encoder.
+        trace: B prompts, traced by it.
+        word_mask: the tokens of W words, (W, B, N); of a single prompt also (W, N).
+        spatial: the `kind` of `spatial_weights`.
+
+    Returns:
+        (W, B, E); of a mask (W, N) also (W, E).
+    """
+    masks = word_mask if word_mask.ndim == 3 else word_mask[:, None]  # (W, B, N)
     assert len(trace.tokens) == masks.shape[1]
+
+    pushes = []
     for layer in trace.layers:
         mu = spatial_weights(layer, trace.valid_mask, spatial)
-        pushes.append(
-            torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v).flatten(3)
-        )  # (W, B, R, D)
-    start = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
+        push = torch.einsum("wbn,bhrn,bnhc->wbrhc", masks.to(mu.dtype), mu, layer.v)
+        pushes.append(push.flatten(3))  # (W, B, R, D)
+    pushes = torch.stack(pushes, dim=1)  # (W, L, B, R, D)
 
-    def push(tangent: Tensor) -> Tensor:  # (L, B, R, D) -> (B, E)
-        """The change of the embedding for a change of o."""
-        return torch.func.jvp(
-            lambda delta: tower.embed_from_attention(trace, delta), (start,), (tangent,)
-        )[1]
+    embed = partial(tower.embed_from_attention, trace)
+    unchanged = torch.stack([torch.zeros_like(layer.o) for layer in trace.layers])
 
-    found = torch.vmap(push)(torch.stack(pushes, dim=1)).detach()  # (W, L, B, R, D) -> (W, B, E)
-    return found if word_mask.ndim == 3 else found[:, 0]
+    def embedding_change(push: Tensor) -> Tensor:
+        """The change (B, E) of the embedding for a small change (L, B, R, D) of o."""
+        _, change = torch.func.jvp(embed, (unchanged,), (push,))
+        return change
+
+    directions = torch.vmap(embedding_change)(pushes).detach()  # (W, B, E)
+    return directions if word_mask.ndim == 3 else directions[:, 0]
 
 
 def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
-    """The words that name things: for each noun phrase of a caption its nouns, as indices into the words."""
+    """The words that name things: for each noun phrase its nouns, as indices into the words."""
     from ..language import phrases  # its taggers are slow to import
 
     groups = []
     for phrase in phrases(caption):
         nouns = [word for word in phrase.words if word.part == "noun"] or [phrase.words[-1]]
-        found = (
-            i
-            for i, (start, end) in enumerate(spans)
-            if any(start < n.end and end > n.start for n in nouns)
-        )
-        if group := tuple(found):
-            groups.append(group)
+        group = []
+        for index, (start, end) in enumerate(spans):
+            if any(start < noun.end and end > noun.start for noun in nouns):
+                group.append(index)
+        if group:
+            groups.append(tuple(group))
     return tuple(groups)
 
 
 def centred(maps: np.ndarray, groups: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Maps (W, ...) of words, each group's sum less the mean over the groups; other words keep their maps."""
-    words = [i for group in groups for i in group]
+    """Maps (W, ...) of words, each group's sum less the mean over all groups."""
+    words = [word for group in groups for word in group]
     if len(groups) < 2 or not all(groups) or len(set(words)) < len(words):
-        msg = f"centring needs two groups of words or more, each word at most once, none empty, got {list(groups)!r}"
-        raise GradeclipError(msg)
-    shared = np.mean([maps[list(group)].sum(0) for group in groups], axis=0)
-    found = np.array(maps)
+        raise GradeclipError(
+            "centring needs two groups of words or more, each word at most once, none empty, "
+            f"got {list(groups)!r}"
+        )
+    shared = np.mean([maps[list(group)].sum(axis=0) for group in groups], axis=0)
+
+    centred_maps = np.array(maps)
     for group in groups:
-        found[list(group)] -= shared / len(group)
-    return found
+        centred_maps[list(group)] -= shared / len(group)
+    return centred_maps

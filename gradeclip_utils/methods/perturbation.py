@@ -63,7 +63,7 @@ def embed_through_masks(
     draw_masks: Callable[[Tensor], Tensor],
     title: str,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield numbers of masks (n,), these masks (n, H, W), and embeddings (B, n, E) seen through them."""
+    """Yield numbers (n,) of masks, these masks (n, H, W), and embeddings (B, n, E) behind them."""
     pixels = trace.inputs  # (B, 3, H, W)
     masks_per_batch = max(1, BATCH_SIZE // len(pixels))
 
@@ -84,7 +84,7 @@ def embed(tower: Tower, pixels: Tensor) -> Tensor:
 
 
 def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """RISE's masks in [0, 1]: a function from the numbers (n,) of some of them to these (n, H, W)."""
+    """RISE's masks in [0, 1]: a function from the numbers (n,) of masks to masks (n, H, W)."""
     height, width = size
     cell_height = -(-height // RISE_CELLS)  # rounded up: a shifted mask still covers the image
     cell_width = -(-width // RISE_CELLS)
@@ -205,8 +205,8 @@ def fit_bottleneck(
             lam = openness.sigmoid()
             mixed = lam * tokens + (1 - lam) * sample
             embedding = tower.forward_from(trace, first_explained, mixed)
-            kept = information(openness, tokens)[counted].mean()
-            loss = beta * kept - (embedding @ direction).mean()
+            nats = information(openness, tokens)[counted].mean()
+            loss = beta * nats - (embedding @ direction).mean()
             (openness.grad,) = torch.autograd.grad(loss, openness)
         optimizer.step()
     return information(openness.detach(), tokens).sum(dim=-1)
