@@ -223,7 +223,7 @@ def _run_command(options: argparse.Namespace) -> str:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise GradeclipError(f"two images would be written to {twice}: explain them in two calls")
     given = {"inputs": files, "overwrite": options.overwrite, "suffixes": (".png", ".svg", ".pdf")}
-    places = [output(name, "--out", size=1_000_000 * len(files), **given) for name in names]
+    places = [output(name, "--out", **given) for name in names]
 
     from .images import read_image
 

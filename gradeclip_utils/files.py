@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checks import writable
 from .errors import GradeclipError
 
 if TYPE_CHECKING:
@@ -24,86 +23,86 @@ _PACKAGE = Path(__file__).parent
 
 
 def data_path(name: str = "") -> Path:
-    """Return the path of a file in the project's `data/` folder, which an installed package carries inside itself."""
+    """The path of a file of the project's `data/`, which an installed package carries inside."""
     inside = _PACKAGE / "data"
-    return (inside if inside.is_dir() else _PACKAGE.parent / "data") / name
+    folder = inside if inside.is_dir() else _PACKAGE.parent / "data"
+    return folder / name
 
 
 def output(
     path: str | os.PathLike,
-    what: str,
+    option: str,
     *,
     inputs: Iterable[str | os.PathLike | None] = (),
     overwrite: bool = False,
     suffixes: Sequence[str] = (),
-    size: int = 0,
 ) -> Path:
-    """Return the path of a file that a command will write: never one of its inputs, nor an existing file unasked."""
-    place = writable(path, what, suffixes=suffixes, size=size)
-    if os.path.exists(place) and any(
-        os.path.samefile(place, one) for one in inputs if one and os.path.exists(one)
-    ):
-        raise GradeclipError(f"{what} {place} is an input of this command: choose another file")
-    if place.exists() and not overwrite:
-        raise GradeclipError(f"{what} {place} exists: choose another file, or add --overwrite")
-    return place
+    """The path of a file that a command will write, checked before anything is computed.
 
-
-def write_whole(parts: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
-    """Write files whole or not at all, whenever the process or the machine dies: their content, or by a function.
-
-    All are on the disk before the first takes its name.
+    Raises:
+        GradeclipError: it is one of the inputs, exists without `overwrite`, or ends in none of the
+            suffixes.
     """
-    from safetensors import SafetensorError  # raised on a full disk
+    path = Path(path).expanduser()
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise GradeclipError(f"{option} must end in {' or '.join(suffixes)}, got {path}")
+    if not path.exists():
+        return path
 
-    news = {file: file.with_name(f"{file.name}.new") for file in parts}
+    for file in inputs:
+        if file and os.path.exists(file) and os.path.samefile(path, file):
+            raise GradeclipError(f"{option} {path} is an input of this command: choose another")
+    if not overwrite:
+        raise GradeclipError(f"{option} {path} exists: choose another file, or add --overwrite")
+    return path
+
+
+def write_whole(contents: Mapping[Path, bytes | Callable[[Path], object]]) -> None:
+    """Write files whole or not at all: their bytes, or by a function that writes to a path.
+
+    Each is written beside its place, and takes its name when all are there.
+    """
+    new_files = {file: file.with_name(f"{file.name}.new") for file in contents}
     try:
-        for file, content in parts.items():
+        for file, content in contents.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             if callable(content):
-                content(news[file])
+                content(new_files[file])
             else:
-                news[file].write_bytes(content)
-            with news[file].open("r+b") as stream:
-                os.fsync(stream.fileno())
-        for file, new in news.items():
-            new.replace(file)
-    except BaseException as error:
-        for new in news.values():
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
-        if not isinstance(error, (OSError, SafetensorError)):
-            raise
-        raise GradeclipError(
-            f"{', '.join(map(str, parts))} could not be written: {error}"
-        ) from error
+                new_files[file].write_bytes(content)
+        for file, new_file in new_files.items():
+            new_file.replace(file)
+    finally:
+        for new_file in new_files.values():
+            new_file.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of the same block, or raise GradeclipError if one is inside."""
+    """Keep other processes out of the same block.
+
+    Raises:
+        GradeclipError: another process is inside.
+    """
     from filelock import FileLock, Timeout
 
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / name)
         lock.acquire(timeout=0)
     except Timeout:
-        message = f"another process is at work on {folder}: wait until it is done, or choose another folder"
-        raise GradeclipError(message) from None
-    except OSError as error:
-        raise GradeclipError(f"nothing can be written to {folder}: {error}") from error
+        msg = f"another process is at work on {folder}: wait for it, or choose another folder"
+        raise GradeclipError(msg) from None
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows does not remove a file that is open
-            (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
         lock.release()
 
 
 @cache  # reading a package's metadata takes as long as a small explanation
 def version(library: str) -> str:
-    """Return the version of an installed library, or "unknown"."""
+    """The version of an installed library, or "unknown"."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
@@ -111,7 +110,7 @@ def version(library: str) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return a checksum that tells one set of weights from another, whatever their file is called."""
+    """A checksum that tells one set of weights from another, whatever their file is called."""
     checksum = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         checksum.update(name.encode())
@@ -120,7 +119,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """Return a checksum of bytes, which may come in parts."""
+    """A checksum of bytes, which may come in parts."""
     checksum = hashlib.sha256()
     for part in parts:
         checksum.update(part)
@@ -128,7 +127,7 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """Return the content of a tensor as bytes."""
+    """The content of a tensor as bytes."""
     import torch
 
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

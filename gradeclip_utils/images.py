@@ -7,8 +7,6 @@ once.
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .checks import as_box, as_map, listed, readable, short, whole
-from .errors import GradeclipError, first_line, warn
+from .errors import GradeclipError, first_line, short, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +23,21 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
-_MOST_MEGAPIXELS = (
-    80  # an image of more is refused before it is decoded; below Pillow's own bound for warnings
+
+# in the `info` of scenes like those that bundled models were trained on; copies keep it
+DRAWN = "gradeclip: drawn"
+
+# attention is quadratic in patches: at native resolution a larger image is scaled down to so many
+_MOST_PATCHES = 2048
+
+# steps that move no pixel, of torchvision's transforms (v1 and v2), open_clip and timm
+_KEEPS_PIXELS = frozenset(
+    "MaybeConvertMode RGB ToTensor MaybeToTensor PILToTensor MaybePILToTensor ToImage ToPureTensor "
+    "ToDtype ConvertImageDtype Normalize".split()
 )
+
+
+# ------------------------------------------------------------------------------------------ reading
 
 
 def read_image(image: ImageLike) -> Image.Image:
@@ -47,231 +56,204 @@ def read_image(image: ImageLike) -> Image.Image:
         A PIL image of mode RGB; the argument is not changed.
 
     Raises:
-        GradeclipError: there is no such file, it is not an image, ends too early, or has more than
-            80 megapixels; the array has a different shape or dtype; or it is none of the three.
+        GradeclipError: there is no such file, Pillow cannot read it, the array has a different
+            shape or dtype, or the argument is none of the three.
     """
     if isinstance(image, np.ndarray):
-        return Image.fromarray(_checked_array(image))
-    if isinstance(image, (str, Path, Image.Image)):
-        return _open(image)
-    advice = ""
-    if hasattr(image, "permute"):
-        advice = "; of a tensor (3, H, W) in 0 to 1: (x * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
-    elif callable(getattr(image, "image", None)):
-        advice = "; pass its .image()"
-    elif isinstance(image, (list, tuple)):
-        advice = "; explain_batch takes several"
-    elif hasattr(image, "read") or isinstance(image, bytes):
-        advice = "; Image.open of Pillow reads a file that is open, and bytes as io.BytesIO(them)"
-    msg = f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}{advice}"
-    raise GradeclipError(msg)
-
-
-def _checked_array(array: np.ndarray) -> np.ndarray:
-    got = f"this one is {array.dtype} of shape ({', '.join(map(str, array.shape))})"
-    if array.dtype != np.uint8:
-        advice = "if it runs from 0 to 255, array.astype('uint8'); 16 bits are (array // 257).astype('uint8')"
-        if array.dtype.kind in "fb":
-            advice = "if it runs from 0 to 1, (array * 255).round().astype('uint8')"
-        raise GradeclipError(f"an array must be uint8 (0 to 255), {got}: {advice}")
-    if isinstance(array, np.ma.MaskedArray):
-        raise GradeclipError(
-            "an array must have a value everywhere, this one is masked: array.filled(255)"
+        return _from_array(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(image)
+    if not isinstance(image, (str, Path)):
+        msg = (
+            f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}"
         )
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        how = ": of greys, np.stack([array] * 3, axis=-1)" if array.ndim == 2 else ""
-        how = (
-            ": of four channels, Image.fromarray(array) of Pillow"
-            if array.shape[2:] == (4,)
-            else how
-        )
-        how = ": array.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] == 3 else how
-        raise GradeclipError(
-            f"an array must have the shape (H, W, 3), red, green, blue; {got}{how}"
-        )
-    _check_size("this array", array.shape[1], array.shape[0])
-    return np.ascontiguousarray(array)
-
-
-def _open(image: Image.Image | str | Path) -> Image.Image:
-    if isinstance(image, str) and re.match(r"\w+://", image):
-        raise GradeclipError(
-            f"{short(image)} is an address, and nothing is fetched: download it and pass the file"
-        )
-    name = "this image" if isinstance(image, Image.Image) else str(readable(image, "an image file"))
-    try:
-        if isinstance(image, Image.Image):
-            return _to_rgb(image, name)
-        with Image.open(name) as opened:
-            return _to_rgb(opened, name)
-    except UnidentifiedImageError:
-        start = b"?"  # of an image that is open already
-        if not isinstance(image, Image.Image):
-            with open(name, "rb") as file:
-                start = file.read(12)
-        found = (
-            "is not an image that Pillow can read (PNG, JPEG, WebP, GIF, TIFF, ...)"
-            if start
-            else "is empty"
-        )
-        if start[4:8] == b"ftyp" and start[8:] in _HEIF:  # telephones write HEIC
-            found = "is a HEIC or AVIF image, which Pillow cannot read here"
-        raise GradeclipError(f"{name} {found}: save it as JPEG or PNG.") from None
-    except GradeclipError:
-        raise
-    except _PILLOW as error:
-        msg = f"{name} cannot be read as an image: it is damaged or ends too early ({error})."
-        raise GradeclipError(msg) from error
-    except Image.DecompressionBombError as error:
-        msg = f"{name} has more than {_MOST_MEGAPIXELS} megapixels: make it smaller first ({first_line(error)})"
-        raise GradeclipError(msg) from None
-
-
-_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-# errors of Pillow for a broken chunk, a file that is closed or too short, and a mode that it cannot
-# convert
-_PILLOW = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-)
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    if 0 in (width, height):
-        raise GradeclipError(f"{name} has no pixels: {width} x {height}.")
-    if width * height > _MOST_MEGAPIXELS * 1e6:
-        msg = f"{name} has {width} x {height} pixels, more than {_MOST_MEGAPIXELS} megapixels: make it smaller first."
         raise GradeclipError(msg)
 
+    try:
+        with Image.open(Path(image).expanduser()) as opened:
+            return _to_rgb(opened)
+    except UnidentifiedImageError:
+        msg = f"{image} is not an image that Pillow can read: save it as JPEG or PNG"
+        raise GradeclipError(msg) from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow raises a SyntaxError for a broken chunk of a PNG
+        raise GradeclipError(f"{image} cannot be read as an image: {first_line(error)}") from error
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    _check_size(name, *image.size)  # known before anything is decoded
-    if image.mode == "F":
-        raise GradeclipError(
-            f"{name} holds floats, which have no agreed range; convert it to 8 bits first."
-        )
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = " x ".join(map(str, array.shape))
+    if array.dtype != np.uint8:
+        advice = ""
+        if array.dtype.kind == "f":
+            advice = ": if it runs from 0 to 1, (array * 255).round().astype('uint8')"
+        msg = f"an array must be uint8 (0 to 255), this one is {array.dtype} of {shape}{advice}"
+        raise GradeclipError(msg)
+    if array.ndim != 3 or array.shape[2] != 3:
+        advice = ""
+        if array.ndim == 3 and array.shape[0] == 3:
+            advice = ": array.transpose(1, 2, 0)"
+        msg = f"an array must be (H, W, 3), red, green and blue, this one is {shape}{advice}"
+        raise GradeclipError(msg)
+    return Image.fromarray(array)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise GradeclipError("an image of floats has no agreed range: convert it to 8 bits first")
     if image.mode.startswith("I"):
-        clear = np.asarray(image) == image.info.get("transparency")
-        image = _to_8_bits(image, name)
-        image.paste(255, mask=Image.fromarray(clear))
+        image = _to_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
-    """Scale 16-bit greyscale to 8 bits. Pillow's own conversion clips at 255, which turns most images white."""
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit greys to 8 bits; Pillow's own conversion would clip most of them to white."""
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        msg = f"{name} holds numbers from {values.min()} to {values.max()}, beyond 16 bits; scale it to 8 bits first."
-        raise GradeclipError(msg)
-    if (
-        image.mode != "I" or values.max() > 255
-    ):  # "I" holds 32 bits, and small values there are 8-bit greys
+    # the mode "I" has 32 bits, and small values there are 8-bit greys
+    if image.mode != "I" or values.max() > 255:
         values = np.round(values / 257)  # 65535 / 257 = 255
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-DRAWN = "gradeclip: drawn"  # in the `info` of scenes like those that bundled models were trained on; copies keep it
-_MOST_PATCHES = 2048  # attention is quadratic in them: a larger image at native resolution is scaled down to this
+# --------------------------------------------------------------------------- what the model sees
 
 
 @dataclass(frozen=True)
 class View:
-    """The model's input (3, H, W), and the box (left, top, right, bottom) of it in the image's pixels."""
+    """The model's input (3, H, W), and the box of it in the image's pixels."""
 
     pixels: Tensor
-    box: tuple[float, float, float, float]
-
-
-def _prepared(preprocess: Callable, image: Image.Image) -> Tensor:
-    """The image through a preprocessing, (3, H, W); a result that no model can take is refused."""
-    import torch
-
-    try:
-        pixels = preprocess(image)
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-        name = getattr(preprocess, "__name__", type(preprocess).__name__)
-        raise GradeclipError(
-            f"the preprocessing {name} fails on an RGB image: {first_line(error)}"
-        ) from error
-    rule = "a preprocessing must turn an image into a float tensor (3, H, W), and this one gives"
-    if not isinstance(pixels, torch.Tensor):
-        raise GradeclipError(f"{rule} {type(pixels).__name__}")
-    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
-        raise GradeclipError(f"{rule} {pixels.dtype} {tuple(pixels.shape)}")
-    if pixels.is_meta or pixels.layout is not torch.strided or not torch.isfinite(pixels).all():
-        raise GradeclipError(f"{rule} NaN, infinity or no plain tensor")
-    return pixels
+    box: Box
 
 
 def model_view(preprocess: Callable, image: Image.Image) -> View:
-    """The image through the model's own preprocessing."""
-    steps = getattr(preprocess, "transforms", [preprocess])
-    whole = left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
-    size = image.size
-    for step in steps:
-        kind = _kind(step)
-        if kind == "Resize" and step.max_size is None:
-            size = _resized(step.size, *size)
-        elif kind == "ResizeKeepRatio":
-            size = step.get_params(Image.new("1", size), step.size, step.longest)[::-1]
-        elif kind in ("CenterCrop", "CenterCropOrPad"):
-            across, down, (width, height) = (right - left) / size[0], (bottom - top) / size[1], size
-            size = tuple(step.size)[::-1]
-            x, y = _crop_start(width, size[0]), _crop_start(height, size[1])
-            left, right = left + x * across, left + (x + size[0]) * across
-            top, bottom = top + y * down, top + (y + size[1]) * down
-        elif kind not in _IN_PLACE:
-            name = getattr(step, "__name__", type(step).__name__)
-            warn(
-                f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the whole image"
-            )
-            return View(_prepared(preprocess, image), whole)
-    return View(_prepared(preprocess, image), (left, top, right, bottom))
+    """The image through the model's own preprocessing.
+
+    Raises:
+        GradeclipError: the preprocessing gives no float tensor (3, H, W).
+    """
+    import torch
+
+    pixels = preprocess(image)
+    if not isinstance(pixels, torch.Tensor):
+        msg = f"a preprocessing must give a tensor (3, H, W), got {type(pixels).__name__}"
+        raise GradeclipError(msg)
+    if pixels.ndim != 3 or len(pixels) != 3 or not pixels.is_floating_point():
+        shape = tuple(pixels.shape)
+        msg = f"a preprocessing must give floats of shape (3, H, W), got {pixels.dtype} {shape}"
+        raise GradeclipError(msg)
+    return View(pixels, _visible_box(preprocess, image))
 
 
 def native_view(preprocess: Callable, image: Image.Image, patch: tuple[int, int]) -> View:
-    """The whole image at its own size and shape, both sides rounded to whole patches."""
+    """The whole image at its own size and shape, both sides rounded to whole patches.
+
+    Raises:
+        GradeclipError: the preprocessing has no Normalize step.
+    """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
-    steps = getattr(preprocess, "transforms", [])
-    normalize = next((step for step in steps if _kind(step) == "Normalize"), None)
+    normalize = None
+    interpolation = InterpolationMode.BICUBIC
+    for step in getattr(preprocess, "transforms", []):
+        if _kind(step) == "Normalize":
+            normalize = step
+        elif _kind(step) in ("Resize", "ResizeKeepRatio"):
+            interpolation = step.interpolation
     if normalize is None:
-        msg = "resolution='native' needs a preprocessing with a Normalize step, to know mean and deviation"
+        msg = "resolution='native' needs a preprocessing with a Normalize step"
         raise GradeclipError(msg)
-    resize = next(
-        (step.interpolation for step in steps if _kind(step) in ("Resize", "ResizeKeepRatio")), None
-    )
-    rows, columns = image.height / patch[0], image.width / patch[1]
+
+    rows, columns = _native_grid(image, patch)
+    size = [rows * patch[0], columns * patch[1]]
+    pixels = normalize(transforms.to_tensor(transforms.resize(image, size, interpolation)))
+    return View(pixels, _whole(image))
+
+
+def _native_grid(image: Image.Image, patch: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patches for an image at its own size, at most `_MOST_PATCHES` in all."""
+    rows = image.height / patch[0]
+    columns = image.width / patch[1]
     shrink = min(1.0, (_MOST_PATCHES / (rows * columns)) ** 0.5)
-    # Python rounds halves to even and the last patch must not exceed the limit: floor when
-    # shrinking
-    to_whole = round if shrink == 1.0 else int
-    counts = [max(1, to_whole(side * shrink)) for side in (rows, columns)]
+    if shrink < 1:
+        rows = int(rows * shrink)
+        columns = int(columns * shrink)
+
     # a side of less than one patch becomes one, and then the other side is shortened
-    size = [
-        max(1, min(n, _MOST_PATCHES // m)) * step
-        for n, m, step in zip(counts, counts[::-1], patch, strict=True)
-    ]
-    scaled = transforms.resize(image, size, resize or InterpolationMode.BICUBIC)
-    return View(
-        normalize(transforms.to_tensor(scaled)), (0.0, 0.0, float(image.width), float(image.height))
-    )
+    n_rows = max(1, round(rows))
+    n_columns = max(1, round(columns))
+    n_rows = max(1, min(n_rows, _MOST_PATCHES // n_columns))
+    n_columns = min(n_columns, _MOST_PATCHES // n_rows)
+    return n_rows, n_columns
 
 
-def onto_image(
-    map_: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
+def _visible_box(preprocess: Callable, image: Image.Image) -> Box:
+    """The part of the image that is left after the resizes and crops of a preprocessing."""
+    width, height = image.size  # as the steps change it
+    left, top, right, bottom = whole = _whole(image)
+
+    for step in getattr(preprocess, "transforms", [preprocess]):
+        kind = _kind(step)
+        if kind == "Resize" and step.max_size is None:
+            width, height = _resized(step.size, width, height)
+        elif kind == "ResizeKeepRatio":
+            blank = Image.new("1", (width, height))
+            height, width = step.get_params(blank, step.size, step.longest)
+        elif kind in ("CenterCrop", "CenterCropOrPad"):
+            rows, columns = step.size
+            left, right = _cropped(left, right, width, columns)
+            top, bottom = _cropped(top, bottom, height, rows)
+            width = columns
+            height = rows
+        elif kind not in _KEEPS_PIXELS:
+            name = getattr(step, "__name__", type(step).__name__)
+            warn(
+                f"preprocessing step {name!r} is not known: maps are drawn as if the model saw the "
+                "whole image"
+            )
+            return whole
+    return left, top, right, bottom
+
+
+def _whole(image: Image.Image) -> Box:
+    return 0.0, 0.0, float(image.width), float(image.height)
+
+
+def _kind(step: object) -> str:
+    """The class of a step of torchvision, open_clip or timm; "" for other steps."""
+    for kind in type(step).__mro__:
+        if kind.__module__.startswith(("torchvision.", "open_clip.", "timm.")):
+            return kind.__name__
+    return ""
+
+
+def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int, int]:
+    """Width and height after torchvision's Resize: one number is the length of the shorter side."""
+    if not isinstance(size, int) and len(size) == 2:
+        return size[1], size[0]
+    side = size if isinstance(size, int) else size[0]
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side
+
+
+def _cropped(start: float, end: float, full: int, part: int) -> tuple[float, float]:
+    """Where a centre crop of `part` of `full` pixels lies, if these go from start to end."""
+    scale = (end - start) / full
+    first = round((full - part) / 2)
+    if part > full:  # a smaller image is padded
+        first = -((part - full) // 2)
+    return start + first * scale, start + (first + part) * scale
+
+
+# --------------------------------------------------------------------------- maps and the image
+
+
+def onto_image(map_: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     """A map (h, w) on the token grid as (H, W) in the image's pixels; zero outside the box."""
     left, top, right, bottom = box
     columns = _bilinear(size[0], left, right, map_.shape[1])  # (W, w)
@@ -280,66 +262,38 @@ def onto_image(
 
 
 def _bilinear(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """The weight (pixels, cells) of each of `cells` between `start` and `end` for each pixel."""
+    """The weight (pixels, cells) of each of `cells` between start and end for each pixel."""
     centres = np.arange(pixels) + 0.5
     places = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
-    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
+    distance = np.abs(places[:, None] - np.arange(cells))
+    weights = np.maximum(0, 1 - distance)
     inside = (centres >= start) & (centres <= end)
     return (weights * inside[:, None]).astype(np.float32)
 
 
 def pool(values: np.ndarray, grid: tuple[int, int], box: Box | None = None) -> np.ndarray:
-    """Means (h, w) of `values` (H, W) over each cell of a grid that covers `box`; outside of the image is zero."""
-    values, grid = as_map(values), as_grid(grid)
+    """Means (h, w) of `values` (H, W) over the cells of a grid that covers `box`.
+
+    Outside of the image `values` counts as zero. Without a box the grid covers the image.
+    """
     height, width = values.shape
-    left, top, right, bottom = as_box(box, width, height)
-    return _overlap(height, top, bottom, grid[0]) @ values @ _overlap(width, left, right, grid[1]).T
+    left, top, right, bottom = box or (0, 0, width, height)
+    rows = _overlap(height, top, bottom, grid[0])  # (h, H)
+    columns = _overlap(width, left, right, grid[1])  # (w, W)
+    return rows @ np.asarray(values, float) @ columns.T
+
+
+def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
+    """The fraction (cells, pixels) of each cell between start and end that each pixel covers."""
+    edges = np.linspace(start, end, cells + 1)[:, None]
+    places = np.arange(pixels)
+    starts = edges[:-1]
+    ends = edges[1:]
+    covered = np.minimum(ends, places + 1) - np.maximum(starts, places)
+    return np.maximum(covered, 0) / (ends - starts)
 
 
 def as_grid(grid: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a grid."""
-    cells = [whole("rows and columns of a grid", one, 1, 10_000) for one in listed("a grid", grid)]
-    if len(cells) != 2:
-        raise GradeclipError(f"a grid is (rows, columns), got {grid!r}")
-    return cells[0], cells[1]
-
-
-def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
-    """The fraction (cells, pixels) of each cell between `start` and `end` that each pixel covers."""
-    edges = np.linspace(start, end, cells + 1)[:, None]
-    places = np.arange(pixels)
-    covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
-    return np.maximum(covered, 0) / (edges[1:] - edges[:-1])
-
-
-# steps that move no pixel, of torchvision's transforms (v1 and v2), open_clip and timm
-_IN_PLACE = frozenset(
-    "MaybeConvertMode RGB ToTensor MaybeToTensor PILToTensor MaybePILToTensor ToImage ToPureTensor "
-    "ToDtype ConvertImageDtype Normalize".split()
-)
-
-
-def _kind(step: object) -> str:
-    """The class of a step of a preprocessing in torchvision, open_clip or timm; "" for other steps."""
-    libraries = ("torchvision.", "open_clip.", "timm.")
-    return next(
-        (kind.__name__ for kind in type(step).__mro__ if kind.__module__.startswith(libraries)), ""
-    )
-
-
-def _resized(size: int | tuple[int, ...], width: int, height: int) -> tuple[int, int]:
-    """The size after torchvision's Resize: two numbers are (height, width), one is the shorter side."""
-    if not isinstance(size, int) and len(size) == 2:
-        return size[1], size[0]
-    short = size if isinstance(size, int) else size[0]
-    return (
-        (short, int(short * height / width))
-        if width <= height
-        else (int(short * width / height), short)
-    )
-
-
-def _crop_start(full: int, part: int) -> int:
-    """The start of a centre crop of `part`; negative if the image is padded to reach it."""
-    padding = max(0, part - full) // 2
-    return round((max(full, part) - part) / 2) - padding
+    rows, columns = grid
+    return rows, columns

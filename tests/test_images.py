@@ -1,26 +1,38 @@
-"""Images: every form that people have is read as RGB, and the argument is left alone."""
+"""Images: every form that people have is read as RGB, and a heat map lies on what the model saw."""
 
 import numpy as np
+import open_clip
 import pytest
+import torch
 from PIL import Image
+from timm.data import create_transform
+from torchvision import transforms
+from torchvision.transforms import v2
 
-from gradeclip_utils.images import read_image
+from gradeclip_utils.errors import ExplanationWarning, GradeclipError
+from gradeclip_utils.images import model_view, native_view, onto_image, pool, read_image
 
-RED, WHITE = (200, 30, 40), (255, 255, 255)
+RED = (200, 30, 40)
+WHITE = (255, 255, 255)
 
 
 def stripes(mode="RGB", size=(40, 20)):
     """Left half red, right half white."""
     image = Image.new("RGB", size, WHITE)
     image.paste(RED, (0, 0, size[0] // 2, size[1]))
-    return image.quantize(4) if mode == "P" else image.convert(mode)
+    if mode == "P":
+        return image.quantize(4)
+    return image.convert(mode)
 
 
 def left_and_right(image):
+    """The colours in the middle of both halves."""
+    quarter = image.width // 4
     middle = image.height // 2
-    return image.getpixel((image.width // 4, middle)), image.getpixel(
-        (3 * image.width // 4, middle)
-    )
+    return image.getpixel((quarter, middle)), image.getpixel((3 * quarter, middle))
+
+
+# ------------------------------------------------------------------------------------------ reading
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff", "bmp"])
@@ -31,61 +43,213 @@ def test_ordinary_files_come_as_they_are(tmp_path, monkeypatch, suffix):
         image = read_image(path)
         assert (image.mode, image.size) == ("RGB", (40, 20))
         assert np.allclose(left_and_right(image), (RED, WHITE), atol=6)
+
+
+def test_an_array_of_red_green_and_blue_is_the_image():
     array = np.asarray(stripes())[:, ::-1]
     assert np.array_equal(np.asarray(read_image(array)), array)
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "RGBA", "YCbCr", "LA", "1"])
-def test_other_colour_modes_are_converted(mode, tmp_path):
-    given = stripes(mode)
-    before = given.tobytes()
-    image = read_image(given)
+def test_other_colour_modes_are_converted_and_the_argument_stays(mode):
+    original = stripes(mode)
+    before = original.tobytes()
+
+    image = read_image(original)
+
     left, right = left_and_right(image)
-    assert image.mode == "RGB" and np.allclose(right, WHITE, atol=6)
-    assert len(set(left)) == 1 if mode in ("LA", "1") else np.allclose(left, RED, atol=6)
-    assert (given.mode, given.tobytes()) == (mode, before)
+    assert image.mode == "RGB"
+    assert np.allclose(right, WHITE, atol=6)
+    if mode in ("LA", "1"):
+        assert len(set(left)) == 1  # a grey
+    else:
+        assert np.allclose(left, RED, atol=6)
+    assert (original.mode, original.tobytes()) == (mode, before)
 
 
 def test_transparent_pixels_are_laid_over_white(tmp_path):
-    stripes("P").save(tmp_path / "image.png", transparency=stripes("P").getpixel((5, 5)))
+    palette = stripes("P")
+    palette.save(tmp_path / "image.png", transparency=palette.getpixel((5, 5)))
     assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, WHITE)
-    Image.fromarray(np.array([[1000, 30000]] * 2, np.uint16)).save(
-        tmp_path / "image.png", transparency=1000
-    )
-    assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, (117,) * 3)
-    image = stripes("RGBA")
-    image.putalpha(128)
-    left, right = left_and_right(read_image(image))
-    assert np.allclose(left, (np.array(RED) + 255) / 2, atol=2) and right == WHITE
+
+    half_transparent = stripes("RGBA")
+    half_transparent.putalpha(128)
+    left, right = left_and_right(read_image(half_transparent))
+    assert np.allclose(left, (np.array(RED) + 255) / 2, atol=2)
+    assert right == WHITE
 
 
 def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(1, -1).repeat(4, 0)
     Image.fromarray(ramp).save(tmp_path / "image.png")
-    for image in (
-        read_image(tmp_path / "image.png"),
-        read_image(Image.fromarray(ramp.astype(np.int32))),
-    ):
+    of_32_bits = Image.fromarray(ramp.astype(np.int32))
+    for image in (read_image(tmp_path / "image.png"), read_image(of_32_bits)):
         assert np.array_equal(np.asarray(image)[0, :, 0], np.arange(256))
 
 
-@pytest.mark.parametrize(("orientation", "size"), [(3, (40, 20)), (6, (20, 40)), (8, (20, 40))])
-def test_an_image_is_turned_as_its_exif_data_say(tmp_path, orientation, size):
+@pytest.mark.parametrize(
+    ("orientation", "size", "in_the_red_half"),
+    [(3, (40, 20), (35, 10)), (6, (20, 40), (10, 5)), (8, (20, 40), (10, 35))],
+)
+def test_an_image_is_turned_as_its_exif_data_say(tmp_path, orientation, size, in_the_red_half):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stripes().save(tmp_path / "image.jpg", exif=exif, quality=95)
+
     image = read_image(tmp_path / "image.jpg")
-    first = {3: (35, 10), 6: (10, 5), 8: (10, 35)}[orientation]  # where the red half has gone
-    assert image.size == size and np.allclose(image.getpixel(first), RED, atol=8)
+
+    assert image.size == size
+    assert np.allclose(image.getpixel(in_the_red_half), RED, atol=8)
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path):
-    stripes().save(
-        tmp_path / "image.gif", save_all=True, append_images=[Image.new("RGB", (40, 20))]
-    )
+    black = Image.new("RGB", (40, 20))
+    stripes().save(tmp_path / "image.gif", save_all=True, append_images=[black])
     assert np.allclose(left_and_right(read_image(tmp_path / "image.gif")), (RED, WHITE), atol=6)
 
 
-def test_the_smallest_and_a_20_megapixel_image_are_read():
-    for size in ((1, 1), (5000, 4000)):
-        assert read_image(Image.new("L", size, 7)).size == size
+# ------------------------------------------------------------------------------ what the model sees
+
+
+def ramps(width, height):
+    """An image whose red says how far right a pixel is, and its green how far down, 0 to 255."""
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([red, green, 0 * red], axis=-1).round().astype(np.uint8))
+
+
+def transform(size, resize_mode):
+    """A preprocessing that keeps colours as they are."""
+    if resize_mode == "cropped before":
+        steps = [transforms.CenterCrop(30), transforms.Resize(size), transforms.ToTensor()]
+        return transforms.Compose(steps)
+    unchanged = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    return open_clip.image_transform(
+        size,
+        is_train=False,
+        resize_mode=resize_mode,
+        fill_color=0,
+        **unchanged,
+    )
+
+
+def places(start, end, cells):
+    """Where the centres of so many cells lie in the image."""
+    return start + (np.arange(cells) + 0.5) / cells * (end - start)
+
+
+def middle_of(mask):
+    indices = np.flatnonzero(mask)
+    return indices[len(indices) // 2]
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest", "cropped before"])
+@pytest.mark.parametrize("size", [32, (32, 48)])
+@pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (1000, 90), (31, 31)])
+def test_the_box_says_where_the_models_pixels_come_from(width, height, size, resize_mode):
+    """Read the place off the pixels themselves: the ramps tell where each came from."""
+    view = model_view(transform(size, resize_mode), ramps(width, height))
+    left, top, right, bottom = view.box
+    rows, columns = view.pixels.shape[1:]
+
+    # positions by the box, of the pixels that lie in the image
+    x = places(left, right, columns)
+    y = places(top, bottom, rows)
+    inside_x = (x > 1) & (x < width - 1)
+    inside_y = (y > 1) & (y < height - 1)
+
+    # positions by the colours, in the middle row and column
+    seen_x = view.pixels[0, middle_of(inside_y)].numpy() * (width - 1) + 0.5
+    seen_y = view.pixels[1, :, middle_of(inside_x)].numpy() * (height - 1) + 0.5
+
+    pixel = max(1, (right - left) / columns)
+    error_x = np.abs(seen_x - x)[inside_x].max()
+    error_y = np.abs(seen_y - y)[inside_y].max()
+    assert error_x < 0.75 * pixel + width / 255
+    assert error_y < 0.75 * pixel + height / 255
+
+
+@pytest.mark.parametrize("size", [(80, 50), (50, 80)])
+def test_steps_of_torchvisions_second_version_and_of_timm_are_followed(size):
+    second = v2.Compose(
+        [
+            v2.Resize(32, v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(32),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.0] * 3, [1.0] * 3),
+        ]
+    )
+    border = create_transform(32, mean=(0.0,) * 3, std=(1.0,) * 3, crop_mode="border", crop_pct=1.0)
+    for mode, preprocess in (("shortest", second), ("longest", border)):
+        expected = model_view(transform(32, mode), ramps(*size))
+        view = model_view(preprocess, ramps(*size))
+        colours = view.pixels.mean((1, 2))
+        assert view.box == expected.box
+        torch.testing.assert_close(colours, expected.pixels.mean((1, 2)), atol=2e-2, rtol=0)
+    assert native_view(second, ramps(*size), (8, 8)).box == (0, 0, *size)
+
+
+def test_an_unknown_step_is_taken_to_show_the_whole_image_with_a_warning():
+    rotating = transforms.Compose(
+        [transforms.RandomRotation(10), transforms.Resize((32, 32)), transforms.ToTensor()]
+    )
+    with pytest.warns(ExplanationWarning, match="'RandomRotation' is not known"):
+        view = model_view(rotating, ramps(80, 50))
+    assert view.box == (0, 0, 80, 50)
+    assert view.pixels.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (1, 1), (5000, 4000), (3, 900)])
+def test_native_sides_are_whole_patches_near_the_images_own(width, height):
+    view = native_view(transform(32, "shortest"), Image.new("RGB", (width, height)), (8, 8))
+    rows = view.pixels.shape[1] // 8
+    columns = view.pixels.shape[2] // 8
+
+    assert view.pixels.shape == (3, rows * 8, columns * 8)
+    assert view.box == (0, 0, width, height)
+    assert rows * columns <= 2048
+    if width * height < 2048 * 64:
+        assert abs(rows * 8 - max(height, 8)) <= 4
+        assert abs(columns * 8 - max(width, 8)) <= 4
+    else:
+        assert columns / rows == pytest.approx(width / height, rel=0.05)
+
+
+def test_native_resolution_normalises_colours_as_the_model_does():
+    image = ramps(32, 32)
+    preprocess = open_clip.image_transform(32, is_train=False)
+    torch.testing.assert_close(native_view(preprocess, image, (8, 8)).pixels, preprocess(image))
+
+
+def test_native_resolution_needs_a_step_that_normalises():
+    with pytest.raises(GradeclipError, match="Normalize"):
+        native_view(transforms.ToTensor(), ramps(32, 32), (8, 8))
+
+
+# ------------------------------------------------------------------------------- maps and the image
+
+
+def test_a_heat_map_is_zero_outside_the_box():
+    ones = np.ones((4, 4), np.float32)
+    heat = onto_image(ones, (15, 0, 65, 50), (80, 50))
+    assert heat.shape == (50, 80)
+    assert heat.dtype == np.float32
+    assert (heat[:, 15:65] == 1).all()
+    assert heat.sum() == 50 * 50
+
+    padded = onto_image(ones, (0, -20, 80, 60), (80, 40))
+    assert (padded == 1).all()
+
+
+def test_a_heat_map_is_the_map_resized_bilinearly():
+    map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
+    batch = torch.tensor(map_)[None, None]
+    expected = torch.nn.functional.interpolate(batch, (60, 100), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(onto_image(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)
+
+
+def test_pooling_takes_means_of_cells_and_counts_what_lies_outside_as_zero():
+    values = np.random.default_rng(0).random((6, 8))
+    by_blocks = values.reshape(3, 2, 2, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(pool(values, (3, 2)), by_blocks)
+    np.testing.assert_allclose(pool(np.ones((4, 4)), (1, 2), (-4, 0, 4, 4)), [[0, 1]])
