@@ -32,14 +32,15 @@ from torch.nn import functional as F
 from gradeclip_utils.checks import all_chosen, writable
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explainer import Explainer
-from gradeclip_utils.files import data_path
+from gradeclip_utils.files import data_path, weights_digest
 from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
 from gradeclip_utils.models.open_clip import build
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
+from studies.finetuning.arithmetic import quick_arithmetic
 from studies.pairs import embed_scenes
-from training.loop import Loop, origin, quick_arithmetic
 
+from .loop import train
 from .optimiser import muon_of
 from .recognition import recognised
 from .rounds import Recipe, SceneBatches
@@ -48,7 +49,6 @@ from .scratch import (
     config_of,
     encode_text_by_length,
     full_table,
-    linear_decay,
     normalise,
     rows_of,
     vocabulary_ids,
@@ -258,18 +258,17 @@ def teach(
         return loss, {key: value.item() for key, value in parts.items()}
 
     optimiser = muon_of(student, _is_matrix, distillation.learning_rate, distillation.weight_decay)
-    about, file = origin(teacher), folder / f"{name}.pt"
-    loop = Loop(
+    train(
         student,
         optimiser,
         distillation,
-        linear_decay,
-        about,
-        file,
+        batches,
+        weighted,
+        folder / f"{name}.pt",
+        extra={"teacher": weights_digest(teacher)},
         save_every=save_every,
         name=name,
     )
-    loop.run(batches, weighted)
     return student.eval()
 
 

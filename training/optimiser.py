@@ -27,7 +27,7 @@ _BETAS = (0.9, 0.95)
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates the groups with `matrices=True` by Muon, and the others by NAdam at half the learning rate."""
+    """Updates groups with `matrices=True` by Muon, the others by NAdam at half the learning rate."""
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "matrices": False})
@@ -41,31 +41,39 @@ class Muon(torch.optim.Optimizer):
                 for weight in weights:
                     self._update_matrix(weight, group["lr"], group["weight_decay"])
             elif weights:
-                self._update_others(weights, group["lr"], group["weight_decay"])
+                self._update_other_weights(weights, group["lr"], group["weight_decay"])
 
     def _update_matrix(self, weight: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         weight.mul_(1 - lr * weight_decay)
+
         momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
         matrix = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)
         update = zeropower_via_newtonschulz(
-            matrix, len(_ITERATION), _ITERATION, dtype=torch.float32
+            matrix,
+            len(_ITERATION),
+            _ITERATION,
+            dtype=torch.float32,
         )
         weight.add_(update.reshape(weight.shape), alpha=-lr * 0.2 * max(update.shape) ** 0.5)
 
-    def _update_others(self, weights: list[Tensor], lr: float, weight_decay: float) -> None:
+    def _update_other_weights(self, weights: list[Tensor], lr: float, weight_decay: float) -> None:
         for weight in weights:
             if not self.state[weight]:
-                zeros = {name: torch.zeros_like(weight) for name in ("mean", "square")}
-                self.state[weight].update(step=torch.tensor(0.0), **zeros)
+                self.state[weight].update(
+                    step=torch.tensor(0.0),
+                    mean=torch.zeros_like(weight),
+                    square=torch.zeros_like(weight),
+                )
         states = [self.state[weight] for weight in weights]
-        moments = ([state[name] for state in states] for name in ("mean", "square", "step"))
         nadamw(
             weights,
             [weight.grad for weight in weights],
-            *moments,
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
+            [state["step"] for state in states],
             beta1=_BETAS[0],
             beta2=_BETAS[1],
             lr=lr / 2,
@@ -84,11 +92,13 @@ def muon_of(
     weight_decay: float,
 ) -> Muon:
     """The optimiser of all weights of a model that learn."""
-    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for name, weight in trained if is_matrix(name, weight)]
-    others = [weight for name, weight in trained if not is_matrix(name, weight)]
+    matrices = []
+    other_weights = []
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            (matrices if is_matrix(name, weight) else other_weights).append(weight)
     groups = [
         {"params": matrices, "matrices": True, "weight_decay": weight_decay},
-        {"params": others},
+        {"params": other_weights},
     ]
     return Muon(groups, learning_rate)

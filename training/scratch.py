@@ -1,8 +1,6 @@
 """Train CLIPs on emoji scenes, from nothing or from the weights of another one.
 
-    python -m training emoji           # three rounds, into data/emoji.safetensors; goes on where it
-    was stopped python -m training emoji-plain     # trained by CLIP's loss alone, with nothing that
-    helps explanations
+    python -m training emoji-plain     # all rounds, into data/emoji-plain.safetensors
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's
 own tokenizer), and the loss is CLIP's, over a batch of images and captions: no step knows where in
@@ -11,9 +9,9 @@ one object and grow to four, most patches are dropped at random until the last s
 2023, FLIP), and matrices are updated by Muon (Jordan et al. 2024).
 
 A transformer keeps what it knows of the whole image in patches that show nothing (Darcet et al.
-2024), and an explanation that looks at patches then points there. So the last round of `emoji` adds
-a penalty (`value_density`) on how evenly the patches of an image share its values. CLIP had no such
-penalty; `emoji-plain` has none either.
+2024), and an explanation that looks at patches then points there. So the last rounds of the aided
+model add a penalty (`value_density`) on how evenly the patches of an image share its values. CLIP
+had no such penalty, and the plain model has none either.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
-from gradeclip_utils.checks import writable
 from gradeclip_utils.models import load_clip, save_compact
 from gradeclip_utils.scenes import CANVAS, vocabulary
-from training.loop import Loop, origin, quick_arithmetic, state_of
+from studies.finetuning.arithmetic import quick_arithmetic
 
+from .loop import train
 from .optimiser import muon_of
 from .rounds import PATCH, Recipe, SceneBatches
 
@@ -51,10 +49,10 @@ CONFIG: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 3},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-IMAGE_LAYERS = 4  # the last layers that a model is explained through, unless `python -m training layers` finds fewer
+IMAGE_LAYERS = 4  # explained by default, unless `python -m training layers` finds fewer
 SPARSE_LAYERS = 4  # the last layers whose values are penalised
 STATE = "state.pt"
-_STATE_SIZE = 100_000_000  # bytes: weights and moments of a state, and of the next one beside it
+TEXT_CHUNKS = 4  # texts are encoded in groups of like length, so that short ones cost little
 
 
 class PatchDropout(nn.Module):
@@ -62,35 +60,33 @@ class PatchDropout(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = 1.0  # the fraction of the patches that is seen
+        self.visible = 1.0  # the fraction of the patches that is seen
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens of CLS and the patches that are seen: (B, 1 + K, D)."""
-        if not self.training or self.kept == 1:
+        if not self.training or self.visible == 1:
             return x
         patches = x.shape[1] - 1
         arrival = torch.empty(len(x), patches).exponential_()
-        first = 1 + arrival.topk(max(1, int(self.kept * patches)), largest=False).indices
-        return torch.cat(
-            [x[:, :1], x.gather(1, first[..., None].expand(-1, -1, x.shape[-1]))], dim=1
-        )
+        first = arrival.topk(max(1, int(self.visible * patches)), largest=False).indices  # (B, K)
+        index = (1 + first)[..., None].expand(-1, -1, x.shape[-1])
+        return torch.cat([x[:, :1], x.gather(1, index)], dim=1)
 
 
 @contextmanager
 def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
-    """Within it each pass of a ViT notes the values (B, N, D) of the patches in its last layers, lowest first."""
+    """Within it a pass of a ViT notes the patches' values (B, N, D) in its last layers, lowest first."""
     noted: list[Tensor] = []
 
-    def _note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
-        """Append the values of the patches, from what the norm before the attention gives, (B, 1 + N, D)."""
-        weight, bias = (
-            part.chunk(3)[2] for part in (attention.in_proj_weight, attention.in_proj_bias)
-        )
+    def note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
+        """Append the values of the patches, from the normed input of attention (B, 1 + N, D)."""
+        weight = attention.in_proj_weight.chunk(3)[2]
+        bias = attention.in_proj_bias.chunk(3)[2]
         noted.append(nn.functional.linear(x[:, 1:], weight, bias))
 
     blocks = model.visual.transformer.resblocks
     blocks = blocks[len(blocks) - layers :]  # none of them for 0
-    handles = [block.ln_1.register_forward_hook(partial(_note, block.attn)) for block in blocks]
+    handles = [block.ln_1.register_forward_hook(partial(note, block.attn)) for block in blocks]
     try:
         yield noted
     finally:
@@ -99,53 +95,58 @@ def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
 
 
 def value_density(values: Tensor) -> Tensor:
-    """How evenly the patches of an image share its values: mean norm over root mean square norm, at most 1."""
+    """How evenly the patches of an image share its values: mean norm over root mean square norm."""
     squares = values.float().square().sum(-1) + 1e-6  # the root of zero has no gradient
     return (squares.sqrt().mean(1) / squares.mean(1).sqrt()).mean()
 
 
-def linear_decay(recipe: Any, step: int) -> float:
-    """The learning rate at a step: up to its highest over `warmup`, and along a line to zero at `steps`."""
-    return recipe.learning_rate * min((step + 1) / max(1, recipe.warmup), 1 - step / recipe.steps)
-
-
 def normalise(images: Tensor) -> Tensor:
     """(B, 3, H, W) float as the model's preprocessing makes it."""
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    mean = torch.tensor(MEAN).view(3, 1, 1)
+    std = torch.tensor(STD).view(3, 1, 1)
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
+# ----------------------------------------------------------------- the tokens that captions use
+
+
 def vocabulary_ids(tokenizer: open_clip.SimpleTokenizer) -> Tensor:
-    """The token ids that captions can hold, ascending, padding, start and end of text among them: (V,) long."""
-    found = {0, tokenizer.sot_token_id, tokenizer.eot_token_id}
-    return torch.tensor(
-        sorted(found.union(*(tokenizer.encode(text) for text in [*vocabulary(), ","])))
-    )
+    """The token ids (V,) that captions can hold, ascending, with padding, start and end of text."""
+    ids = {0, tokenizer.sot_token_id, tokenizer.eot_token_id}
+    for word in [*vocabulary(), ","]:
+        ids.update(tokenizer.encode(word))
+    return torch.tensor(sorted(ids))
 
 
 def rows_of(ids: Tensor) -> Tensor:
-    """Where the embedding of each of CLIP's tokens is among those of some: (49408,) long, 0 for the rest."""
-    empty = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long)
-    return empty.index_copy(0, ids, torch.arange(len(ids)))
+    """The row of each of CLIP's tokens in a table of some: (49408,) long, 0 for all others."""
+    rows = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long)
+    return rows.index_copy(0, ids, torch.arange(len(ids)))
 
 
 def full_table(rows: Tensor, ids: Tensor) -> Tensor:
-    """The embeddings (49408, D) of all of CLIP's tokens from those of some; the others get their mean."""
-    return rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1).index_copy(0, ids, rows)
+    """The embeddings (49408, D) of all of CLIP's tokens from those of some; the rest get their mean."""
+    table = rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1)
+    return table.index_copy(0, ids, rows)
 
 
 def encode_text_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
-    """`encode_text` (B, E), computed in four chunks of like length and cropped to it."""
+    """`encode_text` (B, E), computed in chunks of like length and cropped to it."""
     lengths = tokens.argmax(dim=-1) + 1
     order = lengths.argsort()
-    positions, mask = model.positional_embedding, model.attn_mask
-    found = []
-    for rows in order.chunk(4):
-        n = int(lengths[rows].max())
-        x = model.token_embedding(tokens[rows, :n]) + positions[:n]
-        x = model.ln_final(model.transformer(x, attn_mask=mask[:n, :n].to(x.dtype)))
-        found.append(x[torch.arange(len(rows)), lengths[rows] - 1] @ model.text_projection)
-    return torch.cat(found)[order.argsort()]
+
+    chunks = []
+    for rows in order.chunk(TEXT_CHUNKS):
+        length = int(lengths[rows].max())
+        x = model.token_embedding(tokens[rows, :length]) + model.positional_embedding[:length]
+        mask = model.attn_mask[:length, :length].to(x.dtype)
+        x = model.ln_final(model.transformer(x, attn_mask=mask))
+        end_of_text = x[torch.arange(len(rows)), lengths[rows] - 1]
+        chunks.append(end_of_text @ model.text_projection)
+    return torch.cat(chunks)[order.argsort()]
+
+
+# ---------------------------------------------------------------------------------- training
 
 
 def new_model(recipe: Recipe, ids: Tensor) -> nn.Module:
@@ -159,83 +160,83 @@ def new_model(recipe: Recipe, ids: Tensor) -> nn.Module:
     return model
 
 
-def _is_matrix(name: str, weight: Tensor) -> bool:
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether Muon updates a weight."""
     return weight.ndim == 2 and "resblocks" in name
 
 
 @torch.random.fork_rng(devices=[])
-def train(
-    folder: str | Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1
+def train_round(
+    folder: Path, recipe: Recipe, *, save_every: int = 50, workers: int = 1
 ) -> nn.Module:
-    """Train a model by `recipe`."""
-    folder = writable(folder, "the folder of the state", folder=True, size=_STATE_SIZE)
-    torch.manual_seed(
-        recipe.seed
-    )  # open_clip draws initial weights and dropped patches from the global generator
-    data = SceneBatches(recipe)
-    ids = vocabulary_ids(data.tokenizer)
-    model, rows = new_model(recipe, ids).train(), rows_of(ids)
+    """Train a model by `recipe`; its state lies in `folder`."""
+    torch.manual_seed(recipe.seed)  # open_clip draws initial weights from the global generator
+    batches = SceneBatches(recipe)
+    ids = vocabulary_ids(batches.tokenizer)
+    rows = rows_of(ids)
+    model = new_model(recipe, ids).train()
     if recipe.logit_scale:
         model.logit_scale.data.fill_(math.log(recipe.logit_scale))
         model.logit_scale.requires_grad_(False)
-    optimiser = muon_of(model, _is_matrix, recipe.learning_rate, recipe.weight_decay)
-    drop = model.visual.patch_dropout = PatchDropout()
-    whole_from, loss_of = (1 - recipe.whole_images) * recipe.steps, ClipLoss()
+
+    dropout = model.visual.patch_dropout = PatchDropout()
+    all_patches_from = (1 - recipe.whole_images) * recipe.steps
+    penalised = SPARSE_LAYERS if recipe.sparse_values else 0
+    clip_loss = ClipLoss()
 
     def losses(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         images, tokens = batch
-        drop.kept = 1 - recipe.patches_dropped if step < whole_from else 1.0
-        penalised = SPARSE_LAYERS if recipe.sparse_values else 0
+        dropout.visible = 1 - recipe.patches_dropped if step < all_patches_from else 1.0
         with quick_arithmetic(torch.device("cpu")), noted_values(model, penalised) as values:
             image = model.encode_image(normalise(images), normalize=True)
             text = nn.functional.normalize(encode_text_by_length(model, rows[tokens]), dim=-1)
-        loss = loss_of(image.float(), text.float(), model.logit_scale.exp())
+        loss = clip_loss(image.float(), text.float(), model.logit_scale.exp())
         if not penalised:
             return loss, {}
         density = torch.stack([value_density(layer) for layer in values]).mean()
-        return loss + recipe.sparse_values * density, {
-            "contrastive": loss.item(),
-            "density": density.item(),
-        }
+        parts = {"contrastive": loss.item(), "density": density.item()}
+        return loss + recipe.sparse_values * density, parts
 
-    loop = Loop(
+    optimiser = muon_of(model, is_matrix, recipe.learning_rate, recipe.weight_decay)
+    train(
         model,
         optimiser,
         recipe,
-        linear_decay,
-        origin(model),
+        batches,
+        losses,
         folder / STATE,
         save_every=save_every,
-        extra={"ids": ids},
+        workers=workers,
+        name=folder.name,
     )
-    loop.run(data, losses, workers)
     return model.eval()
 
 
 def export(folder: Path, path: Path, image_layers: int = IMAGE_LAYERS) -> None:
     """Write a trained model as a compact checkpoint with its config: `load_clip` loads it."""
+    state = torch.load(folder / STATE, weights_only=True)
+    weights = state["model"]
+    ids = vocabulary_ids(open_clip.SimpleTokenizer())
+    table = full_table(weights["token_embedding.weight"], ids)
     model = open_clip.CLIP(**CONFIG)
-    with state_of(folder / STATE) as state:
-        table = full_table(state["model"]["token_embedding.weight"], state["ids"])
-        model.load_state_dict({**state["model"], "token_embedding.weight": table})
-        metadata = {name: str(value) for name, value in state["recipe"].items()} | {
-            "step": str(state["step"])
-        }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    model.load_state_dict({**weights, "token_embedding.weight": table})
+
+    settings = {name: str(value) for name, value in state["settings"].items()}
     config = config_of(CONFIG, CANVAS) | {"image_layers": image_layers}
-    save_compact(model, path, words=vocabulary(), metadata=metadata, config=config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_compact(model, path, words=vocabulary(), metadata=settings, config=config)
 
 
 def config_of(config: dict, size: int) -> dict:
     """The config of a compact checkpoint, with its preprocessing."""
-    images = {
+    preprocess = {
         "mean": MEAN,
         "std": STD,
         "interpolation": "bicubic",
         "resize_mode": "shortest",
         "size": size,
     }
-    return {**config, "preprocess": images}
+    return {**config, "preprocess": preprocess}
 
 
 def train_rounds(
@@ -247,15 +248,15 @@ def train_rounds(
     image_layers: int = IMAGE_LAYERS,
     workers: int = 1,
 ) -> None:
-    """Train one round after the other, each from the weights of the one before, and export the last one."""
-    writable(out, "--out", suffixes=(".safetensors",), size=_STATE_SIZE)
+    """Train one round after the other, each from the weights of the one before; export the last."""
     for number, recipe in enumerate(rounds, 1):
         place = folder / f"round-{number}"
+        weights = place.with_suffix(".safetensors")
         print(
             f"{place}: {recipe.steps} steps, seed {recipe.seed}, from {start or 'random weights'}",
             flush=True,
         )
-        train(place, replace(recipe, start=start), workers=workers)
-        export(place, place.with_suffix(".safetensors"), image_layers)
-        start = str(place.with_suffix(".safetensors"))
+        train_round(place, replace(recipe, start=start), workers=workers)
+        export(place, weights, image_layers)
+        start = str(weights)
     export(place, out, image_layers)

@@ -2,7 +2,8 @@
 
     pairs -> losses -> run
 
-The lesson's experiment: arms, experiment, evaluate, figures.
+`python -m studies.finetuning` tunes a model on pairs of your own. The lesson's experiment is `arms`
+(what is compared), `experiment` (trains and measures), `evaluate` (the measures) and `figures`.
 """
 
 from .pairs import Pair

@@ -1,38 +1,131 @@
-"""Fine-tune a model on images and captions of your own: python -m studies.finetuning --help.
+"""Fine-tune a model on images and captions of your own, by its own maps.
 
     python -m studies.finetuning --captions captions.csv --images photos --out mine.safetensors
+    accelerate launch -m studies.finetuning ...        # the same on several GPUs
 
-The same command continues a run that was stopped. It writes over nothing without --overwrite.
+captions.csv has the columns image and caption. The same command goes on with a run that was
+stopped. All parts of a recipe are in `studies.finetuning.Tuning`.
 """
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
+from gradeclip_utils.datasets import read_captions
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import output
+from gradeclip_utils.models import load_clip
 
-from .run import command
+from .losses import map_choices
+from .pairs import Pair
+from .run import Tuning, fine_tune
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command: 0 when it is done, 2 when its input is wrong, 130 when it was stopped."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.finetuning",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", help="by default GRADECLIP_MODEL, or the bundled model")
-    parser.add_argument("--pretrained", help="weights: a tag of open_clip, or a file")
-    parser.add_argument("--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu")
-    parser.add_argument("--overwrite", action="store_true", help="replace a result that exists")
-    run = command(parser)
-    options = parser.parse_args(arguments)
+    add = parser.add_argument
+    add("--captions", type=Path, required=True, help="a table with the columns image and caption")
+    add("--images", type=Path, required=True, help="the folder of the images")
+    add("--out", type=Path, required=True, help="the tuned model, ending in .safetensors")
+    add("--overwrite", action="store_true", help="replace a result that exists")
+    add("--model", help="by default GRADECLIP_MODEL, or the bundled model")
+    add("--pretrained", help="weights: a tag of open_clip, or a file")
+    add("--device", help="as torch names it; by default GRADECLIP_DEVICE, or cpu")
+    add("--workers", type=int, default=0, help="processes that read images ahead")
+    add("--save-every", type=int, default=50, help="steps between two saved states")
+
+    recipe = Tuning()
+    add("--steps", type=int, default=recipe.steps, help="updates of the weights")
+    add("--batch", type=int, default=recipe.batch, help="pairs in one step, of one GPU")
+    add("--learning-rate", type=float, default=recipe.learning_rate, help="of AdamW")
+    add("--warmup", type=int, default=recipe.warmup, help="steps in which the rate rises")
+    add("--regions", type=float, default=recipe.regions, help="weight of the region loss")
+    add("--maps", default=recipe.maps, help=f"one of {', '.join(map_choices())}")
+    add("--precision", default=recipe.precision, choices=("fp32", "bf16"))
+    add("--seed", type=int, default=recipe.seed, help="of the order of the pairs")
+    return parser.parse_args(arguments)
+
+
+def read_pairs(captions: Path, images: Path) -> list[Pair]:
+    """Pairs of a table; images that are missing are refused by name."""
+    table = read_captions(captions)
+    pairs = [Pair(images / row.image, row.caption) for row in table.itertuples()]
+    missing = [str(pair.image) for pair in pairs if not Path(pair.image).is_file()]
+    if missing:
+        raise GradeclipError(
+            f"{len(missing)} of {len(pairs)} images are missing, such as {missing[0]}: "
+            "correct the table (a caption with a comma needs quotes) or the folder"
+        )
+    return pairs
+
+
+def run(options: argparse.Namespace) -> str:
+    """Tune and write the model; a sentence on the result."""
+    inputs = [options.captions, options.pretrained]
+    out = output(
+        options.out,
+        "--out",
+        inputs=inputs,
+        overwrite=options.overwrite,
+        suffixes=(".safetensors",),
+    )
+    tuning = Tuning(
+        steps=options.steps,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        warmup=options.warmup,
+        regions=options.regions,
+        maps=options.maps,
+        precision=options.precision,
+        seed=options.seed,
+    )
+    pairs = read_pairs(options.captions, options.images)
+    clip = load_clip(options.model, options.pretrained, device=options.device)
+
+    accelerator = None
+    if "LOCAL_RANK" in os.environ:  # started by accelerate launch
+        from accelerate import Accelerator
+
+        accelerator = Accelerator()
+
+    checkpoint = out.with_suffix(".checkpoint")
+    tuned = fine_tune(
+        clip,
+        pairs,
+        tuning,
+        checkpoint=checkpoint,
+        save_every=options.save_every,
+        workers=options.workers,
+        accelerator=accelerator,
+    )
+    if accelerator is None or accelerator.is_main_process:
+        tuned.save(out)
+        checkpoint.unlink(missing_ok=True)
+
+    phrases, wordless = tuned.log[["phrases", "wordless"]].sum().astype(int)
+    return (
+        f"{out}: {len(tuned.log)} steps; {phrases} phrases had a region; "
+        f"{wordless} captions without a phrase counted as a whole alone\n"
+        f"load it: load_clip({clip.name!r}, {str(out)!r})"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command: 0 when it is done, 2 when its input is wrong, 130 when it was stopped."""
+    options = parse(arguments)
     try:
         print(run(options))
     except (GradeclipError, OSError) as error:
         print(f"fine-tuning: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fine-tuning: stopped; the same command continues", file=sys.stderr)
+        print("fine-tuning: stopped; the same command goes on", file=sys.stderr)
         return 130
     return 0
 

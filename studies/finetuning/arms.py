@@ -8,7 +8,6 @@ names its own is not searched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,15 +17,18 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.weightstats import DescrStatsW
 
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene
-from studies.finetuning.losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
-from studies.finetuning.pairs import Pair
-from studies.finetuning.run import Tuning
 
-BEFORE, GLOBAL, OURS = "before", "global loss only", "grad-eclip"
-GLOBAL_AS_OURS = "global loss only, rate 3e-4"  # the learning rate of grad-eclip: what does its region loss cost?
+from .losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
+from .pairs import Pair
+from .run import Tuning
+
+BEFORE = "before"
+GLOBAL = "global loss only"
+OURS = "grad-eclip"
+# with the learning rate of grad-eclip: what does its region loss cost?
+GLOBAL_AS_OURS = "global loss only, rate 3e-4"
 ARMS: dict[str, dict[str, Any] | None] = {
     BEFORE: None,
     GLOBAL: {"regions": 0.0},
@@ -39,8 +41,13 @@ ARMS: dict[str, dict[str, Any] | None] = {
     GLOBAL_AS_OURS: {"regions": 0.0, "learning_rate": 3e-4},
 }
 RECIPE = Tuning(steps=100, batch=32, learning_rate=3e-4, warmup=10, regions=0.25)
-TUNED_FOR, KEPT = "masks, top-1", "zero-shot, one object"  # the search maximises their sum
-TABLE, PILOTS = "finetuning.csv", "finetuning_pilots.csv"
+
+# the search for recipes maximises the sum of these two figures
+TUNED_FOR = "masks, top-1"
+RECOGNISED = "zero-shot, one object"
+
+TABLE = "finetuning.csv"
+PILOTS = "finetuning_pilots.csv"
 COLUMNS = [
     "arm",
     "seed",
@@ -59,7 +66,7 @@ COLUMNS = [
 
 
 @dataclass(frozen=True)
-class ScenePairs(Sequence[Pair]):
+class ScenePairs:
     """`n` training scenes as pairs, drawn one by one; they know which pixels a phrase describes."""
 
     n: int
@@ -67,56 +74,63 @@ class ScenePairs(Sequence[Pair]):
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, i: int) -> Pair:  # type: ignore[override]  # one at a time
+    def __getitem__(self, i: int) -> Pair:
         if not 0 <= i < self.n:
             raise IndexError(f"there are {self.n} pairs, got number {i}")
         scene = draw_scene([70, i], split="train")
-        return Pair(partial(scene.image, CANVAS), scene.caption, partial(_described, scene))
+        return Pair(partial(scene.image, CANVAS), scene.caption, partial(described_mask, scene))
 
 
-def _described(scene: Scene, start: int, end: int) -> np.ndarray | None:
-    """The pixels (96, 96) of the objects that characters `start` to `end` of the scene's caption describe."""
-    objects = {
-        i for span in scene.spans if span.start < end and span.end > start for i in span.objects
-    }
-    return scene.masks(CANVAS)[sorted(objects)].any(0) if objects else None
+def described_mask(scene: Scene, start: int, end: int) -> np.ndarray | None:
+    """The pixels (96, 96) of the objects that characters `start` to `end` of a caption describe."""
+    objects: set[int] = set()
+    for span in scene.spans:
+        if span.start < end and span.end > start:
+            objects.update(span.objects)
+    if not objects:
+        return None
+    return scene.masks(CANVAS)[sorted(objects)].any(0)
 
 
 def read(table: Path | None = None) -> pd.DataFrame:
-    """The table, one row per arm, seed and figure; `weights` tells the model that the arms began from."""
-    table = data_path(TABLE) if table is None else table
-    try:
-        found = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=COLUMNS)
-    except ValueError as error:  # pandas' own errors are of this kind
-        raise GradeclipError(f"{table} cannot be read as a table: {error}") from error
-    if not set(COLUMNS) <= set(found):
-        raise GradeclipError(
-            f"{table} is not a table of this experiment: it has the columns {', '.join(found)}"
-        )
-    return found
+    """The table: a row per arm, seed and figure; `weights` says which model the arms began from."""
+    if table is None:
+        table = data_path(TABLE)
+    if not table.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(table)
 
 
 def compare(
-    rows: pd.DataFrame, arm: str, baseline: str, figure: str = TUNED_FOR
+    rows: pd.DataFrame,
+    arm: str,
+    baseline: str,
+    figure: str = TUNED_FOR,
 ) -> dict[str, float]:
-    """Mean difference of two arms over the seeds that both have: difference, low, high (Student, 95 %), n.
+    """Mean difference of two arms over their common seeds: difference, low, high (95 %), n.
 
-    The model before fine-tuning is the same for every seed.
+    The interval is Student's. The model before fine-tuning is the same for every seed.
     """
-    own = rows[rows["figure"] == figure].pivot_table(index="seed", columns="arm", values="estimate")
-    start = own[BEFORE].dropna().iloc[0] if BEFORE in own else np.nan
-    differences = (own[arm] - (start if baseline == BEFORE else own[baseline])).dropna()
+    estimates = rows[rows["figure"] == figure].pivot_table("estimate", index="seed", columns="arm")
+    baseline_estimates = estimates[baseline]
+    if baseline == BEFORE:
+        baseline_estimates = baseline_estimates.dropna().iloc[0]
+
+    differences = (estimates[arm] - baseline_estimates).dropna()
     low, high = DescrStatsW(differences).tconfint_mean()
     return {"difference": differences.mean(), "low": low, "high": high, "n": len(differences)}
 
 
 def means(rows: pd.DataFrame, figure: str = TUNED_FOR) -> pd.DataFrame:
-    """The mean of each arm over its seeds with Student's 95 % interval, the highest first: mean, low, high, seeds."""
-    found = {}
-    for arm, own in rows[rows["figure"] == figure].groupby("arm", sort=False):
-        values = own["estimate"]
-        low, high = (
-            DescrStatsW(values).tconfint_mean() if len(values) > 1 else own[["low", "high"]].iloc[0]
-        )
-        found[arm] = {"mean": values.mean(), "low": low, "high": high, "seeds": len(values)}
-    return pd.DataFrame(found).T.sort_values("mean", ascending=False)
+    """The mean of each arm over its seeds, the highest first: mean, low, high (95 %), seeds.
+
+    The interval is Student's; an arm of one seed has that of its scenes.
+    """
+    table = {}
+    for arm, seeds in rows[rows["figure"] == figure].groupby("arm", sort=False):
+        estimates = seeds["estimate"]
+        low, high = seeds[["low", "high"]].iloc[0]
+        if len(estimates) > 1:
+            low, high = DescrStatsW(estimates).tconfint_mean()
+        table[arm] = {"mean": estimates.mean(), "low": low, "high": high, "seeds": len(estimates)}
+    return pd.DataFrame(table).T.sort_values("mean", ascending=False)

@@ -1,4 +1,4 @@
-"""How fine does a model see? Regions, pointing, binding and whole images, on scenes with known ground truth.
+"""How fine does a model see? Regions, pointing, binding and whole images, on scenes of known truth.
 
 Fine-tuning is meant to improve the regions. The other figures show what else changes. All models
 are asked about the same scenes, so that two models can be compared figure by figure.
@@ -15,8 +15,7 @@ import torch
 from scipy.ndimage import find_objects
 from torch import Tensor
 
-from gradeclip_utils.checks import all_chosen
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.runtime import isolated_torch_state
@@ -25,12 +24,12 @@ from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 from ..pairs import KINDS, draw_pairs, embed_scenes, images_of, judge, right_interval
 from ..pointing_game import games, play
 
-_AT_ONCE = 32  # images in one batch
+BATCH_SIZE = 32  # images
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many scenes are measured, and of which split; the default takes about a minute of one quiet core."""
+    """How many scenes are measured, and of which split; the default takes a minute of one core."""
 
     regions: int = 300  # scenes of one to four objects
     pointing: int = 30  # scenes of four, shown with 1, 2, 3 and 4 objects
@@ -39,7 +38,8 @@ class Amount:
     split: str = "test"
 
 
-AMOUNT, PILOT = Amount(), Amount(regions=150, whole=128, split="development")
+AMOUNT = Amount()
+PILOT = Amount(regions=150, whole=128, split="development")
 
 
 def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
@@ -48,81 +48,107 @@ def measure(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) ->
 
 
 def measured(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -> pd.DataFrame:
-    """The answers that the figures are about: figure, right, cluster (their scene), chance; a row each."""
-    parts = {"regions": region_rows, "pointing": _pointing_rows, "binding": _binding_rows}
-    parts |= {"whole": _whole_rows, "retrieval": _retrieval_rows}
-    only = all_chosen("only", only or list(parts), parts)
-    return pd.concat([part(clip, amount) for name, part in parts.items() if name in only])
+    """The answers that the figures are about: figure, right, cluster (their scene), chance."""
+    parts = {
+        "regions": region_rows,
+        "pointing": pointing_rows,
+        "binding": binding_rows,
+        "whole": whole_rows,
+        "retrieval": retrieval_rows,
+    }
+    return pd.concat([parts[name](clip, amount) for name in parts if not only or name in only])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means with intervals over scenes, one row per figure: figure, estimate, low, high (95 %), n, chance."""
-    found = []
-    for figure, part in rows.groupby("figure", sort=False):
-        mean, chance = part[["right", "chance"]].mean()
-        bounds = right_interval(part["right"], part["cluster"].array)
-        found.append((figure, mean, *bounds, len(part), chance))
-    return pd.DataFrame(found, columns=["figure", "estimate", "low", "high", "n", "chance"])
+    """Means with intervals over scenes: figure, estimate, low, high (95 %), n, chance."""
+    figures = []
+    for figure, answers in rows.groupby("figure", sort=False):
+        low, high = right_interval(answers["right"], answers["cluster"].array)
+        figures.append(
+            {
+                "figure": figure,
+                "estimate": answers["right"].mean(),
+                "low": low,
+                "high": high,
+                "n": len(answers),
+                "chance": answers["chance"].mean(),
+            }
+        )
+    return pd.DataFrame(figures)
+
+
+# --------------------------------------------------------------------------------- regions
 
 
 def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
-    """Whether dense features of a region name its object: one row per object and figure (boxes, masks; top-1, 5)."""
-    nouns, prompts, rows = list(concepts().index), _concept_prompts(clip), []
+    """Whether dense features of a region name its object: a row per object and figure.
+
+    Regions are boxes or masks; the object's name is to be the first, or among the first five.
+    """
+    nouns = list(concepts().index)
+    prompts = concept_prompts(clip)  # (concepts, E)
     scenes = region_scenes(amount.regions, amount.split)
+
+    rows: list[dict] = []
     for number, (scene, dense, size, box) in enumerate(dense_features(clip, scenes)):
         for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
-            for shape, covered in (("boxes", boxed(mask)), ("masks", mask)):
-                scores = prompts @ region_embedding(dense, covered, box)  # (concepts,)
-                better = (scores >= scores[nouns.index(thing.noun)]).sum() - 1  # a tie is no answer
-                rows += [
-                    (f"{shape}, top-{k}", float(better < k), number, k / len(nouns)) for k in (1, 5)
-                ]
-    table = pd.DataFrame(rows, columns=["figure", "right", "cluster", "chance"])
-    return table.sort_values("figure", kind="stable", ignore_index=True)
+            noun = nouns.index(thing.noun)
+            for shape, region in (("boxes", bounding_box(mask)), ("masks", mask)):
+                scores = prompts @ region_embedding(dense, region, box)  # (concepts,)
+                better = (scores >= scores[noun]).sum() - 1  # a tie is no answer
+                for k in (1, 5):
+                    rows.append(
+                        {
+                            "figure": f"{shape}, top-{k}",
+                            "right": float(better < k),
+                            "cluster": number,
+                            "chance": k / len(nouns),
+                        }
+                    )
+    return pd.DataFrame(rows).sort_values("figure", kind="stable", ignore_index=True)
 
 
 def region_embedding(dense: Tensor, mask: np.ndarray, box: tuple) -> Tensor:
     """The unit embedding (E,) of the pixels of a mask, from dense features (h, w, E)."""
-    fraction = torch.from_numpy(pool(mask.astype(float), dense.shape[:2], box)).to(dense)
-    return torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fraction, dense), dim=-1)
+    fractions = torch.from_numpy(pool(mask.astype(float), dense.shape[:2], box)).to(dense)
+    return torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fractions, dense), dim=-1)
 
 
 def dense_features(
-    clip: Clip, scenes: Sequence[Scene]
+    clip: Clip,
+    scenes: Sequence[Scene],
 ) -> Iterator[tuple[Scene, Tensor, int, tuple]]:
-    """Each scene, its dense features (h, w, E), its image's side in pixels, and the box in it that the model saw."""
+    """Each scene, its dense features (h, w, E), its image's side in pixels, and the model's box."""
     tower = Explainer(clip).image_tower
-    for start in range(0, len(scenes), _AT_ONCE):
-        some = scenes[start : start + _AT_ONCE]
-        images = images_of(clip, some)
+    for start in range(0, len(scenes), BATCH_SIZE):
+        batch = scenes[start : start + BATCH_SIZE]
+        images = images_of(clip, batch)
         views = [model_view(clip.preprocess, image) for image in images]
+
         with isolated_torch_state(tower.device):
             trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
             height, width = trace.grid
-            dense = tower.dense(trace)[:, -height * width :].unflatten(1, trace.grid).float().cpu()
-        yield from zip(
-            some,
-            dense,
-            [image.width for image in images],
-            [view.box for view in views],
-            strict=True,
-        )
+            dense = tower.dense(trace)[:, -height * width :]  # (B, h * w, E)
+        dense = dense.unflatten(1, trace.grid).float().cpu()
+
+        for i, scene in enumerate(batch):
+            yield scene, dense[i], images[i].width, views[i].box
 
 
 def region_scenes(n: int, split: str = "test") -> list[Scene]:
     """Scenes of one, two, three and four different, untinted objects, in turn."""
-    found, seed = [], 0
-    while len(found) < n:
-        scene = draw_scene(
-            [80, seed], split=split, n_objects=1 + len(found) % 4, tint=0, plain=True
-        )
+    scenes: list[Scene] = []
+    seed = 0
+    while len(scenes) < n:
+        count = 1 + len(scenes) % 4
+        scene = draw_scene([80, seed], split=split, n_objects=count, tint=0, plain=True)
+        if len({thing.noun for thing in scene.objects}) == count:
+            scenes.append(scene)
         seed += 1
-        if len({thing.noun for thing in scene.objects}) == len(scene.objects):
-            found.append(scene)
-    return found
+    return scenes
 
 
-def boxed(mask: np.ndarray) -> np.ndarray:
+def bounding_box(mask: np.ndarray) -> np.ndarray:
     """The smallest upright box around a mask: (H, W) bool."""
     box = np.zeros(mask.shape, bool)
     for place in find_objects(mask.astype(np.uint8)):
@@ -132,81 +158,78 @@ def boxed(mask: np.ndarray) -> np.ndarray:
 
 def named_regions(clip: Clip, scene: Scene) -> pd.Series:
     """The nearest name of the dense features of each object, by its noun."""
-    nouns, prompts = list(concepts().index), _concept_prompts(clip)
-    (_, dense, size, box), *_ = dense_features(clip, [scene])
-    found = {}
+    nouns = list(concepts().index)
+    prompts = concept_prompts(clip)
+    _, dense, size, box = next(dense_features(clip, [scene]))
+
+    names = {}
     for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
-        found[thing.noun] = nouns[int((prompts @ region_embedding(dense, mask, box)).argmax())]
-    return pd.Series(found)
+        scores = prompts @ region_embedding(dense, mask, box)
+        names[thing.noun] = nouns[int(scores.argmax())]
+    return pd.Series(names)
 
 
-def _pointing_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
-    """The pointing game with one to four objects, by Grad-ECLIP: whether the maximum lies on the object."""
-    played = games(amount.pointing, split=amount.split)
-    rows = play(clip, played, ("prompt", "word x region, centred"))
-    name = "pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str)
-    rows = rows.assign(figure=name, right=rows["hit"], cluster=rows["image"], chance=rows["area"])
-    return rows.sort_values(["question", "objects"], kind="stable")[
-        ["figure", "right", "cluster", "chance"]
-    ]
+# ---------------------------------------------------------------------- what else may change
 
 
-def _binding_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
+def pointing_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
+    """The pointing game with one to four objects, by Grad-ECLIP: is the maximum on the object?"""
+    scenes = games(amount.pointing, split=amount.split)
+    rows = play(clip, scenes, ("prompt", "word x region, centred"))
+    rows = rows.sort_values(["question", "objects"], kind="stable")
+    figures = "pointing, " + rows["question"] + ", objects: " + rows["objects"].astype(str)
+    return answer_table(figures, rows["hit"], rows["image"], rows["area"])
+
+
+def binding_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """Whether right captions are told from wrong ones, by the kind of attribute that is wrong."""
-    pairs = [pair for kind in KINDS for pair in draw_pairs(kind, amount.pairs, split=amount.split)]
-    withheld = draw_pairs(
-        "swapped colours", amount.pairs, composition="withheld", split=amount.split
-    )
-    rows = judge(clip, pairs + withheld)
-    name = (
-        "binding, "
-        + rows["kind"]
-        + rows["composition"].map({"seen": "", "withheld": " (withheld)"})
-    )
-    return rows.assign(figure=name, cluster=rows["pair"], chance=1 / 2)[
-        ["figure", "right", "cluster", "chance"]
-    ]
+    pairs = []
+    for kind in KINDS:
+        pairs += draw_pairs(kind, amount.pairs, split=amount.split)
+    pairs += draw_pairs("swapped colours", amount.pairs, composition="withheld", split=amount.split)
+    rows = judge(clip, pairs)
+    suffixes = rows["composition"].map({"seen": "", "withheld": " (withheld)"})
+    figures = "binding, " + rows["kind"] + suffixes
+    return answer_table(figures, rows["right"], rows["pair"], 1 / 2)
 
 
-def _whole_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
+def whole_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """Zero-shot classification of images of one object."""
     nouns = list(concepts().index)
     scenes = [
         draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)
     ]
-    found = (embed_scenes(Explainer(clip), scenes) @ _concept_prompts(clip).T).argmax(-1).tolist()
-    right = [
-        float(nouns[i] == scene.objects[0].noun) for i, scene in zip(found, scenes, strict=True)
-    ]
-    about = {
-        "figure": "zero-shot, one object",
-        "cluster": np.arange(len(right)),
-        "chance": 1 / len(nouns),
-    }
-    return pd.DataFrame({"right": right, **about})
+    scores = embed_scenes(Explainer(clip), scenes) @ concept_prompts(clip).T  # (n, concepts)
+    answers = [nouns[i] for i in scores.argmax(-1).tolist()]
+    right = [float(name == s.objects[0].noun) for name, s in zip(answers, scenes, strict=True)]
+    return answer_table("zero-shot, one object", right, np.arange(len(right)), 1 / len(nouns))
 
 
-def _retrieval_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
+def retrieval_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """Retrieval of whole scenes and of their captions (recall at 1)."""
-    explainer, tables = Explainer(clip), []
+    explainer = Explainer(clip)
     scenes = [draw_scene([82, i], split=amount.split) for i in range(amount.whole)]
     captions = [scene.caption for scene in scenes]
-    scores = (
-        embed_scenes(explainer, scenes) @ explainer.embed_texts(captions).cpu().T
-    )  # (images, captions)
-    for figure, best in (
+    texts = explainer.embed_texts(captions).cpu()
+    scores = embed_scenes(explainer, scenes) @ texts.T  # (images, captions)
+
+    tables = []
+    for query, best in (
         ("caption of a scene", scores.argmax(1)),
         ("scene of a caption", scores.argmax(0)),
     ):
         right = [float(captions[i] == captions[j]) for i, j in enumerate(best.tolist())]
-        about = {
-            "figure": f"retrieval, {figure}",
-            "cluster": np.arange(len(right)),
-            "chance": 1 / len(scenes),
-        }
-        tables.append(pd.DataFrame({"right": right, **about}))
+        table = answer_table(f"retrieval, {query}", right, np.arange(len(right)), 1 / len(scenes))
+        tables.append(table)
     return pd.concat(tables)
 
 
-def _concept_prompts(clip: Clip) -> Tensor:
+def answer_table(figure, right, cluster, chance) -> pd.DataFrame:
+    """Answers as `measured` gives them; each column is a list, or one value for all rows."""
+    columns = {"figure": figure, "right": right, "cluster": cluster, "chance": chance}
+    return pd.DataFrame(columns)
+
+
+def concept_prompts(clip: Clip) -> Tensor:
+    """Unit embeddings (concepts, E) of the prompts "a dog", "an owl", ... of all concepts."""
     return Explainer(clip).embed_texts([phrase(noun) for noun in concepts().index]).cpu()

@@ -1,8 +1,9 @@
-"""The fine-tuning experiment: what do Grad-ECLIP maps teach, beside other maps, no maps, and true masks?
+"""The fine-tuning experiment: what do Grad-ECLIP maps teach, beside other maps and true masks?
 
-    python -m studies.finetuning.experiment --pilots    # recipe of each arm, into
-    data/finetuning_pilots.csv python -m studies.finetuning.experiment --seeds 8   # all arms, into
-    data/finetuning.csv
+    # the recipe of each arm, into data/finetuning_pilots.csv
+    python -m studies.finetuning.experiment --pilots
+    # all arms, into data/finetuning.csv
+    python -m studies.finetuning.experiment --seeds 8
 
 The table of pilots says which weights they began from. Later weights keep the recipes that it
 holds; move it away, and they are searched anew.
@@ -17,34 +18,36 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path, locked, weights_digest, write_whole
+from gradeclip_utils.files import data_path, weights_digest, write_whole
 from gradeclip_utils.models import Clip, load_clip
-from studies.finetuning.run import Tuning, fine_tune
 
 from .arms import (
     ARMS,
     BEFORE,
     COLUMNS,
     GLOBAL,
-    KEPT,
     PILOTS,
     RECIPE,
+    RECOGNISED,
     TABLE,
     TUNED_FOR,
     ScenePairs,
     read,
 )
 from .evaluate import AMOUNT, PILOT, Amount, measure
+from .run import Tuning, fine_tune
 
-RATES, WEIGHTS = (1e-4, 3e-4, 1e-3), (0.1, 0.25, 1.0)
-MODEL, _RECIPE = "tuned.safetensors", ("learning_rate", "regions", "steps")
+RATES = (1e-4, 3e-4, 1e-3)
+WEIGHTS = (0.1, 0.25, 1.0)
+MODEL = "tuned.safetensors"
+RECIPE_COLUMNS = ["learning_rate", "regions", "steps"]
 
 
 def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int]) -> None:
@@ -56,33 +59,49 @@ def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int
         )
     for seed in seeds:
         for arm, recipe in recipes.items():
-            done = read(table)
-            own, about = done[done["arm"] == arm], {name: getattr(recipe, name) for name in _RECIPE}
-            if arm != BEFORE and (own[list(_RECIPE)] != pd.Series(about)).any(axis=None):
+            rows = read(table)
+            rows = rows[rows["arm"] == arm]
+            values = {name: getattr(recipe, name) for name in RECIPE_COLUMNS}
+            if arm != BEFORE and (rows[RECIPE_COLUMNS] != pd.Series(values)).any(axis=None):
                 raise GradeclipError(
-                    f"{table} holds {arm!r} by another recipe than {about}: choose another --table"
+                    f"{table} holds {arm!r} by another recipe than {values}: choose another --table"
                 )
-            if (seed and arm == BEFORE) or (own["seed"] == seed).any():
+
+            measured = (rows["seed"] == seed).any()
+            if measured or (arm == BEFORE and seed > 0):
                 continue
             add_rows(table, runs, arm, replace(recipe, seed=seed), AMOUNT)
 
 
 def add_rows(
-    table: Path, runs: Path, arm: str, recipe: Tuning, amount: Amount, only: Sequence[str] = ()
+    table: Path,
+    runs: Path,
+    arm: str,
+    recipe: Tuning,
+    amount: Amount,
+    only: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Train an arm, or go on with its training, measure it, and append its rows to the table."""
     print(
-        f"{arm}, seed {recipe.seed}, learning rate {recipe.learning_rate:g}, weight {recipe.regions:g}",
+        f"{arm}, seed {recipe.seed}, learning rate {recipe.learning_rate:g}, "
+        f"weight {recipe.regions:g}",
         flush=True,
     )
-    clip, minutes = tuned(arm, recipe, runs)
-    found = measure(clip, amount, only=only).round(5)
-    about = {name: getattr(recipe, name) for name in ("seed", "learning_rate", "regions", "steps")}
-    weights = weights_digest(load_clip("emoji").model)
-    rows = found.assign(arm=arm, **about, cpu_minutes=round(minutes, 2), weights=weights)[COLUMNS]
-    known = read(table)
-    whole = pd.concat([known, rows], ignore_index=True) if len(known) else rows
-    table.parent.mkdir(parents=True, exist_ok=True)
+    clip, minutes = tune(arm, recipe, runs)
+    rows = measure(clip, amount, only=only).round(5)
+    rows = rows.assign(
+        arm=arm,
+        seed=recipe.seed,
+        learning_rate=recipe.learning_rate,
+        regions=recipe.regions,
+        steps=recipe.steps,
+        cpu_minutes=round(minutes, 2),
+        weights=weights_digest(load_clip("emoji").model),
+    )[COLUMNS]
+
+    whole = rows
+    if table.is_file():
+        whole = pd.concat([read(table), rows], ignore_index=True)
     write_whole({table: whole.to_csv(index=False).encode()})
     return rows
 
@@ -93,81 +112,88 @@ def folder_of(arm: str, recipe: Tuning, runs: Path, clip: Clip) -> Path:
     return runs / f"{name}-{recipe.steps}x{recipe.batch}-{weights_digest(clip.model)}"
 
 
-def tuned(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
+def tune(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
     """The model of an arm as it would be shipped, and the CPU minutes of its training."""
     clip = load_clip("emoji")
     if ARMS[arm] is None:
         return clip, 0.0
+
     folder = folder_of(arm, recipe, runs, clip)
-    file, log = folder / MODEL, folder / "log.csv"
-    if not (file.is_file() and log.is_file()):
+    file = folder / MODEL
+    log_file = folder / "log.csv"
+    if not log_file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        made = fine_tune(
-            clip, ScenePairs(recipe.steps * recipe.batch), recipe, folder=folder, save_every=20
-        )
-        made.save(file, asdict(recipe))
-        write_whole({log: made.log.to_csv(index=False).encode()})
-        (folder / "state.pt").unlink()
-    config = data_path("emoji.json").read_bytes()
-    write_whole({file.with_suffix(".json"): config})
-    return load_clip("emoji", file), float(pd.read_csv(log)["cpu_seconds"].iloc[-1]) / 60
+        checkpoint = folder / "state.pt"
+        pairs = ScenePairs(recipe.steps * recipe.batch)
+        tuned = fine_tune(clip, pairs, recipe, checkpoint=checkpoint, save_every=20)
+        tuned.save(file)
+        write_whole({log_file: tuned.log.to_csv(index=False).encode()})
+        checkpoint.unlink(missing_ok=True)
+
+    seconds = pd.read_csv(log_file)["cpu_seconds"].sum()
+    return load_clip("emoji", file), float(seconds) / 60
 
 
 def choose(
-    table: Path, runs: Path, arms: Sequence[str], recipe: Tuning = RECIPE
+    table: Path,
+    runs: Path,
+    arms: Sequence[str],
+    recipe: Tuning = RECIPE,
 ) -> dict[str, Tuning]:
-    """The recipe of each arm: its best learning rate, then its best weight, by pilots on development scenes."""
-    found = {}
+    """The recipe of each arm, by pilots on development scenes.
+
+    The best learning rate is searched first, then with it the best weight.
+    """
+    recipes = {}
     for arm in arms:
-        asked = ARMS[arm]
-        own = replace(recipe, **(asked or {}))
-        score = partial(_score, table, runs, arm)
-        if asked is not None and "learning_rate" not in asked:
-            own = max((replace(own, learning_rate=rate) for rate in RATES), key=score)
+        changes = ARMS[arm] or {}
+        best = replace(recipe, **changes)
+        score = partial(pilot_score, table, runs, arm)
+        if arm != BEFORE and "learning_rate" not in changes:
+            best = max((replace(best, learning_rate=rate) for rate in RATES), key=score)
             if arm != GLOBAL:
-                own = max((replace(own, regions=weight) for weight in WEIGHTS), key=score)
-        found[arm] = own
-    return found
+                best = max((replace(best, regions=weight) for weight in WEIGHTS), key=score)
+        recipes[arm] = best
+    return recipes
 
 
-def _score(table: Path, runs: Path, arm: str, recipe: Tuning) -> float:
-    """Regions named correctly plus single objects still recognised, from the table of pilots or measured now."""
+def pilot_score(table: Path, runs: Path, arm: str, recipe: Tuning) -> float:
+    """Regions named correctly plus single objects still recognised: stored, or measured now."""
     rows = read(table)
-    for name in ("learning_rate", "regions", "steps"):
-        rows = rows[(rows["arm"] == arm) & (rows[name] == getattr(recipe, name))]
+    rows = rows[rows["arm"] == arm]
+    for name in RECIPE_COLUMNS:
+        rows = rows[rows[name] == getattr(recipe, name)]
     if rows.empty:
         rows = add_rows(table, runs, arm, recipe, PILOT, ("regions", "whole"))
-    return float(rows.set_index("figure").loc[[TUNED_FOR, KEPT], "estimate"].sum())
+    return float(rows.set_index("figure").loc[[TUNED_FOR, RECOGNISED], "estimate"].sum())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiment, or its pilots."""
     parser = argparse.ArgumentParser(
-        prog="python -m studies.finetuning.experiment", description=__doc__.split("\n")[0]
+        prog="python -m studies.finetuning.experiment",
+        description=__doc__.partition("\n")[0],
     )
-    parser.add_argument("--pilots", action="store_true", help="only choose the recipe of each arm")
-    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), metavar="ARM")
-    parser.add_argument(
-        "--seeds", type=int, default=8, help="seeds of each arm; default: %(default)s"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=RECIPE.steps, help="of each training; default: %(default)s"
-    )
-    parser.add_argument("--table", type=Path, default=data_path(TABLE), help="default: %(default)s")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--pilots", action="store_true", help="only choose the recipe of each arm")
+    add("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), metavar="ARM")
+    add("--seeds", type=int, default=8, help="of each arm; %(default)s")
+    add("--steps", type=int, default=RECIPE.steps, help="of each training; %(default)s")
+    add("--table", type=Path, default=data_path(TABLE), help="%(default)s")
+    add(
         "--runs",
         type=Path,
         default=Path("runs/finetuning"),
         help="for states and models; %(default)s",
     )
-    given = parser.parse_args(arguments)
-    recipe, pilots = replace(RECIPE, steps=given.steps), given.table.with_name(PILOTS)
+    options = parser.parse_args(arguments)
+
+    recipe = replace(RECIPE, steps=options.steps)
+    pilots = options.table.with_name(PILOTS)
     try:
-        given.runs.mkdir(parents=True, exist_ok=True)
-        with locked(given.runs, f"{given.table.stem}.running"):
-            recipes = choose(pilots, given.runs, given.arms, recipe)
-            if not given.pilots:
-                run(given.table, given.runs, recipes, range(given.seeds))
+        recipes = choose(pilots, options.runs, options.arms, recipe)
+        if not options.pilots:
+            run(options.table, options.runs, recipes, range(options.seeds))
     except GradeclipError as error:
         print(f"experiment: {error}", file=sys.stderr)
         return 2

@@ -1,26 +1,28 @@
 """Pairs of an image and a caption, cut into batches of pixels, captions and noun phrases.
 
-captions.csv, images --here--> batches --> maps, regions --> fine-tuned model
+images, captions --here--> batches --> maps, regions --> fine-tuned model
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.errors import GradeclipError, short
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import model_view, pool, read_image
 from gradeclip_utils.language import Phrase, phrases
 
-_NO_THINGS = frozenset(
+# "a photo of a dog": the first noun names the image itself, and no region of it
+_IMAGE_NOUNS = frozenset(
     "photo photograph picture image drawing painting view scene shot close-up".split()
 )
 _ARTICLE = re.compile(r"\b(?:an?|the)\s+$", re.IGNORECASE)
@@ -42,13 +44,16 @@ class Pair:
     where: Callable[[int, int], np.ndarray | None] | None = None
 
     def read(self) -> Image.Image:
-        """Read the image; a function of one's own that finds no file is refused by the caption."""
-        try:
-            return read_image(self.image() if callable(self.image) else self.image)
-        except OSError as error:
-            raise GradeclipError(
-                f"the image of {short(self.caption)} cannot be read: {error}"
-            ) from error
+        """The image, RGB."""
+        return read_image(self.image() if callable(self.image) else self.image)
+
+
+class Pairs(Protocol):
+    """A list of pairs, or anything that makes a pair when it is asked for one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -58,101 +63,110 @@ class Batch:
     pixels: Tensor  # (B, 3, H, W)
     texts: tuple[str, ...]  # captions and phrases, each once
     captions: Tensor  # (B,) long, rows of texts
-    phrases: Tensor  # (B, P) long
-    there: Tensor  # (B, P) bool: which of the places hold a phrase
+    phrases: Tensor  # (B, P) long, rows of texts
+    phrase_mask: Tensor  # (B, P) bool: which of the P places hold a phrase
     spans: tuple[tuple[Phrase, ...], ...]  # the phrases themselves
-    ground_truth: (
-        Tensor | None
-    )  # (B, P, h, w), the fraction of each cell that the mask covers; only for that map
+    # (B, P, h, w), the fraction of each cell that a phrase's mask covers; only for "ground truth"
+    ground_truth: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on another device."""
+        tensors = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
 
 @lru_cache(maxsize=100_000)
-def spoken(caption: str) -> tuple[Phrase, ...]:
-    """The noun phrases of a caption, with their articles, without words for the image itself ("a photo of")."""
-    found = []
+def noun_phrases(caption: str) -> tuple[Phrase, ...]:
+    """The noun phrases of a caption with their articles, without nouns for the image itself."""
+    with_articles = []
     for phrase in phrases(caption):
-        if phrase.head.lower() in _NO_THINGS:
+        if phrase.head.lower() in _IMAGE_NOUNS:
             continue
         article = _ARTICLE.search(caption[: phrase.start])
         start = article.start() if article else phrase.start
-        found.append(replace(phrase, text=caption[start : phrase.end], start=start))
-    return tuple(found)
+        text = caption[start : phrase.end]
+        with_articles.append(replace(phrase, text=text, start=start))
+    return tuple(with_articles)
 
 
 class PairBatches(torch.utils.data.Dataset):
-    """Batch number i of a seeded run, in a new order of the pairs each time round."""
+    """Batch number i of a seeded run, in a new order of the pairs in each epoch."""
 
     def __init__(
         self,
         preprocess: Callable,
-        pairs: Sequence[Pair],
+        pairs: Pairs,
         batch: int,
-        count: int,
         seed: int,
         *,
-        place: tuple[int, int] = (0, 1),
-        places: int = 4,
+        max_phrases: int = 4,
         grid: tuple[int, int] | None = None,
     ) -> None:
-        self.preprocess, self.pairs, self.batch, self.count, self.seed = (
-            preprocess,
-            pairs,
-            batch,
-            count,
-            seed,
-        )
-        self.place, self.places, self.grid = place, places, grid
+        self.preprocess = preprocess
+        self.pairs = pairs
+        self.batch = batch
+        self.seed = seed
+        self.max_phrases = max_phrases
+        self.grid = grid  # of the true masks, if they are needed
 
-    def __len__(self) -> int:
-        return self.count
+    def rows(self, number: int) -> list[int]:
+        """The numbers of the pairs in a batch."""
+        draws = number * self.batch + np.arange(self.batch)
+        epochs, places = np.divmod(draws, len(self.pairs))
 
-    def rows(self, number: int) -> np.ndarray:
-        """The numbers (batch / processes,) of the pairs in this process's part of a batch."""
-        turns, places = np.divmod(number * self.batch + np.arange(self.batch), len(self.pairs))
-        order = {
-            t: np.random.default_rng([self.seed, int(t)]).permutation(len(self.pairs))
-            for t in np.unique(turns)
-        }
-        rows = np.array([order[turn][place] for turn, place in zip(turns, places, strict=True)])
-        mine, processes = self.place
-        return np.split(rows, processes)[mine]
+        rows = np.empty_like(draws)
+        for epoch in np.unique(epochs):
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs))
+            in_epoch = epochs == epoch
+            rows[in_epoch] = order[places[in_epoch]]
+        return rows.tolist()
 
     def __getitem__(self, number: int) -> Batch:
         """Read the images of a batch and cut its captions into phrases."""
-        pairs = [self.pairs[int(row)] for row in self.rows(number)]
+        pairs = [self.pairs[row] for row in self.rows(number)]
         views = [model_view(self.preprocess, pair.read()) for pair in pairs]
-        spans = tuple(spoken(pair.caption)[: self.places] for pair in pairs)
-        texts: dict[str, int] = {}
+        spans = tuple(noun_phrases(pair.caption)[: self.max_phrases] for pair in pairs)
 
-        def row_of(text: str) -> int:
-            return texts.setdefault(text, len(texts))
+        texts: dict[str, int] = {}  # to their rows
+        for pair in pairs:
+            texts.setdefault(pair.caption, len(texts))
 
-        captions = torch.tensor([row_of(pair.caption) for pair in pairs])
-        phrases = torch.zeros(len(pairs), self.places, dtype=torch.long)
-        there = torch.zeros(len(pairs), self.places, dtype=torch.bool)
-        ground_truth = (
-            None if self.grid is None else torch.zeros(len(pairs), self.places, *self.grid)
+        phrase_rows = torch.zeros(len(pairs), self.max_phrases, dtype=torch.long)
+        phrase_mask = torch.zeros(len(pairs), self.max_phrases, dtype=torch.bool)
+        for b, phrases_of_pair in enumerate(spans):
+            for p, phrase in enumerate(phrases_of_pair):
+                phrase_rows[b, p] = texts.setdefault(phrase.text, len(texts))
+                phrase_mask[b, p] = True
+
+        ground_truth = None
+        if self.grid is not None:
+            ground_truth = torch.zeros(len(pairs), self.max_phrases, *self.grid)
+            for b, p in phrase_mask.nonzero().tolist():
+                box = views[b].box
+                ground_truth[b, p] = covered_cells(pairs[b], spans[b][p], self.grid, box)
+
+        return Batch(
+            pixels=torch.stack([view.pixels for view in views]),
+            texts=tuple(texts),
+            captions=torch.tensor([texts[pair.caption] for pair in pairs]),
+            phrases=phrase_rows,
+            phrase_mask=phrase_mask,
+            spans=spans,
+            ground_truth=ground_truth,
         )
-        for b, own in enumerate(spans):
-            for p, phrase in enumerate(own):
-                phrases[b, p], there[b, p] = row_of(phrase.text), True
-                if ground_truth is not None:
-                    ground_truth[b, p] = _covered(
-                        pairs[b], phrase, ground_truth.shape[2:], views[b].box
-                    )
-        pixels = torch.stack([view.pixels for view in views])
-        return Batch(pixels, tuple(texts), captions, phrases, there, spans, ground_truth)
 
 
-def _covered(pair: Pair, phrase: Phrase, grid: tuple[int, int], box: tuple) -> Tensor:
-    """How much of each cell (h, w) the things of a phrase cover."""
+def covered_cells(pair: Pair, phrase: Phrase, grid: tuple[int, int], box: tuple) -> Tensor:
+    """How much of each cell (h, w) of the model's view the things of a phrase cover."""
     if pair.where is None:
         raise GradeclipError(
             f"maps='ground truth' needs pairs with `where`; that of {pair.caption!r} has none"
         )
     mask = pair.where(phrase.start, phrase.end)
-    return (
-        torch.zeros(grid)
-        if mask is None
-        else torch.from_numpy(pool(mask.astype(float), grid, box)).float()
-    )
+    if mask is None:
+        return torch.zeros(grid)
+    return torch.from_numpy(pool(mask.astype(float), grid, box)).float()

@@ -25,7 +25,7 @@ SHORT = Recipe(steps=4, batch=6, warmup=2)
 
 
 def run(folder, recipe=SHORT, **options):
-    return scratch.train(folder, recipe, workers=0, **options)
+    return scratch.train_round(folder, recipe, workers=0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_training_knows_nothing_of_where_things_are():
     )
     places = ("thing", "mask", "box", "square", "position", "place")
     assert not [one.name for one in fields(Recipe) if any(word in one.name for word in places)]
-    inside = inspect.getsource(scratch.train) + inspect.getsource(scratch.PatchDropout)
+    inside = inspect.getsource(scratch.train_round) + inspect.getsource(scratch.PatchDropout)
     assert not any(word in inside for word in ("scenes(", "objects", "Scene)", *places))
 
 
@@ -88,7 +88,7 @@ def test_dropout_keeps_as_many_patches_as_it_was_told_and_all_of_them_equally_of
         64, -1, -1
     )
     dropout = scratch.PatchDropout().train()
-    dropout.kept = 0.25
+    dropout.visible = 0.25
     seen = torch.cat([dropout(tokens)[..., 0] for _ in range(50)])
     assert seen.shape == (3200, 37) and (seen[:, 0] == -1).all()
     assert all(len(set(row)) == 37 for row in seen[:100].tolist())
@@ -158,7 +158,7 @@ def test_a_round_begins_from_the_weights_of_a_checkpoint(trained, tmp_path, bund
         ), name
     second = run(tmp_path / "second", recipe)
     state = torch.load(tmp_path / "second/state.pt", weights_only=True)
-    assert state["recipe"]["start"] == str(start) and state["step"] == SHORT.steps
+    assert state["settings"]["start"] == str(start) and len(state["log"]) == SHORT.steps
     assert not torch.equal(second.state_dict()["visual.proj"], begun["visual.proj"])
     with pytest.raises(GradeclipError, match="missing.safetensors"):
         run(tmp_path / "third", replace(SHORT, start="missing.safetensors"))
@@ -229,7 +229,7 @@ def test_the_values_that_are_noted_are_those_that_the_explanation_sees(bundled):
 
 def test_a_round_with_sparse_values_and_a_scale_that_is_held_says_both_losses(tmp_path):
     model = run(tmp_path, replace(SHORT, sparse_values=0.5, logit_scale=50.0))
-    log = pd.read_json(tmp_path / "state.jsonl", lines=True)
+    log = pd.DataFrame(torch.load(tmp_path / "state.pt", weights_only=True)["log"])
     assert np.allclose(log["loss"], log["contrastive"] + 0.5 * log["density"], atol=1e-4)
     assert log["density"].between(0.3, 1).all()
     assert model.logit_scale.exp().item() == pytest.approx(50)
@@ -249,14 +249,14 @@ def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(
         return draw(self, step)
 
     monkeypatch.setattr(SceneBatches, "__getitem__", killed)
-    monkeypatch.setattr(scratch, "train", partial(scratch.train, save_every=1))
+    monkeypatch.setattr(scratch, "train_round", partial(scratch.train_round, save_every=1))
     with pytest.raises(KeyboardInterrupt):
         scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
     monkeypatch.undo()
     assert (tmp_path / "cut/round-1.safetensors").exists() and not (
         tmp_path / "cut.safetensors"
     ).exists()
-    assert torch.load(tmp_path / "cut/round-2" / scratch.STATE, weights_only=True)["step"] == 1
+    assert len(torch.load(tmp_path / "cut/round-2" / scratch.STATE, weights_only=True)["log"]) == 1
     scratch.train_rounds(rounds, tmp_path / "cut", tmp_path / "cut.safetensors", **options)
     whole, cut = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())

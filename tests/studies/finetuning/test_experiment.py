@@ -1,4 +1,4 @@
-"""How fine a model sees, and the experiment on fine-tuning: known regions, arms, a search, and a table that resumes."""
+"""How fine a model sees, and the experiment: known regions, arms, a search, a table that goes on."""
 
 import copy
 from dataclasses import replace
@@ -12,205 +12,197 @@ import torch
 from gradeclip_utils import Explainer
 from gradeclip_utils.files import weights_digest
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, phrase
-from studies.finetuning import arms, evaluate, experiment
-from studies.finetuning.arms import BEFORE, GLOBAL, KEPT, OURS, RECIPE, TUNED_FOR
-from studies.finetuning.pairs import spoken
-from studies.finetuning.run import Tuned
+from studies.finetuning import Tuned, arms, evaluate, experiment
+from studies.finetuning.arms import BEFORE, GLOBAL, OURS, RECIPE, RECOGNISED, TUNED_FOR
+from studies.finetuning.pairs import noun_phrases
 from tests.scenes import is_trained
 from training import fine
 
 FEW = evaluate.Amount(regions=6, pointing=2, pairs=2, whole=8)
 
 
+# -------------------------------------------------------------------------------- measures
+
+
 def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_other_ones():
     scenes = evaluate.region_scenes(8)
     assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
     for scene in scenes:
-        assert is_trained(scene.objects) and len({thing.noun for thing in scene.objects}) == len(
-            scene.objects
-        )
+        assert is_trained(scene.objects)
+        assert len({thing.noun for thing in scene.objects}) == len(scene.objects)
     pilots = evaluate.region_scenes(8, evaluate.PILOT.split)
     assert not {scene.objects for scene in scenes} & {scene.objects for scene in pilots}
 
 
 def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, monkeypatch):
-    """Dense features made from the truth: every cell has the prompt of the object that covers it most."""
+    """Dense features from the truth: a cell has the prompt of the object that covers it most."""
     nouns = list(concepts().index)
     prompts = Explainer(bundled).embed_texts([phrase(noun) for noun in nouns]).cpu()
-    scenes = tuple(
-        arrange(nouns[start : start + count]) for start, count in ((0, 1), (5, 2), (9, 3), (20, 4))
-    )
+    scenes = [arrange(nouns[:1]), arrange(nouns[5:7]), arrange(nouns[9:12]), arrange(nouns[20:24])]
     monkeypatch.setattr(evaluate, "region_scenes", lambda n, split: scenes)
-    real = list(evaluate.dense_features(bundled, scenes))
+    features = list(evaluate.dense_features(bundled, scenes))
 
-    def perfect(clip, scenes):
-        for scene, dense, *seen in real:
+    def true_features(clip, scenes):
+        for scene, dense, size, box in features:
             truth = torch.zeros_like(dense)
             for thing, mask in zip(scene.objects, scene.masks(96), strict=True):
                 share = torch.from_numpy(mask.reshape(12, 8, 12, 8).mean((1, 3))).float()
                 truth += share[..., None] * prompts[nouns.index(thing.noun)]
-            yield scene, truth, *seen
+            yield scene, truth, size, box
 
-    monkeypatch.setattr(evaluate, "dense_features", perfect)
-    found = evaluate.summary(evaluate.region_rows(bundled)).set_index("figure")
-    assert list(found.index) == [f"{s}, top-{k}" for s in ("boxes", "masks") for k in (1, 5)]
-    assert (found["estimate"] == 1).all() and (found["low"] < 1).all()
-    named = evaluate.named_regions(bundled, scenes[0])
-    assert named[nouns[0]] == nouns[0]
+    monkeypatch.setattr(evaluate, "dense_features", true_features)
+    figures = evaluate.summary(evaluate.region_rows(bundled)).set_index("figure")
+    assert set(figures.index) == {"boxes, top-1", "boxes, top-5", "masks, top-1", "masks, top-5"}
+    assert (figures["estimate"] == 1).all()
+    assert (figures["low"] < 1).all()
+    assert evaluate.named_regions(bundled, scenes[0])[nouns[0]] == nouns[0]
 
 
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
     figures = evaluate.measure(bundled, FEW)
-    assert figures["figure"].is_unique and figures["chance"].between(0, 0.5).all()
-    assert (
-        (figures["low"] <= figures["estimate"]) & (figures["estimate"] <= figures["high"])
-    ).all()
-    known = figures.set_index("figure")
-    assert known.loc[KEPT, "n"] == 8 and known.loc["binding, swapped colours", "n"] == 4
-    again = evaluate.measure(bundled, FEW, only=["regions"])
-    pd.testing.assert_frame_equal(
-        again, figures[figures["figure"].isin(again["figure"])].reset_index(drop=True)
-    )
+    assert figures["figure"].is_unique
+    assert figures["chance"].between(0, 0.5).all()
+    assert (figures["low"] <= figures["estimate"]).all()
+    assert (figures["estimate"] <= figures["high"]).all()
+    counts = figures.set_index("figure")["n"]
+    assert counts[RECOGNISED] == 8
+    assert counts["binding, swapped colours"] == 4
+
+    regions = evaluate.measure(bundled, FEW, only=["regions"])
+    expected = figures[figures["figure"].isin(regions["figure"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(regions, expected)
 
 
 def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
     pairs = arms.ScenePairs(12)
-    with pytest.raises(IndexError, match="there are 12 pairs"):
-        pairs[12]
-    for i in range(12):
+    assert len(list(pairs)) == 12
+    for i, pair in enumerate(pairs):
         scene = draw_scene([70, i], split="train")
-        assert pairs[i].caption == scene.caption and pairs[i].image().size == (96, 96)
-        for part in spoken(scene.caption):
-            words = [s for s in scene.spans if part.start <= s.start and s.end <= part.end]
-            if words:
-                objects = sorted({k for span in words for k in span.objects})
-                assert (
-                    pairs[i].where(part.start, part.end) == scene.masks(96)[objects].any(0)
-                ).all()
+        assert pair.caption == scene.caption
+        assert pair.image().size == (96, 96)
+        for part in noun_phrases(scene.caption):
+            spans = [s for s in scene.spans if part.start <= s.start and s.end <= part.end]
+            objects = {k for span in spans for k in span.objects}
+            if objects:
+                expected = scene.masks(96)[list(objects)].any(0)
+                assert (pair.where(part.start, part.end) == expected).all()
+
+
+# ------------------------------------------------------------------------------ experiment
 
 
 @pytest.fixture
 def quick(monkeypatch, bundled):
-    """Training and measuring that take no time; each kind of map is the better the nearer it is to its best recipe."""
-    best, last, tried = {"grad-eclip": (1e-3, 0.1), "uniform": (1e-4, 0.25)}, [], []
+    """Training and measuring in no time: maps are the better the nearer to their best recipe.
 
-    def fine_tune(clip, pairs, tuning, folder, **options):
-        last[:] = [tuning]
-        tried.append(
-            (tuning.maps, round(tuning.learning_rate, 5), round(tuning.regions, 3), tuning.seed)
-        )
-        (folder / "state.pt").touch()
-        return Tuned(clip, pd.DataFrame({"cpu_seconds": [30.0]}))
+    Gives the list of all recipes that were trained.
+    """
+    best_recipes = {"grad-eclip": (1e-3, 0.1), "uniform": (1e-4, 0.25)}
+    trained = []
 
-    def measured(clip, amount, only=()):  # of models that are not loaded, nor written
-        far = 9.0
-        if last:
-            pair = zip((last[0].learning_rate, last[0].regions), best[last[0].maps], strict=True)
-            far = sum(abs(np.log(value / wanted)) for value, wanted in pair if value)
-        rows = [
-            (name, value, 0.0, 1.0, 9, 0.1)
-            for name, value in ((TUNED_FOR, 1 - far / 100), (KEPT, 0.5))
-        ]
-        return pd.DataFrame(rows, columns=["figure", "estimate", "low", "high", "n", "chance"])
+    def fine_tune(clip, pairs, tuning, **options):
+        trained.append(tuning)
+        return Tuned(clip, tuning, pd.DataFrame({"cpu_seconds": [10.0, 20.0]}))
+
+    def measure(clip, amount, only=()):
+        distance = 9.0
+        if trained:
+            rate, weight = best_recipes[trained[-1].maps]
+            distance = abs(np.log(trained[-1].learning_rate / rate))
+            distance += abs(np.log(trained[-1].regions / weight))
+        row = {"low": 0.0, "high": 1.0, "n": 9, "chance": 0.1}
+        regions = {"figure": TUNED_FOR, "estimate": 1 - distance / 100, **row}
+        whole = {"figure": RECOGNISED, "estimate": 0.5, **row}
+        return pd.DataFrame([regions, whole])
 
     monkeypatch.setattr(experiment, "fine_tune", fine_tune)
-    monkeypatch.setattr(experiment, "measure", measured)
-    monkeypatch.setattr(experiment, "load_clip", lambda *given: bundled)
-    monkeypatch.setattr(Tuned, "save", lambda tuned, file, about: file.touch())
+    monkeypatch.setattr(experiment, "measure", measure)
+    monkeypatch.setattr(experiment, "load_clip", lambda *arguments: bundled)
+    monkeypatch.setattr(Tuned, "save", lambda tuned, file: file.touch())
     monkeypatch.setattr(experiment, "weights_digest", cache(weights_digest))
-    return tried
+    return trained
 
 
 def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice(tmp_path, quick):
     table = tmp_path / "pilots.csv"
-    recipes = experiment.choose(table, tmp_path / "runs", [BEFORE, OURS, "uniform map"])
-    assert recipes[OURS].learning_rate == 1e-3 and recipes[OURS].regions == 0.1
-    assert recipes["uniform map"].learning_rate == 1e-4 and recipes["uniform map"].maps == "uniform"
-    n = len(quick)
-    assert (
-        experiment.choose(table, tmp_path / "runs", [BEFORE, OURS, "uniform map"]) == recipes
-        and len(quick) == n
-    )
+    names = [BEFORE, OURS, "uniform map"]
+    recipes = experiment.choose(table, tmp_path / "runs", names)
+    assert (recipes[OURS].learning_rate, recipes[OURS].regions) == (1e-3, 0.1)
+    assert recipes["uniform map"].learning_rate == 1e-4
+    assert recipes["uniform map"].maps == "uniform"
+
+    trainings = len(quick)
+    assert experiment.choose(table, tmp_path / "runs", names) == recipes
+    assert len(quick) == trainings
 
 
-def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick, bundled, monkeypatch):
+def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick):
     table = tmp_path / "table.csv"
     recipes = {BEFORE: RECIPE, OURS: RECIPE, "uniform map": replace(RECIPE, maps="uniform")}
     experiment.run(table, tmp_path / "runs", recipes, range(1))
     experiment.run(table, tmp_path / "runs", recipes, range(2))
+
     rows = arms.read(table)
-    assert list(rows) == arms.COLUMNS and not rows.duplicated(["arm", "seed", "figure"]).any()
+    assert list(rows) == arms.COLUMNS
+    assert not rows.duplicated(["arm", "seed", "figure"]).any()
     seeds = rows.groupby("arm")["seed"].unique().map(list).to_dict()
     assert seeds == {BEFORE: [0], OURS: [0, 1], "uniform map": [0, 1]}
-    assert len(quick) == 4 and set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
-    rows.assign(weights="another").to_csv(table, index=False)
-    with pytest.raises(ValueError, match="holds arms of a different `emoji`"):
-        experiment.run(table, tmp_path / "runs", recipes, range(2))
-    rows.to_csv(table, index=False)
+    assert len(quick) == 4
+    assert set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
+
+
+def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
+    table = tmp_path / "table.csv"
+    experiment.run(table, tmp_path / "runs", {BEFORE: RECIPE, OURS: RECIPE}, range(1))
     with pytest.raises(ValueError, match="holds 'grad-eclip' by another recipe"):
-        experiment.run(table, tmp_path / "runs", {OURS: replace(RECIPE, steps=400)}, range(3))
+        experiment.run(table, tmp_path / "runs", {OURS: replace(RECIPE, steps=400)}, range(2))
+
+    arms.read(table).assign(weights="another").to_csv(table, index=False)
+    with pytest.raises(ValueError, match="holds arms of a different `emoji`"):
+        experiment.run(table, tmp_path / "runs", {OURS: RECIPE}, range(2))
+
+
+def test_a_training_from_other_weights_has_another_folder(bundled, tmp_path):
     other = replace(bundled, model=copy.deepcopy(bundled.model))
     with torch.no_grad():
         other.model.logit_scale += 1
-    assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != experiment.folder_of(
-        OURS, RECIPE, tmp_path, bundled
-    )
-
-
-def table_of(values):
-    """A table as the experiment writes it, from (arm, seed) -> estimate of one figure."""
-    return pd.DataFrame(
-        [
-            {
-                "arm": arm,
-                "seed": seed,
-                "figure": TUNED_FOR,
-                "estimate": value,
-                "low": value - 0.1,
-                "high": value + 0.1,
-            }
-            for (arm, seed), value in values.items()
-        ]
-    )
+    folders = {experiment.folder_of(OURS, RECIPE, tmp_path, clip) for clip in (bundled, other)}
+    assert len(folders) == 2
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
-    values = {
-        (OURS, 0): 0.5,
-        (OURS, 1): 0.6,
-        (OURS, 2): 0.55,
-        (GLOBAL, 0): 0.2,
-        (GLOBAL, 1): 0.25,
-        (GLOBAL, 7): 0.9,
-    }
-    found = arms.compare(table_of(values), OURS, GLOBAL)
+    estimates = {OURS: {0: 0.5, 1: 0.6, 2: 0.55}, GLOBAL: {0: 0.2, 1: 0.25, 7: 0.9}}
+    rows = [
+        {"arm": arm, "seed": seed, "figure": TUNED_FOR, "estimate": value}
+        for arm, values in estimates.items()
+        for seed, value in values.items()
+    ]
+    comparison = arms.compare(pd.DataFrame(rows), OURS, GLOBAL)
     differences = np.array([0.3, 0.35])
-    half = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
-    assert found["n"] == 2 and found["difference"] == pytest.approx(0.325)
-    assert (found["low"], found["high"]) == pytest.approx((0.325 - half, 0.325 + half), rel=1e-4)
+    half_width = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
+    assert comparison["n"] == 2
+    assert comparison["difference"] == pytest.approx(0.325)
+    assert comparison["low"] == pytest.approx(0.325 - half_width, rel=1e-4)
+    assert comparison["high"] == pytest.approx(0.325 + half_width, rel=1e-4)
 
 
 def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, tmp_path, quick):
     rows = arms.read()
-    made = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
+    row = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
     before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
-    recipe = replace(RECIPE, learning_rate=made["learning_rate"], regions=made["regions"])
-    begin, end = (
-        "<!-- figures: written by python -m training emoji-fine -->",
-        "<!-- end of figures -->",
-    )
+    recipe = replace(RECIPE, learning_rate=row["learning_rate"], regions=row["regions"])
+    begin = "<!-- figures: written by python -m training emoji-fine -->"
+    end = "<!-- end of figures -->"
     (tmp_path / fine.CARD).write_text(f"# A card\n\n{begin}\nold\n{end}\n")
     rows.to_csv(tmp_path / "table.csv", index=False)
+
     folder = experiment.folder_of(OURS, recipe, tmp_path, bundled)
-    with pytest.raises(ValueError, match="There is no model tuned from the present emoji"):
+    with pytest.raises(ValueError, match="no model tuned from the present emoji"):
         fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
     folder.mkdir()
-    (folder / experiment.MODEL).write_bytes(b"weights")
+    Tuned(bundled, recipe, pd.DataFrame()).save(folder / experiment.MODEL)
     fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
     card = (tmp_path / fine.CARD).read_text()
-    assert (
-        f"| {TUNED_FOR} | {before:.3f} " in card
-        and "old" not in card
-        and card.startswith("# A card")
-    )
-    assert (tmp_path / "emoji-fine.safetensors").read_bytes() == b"weights"
+    assert card.startswith("# A card")
+    assert f"| {TUNED_FOR} | {before:.3f} " in card
+    assert "old" not in card
