@@ -35,7 +35,8 @@ from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import new_figure
 from gradeclip_utils.plots.figures import PALETTE
-from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene, grouped
+from gradeclip_utils.scenes import CANVAS, concepts, describe, draw_scene
+from gradeclip_utils.scenes.grammar import grouped
 
 from . import choices  # noqa: F401 # adds data sets
 from .pairs import image_pixels

@@ -32,14 +32,13 @@ from gradeclip_utils.scenes import (
     arrange,
     concept,
     concepts,
-    covered,
     draw_scene,
-    is_withheld_colour,
-    is_withheld_pair,
     phrase,
     recoloured,
     showable,
 )
+from gradeclip_utils.scenes.emoji import covered
+from gradeclip_utils.scenes.scene import is_withheld_colour, is_withheld_pair
 
 from .pairs import images_of
 from .relevance import as_array, embedded, fraction_on_first, object_coverage

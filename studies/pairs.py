@@ -39,12 +39,10 @@ from gradeclip_utils.scenes import (
     arrange,
     concepts,
     draw_layout,
-    is_withheld_colour,
-    is_withheld_pair,
-    relation_between,
 )
 from gradeclip_utils.scenes.emoji import BACKGROUNDS
-from gradeclip_utils.scenes.scene import BIG, SIZES, SMALL
+from gradeclip_utils.scenes.grammar import relation_between
+from gradeclip_utils.scenes.scene import BIG, SIZES, SMALL, is_withheld_colour, is_withheld_pair
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {

@@ -21,10 +21,10 @@ from gradeclip_utils.scenes import (
     artists_of,
     concepts,
     draw_scene,
-    is_withheld_colour,
     phrase,
 )
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED
+from gradeclip_utils.scenes.scene import is_withheld_colour
 from studies.pairs import embed_scenes
 
 

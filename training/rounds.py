@@ -20,15 +20,10 @@ import open_clip
 import torch
 from torch import Tensor
 
-from gradeclip_utils.scenes import (
-    CANVAS,
-    Scene,
-    Span,
-    draw_scene,
-    grouped,
-    is_withheld_colour,
-    render,
-)
+from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene
+from gradeclip_utils.scenes.emoji import render
+from gradeclip_utils.scenes.grammar import grouped
+from gradeclip_utils.scenes.scene import is_withheld_colour
 
 PATCH = 8  # pixels on a side of a patch of the model that is trained
 FIRST_SCENES = (

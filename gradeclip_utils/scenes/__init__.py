@@ -1,4 +1,4 @@
-"""The emoji world: scenes of one to four emoji with captions, masks, and the words that describe each thing.
+"""The emoji world: scenes of one to four emoji with captions, masks, and the words of each thing.
 
     art -> emoji -> grammar -> scene
 
@@ -7,8 +7,8 @@ Seven artists drew the emoji; training never sees one of them. A small grammar d
 """
 
 from .art import ARTISTS, TRAINED_ARTISTS, UNSEEN_ARTIST, artists_of
-from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts, covered, render
-from .grammar import PREFIXES, Span, describe, grouped, phrase, relation_between, vocabulary
+from .emoji import CANVAS, COLOURS, IMAGE_SIZE, Object, concept, concepts
+from .grammar import PREFIXES, Span, describe, phrase, vocabulary
 from .scene import (
     SPLITS,
     Scene,
@@ -16,8 +16,6 @@ from .scene import (
     as_python,
     draw_layout,
     draw_scene,
-    is_withheld_colour,
-    is_withheld_pair,
     recoloured,
     showable,
     without,
@@ -40,17 +38,11 @@ __all__ = [
     "as_python",
     "concept",
     "concepts",
-    "covered",
     "describe",
     "draw_layout",
     "draw_scene",
-    "grouped",
-    "is_withheld_colour",
-    "is_withheld_pair",
     "phrase",
     "recoloured",
-    "relation_between",
-    "render",
     "showable",
     "vocabulary",
     "without",

@@ -15,8 +15,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from ..checks import hint, nearest, short, text
-from ..errors import GradeclipError
+from ..errors import GradeclipError, hint, nearest
 from ..files import data_path
 
 ARTISTS = ("openmoji", "twemoji", "fluent", "fluent-flat", "emojione", "emojione-1", "noto")
@@ -24,8 +23,8 @@ UNSEEN_ARTIST = "noto"  # never trained on
 TRAINED_ARTISTS = tuple(artist for artist in ARTISTS if artist != UNSEEN_ARTIST)
 RASTERS = ("fluent",)  # the artists whose drawings are stored as pixels
 
-_LEVELS = (48, 68, 96, 136, 192, 272)  # pixels of the longest side of the rasters that are kept
-_KEPT = 136  # levels up to this one are kept for every drawing: what training draws,
+_LEVELS = (48, 68, 96, 136, 192, 272)  # pixels of the longest side of the rasters that are cached
+_SMALL_LEVEL = 136  # rasters up to this one, which training draws, are cached for every drawing,
 _MASTER = 192  # and reduced from one raster of the whole square, this many pixels on a side
 
 
@@ -35,28 +34,30 @@ def _archive() -> zipfile.ZipFile:
 
 
 @cache
-def _drawn() -> dict[str, tuple[str, ...]]:
+def _artists_by_noun() -> dict[str, tuple[str, ...]]:
     names: dict[str, list[str]] = {}
     for path in _archive().namelist():
-        artist, noun = path.split("/")
-        names.setdefault(noun.rpartition(".")[0], []).append(artist)
+        artist, file = path.split("/")
+        names.setdefault(file.rpartition(".")[0], []).append(artist)
     return {noun: tuple(a for a in ARTISTS if a in artists) for noun, artists in names.items()}
 
 
 def artists_of(noun: str) -> tuple[str, ...]:
     """The artists who drew this concept, in the order of `ARTISTS`."""
-    drawn = _drawn()
-    if text("a noun", noun) not in drawn:
-        near = hint(noun, drawn) if nearest(noun, drawn) else "scenes.concepts() has all of them"
-        raise GradeclipError(f"{short(noun)} is not a noun of the scenes: {near}")
-    return drawn[noun]
+    artists = _artists_by_noun()
+    if noun not in artists:
+        suggestion = "scenes.concepts() has all of them"
+        if nearest(noun, artists):
+            suggestion = hint(noun, artists)
+        raise GradeclipError(f"{noun!r} is not a noun of the scenes: {suggestion}")
+    return artists[noun]
 
 
 def _square(noun: str, artist: str, pixels: int) -> Image.Image:
-    """The whole square that a drawing stands in, `pixels` on a side, RGBA; KeyError if this artist did not draw it."""
+    """The whole square that a drawing stands in, `pixels` on a side, RGBA."""
     if artist in RASTERS:
-        kept = Image.open(io.BytesIO(_archive().read(f"{artist}/{noun}.webp"))).convert("RGBA")
-        return kept.resize((pixels, pixels), Image.Resampling.LANCZOS)
+        stored = Image.open(io.BytesIO(_archive().read(f"{artist}/{noun}.webp"))).convert("RGBA")
+        return stored.resize((pixels, pixels), Image.Resampling.LANCZOS)
     return draw_svg(_archive().read(f"{artist}/{noun}.svg").decode(), pixels)
 
 
@@ -68,7 +69,10 @@ def draw_svg(svg: str, pixels: int) -> Image.Image:
 
 @cache
 def _small(noun: str, artist: str) -> tuple[Image.Image, tuple[float, ...]]:
-    """One raster cut out along the drawing's bounding box, and that box as fractions (left, top, right, bottom)."""
+    """One raster cut out along the drawing's bounding box, and that box as fractions.
+
+    The box is (left, top, right, bottom).
+    """
     square = _square(noun, artist, _MASTER)
     box = square.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     assert box is not None, f"{artist}'s {noun} is empty"
@@ -91,33 +95,46 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
 
 
 def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:
-    """A drawing at one level, in its own colours or the shades of a tint, times alpha, so that it can be resampled."""
+    """A drawing at one level, times its alpha, so that it can be resampled.
+
+    Its bands are red, green, blue and alpha; of a tinted one its shade below and above the middle,
+    and alpha.
+    """
     rgba = _raster(noun, artist, level)
     values = np.asarray(rgba, np.float32)
     alpha = values[..., 3] / 255
     if tinted:
-        luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-        low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
-        # The drawing's own range of light and dark fills the tint's; one flat shade stays in the
-        # middle of it.
-        lightness = np.clip(0.5 + (luminance - (low + high) / 2) / max(high - low, 110), 0, 1) * 2
-        planes = [
-            np.minimum(lightness, 1) * alpha * 255,
-            np.maximum(lightness - 1, 0) * alpha * 255,
-            alpha * 255,
-        ]
+        mode = "RGB"  # three bands that Pillow resamples each by itself
+        shade = _shade(values, alpha)
+        dark = np.minimum(shade, 1)
+        light = np.maximum(shade - 1, 0)
+        planes = [dark * alpha * 255, light * alpha * 255, alpha * 255]
     else:
+        mode = "CMYK"  # four such bands
         planes = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
+
     # one plane after the other is three times as fast as all of them at once
-    as_bytes = np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1).tobytes()
-    mode = "RGB" if tinted else "CMYK"  # bands that Pillow resamples each by itself
-    return Image.frombuffer(mode, rgba.size, as_bytes, "raw", mode, 0, 1)
+    bands = np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1)
+    return Image.frombuffer(mode, rgba.size, bands.tobytes(), "raw", mode, 0, 1)
 
 
-_small_layer, _large_layer = cache(_layer), lru_cache(maxsize=512)(_layer)
+def _shade(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The shade of a drawing from 0 to 2, (H, W).
+
+    Its own range of light and dark fills the tint's; one flat shade stays in the middle of it.
+    """
+    luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+    low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
+    middle = (low + high) / 2
+    return np.clip(0.5 + (luminance - middle) / max(high - low, 110), 0, 1) * 2
+
+
+_small_layer = cache(_layer)
+_large_layer = lru_cache(maxsize=512)(_layer)
 
 
 def drawing(noun: str, artist: str, pixels: float, tinted: bool) -> Image.Image:
     """The drawing on the smallest raster that is at least `pixels` long, or else on the largest."""
     level = next((n for n in _LEVELS if n >= pixels), _LEVELS[-1])
-    return (_small_layer if level <= _KEPT else _large_layer)(noun, artist, level, tinted)
+    layer = _small_layer if level <= _SMALL_LEVEL else _large_layer
+    return layer(noun, artist, level, tinted)

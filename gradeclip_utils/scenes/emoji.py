@@ -17,14 +17,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageChops
 
-from ..checks import chosen, flag, number, whole
 from ..errors import GradeclipError
 from ..files import data_path
 from .art import artists_of, drawing
 
-CANVAS = (
-    96  # the unit of all geometry: a scene is CANVAS x CANVAS units, whatever size it is drawn at
-)
+CANVAS = 96  # the unit of all geometry: a scene is 96 x 96 units, whatever size it is drawn at
 IMAGE_SIZE = 384  # pixels on a side of the image shown to people
 BACKGROUNDS = 2048  # different ones, which training keeps
 COLOURS = {
@@ -56,14 +53,6 @@ NOT_MIRRORED = frozenset(
         "watch",
     }
 )
-_BOUNDS = {  # of the numbers of an object: the least and the most
-    "x": (0, CANVAS),
-    "y": (0, CANVAS),
-    "size": (1, 2 * CANVAS),
-    "tilt": (-360, 360),
-    "hue": (-360, 360),
-    "lightness": (0, 10),
-}
 
 
 @dataclass(frozen=True)
@@ -95,17 +84,21 @@ class Object:
     lightness: float = 1.0
 
     def __post_init__(self):
-        chosen(f"the artist of a {self.noun}", self.artist, artists_of(self.noun))
-        if self.colour is not None:
-            chosen("the colour of an object", self.colour, COLOURS)
-        flag("mirrored", self.mirrored)
-        for name, bounds in _BOUNDS.items():
-            number(f"{name} of an object", getattr(self, name), *bounds)
+        artists = artists_of(self.noun)  # refuses an unknown noun
+        if self.artist not in artists:
+            raise GradeclipError(
+                f"the artist of a {self.noun} must be one of {', '.join(artists)}; "
+                f"got {self.artist!r}"
+            )
+        if self.colour is not None and self.colour not in COLOURS:
+            raise GradeclipError(
+                f"the colour of an object must be one of {', '.join(COLOURS)}; got {self.colour!r}"
+            )
 
 
 @cache
 def concepts() -> pd.DataFrame:
-    """The concepts of the world, indexed by noun: emoji, category, article, plural, and keywords from CLDR."""
+    """The concepts of the world by noun: emoji, category, article, plural, keywords from CLDR."""
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()
     return table.set_index("noun", drop=False)
@@ -118,86 +111,119 @@ def concept(noun: str) -> dict:
     return concepts().loc[noun].to_dict()
 
 
+# ----------------------------------------------------------------------------------- colours
+
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def _recolouring(hue: float, lightness: float) -> tuple[float, ...]:
-    """The colour matrix, rows of three and an offset, that turns the hue by an angle and multiplies by `lightness`."""
-    cosine, sine = math.cos(math.radians(hue)), math.sin(math.radians(hue))
+    """The colour matrix that turns the hue by an angle and multiplies by `lightness`.
+
+    Rows of three factors and an offset, one after the other, as Pillow takes it.
+    """
+    cosine = math.cos(math.radians(hue))
+    sine = math.sin(math.radians(hue))
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    one, two, three = (lightness * _FROM_YIQ @ turn @ _TO_YIQ).tolist()
-    return *one, 0.0, *two, 0.0, *three, 0.0
+    matrix = lightness * _FROM_YIQ @ turn @ _TO_YIQ
+    return tuple(np.column_stack([matrix, np.zeros(3)]).ravel().tolist())
 
 
 @cache
 def _tinting(colour: str) -> tuple[float, ...]:
     """The colour matrix from a drawing's shade to its tint: from dark over the hue to light."""
     hue = np.array(COLOURS[colour])
-    dark, light = 0.25 * hue, 0.6 * hue + 0.4 * 255
+    dark = 0.25 * hue
+    light = 0.6 * hue + 0.4 * 255
     return tuple(np.column_stack([hue - dark, light - hue, dark, np.zeros(3)]).ravel() / 255)
+
+
+# ----------------------------------------------------------------------------------- drawing
 
 
 @lru_cache(maxsize=64)  # a layout is checked and then drawn with the same objects
 def _placed(
-    thing: Object, pixels: int
+    thing: Object,
+    pixels: int,
 ) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
-    """The part of a drawing that lies in an image `pixels` wide: RGB times alpha, three times alpha, its box."""
+    """The part of a drawing that lies in an image `pixels` wide.
+
+    RGB times alpha, three times alpha, and its box (left, top, right, bottom).
+    """
     scale = pixels / CANVAS
-    long = thing.size * scale
-    tinted = thing.colour is not None
-    image = drawing(
-        thing.noun, thing.artist, 1.7 * long, tinted
-    )  # finer than shown, because bilinear sampling blurs
-    shrink = max(image.size) / long  # pixels of the raster a pixel of the image
-    cosine, sine = math.cos(math.radians(thing.tilt)), math.sin(math.radians(thing.tilt))
-    reach_x = (image.width * abs(cosine) + image.height * abs(sine)) / shrink / 2 + 1
-    reach_y = (image.width * abs(sine) + image.height * abs(cosine)) / shrink / 2 + 1
-    x, y = thing.x * scale, thing.y * scale
-    left, right = max(math.floor(x - reach_x), 0), min(math.ceil(x + reach_x), pixels)
-    top, bottom = max(math.floor(y - reach_y), 0), min(math.ceil(y + reach_y), pixels)
+    longest = thing.size * scale
+    is_tinted = thing.colour is not None
+    # finer than it will be, because bilinear sampling blurs
+    raster = drawing(thing.noun, thing.artist, 1.7 * longest, is_tinted)
+    shrink = max(raster.size) / longest  # pixels of the raster per pixel of the image
+
+    # the upright box around the tilted drawing, within the image
+    cosine = math.cos(math.radians(thing.tilt))
+    sine = math.sin(math.radians(thing.tilt))
+    reach_x = (raster.width * abs(cosine) + raster.height * abs(sine)) / shrink / 2 + 1
+    reach_y = (raster.width * abs(sine) + raster.height * abs(cosine)) / shrink / 2 + 1
+    x = thing.x * scale
+    y = thing.y * scale
+    left = max(math.floor(x - reach_x), 0)
+    top = max(math.floor(y - reach_y), 0)
+    right = min(math.ceil(x + reach_x), pixels)
+    bottom = min(math.ceil(y + reach_y), pixels)
+
+    # from pixels of the box to those of the raster: (a x + b y + c, d x + e y + f)
     flip = -1 if thing.mirrored else 1
-    a, b, d, e = flip * shrink * cosine, -flip * shrink * sine, shrink * sine, shrink * cosine
-    c, f = (
-        image.width / 2 - a * (x - left) - b * (y - top),
-        image.height / 2 - d * (x - left) - e * (y - top),
-    )
-    shown = image.transform(
+    a = flip * shrink * cosine
+    b = -flip * shrink * sine
+    d = shrink * sine
+    e = shrink * cosine
+    c = raster.width / 2 - a * (x - left) - b * (y - top)
+    f = raster.height / 2 - d * (x - left) - e * (y - top)
+    sampled = raster.transform(
         (right - left, bottom - top),
         Image.Transform.AFFINE,
         (a, b, c, d, e, f),
         Image.Resampling.BILINEAR,
     )
-    *colours, alpha = shown.split()
+
+    *bands, alpha = sampled.split()
     alpha = Image.merge("RGB", [alpha] * 3)
-    if tinted:
-        rgb = shown.convert("RGB", _tinting(thing.colour))
+    if is_tinted:
+        rgb = sampled.convert("RGB", _tinting(thing.colour))
     else:
-        rgb = Image.merge("RGB", colours)
+        rgb = Image.merge("RGB", bands)
         if thing.hue or thing.lightness != 1:
             rgb = rgb.convert("RGB", _recolouring(thing.hue, thing.lightness))
             rgb = ImageChops.darker(rgb, alpha)
     return rgb, alpha, (left, top, right, bottom)
 
 
+_KINDS = ("plain", "gradient", "clouds", "stripes")  # of backgrounds
+
+
 def _draw_background(seed: int, size: int) -> Image.Image:
     """A soft, pale to dark, weakly coloured background: plain, gradient, clouds or stripes."""
     rng = np.random.default_rng([7, seed])
-    kind = rng.integers(4)
+    kind = _KINDS[rng.integers(4)]
     base = rng.uniform(105, 245) + rng.uniform(-28, 28, 3)
     rows, columns = rng.integers(2, 6, 2)
-    light, hue = rng.normal(0, 1, (rows, columns, 1)), rng.normal(0, 1, (rows, columns, 3))
-    grid = base + (0, 18, 18, 0)[kind] * light + (0, 7, 7, 0)[kind] * hue
-    image = Image.fromarray(np.clip(grid, 0, 255).astype(np.uint8)).resize(
-        (size, size), Image.Resampling.BILINEAR
-    )
-    if kind == 3:
-        angle, period = rng.uniform(0, np.pi), rng.uniform(0.08, 0.5)
+    light = rng.normal(0, 1, (rows, columns, 1))
+    hue = rng.normal(0, 1, (rows, columns, 3))
+
+    grid = np.broadcast_to(base, hue.shape)
+    if kind in ("gradient", "clouds"):
+        grid = base + 18 * light + 7 * hue
+    image = _as_image(grid).resize((size, size), Image.Resampling.BILINEAR)
+
+    if kind == "stripes":
+        angle = rng.uniform(0, np.pi)
+        period = rng.uniform(0.08, 0.5)
         y, x = (np.mgrid[:size, :size] + 0.5) / size
         wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
-        striped = np.asarray(image, np.float32) + rng.uniform(6, 22) * wave[..., None]
-        image = Image.fromarray(np.clip(striped, 0, 255).astype(np.uint8))
+        image = _as_image(np.asarray(image, np.float32) + rng.uniform(6, 22) * wave[..., None])
     return image
+
+
+def _as_image(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
 _small_background = lru_cache(maxsize=BACKGROUNDS)(partial(_draw_background, size=CANVAS))
@@ -206,11 +232,11 @@ _small_background = lru_cache(maxsize=BACKGROUNDS)(partial(_draw_background, siz
 def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -> np.ndarray:
     """Draw objects on a background, the first one first: (size, size, 3) uint8."""
     _check_size(size)
-    canvas = (
-        _small_background(background).copy()
-        if size == CANVAS
-        else _draw_background(background, size)
-    )
+    if size == CANVAS:
+        canvas = _small_background(background).copy()
+    else:
+        canvas = _draw_background(background, size)
+
     for thing in objects:
         rgb, alpha, box = _placed(thing, size)
         behind = ImageChops.multiply(canvas.crop(box), ImageChops.invert(alpha))
@@ -218,14 +244,8 @@ def render(objects: Sequence[Object], background: int, size: int = IMAGE_SIZE) -
     return np.asarray(canvas)
 
 
-def _check_size(size: int) -> None:
-    if whole("the size of a scene", size, CANVAS, 80 * CANVAS) % CANVAS:
-        multiple = f"a multiple of {CANVAS}, such as {CANVAS} or {IMAGE_SIZE}"
-        raise GradeclipError(f"a scene cannot be drawn at {size} pixels: choose {multiple}")
-
-
 def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
-    """Which pixels each object covers, (objects, size, size) bool; one in front hides what is behind."""
+    """Which pixels each object covers, (objects, size, size) bool; one in front hides others."""
     _check_size(size)
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
@@ -233,3 +253,11 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
         masks[i, top:bottom, left:right] = np.asarray(alpha)[..., 0] > 127
         masks[:i] &= ~masks[i]
     return masks
+
+
+def _check_size(size: int) -> None:
+    if size < CANVAS or size % CANVAS:
+        raise GradeclipError(
+            f"a scene cannot be drawn at {size} pixels: "
+            f"choose a multiple of {CANVAS}, such as {IMAGE_SIZE}"
+        )

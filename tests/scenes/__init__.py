@@ -2,7 +2,8 @@
 
 from itertools import combinations
 
-from gradeclip_utils.scenes import UNSEEN_ARTIST, is_withheld_colour, is_withheld_pair
+from gradeclip_utils.scenes import UNSEEN_ARTIST
+from gradeclip_utils.scenes.scene import is_withheld_colour, is_withheld_pair
 
 
 def is_trained(objects) -> bool:

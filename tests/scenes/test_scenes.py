@@ -15,8 +15,16 @@ from scipy.stats import chi2_contingency, ks_2samp
 from gradeclip_utils import scenes
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import Object, arrange, concepts, draw_scene
-from gradeclip_utils.scenes.emoji import NOT_MIRRORED
-from gradeclip_utils.scenes.scene import BIG, SIZES, SMALL, _hidden
+from gradeclip_utils.scenes.emoji import NOT_MIRRORED, covered, render
+from gradeclip_utils.scenes.grammar import relation_between
+from gradeclip_utils.scenes.scene import (
+    BIG,
+    SIZES,
+    SMALL,
+    hidden_fractions,
+    is_withheld_colour,
+    is_withheld_pair,
+)
 from tests.scenes import is_trained
 
 DRAWINGS = "575fefe16caae2dd"
@@ -87,7 +95,7 @@ def test_spans_say_which_words_speak_of_which_objects_and_every_word_is_in_the_v
                 assert text in concepts().loc[things[0].noun, "keywords"]
             if span.kind == "relation":
                 kind = "size" if text.endswith("than") else "position"
-                assert text == scenes.relation_between(*things, kind=kind)
+                assert text == relation_between(*things, kind=kind)
         told = {
             i for span in scene.spans if span.kind in ("noun", "something") for i in span.objects
         }
@@ -105,13 +113,13 @@ def test_a_third_of_the_scenes_of_several_things_leave_one_or_two_unnamed():
 def test_about_a_tenth_of_the_combinations_are_withheld_and_training_never_shows_them():
     assert all(is_trained(draw_scene(i).objects) for i in range(100))
     nouns = list(concepts().index)
-    pairs = np.mean([scenes.is_withheld_pair(a, b) for a, b in combinations(nouns, 2)])
+    pairs = np.mean([is_withheld_pair(a, b) for a, b in combinations(nouns, 2)])
     colours = np.mean(
-        [scenes.is_withheld_colour(noun, colour) for noun in nouns for colour in scenes.COLOURS]
+        [is_withheld_colour(noun, colour) for noun in nouns for colour in scenes.COLOURS]
     )
     assert 0.09 < pairs < 0.11 and 0.08 < colours < 0.12
-    assert scenes.is_withheld_pair("cat", "dog") == scenes.is_withheld_pair("dog", "cat")
-    assert not scenes.is_withheld_colour("cat", None)
+    assert is_withheld_pair("cat", "dog") == is_withheld_pair("dog", "cat")
+    assert not is_withheld_colour("cat", None)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +156,7 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(by_number):
 
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
-    most = [_hidden(s.objects).max() for s in some(120, n_objects=3)]
+    most = [hidden_fractions(s.objects).max() for s in some(120, n_objects=3)]
     assert max(most) <= 0.25 + 0.02  # rims are counted in whole pixels
     assert 0.1 < np.mean(np.array(most) > 0.02) < 0.4
 
@@ -160,7 +168,7 @@ def test_the_border_cuts_some_things_and_never_half_of_one():
         whole = Object(
             thing.noun, thing.artist, size=thing.size, tilt=thing.tilt, mirrored=thing.mirrored
         )
-        inside.append(scene.masks(96)[0].sum() / scenes.covered([whole], 96)[0].sum())
+        inside.append(scene.masks(96)[0].sum() / covered([whole], 96)[0].sum())
     assert min(inside) > 0.5 and 0.05 < np.mean(np.array(inside) < 0.95) < 0.4
 
 
@@ -177,7 +185,7 @@ def test_half_are_mirrored_where_that_changes_nothing_and_all_are_tilted_a_littl
 def opacity(thing, backgrounds=(13, 43)):
     """How opaque an object is, (96, 96), told from what shines through: images of it on two backgrounds."""
     with_it, without_it = (
-        [scenes.render(shown, b, 96).astype(float) for b in backgrounds] for shown in ([thing], [])
+        [render(shown, b, 96).astype(float) for b in backgrounds] for shown in ([thing], [])
     )
     apart = np.abs(without_it[0] - without_it[1])
     assert apart.min() > 60, "these backgrounds resemble each other"
@@ -252,7 +260,7 @@ def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():
     given = Object("sun", x=20, y=20, size=30)
     scene = arrange(["cat", given, "dog"], seed=3)
     assert scene.objects[1] == given and scene.caption == "a cat, a sun and a dog"
-    assert _hidden(scene.objects).max() < 0.1
+    assert hidden_fractions(scene.objects).max() < 0.1
     assert all(t.artist in scenes.TRAINED_ARTISTS for t in scene.objects)
     with pytest.raises(ValueError, match="no room for other objects beside these 1"):
         arrange(["cat", Object("sun", size=190)])
@@ -260,9 +268,9 @@ def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():
 
 def test_relations_are_those_of_the_image():
     left, right = Object("cat", x=20, y=50, size=30), Object("dog", x=70, y=45, size=40)
-    assert scenes.relation_between(left, right) == "to the left of"
-    assert scenes.relation_between(right, left, kind="size") == "bigger than"
-    assert scenes.relation_between(left, left, kind="size") == ""
+    assert relation_between(left, right) == "to the left of"
+    assert relation_between(right, left, kind="size") == "bigger than"
+    assert relation_between(left, left, kind="size") == ""
 
 
 def test_recolouring_and_leaving_out_keep_everything_else():
@@ -284,7 +292,7 @@ def test_scenes_that_are_shown_have_nothing_cut_or_tiny():
     ]
     assert found
     for scene in found:
-        masks = np.stack([scenes.covered([thing], 96)[0] for thing in scene.objects])
+        masks = np.stack([covered([thing], 96)[0] for thing in scene.objects])
         assert not masks[:, [0, -1]].any() and not masks[:, :, [0, -1]].any()
     for thing in (Object("cat", x=4, y=48), Object("cat", size=8)):
         assert not scenes.showable(arrange([thing]))

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import (
-    TRAINED_ARTISTS,
-    describe,
-    draw_scene,
-    is_withheld_colour,
-    is_withheld_pair,
-)
-from gradeclip_utils.scenes.scene import BIG, SMALL
+from gradeclip_utils.scenes import TRAINED_ARTISTS, describe, draw_scene
+from gradeclip_utils.scenes.scene import BIG, SMALL, is_withheld_colour, is_withheld_pair
 from studies import pairs as study
 
 FEW = 16  # concepts: what these tests draw
