@@ -1,9 +1,10 @@
-"""Grad-ECLIP a second time, from the model's own forward pass and autograd; nothing of the package is used.
+"""Methods a second time, from the model's own forward pass and autograd; the package is not used.
 
 Attention is replaced by its textbook formula while a model computes, so that alpha can be changed
 from outside and everything can be recorded.
 """
 
+import copy
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,26 +24,29 @@ class Attention(NamedTuple):
 
 @contextmanager
 def attention(change=None):
-    """Within it, attention is its textbook formula; ``change(call, alpha)`` may return another alpha. Yields all."""
-    kernel, fast, calls = (
-        F.scaled_dot_product_attention,
-        torch.backends.mha.get_fastpath_enabled(),
-        [],
-    )
+    """Within it, attention is its textbook formula. Yields a list of all attentions.
+
+    ``change(call, alpha)`` may return another alpha for attention number ``call``.
+    """
+    kernel = F.scaled_dot_product_attention
+    fast = torch.backends.mha.get_fastpath_enabled()
+    calls = []
 
     def textbook(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **options):
         assert dropout_p == 0
-        scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if scale is None:
+            scale = q.shape[-1] ** -0.5
+        scores = q @ k.transpose(-2, -1) * scale
         if is_causal:
             attn_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
-        if attn_mask is not None:
-            scores = (
-                scores.masked_fill(~attn_mask, -torch.inf)
-                if attn_mask.dtype == torch.bool
-                else scores + attn_mask
-            )
-        alpha = scores.softmax(-1)
-        alpha = alpha if change is None else change(len(calls), alpha)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+
+        alpha = scores.softmax(dim=-1)
+        if change is not None:
+            alpha = change(len(calls), alpha)
         calls.append(Attention(q, k, v, alpha, alpha @ v))
         return calls[-1].o
 
@@ -68,9 +72,8 @@ def adding(calls, reader, token, amount):
 
 
 def blocks_of(model, side):
-    return (
-        model.visual if side == "image" else getattr(model, "text", model)
-    ).transformer.resblocks
+    encoder = model.visual if side == "image" else getattr(model, "text", model)
+    return encoder.transformer.resblocks
 
 
 def embed(model, side, inputs):
@@ -78,19 +81,58 @@ def embed(model, side, inputs):
     return embedding / embedding.norm(dim=-1, keepdim=True)
 
 
+class Recording:
+    """A copy of an open_clip model, with all that its blocks read and give for some inputs.
+
+    ``entering`` and ``leaving`` have the tokens (B, N, D) before and after each block, ``calls`` an
+    `Attention` for each block, and ``embedding`` is (B, E), with a graph to all of them.
+    """
+
+    def __init__(self, model, side, inputs, change=None):
+        self.model = copy.deepcopy(model)
+        self.blocks = blocks_of(self.model, side)
+        self.entering = []
+        self.leaving = []
+        for block in self.blocks:
+            block.register_forward_pre_hook(lambda _, inputs: self.entering.append(inputs[0]))
+            block.register_forward_hook(lambda _, inputs, output: self.leaving.append(output))
+        with attention(change) as self.calls, torch.enable_grad():
+            self.embedding = embed(self.model, side, inputs)
+
+    @property
+    def alphas(self):
+        return [call.alpha for call in self.calls]
+
+    def read(self, tokens):
+        """Unit embeddings of image tokens (..., D) that leave the last block, each read alone."""
+        return F.normalize(self.model.visual.ln_post(tokens) @ self.model.visual.proj, dim=-1)
+
+
 def grad_eclip(encode, direction, layers, readers, valid):
-    """The map (N,) of the first input that ``encode`` embeds; layers, readers and heads are summed."""
+    """The map (N,) of the first input that ``encode`` embeds: the sum over layers."""
+    return sum(grad_eclip_by_layer(encode, direction, layers, readers, valid))
+
+
+def grad_eclip_by_layer(encode, direction, layers, readers, valid):
+    """A map (N,) for each of the last ``layers``; readers and heads are summed."""
     with attention() as calls, torch.enable_grad():
         score = encode()[0] @ direction
-    gradients = torch.autograd.grad(score, [call.o for call in calls[-layers:]])
-    total = torch.zeros(len(valid))
-    for call, gradient in zip(calls[-layers:], gradients, strict=True):
-        q, k, v = (
-            part[0].transpose(0, 1).detach() for part in (call.q, call.k, call.v)
-        )  # (N, H, C)
+    calls = calls[-layers:]
+    gradients = torch.autograd.grad(score, [call.o for call in calls])
+
+    maps = []
+    for call, gradient in zip(calls, gradients, strict=True):
+        k, v = (
+            part[0].transpose(0, 1).detach()[: len(valid)]  # (N, H, C)
+            for part in (call.k, call.v)
+        )
+        layer_map = torch.zeros(len(valid))
         for reader in readers:  # over the whole width: lam is the same for all heads
-            lam = F.cosine_similarity(q[reader].flatten()[None], k.flatten(1)[: len(valid)], dim=-1)
-            low, high = lam[valid].min(), lam[valid].max()
-            values = torch.einsum("hc,nhc->n", gradient[0, :, reader], v)[: len(valid)]
-            total += torch.where(valid, (lam - low) / (high - low) * values, 0)
-    return total
+            query = call.q[0, :, reader].detach().flatten()
+            lam = F.cosine_similarity(query[None], k.flatten(1), dim=-1)
+            low = lam[valid].min()
+            high = lam[valid].max()
+            values = torch.einsum("hc,nhc->n", gradient[0, :, reader], v)
+            layer_map += torch.where(valid, (lam - low) / (high - low) * values, 0)
+        maps.append(layer_map)
+    return maps

@@ -11,7 +11,7 @@ from gradeclip_utils.methods import Options, gradients, perturbation
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
 from tests.conftest import build, wrap
-from tests.methods.test_registry import close, directions
+from tests.methods.helpers import close, directions
 
 PROMPT = "a red car and a bluish baaaall"
 

@@ -1,28 +1,14 @@
-"""Rivals: every method, derived a second time from the model's own modules on a deep copy, or at a known limit."""
-
-import copy
+"""Every method of the registry keeps the rules that hold for all."""
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
-from gradeclip_utils.methods import (
-    Method,
-    Options,
-    gradients,
-    layers_to_explain,
-    perturbation,
-    register_method,
-)
-from gradeclip_utils.methods.attention import legrad
-from gradeclip_utils.methods.features import maskclip
+from gradeclip_utils.methods import Method, layers_to_explain, register_method
 from gradeclip_utils.plots.drawing import of_explanation
-from gradeclip_utils.towers import open_image_tower, open_text_tower
-from studies.rivals.second_order import fixlip_of_patches
-from tests import plain
 from tests.conftest import build, wrap
+from tests.methods.helpers import close, directions, run
 from tests.refusals.cases import refused
 from tests.test_explainer import state_of
 
@@ -46,185 +32,6 @@ LINEAR = (
     "integrated-attention",
     "fixlip",
 )
-
-
-def directions(*shape, seed=0, dtype=torch.float32):
-    vectors = torch.randn(*shape, 48, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return F.normalize(vectors, dim=-1)
-
-
-def close(found, expected, tolerance=1e-4):
-    assert found.shape == expected.shape and expected.abs().max() > 0
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
-
-
-def tower_of(name, side, model):
-    open_tower = open_image_tower if side == "image" else open_text_tower
-    return open_tower(model, layers_to_explain(None, None, METHODS[name], 3, side))
-
-
-def run(name, side, model, inputs, target, **options):
-    """Maps (B, T, N) by the method, through the layers that it asks for; the slow ones with fewer steps."""
-    tower = tower_of(name, side, model)
-    quick = {
-        "rise": (perturbation.rise, {"masks": 40}),
-        "integrated-gradients": (gradients.integrated_gradients, {"steps": 6}),
-        "fixlip": (fixlip_of_patches, {"masks": 40}),
-    }
-    with torch.no_grad():
-        if name in quick and side == "image":
-            method, fewer = quick[name]
-            return method(tower, tower.trace(inputs), target, Options(**options), **fewer)
-        return getattr(METHODS[name], side)(tower, tower.trace(inputs), target, Options(**options))
-
-
-class Opened:
-    """A deep copy of the model, what enters and leaves every block, and every attention (B, H, N, N)."""
-
-    def __init__(self, model, side, inputs, change=None):
-        self.model, self.entering, self.leaving = copy.deepcopy(model), [], []
-        self.blocks = plain.blocks_of(self.model, side)
-        for block in self.blocks:
-            block.register_forward_pre_hook(lambda _, entering: self.entering.append(entering[0]))
-            block.register_forward_hook(lambda _, entering, leaving: self.leaving.append(leaving))
-        with plain.attention(change) as calls:
-            self.embedding = plain.embed(self.model, side, inputs)
-        self.alphas = [call.alpha for call in calls]
-
-    def read(self, tokens):
-        """Unit embedding of tokens (..., D) that leave the last block, each read alone."""
-        return F.normalize(self.model.visual.ln_post(tokens) @ self.model.visual.proj, dim=-1)
-
-
-def inputs_of(side, clip, pixels):
-    """One input, and its real tokens and the token that reads."""
-    if side == "image":
-        return pixels[:1], range(1, 17), 0
-    ids = clip.tokenizer(SEVERAL[1:])
-    end = int(ids[0].argmax())
-    return ids, range(end + 1), end
-
-
-def at(tokens, row):
-    """A map that is zero but at the real tokens."""
-    kept = torch.zeros_like(row)
-    kept[list(tokens)] = row[list(tokens)]
-    return kept[: max(tokens) + 1].detach()
-
-
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_raw_attention_is_the_reading_row_of_the_last_layer_and_rollout_that_of_all_layers_product(
-    side, tiny, pixels
-):
-    inputs, tokens, reader = inputs_of(side, tiny, pixels)
-    opened = Opened(tiny.model, side, inputs)
-    expected = at(tokens, opened.alphas[-1][0].mean(0)[reader])
-    close(run("attention", side, tiny.model, inputs, directions(1, 2))[0, 1], expected)
-    product = torch.eye(opened.alphas[0].shape[-1])
-    for alpha in opened.alphas:
-        product = (alpha[0].mean(0) + torch.eye(len(product))) / 2 @ product
-    found = run("rollout", side, tiny.model, inputs, directions(1, 1))[0, 0]
-    close(found, at(tokens, product[reader]))
-    cls = 1 - found.sum()  # rows of the product sum to one, so what is missing lies on CLS
-    assert abs(cls - (product[0, 0] if side == "image" else 0)) < 1e-5
-
-
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_game_is_the_reading_row_of_the_relevance_matrix(side, tiny, pixels):
-    (inputs, tokens, reader), target = inputs_of(side, tiny, pixels), directions(1, 2)
-    opened = Opened(tiny.model, side, inputs)
-    for t in range(2):
-        slopes = torch.autograd.grad(
-            opened.embedding[0] @ target[0, t], opened.alphas, retain_graph=True
-        )
-        relevance = torch.eye(opened.alphas[0].shape[-1])
-        for alpha, slope in zip(opened.alphas, slopes, strict=True):
-            relevance = relevance + (alpha * slope)[0].clamp_min(0).mean(0) @ relevance
-        expected = relevance[reader] - torch.eye(len(relevance))[reader]
-        close(run("game", side, tiny.model, inputs, target)[0, t], at(tokens, expected))
-
-
-def test_grad_cam_weighs_the_channels_that_enter_the_last_block_by_their_mean_gradient(
-    tiny, pixels
-):
-    target = directions(1, 2)
-    opened = Opened(tiny.model, "image", pixels[:1])
-    (slope,) = torch.autograd.grad(opened.embedding[0] @ target[0, 1], opened.entering[-1])
-    expected = (opened.entering[-1][0] * slope[0, 1:].mean(0)).sum(-1)
-    close(
-        run("grad-cam", "image", tiny.model, pixels[:1], target)[0, 1], at(range(1, 17), expected)
-    )
-
-
-def test_legrad_sums_the_positive_gradient_of_each_layers_own_score(tiny, pixels):
-    target, opened = directions(1, 2), Opened(tiny.model, "image", pixels[:1])
-    expected = torch.zeros(2, 17)
-    for layer in (1, 2):
-        score = opened.read(opened.leaving[layer].mean(1))[0]
-        for t in range(2):
-            (slope,) = torch.autograd.grad(
-                score @ target[0, t], opened.alphas[layer], retain_graph=True
-            )
-            expected[t] += slope[0].clamp_min(0).mean(dim=(0, 1)) / 2
-    tower = open_image_tower(tiny.model, 2)
-    found = legrad(tower, tower.trace(pixels[:1]), target)[0]
-    for t in range(2):
-        close(found[t], at(range(1, 17), expected[t]))
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-def test_maskclip_is_the_last_block_with_the_identity_for_attention(layers, tiny, pixels):
-    target = directions(1, 2)
-
-    def change(block, alpha):  # the first two blocks attend as they do
-        return alpha if block < 2 else torch.eye(alpha.shape[-1]).expand_as(alpha)
-
-    opened = Opened(tiny.model, "image", pixels[:1], change)
-    tower = open_image_tower(tiny.model, layers)
-    found = maskclip(tower, tower.trace(pixels[:1]), target)[0, 1]
-    close(found, at(range(1, 17), opened.read(opened.leaving[-1][0]) @ target[0, 1]))
-
-
-def surgery_features(model, pixels, first):
-    """Unit features (N, E) of the v-v path, which starts at block ``first``; from the copy's own modules."""
-    opened = Opened(model, "image", pixels)
-    path = opened.entering[first][0]
-    for entering, block in zip(opened.entering[first:], opened.blocks[first:], strict=True):
-        width, heads = path.shape[-1], block.attn.num_heads
-        weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
-        v = (
-            (block.ln_1(entering[0]) @ weight.T + bias)
-            .reshape(-1, heads, width // heads)
-            .transpose(0, 1)
-        )
-        o = (v @ v.transpose(1, 2) * (width // heads) ** -0.5).softmax(-1) @ v
-        path = (
-            path
-            + o.transpose(0, 1).reshape(-1, width) @ block.attn.out_proj.weight.T
-            + block.attn.out_proj.bias
-        )
-    return opened.read(path).detach(), opened.embedding[0].detach()
-
-
-def test_clip_surgery_with_one_prompt_subtracts_the_empty_prompt(tiny, picture):
-    found = Explainer(tiny, method="clip-surgery").explain(picture, SEVERAL[0])
-    with torch.no_grad():
-        prompt, empty = tiny.model.encode_text(tiny.tokenizer([SEVERAL[0], ""]), normalize=True)
-    features, _ = surgery_features(tiny.model, tiny.preprocess(picture)[None], first=1)
-    np.testing.assert_allclose(
-        found.image_maps[0].ravel(), features[1:] @ (prompt - empty), atol=1e-6
-    )
-
-
-def test_clip_surgery_with_several_prompts_subtracts_what_they_share(tiny, pixels):
-    features, picture = surgery_features(tiny.model, pixels[:1], first=1)
-    target = directions(1, 3)
-    chances = torch.softmax(2 * target[0] @ picture, dim=0)
-    products = features[:, None] * target[0] * (chances / chances.mean())[:, None]  # (N, T, E)
-    expected = (products - products.mean(1, keepdim=True)).sum(-1)
-    found = run("clip-surgery", "image", tiny.model, pixels[:1], target)[0]
-    for t in range(3):
-        close(found[t], at(range(1, 17), expected[:, t]))
 
 
 @pytest.mark.parametrize(

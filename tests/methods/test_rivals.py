@@ -19,7 +19,7 @@ from studies.rivals.metagame import sampled_weights
 from studies.rivals.second_order import banzhaf_weights, fixlip_of_patches, fixlip_of_words
 from tests import plain
 from tests.conftest import build, wrap
-from tests.methods.test_registry import close, directions
+from tests.methods.helpers import close, directions
 
 CAPTION = "a red car"
 NOUNS, SPANS = "a red car and a blue ball on grass", ("a red car", "and a blue ball", "on grass")
