@@ -33,7 +33,7 @@ def pytest_xdist_make_scheduler(config, log):
     return None
 
 
-_SLOW = "assignments fuzz live notebooks readme real_clip recipes rivals scenes security site slides".split()
+_SLOW = "assignments installs live notebooks readme real_clip recipes rivals scenes security site slides".split()
 
 
 def pytest_ignore_collect(collection_path, config):
