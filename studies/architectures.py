@@ -1,7 +1,6 @@
 """Architectures (lesson 08): the same question to models that read an image in different ways.
 
-    models --tower--> Trace --method--> map --here--> what changes with the architecture, and what
-    does not
+    models --tower--> Trace --method--> map --here--> what depends on the architecture
 
 The query token of the last layer is CLS, every patch, a latent query, or the mean of a feature map.
 Every tower gives the same kind of trace, so one method explains all of them.
@@ -20,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.images import pool
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from gradeclip_utils.models import Clip, load_clip
@@ -41,37 +40,49 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 
 def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
-    """Return the bundled model and its students by what reads their images, each explained through its last layer."""
-    found = {label: load_clip(name) for name, label in LABELS.items()}
+    """The bundled model and its students by what reads their images, each explained through its last layer."""
+    clips = {label: load_clip(name) for name, label in LABELS.items()}
     if model != "emoji":
-        found[model] = load_clip(model, pretrained)
-    return {label: replace(clip, image_layers=1) for label, clip in found.items()}
+        clips[model] = load_clip(model, pretrained)
+    return {label: replace(clip, image_layers=1) for label, clip in clips.items()}
 
 
 def two_thing_scenes(n: int) -> list[Scene]:
-    """Return n test scenes of two untinted things of different kinds."""
-    drawn = (
-        draw_scene([80, i], split="test", n_objects=2, tint=0, plain=True) for i in range(2 * n)
-    )
-    return [one for one in drawn if len({thing.noun for thing in one.objects}) == 2][:n]
+    """The first n test scenes of two untinted things of different kinds."""
+    scenes = []
+    for seed in range(2 * n):
+        scene = draw_scene([80, seed], split="test", n_objects=2, tint=0, plain=True)
+        first, second = scene.objects
+        if first.noun != second.noun:
+            scenes.append(scene)
+    return scenes[:n]
+
+
+# ------------------------------------------------------------------------------------------- traces
 
 
 def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
-    """Return one column per model: what reads its image and its prompt, and the shape of the trace of a grey image."""
+    """One column per model: what reads its image and its prompt, and the shape of the trace of a grey image."""
+    grey = Image.new("RGB", (96, 96), (128, 128, 128))
     columns = {}
     for name, explainer in explainers.items():
-        image, text = explainer.image_tower, explainer.text_tower
-        trace = image.trace(_pixels(explainer.clip, Image.new("RGB", (96, 96), (128, 128, 128))))
+        tower = explainer.image_tower
+        trace = tower.trace(_pixels(explainer.clip, grey))
         layer = trace.layers[-1]
+        height, width = trace.grid
         columns[name] = {
-            "image encoder": image.kind,
-            "read by": image.query_token,
+            "image encoder": tower.kind,
+            "read by": tower.query_token,
             "query tokens": layer.q.shape[1],
             "key tokens": layer.k.shape[1],
-            "map": f"{trace.grid[0]} x {trace.grid[1]}",
-            "text encoder": "none" if text is None else "causal" if text.causal else "not causal",
-            "prompt read by": "none" if text is None else text.query_token,
+            "map": f"{height} x {width}",
+            "text encoder": "none",
+            "prompt read by": "none",
         }
+        text_tower = explainer.text_tower
+        if text_tower is not None:
+            columns[name]["text encoder"] = "causal" if text_tower.causal else "not causal"
+            columns[name]["prompt read by"] = text_tower.query_token
     return pd.DataFrame(columns)
 
 
@@ -79,24 +90,29 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
     """How far three promises of a trace are kept, as the largest deviation: each should be zero but for rounding."""
     explainer = Explainer(clip)
     pixels = _pixels(clip, image)
+    embedding = explainer.image_tower.trace(pixels).embedding
     plain = explainer.image_tower.forward(pixels)
-    apart = float((explainer.image_tower.trace(pixels).embedding - plain).abs().max())
+
+    # in float64, so that a small step in the attention is seen
     tower = open_image_tower(copy.deepcopy(clip.model).double())
     trace = tower.trace(pixels.double())
     layer = trace.layers[-1]
-    direction = explainer.embed_texts(prompt)[0].double()  # (E,)
     collected = torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2)
+
+    # the identity: the slope of the similarity in an attention weight is w . v
+    direction = explainer.embed_texts(prompt)[0].double()  # (E,)
     weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]  # (1, R, D)
     predicted = attention_gradient(weights, layer.v).sum(1)[0]  # (R, N), heads added
     generator = torch.Generator().manual_seed(0)
     query = int(torch.randint(layer.q.shape[1], (), generator=generator))
-    some = torch.randperm(layer.v.shape[1], generator=generator)[:6].tolist()
-    slopes = torch.stack([_slope(tower, trace, query, token, direction) for token in some])
-    largest = float(predicted[query].abs().max())
+    tokens = torch.randperm(layer.v.shape[1], generator=generator)[:6].tolist()
+    slopes = torch.stack([_slope(tower, trace, query, token, direction) for token in tokens])
+    identity = (slopes - predicted[query, tokens]).abs().max() / predicted[query].abs().max()
+
     return {
-        "trace": apart,
+        "trace": float((embedding - plain).abs().max()),
         "collects": float((collected - layer.o).abs().max()),
-        "identity": float((slopes - predicted[query, some]).abs().max()) / largest,
+        "identity": float(identity),
     }
 
 
@@ -106,9 +122,8 @@ def _slope(tower: Tower, trace: Trace, query: int, token: int, direction: Tensor
     layer = trace.layers[-1]
     delta = torch.zeros_like(layer.o)[None]  # (1, B, R, D)
     delta[0, 0, query] = _STEP * layer.v[0, token].flatten()
-    more, less = (
-        tower.embed_from_attention(trace, sign * delta)[0] @ direction for sign in (1, -1)
-    )
+    more = tower.embed_from_attention(trace, delta)[0] @ direction
+    less = tower.embed_from_attention(trace, -delta)[0] @ direction
     return (more - less) / (2 * _STEP)
 
 
@@ -117,73 +132,89 @@ def _pixels(clip: Clip, image: Image.Image) -> Tensor:
     return clip.preprocess(image)[None].to(next(clip.model.parameters()).device)
 
 
+def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
+    """Grad-ECLIP before the queries are added up: the relevance of every patch for every query token, heads added."""
+    assert len(trace.tokens) == 1
+    layer = trace.layers[-1]
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, -1]
+    gradient = attention_gradient(weights, layer.v)  # (1, H, R, N)
+    relevance = spatial_weights(layer, trace.valid_mask) * gradient
+    return relevance.sum(1)[0][:, trace.valid_mask[0]]
+
+
+# --------------------------------------------------------------------------------------------- maps
+
+
 def maps_of_things(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarray:
-    """Return signed maps (N, 2, h, w) of the names of both things of each scene."""
-    nouns = sorted({thing.noun for scene in scenes for thing in scene.objects})
+    """Signed maps (N, 2, h, w) of the names of both things of each scene."""
+    names = [[thing.noun for thing in scene.objects] for scene in scenes]
+    nouns = sorted({noun for pair in names for noun in pair})
     embeddings = explainer.embed_texts([phrase(noun) for noun in nouns])
-    asked = [[nouns.index(thing.noun) for thing in scene.objects] for scene in scenes]
-    return (
-        explainer.maps(images_of(explainer.clip, scenes), embeddings[torch.tensor(asked)])
-        .cpu()
-        .numpy()
-    )
+    numbers = torch.tensor([[nouns.index(noun) for noun in pair] for pair in names])
+    maps = explainer.maps(images_of(explainer.clip, scenes), embeddings[numbers])
+    return maps.cpu().numpy()
 
 
 def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Return one row per scene and thing: the fraction of positive relevance on the thing, by four maps.
+    """One row per scene and thing: the fraction of positive relevance on the thing, by four maps.
 
     Columns: scene, noun; own, the map of the thing's name; other, that of the other thing's name;
     area, a map that is the same everywhere; best, the thing's true outline on the model's grid.
     """
     rows = []
-    for i, (both, scene) in enumerate(zip(np.maximum(maps, 0), scenes, strict=True)):
-        cover = [pool(mask, both.shape[1:]) for mask in scene.masks(CANVAS)]
-        for k, (thing, mask) in enumerate(zip(scene.objects, cover, strict=True)):
-            shown = {"own": both[k], "other": both[1 - k], "area": np.ones_like(mask), "best": mask}
-            parts = {
-                name: float((one * mask).sum() / one.sum()) if one.any() else 0.0
-                for name, one in shown.items()
+    for i, scene in enumerate(scenes):
+        positive = np.maximum(maps[i], 0)
+        coverage = [pool(mask, maps.shape[2:]) for mask in scene.masks(CANVAS)]
+        for k, thing in enumerate(scene.objects):
+            row = {
+                "scene": i,
+                "noun": thing.noun,
+                "own": _fraction_on(positive[k], coverage[k]),
+                "other": _fraction_on(positive[1 - k], coverage[k]),
+                "area": _fraction_on(np.ones_like(coverage[k]), coverage[k]),
+                "best": _fraction_on(coverage[k], coverage[k]),
             }
-            rows.append({"scene": i, "noun": thing.noun, **parts})
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _fraction_on(positive: np.ndarray, coverage: np.ndarray) -> float:
+    if not positive.any():
+        return 0.0
+    return float((positive * coverage).sum() / positive.sum())
+
+
 def on_common_grid(maps: np.ndarray) -> np.ndarray:
-    """Return maps (N, h, w) averaged over the cells of a grid that all models can fill."""
-    return np.stack([pool(one, _GRID) for one in maps])
+    """Maps (N, h, w) averaged over the cells of a grid that all models can fill."""
+    return np.stack([pool(map_, _GRID) for map_ in maps])
 
 
 def plot_model_maps(
     explainers: Mapping[str, Explainer], image: Image.Image, prompts: Sequence[str]
 ) -> Figure:
     """Draw a row per prompt and a column per model; each map is divided by its own maximum."""
-    side, columns = 1.6, 1 + len(explainers)
+    panel = 1.6  # inches; a title adds .22
+    title = 0.22
+    columns = 1 + len(explainers)
+    models = ", ".join(explainers)
     figure = new_figure(
-        side * columns,
-        (side + 0.22) * len(prompts),
-        f"Maps of {', '.join(prompts)} by {', '.join(explainers)}, each divided by its own maximum",
+        panel * columns,
+        (panel + title) * len(prompts),
+        f"Maps of {', '.join(prompts)} by {models}, each divided by its own maximum",
     )
     grid = figure.subplots(len(prompts), columns, squeeze=False)
-    figure.subplots_adjust(
-        left=0, right=1, bottom=0, top=1 - 0.22 / (side + 0.22), wspace=0.04, hspace=0.16
-    )
-    found = {
-        name: explainer.explain(image, list(prompts)) for name, explainer in explainers.items()
-    }
+    top = 1 - title / (panel + title)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=top, wspace=0.04, hspace=0.16)
+
+    explanations = {}
+    for name, explainer in explainers.items():
+        explanations[name] = explainer.explain(image, list(prompts))
     for row, prompt in enumerate(prompts):
-        for axes, (name, one) in zip(grid[row], [(prompt, None), *found.items()], strict=True):
+        panels = {prompt: image}
+        for name, explanation in explanations.items():
+            panels[name] = paint(image, explanation.image_maps[row])
+        for axes, (name, picture) in zip(grid[row], panels.items(), strict=True):
             axes.set_axis_off()
             axes.set_title(name, fontsize=10, loc="left", pad=4)
-            axes.imshow(image if one is None else paint(image, one.image_maps[row]))
+            axes.imshow(picture)
     return figure
-
-
-def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
-    """Grad-ECLIP before the queries are added up: the relevance of every patch for every query token, heads added."""
-    assert len(trace.tokens) == 1
-    layer = trace.layers[-1]
-    weights = channel_weights(tower, trace, direction[None, None])[:, 0, -1]
-    relevance = spatial_weights(layer, trace.valid_mask) * attention_gradient(
-        weights, layer.v
-    )  # (1, H, R, N)
-    return relevance.sum(1)[0][:, trace.valid_mask[0]]

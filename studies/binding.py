@@ -4,8 +4,7 @@
     pairs, colour words -> maps -> the thing they lie on
     embeddings of pairs -> a linear map of text embeddings that binds
 
-    python -m studies.binding runs/emoji-bag-control.safetensors      # writes
-    data/binding_control.csv
+    python -m studies.binding runs/emoji-bag-control.safetensors    # data/binding_control.csv
 
 The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a Bag-of-Words Model
 Cross-modally but not Uni-modally", arXiv 2502.03566).
@@ -16,8 +15,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import plot_maps
@@ -36,6 +35,79 @@ from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
 from .relevance import as_array, direction_of, object_coverage
 
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
+
+
+# ----------------------------------------------------------------------------------------- questions
+
+
+class Question(NamedTuple):
+    """What a map is drawn for: a word of a caption, or a caption less another one."""
+
+    caption: str
+    start: int = 0  # of the word
+    end: int = 0  # 0: the whole caption
+    subtracted: str = ""
+
+
+def _about_word(caption: str, span: Span) -> Question:
+    return Question(caption, span.start, span.end)
+
+
+def _question(kind: str, pair: Pair, side: int, thing: int) -> Question:
+    """The question of one of `WORDS` about the colour of a thing in image 0 or 1 of a pair."""
+    scene = pair.scenes[side]
+    colour = scene.objects[thing].colour
+
+    if kind == "false caption":  # where the same word stands in the caption of the other image
+        caption = pair.scenes[1 - side].caption
+        spans = pair.words(1 - side)
+        (span,) = [span for span in spans if caption[span.start : span.end] == colour]
+        return _about_word(caption, span)
+
+    (span,) = [span for span in pair.words(side) if span.objects[0] == thing]
+    if kind == "true caption":
+        return _about_word(scene.caption, span)
+
+    if kind == "contrast":
+        (second,) = set(pair.asked) - {thing}
+        repeated = str(scene.objects[second].colour)
+        subtracted, _, _ = with_word(scene.caption, span.start, span.end, repeated)
+        return Question(scene.caption, subtracted=subtracted)
+
+    shown = {thing.colour for thing in scene.objects}
+    absent = [name for name in COLOURS if name not in shown]
+    word = absent[(len(pair.name) + thing) % len(absent)]
+    return Question(*with_word(scene.caption, span.start, span.end, word))
+
+
+def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, int]:
+    """The caption with another word in the place of one, its article agreeing, and where the new word stands."""
+    article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
+    before = re.sub(r"\b(a)n? $", article, caption[:start], flags=re.I)
+    return before + word + caption[end:], len(before), len(before) + len(word)
+
+
+def _directions(explainer: Explainer, questions: Sequence[Question]) -> Tensor:
+    """The direction (N, E) of each question; each caption is read once."""
+    whole = []
+    with_words = []
+    for question in questions:
+        if question.end:
+            with_words.append(question.caption)
+        else:
+            whole += [question.caption, question.subtracted]
+    whole = list(dict.fromkeys(whole))
+    with_words = list(dict.fromkeys(with_words))
+    embeddings = dict(zip(whole, explainer.embed_texts(whole) if whole else (), strict=True))
+    words = dict(zip(with_words, explainer.word_directions(with_words), strict=True))
+
+    directions = []
+    for caption, start, end, subtracted in questions:
+        if end:
+            directions.append(direction_of(*words[caption], start, end))
+        else:
+            directions.append(embeddings[caption] - embeddings[subtracted])
+    return torch.stack(directions)
 
 
 # --------------------------------------------------------------------------------------------- maps
@@ -50,79 +122,44 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     colour. `index` is the fraction of the positive relevance on the two things, each per area, that
     lies on the thing; .5 where there is none.
     """
-    asked = [(pair, side, thing) for pair in pairs for side in (0, 1) for thing in pair.asked]
-    captions = [[_caption(word, *one) for word in WORDS] for one in asked]
-    directions = _directions(explainer, [one for row in captions for one in row]).unflatten(
-        0, (-1, 2, len(WORDS))
-    )
-    scenes, rows = [pair.scenes[side] for pair in pairs for side in (0, 1)], []
-    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions.flatten(1, 2)))
-    for i, (pair, side, thing) in enumerate(asked):
-        scene, mine = pair.scenes[side], maps[i // 2, (i % 2) * len(WORDS) :][: len(WORDS)]
-        coverage = object_coverage(explainer, scene, mine.shape[1:])
-        (other,) = set(pair.asked) - {thing}
-        for word, map_ in zip(WORDS, mine, strict=True):
-            index = _index(map_, coverage[thing], coverage[other])
-            rows.append(
-                {"pair": pair.name, "side": side, "thing": thing, "word": word, "index": index}
-            )
+    sides = [(pair, side) for pair in pairs for side in (0, 1)]
+    questions = [
+        _question(word, pair, side, thing)
+        for pair, side in sides
+        for thing in pair.asked
+        for word in WORDS
+    ]
+    directions = _directions(explainer, questions).unflatten(0, (len(sides), -1))
+    scenes = [pair.scenes[side] for pair, side in sides]
+    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions))
+    maps = maps.reshape(len(sides), 2, len(WORDS), *maps.shape[2:])  # (sides, things, words, h, w)
+
+    rows = []
+    for i, (pair, side) in enumerate(sides):
+        coverage = object_coverage(explainer, scenes[i], maps.shape[3:])
+        for k, thing in enumerate(pair.asked):
+            second = pair.asked[1 - k]
+            for word, map_ in zip(WORDS, maps[i, k], strict=True):
+                row = {
+                    "pair": pair.name,
+                    "side": side,
+                    "thing": thing,
+                    "word": word,
+                    "index": _index(map_, coverage[thing], coverage[second]),
+                }
+                rows.append(row)
     table = pd.DataFrame(rows)
     return table.assign(right=(np.sign(table["index"] - 0.5) + 1) / 2)
 
 
-def _caption(word: str, pair: Pair, side: int, thing: int) -> tuple[str, Span | None, str]:
-    """A caption, the colour word in it that is asked, if any, and the caption that is subtracted, if any."""
-    scene, other = pair.scenes[side], pair.scenes[1 - side]
-    colour = scene.objects[thing].colour
-    if word == "false caption":
-        (span,) = (
-            one for one in pair.words(1 - side) if other.caption[one.start : one.end] == colour
-        )
-        return other.caption, span, ""
-    (span,) = (one for one in pair.words(side) if one.objects[0] == thing)
-    if word == "true caption":
-        return scene.caption, span, ""
-    colours = {one.colour for one in scene.objects}
-    if word == "contrast":
-        (said,) = (scene.objects[k].colour for k in pair.asked if k != thing)
-        return scene.caption, None, with_word(scene.caption, span.start, span.end, str(said))[0]
-    absent = [one for one in COLOURS if one not in colours]
-    word = absent[(len(pair.name) + thing) % len(absent)]
-    caption, start, end = with_word(scene.caption, span.start, span.end, word)
-    return caption, replace(span, start=start, end=end), ""
-
-
-def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, int]:
-    """The caption with another word in the place of one, its article agreeing, and where the new word stands."""
-    article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
-    before = re.sub(r"\b(a)n? $", article, caption[:start], flags=re.I)
-    return before + word + caption[end:], len(before), len(before) + len(word)
-
-
-def _directions(explainer: Explainer, asked: Sequence[tuple[str, Span | None, str]]) -> Tensor:
-    """The direction (N, E) of each word in its caption, or of the caption less the one that is subtracted."""
-    whole = list(
-        dict.fromkeys(
-            text for caption, span, less in asked if span is None for text in (caption, less)
-        )
-    )
-    read = list(dict.fromkeys(caption for caption, span, _ in asked if span))
-    embedded = dict(zip(whole, explainer.embed_texts(whole), strict=True)) if whole else {}
-    words = dict(zip(read, explainer.word_directions(read), strict=True)) if read else {}
-    found = []
-    for caption, span, less in asked:
-        if span is None:
-            found.append(embedded[caption] - embedded[less])
-        else:
-            found.append(direction_of(*words[caption], span.start, span.end))
-    return torch.stack(found)
-
-
-def _index(map_: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
-    """Mean positive relevance on one thing over the sum of the means on both."""
+def _index(map_: np.ndarray, thing: np.ndarray, second: np.ndarray) -> float:
+    """Mean positive relevance on a thing over the sum of the means on it and on a second one."""
     heat = np.maximum(map_, 0)
-    mine, theirs = ((heat * part).sum() / part.sum() for part in (own, other))
-    return float(mine / (mine + theirs)) if mine + theirs > 0 else 0.5
+    on_thing = (heat * thing).sum() / thing.sum()
+    on_second = (heat * second).sum() / second.sum()
+    if on_thing + on_second == 0:
+        return 0.5
+    return float(on_thing / (on_thing + on_second))
 
 
 def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> Figure:
@@ -130,26 +167,29 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> F
 
     The border cuts none of their things, none is small, and none of the four maps is empty.
     """
-    shown = [pair for pair in pairs if showable(pair.scenes[0])][: 6 * n]
-    scenes, maps = [pair.scenes[0] for pair in shown], [{} for _ in shown]
+    candidates = [pair for pair in pairs if showable(pair.scenes[0])][: 6 * n]
+    scenes = [pair.scenes[0] for pair in candidates]
+    spans = [pair.words(0) for pair in candidates]
+    questions = [
+        _about_word(scene.caption, span)
+        for scene, words in zip(scenes, spans, strict=True)
+        for span in words
+    ]
+
+    maps: list[dict[str, np.ndarray]] = [{} for _ in scenes]  # by title
     first, *_, last = clips.values()
     for letter, clip in (("A", first), ("B", last)):
         explainer = Explainer(clip)
-        asked = [
-            (scene.caption, span, "")
-            for pair, scene in zip(shown, scenes, strict=True)
-            for span in pair.words(0)
-        ]
-        directions = _directions(explainer, asked).unflatten(0, (-1, 2))
-        for i, both in enumerate(as_array(explainer.maps(images_of(clip, scenes), directions))):
-            for span, map_ in zip(shown[i].words(0), both, strict=True):
-                maps[i][f"{letter}: {scenes[i].caption[span.start : span.end]}"] = np.maximum(
-                    map_, 0
-                )
-    some = [i for i, mine in enumerate(maps) if all(map_.any() for map_ in mine.values())][:n]
-    return plot_maps(
-        [scenes[i].image() for i in some], [maps[i] for i in some], columns=4, shared_scale=False
-    )
+        directions = _directions(explainer, questions).unflatten(0, (-1, 2))
+        clip_maps = as_array(explainer.maps(images_of(clip, scenes), directions))
+        for i, scene in enumerate(scenes):
+            for span, map_ in zip(spans[i], clip_maps[i], strict=True):
+                word = scene.caption[span.start : span.end]
+                maps[i][f"{letter}: {word}"] = np.maximum(map_, 0)
+
+    drawn = [i for i in range(len(scenes)) if all(map_.any() for map_ in maps[i].values())][:n]
+    images = [scenes[i].image() for i in drawn]
+    return plot_maps(images, [maps[i] for i in drawn], columns=4, shared_scale=False)
 
 
 def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
@@ -158,7 +198,8 @@ def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
     A caption is preferred if its words lie more on the things that it gives the colours to.
     """
     means = rows.pivot_table("index", ["pair", "side"], "word", sort=False)
-    return (np.sign((means["true caption"] + means["false caption"] - 1).round(6)) + 1) / 2
+    lead = means["true caption"] + means["false caption"] - 1
+    return (np.sign(lead.round(6)) + 1) / 2
 
 
 def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
@@ -166,19 +207,24 @@ def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
 
     What all colour words share is taken away. Words whose direction is zero are left out.
     """
-    asked = [(pair.scenes[0].caption, span, "") for pair in pairs for span in pair.words(0)]
-    colours = np.array([caption[span.start : span.end] for caption, span, _ in asked])
-    found = as_array(_directions(explainer, asked))
-    there = np.linalg.norm(found, axis=1) > 0
-    found, colours = found[there] - found[there].mean(0), colours[there]
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    alike = {}
+    questions = [
+        _about_word(pair.scenes[0].caption, span) for pair in pairs for span in pair.words(0)
+    ]
+    colours = np.array([caption[start:end] for caption, start, end, _ in questions])
+    directions = as_array(_directions(explainer, questions))  # (N, E)
+
+    nonzero = directions.any(1)
+    colours = colours[nonzero]
+    directions = directions[nonzero] - directions[nonzero].mean(0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+
+    cosines = {}
     for colour in np.unique(colours):
-        mine = found[colours == colour]
-        alike[colour] = (np.linalg.norm(mine.sum(0)) ** 2 - len(mine)) / max(
-            len(mine) * (len(mine) - 1), 1
-        )
-    return pd.Series(alike)
+        vectors = directions[colours == colour]
+        count = len(vectors)
+        sum_of_cosines = np.linalg.norm(vectors.sum(0)) ** 2 - count  # without those to themselves
+        cosines[colour] = sum_of_cosines / max(count * (count - 1), 1)
+    return pd.Series(cosines)
 
 
 # ------------------------------------------------------------------------------------------- remedy
@@ -189,29 +235,30 @@ def fit_text_map(dev: Embedded, steps: int = 200) -> Tensor:
 
     The two captions of a pair stand in one batch, so each is the hard negative of the other.
     """
-    images, texts = (one.double() for one in dev)
-    generator, scale = torch.Generator().manual_seed(0), 100.0
+    images = dev.images.double()  # (P, 2, E)
+    texts = dev.texts.double()
+    scale = 100.0  # of the logits, as in CLIP
+    generator = torch.Generator().manual_seed(0)
     matrix = torch.eye(texts.shape[-1], dtype=texts.dtype, requires_grad=True)
-    optimiser = torch.optim.Adam([matrix], lr=1e-3)
+    optimizer = torch.optim.Adam([matrix], lr=1e-3)
+
     with torch.enable_grad():
         for _ in range(steps):
-            some = torch.randperm(len(images), generator=generator)[:64]
-            seen, said = (
-                images[some].flatten(0, 1),
-                F.normalize(texts[some].flatten(0, 1) @ matrix, dim=-1),
-            )
-            logits, own = scale * seen @ said.T, torch.arange(2 * len(some))
-            loss = F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+            batch = torch.randperm(len(images), generator=generator)[:64]
+            image_embeddings = images[batch].flatten(0, 1)
+            text_embeddings = F.normalize(texts[batch].flatten(0, 1) @ matrix, dim=-1)
+            logits = scale * image_embeddings @ text_embeddings.T
+            labels = torch.arange(len(logits))
+            loss = F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
             (matrix.grad,) = torch.autograd.grad(loss, [matrix])
-            optimiser.step()
+            optimizer.step()
     return matrix.detach()
 
 
 def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
     """The same images, and texts after a linear map."""
-    return Embedded(
-        pairs.images, F.normalize(pairs.texts.double() @ matrix, dim=-1).to(pairs.texts)
-    )
+    texts = F.normalize(pairs.texts.double() @ matrix, dim=-1)
+    return Embedded(pairs.images, texts.to(pairs.texts))
 
 
 # ------------------------------------------------------------------------------------------ control
@@ -219,34 +266,25 @@ def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
 
 def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
     """How often a model with these weights is right on test pairs: question, right, low, high, n."""
-    clip, rows = load_clip("emoji", weights), []
+    clip = load_clip("emoji", weights)
+    rows = []
     for kind in ("swapped colours", "colour", "object identity"):
-        found = judge(clip, draw_pairs(kind, n, split="test"))
-        low, high = right_interval(found["right"], found["pair"].array)
-        rows.append(
-            {
-                "question": kind,
-                "right": found["right"].mean(),
-                "low": low,
-                "high": high,
-                "n": len(found),
-            }
-        )
-    return pd.DataFrame(rows).round(4)
+        answers = judge(clip, draw_pairs(kind, n, split="test"))
+        low, high = right_interval(answers["right"], answers["pair"].array)
+        rows.append((kind, answers["right"].mean(), low, high, len(answers)))
+    return pd.DataFrame(rows, columns=["question", "right", "low", "high", "n"]).round(4)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the control of `emoji-bag`, as many ordinary steps from the same weights, and write its table."""
     parser = argparse.ArgumentParser(prog="python -m studies.binding", description=main.__doc__)
-    parser.add_argument(
-        "weights", type=Path, help="a compact checkpoint, as `python -m training` writes it"
-    )
+    parser.add_argument("weights", type=Path, help="as `python -m training` writes them")
     parser.add_argument(
         "--out", type=Path, default=data_path("binding_control.csv"), help="%(default)s"
     )
-    given = parser.parse_args(arguments)
-    table = control_table(given.weights)
-    table.to_csv(given.out, index=False)
+    options = parser.parse_args(arguments)
+    table = control_table(options.weights)
+    table.to_csv(options.out, index=False)
     print(table.to_string(index=False))
 
 

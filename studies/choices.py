@@ -12,14 +12,13 @@ its form. Images need not be there until they are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from gradeclip_utils.checks import as_path, short, text
 from gradeclip_utils.datasets import Example, register_dataset
 from gradeclip_utils.datasets.example import not_empty, read_json
 from gradeclip_utils.errors import GradeclipError
@@ -57,25 +56,26 @@ class Choice:
     image_key: str = ""
 
 
-def load_choices(what: str) -> list[Choice]:
+def load_choices(source: str) -> list[Choice]:
     """The choices of a data set, in its order.
 
     Args:
-        what: its kind, a colon, and where it is. SugarCrepe's images follow an `@`; a split of
+        source: its kind, a colon, and where it is. SugarCrepe's images follow an `@`; a split of
             ColorSwap does.
 
     Raises:
         GradeclipError: an unknown kind, or a file that is missing (the message says where to get
             it) or not in its form.
     """
-    kind, _, where = text("data", what).partition(":")
-    if kind not in KINDS or not where:
+    kind, _, place = source.partition(":")
+    if kind not in KINDS or not place:
         forms = ", ".join(f"{name}:{form}" for name, (_, form) in KINDS.items())
-        raise GradeclipError(f"{short(what)} names no data set of choices: say {forms}")
-    return KINDS[kind][0](where)
+        raise GradeclipError(f"{source!r} names no data set of choices: say {forms}")
+    read, _ = KINDS[kind]
+    return read(*place.split("@"))
 
 
-def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
+def sugar_crepe(path: str | Path, images: str | Path = "") -> list[Choice]:
     """Read SugarCrepe, or any file in its schema: images of COCO, each with its caption and a hard negative.
 
     C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks
@@ -87,22 +87,26 @@ def sugar_crepe(path: str | Path, images: str | Path) -> list[Choice]:
             "caption": ..., "negative_caption": ...}, ...}`.
         images: COCO's folder `val2017`.
     """
-    path, images = (
-        as_path(path, "the captions of SugarCrepe"),
-        as_path(images, "the folder of images of SugarCrepe"),
-    )
+    if not images:
+        form = KINDS["sugar-crepe"][1]
+        raise GradeclipError(f"say where the images are: sugar-crepe:{form}; got {str(path)!r}")
+    path = Path(path)
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+
     choices = []
-    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        for name, entry in _entries(
-            file, ("filename", "caption", "negative_caption"), _SUGAR_CREPE
-        ):
-            image, right, wrong = (
-                entry["filename"],
-                entry["caption"].strip(),
-                entry["negative_caption"].strip(),
+    for file in files:
+        keys = ("filename", "caption", "negative_caption")
+        for name, entry in _entries(file, keys, _SUGAR_CREPE):
+            choices.append(
+                Choice(
+                    key=f"{file.stem}/{name}",
+                    kind=file.stem,
+                    caption=entry["caption"].strip(),
+                    negative=entry["negative_caption"].strip(),
+                    image=partial(read_image, Path(images) / entry["filename"]),
+                    image_key=entry["filename"],
+                )
             )
-            reading = partial(read_image, images / image)
-            choices.append(Choice(f"{file.stem}/{name}", file.stem, right, wrong, reading, image))
     return not_empty(choices, path, _SUGAR_CREPE)
 
 
@@ -119,14 +123,12 @@ def winoground(folder: str | Path) -> list[Choice]:
     Returns:
         Two choices per example; the kind is its `collapsed_tag` (Object, Relation, Both).
     """
-    folder = as_path(folder, "the folder of Winoground")
     return _two_by_two(
-        folder / "examples.jsonl",
-        ("0", "1"),
-        folder / "images",
-        ".png",
-        "collapsed_tag",
-        _WINOGROUND,
+        Path(folder) / "examples.jsonl",
+        sides=("0", "1"),
+        image=f"{folder}/images/{{}}.png",
+        kind="collapsed_tag",
+        source=_WINOGROUND,
     )
 
 
@@ -145,9 +147,12 @@ def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
     Returns:
         Two choices per example; the kind is its caption_source ("human" or a generator).
     """
-    folder = as_path(folder, "the folder of ColorSwap")
     return _two_by_two(
-        folder / f"{split}.json", ("1", "2"), folder, "", "caption_source", _COLORSWAP
+        Path(folder) / f"{split}.json",
+        sides=("1", "2"),
+        image=f"{folder}/{{}}",
+        kind="caption_source",
+        source=_COLORSWAP,
     )
 
 
@@ -166,7 +171,7 @@ def aro(path: str | Path) -> list[Choice]:
         One choice per entry; the kind is the file's and its relation ("relation: behind") or pair
         of attributes ("attribution: white_black").
     """
-    path = as_path(path, "the folder of ARO")
+    path = Path(path)
     files = [path]
     if path.is_dir():
         files = [path / name for name in _ARO_FILES if (path / name).is_file()]
@@ -174,8 +179,8 @@ def aro(path: str | Path) -> list[Choice]:
     choices = []
     for file in files:
         test = file.stem.removeprefix("visual_genome_")
-        texts = ("image_path", "true_caption", "false_caption")
-        for number, entry in _entries(file, texts, _ARO, _BOX):
+        keys = ("image_path", "true_caption", "false_caption", *_BOX)
+        for number, entry in _entries(file, keys, _ARO):
             detail = entry.get("relation_name") or "_".join(entry.get("attributes", ()))
             box = tuple(entry[key] for key in _BOX)
             choices.append(
@@ -192,85 +197,69 @@ def aro(path: str | Path) -> list[Choice]:
 
 
 def _two_by_two(
-    file: Path, sides: tuple[str, str], images: Path, ending: str, kind: str, source: str
+    file: Path, *, sides: tuple[str, str], image: str, kind: str, source: str
 ) -> list[Choice]:
-    """Return two choices per entry, which has two images and two captions: each image with the other one's caption."""
+    """Two choices per entry, which has two images and two captions: each image with the other one's caption."""
+    keys = [f"{part}_{side}" for part in ("image", "caption") for side in sides]
     choices = []
-    for number, entry in _entries(
-        file, [f"{part}_{side}" for part in ("image", "caption") for side in sides], source
-    ):
-        for own, other in (sides, sides[::-1]):
-            image = f"{entry[f'image_{own}']}{ending}"
-            right, wrong = (entry[f"caption_{side}"].strip() for side in (own, other))
-            key, reading = f"{entry.get('id', number)}/{own}", partial(read_image, images / image)
-            choices.append(Choice(key, str(entry.get(kind) or kind), right, wrong, reading, image))
+    for number, entry in _entries(file, keys, source):
+        for right, wrong in (sides, sides[::-1]):
+            path = Path(image.format(entry[f"image_{right}"]))
+            choices.append(
+                Choice(
+                    key=f"{entry.get('id', number)}/{right}",
+                    kind=str(entry.get(kind) or kind),
+                    caption=entry[f"caption_{right}"].strip(),
+                    negative=entry[f"caption_{wrong}"].strip(),
+                    image=partial(read_image, path),
+                    image_key=str(path),
+                )
+            )
     return not_empty(choices, file, source)
 
 
-def _entries(file: Path, texts, source: str, numbers=()) -> Iterator[tuple]:
-    """Yield the entries of a JSON file by name or number, each with texts and numbers under these keys."""
+def _entries(file: Path, keys: Sequence[str], source: str) -> Iterator[tuple]:
+    """Yield the entries of a JSON file by name or number; each has these keys."""
     record = read_json(file, source)
-    if not isinstance(record, (dict, list)):
-        raise GradeclipError(
-            f"{file} must hold a list of entries, got {short(record)}: get it from {source}"
-        )
-    for name, entry in record.items() if isinstance(record, dict) else enumerate(record):
-        fine = isinstance(entry, dict) and all(
-            isinstance(entry.get(key), (int, float)) for key in numbers
-        )
-        if not fine or not all(
-            isinstance(entry.get(key), str) and entry[key].strip() for key in texts
-        ):
-            wanted = ", ".join((*texts, *numbers))
-            raise GradeclipError(
-                f"entry {name!r} of {file} must have {wanted}, got {short(entry)}: see {source}"
-            )
+    entries = record.items() if isinstance(record, dict) else enumerate(record)
+    for name, entry in entries:
+        missing = [key for key in keys if key not in entry]
+        if missing:
+            raise GradeclipError(f"entry {name!r} of {file} has no {missing[0]}: see {source}")
         yield name, entry
 
 
 def _part(file: Path, box: tuple[float, float, float, float]) -> Image.Image:
-    image, (left, top, width, height) = read_image(file), box
-    shown = (
-        -width < left < image.width and -height < top < image.height
-    )  # a part of it: some reach over the border
-    if not (shown and 1 <= width <= 2 * image.width and 1 <= height <= 2 * image.height):
-        msg = f"{file} has {image.width} x {image.height} pixels, and no box {box} (x, y, width, height) in them"
-        raise GradeclipError(msg)
-    return image.crop((left, top, left + width, top + height))
+    left, top, width, height = box
+    return read_image(file).crop((left, top, left + width, top + height))
 
 
 # ------------------------------------------------------------------------------- kinds of data sets
 
 
-def _sugar_crepe(where: str) -> list[Choice]:
-    path, _, images = where.partition("@")
-    if not images:
-        form = KINDS["sugar-crepe"][1]
-        raise GradeclipError(
-            f"say where the images are: sugar-crepe:{form}; got {short('sugar-crepe:' + where)}"
-        )
-    return sugar_crepe(path, images)
-
-
-def _colorswap(where: str) -> list[Choice]:
-    folder, _, split = where.partition("@")
-    return colorswap(folder, split or "test")
-
-
-def _as_examples(read: Callable[[str], list[Choice]], where: str) -> list[Example]:
-    return [
-        Example(one.key, one.caption, one.key, one.caption, (one.key,), one.image)
-        for one in read(where)
-    ]
-
-
-KINDS: dict[
-    str, tuple[Callable[[str], list[Choice]], str]
-] = {  # what reads the text after the colon, and its form
-    "sugar-crepe": (_sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
+KINDS: dict[str, tuple[Callable[..., list[Choice]], str]] = {  # the reader, and the form of a place
+    "sugar-crepe": (sugar_crepe, "FILE_OR_FOLDER@IMAGES"),
     "winoground": (winoground, "FOLDER"),
     "aro": (aro, "FOLDER"),
-    "colorswap": (_colorswap, "FOLDER"),
+    "colorswap": (colorswap, "FOLDER"),
 }
-for _kind, (_read, _form) in KINDS.items():
-    register_dataset(_kind, partial(_as_examples, _read), _form)
+
+
+def _as_examples(kind: str, place: str) -> list[Example]:
+    """The images with their right captions."""
+    examples = []
+    for choice in load_choices(f"{kind}:{place}"):
+        example = Example(
+            key=choice.key,
+            prompt=choice.caption,
+            concept=choice.key,
+            caption=choice.caption,
+            present=(choice.key,),
+            image=choice.image,
+        )
+        examples.append(example)
+    return examples
+
+
+for _kind, (_, _form) in KINDS.items():
+    register_dataset(_kind, partial(_as_examples, _kind), _form)

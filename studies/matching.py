@@ -21,14 +21,16 @@ import pandas as pd
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.language import tagged_words
 from gradeclip_utils.scenes import (
     CANVAS,
     COLOURS,
     PREFIXES,
     SPLITS,
+    Object,
     Scene,
+    Span,
     arrange,
     concept,
     concepts,
@@ -48,47 +50,40 @@ from .relevance import as_array, embedded, fraction_on_first, object_coverage
 
 def two_coloured(n: int) -> list[Scene]:
     """The first `n` test scenes of two different things whose captions say the colours of both."""
-    drawn = (
+    scenes = (
         draw_scene([81, seed], split="test", n_objects=2, tint=1, plain=True) for seed in count()
     )
-    different = (
-        s
-        for s in drawn
-        if len({t.noun for t in s.objects}) == len({t.colour for t in s.objects}) == 2
-    )
-    return list(islice(different, n))
+    return list(islice(filter(_differ, scenes), n))
+
+
+def _differ(scene: Scene) -> bool:
+    first, second = scene.objects
+    return first.noun != second.noun and first.colour != second.colour
 
 
 def shown_scene(scenes: Sequence[Scene]) -> Scene:
     """The first scene in which no object is cut or small, and none is called a map."""
     return next(
-        one
-        for one in scenes
-        if showable(one) and "map" not in {thing.noun for thing in one.objects}
+        scene
+        for scene in scenes
+        if showable(scene) and "map" not in [thing.noun for thing in scene.objects]
     )
 
 
 def word_kinds(scene: Scene) -> list[str]:
     """The kind of each word of the caption, as the scene's grammar knows it: noun, colour, opening, function, ..."""
-    opening = max(
-        (len(prefix) for prefix in PREFIXES if scene.caption.startswith(f"{prefix} ")), default=0
-    )
+    openings = [len(prefix) for prefix in PREFIXES if scene.caption.startswith(f"{prefix} ")]
     kinds = []
     for word in tagged_words(scene.caption):
-        own = next(
-            (span.kind for span in scene.spans if span.start < word.end and word.start < span.end),
-            None,
-        )
-        kinds.append(
-            own
-            or (
-                "opening"
-                if word.end <= opening
-                else "function"
-                if word.text.isalnum()
-                else "punctuation"
-            )
-        )
+        spans = [span for span in scene.spans if span.start < word.end and word.start < span.end]
+        if spans:
+            kinds.append(spans[0].kind)
+        elif word.end <= max(openings, default=0):
+            kinds.append("opening")
+        elif word.text.isalnum():
+            kinds.append("function")
+        else:
+            kinds.append("punctuation")
     return kinds
 
 
@@ -98,24 +93,29 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     `relevance` is the word's part of the caption's positive relevance, times the number of words: 1
     is an average word. `left_out` is what the similarity loses without the word.
     """
-    images, captions, rows = (
-        images_of(explainer.clip, scenes),
-        [scene.caption for scene in scenes],
-        [],
-    )
-    whole, seen = embedded(explainer, captions), as_array(explainer.embed_images(images))
-    shorter = embedded(
-        explainer, [one for caption in captions for one in without_each_word(caption)]
-    )
-    scored, start = explainer.score_words(captions, explainer.embed_images(images)), 0
-    for i, (scene, words) in enumerate(zip(scenes, scored, strict=True)):
-        kinds, rest = word_kinds(scene), shorter[start : start + len(words)]
-        start += len(words)
+    captions = [scene.caption for scene in scenes]
+    shorter = [without_each_word(caption) for caption in captions]
+    image_embeddings = explainer.embed_images(images_of(explainer.clip, scenes))
+    images = as_array(image_embeddings)  # (scenes, E)
+    texts = embedded(explainer, captions)  # (scenes, E)
+    texts_without = iter(embedded(explainer, [text for part in shorter for text in part]))
+    word_scores = explainer.score_words(captions, image_embeddings)
+
+    rows = []
+    for i, (scene, words) in enumerate(zip(scenes, word_scores, strict=True)):
+        without = np.stack(list(islice(texts_without, len(words))))  # (words, E)
         positive = np.maximum([word.score for word in words], 0)
-        relevance = positive / positive.mean() if positive.any() else np.ones(len(words))
-        left_out = (whole[i] - rest) @ seen[i]
-        about = {"image": i, "word": [word.text for word in words], "kind": kinds}
-        rows.append(pd.DataFrame({**about, "relevance": relevance, "left_out": left_out}))
+        relevance = np.ones(len(words))
+        if positive.any():
+            relevance = positive / positive.mean()
+        table = {
+            "image": i,
+            "word": [word.text for word in words],
+            "kind": word_kinds(scene),
+            "relevance": relevance,
+            "left_out": (texts[i] - without) @ images[i],
+        }
+        rows.append(pd.DataFrame(table))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -125,26 +125,34 @@ def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFr
     Columns image, kind, true, exchanged; nouns and function words stay the same, and colour words
     change places.
     """
-    exchanged = [
-        recoloured(scene, [thing.colour for thing in scene.objects][::-1]) for scene in scenes
-    ]
-    seen, rows = explainer.embed_images(images_of(explainer.clip, scenes)), []
-    scored = (
-        explainer.score_words([one.caption for one in asked], seen) for asked in (scenes, exchanged)
-    )
-    for i, (scene, *both) in enumerate(zip(scenes, *scored, strict=True)):
-        true, other = ([word.score for word in words] for words in both)
-        rows.append(
-            pd.DataFrame({"image": i, "kind": word_kinds(scene), "true": true, "exchanged": other})
-        )
+    captions = [scene.caption for scene in scenes]
+    exchanged = []
+    for scene in scenes:
+        first, second = scene.objects
+        exchanged.append(recoloured(scene, [second.colour, first.colour]).caption)
+
+    images = explainer.embed_images(images_of(explainer.clip, scenes))
+    scores = explainer.score_words(captions, images)
+    scores_exchanged = explainer.score_words(exchanged, images)
+    rows = []
+    for i, scene in enumerate(scenes):
+        table = {
+            "image": i,
+            "kind": word_kinds(scene),
+            "true": [word.score for word in scores[i]],
+            "exchanged": [word.score for word in scores_exchanged[i]],
+        }
+        rows.append(pd.DataFrame(table))
     return pd.concat(rows, ignore_index=True)
 
 
 def without_each_word(caption: str) -> list[str]:
     """The caption without each of its words, one after the other."""
-    words = tagged_words(caption)
-    shorter = (caption[: word.start] + caption[word.end :] for word in words)
-    return [" ".join(one.split()).replace(" ,", ",") for one in shorter]
+    shorter = []
+    for word in tagged_words(caption):
+        text = caption[: word.start] + caption[word.end :]
+        shorter.append(" ".join(text.split()).replace(" ,", ","))
+    return shorter
 
 
 # --------------------------------------------------------------------------------------- adjectives
@@ -164,46 +172,55 @@ class ColourPair:
 
 def colour_pairs(n: int) -> list[ColourPair]:
     """Pairs of like things in two colours, every pair of another noun, in places of a random scene."""
-    nouns, found = (
-        np.random.default_rng([SPLITS["test"], 70]).permutation(list(concepts().index)),
-        [],
-    )
-    for number, noun in enumerate(map(str, nouns[:n])):
+    rng = np.random.default_rng([SPLITS["test"], 70])
+    nouns = rng.permutation(list(concepts().index))[:n]
+
+    pairs = []
+    for number, noun in enumerate(map(str, nouns)):
         rng = np.random.default_rng([SPLITS["test"], 71, number])
-        known = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
-        colour, other, absent = (str(one) for one in rng.choice(known, 3, replace=False))
-        groups = [(noun, colour, 1), (noun, other, 1)]
-        for attempt in count():
-            drawn = draw_scene([71, number, attempt], split="test", plain=True, groups=groups)
-            first, second = drawn.objects
-            first = replace(first, size=min(first.size, second.size))
-            second = replace(first, colour=other, x=second.x, y=second.y)
-            if _seen_whole(first, second):
-                break
-        scenes = (
-            arrange([first, replace(second, colour=one)], background=drawn.background)
-            for one in (other, None)
+        trained = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
+        colours = [str(colour) for colour in rng.choice(trained, 3, replace=False)]
+        first, second, background = _twins(noun, *colours[:2], number)
+        untinted = replace(second, colour=None)
+        pair = ColourPair(
+            noun,
+            *colours,
+            scene=arrange([first, second], background=background),
+            plain=arrange([first, untinted], background=background),
         )
-        found.append(ColourPair(noun, colour, other, absent, *scenes))
-    return found
+        pairs.append(pair)
+    return pairs
 
 
-def _seen_whole(*things) -> bool:
+def _twins(noun: str, colour: str, second_colour: str, number: int) -> tuple[Object, Object, int]:
+    """Two like things in two colours, both seen whole, and their background: the first of many draws."""
+    groups = [(noun, colour, 1), (noun, second_colour, 1)]
+    for attempt in count():
+        scene = draw_scene([71, number, attempt], split="test", plain=True, groups=groups)
+        first, second = scene.objects
+        first = replace(first, size=min(first.size, second.size))
+        second = replace(first, colour=second_colour, x=second.x, y=second.y)
+        if _seen_whole(first, second):
+            break
+    return first, second, scene.background
+
+
+def _seen_whole(*things: Object) -> bool:
     """Whether no thing hides part of another, and none reaches the border of the image."""
-    masks, alone = covered(list(things), CANVAS), [covered([thing], CANVAS)[0] for thing in things]
-    inside = not any(mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in masks)
-    return inside and np.array_equal(masks, alone)
+    masks = covered(list(things), CANVAS)  # (things, H, W)
+    at_border = masks[:, [0, -1]].any() or masks[:, :, [0, -1]].any()
+    alone = [covered([thing], CANVAS)[0] for thing in things]
+    return not at_border and np.array_equal(masks, alone)
 
 
 def colour_prompts(pair: ColourPair) -> dict[str, str]:
-    """The prompts that are asked about a pair, by what they say of the first thing."""
-    colours = {
-        "its colour": pair.colour,
-        "the other's colour": pair.other,
-        "a colour of neither": pair.absent,
+    """The prompts about a pair, by what they say of the first thing."""
+    return {
+        "no colour": phrase(pair.noun),
+        "its colour": phrase(pair.noun, colour=pair.colour),
+        "the other's colour": phrase(pair.noun, colour=pair.other),
+        "a colour of neither": phrase(pair.noun, colour=pair.absent),
     }
-    said = {name: phrase(pair.noun, colour=colour) for name, colour in colours.items()}
-    return {"no colour": phrase(pair.noun), **said}
 
 
 def adjective_shift(
@@ -212,26 +229,22 @@ def adjective_shift(
     """How much of the relevance on both things a colour word moves to the first: one row per pair and prompt.
 
     Columns noun, prompt, fraction (of the positive relevance on both things, on the first) and
-    moved (less that of the prompt without a colour). `plain` asks images whose second thing has its
-    own colours.
+    moved (less that of the prompt without a colour). `plain` explains images whose second thing has
+    its own colours.
     """
-    scenes, rows = [pair.plain if plain else pair.scene for pair in pairs], []
+    scenes = [pair.plain if plain else pair.scene for pair in pairs]
     prompts = [colour_prompts(pair) for pair in pairs]
-    texts = explainer.embed_texts([text for one in prompts for text in one.values()])
-    directions = texts.unflatten(0, (len(pairs), -1))
+    texts = explainer.embed_texts([text for by_name in prompts for text in by_name.values()])
+    directions = texts.unflatten(0, (len(pairs), -1))  # (pairs, prompts, E)
     maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions))
-    for pair, scene, asked, mine in zip(pairs, scenes, prompts, maps, strict=True):
-        coverage = object_coverage(explainer, scene, mine.shape[1:])
-        fractions = [fraction_on_first(map_, coverage) for map_ in mine]
-        for name, fraction in zip(asked, fractions, strict=True):
-            rows.append(
-                {
-                    "noun": pair.noun,
-                    "prompt": name,
-                    "fraction": fraction,
-                    "moved": fraction - fractions[0],
-                }
-            )
+
+    rows = []
+    for pair, scene, by_name, pair_maps in zip(pairs, scenes, prompts, maps, strict=True):
+        coverage = object_coverage(explainer, scene, pair_maps.shape[1:])
+        fractions = [fraction_on_first(map_, coverage) for map_ in pair_maps]
+        for name, fraction in zip(by_name, fractions, strict=True):
+            moved = fraction - fractions[0]
+            rows.append({"noun": pair.noun, "prompt": name, "fraction": fraction, "moved": moved})
     return pd.DataFrame(rows)
 
 
@@ -241,17 +254,17 @@ def adjective_shift(
 def noun_pairs(n: int) -> list[tuple[str, str]]:
     """Pairs of nouns that training may show together; no noun comes twice."""
     rng = np.random.default_rng([SPLITS["test"], 80])
-    waiting, found = (
-        [noun for noun in rng.permutation(list(concepts().index)) if concept(noun)["plural"]],
-        [],
-    )
-    while len(waiting) > 1 and len(found) < n:
+    nouns = [str(noun) for noun in rng.permutation(list(concepts().index))]
+    waiting = [noun for noun in nouns if concept(noun)["plural"]]
+
+    pairs: list[tuple[str, str]] = []
+    while len(waiting) > 1 and len(pairs) < n:
         first = waiting.pop(0)
-        second = next((noun for noun in waiting if not is_withheld_pair(first, noun)), None)
-        if second is not None:
-            waiting.remove(second)
-            found.append((str(first), str(second)))
-    return found
+        partners = [noun for noun in waiting if not is_withheld_pair(first, noun)]
+        if partners:
+            waiting.remove(partners[0])
+            pairs.append((first, partners[0]))
+    return pairs
 
 
 def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -261,17 +274,22 @@ def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd
     all prompts share a large part. `foreign` is the plane of another pair's parts, the control;
     first and second are the weights.
     """
-    first, second = (
-        embedded(explainer, [phrase(noun) for noun in nouns]) for nouns in zip(*pairs, strict=True)
-    )
-    parts = np.stack([first, second], axis=1) - np.concatenate([first, second]).mean(0)  # (P, 2, E)
-    whole = embedded(explainer, [phrase(*pair) for pair in pairs])
-    whole = whole - whole.mean(0)
-    own, weights = _in_plane(whole, parts)
-    foreign, _ = _in_plane(whole, np.roll(parts, 1, axis=0))
-    return pd.DataFrame(
-        {"own": own, "foreign": foreign, "first": weights[:, 0], "second": weights[:, 1]}
-    )
+    first = embedded(explainer, [phrase(noun) for noun, _ in pairs])  # (P, E)
+    second = embedded(explainer, [phrase(noun) for _, noun in pairs])
+    parts = np.stack([first, second], axis=1)  # (P, 2, E)
+    parts = parts - np.concatenate([first, second]).mean(0)
+    sentences = embedded(explainer, [phrase(*pair) for pair in pairs])
+    sentences = sentences - sentences.mean(0)
+
+    fraction, weights = _in_plane(sentences, parts)
+    foreign, _ = _in_plane(sentences, np.roll(parts, 1, axis=0))
+    table = {
+        "own": fraction,
+        "foreign": foreign,
+        "first": weights[:, 0],
+        "second": weights[:, 1],
+    }
+    return pd.DataFrame(table)
 
 
 def _in_plane(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +302,9 @@ def _in_plane(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.nd
 def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
     """The fraction of a map's sum of squares that the best positive multiple of another map explains."""
     lengths = np.linalg.norm(target) * np.linalg.norm(model)
-    return float(max((target * model).sum() / lengths, 0) ** 2) if lengths > 0 else 0.0
+    if lengths == 0:
+        return 0.0
+    return float(max((target * model).sum() / lengths, 0) ** 2)
 
 
 # ------------------------------------------------------------------------------------------ regions
@@ -294,34 +314,42 @@ def region_table(explainer: Explainer, scene: Scene) -> pd.DataFrame:
     """Mean signed relevance of each word on each thing: a row per word, a column per thing."""
     ((split, directions),) = explainer.word_directions(scene.caption)
     (values,) = _on_things(explainer, [scene], [directions])
-    names = [phrase(thing.noun, colour=thing.colour) for thing in scene.objects]
-    return pd.DataFrame(
-        values, index=[scene.caption[start:end] for start, end in split.spans], columns=names
-    )
+    words = [scene.caption[start:end] for start, end in split.spans]
+    things = [phrase(thing.noun, colour=thing.colour) for thing in scene.objects]
+    return pd.DataFrame(values, index=words, columns=things)
 
 
 def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Whether each noun and each colour word matches its own thing more than the others: one row per word."""
-    asked, directions, rows = [], [], []
-    for scene, (split, found) in zip(
-        scenes, explainer.word_directions([one.caption for one in scenes]), strict=True
-    ):
-        known = [
-            one for one in scene.spans if one.kind in ("noun", "colour") and len(one.objects) == 1
-        ]
-        places = enumerate(split.spans)
-        own = [
-            (i, span) for i, (a, b) in places for span in known if span.start < b and a < span.end
-        ]
-        asked.append([(scene.caption[slice(*split.spans[i])], span) for i, span in own])
-        directions.append(found[[i for i, _ in own]])
-    for image, (words, values) in enumerate(
-        zip(asked, _on_things(explainer, scenes, directions), strict=True)
-    ):
-        for (word, span), row in zip(words, values, strict=True):
-            hit = float(row.argmax() == span.objects[0]) if row.any() else 1 / len(row)
+    words = []  # by scene, the place of each word in its caption, and its span
+    directions = []
+    split_captions = explainer.word_directions([scene.caption for scene in scenes])
+    for scene, (split, vectors) in zip(scenes, split_captions, strict=True):
+        scene_words = _words_of_one_thing(scene, split.spans)
+        words.append(scene_words)
+        directions.append(vectors[[place for place, _ in scene_words]])
+
+    rows = []
+    for image, means in enumerate(_on_things(explainer, scenes, directions)):
+        for (place, span), row in zip(words[image], means, strict=True):
+            hit = float(row.argmax() == span.objects[0])
+            if not row.any():
+                hit = 1 / len(row)  # a word without a map guesses
+            start, end = split_captions[image][0].spans[place]
+            word = scenes[image].caption[start:end]
             rows.append({"image": image, "word": word, "kind": span.kind, "hit": hit})
     return pd.DataFrame(rows)
+
+
+def _words_of_one_thing(scene: Scene, places: Sequence[tuple[int, int]]) -> list[tuple[int, Span]]:
+    """The nouns and colour words of a caption that are about one thing: the number of the word, and its span."""
+    words = []
+    for number, (start, end) in enumerate(places):
+        for span in scene.spans:
+            about_one = span.kind in ("noun", "colour") and len(span.objects) == 1
+            if about_one and span.start < end and start < span.end:
+                words.append((number, span))
+    return words
 
 
 def _on_things(
@@ -329,8 +357,12 @@ def _on_things(
 ) -> list[np.ndarray]:
     """For each scene the means (W, things) of the maps of its W directions over the tokens of each thing."""
     padded = pad_sequence(list(directions), batch_first=True)  # (scenes, W, E)
-    maps, found = as_array(explainer.maps(images_of(explainer.clip, scenes), padded)), []
-    for scene, own, asked in zip(scenes, maps, directions, strict=True):
-        coverage = object_coverage(explainer, scene, own.shape[1:])
-        found.append(np.einsum("whv,rhv->wr", own[: len(asked)], coverage) / coverage.sum((1, 2)))
-    return found
+    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), padded))
+
+    means = []
+    for scene, scene_maps, scene_directions in zip(scenes, maps, directions, strict=True):
+        coverage = object_coverage(explainer, scene, scene_maps.shape[1:])  # (things, h, w)
+        scene_maps = scene_maps[: len(scene_directions)]  # without the padding
+        sums = np.einsum("whv,rhv->wr", scene_maps, coverage)
+        means.append(sums / coverage.sum((1, 2)))
+    return means

@@ -2,8 +2,7 @@
 
     scenes of four things -> maps by every method -> a row per scene and method
 
-    python -m studies.methods              # writes data/methods.csv: the slow methods, on few
-    scenes, by both models
+    python -m studies.methods     # data/methods.csv: the slow methods, on few scenes, by both models
 
 The measures ask different questions. *Average precision*: does the map of a prompt lie on the thing
 that the prompt names? *Deletion* (Petsiuk et al., arXiv 1806.07421): how high does the similarity
@@ -15,7 +14,7 @@ rank the things as their effects do (Spearman)?
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -39,7 +39,8 @@ from . import rivals  # noqa: F401 # adds FIxLIP to the methods
 from .lesson import SECOND, prompts_of, shown_scenes
 from .relevance import maps_by
 
-PAPER, PACKAGE = "Grad-ECLIP (paper)", "Grad-ECLIP (package)"
+PAPER = "Grad-ECLIP (paper)"
+PACKAGE = "Grad-ECLIP (package)"
 QUICK = {
     PAPER: "grad-eclip",
     PACKAGE: "grad-eclip",
@@ -52,17 +53,21 @@ QUICK = {
     "raw attention": "attention",
 }
 SLOW = {"RISE": "rise", "FIxLIP": "fixlip", "integrated gradients": "integrated-gradients"}
-SAME, TRUE = "the same everywhere", "the true masks"  # two maps that need no model
+SAME = "the same everywhere"  # two maps that need no model
+TRUE = "the true masks"
 MEASURES = ("average precision", "deletion", "taken out")
 NAMED = 3  # of the four things, the caption names the first three
-_BOX, _FEW = (0, 0, CANVAS, CANVAS), Protocol(points=3)
+_STEPS = Protocol(points=3)  # of deletion
 
 
 def explainer_of(clip: Clip, title: str) -> Explainer:
-    """Return the explainer of a row of the table: through one layer, but for the package's Grad-ECLIP."""
-    return Explainer(
-        clip if title == PACKAGE else replace(clip, image_layers=1), method=(QUICK | SLOW)[title]
-    )
+    """The explainer of a row of the table: through one layer, but for the package's Grad-ECLIP."""
+    if title != PACKAGE:
+        clip = replace(clip, image_layers=1)
+    return Explainer(clip, method=(QUICK | SLOW)[title])
+
+
+# ----------------------------------------------------------------------------------------- measures
 
 
 def measure(
@@ -76,103 +81,145 @@ def measure(
 
     Deletion takes two passes of the model a map, and can be left out.
     """
-    asker, images = Explainer(clip), [scene.image(CANVAS) for scene in scenes]
-    captions = asker.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
-    prompts = asker.embed_texts([text for scene in scenes for text in prompts_of(scene)]).unflatten(
-        0, (-1, 4)
-    )
-    less = [without(scene, i).image(CANVAS) for scene in scenes for i in range(4)]
-    falls = asker.embed_images(images)[:, None] - asker.embed_images(less).unflatten(0, (-1, 4))
-    effects = torch.einsum("bne,be->bn", falls, captions).cpu().numpy()
-    asked = torch.cat([captions[:, None], prompts], dim=1)  # (B, 5, E)
-    maps = maps_by({title: explainer_of(clip, title) for title in titles}, images, asked)
+    explainer = Explainer(clip)
+    images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
+    captions = explainer.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
+    prompts = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
+    prompts = prompts.unflatten(0, (-1, 4))  # (B, 4, E)
+
+    # the maps of the caption, and of the prompts of all things
+    targets = torch.cat([captions[:, None], prompts], dim=1)  # (B, 5, E)
+    maps = maps_by({title: explainer_of(clip, title) for title in titles}, images, targets)
     if controls:
         grid = next(iter(maps.values())).shape[2:]
-        pooled = np.array([[pool(one, grid) for one in own] for own in masks])
-        maps[TRUE] = np.concatenate([pooled[:, :NAMED].max(1, keepdims=True), pooled], axis=1)
+        things = np.array([[pool(mask, grid) for mask in scene_masks] for scene_masks in masks])
+        named = things[:, :NAMED].max(axis=1, keepdims=True)
+        maps[TRUE] = np.concatenate([named, things], axis=1)
         maps[SAME] = np.ones_like(maps[TRUE])
+
+    effects = _effects(explainer, scenes, images, captions)
     rows = []
     for k, image in enumerate(images):
-        pixels, colours = model_view(clip.preprocess, image).pixels, colours_of(clip.preprocess)
-        score = partial(_similarity, asker, prompts[k, 0])
-        first = {title: own[k, 1] for title, own in maps.items()}
-        kept = pd.Series(np.nan, index=[*maps])
+        similarity_left = {}
         if deletion:
-            curves = image_curves(score, pixels, first, _FEW, colours=colours, games=["deletion"])
-            kept = curve_auc(curves).set_index("method")["auc"]
-        for title, own in maps.items():
-            found, whole = precision_on(own[k : k + 1, 1:], masks[k : k + 1])[0], _heat(own[k, 0])
-            ranked = spearmanr([whole[mask].sum() for mask in masks[k]], effects[k]).statistic
-            rows.append((clip.name, title, k, found, kept[title], float(np.nan_to_num(ranked))))
-    return pd.DataFrame(rows, columns=["model", "method", "scene", *MEASURES])
+            first_prompt = {title: method_maps[k, 1] for title, method_maps in maps.items()}
+            similarity_left = _deletion(explainer, image, prompts[k, 0], first_prompt)
+        for title, method_maps in maps.items():
+            caption_heat = _heat(method_maps[k, 0])
+            on_things = [caption_heat[mask].sum() for mask in masks[k]]
+            row = {
+                "model": clip.name,
+                "method": title,
+                "scene": k,
+                "average precision": precision_on(method_maps[[k], 1:], [masks[k]])[0],
+                "deletion": similarity_left.get(title, np.nan),
+                "taken out": np.nan_to_num(spearmanr(on_things, effects[k]).statistic),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def _similarity(asker: Explainer, text: Tensor, pixels: Tensor) -> Tensor:
-    return asker.image_tower.forward(pixels) @ text
+def _effects(
+    explainer: Explainer, scenes: Sequence[Scene], images: Sequence[Image.Image], captions: Tensor
+) -> np.ndarray:
+    """How far the similarity to its caption falls when a scene is drawn without each of its things: (B, 4)."""
+    fewer = [without(scene, i).image(CANVAS) for scene in scenes for i in range(4)]
+    embeddings_without = explainer.embed_images(fewer).unflatten(0, (-1, 4))
+    falls = explainer.embed_images(images)[:, None] - embeddings_without  # (B, 4, E)
+    return torch.einsum("bne,be->bn", falls, captions).cpu().numpy()
+
+
+def _deletion(
+    explainer: Explainer, image: Image.Image, text: Tensor, maps: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """The mean similarity of an image and a text while the image becomes noise as each map ranks it."""
+    preprocess = explainer.clip.preprocess
+    curves = image_curves(
+        lambda pixels: explainer.image_tower.forward(pixels) @ text,
+        model_view(preprocess, image).pixels,
+        maps,
+        _STEPS,
+        colours=colours_of(preprocess),
+        games=["deletion"],
+    )
+    return dict(curve_auc(curves)[["method", "auc"]].to_numpy())
 
 
 def _heat(map_: np.ndarray) -> np.ndarray:
-    return onto_image(map_, _BOX, (CANVAS, CANVAS))
+    return onto_image(map_, (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS))
 
 
 def precision(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Return the average precision of a heat map, read at every second pixel, down and across."""
+    """The average precision of a heat map, read at every second pixel, down and across."""
     return localisation_scores(heat[::2, ::2], mask[::2, ::2])["average_precision"]
 
 
 def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the average precision (N,) of the maps (N, T, h, w) of the things of scenes, the mean over a scene."""
-    pairs = (zip(own, things, strict=True) for own, things in zip(maps, masks, strict=True))
-    return np.array(
-        [np.mean([precision(_heat(one), mask) for one, mask in scene]) for scene in pairs]
-    )
+    """The average precision (N,) of the maps (N, T, h, w) of the things of scenes, the mean over a scene."""
+    means = []
+    for scene_maps, things in zip(maps, masks, strict=True):
+        scores = [
+            precision(_heat(map_), mask) for map_, mask in zip(scene_maps, things, strict=True)
+        ]
+        means.append(np.mean(scores))
+    return np.array(means)
 
 
 def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
-    """Return what one prompt of one image costs by each method, in forward passes of the image encoder, by time."""
-    image, own = shown_scenes(1)[0].image(CANVAS), Explainer(clip)
-    text = own.embed_texts(["a dog"])[None]
+    """What one prompt of one image costs by each method, in forward passes of the image encoder, by time."""
+    image = shown_scenes(1)[0].image(CANVAS)
+    explainer = Explainer(clip)
+    text = explainer.embed_texts(["a dog"])[None]  # (1, 1, E)
     calls = {title: partial(explainer_of(clip, title).maps, [image], text) for title in titles}
-    return time_methods(calls, partial(own.embed_images, [image]), repeats=repeats).set_index(
-        "method"
-    )["passes"]
+    table = time_methods(calls, partial(explainer.embed_images, [image]), repeats=repeats)
+    return table.set_index("method")["passes"]
+
+
+# ------------------------------------------------------------------------------------------- tables
 
 
 def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
-    """Return the table of lesson 03: mean and 95 % interval of every measure, the most precise method first."""
+    """The table of lesson 03: mean and 95 % interval of every measure, the most precise method first."""
     table = {}
     for title, part in rows.groupby("method", sort=False):
-        numbers = {name: (part[name].mean(), *mean_interval(part[name])) for name in MEASURES}
-        shown = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*three) for name, three in numbers.items()}
-        spent = f"{costs[title]:.0f}" if costs.get(title, np.nan) > 0 else ""
-        table[title] = {
-            "cost in passes": spent,
-            **shown,
-            "scenes": len(part),
-            "order": part[MEASURES[0]].mean(),
-        }
-    return pd.DataFrame(table).T.sort_values("order", ascending=False).drop(columns="order")
+        cost = costs.get(title, np.nan)
+        row = {"cost in passes": f"{cost:.0f}" if cost > 0 else ""}
+        for name in MEASURES:
+            row[name] = _with_interval(part[name], "{:.2f}")
+        row["scenes"] = len(part)
+        table[title] = row
+    order = rows.groupby("method")[MEASURES[0]].mean().sort_values(ascending=False, kind="stable")
+    return pd.DataFrame(table).T.loc[order.index].rename_axis(index=None)
 
 
-def differences(rows: pd.DataFrame, other: str) -> pd.DataFrame:
-    """Return how far every method lies above another, on the scenes of both: mean difference and 95 % interval."""
-    wide, table = rows.pivot(index="scene", columns="method"), {}
+def differences(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """How far every method lies above another, on the scenes of both: mean difference and 95 % interval."""
+    wide = rows.pivot(index="scene", columns="method")
+    table = {}
     for title in rows["method"].drop_duplicates():
-        apart = {name: (wide[name, title] - wide[name, other]).dropna() for name in MEASURES}
-        shown = {
-            name: "{:+.2f} [{:.2f}, {:.2f}]".format(one.mean(), *mean_interval(one))
-            for name, one in apart.items()
-        }
-        table[title] = {**shown, "scenes": len(apart[MEASURES[0]])}
-    return pd.DataFrame(table).T.drop(index=other)
+        row = {}
+        for name in MEASURES:
+            difference = (wide[name, title] - wide[name, baseline]).dropna()
+            row[name] = _with_interval(difference, "{:+.2f}")
+            row.setdefault("scenes", len(difference))
+        table[title] = row
+    return pd.DataFrame(table).T[[*MEASURES, "scenes"]].drop(index=baseline)
+
+
+def _with_interval(values: pd.Series, form: str) -> str:
+    low, high = mean_interval(values)
+    return f"{form.format(values.mean())} [{low:.2f}, {high:.2f}]"
+
+
+# ------------------------------------------------------------------------------------- slow methods
 
 
 def read_slow(model: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Return the rows of the slow methods of a model in `data/methods.csv`, and what they cost in passes."""
-    kept = pd.read_csv(data_path("methods.csv"))
-    kept = kept[kept["model"] == model]
-    return kept.drop(columns="passes"), kept.groupby("method")["passes"].first()
+    """The rows of the slow methods of a model in `data/methods.csv`, and what they cost in passes."""
+    rows = pd.read_csv(data_path("methods.csv"))
+    rows = rows[rows["model"] == model]
+    return rows.drop(columns="passes"), rows.groupby("method")["passes"].first()
 
 
 def main() -> None:
@@ -182,12 +229,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8, help="scenes (%(default)s)")
     parser.add_argument("--out", type=Path, default=data_path("methods.csv"))
     options = parser.parse_args()
+
+    scenes = shown_scenes(options.n, 4, whole=False)
     tables = []
     for clip in map(load_clip, options.models):
-        scenes = shown_scenes(options.n, 4, whole=False)
         for title in SLOW:
             rows = measure(clip, [title], scenes, controls=False)
-            tables.append(rows.assign(passes=passes(clip, [title], repeats=1)[title].round()))
+            cost = passes(clip, [title], repeats=1)[title]
+            tables.append(rows.assign(passes=cost.round()))
             pd.concat(tables).round(4).to_csv(options.out, index=False)
 
 

@@ -1,7 +1,6 @@
 """Pairs of images and captions in which nothing but one attribute differs: does a model know who is red?
 
-    kind of attribute -> pairs: two images, two captions -> embeddings -> one row per image ->
-    accuracy
+    kind of attribute -> pairs: two images, two captions -> embeddings -> one row per image
 
 Each image of a pair is asked which of the two captions is its own, so each caption is right once
 and wrong once, and a scorer that looks at the captions alone is right in exactly one of two (Hsieh
@@ -14,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations, permutations
 from typing import NamedTuple
 
@@ -24,8 +23,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.checks import chosen, whole
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
@@ -56,10 +55,7 @@ KINDS = {
     "swapped colours": "colour",
     "swapped sizes": "size",
 }
-SWAPPED = (
-    "swapped colours",
-    "swapped sizes",
-)  # both captions hold the same words: only binding tells them apart
+SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words
 COMPOSITIONS = ("seen", "withheld")
 _ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
 _BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
@@ -78,13 +74,11 @@ class Pair:
 
     def words(self, side: int) -> list[Span]:
         """The words of caption 0 or 1 that the other says otherwise, in reading order."""
-        scene = self.scenes[side]
-        mine = [
-            span
-            for span in scene.spans
-            if span.kind == KINDS[self.kind] and span.objects[0] in self.asked
-        ]
-        return sorted(mine, key=lambda span: span.start)
+        words = []
+        for span in self.scenes[side].spans:
+            if span.kind == KINDS[self.kind] and span.objects[0] in self.asked:
+                words.append(span)
+        return sorted(words, key=lambda span: span.start)
 
 
 # -------------------------------------------------------------------------------------------- pairs
@@ -99,33 +93,47 @@ def draw_pairs(
     split: str = "development",
     nouns: int = 64,
 ) -> list[Pair]:
-    """`n` random pairs of one kind of attribute; the same arguments always give the same ones."""
-    given = (
-        ("kind", kind, KINDS),
-        ("composition", composition, COMPOSITIONS),
-        ("split", split, SPLITS),
-    )
-    for name, value, known in given:
-        chosen(name, value, known)
-    n = whole("n", n, 0, 100_000)
-    allowed = (2, 3, 4) if kind in _ANY_NUMBER else (4,) if kind == "count" else (2,)
-    objects = allowed[0] if objects is None else chosen(f"objects of {kind!r}", objects, allowed)
-    withheld = composition == "withheld"
-    rng = np.random.default_rng([60, SPLITS[split], 0, list(KINDS).index(kind), objects, withheld])
-    found: list[Pair] = []
-    while len(found) < n:
+    """`n` random pairs of one kind of attribute; the same arguments always give the same ones.
+
+    Args:
+        kind: one of `KINDS`.
+        n: how many.
+        objects: in each image; the fewest by default, which the kind allows.
+        composition: "withheld" for combinations that training never showed.
+        split: "development" or "test".
+        nouns: how many concepts the objects are drawn from.
+    """
+    allowed = _numbers_of_objects(kind)
+    if objects is None:
+        objects = allowed[0]
+    if objects not in allowed:
+        raise GradeclipError(f"pairs of {kind!r} have {allowed} objects, got {objects}")
+    withheld = COMPOSITIONS.index(composition) == 1
+    seed = [60, SPLITS[split], 0, list(KINDS).index(kind), objects, withheld]
+    rng = np.random.default_rng(seed)
+
+    pairs: list[Pair] = []
+    while len(pairs) < n:
         drawn = _DRAWN[kind](rng, _pool(nouns), objects, withheld)
         if drawn is not None and all(_fits(scene, kind, withheld) for scene in drawn[0]):
-            name = f"{kind}, {objects}, {composition}, {len(found)}"
-            found.append(Pair(name, kind, composition, *drawn))
-    return found
+            name = f"{kind}, {objects}, {composition}, {len(pairs)}"
+            pairs.append(Pair(name, kind, composition, *drawn))
+    return pairs
+
+
+def _numbers_of_objects(kind: str) -> tuple[int, ...]:
+    if kind in _ANY_NUMBER:
+        return (2, 3, 4)
+    return (4,) if kind == "count" else (2,)
 
 
 def _fits(scene: Scene, kind: str, withheld: bool) -> bool:
     """Whether what is withheld in a scene is what should be: nothing, a noun with a colour, or two nouns together."""
-    pairs = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
+    nouns = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
     colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
-    return (pairs, colours) == ((False, withheld) if KINDS[kind] == "colour" else (withheld, False))
+    if KINDS[kind] == "colour":
+        return colours == withheld and not nouns
+    return nouns == withheld and not colours
 
 
 @lru_cache(maxsize=4)
@@ -136,13 +144,19 @@ def _pool(nouns: int) -> tuple[str, ...]:
     return tuple(table.index[chosen])
 
 
+# What `_DRAWN` has for each kind: from a generator, a pool of nouns, the number of objects, and
+# whether a combination is withheld, to two scenes and the objects in which they differ; None if
+# the draw does not fit.
+Drawn = tuple[tuple[Scene, Scene], tuple[int, ...]]
+
+
 def _things(
     rng: np.random.Generator, nouns: Sequence[str], sizes: Sequence[float] = ()
 ) -> list[Object]:
-    """Objects drawn and laid out as training draws and lays out its own; of given sizes where sizes matter."""
-    things = arrange(list(nouns), seed=int(rng.integers(2**32))).objects
+    """Objects drawn and laid out as training does; of these sizes where sizes matter."""
+    things = list(arrange(list(nouns), seed=int(rng.integers(2**32))).objects)
     if not sizes:
-        return list(things)
+        return things
     places = draw_layout(rng, sizes=sizes)
     return [
         replace(thing, x=x, y=y, size=size)
@@ -158,123 +172,159 @@ def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool
             return nouns
 
 
-def _both(
-    rng: np.random.Generator, first: Sequence[Object], second: Sequence[Object], said=({}, {})
-) -> tuple:
+def _scenes(
+    rng: np.random.Generator,
+    first: Sequence[Object],
+    second: Sequence[Object],
+    first_caption: dict | None = None,
+    second_caption: dict | None = None,
+) -> tuple[Scene, Scene]:
+    """Two scenes on one background; of each, what its caption says of sizes and relations."""
     background = int(rng.integers(BACKGROUNDS))
-    scenes = zip((first, second), said, strict=True)
-    return tuple(
-        arrange(list(things), background=background, **caption) for things, caption in scenes
+    return (
+        arrange(list(first), background=background, **(first_caption or {})),
+        arrange(list(second), background=background, **(second_caption or {})),
     )
 
 
 def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
-    return [replace(thing, **change) if k == i else thing for k, thing in enumerate(things)]
+    changed = list(things)
+    changed[i] = replace(things[i], **change)
+    return changed
 
 
-def _identity(rng, pool, n, withheld):
-    things, i = _things(rng, _nouns(rng, pool, n, withheld)), int(rng.integers(n))
-    (other,) = _things(
-        rng, rng.choice([noun for noun in pool if noun not in {thing.noun for thing in things}], 1)
-    )
-    at = {"x": things[i].x, "y": things[i].y, "size": things[i].size}
-    return _both(rng, things, [*things[:i], replace(other, **at), *things[i + 1 :]]), (i,)
+def _identity(rng, pool, n, withheld) -> Drawn:
+    things = _things(rng, _nouns(rng, pool, n, withheld))
+    i = int(rng.integers(n))
+    nouns = {thing.noun for thing in things}
+    unused = [noun for noun in pool if noun not in nouns]
+    (stranger,) = _things(rng, rng.choice(unused, 1))
+
+    exchanged = list(things)
+    exchanged[i] = replace(stranger, x=things[i].x, y=things[i].y, size=things[i].size)
+    return _scenes(rng, things, exchanged), (i,)
 
 
-def _colour(rng, pool, n, withheld):
-    things, i = _things(rng, _nouns(rng, pool, n, False)), int(rng.integers(n))
-    fitting = [c for c in COLOURS if is_withheld_colour(things[i].noun, c) == withheld]
+def _colour(rng, pool, n, withheld) -> Drawn | None:
+    things = _things(rng, _nouns(rng, pool, n, False))
+    i = int(rng.integers(n))
+    noun = things[i].noun
+    fitting = [colour for colour in COLOURS if is_withheld_colour(noun, colour) == withheld]
     if len(fitting) < 2:
         return None
-    one, two = rng.choice(fitting, 2, replace=False)
-    return _both(rng, _changed(things, i, colour=str(one)), _changed(things, i, colour=str(two))), (
-        i,
+
+    first, second = rng.choice(fitting, 2, replace=False)
+    scenes = _scenes(
+        rng,
+        _changed(things, i, colour=str(first)),
+        _changed(things, i, colour=str(second)),
     )
+    return scenes, (i,)
 
 
-def _swapped_colours(rng, pool, n, withheld):
+def _swapped_colours(rng, pool, n, withheld) -> Drawn | None:
     things = _things(rng, _nouns(rng, pool, n, False))
     i, j = (int(k) for k in rng.choice(n, 2, replace=False))
-    a, b = things[i].noun, things[j].noun
-    fitting = [
-        (c, d)
-        for c, d in permutations(COLOURS, 2)
-        if all(
-            (is_withheld_colour(a, x) or is_withheld_colour(b, y)) == withheld
-            for x, y in ((c, d), (d, c))
-        )
-    ]
+    fitting = []
+    for a, b in permutations(COLOURS, 2):
+        before = _withheld_colours(things, {i: a, j: b})
+        after = _withheld_colours(things, {i: b, j: a})
+        if before == after == withheld:
+            fitting.append((a, b))
     if not fitting:
         return None
-    chosen = fitting[rng.integers(len(fitting))]
-    others = [str(c) for c in rng.permutation([c for c in COLOURS if c not in chosen])]
-    colours = {i: chosen[0], j: chosen[1]}
-    first = [replace(thing, colour=colours.get(k, others[k])) for k, thing in enumerate(things)]
-    second = _changed(_changed(first, i, colour=chosen[1]), j, colour=chosen[0])
-    return _both(rng, first, second), (i, j)
+
+    a, b = fitting[rng.integers(len(fitting))]
+    spare = rng.permutation([colour for colour in COLOURS if colour not in (a, b)])
+    colours = {k: str(spare[k]) for k in range(n)} | {i: a, j: b}
+    first = [replace(thing, colour=colours[k]) for k, thing in enumerate(things)]
+    second = _changed(_changed(first, i, colour=b), j, colour=a)
+    return _scenes(rng, first, second), (i, j)
 
 
-def _sizes(rng, pool, n, withheld, asked: Sequence[int]):
+def _withheld_colours(things: Sequence[Object], colours: dict[int, str]) -> bool:
+    return any(is_withheld_colour(things[k].noun, colour) for k, colour in colours.items())
+
+
+def _sizes(rng, pool, n, withheld, asked: Sequence[int]) -> Drawn:
     """Small and big things at `asked`, first so and then the other way round; the captions say these sizes."""
-    small, big = rng.uniform(SIZES[0], SMALL), rng.uniform(BIG, _BIGGEST)
-    others = rng.uniform(SIZES[0], SMALL, n)  # which are not called so
-    room = [float(big if k in asked else others[k]) for k in range(n)]
-    things, scenes = _things(rng, _nouns(rng, pool, n, withheld), room), []
-    for turn in (0, 1):
-        large = {k: place % 2 != turn for place, k in enumerate(asked)}
-        sized = [
-            replace(thing, size=float(big if large[k] else small)) if k in large else thing
-            for k, thing in enumerate(things)
-        ]
-        said = [("big" if large[k] else "small") if k in large else "" for k in range(n)]
-        scenes.append((sized, {"size": said}))
-    (first, one), (second, two) = scenes
-    return _both(rng, first, second, (one, two)), tuple(asked)
+    small = float(rng.uniform(SIZES[0], SMALL))
+    big = float(rng.uniform(BIG, _BIGGEST))
+    unnamed = rng.uniform(SIZES[0], SMALL, n)  # sizes of the things whose size no caption says
+    room = [big if k in asked else float(unnamed[k]) for k in range(n)]
+    things = _things(rng, _nouns(rng, pool, n, withheld), room)
+
+    sides = []
+    for is_first in (True, False):
+        sized = list(things)
+        words = [""] * n
+        for place, k in enumerate(asked):
+            is_big = (place % 2 == 1) == is_first
+            sized[k] = replace(things[k], size=big if is_big else small)
+            words[k] = "big" if is_big else "small"
+        sides.append((sized, {"size": words}))
+    (first, first_caption), (second, second_caption) = sides
+    return _scenes(rng, first, second, first_caption, second_caption), tuple(asked)
 
 
-def _count(rng, pool, n, withheld):
-    kind, other = _nouns(rng, pool, 2, withheld)
-    size, last = float(rng.uniform(*_OF_FOUR)), bool(rng.integers(2))
-    *many, alone = _things(rng, [kind] * 3 + [other], [size] * 3 + [float(rng.uniform(*_OF_FOUR))])
-    two, three = ([alone, *group] if last else [*group, alone] for group in (many[:2], many))
-    return _both(rng, two, three), ((1,) if last else (0,))
+def _one_size(rng, pool, n, withheld) -> Drawn:
+    return _sizes(rng, pool, n, withheld, [int(rng.integers(n))])
 
 
-def _position(rng, pool, withheld, across: bool):
+def _swapped_sizes(rng, pool, n, withheld) -> Drawn:
+    return _sizes(rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)])
+
+
+def _count(rng, pool, n, withheld) -> Drawn:
+    kind, single = _nouns(rng, pool, 2, withheld)
+    size = float(rng.uniform(*_OF_FOUR))
+    group_is_last = bool(rng.integers(2))
+    sizes = [size] * 3 + [float(rng.uniform(*_OF_FOUR))]
+    *group, alone = _things(rng, [kind] * 3 + [single], sizes)
+    if group_is_last:
+        return _scenes(rng, [alone, *group[:2]], [alone, *group]), (1,)
+    return _scenes(rng, [*group[:2], alone], [*group, alone]), (0,)
+
+
+def _position(rng, pool, n, withheld, across: bool) -> Drawn | None:
     """Two things of one size that lie more side by side than one above the other, or the other way round."""
-    one, two = _things(rng, _nouns(rng, pool, 2, withheld), [float(rng.uniform(SMALL, BIG))] * 2)
-    apart = abs(one.x - two.x), abs(one.y - two.y)
-    if apart[not across] < 2 * apart[across]:
+    nouns = _nouns(rng, pool, 2, withheld)
+    size = float(rng.uniform(SMALL, BIG))
+    a, b = _things(rng, nouns, [size, size])
+    distance = abs(a.x - b.x)
+    distance_otherwise = abs(a.y - b.y)
+    if not across:
+        distance, distance_otherwise = distance_otherwise, distance
+    if distance < 2 * distance_otherwise:
         return None
-    first, second = [one, two], [replace(one, x=two.x, y=two.y), replace(two, x=one.x, y=one.y)]
-    return _both(
-        rng, first, second, [{"relation": relation_between(a, b)} for a, b in (first, second)]
-    ), (0,)
+
+    first = [a, b]
+    second = [replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y)]
+    captions = [{"relation": relation_between(*things)} for things in (first, second)]
+    return _scenes(rng, first, second, *captions), (0,)
 
 
-def _comparison(rng, pool, n, withheld):
-    (first, second), _ = _sizes(rng, pool, 2, withheld, [0, 1])
-    relations = [
-        {"relation": relation_between(*scene.objects, kind="size")} for scene in (first, second)
-    ]
-    scenes = zip((first, second), relations, strict=True)
-    return tuple(
-        arrange(list(scene.objects), background=scene.background, **said) for scene, said in scenes
-    ), (0,)
+def _comparison(rng, pool, n, withheld) -> Drawn:
+    scenes, _ = _sizes(rng, pool, 2, withheld, [0, 1])
+    compared = []
+    for scene in scenes:
+        relation = relation_between(*scene.objects, kind="size")
+        compared.append(
+            arrange(list(scene.objects), background=scene.background, relation=relation)
+        )
+    return tuple(compared), (0,)
 
 
-_DRAWN: dict[str, Callable] = {
+_DRAWN: dict[str, Callable[..., Drawn | None]] = {
     "object identity": _identity,
     "colour": _colour,
+    "size": _one_size,
     "count": _count,
-    "size": lambda rng, pool, n, withheld: _sizes(rng, pool, n, withheld, [int(rng.integers(n))]),
-    "swapped sizes": lambda rng, pool, n, withheld: _sizes(
-        rng, pool, n, withheld, [int(k) for k in rng.choice(n, 2, replace=False)]
-    ),
-    "left / right": lambda rng, pool, n, withheld: _position(rng, pool, withheld, True),
-    "above / below": lambda rng, pool, n, withheld: _position(rng, pool, withheld, False),
+    "left / right": partial(_position, across=True),
+    "above / below": partial(_position, across=False),
     "bigger / smaller": _comparison,
     "swapped colours": _swapped_colours,
+    "swapped sizes": _swapped_sizes,
 }
 
 
@@ -284,8 +334,8 @@ _DRAWN: dict[str, Callable] = {
 def image_pixels(clip: Clip) -> int:
     """The pixels on a side at which scenes are drawn for a model: no more than it needs, a multiple of `CANVAS`."""
     size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
-    wanted = max(size) if isinstance(size, (tuple, list)) else size
-    return min(IMAGE_SIZE, CANVAS * math.ceil(wanted / CANVAS))
+    side = max(size) if isinstance(size, (tuple, list)) else size
+    return min(IMAGE_SIZE, CANVAS * math.ceil(side / CANVAS))
 
 
 def images_of(clip: Clip, scenes: Sequence[Scene]) -> list[Image.Image]:
@@ -300,9 +350,8 @@ def _image(scene: Scene, pixels: int) -> Image.Image:
 
 def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """Unit image embeddings (N, E) on the CPU, from images as large as the model sees them."""
-    return explainer.embed_images(
-        image for scene in scenes for image in images_of(explainer.clip, [scene])
-    ).cpu()
+    images = (_image(scene, image_pixels(explainer.clip)) for scene in scenes)
+    return explainer.embed_images(images).cpu()
 
 
 class Embedded(NamedTuple):
@@ -314,12 +363,11 @@ class Embedded(NamedTuple):
 
 def embed_pairs(clip: Clip, pairs: Sequence[Pair]) -> Embedded:
     """Embed both images and both captions of pairs."""
-    scenes, explainer = [scene for pair in pairs for scene in pair.scenes], Explainer(clip)
-    found = (
-        embed_scenes(explainer, scenes),
-        explainer.embed_texts([one.caption for one in scenes]).cpu(),
-    )
-    return Embedded(*(one.unflatten(0, (-1, 2)) for one in found))
+    explainer = Explainer(clip)
+    scenes = [scene for pair in pairs for scene in pair.scenes]
+    images = embed_scenes(explainer, scenes)
+    texts = explainer.embed_texts([scene.caption for scene in scenes]).cpu()
+    return Embedded(images.unflatten(0, (-1, 2)), texts.unflatten(0, (-1, 2)))
 
 
 def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -334,30 +382,37 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
     the margin; right (1, 0 or .5), right_image (the same asked of captions: which image is yours?),
     and text_only: what a scorer answers who sees the mean of all images instead of the image.
     """
-    images, texts = (one.double() for one in embedded)
-    scores, prior = (images @ texts.transpose(1, 2)).numpy(), (texts @ images.mean((0, 1))).numpy()
+    images = embedded.images.double()
+    texts = embedded.texts.double()
+    similarities = (images @ texts.transpose(1, 2)).numpy()  # (P, images, captions)
+    priors = (texts @ images.mean((0, 1))).numpy()  # (P, captions)
+
     rows = []
-    for pair, similarity, blind in zip(pairs, scores, prior, strict=True):
-        about = {"pair": pair.name, "kind": pair.kind, "composition": pair.composition}
+    for pair, similarity, prior in zip(pairs, similarities, priors, strict=True):
         for side in (0, 1):
-            own, other = similarity[side, side], similarity[side, 1 - side]
-            answer = {
+            right_caption = similarity[side, side]
+            wrong_caption = similarity[side, 1 - side]
+            wrong_image = similarity[1 - side, side]
+            row = {
+                "pair": pair.name,
+                "kind": pair.kind,
+                "composition": pair.composition,
                 "side": side,
-                "similarity": own,
-                "other_similarity": other,
-                "margin": own - other,
+                "similarity": right_caption,
+                "other_similarity": wrong_caption,
+                "margin": right_caption - wrong_caption,
+                "right": _right(right_caption - wrong_caption),
+                "right_image": _right(right_caption - wrong_image),
+                "text_only": _right(prior[side] - prior[1 - side]),
             }
-            asked = own - other, own - similarity[1 - side, side], blind[side] - blind[1 - side]
-            found = zip(("right", "right_image", "text_only"), map(_right, asked), strict=True)
-            rows.append({**about, **answer, **dict(found)})
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def all_right(rows: pd.DataFrame) -> pd.Series:
     """Winoground's group score of each pair: 1 if both images find their caption and both captions their image."""
-    return (
-        rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1) == 1
-    ).astype(float)
+    lowest = rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1)
+    return (lowest == 1).astype(float)
 
 
 def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:

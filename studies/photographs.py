@@ -41,7 +41,7 @@ from gradeclip_utils.scenes import COLOURS
 
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
-from .concreteness import check_asked, image_numbers
+from .concreteness import check_captions, image_numbers
 from .lesson import RESULTS, Claims, mean_and_interval, readable
 from .relevance import direction_of, located
 
@@ -321,7 +321,7 @@ def _measured(
     with TemporaryDirectory() as scratch:
         settings = {"study": study, **describe_model(clip)}
         with Table(folder or scratch, settings, ["key"]) as table:
-            check_asked(table, questions)
+            check_captions(table, questions)
             waiting = [key for key in questions if (key,) not in table.rows]
             for key in tqdm(waiting, desc=study, unit="image", disable=folder is None):
                 row = measure(key)

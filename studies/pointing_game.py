@@ -8,19 +8,21 @@ caption (Moeller et al., arXiv 2408.14153). A game shows the first n objects of 
 that between n = 1 and n = 4 nothing differs but how many there are. Objects stand anywhere; a hit
 is a maximum on the object's own pixels, and its area is what a guess would score.
 
-All questions about a noun are asked by a *direction* in the space of embeddings, and Grad-ECLIP
-draws the map of it:
+Each question about a noun is a *direction* in the space of embeddings, and Grad-ECLIP draws the map
+of it:
 
-    caption                  e(caption), the same map for all of its nouns prompt
-    e("a dog"), the noun without its caption contrast                 e(caption) - e(caption without
-    the object), as `Explainer.explain(against=)` asks word x region            t(noun), as
-    `Explainer.interactions`; a noun of several words is their sum word x region, centred   t(noun)
-    - mean of t over the caption's nouns, without what they all share
+| question | direction |
+| --- | --- |
+| caption | e(caption), the same map for all of its nouns |
+| prompt | e("a dog"), the noun without its caption |
+| contrast | e(caption) - e(caption without the object), as `Explainer.explain(against=)` |
+| word x region | t(noun), as `Explainer.interactions`; a noun of several words is their sum |
+| word x region, centred | t(noun) - mean of t over the caption's nouns |
 
 The last three are about the noun *inside* its caption. Contrast and centring need a second object.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,7 +31,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
@@ -39,7 +41,7 @@ from .relevance import Located, direction_of, located
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
-_SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
+_NEED_SECOND = ("contrast", "word x region, centred")  # undefined for an object that is alone
 _COLUMNS = ["image", "objects", "noun", "question", *Located._fields, "area"]
 
 
@@ -52,20 +54,23 @@ class Game:
 
 
 def games(
-    n: int, *, split: str = "development", counts: Sequence[int] = COUNTS, tint: float = 0.35
+    n: int,
+    *,
+    split: str = "development",
+    counts: Sequence[int] = COUNTS,
+    tint: float = 0.35,
 ) -> list[Game]:
     """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
-    found, seed = [], 0
-    while len(found) < n * len(counts):
+    drawn: list[Game] = []
+    seed = 0
+    while len(drawn) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
         if len({thing.noun for thing in scene.objects}) == 4:
-            shown = [
-                arrange(list(scene.objects[:count]), background=scene.background)
-                for count in counts
-            ]
-            found += [Game(f"{split}/{seed}", one) for one in shown]
+            for count in counts:
+                fewer = arrange(list(scene.objects[:count]), background=scene.background)
+                drawn.append(Game(f"{split}/{seed}", fewer))
         seed += 1
-    return found
+    return drawn
 
 
 def play(
@@ -76,97 +81,97 @@ def play(
     image_layers: int | None = None,
 ) -> pd.DataFrame:
     """Ask for every noun of every game, and see where the maximum of its map by Grad-ECLIP lies."""
-    explainer, rows = Explainer(clip, image_layers=image_layers), []
+    explainer = Explainer(clip, image_layers=image_layers)
+    rows: list[dict] = []
     for count in COUNTS:
-        some = [game for game in played if len(game.scene.objects) == count]
-        scenes = [game.scene for game in some]
-        directions = question_directions(explainer, scenes, questions) if scenes else {}
-        for question, heats in question_maps(explainer, scenes, directions).items():
-            found = (row for game, own in zip(some, heats, strict=True) for row in _rows(game, own))
-            rows += [{**row, "question": question} for row in found]
+        batch = [game for game in played if len(game.scene.objects) == count]
+        if not batch:
+            continue
+        scenes = [game.scene for game in batch]
+        directions = question_directions(explainer, scenes, questions)
+        for question, maps in question_maps(explainer, scenes, directions).items():
+            for game, heats in zip(batch, maps, strict=True):
+                rows += _rows(game, heats, question)
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFrame:
-    """The same game, for the objects' own masks at the resolution of a map: what so coarse a map of theirs comes to."""
-    rows, box = [], (0, 0, CANVAS, CANVAS)
+    """The same game for the objects' own masks at the resolution of a map: the most that so coarse a map can score."""
+    rows: list[dict] = []
     for game in played:
-        heats = [onto_image(pool(mask, grid), box, (CANVAS, CANVAS)) for mask in _masks(game.scene)]
-        rows += [{**row, "question": "true mask"} for row in _rows(game, heats)]
+        coarse = [pool(mask, grid) for mask in _masks(game.scene)]
+        heats = [onto_image(mask, (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)) for mask in coarse]
+        rows += _rows(game, heats, "true mask")
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def question_directions(
     explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The directions of the questions in the space of embeddings."""
-    asked = [
-        question for question in questions if len(scenes[0].objects) > 1 or question not in _SECOND
-    ]
-    found = {}
+    """The directions of the questions in the space of embeddings, (B, T, E) each."""
+    if len(scenes[0].objects) == 1:
+        questions = [question for question in questions if question not in _NEED_SECOND]
 
     def embed(texts: list[str]) -> Tensor:
-        """Embeddings (B, n, E) of n texts a scene."""
         return explainer.embed_texts(texts).unflatten(0, (len(scenes), -1))
 
-    if "caption" in asked:
-        found["caption"] = embed([scene.caption for scene in scenes])
-    if "prompt" in asked:
-        found["prompt"] = embed([phrase(thing.noun) for scene in scenes for thing in scene.objects])
-    if "contrast" in asked:
+    directions: dict[str, Tensor] = {}
+    captions = [scene.caption for scene in scenes]
+    if "caption" in questions:
+        directions["caption"] = embed(captions)
+    if "prompt" in questions:
+        nouns = [thing.noun for scene in scenes for thing in scene.objects]
+        directions["prompt"] = embed([phrase(noun) for noun in nouns])
+    if "contrast" in questions:
         fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
-        found["contrast"] = embed([scene.caption for scene in scenes]) - embed(fewer)
-    if any(question.startswith("word") for question in asked):
+        directions["contrast"] = embed(captions) - embed(fewer)
+    if any(question.startswith("word") for question in questions):
         words = torch.stack([_noun_directions(explainer, scene) for scene in scenes])
-        found["word x region"], found["word x region, centred"] = (
-            words,
-            words - words.mean(1, keepdim=True),
-        )
-    return {question: found[question] for question in asked}
-
-
-def question_maps(
-    explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
-) -> dict[str, np.ndarray]:
-    """Signed heat maps of every question."""
-    if not directions:  # no games, or no questions that can be asked of an object that is alone
-        return {}
-    images, asked = (
-        images_of(explainer.clip, scenes),
-        torch.cat(list(directions.values()), dim=1),
-    )  # (B, T, E)
-    maps, heats = explainer.maps(images, asked).float().cpu().numpy(), []  # (B, T, h, w)
-    for image, own in zip(images, maps, strict=True):
-        box = tuple(
-            side * CANVAS / image.width for side in model_view(explainer.clip.preprocess, image).box
-        )
-        heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in own])
-    ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
-    return dict(zip(directions, np.split(np.array(heats), ends, axis=1), strict=True))
-
-
-def _rows(game: Game, heats: Iterable[np.ndarray]) -> Iterator[dict]:
-    """One row per noun of one image, from the maps of one question: one for all nouns, or one each."""
-    masks = _masks(game.scene)
-    found = [located(heat, masks) for heat in heats]
-    for i, thing in enumerate(game.scene.objects):
-        about = {
-            "image": game.name,
-            "objects": len(masks),
-            "noun": thing.noun,
-            "area": float(masks[i].mean()),
-        }
-        yield {**about, **found[i if len(found) > 1 else 0][i]._asdict()}
+        directions["word x region"] = words
+        directions["word x region, centred"] = words - words.mean(1, keepdim=True)
+    return {question: directions[question] for question in questions}
 
 
 def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
     ((split, directions),) = explainer.word_directions(scene.caption)
     split.check_read()
-    nouns = sorted(
-        (span for span in scene.spans if span.kind == "noun"), key=lambda span: span.objects
-    )
+    nouns = [span for span in scene.spans if span.kind == "noun"]
+    nouns.sort(key=lambda span: span.objects)
     return torch.stack([direction_of(split, directions, noun.start, noun.end) for noun in nouns])
+
+
+def question_maps(
+    explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
+) -> dict[str, np.ndarray]:
+    """Signed heat maps (B, T, CANVAS, CANVAS) of every question."""
+    if not directions:  # no question can be asked of an object that is alone
+        return {}
+    images = images_of(explainer.clip, scenes)
+    maps = explainer.maps(images, torch.cat(list(directions.values()), dim=1))  # (B, T, h, w)
+
+    heats = []
+    for image, image_maps in zip(images, maps.float().cpu().numpy(), strict=True):
+        box = np.array(model_view(explainer.clip.preprocess, image).box) * CANVAS / image.width
+        heats.append([onto_image(map_, tuple(box), (CANVAS, CANVAS)) for map_ in image_maps])
+    ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
+    return dict(zip(directions, np.split(np.array(heats), ends, axis=1), strict=True))
+
+
+def _rows(game: Game, heats: Sequence[np.ndarray], question: str) -> Iterator[dict]:
+    """One row per noun of one image, from the maps of one question: one for all nouns, or one each."""
+    masks = _masks(game.scene)
+    places = [located(heat, masks) for heat in heats]
+    for i, thing in enumerate(game.scene.objects):
+        place = places[i if len(places) > 1 else 0][i]
+        yield {
+            "image": game.name,
+            "objects": len(masks),
+            "noun": thing.noun,
+            "area": float(masks[i].mean()),
+            **place._asdict(),
+            "question": question,
+        }
 
 
 @lru_cache(maxsize=64)

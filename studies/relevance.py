@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import levelled
 from gradeclip_utils.runtime import remembering
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
+from gradeclip_utils.towers import Tower
 from gradeclip_utils.words import Split
 
 AT_ONCE = 16  # images in one batch
@@ -31,6 +32,15 @@ def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
     return as_array(explainer.embed_texts(texts))
 
 
+def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
+    """The direction (E,) of characters `start` to `end` of a caption, the sum of those (W, E) of its words."""
+    words = [i for i, (first, last) in enumerate(split.spans) if first < end and start < last]
+    return directions[words].sum(0)
+
+
+# ------------------------------------------------------------------------------------ many methods
+
+
 def maps_by(
     explainers: Mapping[str, Explainer], images: Sequence[Image.Image], directions: Tensor
 ) -> dict[str, np.ndarray]:
@@ -39,28 +49,31 @@ def maps_by(
     Explainers of the same layers trace an image once between them: most of their time goes into
     that.
     """
-    towers, found = {}, {name: [] for name in explainers}
-    for one in explainers.values():
-        one.image_tower = towers.setdefault(
-            (type(one.image_tower), one.image_tower.layers), one.image_tower
-        )
-        vars(one.image_tower).setdefault("trace", remembering(one.image_tower.trace))
-    for some in (slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)):
-        for name, one in explainers.items():
-            together = (
-                1 if one.method.compares_targets else directions.shape[1]
-            )  # such a method compares targets of a call
-            maps = [
-                one.maps(images[some], asked) for asked in directions[some].split(together, dim=1)
-            ]
-            found[name].append(torch.cat(maps, dim=1).float().cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    _share_traces(list(explainers.values()))
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in explainers}
+    for start in range(0, len(images), AT_ONCE):
+        batch = slice(start, start + AT_ONCE)
+        for name, explainer in explainers.items():
+            targets = [directions[batch]]
+            if explainer.method.compares_targets:  # it compares the targets of a call
+                targets = list(directions[batch].split(1, dim=1))
+            parts = [explainer.maps(images[batch], part) for part in targets]
+            maps[name].append(torch.cat(parts, dim=1).float().cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in maps.items()}
 
 
-def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
-    """The direction (E,) of characters `start` to `end` of a caption, the sum of those (W, E) of its words."""
-    own = [i for i, (first, last) in enumerate(split.spans) if first < end and start < last]
-    return directions[own].sum(0)
+def _share_traces(explainers: Sequence[Explainer]) -> None:
+    """Let explainers of the same layers have one tower, which keeps its last trace."""
+    towers: dict[tuple, Tower] = {}
+    for explainer in explainers:
+        tower = explainer.image_tower
+        shared = towers.setdefault((type(tower), tower.layers), tower)
+        if shared is tower:
+            shared.trace = remembering(shared.trace)
+        explainer.image_tower = shared
+
+
+# ----------------------------------------------------------------------------- one object in a map
 
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
@@ -72,15 +85,18 @@ def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -
 @lru_cache(maxsize=4)
 def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
-    box = model_view(preprocess, Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))).box
-    left, upper, right, lower = (side * CANVAS / IMAGE_SIZE for side in box)
+    grey = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
+    sides = np.array(model_view(preprocess, grey).box) * CANVAS / IMAGE_SIZE
+    left, upper, right, lower = sides.tolist()
     return left, upper, right, lower
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
     """Of a map's positive relevance on all objects, the fraction on the first, 0 to 1."""
     on_objects = (np.maximum(map_, 0) * coverage).sum((1, 2))
-    return float(on_objects[0] / on_objects.sum()) if on_objects.any() else 1 / len(coverage)
+    if not on_objects.any():
+        return 1 / len(coverage)
+    return float(on_objects[0] / on_objects.sum())
 
 
 class Located(NamedTuple):
@@ -97,29 +113,45 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
 
     A map without a positive part counts as constant.
     """
-    masks, values = np.asarray(masks), levelled(heat)
-    assert masks.shape[1:] == values.shape and masks.any((1, 2)).all() and masks.sum(0).max() == 1
-    positive = np.maximum(values, 0) if (values > 0).any() else np.ones_like(values)
+    values = levelled(heat)
+    masks = np.asarray(masks)
+    assert masks.shape[1:] == values.shape
+    assert masks.any((1, 2)).all(), "every thing is seen"
+    assert masks.sum(0).max() == 1, "no pixel shows two things"
+
+    positive = np.maximum(values, 0)
+    if not positive.any():
+        positive = np.ones_like(values)
+    on_things = (positive * masks).sum((1, 2)) / positive.sum()  # (things,)
+
     highest = values == values.max()
-    on = (positive * masks).sum((1, 2)) / positive.sum()
-    hits = (highest & masks).sum((1, 2)) / highest.sum()
-    nothing = max(0.0, 1 - float(on.sum()))
-    return [
-        Located(float(hit), float(own), float(on.sum() - own), nothing)
-        for hit, own in zip(hits, on, strict=True)
-    ]
+    hits = (highest & masks).sum((1, 2)) / highest.sum()  # (things,)
+
+    total = on_things.sum()
+    places = []
+    for hit, on_thing in zip(hits.tolist(), on_things.tolist(), strict=True):
+        place = Located(
+            hit=hit,
+            on_thing=on_thing,
+            on_others=float(total - on_thing),
+            on_nothing=max(0.0, 1 - float(total)),
+        )
+        places.append(place)
+    return places
+
+
+# --------------------------------------------------------------------------------- many maps at once
 
 
 def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing: (N, T, 3)."""
     height, width = masks[0].shape[1:]
-    whole = (0, 0, width, height), (width, height)
-    return np.array(
-        [
-            [located(onto_image(one, *whole), things)[i][1:] for i, one in enumerate(own)]
-            for own, things in zip(maps, masks, strict=True)
-        ]
-    )
+    rows = []
+    for scene_maps, things in zip(maps, masks, strict=True):
+        for i, map_ in enumerate(scene_maps):
+            heat = onto_image(map_, (0, 0, width, height), (width, height))
+            rows.append(located(heat, things)[i][1:])
+    return np.reshape(rows, (*maps.shape[:2], 3))
 
 
 def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:
@@ -127,6 +159,9 @@ def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:
 
     A map without a positive part counts as constant.
     """
-    values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)
-    values = np.sort(np.where(values.any(-1, keepdims=True), values, 1))
-    return (values[..., -round(part * values.shape[-1]) :].sum(-1) / values.sum(-1)).mean(1)
+    values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)  # (N, T, patches)
+    empty = ~values.any(-1, keepdims=True)
+    values = np.sort(np.where(empty, 1, values))
+    count = round(part * values.shape[-1])
+    fractions = values[..., -count:].sum(-1) / values.sum(-1)  # (N, T)
+    return fractions.mean(1)

@@ -1,8 +1,9 @@
 """Rivals of Grad-ECLIP, added to the package from outside: `METHODS` and the public names of `Explainer`.
 
-    from studies.rivals import exclip, fixlip, metagame metagame(explainer, image, "a red car and a
-    blue ball").maps Explainer(clip, method="cci")                              # as "metagame",
-    "integrated-attention" and "fixlip"
+    from studies.rivals import exclip, fixlip, metagame
+
+    metagame(explainer, image, "a red car and a blue ball").maps
+    Explainer(clip, method="cci")    # as "metagame", "integrated-attention" and "fixlip"
 
 | name | explains | source |
 | --- | --- | --- |

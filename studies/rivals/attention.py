@@ -33,52 +33,61 @@ def cci(
     Clusters are k-means of the last block's output.
     """
     assert trace.grid is not None
-    count, features = trace.grid[0] * trace.grid[1], trace.tokens
-    for position in range(tower.depth - tower.layers, tower.depth - tower.blocks[-1].pools):
+    first_explained = tower.depth - tower.layers
+    features = trace.tokens
+    for position in range(first_explained, tower.depth - tower.blocks[-1].pools):
         features = tower.run_block(trace, position, features)
+    patch_count = trace.grid[0] * trace.grid[1]
+    patches = features[:, -patch_count:].detach().cpu().numpy()  # (B, P, D)
+
     maps = []
-    for i, patches in enumerate(features[:, -count:].detach().cpu().numpy()):
-        labels = torch.as_tensor(
-            KMeans(min(clusters, count), random_state=options.seed).fit_predict(patches)
-        ).long()
-        hidden = on_patches(trace, F.one_hot(labels.to(features.device)).T[None])[
-            0
-        ].bool()  # (K, N)
-        one = repeat_input(trace, i, len(hidden))
-        seen = ~hidden[:, None, None]  # (K, 1, 1, N): the same for every head and query
-        one = replace(
-            one, attention_mask=seen if one.attention_mask is None else seen & one.attention_mask
-        )
-        embeddings = tower.forward_from(one, tower.depth - tower.layers, one.tokens)  # (K, E)
+    for i, image_patches in enumerate(patches):
+        kmeans = KMeans(min(clusters, patch_count), random_state=options.seed)
+        labels = torch.as_tensor(kmeans.fit_predict(image_patches)).long()
+        members = F.one_hot(labels.to(features.device)).T[None]  # (1, K, P)
+        hidden = on_patches(trace, members)[0].bool()  # (K, N)
+
+        copies = repeat_input(trace, i, len(hidden))
+        visible = ~hidden[:, None, None]  # (K, 1, 1, N): the same for every head and query
+        if copies.attention_mask is not None:
+            visible = visible & copies.attention_mask
+        copies = replace(copies, attention_mask=visible)
+        embeddings = tower.forward_from(copies, first_explained, copies.tokens)  # (K, E)
+
         falls = directions[i] @ (trace.embedding[i] - embeddings).T  # (T, K)
-        falls = falls / falls.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(falls.dtype).tiny)
+        smallest = torch.finfo(falls.dtype).tiny
+        falls = falls / falls.abs().sum(-1, keepdim=True).clamp_min(smallest)
         maps.append(falls @ hidden.to(falls))
     return torch.stack(maps)
 
 
 def integrated_attention(
-    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS, *, steps: int = 8
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+    *,
+    steps: int = 8,
 ) -> Tensor:
     """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
     word_ids = options.word_ids
     if word_ids is None:
         word_ids = one_word_per_token(trace)
-    inside = word_ids >= 0  # (B, N)
-    weighted = [
-        layer.attention * inside[:, None, None] for layer in trace.layers
-    ]  # (B, H, R, N) each
-    brought = [
-        torch.einsum("bhrn,bnhc->brhc", alpha, layer.v).flatten(2)
-        for alpha, layer in zip(weighted, trace.layers, strict=True)
-    ]
-    collected = torch.stack(brought)  # (L, B, R, D)
+    of_words = (word_ids >= 0)[:, None, None]  # (B, 1, 1, N)
+
+    # the attention to words, and what the queries collect with it
+    attentions = [layer.attention * of_words for layer in trace.layers]  # (B, H, R, N) each
+    collected = []
+    for attention, layer in zip(attentions, trace.layers, strict=True):
+        collected.append(torch.einsum("bhrn,bnhc->brhc", attention, layer.v).flatten(2))
+    collected = torch.stack(collected)  # (L, B, R, D)
+
     maps = zero_maps(trace, directions)
     for place, weight in path_points(steps):
-        slopes = channel_weights(
-            tower, trace, directions, (place - 1) * collected
-        )  # (B, T, L, R, D)
-        for position, (alpha, layer) in enumerate(zip(weighted, trace.layers, strict=True)):
+        change = (place - 1) * collected
+        slopes = channel_weights(tower, trace, directions, change)  # (B, T, L, R, D)
+        for i, (attention, layer) in enumerate(zip(attentions, trace.layers, strict=True)):
             for target in range(directions.shape[1]):
-                pulls = attention_gradient(slopes[:, target, position], layer.v) * alpha
-                maps[:, target] += weight * pulls.sum(dim=(1, 2))
+                relevance = attention_gradient(slopes[:, target, i], layer.v) * attention
+                maps[:, target] += weight * relevance.sum(dim=(1, 2))
     return maps

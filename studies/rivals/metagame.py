@@ -1,7 +1,6 @@
 """METAGAME: how each word of a prompt changes an explanation, as Shapley values over its words.
 
-    prompt without some of its words -> embedding -> any method's map -> a map, or a score, for each
-    word
+    prompt without some words -> embedding -> any method's map -> a map or a score for each word
 
 Baniecki, Biecek and Fumagalli, "Attributions All the Way Down? The Metagame of Interpretability",
 arXiv 2605.06295. Take any first-order attribution phi_i of region i, and let the words play for it:
@@ -70,92 +69,112 @@ def metagame(
         GradeclipError: the caption has no noun, or `over` holds a word twice or one that is not
             there.
     """
-    tower, tokenizer = explainer.text_tower, explainer.clip.tokenizer
+    tower = explainer.text_tower
+    tokenizer = explainer.clip.tokenizer
     base = explainer.explain(image, caption)
     split = split_read(caption, tokenizer, tower)
-    groups = (
-        noun_players(caption, split.spans) if over is None else [tuple(group) for group in over]
+    groups = _checked_groups(over or noun_players(caption, split.spans), len(split.spans))
+
+    # embeddings of the prompt with some of its words, (C, E), and the maps of these
+    word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
+    players = [torch.isin(word_ids, torch.tensor(group)) for group in groups]
+    coalitions, weights = weights_of(len(groups), explainer.seed)
+    ids = tokenizer([caption]).to(tower.device)[0]
+    padding = int(tokenizer([""])[0, -1])
+    embeddings = embed_coalitions(
+        tower, ids, torch.stack(players).to(tower.device), coalitions, padding
     )
-    words, count = [i for group in groups for i in group], len(split.spans)
-    if (
-        not groups
-        or not all(groups)
-        or sorted(set(words)) != sorted(words)
-        or not set(words) <= set(range(count))
-    ):
+    batches = [embeddings]
+    if explainer.method.compares_targets:  # of one call
+        batches = list(embeddings.split(1))
+    maps = torch.cat([explainer.maps(image, batch)[0] for batch in batches])  # (C, h, w)
+
+    image_embedding = explainer.embed_images(image)[0]
+    scores = (weights.to(embeddings) @ embeddings @ image_embedding).tolist()
+    words = []
+    for group, score in zip(groups, scores, strict=True):
+        start = split.spans[min(group)][0]
+        end = split.spans[max(group)][1]
+        words.append(Word(caption[start:end], score, start, end))
+    return Metagame(
+        caption,
+        tuple(words),
+        torch.tensordot(weights.to(maps), maps, 1).float().cpu().numpy(),
+        float(base.similarity[0]),
+        base.image,
+        base.box,
+        {**base.provenance, "method": f"METAGAME of {explainer.method.title}"},
+        _interaction_maps(maps, len(groups)) if len(groups) <= EXACT else None,
+    )
+
+
+def _checked_groups(over: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
+    """The players as groups of words; each of the `count` words is in one of them at most."""
+    groups = [tuple(group) for group in over]
+    words = [word for group in groups for word in group]
+    unknown = set(words) - set(range(count))
+    if not all(groups) or unknown or len(set(words)) < len(words):
         raise GradeclipError(
             f"over must hold words 0 to {count - 1}, each at most once, got {groups!r}"
         )
-    word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
-    players = torch.stack([torch.isin(word_ids, torch.tensor(group)) for group in groups]).to(
-        tower.device
-    )
-    coalitions, weights = weights_of(len(groups), explainer.seed)
-    ids, fill = tokenizer([caption]).to(tower.device)[0], int(tokenizer([""])[0, -1])
-    embeddings = embed_coalitions(tower, ids, players, coalitions, fill)  # (C, E)
-    step = (
-        1 if explainer.method.compares_targets else len(embeddings)
-    )  # such a method compares the targets of a call
-    maps = torch.cat(
-        [explainer.maps(image, some)[0] for some in embeddings.split(step)]
-    )  # (C, h, w)
-    weights, pairs = weights.to(maps), None
-    if len(groups) <= EXACT:
-        index = shapley_weights(len(groups), order=2)[1].to(maps)
-        upper = (
-            torch.zeros(len(groups), *maps.shape[1:]).expand(len(groups), -1, -1, -1).clone()
-        )  # 0 on the diagonal
-        upper[tuple(torch.triu_indices(len(groups), len(groups), 1))] = (
-            torch.tensordot(index, maps, 1).cpu().float()
-        )
-        pairs = (upper + upper.transpose(0, 1)).numpy()
-    scores = (weights.to(embeddings) @ embeddings @ explainer.embed_images(image)[0]).tolist()
-    spans = [(split.spans[min(group)][0], split.spans[max(group)][1]) for group in groups]
-    players_ = tuple(
-        Word(caption[a:b], score, a, b) for (a, b), score in zip(spans, scores, strict=True)
-    )
-    provenance = {**base.provenance, "method": f"METAGAME of {explainer.method.title}"}
-    found = torch.tensordot(weights, maps, 1).float().cpu().numpy()
-    return Metagame(
-        caption, players_, found, float(base.similarity[0]), base.image, base.box, provenance, pairs
-    )
+    return groups
+
+
+def _interaction_maps(maps: Tensor, players: int) -> np.ndarray:
+    """Shapley interactions (G, G, h, w) of players from the maps (C, h, w) of all coalitions; 0 on the diagonal."""
+    _, index = shapley_weights(players, order=2)
+    of_pairs = torch.tensordot(index.to(maps), maps, 1).cpu().float().numpy()
+    interactions = np.zeros((players, players, *maps.shape[1:]), np.float32)
+    first, second = np.triu_indices(players, 1)
+    interactions[first, second] = of_pairs
+    interactions[second, first] = of_pairs
+    return interactions
+
+
+# ------------------------------------------------------------------------------------------ weights
 
 
 def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
     """All coalitions of n players, and the weights that make Shapley values of the game's values on them."""
-    coalitions = np.arange(2**players)[:, None] >> np.arange(players) & 1
+    coalitions = all_coalitions(players)
     rows = []
     for group in combinations(range(players), order):
         inside = coalitions[:, group].sum(1)
-        others = coalitions.sum(1) - inside
-        rows.append(
-            (-1.0) ** (order - inside) / ((players - order + 1) * comb(players - order, others))
-        )
-    return torch.from_numpy(coalitions).bool(), torch.from_numpy(np.reshape(rows, (-1, 2**players)))
+        outside = coalitions.sum(1) - inside
+        orders = (players - order + 1) * comb(players - order, outside)
+        rows.append((-1.0) ** (order - inside) / orders)
+    weights = np.reshape(rows, (-1, len(coalitions)))
+    return torch.from_numpy(coalitions).bool(), torch.from_numpy(weights)
+
+
+def all_coalitions(players: int) -> np.ndarray:
+    """Which of n players are in each coalition: (2^n, n) of 0 and 1."""
+    return np.arange(2**players)[:, None] >> np.arange(players) & 1
 
 
 def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Some coalitions of n players, along random orders of them, and the weights of the estimated Shapley values."""
     rng = np.random.default_rng(seed)
-    drawn = np.stack(
-        [rng.permutation(players) for _ in range(orders)]
-    )  # the players in the order in which they join
-    places = drawn.argsort(1)
+    joining = np.stack([rng.permutation(players) for _ in range(orders)])  # who joins, in order
+    places = joining.argsort(1)
     grown = places[:, None] < np.arange(players + 1)[None, :, None]  # (orders, n + 1, n)
-    coalitions, which = np.unique(grown.reshape(-1, players), axis=0, return_inverse=True)
-    which = which.reshape(orders, players + 1)
+    coalitions, numbers = np.unique(grown.reshape(-1, players), axis=0, return_inverse=True)
+    numbers = numbers.reshape(orders, players + 1)
+
     weights = np.zeros((players, len(coalitions)))
-    for sign, seen in (
-        (1, which[:, 1:]),
-        (-1, which[:, :-1]),
-    ):  # with the player that joins, and just before
-        np.add.at(weights, (drawn, seen), sign / orders)
+    np.add.at(weights, (joining, numbers[:, 1:]), 1 / orders)  # with the player that joins
+    np.add.at(weights, (joining, numbers[:, :-1]), -1 / orders)  # just before
     return torch.from_numpy(coalitions), torch.from_numpy(weights)
 
 
 def weights_of(players: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Coalitions (C, n) and weights (n, C): all of them up to `EXACT` players, else some."""
-    return shapley_weights(players) if players <= EXACT else sampled_weights(players, seed=seed)
+    if players <= EXACT:
+        return shapley_weights(players)
+    return sampled_weights(players, seed=seed)
+
+
+# --------------------------------------------------------------------------------------- coalitions
 
 
 @torch.no_grad()
@@ -163,9 +182,10 @@ def embed_coalitions(
     tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor, fill: int | None = None
 ) -> Tensor:
     """Embeddings (C, E) of one prompt with some of its words only."""
-    gone = (~coalitions.to(players.device)).double() @ players.double() > 0  # (C, N)
-    shorter = torch.stack([without_tokens(ids, one, fill) for one in gone])
-    return torch.cat([tower.trace(some).embedding for some in shorter.split(_AT_ONCE)])
+    absent = (~coalitions.to(players.device)).double()  # (C, n)
+    removed = absent @ players.double() > 0  # (C, N)
+    shorter = torch.stack([without_tokens(ids, tokens, fill) for tokens in removed])
+    return torch.cat([tower.trace(batch).embedding for batch in shorter.split(_AT_ONCE)])
 
 
 def word_values(
@@ -192,14 +212,13 @@ def score_players(
         word_ids = one_word_per_token(trace)
     maps = zero_maps(trace, directions)
     for i, row in enumerate(word_ids):
-        players = torch.stack(
-            [row == word for word in row.unique().tolist() if word >= 0]
-        )  # (n, N)
+        numbers = [word for word in row.unique().tolist() if word >= 0]
+        players = torch.stack([row == word for word in numbers])  # (n, N)
         coalitions, weights = weigh(len(players))
         embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions, options.fill)
-        maps[i, :, players.int().argmax(-1)] = (
-            directions[i] @ (weights.to(embeddings) @ embeddings).T
-        )
+        values = weights.to(embeddings) @ embeddings  # (n, E)
+        first_tokens = players.int().argmax(-1)
+        maps[i, :, first_tokens] = directions[i] @ values.T
     return maps
 
 
@@ -209,4 +228,5 @@ def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[i
     if not ends:
         raise GradeclipError(f"{caption!r} has no noun: give the words in over=")
     ends[-1] = len(spans)
-    return [tuple(range(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+    starts = [0, *ends[:-1]]
+    return [tuple(range(start, end)) for start, end in zip(starts, ends, strict=True)]

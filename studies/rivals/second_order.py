@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradeclip_utils import METHODS, Explainer, Interactions, Word
-from gradeclip_utils.checks import number, whole
 from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.common import on_patches, one_word_per_token
 from gradeclip_utils.methods.gradients import integrated_gradients, path_points
@@ -34,35 +33,32 @@ from gradeclip_utils.methods.options import DEFAULTS, Options
 from gradeclip_utils.methods.perturbation import embed_through_masks
 from gradeclip_utils.towers import Tower, Trace, open_text_tower
 
-from .metagame import embed_coalitions, score_players
+from .metagame import all_coalitions, embed_coalitions, score_players
 
 _PROMPTS = 256  # coalitions of words, if they are sampled
 
 
 def exclip(explainer: Explainer, image, caption: str, *, steps: int = 50) -> Interactions:
-    """Word x region by exCLIP, with `steps` points (at most 1,000) on each path; as `Explainer.interactions`."""
-    steps = whole("steps", steps, 1, 1000)
+    """Word x region by exCLIP, with `steps` points on each path; as `Explainer.interactions`."""
     method = replace(
         METHODS["integrated-gradients"],
         title="exCLIP",
         image=partial(integrated_gradients, steps=steps),
     )
-    return _interactions(
-        explainer, image, caption, partial(integrated_word_directions, steps=steps), method
-    )
+    of_words = partial(integrated_word_directions, steps=steps)
+    return _interactions(explainer, image, caption, of_words, method)
 
 
 def fixlip(
     explainer: Explainer, image, caption: str, *, p: float = 0.5, masks: int = 500
 ) -> Interactions:
-    """Word x region by FIxLIP, from `masks` masked images (at most 100,000) with each patch shown with probability p.
+    """Word x region by FIxLIP, from `masks` masked images with each patch shown with probability p.
 
     As `Explainer.interactions`.
     """
-    p, masks = number("p", p, 0.01, 0.99), whole("masks", masks, 1, 100_000)
     method = replace(METHODS["fixlip"], image=partial(fixlip_of_patches, p=p, masks=masks))
-    fill = int(explainer.clip.tokenizer([""])[0, -1])  # padding
-    of_words = partial(banzhaf_word_directions, p=p, seed=explainer.seed, fill=fill)
+    padding = int(explainer.clip.tokenizer([""])[0, -1])
+    of_words = partial(banzhaf_word_directions, p=p, seed=explainer.seed, fill=padding)
     return _interactions(explainer, image, caption, of_words, method)
 
 
@@ -70,14 +66,16 @@ def _interactions(
     explainer: Explainer, image, caption: str, of_words: Callable[..., Tensor], method: Method
 ) -> Interactions:
     """Grad-ECLIP's interactions with other directions of words and other maps of these directions."""
-    clip, base = explainer.clip, explainer.interactions(image, caption)
+    clip = explainer.clip
+    base = explainer.interactions(image, caption)
     ((split, _),) = explainer.word_directions(caption)
     tower = open_text_tower(clip.model, explainer.text_tower.depth)
     trace = tower.trace(clip.tokenizer([caption]).to(tower.device))
     with torch.no_grad():
-        directions = of_words(tower, trace, word_masks(split, trace))
-    own = Explainer(clip, method=method, seed=explainer.seed, resolution=explainer.resolution)
-    maps = own.maps(image, directions)[0]
+        directions = of_words(tower, trace, word_masks(split, trace))  # (W, E)
+
+    rival = Explainer(clip, method=method, seed=explainer.seed, resolution=explainer.resolution)
+    maps = rival.maps(image, directions)[0]
     scores = (directions @ explainer.embed_images(image)[0]).tolist()
     words = [
         Word(word.text, score, word.start, word.end)
@@ -97,18 +95,17 @@ def integrated_word_directions(
     """ExCLIP's directions (W, E): t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1."""
     change = trace.tokens * (one_word_per_token(trace) >= 0)[..., None]  # (1, N, D)
     by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
-    found = torch.zeros(len(word_mask), tower.width).to(change)
+    directions = torch.zeros(len(word_mask), tower.width).to(change)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode on the CPU
         for place, weight in path_points(steps):
-            at = trace.tokens - change + place * change
+            point = trace.tokens - change + place * change
 
-            def push(tangent: Tensor, at: Tensor = at) -> Tensor:
-                return torch.func.jvp(lambda x: tower.forward_from(trace, 0, x), (at,), (tangent,))[
-                    1
-                ]
+            def push(tangent: Tensor, point: Tensor = point) -> Tensor:
+                embed = partial(tower.forward_from, trace, 0)
+                return torch.func.jvp(embed, (point,), (tangent,))[1]
 
-            found += weight * torch.vmap(push)(by_word)[:, 0]
-    return found
+            directions += weight * torch.vmap(push)(by_word)[:, 0]
+    return directions
 
 
 def banzhaf_weights(
@@ -116,11 +113,12 @@ def banzhaf_weights(
 ) -> tuple[Tensor, Tensor]:
     """Coalitions (C, n) bool of n players, and float64 weights (n, C) that give p-weighted Banzhaf values of a game."""
     if 2**players <= samples:
-        coalitions = np.arange(2**players)[:, None] >> np.arange(players) & 1
+        coalitions = all_coalitions(players)
         sizes = coalitions.sum(1)
         root = np.sqrt(p**sizes * (1 - p) ** (players - sizes))[:, None]
     else:
-        coalitions = (np.random.default_rng(seed).random((samples, players)) < p).astype(int)
+        rng = np.random.default_rng(seed)
+        coalitions = (rng.random((samples, players)) < p).astype(int)
         root = np.ones((samples, 1))
     design = np.column_stack([np.ones(len(coalitions)), coalitions])
     weights = np.linalg.pinv(root * design) * root.T
@@ -151,26 +149,26 @@ def fixlip_of_patches(
     masks: int = 500,
 ) -> Tensor:
     """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches."""
-    pixels, grid = trace.inputs, trace.grid
-    assert grid is not None
-    coalitions, weights = banzhaf_weights(grid[0] * grid[1], p, masks, options.seed)
-    values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1]).to(
-        trace.embedding
-    )  # (B, P, E)
+    assert trace.grid is not None
+    rows, columns = trace.grid
+    pixels = trace.inputs  # (B, 3, H, W)
+    coalitions, weights = banzhaf_weights(rows * columns, p, masks, options.seed)
+    values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1])  # (B, P, E)
+    values = values.to(trace.embedding)
 
-    def light_of(some: Tensor) -> Tensor:
-        """Coalitions as masks (n, H, W)."""
-        lit = torch.kron(
-            coalitions[some].unflatten(1, grid).to(pixels), pixels.new_ones(1, *tower.patch_size)
-        )
-        return F.pad(
-            lit, (0, pixels.shape[-1] - lit.shape[-1], 0, pixels.shape[-2] - lit.shape[-2])
-        )
+    patch = pixels.new_ones(1, *tower.patch_size)
+    right = pixels.shape[-1] - columns * patch.shape[-1]
+    bottom = pixels.shape[-2] - rows * patch.shape[-2]
 
-    for some, _, embeddings in embed_through_masks(
-        tower, trace, len(coalitions), light_of, "FIxLIP"
-    ):
-        values += torch.einsum("pn,bne->bpe", weights[:, some].to(embeddings), embeddings)
+    def draw_masks(numbers: Tensor) -> Tensor:
+        """Coalitions as masks (n, H, W); pixels beyond the last whole patch are dark."""
+        visible = coalitions[numbers].unflatten(1, (rows, columns)).to(pixels)
+        return F.pad(torch.kron(visible, patch), (0, right, 0, bottom))
+
+    batches = embed_through_masks(tower, trace, len(coalitions), draw_masks, "FIxLIP")
+    for numbers, _, embeddings in batches:
+        weight = weights[:, numbers].to(embeddings)
+        values += torch.einsum("pn,bne->bpe", weight, embeddings)
     return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
 
 

@@ -33,16 +33,16 @@ def test_winoground_asks_each_of_its_two_images(tmp_path):
     first, second = load_choices(f"winoground:{tmp_path}")
     assert (first.key, first.kind, first.caption) == ("5/0", "Relation", entry["caption_0"])
     assert (second.caption, second.negative) == (first.negative, first.caption)
-    assert (first.image_key, second.image_key) == ("ex_5_img_0.png", "ex_5_img_1.png")
+    assert second.image_key.endswith("ex_5_img_1.png") and first.image_key != second.image_key
     assert (np.asarray(second.image()) == np.asarray(image(1))).all()
     examples = load(f"winoground:{tmp_path}")
-    assert [(one.prompt, one.mask()) for one in examples] == [
+    assert [(example.prompt, example.mask()) for example in examples] == [
         (entry["caption_0"], None),
         (entry["caption_1"], None),
     ]
     for line, message in (
         ("{", "is not JSON, or is cut short"),
-        ("{}", "entry 1 of .* must have image_0"),
+        ("{}", "entry 1 of .* has no image_0"),
     ):
         (tmp_path / "examples.jsonl").write_text(f"{json.dumps(entry)}\n{line}\n")
         with pytest.raises(GradeclipError, match=message):
@@ -67,13 +67,11 @@ def test_colorswap_asks_each_of_its_two_images(tmp_path):
     first, second = load_choices(f"colorswap:{tmp_path}")
     assert (first.key, first.kind, first.caption) == ("0/1", "human", entry["caption_1"])
     assert (second.caption, second.negative) == (first.negative, first.caption)
-    assert (
-        np.asarray(second.image()) == np.asarray(image(2))
-    ).all() and second.image_key == "images/0_2.png"
-    assert [one.key for one in colorswap(tmp_path, "train")] == ["7/1", "7/2"]
+    assert (np.asarray(second.image()) == np.asarray(image(2))).all()
+    assert second.image_key.endswith("images/0_2.png")
+    assert [choice.key for choice in colorswap(tmp_path, "train")] == ["7/1", "7/2"]
     for record, message in (
-        (5, "must hold a list of entries, got 5"),
-        ([{"id": 1}], "entry 0 of .* must have image_1, .*, got"),
+        ([{"id": 1}], "entry 0 of .* has no image_1"),
         ([], "holds no examples"),
     ):
         (tmp_path / "test.json").write_text(json.dumps(record))
@@ -101,10 +99,9 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
     assert (choice.kind, choice.negative) == ("relation: behind", "the car is behind the dog")
     assert choice.image_key == "0.png"  # the whole image's, whichever part is asked about
     assert (np.asarray(choice.image()) == np.asarray(image(0))[1:6, 2:8]).all()
-    (tmp_path / "visual_genome_relation.json").write_text(json.dumps([{**entry, "bbox_w": None}]))
-    with pytest.raises(
-        GradeclipError, match="entry 0 of .*relation.json must have image_path, .*bbox_h, got"
-    ):
+    del entry["bbox_w"]
+    (tmp_path / "visual_genome_relation.json").write_text(json.dumps([entry]))
+    with pytest.raises(GradeclipError, match="entry 0 of .*relation.json has no bbox_w"):
         load_choices(f"aro:{tmp_path}")
 
 
@@ -163,10 +160,9 @@ def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(crepes)
         sugar_crepe(crepes / "swap_att.json", crepes)[1].image()
     for content, message in (
         ("{", "is not JSON, or is cut short"),
-        ("5", "must hold a list of entries, got 5"),
         (
             '{"3": {"filename": "a.jpg", "caption": "a dog"}}',
-            "entry '3' of .*swap_att.json must have .*negative_capt",
+            "entry '3' of .*swap_att.json has no negative_caption",
         ),
     ):
         (crepes / "swap_att.json").write_text(content, encoding="utf-8")

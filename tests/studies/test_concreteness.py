@@ -221,7 +221,7 @@ def test_scores_are_split_into_whether_and_how_much(rows):
 
 
 def test_drawn_captions_are_true_and_say_hints_of_a_thing_equally_often():
-    examples, keywords = study.captioned_scenes(60, each=3), concepts()["keywords"]
+    examples, keywords = study.captioned_scenes(60, captions_per_image=3), concepts()["keywords"]
     said = Counter()
     for one in examples:
         hints = one.caption.replace(",", "").split("tagged ")[1:]
@@ -230,7 +230,7 @@ def test_drawn_captions_are_true_and_say_hints_of_a_thing_equally_often():
     assert len(examples) == 180 and len(set(study.image_numbers(examples))) == 60
     by_name = [replace(one, image=partial(int, x=i)) for i, one in enumerate(examples[:3])]
     assert study.image_numbers(by_name) == [0, 1, 2]
-    assert [one.caption for one in study.captioned_scenes(60, each=3)] == [
+    assert [one.caption for one in study.captioned_scenes(60, captions_per_image=3)] == [
         one.caption for one in examples
     ]
     assert said.most_common(1)[0][1] < 12
