@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from gradeclip_utils.plots import axes_at, new_figure
+from gradeclip_utils.plots import new_figure
 from gradeclip_utils.plots.figures import PALETTE
 
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's,
@@ -49,7 +49,7 @@ def plot_method() -> Figure:
     width, middle, head = 7.3, 2.6, 0.24
     figure = new_figure(width, 2 * middle + head, f"{title}. {alt}")
     figure.text(0.12 / width, 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
-    axes = axes_at(figure, 0, head, width, 2 * middle)
+    axes = figure.add_axes((0, 0, 1, 2 * middle / figure.get_figheight()))
     axes.set(xlim=(0, width), ylim=(0, 2 * middle))
     axes.set_axis_off()
     boxes = {"S": (6.35, middle, "the rest of both\ntowers; cosine: $S$")}

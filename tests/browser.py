@@ -23,6 +23,15 @@ BROWSER = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
 ]
+
+
+def in_a_browser(test):
+    """A test that needs Chromium."""
+    for mark in BROWSER:
+        test = mark(test)
+    return test
+
+
 WAIT = 600_000  # milliseconds: a busy machine may need minutes to start a kernel
 QUIET = [
     "--disable-background-networking",

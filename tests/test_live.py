@@ -19,7 +19,7 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.plots import paint
-from tests.browser import BROWSER, ROOT, browser_context_args, browser_type_launch_args
+from tests.browser import ROOT, browser_context_args, browser_type_launch_args, in_a_browser
 
 __all__ = ["browser_context_args", "browser_type_launch_args"]  # fixtures
 onnx = pytest.importorskip(
@@ -153,11 +153,7 @@ def redraw(page, **change):
     )
 
 
-def marked(test):
-    return functools.reduce(lambda marked, mark: mark(marked), BROWSER, test)
-
-
-@marked
+@in_a_browser
 def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(
     page, address, rows, expected, folder
 ):
@@ -184,7 +180,7 @@ def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
 
 
-@marked
+@in_a_browser
 def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_holds(page, address):
     open_page(page, address)
     captions = page.locator("#captions button").all_inner_texts()
@@ -207,7 +203,7 @@ def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_ho
     assert copy.url.endswith("#scene=2&caption=a+piano&word=2")
 
 
-@marked
+@in_a_browser
 def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, address):
     open_page(page, address)
     page.fill("#caption", "a zebu and a <b>cat</b> qa qb qc qd qe qf")
@@ -219,7 +215,7 @@ def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, add
     assert page.locator("#refusal b").count() == 0
 
 
-@marked
+@in_a_browser
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_fits_and_axe_finds_no_violation(page, address, width, theme):

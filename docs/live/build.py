@@ -3,7 +3,7 @@
     python docs/live/build.py build/live                     # takes `pip install '.[live]'` and npm
     python -m http.server --directory build/live
 
-Everything that the page loads lies in the folder: this folder's page, the package's `view.js`,
+Everything that the page loads lies in the folder: this folder's page, the package's `pixels.js`,
 graphs of the bundled model by `export.py`, scenes with their captions, and onnxruntime-web, which
 npm fetches in a fixed version.
 """
@@ -29,10 +29,8 @@ from gradeclip_utils.words import Word
 from training.npm import fetched
 
 HERE = Path(__file__).parent
-PAGE = (
-    *(HERE / name for name in ("index.html", "live.css", "live.js", "model.js")),
-    FRONT / "view.js",
-)
+PAGE = [HERE / name for name in ("index.html", "live.css", "live.js", "model.js")]
+PAGE += [FRONT / name for name in ("pixels.js", "htm-preact.js", "htm-preact.LICENSE")]
 RUNTIME = "onnxruntime-web@1.27.0"
 RUNTIME_SHA256 = "b59c9819434a7519f334f77e8d4bf22b69808d531a57724cabc4bb2c0704c835"
 RUNTIME_FILES = (

@@ -1,12 +1,15 @@
-// The model and its explanation: three ONNX graphs (see export.py) and the little that joins them. Nothing here knows a
-// page. A map is linear in its direction: that of a caption's embedding, or that in which a word pushes the embedding.
+// The model and its explanation: three ONNX graphs (see export.py) and the code that joins them.
+// Nothing here knows a page. A map is linear in its direction: that of a caption's embedding, or the
+// direction in which a word pushes the embedding.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
-import front from "./view.js";
+import { mix, spread, within } from "./pixels.js";
 
 const here = (name) => new URL(name, import.meta.url).href;
-ort.env.wasm.numThreads = 1; // several would need a page that is isolated from others, which plain servers cannot give
-ort.env.wasm.wasmPaths = { wasm: here("ort-wasm-simd-threaded.wasm") }; // its loader is in the bundle
+// Several threads would need a page that is isolated from others, which plain servers cannot give.
+ort.env.wasm.numThreads = 1;
+// The loader of this file is in the bundle.
+ort.env.wasm.wasmPaths = { wasm: here("ort-wasm-simd-threaded.wasm") };
 ort.env.logLevel = "error";
 
 // Optimising a graph takes a second each and makes no run shorter.
@@ -28,7 +31,7 @@ export class Model {
   static async load(loaded) {
     const model = new Model();
     const names = ["about.json", "nulls.bin", ...GRAPHS.map((name) => `${name}.onnx`)];
-    const [about, nulls, ...graphs] = await Promise.all(names.map(fetched)); // on their way all at once
+    const [about, nulls, ...graphs] = await Promise.all(names.map(fetched));
     model.about = await about.json();
     for (const [i, name] of GRAPHS.entries()) {
       const bytes = new Uint8Array(await graphs[i].arrayBuffer());
@@ -39,64 +42,76 @@ export class Model {
     return model;
   }
 
-  // What the model makes of an image, RGBA of its own size: { image_embedding, and what maps need }.
+  // The trace of an image, RGBA of the model's size: { image_embedding, and what maps need }.
   async look(rgba) {
     const side = this.about.side;
     return this.scene.run({ rgba: new ort.Tensor("uint8", new Uint8Array(rgba), [side, side, 4]) });
   }
 
-  // A caption as the model reads it: { words, embedding, directions }. Throws a Refusal for what it cannot read.
+  // A caption as the model reads it: { words, embedding, directions }, or a Refusal.
   async read(caption) {
     const { tokens, context } = this.about;
     // as CLIP's tokenizer cuts it: runs of letters or of punctuation, single digits
     const words = caption.match(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu);
-    if (!words) throw new Refusal("The caption is empty. Type what to look for, for example: a dog");
+    if (!words)
+      throw new Refusal("The caption is empty. Type what to look for, for example: a dog");
     const lowered = words.map((word) => word.toLowerCase());
     const unknown = [...new Set(lowered.filter((word) => !Object.hasOwn(tokens, word)))];
     if (unknown.length) {
-      const quoted = unknown.slice(0, 8).map((word) => `“${word}”`).join(", ");
-      throw new Refusal(`The model knows ${this.about.words} words and was never shown ${quoted}${unknown.length > 8 ? ", …" : "."}`);
+      const quoted = unknown.slice(0, 8).map((word) => `“${word}”`);
+      const list = quoted.join(", ") + (unknown.length > 8 ? ", …" : ".");
+      throw new Refusal(`The model knows ${this.about.words} words and was never shown ${list}`);
     }
     const ids = [...tokens["<start>"]];
     const places = lowered.map((word) => tokens[word].map((id) => ids.push(id) - 1));
     if (ids.push(...tokens["<end>"]) > context) {
-      throw new Refusal(`The caption is too long: the model reads ${context - 2} tokens, and these are ${ids.length - 2}.`);
+      const rule = `the model reads ${context - 2} tokens, and these are ${ids.length - 2}`;
+      throw new Refusal(`The caption is too long: ${rule}.`);
     }
     const padded = BigInt64Array.from({ length: context }, (_, i) => BigInt(ids[i] ?? 0));
-    const found = await this.caption.run({ ids: new ort.Tensor("int64", padded, [context]) });
-    const width = found.text_embedding.size;
-    const row = (i) => found.directions.data.subarray(i * width, (i + 1) * width);
+    const encoded = await this.caption.run({ ids: new ort.Tensor("int64", padded, [context]) });
+    const width = encoded.text_embedding.size;
+    const row = (i) => encoded.directions.data.subarray(i * width, (i + 1) * width);
     const directions = places.map((tokensOfWord) => sum(tokensOfWord.map(row)));
-    return { words, embedding: found.text_embedding.data, directions };
+    return { words, embedding: encoded.text_embedding.data, directions };
   }
 
   similarity = (scene, reading) => dot(scene.image_embedding.data, reading.embedding);
-  scores = (scene, reading) => reading.directions.map((direction) => dot(scene.image_embedding.data, direction));
+  scores = (scene, reading) =>
+    reading.directions.map((direction) => dot(scene.image_embedding.data, direction));
 
   // The similarities of a scene with the other captions.
   others(scene) {
     const image = scene.image_embedding.data;
-    return Array.from({ length: this.about.nulls }, (_, i) => dot(image, this.nulls.subarray(i * image.length, (i + 1) * image.length)));
+    const width = image.length;
+    const caption = (i) => this.nulls.subarray(i * width, (i + 1) * width);
+    return Array.from({ length: this.about.nulls }, (_, i) => dot(image, caption(i)));
   }
 
   // The signed map (h * w) of a scene for a direction.
   async mapOf(scene, direction) {
-    const { image_embedding, ...kept } = scene;
-    const given = { ...kept, direction: new ort.Tensor("float32", Float32Array.from(direction), [direction.length]) };
-    return (await this.map.run(given)).map.data;
+    const { image_embedding, ...inputs } = scene;
+    const values = Float32Array.from(direction);
+    inputs.direction = new ort.Tensor("float32", values, [values.length]);
+    const { map } = await this.map.run(inputs);
+    return map.data;
   }
 }
 
-// A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it; `colormap` has the colours.
+// A map laid over its image (RGBA), which turns light grey, as `paint` of the package does it.
 export const paint = (rgba, map, { colormap, signed, most }) => {
-  const side = Math.sqrt(rgba.length / 4), cells = Math.sqrt(map.length);
+  const side = Math.sqrt(rgba.length / 4);
+  const cells = Math.sqrt(map.length);
   const values = signed ? map : map.map((value) => Math.max(value, 0));
   const out = new Uint8ClampedArray(rgba.length).fill(255);
-  front.spread(values, [cells, cells], [0, 0, 1, 1], side, side).forEach((heat, i) => {
-    const luma = Math.round(0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2]);
-    const grey = 0.62 + (0.38 * luma) / 255;
-    const [r, g, b, alpha] = colormap[Math.round((front.within(heat / (most || 1), -1, 1) + 1) * 256)];
-    out.set([r, g, b].map((part) => Math.round(255 * front.mix(grey, part, alpha))), 4 * i);
+  spread(values, [cells, cells], [0, 0, 1, 1], side, side).forEach((heat, i) => {
+    const [red, green, blue] = rgba.subarray(4 * i, 4 * i + 3);
+    const luminance = Math.round(0.2126 * red + 0.7152 * green + 0.0722 * blue);
+    const grey = 0.62 + (0.38 * luminance) / 255;
+    const value = within(heat / (most || 1), -1, 1);
+    const [r, g, b, alpha] = colormap[Math.round((value + 1) * 256)];
+    const mixed = [r, g, b].map((part) => Math.round(255 * mix(grey, part, alpha)));
+    out.set(mixed, 4 * i);
   });
   return out;
 };

@@ -1,139 +1,396 @@
-// What a kernel is needed for, around the view of `plots/front/view.js`, behind whose text this one stands: the scenes,
-// the controls, and what is folded away. A kernel sends `data` and hears messages.
+// What a kernel is needed for, around the view of `plots/front/view.js`: scenes, controls, and what
+// is folded away. A kernel sends `data` and hears messages.
 //
 //     what was turned -> message -> kernel -> data -> view
 
+import { html, render, useLayoutEffect, useReducer, useRef, useState } from "./htm-preact.js";
+import { View } from "./view.js";
+
 const LONGEST = 1024; // pixels of an image that is sent to the kernel
 const PATIENCE = 3000; // milliseconds without an answer
-const SILENT = "The kernel has not answered for three seconds. It is busy, or it was restarted: then run this cell again.";
+const SILENT =
+  "The kernel has not answered for three seconds. It is busy, or it was restarted: " +
+  "then run this cell again.";
 
-const button = (text, title, onclick, more) =>
-  h("button", { type: "button", className: "gradeclip-button", title, onclick, ...more }, text);
-const fold = (text, more, ...children) =>
-  h("details", { className: "gradeclip-fold", ...more }, h("summary", {}, text), h("div", {}, ...children));
+// The state beside the kernel's: what was turned and not answered yet, and the last notice.
+class Desk {
+  constructor(model, redraw) {
+    this.model = model;
+    this.redraw = redraw;
+    this.turned = {}; // by control, as it was typed or chosen
+    this.sent = {};
+    this.notice = null;
+    this.isFresh = false; // a new image: the caption takes the focus
+    this.image = model.get("image");
+  }
 
-// One control. What was turned, and the kernel has not answered yet, stands in `app.turned`.
-const control = (app, spec) => {
-  const { name, kind, options, label, help, max } = spec;
-  const value = app.turned[name] ?? spec.value, type = kind === "int" ? "range" : null;
-  const read = ({ target }) => (app.turned[name] = type ? target.valueAsNumber : target.value);
-  const ask = (event, again) => { // again: Enter asks the same once more
-    if (again || read(event) !== app.sent[name]) app.change({ [name]: (app.sent[name] = read(event)) });
+  get data() {
+    return this.model.get("data");
+  }
+
+  send(message, buffers) {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => this.say(SILENT), PATIENCE);
+    try {
+      this.model.send(message, undefined, buffers);
+    } catch {} // the line to a kernel that was restarted is closed
+  }
+
+  change(fields) {
+    this.send({ kind: "change", fields });
+  }
+
+  say(text) {
+    this.notice = { text, kind: "wrong" };
+    this.redraw();
+  }
+
+  // Take new data. A text that was refused, or that somebody is typing, is left alone.
+  take(typing) {
+    const image = this.model.get("image");
+    const isEmptied = this.data.empty && image !== this.image;
+    this.image = image;
+    this.isFresh = isEmptied;
+    this.sent = {};
+    for (const { name, kind, refused } of this.data.controls) {
+      const isLeftAlone = kind === "str" && (refused || name === typing);
+      if (isEmptied || !isLeftAlone) delete this.turned[name];
+    }
+    this.redraw();
+  }
+
+  // The kernel begins or ends: it is not silent.
+  hear() {
+    clearTimeout(this.waiting);
+    this.notice = null;
+    this.redraw();
+  }
+
+  get caption() {
+    const control = this.data.controls.find(({ name }) => name === "caption");
+    return this.turned.caption ?? control.value;
+  }
+
+  // Ask for another caption, as if it were typed.
+  retype(text) {
+    this.turned.caption = text;
+    this.change({ caption: text });
+  }
+}
+
+const Button = ({ title, onClick, children, ...more }) =>
+  html`<button type="button" class="gradeclip-button" title=${title} onClick=${onClick} ...${more}>
+    ${children}
+  </button>`;
+
+const Fold = ({ summary, children, ...more }) =>
+  html`<details class="gradeclip-fold" ...${more}>
+    <summary>${summary}</summary>
+    <div>${children}</div>
+  </details>`;
+
+// ------------------------------------------------------------------------------- controls
+
+const Control = ({ desk, spec }) => {
+  const { name, kind, options, label, help, max, disabled, refused } = spec;
+  const input = useRef();
+  const isSlider = kind === "int";
+  const value = desk.turned[name] ?? spec.value;
+
+  const read = ({ target }) => {
+    desk.turned[name] = isSlider ? target.valueAsNumber : target.value;
+    return desk.turned[name];
   };
-  const shared = { name, disabled: spec.disabled, "aria-invalid": spec.refused, onchange: (event) => ask(event) };
+  const ask = (value) => {
+    desk.sent[name] = value;
+    desk.change({ [name]: value });
+  };
+  const shared = {
+    name,
+    disabled,
+    "aria-invalid": Boolean(refused),
+    onChange: (event) => {
+      const value = read(event);
+      if (value !== desk.sent[name]) ask(value);
+    },
+  };
+  useLayoutEffect(() => {
+    if (name !== "caption" || !desk.isFresh) return;
+    desk.isFresh = false;
+    input.current.focus();
+  });
+
   const typed = {
-    type, min: 1, max, spellcheck: false, autocomplete: "off", oninput: (event) => void (read(event), app.draw()),
-    onkeydown: (event) => void (event.key === "Enter" && kind === "str" && ask(event, true)),
+    min: 1,
+    max,
+    spellcheck: false,
+    autocomplete: "off",
     placeholder: name === "caption" ? "type what to look for, then press Enter" : "",
-    then: (node) => name === "caption" && app.fresh && ((app.fresh = false), node.focus()),
+    onInput: (event) => {
+      read(event);
+      desk.redraw();
+    },
+    onKeyDown: (event) => {
+      if (event.key === "Enter" && kind === "str") ask(desk.turned[name] ?? spec.value);
+    },
   };
-  return h("label", { className: `gradeclip-control gradeclip-${name}`, title: help }, h("span", {}, label),
-    kind === "choice"
-      ? h("select", { ...shared, value }, options.map(([text, key]) => h("option", { value: key }, text)))
-      : h("input", { ...typed, ...shared, value: String(value) }),
-    h("output", {}, type ? String(value) : ""));
+  const option = ([text, key]) => html`<option value=${key}>${text}</option>`;
+  let field;
+  if (kind === "choice") {
+    field = html`<select ...${shared} value=${value}>
+      ${options.map(option)}
+    </select>`;
+  } else if (isSlider) {
+    field = html`<input
+      ref=${input}
+      type="range"
+      ...${typed}
+      ...${shared}
+      value=${String(value)}
+    />`;
+  } else {
+    field = html`<input ref=${input} ...${typed} ...${shared} value=${String(value)} />`;
+  }
+  return html`<label class=${`gradeclip-control gradeclip-${name}`} title=${help}>
+    <span>${label}</span>${field}<output>${isSlider ? String(value) : ""}</output>
+  </label>`;
 };
 
-// A large photograph is made smaller here: a kernel refuses long messages without a word.
-const upload = async (app, input) => {
-  const [file] = input.files, { name } = file, bitmap = await createImageBitmap(file).catch(() => null);
+const Controls = ({ desk, place }) =>
+  desk.data.controls
+    .filter((spec) => spec.place === place)
+    .map((spec) => html`<${Control} key=${spec.name} desk=${desk} spec=${spec} />`);
+
+// Send a photograph. A large one is made smaller: a kernel refuses long messages without a word.
+const upload = async (desk, input) => {
+  const [file] = input.files;
+  const bitmap = await createImageBitmap(file).catch(() => null);
   input.value = ""; // so that the same file can be given again
-  if (!bitmap && file.size > 5e6) throw new Error(`${name} is no image that this browser can open: save it as JPEG or PNG.`);
-  const { width, height } = bitmap || {}, ratio = bitmap ? Math.min(1, LONGEST / Math.max(width, height)) : 1;
-  if (!bitmap || (file.size < 2e6 && ratio === 1)) return app.send({ kind: "image", name }, [await file.arrayBuffer()]);
-  const canvas = new OffscreenCanvas(...[width, height].map((side) => Math.max(1, Math.round(side * ratio))));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const note = `${width} × ${height} pixels were reduced to ${canvas.width} × ${canvas.height}.`;
-  app.send({ kind: "image", name, note }, [await (await canvas.convertToBlob()).arrayBuffer()]);
+  const { name } = file;
+  if (!bitmap && file.size > 5e6) {
+    desk.say(`${name} is no image that this browser can open: save it as JPEG or PNG.`);
+    return;
+  }
+  const ratio = bitmap ? Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height)) : 1;
+  if (!bitmap || (file.size < 2e6 && ratio === 1)) {
+    desk.send({ kind: "image", name }, [await file.arrayBuffer()]);
+    return;
+  }
+  const width = Math.max(1, Math.round(bitmap.width * ratio));
+  const height = Math.max(1, Math.round(bitmap.height * ratio));
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
+  const note = `${bitmap.width} × ${bitmap.height} pixels were reduced to ${width} × ${height}.`;
+  const blob = await canvas.convertToBlob();
+  desk.send({ kind: "image", name, note }, [await blob.arrayBuffer()]);
 };
 
-// The caption with another text, as if it were typed.
-const retype = (app, text) => app.change({ caption: (app.turned.caption = text) });
-const typedCaption = (app) => app.turned.caption ?? app.data.controls.find((one) => one.name === "caption").value;
-const wholeWord = (text) => new RegExp(`(?<!\\p{L})${text}(?!\\p{L})`, "iu"); // not a part of another one
+const Upload = ({ desk }) => {
+  const input = useRef();
+  const onChange = ({ target }) => {
+    if (target.files.length) upload(desk, target).catch(({ message }) => desk.say(message));
+  };
+  return html`<${Button}
+      title="Choose an image file of this computer."
+      onClick=${() => input.current.click()}
+    >
+      + image
+    <//>
+    <input
+      ref=${input}
+      type="file"
+      accept="image/*"
+      hidden
+      aria-label="an image of your own"
+      onChange=${onChange}
+    />`;
+};
+
+const Scenes = ({ desk }) => {
+  const thumbnails = desk.model.get("thumbnails");
+  const scene = ({ text, chosen }, index) =>
+    html`<${Button}
+      title=${text}
+      aria-label=${text}
+      aria-pressed=${chosen}
+      onClick=${() => desk.send({ kind: "scene", index })}
+    >
+      <img src=${thumbnails[index]} alt="" />
+    <//>`;
+  return html`<div class="gradeclip-scenes" role="group" aria-label="images">
+    ${desk.data.scenes.map(scene)}
+  </div>`;
+};
 
 // Words that the model does not know, each with known ones near it.
-const struck = (app) => app.data.struck.map(({ text, near }) => h("span", { className: "gradeclip-control" }, near ? h("s", {}, text) : text, (near || []).map((word) =>
-  button(word, `“${word}” instead of “${text}”`, () => retype(app, typedCaption(app).replace(wholeWord(text), word))))));
-
-// The scenes, the caption and what can be pressed, above the view; and what there is to say.
-const head = (app) => {
-  const { scenes, changes, struck: unknown, message } = app.data;
-  const scene = ({ text, chosen }, index) => button(
-    h("img", { src: app.model.get("thumbnails")[index], alt: "" }), text, () => app.send({ kind: "scene", index }),
-    { "aria-label": text, "aria-pressed": chosen });
-  const busy = app.model.get("busy"), say = app.notice || (busy.text ? busy : message);
-  return [
-    box("row", h("div", { className: "gradeclip-scenes", role: "group", "aria-label": "images" }, scenes.map(scene)),
-      button("+ image", "Choose an image file of this computer.", (event) => event.target.nextSibling.click()),
-      h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "an image of your own",
-        onchange: ({ target }) => target.files.length && upload(app, target)
-          .catch(({ message: text }) => app.set({ notice: { text, kind: "wrong" } })) }),
-      button("reset", "The start, with all settings as they were.", () => app.send({ kind: "reset" })), app.at("head")),
-    box("row", app.at("caption"), app.known),
-    box("row", changes.map((name) => button(name, "Does the similarity fall?", () => app.send({ kind: "scene", name })))),
-    unknown.length > 0 && box("row", h("span", {}, "This model does not know:"), struck(app)),
-    h("div", { className: `gradeclip-message gradeclip-${say.kind || "quiet"}`, role: say.kind === "wrong" ? "alert" : "status" }, say.text),
-  ].filter(Boolean);
-};
-
-// What is folded away below the view.
-const folds = (app) => {
-  const { pinned, script } = app.data;
-  const copy = async ({ target }) => {
-    const node = target.closest("details").querySelector("pre");
-    const copied = await navigator.clipboard?.writeText(node.textContent).then(() => true, () => false);
-    if (!copied) getSelection().selectAllChildren(node);
-    target.textContent = copied ? "copied" : "selected: press Ctrl+C";
-    setTimeout(() => (target.textContent = "copy as Python"), 2000);
+const Struck = ({ desk }) => {
+  const item = ({ text, near }) => {
+    const wholeWord = new RegExp(`(?<!\\p{L})${text}(?!\\p{L})`, "iu");
+    const suggestion = (word) =>
+      html`<${Button}
+        title=${`“${word}” instead of “${text}”`}
+        onClick=${() => desk.retype(desk.caption.replace(wholeWord, word))}
+        >${word}<//
+      >`;
+    return html`<span class="gradeclip-control">
+      ${near ? html`<s>${text}</s>` : text} ${(near || []).map(suggestion)}
+    </span>`;
   };
-  const pin = pinned ? button("unpin", "Show one map again.", () => app.send({ kind: "unpin" })) : button("pin this map",
-    "Its caption, model and method stay, with the difference of both maps.", () => app.send({ kind: "pin" }), { hidden: !script });
-  return box("folds",
-    fold("Compare", {}, pin, app.at("compare")),
-    fold("Method and layers", {}, app.at("method")),
-    fold("Save, Python", { hidden: !script },
-      h("label", { className: "gradeclip-control" }, h("span", {}, "name"),
-        h("input", { name: "file", value: app.turned.file ?? "explanation", oninput: ({ target }) => void (app.turned.file = target.value) })),
-      button("save image (PNG)", "The figure as it is shown.", () => app.send({ kind: "save", name: app.turned.file ?? "explanation" })),
-      button("copy as Python", "The lines that compute this map again, in any notebook.", copy),
-      h("pre", { tabIndex: 0 }, script)));
+  return html`<div class="gradeclip-row">
+    <span>This model does not know:</span>${desk.data.struck.map(item)}
+  </div>`;
 };
 
-const known = (app, groups) => {
-  const add = (word) => retype(app, `${typedCaption(app).trim()} ${word}`.trim());
-  return fold("known words", { hidden: !groups.length, className: "gradeclip-fold gradeclip-known" },
-    groups.flatMap(([name, words]) => [h("b", {}, name), ...words.map((word) =>
-      button(word, `add “${word}” to the caption`, () => add(word), { name: "caption" }))]));
+const KnownWords = ({ desk }) => {
+  const groups = desk.model.get("vocabulary");
+  const add = (word) => desk.retype(`${desk.caption.trim()} ${word}`.trim());
+  const word = (text) =>
+    html`<${Button}
+      name="caption"
+      title=${`add “${text}” to the caption`}
+      onClick=${() => add(text)}
+      >${text}<//
+    >`;
+  const group = ([name, words]) => [html`<b>${name}</b>`, ...words.map(word)];
+  return html`<${Fold}
+    summary="known words"
+    class="gradeclip-fold gradeclip-known"
+    hidden=${!groups.length}
+  >
+    ${groups.flatMap(group)}
+  <//>`;
 };
 
-const desk = (app) => {
-  const { model, root } = app;
-  Object.assign(app, { turned: {}, sent: {}, notice: null });
-  app.above = () => head(app);
-  app.below = () => [folds(app)];
-  app.at = (place) => app.data.controls.filter((one) => one.place === place).map((one) => control(app, one));
-  app.send = (message, buffers) => {
-    clearTimeout(app.waiting);
-    app.waiting = setTimeout(() => app.set({ notice: { text: SILENT, kind: "wrong" } }), PATIENCE);
-    try {
-      model.send(message, undefined, buffers);
-    } catch {} // the line to a kernel that was restarted is closed
+const Message = ({ desk }) => {
+  const busy = desk.model.get("busy");
+  const message = desk.notice || (busy.text ? busy : desk.data.message);
+  return html`<div
+    class=${`gradeclip-message gradeclip-${message.kind || "quiet"}`}
+    role=${message.kind === "wrong" ? "alert" : "status"}
+  >
+    ${message.text}
+  </div>`;
+};
+
+// Above the view: scenes, the caption, what can be changed by a press, and messages.
+const Head = ({ desk }) => {
+  const change = (name) =>
+    html`<${Button}
+      title="Does the similarity fall?"
+      onClick=${() => desk.send({ kind: "scene", name })}
+      >${name}<//
+    >`;
+  return html`<div class="gradeclip-row">
+      <${Scenes} desk=${desk} />
+      <${Upload} desk=${desk} />
+      <${Button}
+        title="The start, with all settings as they were."
+        onClick=${() => desk.send({ kind: "reset" })}
+        >reset<//
+      >
+      <${Controls} desk=${desk} place="head" />
+    </div>
+    <div class="gradeclip-row">
+      <${Controls} desk=${desk} place="caption" /><${KnownWords} desk=${desk} />
+    </div>
+    <div class="gradeclip-row">${desk.data.changes.map(change)}</div>
+    ${desk.data.struck.length > 0 && html`<${Struck} desk=${desk} />`}
+    <${Message} desk=${desk} />`;
+};
+
+// ------------------------------------------------------------------------------- folded away
+
+const Pin = ({ desk }) => {
+  const { pinned, script } = desk.data;
+  if (pinned) {
+    const unpin = () => desk.send({ kind: "unpin" });
+    return html`<${Button} title="Show one map again." onClick=${unpin}>unpin<//>`;
+  }
+  return html`<${Button}
+    title="Its caption, model and method stay, with the difference of both maps."
+    hidden=${!script}
+    onClick=${() => desk.send({ kind: "pin" })}
+    >pin this map<//
+  >`;
+};
+
+const Copy = ({ script }) => {
+  const text = useRef();
+  const [label, setLabel] = useState("copy as Python");
+  const copy = async () => {
+    const copied = await navigator.clipboard?.writeText(script).then(
+      () => true,
+      () => false,
+    );
+    if (!copied) getSelection().selectAllChildren(text.current);
+    setLabel(copied ? "copied" : "selected: press Ctrl+C");
+    setTimeout(() => setLabel("copy as Python"), 2000);
   };
-  app.change = (fields) => app.send({ kind: "change", fields });
-  app.taken = () => {
-    const words = model.get("vocabulary"), writes = root.contains(document.activeElement) && document.activeElement.name;
-    if (app.words !== words) app.known = known(app, words);
-    const empty = app.data.empty && app.image !== undefined && app.image !== model.get("image");
-    Object.assign(app, { words, sent: {}, fresh: empty });
-    for (const { name, kind, refused } of app.data.controls) // a text that is refused, or in somebody's hands, is left alone
-      if (empty || kind !== "str" || (!refused && name !== writes)) delete app.turned[name];
-  };
-  model.on("change:busy", () => {
-    clearTimeout(app.waiting);
-    app.notice = null;
-    app.draw();
-  });
+  return html`<${Button}
+      title="The lines that compute this map again, in any notebook."
+      onClick=${copy}
+      >${label}<//
+    >
+    <pre ref=${text} tabindex="0">${script}</pre>`;
 };
 
-export default { render: (context) => front.render(context, desk) };
+const Save = ({ desk }) => {
+  const name = desk.turned.file ?? "explanation";
+  const onInput = ({ target }) => {
+    desk.turned.file = target.value;
+    desk.redraw();
+  };
+  return html`<label class="gradeclip-control">
+      <span>name</span><input name="file" value=${name} onInput=${onInput} />
+    </label>
+    <${Button} title="The figure as it is shown." onClick=${() => desk.send({ kind: "save", name })}
+      >save image (PNG)<//
+    >`;
+};
+
+const Folds = ({ desk }) => {
+  const { script } = desk.data;
+  return html`<div class="gradeclip-folds">
+    <${Fold} summary="Compare"
+      ><${Pin} desk=${desk} /><${Controls} desk=${desk} place="compare"
+    /><//>
+    <${Fold} summary="Method and layers"><${Controls} desk=${desk} place="method" /><//>
+    <${Fold} summary="Save, Python" hidden=${!script}>
+      <${Save} desk=${desk} /><${Copy} script=${script} />
+    <//>
+  </div>`;
+};
+
+// ------------------------------------------------------------------------------- widget
+
+const Explorer = ({ model, root }) => {
+  const [, redraw] = useReducer((count) => count + 1, 0);
+  const kept = useRef();
+  kept.current ??= new Desk(model, redraw);
+  const desk = kept.current;
+  useLayoutEffect(() => {
+    const take = () => {
+      const active = document.activeElement;
+      desk.take(root.contains(active) && active.name);
+    };
+    const hear = () => desk.hear();
+    model.on("change:data", take); // a new image and another model's words come with it
+    model.on("change:busy", hear);
+    return () => {
+      model.off?.("change:data", take);
+      model.off?.("change:busy", hear);
+    };
+  }, []);
+  const onPick = (place) => desk.change(place);
+  return html`<${View} data=${desk.data} image=${model.get("image")} onPick=${onPick}>
+    <${Head} desk=${desk} />
+    <${Folds} desk=${desk} />
+  <//>`;
+};
+
+export default {
+  render: ({ model, el }) => {
+    render(html`<${Explorer} model=${model} root=${el} />`, el);
+    return () => render(null, el);
+  },
+};

@@ -24,8 +24,9 @@ from ..checks import as_path, chosen, instance, writable
 from ..files import data_path, write_whole
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
-from ..plots.figures import draw, figure_tag
-from ..plots.page import SCRIPT, STYLE, embedded
+from ..plots.figures import figure_tag
+from ..plots.maps import draw
+from ..plots.page import STYLE, embedded, script
 from ..scenes import COLOURS, arrange, concepts, draw_scene, showable
 from .session import ExplorerView, Session, Source, State
 
@@ -72,9 +73,7 @@ class Explorer(AnyWidget):
         message: what is wrong, or to be noted; "" where there is nothing to say.
     """
 
-    _esm = SCRIPT + Path(__file__).with_name("desk.js").read_text(
-        encoding="utf-8"
-    )  # a path is watched
+    _esm = script(Path(__file__).with_name("desk.js"))
     _css = STYLE
     data = traitlets.Dict().tag(sync=True)
     image = traitlets.Unicode().tag(sync=True)

@@ -196,13 +196,13 @@ class ExplorerView:
             cells, apart = title_of((), "first map minus second"), one - other
             panels.append(Panel("the first map minus the second", cells, apart, abs_max(apart)))
         words, count = (
-            max(getattr(one, name) for one in drawings) for name in ("word_scale", "count")
+            max(getattr(one, name) for one in drawings) for name in ("word_scale", "null_count")
         )
         drawing = replace(
             drawings[0],
             panels=tuple(panels),
             word_scale=words,
-            count=count,
+            null_count=count,
             signed=True,
             shared=False,
         )

@@ -1,29 +1,23 @@
 """Plots: from an explanation to an image for people. Nothing here computes relevance.
 
-    architecture -> trace -> method -> Explanation -> Drawing -> figures (matplotlib), page (HTML)
+    architecture -> trace -> method -> Explanation -> Drawing -> maps (matplotlib), page (HTML)
 
 | file | holds |
 | --- | --- |
 | `colours` | the law of colour, and `paint`: a map on its image |
 | `drawing` | the description of what is drawn, of which there are two backends: |
-| `figures` | matplotlib: `plot_explanation`, `plot_maps`, `plot_interactions`, `plot_intervals`, parts for your own |
+| `maps` | matplotlib: `plot_explanation`, `plot_interactions`, `plot_maps`; titles in `titles` |
 | `page` | HTML, whose script (`front/`) is the explorer's as well |
+| `intervals` | `plot_intervals`: estimates with their intervals |
+| `figures` | figures that a notebook shows once, with words for what they show |
 """
 
 from .colours import paint
-from .figures import (
-    InlineFigure,
-    axes_at,
-    new_figure,
-    plot_explanation,
-    plot_interactions,
-    plot_intervals,
-    plot_maps,
-    show_image,
-)
+from .figures import axes_at, new_figure, show_image
+from .intervals import plot_intervals
+from .maps import plot_explanation, plot_interactions, plot_maps
 
 __all__ = [
-    "InlineFigure",
     "axes_at",
     "new_figure",
     "paint",

@@ -7,13 +7,14 @@ pale orange to dark red; relevance *against* is blue; no relevance is no colour.
 the value and opacity rises with it.
 """
 
+import math
 from functools import cache
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image, ImageDraw
 
-from .. import checks
+from ..errors import GradeclipError
 from ..images import onto_image, read_image
 
 # From weak to strong; both ramps get darker all the way, so they survive a grey printer and
@@ -26,7 +27,7 @@ _SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint`
 
 @cache
 def colormap() -> np.ndarray:
-    """Red, green, blue and alpha (513, 4), each 0 to 1, of relevance from -1 to 1 of the largest value."""
+    """Red, green, blue and alpha (513, 4), each 0 to 1, of values from -1 to 1."""
     against, warm = (
         LinearSegmentedColormap.from_list("", ramp, 257)(np.arange(257))
         for ramp in (_AGAINST, _FOR)
@@ -38,7 +39,7 @@ def colormap() -> np.ndarray:
 
 
 def to_rgb(values, base=1.0) -> np.ndarray:
-    """Values (...) of -1 to 1 as red, green and blue (..., 3), over a background of 0 (black) to 1 (white)."""
+    """Values (...) of -1 to 1 as red, green and blue (..., 3), over a grey `base` of 0 to 1."""
     rgba = colormap()[np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)]
     return base * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
 
@@ -52,7 +53,7 @@ def paint(
     vmax: float | None = None,
     upsample: str = "bilinear",
 ) -> Image.Image:
-    """Lay a map over its image, which turns light grey: an RGB image of 320 to 640 pixels, without axes or words.
+    """Lay a map over its image, which turns light grey.
 
     Args:
         image: the image that was explained.
@@ -63,35 +64,57 @@ def paint(
         vmax: the value of the darkest colour; None takes the largest of this map.
         upsample: "bilinear", or "nearest" to see the patches.
 
+    Returns:
+        An RGB image, 320 to 640 pixels on its longer side, without axes or words.
+
     Raises:
-        GradeclipError: `heat` is not a map, or `box` is not four numbers in this order.
+        GradeclipError: `heat` is not a map, or `upsample` is something else.
     """
-    checks.flag("signed", signed)
-    checks.chosen("upsample", upsample, ("bilinear", "nearest"))
-    image, heat = read_image(image), positive_part(checks.as_map(heat).astype(np.float32), signed)
-    vmax = abs_max(heat) if vmax is None else checks.number("vmax", vmax, 0)
+    if upsample not in ("bilinear", "nearest"):
+        raise GradeclipError(f"upsample must be 'bilinear' or 'nearest', got {upsample!r}")
+    image = read_image(image)
+    relevance = positive_part(_checked(heat), signed)
+    if vmax is None:
+        vmax = abs_max(relevance)
+
     base = _panel_sized(image)
-    across, down = base.width / image.width, base.height / image.height
-    there = tuple(np.array(checks.as_box(box, *image.size)) * (across, down, across, down))
+    across = base.width / image.width
+    down = base.height / image.height
+    left, top, right, bottom = box or (0, 0, *image.size)
+    place = (left * across, top * down, right * across, bottom * down)
     if upsample == "nearest":
-        factors = [
-            max(1, round(2 * side / cells))
-            for side, cells in zip(base.size[::-1], heat.shape, strict=True)
-        ]
-        heat = np.kron(heat, np.ones(factors, np.float32))
-    values = onto_image(heat, there, base.size) / max(
-        vmax, 1e-37
-    )  # (H, W); smaller ones are zero in float32
-    painted = Image.fromarray((to_rgb(values, _grey(base)) * 255 + 0.5).astype(np.uint8))
+        relevance = _enlarged(relevance, base.size)
+    # Below 1e-37 a number is zero in single precision.
+    values = onto_image(relevance, place, base.size) / max(vmax, 1e-37)  # (H, W)
+    pixels = to_rgb(values, _grey(base)) * 255 + 0.5
+    painted = Image.fromarray(pixels.astype(np.uint8))
     if not is_whole(box, image):
-        ImageDraw.Draw(painted).rectangle(
-            there, outline=(90, 90, 90), width=max(1, round(max(base.size) / 200))
-        )
+        width = max(1, round(max(base.size) / 200))
+        ImageDraw.Draw(painted).rectangle(place, outline=(90, 90, 90), width=width)
     return painted
 
 
+def _checked(heat) -> np.ndarray:
+    """A map as a finite array (h, w)."""
+    values = np.asarray(heat, dtype=np.float32)
+    if values.ndim != 2 or not values.size:
+        raise GradeclipError(f"a map has rows and columns, (H, W), got shape {values.shape}")
+    if not np.isfinite(values).all():
+        count = np.sum(~np.isfinite(values))
+        raise GradeclipError(f"{count} of {values.size} values of the map are NaN or infinite")
+    return values
+
+
+def _enlarged(relevance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map with each cell repeated, so that bilinear resizing leaves its edges sharp."""
+    width, height = size
+    rows = max(1, round(2 * height / relevance.shape[0]))
+    columns = max(1, round(2 * width / relevance.shape[1]))
+    return np.kron(relevance, np.ones((rows, columns), np.float32))
+
+
 def is_whole(box, image: Image.Image) -> bool:
-    """Whether a box is the whole image, within half a pixel in a hundred."""
+    """Whether a box is the whole image, within half a percent of its longer side."""
     if box is None:
         return True
     left, top, right, bottom = box
@@ -115,9 +138,11 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _panel_sized(image: Image.Image) -> Image.Image:
-    """An RGB copy of 320 to 640 pixels; a small image is enlarged by a whole factor, so it is never blurred."""
-    image, factor = image.convert("RGB"), -(-_SMALL // max(image.size))
+    """An RGB copy of 320 to 640 pixels. A small image grows by a whole factor, without blur."""
+    copy = image.convert("RGB")
+    factor = math.ceil(_SMALL / max(copy.size))
     if factor > 1:
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    image.thumbnail((_LARGE, _LARGE))
-    return image
+        size = (copy.width * factor, copy.height * factor)
+        return copy.resize(size, Image.Resampling.NEAREST)
+    copy.thumbnail((_LARGE, _LARGE))
+    return copy

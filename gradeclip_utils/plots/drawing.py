@@ -1,10 +1,10 @@
-"""Drawing: the one description of what a figure of maps shows. Two backends draw it: `figures` and `page`.
+"""Drawing: the one description of what a figure of maps shows. Two backends draw it.
 
-    Explanation, Interactions, maps --here--> Drawing -> figures (matplotlib), page (HTML)
+    Explanation, Interactions, maps --here--> Drawing -> maps (matplotlib), page (HTML)
 
 A drawing is an image and one panel per prompt. A panel has a title, whose words are shaded by their
 scores, a map, and below it a bar: the similarity, or in a contrast the lead. All panels share one
-scale unless it says otherwise.
+scale unless the drawing says otherwise.
 """
 
 from __future__ import annotations
@@ -22,83 +22,108 @@ from PIL import Image
 from .colours import abs_max, is_whole, positive_part
 
 OWN_SCALE = "each map has its own scale"
-_SMALL_WORDS = frozenset(
-    "a an the and or but of in on at to by for from with under over near behind beside between into onto is are was "
-    "were be been being has have had it its this that these those there as than".split()
+MINUS = "\N{MINUS SIGN}"
+_BAR_AXIS = 1.45  # length of a bar's axis, in units of the largest similarity
+_FUNCTION_WORDS = frozenset(
+    "a an the and or but of in on at to by for from with under over near behind beside between "
+    "into onto is are was were be been being has have had it its this that these those there as "
+    "than".split()
 )
 
 
 @dataclass(frozen=True)
 class Shade:
-    """A word of a title. `score` None: it has no score, and no colour. `small`: a function word or a sign."""
+    """A word of a title. Without a score it has no colour. `small`: a function word or a sign."""
 
     text: str
     score: float | None = None
     small: bool = False
 
 
-_Cell = tuple[
-    Shade, Shade | None
-]  # of a title: a word; below it, in a contrast, the word in the other caption
+# A word of a title and, in a contrast, the word below it in the other caption.
+Cell = tuple[Shade, Shade | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A title, a map, and what stands below them."""
+    """A title, a map, and the bar below them.
 
-    name: str  # the title in plain text
-    cells: tuple[_Cell, ...]
-    map: (
-        np.ndarray | None
-    )  # (h, w) on the token grid, or in pixels of the box; None: the method has no maps of images
-    scale: float = 0.0  # the value of the darkest colour
-    value: float | None = None  # of the bar: a similarity, or the lead in a contrast
-    above: float | None = (
-        None  # which part of the other captions lies below the similarity, in percent
-    )
-    median: float | None = (
-        None  # the tick: the similarity that half of the other captions lie below
-    )
-    best: bool = True  # its bar is dark
+    Attributes:
+        name: the title in plain text.
+        cells: the words of the title.
+        map: (h, w) on the token grid, or in pixels of the box; None if the method has no maps.
+        scale: the value of the darkest colour.
+        value: the length of the bar: a similarity, or the lead in a contrast.
+        above: the percentage of the other captions below the similarity.
+        median: the place of the tick, where half of the other captions lie below.
+        best: whether the bar is dark.
+        note: text at the bar in place of the similarity.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    map: np.ndarray | None
+    scale: float = 0.0
+    value: float | None = None
+    above: float | None = None
+    median: float | None = None
+    best: bool = True
     note: str = ""
 
     @property
     def words(self) -> list[Shade]:
         """All words of the title."""
-        return [word for cell in self.cells for word in cell if word]
+        return [word for cell in self.cells for word in cell if word is not None]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What stands at the bar, the longest wording first."""
+        """Wordings of the text at the bar, the longest first."""
         if self.note:
             return (self.note,)
         if self.value is None:
             return ()
-        value = f"{self.value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+        value = two_digits(self.value)
         if self.above is None:
             return f"similarity {value}", value
-        some = "all other" if self.above > 99.99 else f"{min(round(self.above), 99)} % of"
+        if self.above > 99.99:
+            place = "above all other captions"
+            return f"similarity {value}, {place}", f"{value}, {place}", f"{value}, above all", value
+        share = f"{min(round(self.above), 99)} %"
         return (
-            f"similarity {value}, above {some} captions",
-            f"{value}, above {some} captions",
-            f"{value}, above {some.removesuffix(' of').removesuffix(' other')}",
+            f"similarity {value}, above {share} of captions",
+            f"{value}, above {share} of captions",
+            f"{value}, above {share}",
             value,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """An image and its panels."""
+    """An image and its panels.
+
+    Attributes:
+        image, box: the image, and the part of it that the model saw; None: all of it.
+        panels: from left to right.
+        signed: whether the maps show relevance against.
+        word_scale: the value of the darkest word; 0 if no word has a score.
+        shared: one scale for all maps, or each its own.
+        lead: the bars are leads, from zero.
+        null_max, null_count: the largest similarity of the other captions, and their number.
+        origin: model, method and layers.
+        upsample: "bilinear" or "nearest".
+    """
 
     image: Image.Image
     box: tuple[float, float, float, float] | None
     panels: tuple[Panel, ...]
-    signed: bool = False  # whether the maps show what is against
-    word_scale: float = 0.0  # the value of the darkest word; 0: no word has a score
-    shared: bool = True  # one scale for all maps; else each has its own
-    lead: bool = False  # the bars are leads, from zero
-    count: int = 0  # of the other captions
-    origin: str = ""  # model, method and layers
+    signed: bool = False
+    word_scale: float = 0.0
+    shared: bool = True
+    lead: bool = False
+    null_max: float | None = None
+    null_count: int = 0
+    origin: str = ""
     upsample: str = "bilinear"
 
     @property
@@ -109,171 +134,284 @@ class Drawing:
     @property
     def both(self) -> bool:
         """Whether anything in the drawing can be against."""
-        return self.signed or any(
-            (word.score or 0) < 0 for panel in self.panels for word in panel.words
-        )
+        scores = [word.score or 0 for panel in self.panels for word in panel.words]
+        return self.signed or min(scores, default=0) < 0
 
     @property
     def bars(self) -> tuple[float, float]:
-        """The ends of the axis of the bars."""
+        """The ends of the axis of the bars. The other captions set it, so no prompt changes it."""
         values = [panel.value for panel in self.panels if panel.value is not None]
-        most = 1.45 * max(
-            [0.01, *map(abs, values), *(abs(panel.median or 0) for panel in self.panels)]
-        )
-        return (-most if self.lead or min([0, *values]) < 0 else 0.0), most
+        longest = max(map(abs, values), default=0.0)
+        if self.null_max is None:
+            high = _BAR_AXIS * max(longest, 0.01)
+        else:
+            high = max(_BAR_AXIS * abs(self.null_max), longest, 0.01)
+        below_zero = self.lead or min(values, default=0.0) < 0
+        return (-high if below_zero else 0.0), high
 
     @property
     def legend(self) -> list[str]:
-        """The lines below the strip of colours: the scale, and what tick and frame are."""
-        scales = [panel.scale for panel in self.panels if panel.map is not None]
-        most, lines = max(scales, default=0.0), []
-        own = most > 0 and len(scales) > 1 and not self.shared
-        if own:
-            lines.append(OWN_SCALE)
-        elif scales:
-            nothing = "zero everywhere" if self.signed else "nowhere above zero"
-            lines.append(f"relevance: {f'darkest {_number(most)}' if most else nothing}")
-        if self.word_scale:
-            words = _number(self.word_scale)
-            lines = (
-                [*lines, f"words: darkest {words}"]
-                if own or not lines
-                else [f"{lines[0]}, words {words}"]
-            )
+        """The lines below the strip of colours: the scale, the tick and the frame."""
+        lines = self._scale_lines()
         if any(panel.median is not None for panel in self.panels):
-            lines.append(f"tick: half of {self.count} other captions")
+            lines.append(f"tick: half of {self.null_count} other captions")
         if self.framed:
             lines.append("frame: what the model saw")
         return lines
 
+    def _scale_lines(self) -> list[str]:
+        """The largest relevance of the maps and of the words."""
+        scales = [panel.scale for panel in self.panels if panel.map is not None]
+        darkest = max(scales, default=0.0)
+        words = f"words {_number(self.word_scale)}" if self.word_scale else ""
+
+        if not scales:
+            line = ""
+        elif darkest == 0:
+            line = "relevance: " + ("zero everywhere" if self.signed else "nowhere above zero")
+        elif len(scales) > 1 and not self.shared:
+            own = [OWN_SCALE]
+            return [*own, f"words: darkest {_number(self.word_scale)}"] if words else own
+        else:
+            line = f"relevance: darkest {_number(darkest)}"
+
+        if line and words:
+            return [f"{line}, {words}"]
+        if words:
+            return [f"words: darkest {_number(self.word_scale)}"]
+        return [line] if line else []
+
     @property
     def alt(self) -> str:
-        """What is shown, for those who cannot see it."""
+        """What the drawing shows, in words."""
         if not self.panels:
             return "An image"
-        return "An image and its relevance maps: " + "; ".join(
-            panel.name + "".join(f" ({words})" for words in panel.labels[:1])
-            for panel in self.panels
-        )
+        parts = []
+        for panel in self.panels:
+            label = f" ({panel.labels[0]})" if panel.labels else ""
+            parts.append(panel.name + label)
+        return f"An image and its relevance maps: {'; '.join(parts)}"
+
+
+def two_digits(value: float) -> str:
+    """A similarity with two digits, and zero without a sign."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
 
 
 def _number(value: float) -> str:
-    """A number above zero with two digits."""
-    return f"{value:.{max(0, min(6, 1 - math.floor(math.log10(value))))}f}"
+    """A number above zero with two significant digits."""
+    digits = 1 - math.floor(math.log10(value))
+    return f"{value:.{max(0, min(6, digits))}f}"
 
 
-def _small(text: str) -> bool:
+def is_small(text: str) -> bool:
     """Whether a word is a function word or a sign."""
-    return text.lower() in _SMALL_WORDS or not any(map(str.isalnum, text))
+    return text.lower() in _FUNCTION_WORDS or not any(map(str.isalnum, text))
 
 
-def title_of(words: Sequence, name: str = "") -> tuple[_Cell, ...]:
+# ------------------------------------------------------------------------------------- titles
+
+
+def title_of(words: Sequence, name: str = "") -> tuple[Cell, ...]:
     """The cells of a prompt: its words, or its name if it has none."""
-    shades = map(_shade, words) if words else map(Shade, name.split())
-    return tuple((shade, None) for shade in shades)
+    if words:
+        return tuple((_shade(word), None) for word in words)
+    return tuple((Shade(part), None) for part in name.split())
 
 
 def _shade(word) -> Shade:
-    return Shade(word.text, float(word.score), _small(word.text)) if word else Shade("")
+    if word is None:
+        return Shade("")
+    return Shade(word.text, float(word.score), is_small(word.text))
 
 
-def _stacked(words: Sequence, others: Sequence) -> tuple[_Cell, ...]:
-    """The cells of two captions: a shared word once, with the sum of its scores; words that differ stacked."""
-    cells: list[_Cell] = []
-    first, second = ([word.text.lower() for word in side] for side in (words, others))
-    for kind, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        for one, other in zip_longest(words[a:b], others[c:d]):
+def _stacked(words: Sequence, against: Sequence) -> tuple[Cell, ...]:
+    """The cells of two captions: words that differ are stacked.
+
+    A shared word stands once, with the sum of its scores.
+    """
+    cells: list[Cell] = []
+    first = [word.text.lower() for word in words]
+    second = [word.text.lower() for word in against]
+    matcher = SequenceMatcher(None, first, second, autojunk=False)
+    for kind, a, b, c, d in matcher.get_opcodes():
+        for upper, lower in zip_longest(words[a:b], against[c:d]):
             if kind == "equal":
-                cells.append((_shade(replace(one, score=one.score + other.score)), None))
+                shared = replace(upper, score=upper.score + lower.score)
+                cells.append((_shade(shared), None))
             else:
-                cells.append((_shade(one), _shade(other)))
+                cells.append((_shade(upper), _shade(lower)))
     return tuple(cells)
 
 
-def of_explanation(explanation, *, shared: bool = True, most: int | None = None) -> Drawing:
-    """The drawing of an `Explanation`; `most` keeps that many prompts, the most similar ones."""
-    contrast = explanation.against is not None
-    similarity = np.asarray(explanation.similarity, dtype=float)
-    values = similarity - explanation.against_similarity if contrast else similarity
-    words_alone = (
-        explanation.provenance.get("image_layers", 1) is None and not explanation.image_maps.any()
-    )
+# ----------------------------------------------------------------------------------- drawings
+
+
+def of_explanation(
+    explanation,
+    *,
+    shared: bool = True,
+    indices: Sequence[int] | None = None,
+) -> Drawing:
+    """The drawing of an `Explanation`, or of its prompts with some indices."""
+    if indices is None:
+        indices = range(len(explanation.prompts))
+    is_contrast = explanation.against is not None
+    values = bar_values(explanation)
+    best = max(values[i] for i in indices)
+
     panels = []
-    for i in np.sort(np.argsort(-values, kind="stable")[:most]):
-        name, words = explanation.prompts[i], explanation.words[i]
-        map_ = None if words_alone else positive_part(explanation.image_maps[i], contrast)
-        scale, best = 0.0 if map_ is None else abs_max(map_), bool(values[i] == values.max())
-        panel = Panel(name, title_of(words, name), map_, scale, float(values[i]), best=best)
-        if contrast:
-            other, others = explanation.against[i], explanation.against_words[i]
-            cells = (
-                _stacked(words, others)
-                if words and others
-                else panel.cells + title_of((), f"not {other}")
-            )
-            gap = f"{abs(values[i]):.2f}"
-            leads = f"{'leads' if values[i] > 0 else 'is behind'} by {gap if gap > '0.00' else 'less than 0.01'}"
-            leads = leads if abs(values[i]) > 1e-6 else "no difference"
-            note = f"{leads} ({similarity[i]:.2f}, other {explanation.against_similarity[i]:.2f})"
-            panel = replace(panel, name=f"{name}, not {other}", cells=cells, note=note)
-        elif explanation.percentile is not None:
-            panel = replace(
-                panel, above=float(explanation.percentile[i]), median=explanation.null_median
-            )
+    for i in indices:
+        panel = _prompt_panel(explanation, i)
+        panel = replace(panel, value=float(values[i]), best=bool(values[i] == best))
+        if is_contrast:
+            panel = _contrasted(panel, explanation, i)
         panels.append(panel)
-    count = explanation.null_count
+
     return _of_result(
-        explanation, panels, signed=contrast, shared=shared, lead=contrast, count=count
+        explanation,
+        panels,
+        signed=is_contrast,
+        shared=shared,
+        lead=is_contrast,
+        null_max=None if is_contrast else explanation.null_max,
+        null_count=explanation.null_count,
     )
 
 
-def of_interactions(found, words: str = "content") -> Drawing:
-    """The drawing of an `Interactions`: a signed map per word, of "content" words or "all", or of all "together"."""
-    if words == "together":
-        map_ = found.maps.sum(0)
-        panel = Panel(found.caption, title_of(found.words), map_, abs_max(map_), found.similarity)
-        panels = [
-            replace(panel, note=f"{panel.labels[0]}; map of all words, point at one for its own")
-        ]
+def bar_values(explanation) -> np.ndarray:
+    """The lengths (T,) of the bars: similarities, or in a contrast the leads."""
+    similarity = np.asarray(explanation.similarity, dtype=float)
+    if explanation.against is None:
+        return similarity
+    return similarity - explanation.against_similarity
+
+
+def _prompt_panel(explanation, i: int) -> Panel:
+    """Title, map and place among the other captions of one prompt."""
+    name = explanation.prompts[i]
+    map_ = None
+    scale = 0.0
+    words_alone = explanation.provenance.get("image_layers", 1) is None
+    if not (words_alone and not explanation.image_maps.any()):
+        map_ = positive_part(explanation.image_maps[i], explanation.against is not None)
+        scale = abs_max(map_)
+    panel = Panel(name, title_of(explanation.words[i], name), map_, scale)
+    if explanation.percentile is None:
+        return panel
+    above = float(explanation.percentile[i])
+    return replace(panel, above=above, median=explanation.null_median)
+
+
+def _contrasted(panel: Panel, explanation, i: int) -> Panel:
+    """A prompt's panel with the other caption in its title, and the lead in words."""
+    against = explanation.against[i]
+    against_words = explanation.against_words[i]
+    if explanation.words[i] and against_words:
+        cells = _stacked(explanation.words[i], against_words)
     else:
-        pairs = list(zip(found.words, found.maps, strict=True))
-        kept = [pair for pair in pairs if words == "all" or not _small(pair[0].text)]
-        panels = [
-            Panel(word.text, title_of([word]), map_, abs_max(map_)) for word, map_ in kept or pairs
-        ]
-    return _of_result(found, panels, signed=True)
+        cells = panel.cells + title_of((), f"not {against}")
 
-
-def _of_result(found, panels: Sequence[Panel], **look: Any) -> Drawing:
-    """The drawing of panels of an `Explanation` or `Interactions`, whose model, method and layers are named."""
-    words = abs_max([word.score or 0 for panel in panels for word in panel.words])
-    layers = found.provenance.get("image_layers")
-    origin = found.origin + (
-        f", last {layers} layers" if layers and layers > 1 else ", last layer" if layers else ""
+    lead = panel.value or 0.0
+    gap = two_digits(abs(lead))
+    if gap == "0.00":
+        gap = "less than 0.01"
+    if abs(lead) <= 1e-6:
+        verdict = "no difference"
+    elif lead > 0:
+        verdict = f"leads by {gap}"
+    else:
+        verdict = f"is behind by {gap}"
+    similarity = two_digits(explanation.similarity[i])
+    other = two_digits(explanation.against_similarity[i])
+    return replace(
+        panel,
+        name=f"{panel.name}, not {against}",
+        cells=cells,
+        note=f"{verdict} ({similarity}, other {other})",
+        above=None,
+        median=None,
     )
+
+
+def of_interactions(interactions, words: str | Sequence[str] = "content") -> Drawing:
+    """The drawing of an `Interactions`: a signed map per word.
+
+    `words` is "content" for nouns and adjectives, "all", or a list of words of the caption.
+    """
+    texts = [word.text for word in interactions.words]
+    if words == "content":
+        indices = [i for i, text in enumerate(texts) if not is_small(text)]
+    elif words == "all":
+        indices = []
+    else:
+        indices = [i for i, text in enumerate(texts) if text in words]
+
+    panels = []
+    for i in indices or range(len(texts)):
+        map_ = interactions.maps[i]
+        # The score of a word is another quantity than its map, so the title has no shade.
+        panels.append(Panel(texts[i], title_of((), texts[i]), map_, abs_max(map_)))
+    return _of_result(interactions, panels, signed=True)
+
+
+def of_caption(interactions) -> Drawing:
+    """The drawing of an `Interactions` in one panel, which has the sum of all words' maps."""
+    map_ = interactions.maps.sum(0)
+    panel = Panel(
+        interactions.caption,
+        title_of(interactions.words),
+        map_,
+        abs_max(map_),
+        interactions.similarity,
+    )
+    note = f"{panel.labels[0]}; map of all words, point at one for its own"
+    return _of_result(interactions, [replace(panel, note=note)], signed=True)
+
+
+def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
+    """The drawing of panels of a result, with its model, method and layers."""
+    scores = [word.score or 0 for panel in panels for word in panel.words]
+    layers = result.provenance.get("image_layers")
+    origin = result.origin
+    if layers == 1:
+        origin += ", last layer"
+    elif layers:
+        origin += f", last {layers} layers"
     drawing = Drawing(
-        found.image, found.box, tuple(panels), word_scale=words, origin=origin, **look
+        result.image,
+        result.box,
+        tuple(panels),
+        word_scale=abs_max(scores),
+        origin=origin,
+        **look,
     )
     return scaled([drawing])[0]
 
 
 def of_maps(
-    image: Image.Image, maps: Iterable[tuple[str, np.ndarray]], *, signed=False, **more: Any
+    image: Image.Image,
+    maps: Iterable[tuple[str, np.ndarray]],
+    *,
+    signed: bool = False,
+    **look: Any,
 ) -> Drawing:
     """The drawing of named maps of one image, each with its own scale (see `scaled`)."""
-    each = [
-        (name, positive_part(np.asarray(map_, dtype=np.float32), signed)) for name, map_ in maps
-    ]
-    panels = [Panel(name, title_of((), name), map_, abs_max(map_)) for name, map_ in each]
-    return Drawing(image, None, tuple(panels), signed, **more)
+    panels = []
+    for name, values in maps:
+        map_ = positive_part(np.asarray(values, dtype=np.float32), signed)
+        panels.append(Panel(name, title_of((), name), map_, abs_max(map_)))
+    return Drawing(image, None, tuple(panels), signed, **look)
 
 
 def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
-    """Drawings whose maps all have one scale where they share it."""
-    top = max((panel.scale for one in drawings if one.shared for panel in one.panels), default=0.0)
-    return [
-        replace(one, panels=tuple(replace(panel, scale=top) for panel in one.panels))
-        if one.shared
-        else one
-        for one in drawings
-    ]
+    """Drawings with one scale for all maps that share it."""
+    scales = [panel.scale for drawing in drawings if drawing.shared for panel in drawing.panels]
+    top = max(scales, default=0.0)
+    result = []
+    for drawing in drawings:
+        if drawing.shared:
+            panels = tuple(replace(panel, scale=top) for panel in drawing.panels)
+            drawing = replace(drawing, panels=panels)
+        result.append(drawing)
+    return result

@@ -1,8 +1,10 @@
-"""Page: a drawing for HTML, where words and patches answer when they are pointed at and no kernel is needed.
+"""Page: a drawing for HTML, where words and patches answer to the mouse without a kernel.
 
-    Drawing --here--> plain numbers -> front/view.js -> a page; panels.explorer shows more around it
+    Drawing --here--> plain numbers -> front/view.js -> a page; panels.explorer adds its controls
 
-Resizing, fading and colouring happen in the browser, by the law of `colours`.
+Resizing, fading and colouring happen in the browser, by the law of `colours`. Components are
+written with preact and htm: `front/htm-preact.js` is `htm/preact/standalone.module.js` of npm's
+htm 3.1.1 (Apache-2.0, `front/htm-preact.LICENSE`), byte by byte.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import secrets
 from dataclasses import asdict
 from pathlib import Path
@@ -19,36 +22,56 @@ import numpy as np
 from PIL import Image
 
 from .colours import abs_max, colormap
-from .drawing import Drawing, Panel, of_explanation, of_interactions
+from .drawing import Drawing, Panel, of_caption, of_explanation
 from .figures import image_url
 
 FRONT = Path(__file__).parent / "front"
 STYLE = (FRONT / "view.css").read_text(encoding="utf-8")
-# the beginning of a longer script, which finds `front.render` and `front.open`
-SCRIPT = (FRONT / "view.js").read_text(encoding="utf-8").replace("export default", "const front =")
-_PAGE = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    "<title>{title}</title><style>body{{margin:16px;font-family:system-ui,sans-serif}}</style>{body}</html>\n"
-)
+# Parts of a Drawing that the browser takes as they are.
+_LOOK = ("signed", "word_scale", "legend", "both", "bars", "framed", "origin", "alt")
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body {{ margin: 16px; font-family: system-ui, sans-serif }}</style>
+{body}
+</html>
+"""
 
 
-def _numbers(values: np.ndarray) -> list:
-    """An array as nested lists of numbers of four digits, which the eye cannot tell from all of them."""
-    values = np.asarray(values, dtype=float)
-    digits = 4 - math.floor(math.log10(abs_max(values) or 1))
-    return np.round(values, digits).tolist()
+def script(*files: Path) -> str:
+    """One module of the library, the view and further files, which import from each other."""
+    library = (FRONT / "htm-preact.js").read_text(encoding="utf-8").strip()
+    body, exports = library.removesuffix("};").rsplit("export{", 1)
+    pairs = [name.split(" as ") for name in exports.split(",")]
+    names = ", ".join(public for _, public in pairs)
+    values = ", ".join(f"{public}: {private}" for private, public in pairs)
+    parts = [f"const {{ {names} }} = (() => {{\n{body}\nreturn {{ {values} }};\n}})();"]
+
+    for file in (FRONT / "pixels.js", FRONT / "view.js", *files):
+        text = file.read_text(encoding="utf-8")
+        text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
+        parts.append(re.sub(r"^export (?=const )", "", text, flags=re.MULTILINE))
+    return "\n".join(parts)
 
 
-def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
-    """Everything that `front/view.js` shows of a drawing, as JSON has it; `regions` (W, h, w) are maps of its words."""
+def payload(
+    drawing: Drawing,
+    regions: np.ndarray | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """What `front/view.js` shows of a drawing, as JSON has it.
+
+    `regions` (W, h, w) are the maps of its words.
+    """
     panels = [_panel(panel) for panel in drawing.panels]
     if regions is not None:
         panels[0]["regions"] = _numbers(regions.reshape(len(regions), -1))
-    left, top, right, bottom = drawing.box or (0, 0, *drawing.image.size)
     width, height = drawing.image.size
-    names = ("signed", "word_scale", "legend", "both", "bars", "framed", "origin", "alt")
+    left, top, right, bottom = drawing.box or (0, 0, width, height)
     return {
-        **{name: getattr(drawing, name) for name in names},
+        **{name: getattr(drawing, name) for name in _LOOK},
         "panels": panels,
         "ratio": width / height,
         "box": [left / width, top / height, (right - left) / width, (bottom - top) / height],
@@ -60,31 +83,41 @@ def payload(drawing: Drawing, regions: np.ndarray | None = None, **more: Any) ->
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    found = {
-        name: getattr(panel, name)
-        for name in ("name", "scale", "value", "median", "best", "labels")
+    """A panel as JSON has it."""
+    names = ("name", "scale", "value", "median", "best", "labels")
+    cells = []
+    for upper, lower in panel.cells:
+        cells.append([asdict(upper), asdict(lower) if lower else None])
+    return {
+        **{name: getattr(panel, name) for name in names},
+        "cells": cells,
+        "shape": (1, 1) if panel.map is None else panel.map.shape,
+        "map": None if panel.map is None else _numbers(panel.map.ravel()),
+        "regions": None,
     }
-    cells = [[word and asdict(word) for word in cell] for cell in panel.cells]
-    shape, map_ = (
-        ((1, 1), None) if panel.map is None else (panel.map.shape, _numbers(panel.map.ravel()))
-    )
-    return {**found, "cells": cells, "shape": shape, "map": map_, "regions": None}
+
+
+def _numbers(values: np.ndarray) -> list:
+    """An array as nested lists of numbers of four digits, which look like all digits."""
+    values = np.asarray(values, dtype=float)
+    digits = 4 - math.floor(math.log10(abs_max(values) or 1))
+    return np.round(values, digits).tolist()
 
 
 def embedded(view: dict, image: Image.Image, inside: str = "") -> str:
     """HTML that shows a `payload` of an image; `inside` stands there where no script runs."""
     name = f"gradeclip-{secrets.token_hex(8)}"
-    given = json.dumps({"data": view, "image": image_url(image)}).replace("<", "\\u003c")
-    script = f"{SCRIPT}\nfront.open(document.getElementById({name!r}));"
+    data = json.dumps({"data": view, "image": image_url(image)}).replace("<", "\\u003c")
     return (
-        f'<style>{STYLE}</style><div id="{name}">{inside}'
-        f'<script type="application/json">{given}</script></div><script>(() => {{\n{script}\n}})();</script>'
+        f"<style>{STYLE}</style>"
+        f'<div id="{name}">{inside}<script type="application/json">{data}</script></div>'
+        f'<script type="module">\n{script()}\nopen(document.getElementById("{name}"));\n</script>'
     )
 
 
-def page_of(found) -> str:
-    """A whole HTML document that shows an `Explanation`, or an `Interactions` with each word's map under it."""
-    regions = getattr(found, "maps", None)
-    drawing = of_explanation(found) if regions is None else of_interactions(found, "together")
+def page_of(result) -> str:
+    """An HTML document that shows an `Explanation`, or an `Interactions` with its words' maps."""
+    regions = getattr(result, "maps", None)
+    drawing = of_explanation(result) if regions is None else of_caption(result)
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
-    return _PAGE.format(title=title, body=embedded(payload(drawing, regions), found.image))
+    return _PAGE.format(title=title, body=embedded(payload(drawing, regions), result.image))

@@ -1,0 +1,374 @@
+"""Maps: drawings by matplotlib, which lays them out. Nothing here computes relevance.
+
+    Drawing -> here -> a matplotlib figure
+
+A row of a figure has maps, each with its title above and its bar below. The image stands at the
+left of all rows, with the legend below it.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetImage, TextArea, VPacker
+from matplotlib.patches import Rectangle
+
+from ..errors import GradeclipError, hint, short
+from ..images import read_image
+from .colours import paint, to_rgb
+from .drawing import (
+    OWN_SCALE,
+    Drawing,
+    Panel,
+    bar_values,
+    of_explanation,
+    of_interactions,
+    of_maps,
+    scaled,
+)
+from .figures import FULL_WIDTH, SMALLEST_TYPE, InlineFigure, fit_height, new_figure, show_image
+from .titles import characters, draw_title, type_size, width_of
+
+_MOST = 9  # prompts that are drawn if none are named
+_GAP = 0.22  # inches between panels
+_TALLEST = 3.3  # inches of a panel, and of one in a figure of several images:
+_TALLEST_OF_MANY = 2.4
+_NARROW = 6  # inches: below, one prompt is in a row
+_BAR = 0.16  # inches
+_NOTHING = 0.01
+_LINE = 0.16  # of the smallest type
+_NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST_TYPE, "parse_math": False}
+
+
+def plot_explanation(
+    explanation,
+    *,
+    prompts: Sequence[str] | None = None,
+    shared_scale: bool = True,
+    width: float = FULL_WIDTH,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw an explanation: the image, then a panel per prompt with words, map and similarity.
+
+        figure = plot_explanation(explanation)
+        plot_explanation(explanation, prompts=["a dog"], ax=axes[0])
+
+    Args:
+        explanation: an `Explanation`.
+        prompts: those that are drawn. By default all, or of more than nine the most similar ones,
+            in a contrast those that lead by most.
+        shared_scale: one colour scale for all prompts, so that they can be compared; else one for
+            each.
+        width: inches. Below 6 there is one prompt per row, beside the image.
+        ax: axes of your own, which take the panel of one prompt.
+
+    Returns:
+        The figure, which pyplot knows. A notebook shows it once.
+
+    Raises:
+        GradeclipError: the explanation has no such prompt, or `ax` is to take several.
+    """
+    if prompts is None:
+        indices = np.sort(np.argsort(-bar_values(explanation), kind="stable")[:_MOST]).tolist()
+    else:
+        indices = [_index(explanation.prompts, prompt) for prompt in prompts]
+    drawing = of_explanation(explanation, shared=shared_scale, indices=indices)
+    if ax is not None:
+        return _draw_into(ax, drawing)
+    return draw([drawing], width=width)
+
+
+def plot_interactions(
+    interactions,
+    *,
+    words: str | Sequence[str] = "content",
+    columns: int = 4,
+    width: float = FULL_WIDTH,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw word x region: a signed map per word, all on one scale.
+
+    Args:
+        interactions: an `Interactions`.
+        words: "content" draws nouns and adjectives, "all" function words too; or a list of words.
+        columns: maps in a row, beside the image; fewer where they would be narrow.
+        width: inches.
+        ax: axes of your own, which take the map of one word.
+
+    Returns:
+        The figure, which pyplot knows. A notebook shows it once.
+
+    Raises:
+        GradeclipError: the caption has no such word, or `ax` is to take several.
+    """
+    if words not in ("content", "all"):
+        for word in words:
+            _index([word.text for word in interactions.words], word)
+    drawing = of_interactions(interactions, words)
+    if ax is not None:
+        return _draw_into(ax, drawing)
+    return draw([drawing], width=width, columns=columns)
+
+
+def plot_maps(
+    image,
+    maps,
+    *,
+    signed: bool = False,
+    shared_scale: bool = True,
+    columns: int = 3,
+    upsample: str = "bilinear",
+    width: float = FULL_WIDTH,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw maps of one image beside it, or several images, a row each, with their maps.
+
+        plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
+        plot_maps([image, image_2], [{"rollout": a, "LeGrad": b}, {"rollout": c, "LeGrad": d}])
+
+    Args:
+        image: the image that was explained, or a list of images.
+        maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of
+            these, one an image.
+        signed: draw relevance against as well.
+        shared_scale: one scale for all maps; else each has its own, and the legend says so.
+        columns: maps in a row, beside the image; fewer where they would be narrow.
+        upsample: "bilinear" or "nearest", for maps on the token grid.
+        width: inches.
+        ax: axes of your own, which take one map of one image.
+
+    Returns:
+        The figure, which pyplot knows. A notebook shows it once.
+
+    Raises:
+        GradeclipError: something is not an image or not a map, the lists differ in length, or `ax`
+            is to take several maps.
+    """
+    several = isinstance(image, (list, tuple))
+    images = list(image) if several else [image]
+    maps_per_image = list(maps) if several else [maps]
+    if len(images) != len(maps_per_image) or not images:
+        msg = (
+            f"each image needs its maps, got {len(images)} images and "
+            f"{len(maps_per_image)} sets of maps"
+        )
+        raise GradeclipError(msg)
+
+    look = {"signed": signed, "shared": shared_scale, "upsample": upsample}
+    drawings = [
+        of_maps(read_image(image), _pairs(titled), **look)
+        for image, titled in zip(images, maps_per_image, strict=True)
+    ]
+    drawings = scaled(drawings)
+    if ax is not None:
+        return _draw_into(ax, *drawings)
+    return draw(drawings, width=width, columns=columns, compact=several)
+
+
+def _index(names: Sequence[str], name: str) -> int:
+    """The place of a prompt or a word."""
+    if name not in names:
+        raise GradeclipError(f"there is no {name!r} here: {hint(str(name), names)}")
+    return list(names).index(name)
+
+
+def _pairs(maps: Any) -> list[tuple[str, np.ndarray]]:
+    """Titles and maps."""
+    pairs = list(maps.items()) if isinstance(maps, Mapping) else list(maps)
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise GradeclipError(f"maps must be pairs of a title and a map, got {short(pair)}")
+    return pairs
+
+
+# -------------------------------------------------------------------------------- whole figures
+
+
+def draw(
+    drawings: Sequence[Drawing],
+    *,
+    width: float = FULL_WIDTH,
+    columns: int = 3,
+    compact: bool = False,
+) -> InlineFigure:
+    """Draw drawings, each from a new row. `compact` has smaller maps and the legend at the end."""
+    tallest = _TALLEST_OF_MANY if compact else _TALLEST
+    columns = _columns(drawings, width, columns, compact)
+    side = min(width / (columns + 1) - _GAP, tallest)
+    panels = [panel for drawing in drawings for panel in drawing.panels]
+    has_bars = any(panel.value is not None for panel in panels)
+    legend = _legend_lines(drawings, width if compact else side)
+    heights = []  # inches of the rows of the grid: of maps, then of what stands below them
+    for drawing in drawings:
+        height = min(side * drawing.image.height / drawing.image.width, tallest)
+        heights += [height, _BAR if has_bars else _NOTHING] * _rows(drawing, columns)
+
+    alt = ". ".join(drawing.alt for drawing in drawings)
+    # The text takes some inches a row, which `fit_height` finds out.
+    total = sum(heights) + len(heights)
+    figure = new_figure((columns + 1) * (side + _GAP), total, alt, layout="constrained")
+    figure.get_layout_engine().set(w_pad=_GAP / 2, h_pad=0.04, wspace=0, hspace=0)
+    fontsize = type_size(panels, side, figure)
+
+    grid = figure.add_gridspec(len(heights), columns + 1, height_ratios=heights)
+    first = 0
+    for drawing in drawings:
+        show_image(figure.add_subplot(grid[first, 0]), drawing.image, drawing.box)
+        for i, panel in enumerate(drawing.panels):
+            row, column = divmod(i, columns)
+            axes = figure.add_subplot(grid[first + 2 * row, column + 1])
+            draw_title(axes, panel.cells, drawing.word_scale, side, fontsize)
+            _draw_map(axes, drawing, panel)
+            if panel.value is not None:
+                bar = figure.add_subplot(grid[first + 2 * row + 1, column + 1])
+                _draw_bar(bar, drawing, panel, side)
+        first += 2 * _rows(drawing, columns)
+
+    place = grid[-1, :] if compact else grid[1, 0]
+    legend_axes = figure.add_subplot(place)
+    legend_axes.set_axis_off()
+    if panels:
+        legend_box = _draw_legend(legend_axes, drawings[0].both, legend, side)
+        # Further rows leave it room under the image.
+        needed = 0.4 + _LINE * len(legend)
+        legend_box.set_in_layout(compact or sum(heights[2:]) < needed)
+    if len(drawings) == 1 and drawings[0].origin:
+        _draw_origin(figure, drawings[0].origin)
+    _fit(figure, heights)
+    return figure
+
+
+def _rows(drawing: Drawing, columns: int) -> int:
+    """How many rows the panels of a drawing take; an image alone takes one."""
+    return max(1, math.ceil(len(drawing.panels) / max(columns, 1)))
+
+
+def _columns(drawings: Sequence[Drawing], width: float, columns: int, compact: bool) -> int:
+    """How many maps stand in a row, beside the image."""
+    most = max(len(drawing.panels) for drawing in drawings)
+    if width < _NARROW and not compact:
+        columns = 1
+    elif most == 4 and columns == 3:
+        columns = 2  # two rows without a hole
+    narrowest = 0.6 if compact else 1.5  # inches
+    return min(columns, most, max(1, int(width / narrowest) - 1))
+
+
+def _fit(figure: Figure, heights: Sequence[float]) -> None:
+    """Give the rows of a figure their heights in inches."""
+    rows: dict[int, Axes] = {}
+    for axes in figure.axes:
+        rows.setdefault(axes.get_subplotspec().rowspan.start, axes)
+    fit_height(figure, [(axes, heights[row]) for row, axes in rows.items()])
+
+
+def _draw_origin(figure: Figure, origin: str) -> None:
+    """Write model, method and layers at the foot of a figure."""
+    width = figure.get_figwidth()
+    lines = textwrap.wrap(origin, characters(width - _GAP))
+    look = {**_NOTE, "color": "0.45"}
+    figure.supxlabel("\n".join(lines), x=_GAP / 2 / width, ha="left", **look)
+
+
+# ------------------------------------------------------------------------------- parts of a figure
+
+
+def _draw_into(axes: Axes, *drawings: Drawing) -> Figure:
+    """Draw the one panel of a drawing into axes, with title and bar around it."""
+    panels = [panel for drawing in drawings for panel in drawing.panels]
+    if len(panels) != 1:
+        names = ", ".join(repr(panel.name) for panel in panels)
+        raise GradeclipError(f"ax= takes one map, and these are {len(panels)} ({names}): name one")
+    figure = axes.get_figure()
+    inches = axes.get_window_extent().width / figure.dpi
+    fontsize = type_size(panels, inches, figure)
+    draw_title(axes, panels[0].cells, drawings[0].word_scale, inches, fontsize)
+    _draw_map(axes, drawings[0], panels[0])
+    if panels[0].value is not None:
+        _draw_bar(axes.inset_axes((0, -0.12, 1, 0.06)), drawings[0], panels[0], inches)
+    return figure
+
+
+def _draw_map(axes: Axes, drawing: Drawing, panel: Panel) -> None:
+    """Draw a map on its image; a method without maps says so."""
+    values = np.zeros((1, 1), np.float32) if panel.map is None else panel.map
+    painted = paint(
+        drawing.image,
+        values,
+        box=drawing.box,
+        signed=drawing.signed,
+        vmax=panel.scale,
+        upsample=drawing.upsample,
+    )
+    show_image(axes, painted)
+    if panel.map is None:
+        place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "no map: words alone", fontsize=10, **place)
+
+
+def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None:
+    """Draw the similarity or the lead as a bar, the tick, and what the bar is."""
+    low, high = drawing.bars
+    axes.set(xlim=(low, high), ylim=(0, 1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+    axes.add_patch(Rectangle((low, 0.36), high - low, 0.28, color="0.92", linewidth=0))
+    color = "0.25" if panel.best else "0.65"
+    axes.add_patch(Rectangle((0, 0.1), panel.value, 0.8, color=color, linewidth=0))
+
+    tick = {"ymin": -0.3, "ymax": 1.3, "clip_on": False, "solid_capstyle": "butt"}
+    if low < 0:
+        axes.axvline(0, color="0.6", linewidth=0.8, **tick)
+    if panel.median is not None:
+        axes.axvline(panel.median, color="black", linewidth=1.4, **tick)
+
+    fitting = [label for label in panel.labels if width_of(label) <= inches]
+    label = fitting[0] if fitting else panel.labels[-1]
+    axes.set_xlabel(label, loc="left", labelpad=4, **_NOTE)
+
+
+def _legend_lines(drawings: Sequence[Drawing], inches: float) -> list[str]:
+    """The lines of the legend, folded to a width."""
+    lines = list(dict.fromkeys(line for drawing in drawings for line in drawing.legend))
+    if sum("darkest" in line for line in lines) > 1:
+        lines = [line for line in lines if "darkest" not in line]
+        if OWN_SCALE not in lines:
+            lines = ["each row has its own scale", *lines]
+    return [part for line in lines for part in textwrap.wrap(line, characters(inches))]
+
+
+def _draw_legend(
+    axes: Axes,
+    both: bool,
+    lines: Sequence[str],
+    inches: float,
+) -> AnnotationBbox:
+    """Put the strip of colours, with its ends named, and the lines of the legend below axes."""
+    length = int(np.clip(72 * inches - (70 if both else 25), 30, 94))  # points, a colour a point
+    ramp = to_rgb(np.linspace(-1 if both else 0, 1, length))
+    strip = np.repeat(ramp[None], 9, axis=0)  # (9, length, 3)
+    strip[[0, -1]] = 0.8
+    strip[:, [0, -1]] = 0.8
+    ends = [OffsetImage(strip), TextArea("for", textprops=_NOTE)]
+    if both:
+        ends = [TextArea("against", textprops=_NOTE), *ends]
+    rows = [HPacker(children=ends, sep=5, pad=0, align="center")]
+    rows += [TextArea(line, textprops=_NOTE) for line in lines]
+    legend = AnnotationBbox(
+        VPacker(children=rows, sep=3, pad=0, align="left"),
+        (0, 1),
+        xybox=(0, -3),
+        xycoords="axes fraction",
+        boxcoords="offset points",
+        box_alignment=(0, 1),
+        frameon=False,
+        pad=0,
+    )
+    axes.add_artist(legend)
+    return legend
