@@ -101,7 +101,6 @@ def test_without_an_image_a_scene_is_explained_and_a_word_that_the_model_never_s
         (["--model", "ViT-B-16"], "ViT-B-16"),
         (["--model", "ViT-B-16", "--pretrained", "nothing.safetensors"], "nothing.safetensors"),
         (["--model", "emoji", "--pretrained", "nothing.safetensors"], "nothing.safetensors"),
-        (["--device", "toaster"], "'toaster'"),
         (["--precision", "int8"], "'int8'"),
         (["--image", "notes.txt", "--caption", "a car"], "notes.txt"),
         (["--caption", ""], "at least one word"),

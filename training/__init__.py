@@ -8,6 +8,7 @@
 | `fine` | `emoji-fine` and its card, from the experiment in `studies/finetuning` |
 | `layers` | how many image layers should explain a model |
 | `card`, `gallery`, `tables` | the figures of the card, and maps to look at |
+| `compact` | the form of the files in `data/` |
 | `optimiser` | Muon |
 | `art`, `npm` | the archive of drawings; packages that npm fetches |
 

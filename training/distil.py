@@ -34,13 +34,14 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path, weights_digest
 from gradeclip_utils.measures.statistics import mean_interval
-from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip, save_compact
-from gradeclip_utils.models.open_clip import build
+from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip
+from gradeclip_utils.models.bundled import build_model
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 from studies.finetuning.arithmetic import quick_arithmetic
 from studies.pairs import embed_scenes
 
 from .loop import train
+from .compact import save_compact
 from .optimiser import muon_of
 from .recognition import recognised
 from .rounds import Recipe, SceneBatches
@@ -184,7 +185,7 @@ class Student(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build(CONFIGS[name])
+            model = build_model(CONFIGS[name])
         self.visual, self.text = model.visual, getattr(model, "text", None)
         ids = vocabulary_ids(open_clip.SimpleTokenizer())
         self.register_buffer("ids", ids, persistent=False)
@@ -337,7 +338,7 @@ def export(
     bundled: bool = True,
 ) -> None:
     """Write the whole model as a compact checkpoint with its config: `models.load_clip` loads it."""
-    model = build(CONFIGS[name])
+    model = build_model(CONFIGS[name])
     state = (
         dict(teacher.state_dict()) if student.text is None else {"logit_scale": teacher.logit_scale}
     )
@@ -355,6 +356,7 @@ def export(
         data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None,
         config_of(CONFIGS[name], student.size),
     )
+    config["training"] = f"to give the embeddings of {metadata['teacher']!r}, its teacher (distilled)"
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config, shared=shared)
 
 

@@ -201,7 +201,6 @@ API = {  # page -> its title and what it documents, in the order in which a newc
         [
             "models.load_clip",
             "models.Clip",
-            "models.save_compact",
             "towers.UnsupportedModel",
             "images.read_image",
         ],

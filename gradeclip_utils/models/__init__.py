@@ -2,12 +2,12 @@
 
     weights of open_clip or transformers -> Clip -> towers -> trace -> method -> explanation
 
-`loading` finds a model by its name, `open_clip` and `transformers` read weights and make models of
-them, and `bundled` has the models that the project ships.
+`loading` finds a model by its name and has open_clip load it, `transformers` does so with
+transformers, and `bundled` has the models that the project ships.
 """
 
-from .bundled import BUNDLED, BUNDLED_MODELS, save_compact
+from .bundled import BUNDLED, BUNDLED_MODELS
 from .clip import Clip
 from .loading import load_clip
 
-__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip", "save_compact"]
+__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip"]

@@ -10,9 +10,9 @@ from PIL import Image
 from pycocotools import mask as tools
 from safetensors.torch import save_file
 
-from gradeclip_utils.models import save_compact
 from gradeclip_utils.scenes import arrange
 from tests.conftest import TINY_TEXT, TINY_VISION, build
+from training.compact import save_compact
 
 SIDE = 96
 SHOWN = [
@@ -157,7 +157,7 @@ def write_compact(folder):
         torch.manual_seed(0)
         model = open_clip.CLIP(**config)
     path, words = folder / "small.safetensors", ["a", "red", "car", "dog", "cat", "bus", "cow"]
-    save_compact(model, path, words=words, metadata={}, config={**config, "preprocess": shown})
+    save_compact(model, path, words=words, config={**config, "preprocess": shown})
     return ["--model", "emoji", "--pretrained", str(path)]
 
 

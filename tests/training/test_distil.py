@@ -111,7 +111,8 @@ def test_an_exported_student_is_the_taught_one(taught, bundled, tmp_path):
 
 def test_a_teacher_of_another_training_leaves_the_bundled_students_alone(tmp_path, monkeypatch):
     other = tmp_path / "other.safetensors"
-    shutil.copy(data_path(BUNDLED_MODELS["emoji-bag"]), other)
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(data_path(f"emoji-bag{suffix}"), other.with_suffix(suffix))
     monkeypatch.setitem(distil.DISTILLATIONS, "emoji-average", short("emoji-average", steps=1))
     with pytest.raises(
         GradeclipError, match="would replace the bundled ones .* give another --out"
