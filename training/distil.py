@@ -40,8 +40,8 @@ from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 from studies.finetuning.arithmetic import quick_arithmetic
 from studies.pairs import embed_scenes
 
-from .loop import train
 from .compact import save_compact
+from .loop import train
 from .optimiser import muon_of
 from .recognition import recognised
 from .rounds import Recipe, SceneBatches
@@ -356,7 +356,9 @@ def export(
         data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None,
         config_of(CONFIGS[name], student.size),
     )
-    config["training"] = f"to give the embeddings of {metadata['teacher']!r}, its teacher (distilled)"
+    config["training"] = (
+        f"to give the embeddings of {metadata['teacher']!r}, its teacher (distilled)"
+    )
     save_compact(model, path, words=vocabulary(), metadata=metadata, config=config, shared=shared)
 
 

@@ -29,10 +29,11 @@ import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
-from gradeclip_utils.models import load_clip, save_compact
+from gradeclip_utils.models import load_clip
 from gradeclip_utils.scenes import CANVAS, vocabulary
 from studies.finetuning.arithmetic import quick_arithmetic
 
+from .compact import describe_training, save_compact
 from .loop import train
 from .optimiser import muon_of
 from .rounds import PATCH, Recipe, SceneBatches
@@ -221,8 +222,12 @@ def export(folder: Path, path: Path, image_layers: int = IMAGE_LAYERS) -> None:
     model = open_clip.CLIP(**CONFIG)
     model.load_state_dict({**weights, "token_embedding.weight": table})
 
-    settings = {name: str(value) for name, value in state["settings"].items()}
-    config = config_of(CONFIG, CANVAS) | {"image_layers": image_layers}
+    settings = state["settings"]
+    config = {
+        **config_of(CONFIG, CANVAS),
+        "image_layers": image_layers,
+        "training": describe_training(settings),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_compact(model, path, words=vocabulary(), metadata=settings, config=config)
 
@@ -236,7 +241,7 @@ def config_of(config: dict, size: int) -> dict:
         "resize_mode": "shortest",
         "size": size,
     }
-    return {**config, "preprocess": preprocess}
+    return {**config, "preprocess": preprocess, "trained_on_drawn_scenes": True}
 
 
 def train_rounds(

@@ -110,9 +110,9 @@ class Tuned:
         files: dict[Path, Any] = {}
 
         if self.clip.name in BUNDLED_MODELS:
-            words = " ".join(sorted(self.clip.vocabulary or ()))
             config = json.loads(data_path(f"{self.clip.name}.json").read_text())
             config.pop("shared", None)  # no weights are another model's
+            config["training"] = f"from {self.clip.name!r}, so that maps of phrases match regions"
             files[path.with_suffix(".json")] = f"{json.dumps(config, indent=2)}\n".encode()
 
             state = {
@@ -121,7 +121,6 @@ class Tuned:
             }
             token_count = config["text_cfg"].get("vocab_size", 49408)
             state["token_ids"] = torch.arange(token_count, dtype=torch.int32)
-            metadata |= {"base": self.clip.name, "words": words}
 
         files[path] = partial(save_file, state, metadata=metadata)
         write_whole(files)
