@@ -108,7 +108,7 @@ def _load_open_clip(name: str, pretrained: str, device: str, precision: str) -> 
             **options,
         )
         tokenizer = open_clip.get_tokenizer(architecture)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise GradeclipError(
             f"open_clip cannot load {name}: {first_line(error)}{_how_to_fetch(name, pretrained)}"
         ) from error
@@ -156,7 +156,9 @@ def _unknown(name: str, models: list[str]) -> str:
         message += f"Nearest: {', '.join(near)}."
     else:
         message += "open_clip.list_models() lists open_clip's."
-    return f"{message} A repository of a hub is 'hf-hub:OWNER/NAME' or 'transformers:OWNER/NAME'."
+    if "/" in name:
+        message += f" A repository of a hub is 'hf-hub:{name}' or 'transformers:{name}'."
+    return message
 
 
 def _how_to_fetch(name: str, pretrained: str) -> str:

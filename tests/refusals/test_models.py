@@ -21,7 +21,7 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
 def test_what_names_no_model_is_refused(arguments, message):
-    with pytest.raises((GradeclipError, RuntimeError, FileNotFoundError), match=message):
+    with pytest.raises(GradeclipError, match=message):
         load_clip(*arguments)
 
 
@@ -40,11 +40,5 @@ def test_a_file_that_does_not_say_its_activation_needs_a_name_that_does(tmp_path
 def test_weights_of_another_width_are_refused(tmp_path):
     state = {name: value.contiguous() for name, value in build().state_dict().items()}
     save_file(state, tmp_path / "narrow.safetensors")
-    with pytest.raises((GradeclipError, RuntimeError), match="size|shape|ViT-B-32|keys"):
+    with pytest.raises(GradeclipError, match="open_clip cannot load ViT-B-32-gelu"):
         load_clip("ViT-B-32-gelu", tmp_path / "narrow.safetensors")
-
-
-def test_the_refusal_of_a_name_from_the_environment_says_so(monkeypatch):
-    monkeypatch.setenv("GRADECLIP_MODEL", "nonsense")
-    with pytest.raises(GradeclipError, match="GRADECLIP_MODEL"):
-        load_clip()
