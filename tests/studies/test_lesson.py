@@ -17,7 +17,7 @@ from studies.photographs import side_by_side
 COMMITTED = sorted((NOTEBOOKS.parent / "results").glob("*/*.csv"))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path / "results")
     return tmp_path / "results"

@@ -32,6 +32,13 @@ from studies.photographs import (
 from .folders import SHOWN, SIDE, write_coco, write_open_clip, write_transformers
 
 
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    """Claims and rows are written here, and not into the checkout."""
+    monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
     return f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
@@ -299,12 +306,6 @@ def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, 
 
 
 # ------------------------------------------------------------------------------------------ lessons
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies.lesson, "RESULTS", tmp_path)
-    return tmp_path
 
 
 def test_a_lesson_without_photographs_says_what_they_would_show_and_how(bundled, capsys):
