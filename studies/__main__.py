@@ -101,7 +101,7 @@ def _parameters(notebook) -> list[str]:
 
 
 def measure_photographs(lesson: str, model: str, pretrained: str | None, data: str) -> Path:
-    """Measure the photographs of lesson 04 or 05 alone, print their claims, and return their table."""
+    """Measure the photographs of lesson 04 or 05 alone; the claims are printed and in a table."""
     if lesson not in ("04", "05") or not data:
         raise GradeclipError("N=0 measures the photographs of lesson 04 or 05 alone: give DATA")
     photographs = read_photographs(lesson, data)
@@ -114,7 +114,10 @@ def measure_photographs(lesson: str, model: str, pretrained: str | None, data: s
 
 
 def _absolute(path: str) -> str:
-    """A path that exists, in full: the kernel runs in another folder. Another text stays as it is."""
+    """A path that exists, in full: the kernel runs in another folder.
+
+    Another text stays as it is.
+    """
     if path and Path(path).exists():
         return str(Path(path).resolve())
     return path

@@ -40,7 +40,7 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 
 def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
-    """The bundled model and its students by what reads their images, each explained through its last layer."""
+    """The bundled model and its students by what reads their images, with one layer each."""
     clips = {label: load_clip(name) for name, label in LABELS.items()}
     if model != "emoji":
         clips[model] = load_clip(model, pretrained)
@@ -62,7 +62,10 @@ def two_thing_scenes(n: int) -> list[Scene]:
 
 
 def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
-    """One column per model: what reads its image and its prompt, and the shape of the trace of a grey image."""
+    """One column per model.
+
+    What reads its image and its prompt, and the shape of the trace of a grey image.
+    """
     grey = Image.new("RGB", (96, 96), (128, 128, 128))
     columns = {}
     for name, explainer in explainers.items():
@@ -87,7 +90,10 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
 
 
 def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, float]:
-    """How far three promises of a trace are kept, as the largest deviation: each should be zero but for rounding."""
+    """How far three promises of a trace are kept, as the largest deviation.
+
+    Each should be zero but for rounding.
+    """
     explainer = Explainer(clip)
     pixels = _pixels(clip, image)
     embedding = explainer.image_tower.trace(pixels).embedding
@@ -118,7 +124,7 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
 
 @torch.no_grad()
 def _slope(tower: Tower, trace: Trace, query: int, token: int, direction: Tensor) -> Tensor:
-    """The slope of S when one query pays a little more, or less, attention to one token, in all heads."""
+    """The slope of S in the attention, in all heads, that one query pays to one token."""
     layer = trace.layers[-1]
     delta = torch.zeros_like(layer.o)[None]  # (1, B, R, D)
     delta[0, 0, query] = _STEP * layer.v[0, token].flatten()
@@ -133,7 +139,10 @@ def _pixels(clip: Clip, image: Image.Image) -> Tensor:
 
 
 def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
-    """Grad-ECLIP before the queries are added up: the relevance of every patch for every query token, heads added."""
+    """Grad-ECLIP before the queries are added up.
+
+    The relevance of every patch for every query token, heads added.
+    """
     assert len(trace.tokens) == 1
     layer = trace.layers[-1]
     weights = channel_weights(tower, trace, direction[None, None])[:, 0, -1]

@@ -37,7 +37,7 @@ from .relevance import as_array, direction_of, object_coverage
 WORDS = ("true caption", "false caption", "absent colour", "contrast")
 
 
-# ----------------------------------------------------------------------------------------- questions
+# ---------------------------------------------------------------------------------------- questions
 
 
 class Question(NamedTuple):
@@ -81,7 +81,7 @@ def _question(kind: str, pair: Pair, side: int, thing: int) -> Question:
 
 
 def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, int]:
-    """The caption with another word in the place of one, its article agreeing, and where the new word stands."""
+    """A caption with one word exchanged, its article agreeing, and where the new word stands."""
     article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
     before = re.sub(r"\b(a)n? $", article, caption[:start], flags=re.I)
     return before + word + caption[end:], len(before), len(before) + len(word)
@@ -114,7 +114,9 @@ def _directions(explainer: Explainer, questions: Sequence[Question]) -> Tensor:
 
 
 def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Where the maps of colour words lie in pairs with swapped colours: one row per image, thing and word.
+    """Where the maps of colour words lie in pairs with swapped colours.
+
+    One row per image, thing and word.
 
     Each of the two things gives its colour word: as the true caption has it, as the false caption
     has it (beside the other thing), and a colour that is nowhere in the image in its place.
@@ -163,9 +165,9 @@ def _index(map_: np.ndarray, thing: np.ndarray, second: np.ndarray) -> float:
 
 
 def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> Figure:
-    """Maps of both colour words by the first and the last model, A and B, for the first `n` pairs fit to be shown.
+    """Maps of both colour words by the first and the last model, A and B, for `n` pairs.
 
-    The border cuts none of their things, none is small, and none of the four maps is empty.
+    They are the first pairs whose things are whole and large, and whose four maps are not empty.
     """
     candidates = [pair for pair in pairs if showable(pair.scenes[0])][: 6 * n]
     scenes = [pair.scenes[0] for pair in candidates]
@@ -193,7 +195,7 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> F
 
 
 def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
-    """Which caption the maps of its colour words prefer: 1 for the true one, 0 for the false one, .5 for neither.
+    """Which caption its maps prefer: 1 for the true one, 0 for the false one, .5 for neither.
 
     A caption is preferred if its words lie more on the things that it gives the colours to.
     """
@@ -203,7 +205,9 @@ def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
 
 
 def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
-    """How alike each colour word's directions are in captions about different things: mean cosine, by colour.
+    """How alike each colour word's directions are in captions about different things.
+
+    Mean cosine, by colour.
 
     What all colour words share is taken away. Words whose direction is zero are left out.
     """
@@ -231,7 +235,9 @@ def colour_directions(explainer: Explainer, pairs: Sequence[Pair]) -> pd.Series:
 
 
 def fit_text_map(dev: Embedded, steps: int = 200) -> Tensor:
-    """LABCLIP's linear map (E, E) of text embeddings, fitted on pairs by CLIP's contrastive loss; encoders stay fixed.
+    """LABCLIP's linear map (E, E) of text embeddings, fitted on pairs by CLIP's contrastive loss.
+
+    Encoders stay fixed.
 
     The two captions of a pair stand in one batch, so each is the hard negative of the other.
     """
@@ -265,7 +271,10 @@ def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
 
 
 def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
-    """How often a model with these weights is right on test pairs: question, right, low, high, n."""
+    """How often a model with these weights is right on test pairs.
+
+    Question, right, low, high, n.
+    """
     clip = load_clip("emoji", weights)
     rows = []
     for kind in ("swapped colours", "colour", "object identity"):
@@ -276,7 +285,7 @@ def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the control of `emoji-bag`, as many ordinary steps from the same weights, and write its table."""
+    """Measure the control of `emoji-bag`, trained without shuffled words, and write its table."""
     parser = argparse.ArgumentParser(prog="python -m studies.binding", description=main.__doc__)
     parser.add_argument("weights", type=Path, help="as `python -m training` writes them")
     parser.add_argument(

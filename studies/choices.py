@@ -1,4 +1,6 @@
-"""Published sets of choices, images with a right and a wrong caption each: SugarCrepe, Winoground, ARO, ColorSwap.
+"""Published sets of choices, images with a right and a wrong caption each.
+
+SugarCrepe, Winoground, ARO, ColorSwap.
 
     load_choices("sugar-crepe:data@coco/val2017")   # Hsieh et al., NeurIPS 2023
     load_choices("winoground:winoground")           # Thrush et al., CVPR 2022
@@ -76,7 +78,9 @@ def load_choices(source: str) -> list[Choice]:
 
 
 def sugar_crepe(path: str | Path, images: str | Path = "") -> list[Choice]:
-    """Read SugarCrepe, or any file in its schema: images of COCO, each with its caption and a hard negative.
+    """Read SugarCrepe, or any file in its schema.
+
+    Images of COCO, each with its caption and a hard negative.
 
     C.-Y. Hsieh, J. Zhang, Z. Ma, A. Kembhavi, R. Krishna. *SugarCrepe: Fixing Hackable Benchmarks
     for Vision-Language Compositionality.* NeurIPS 2023.
@@ -133,7 +137,7 @@ def winoground(folder: str | Path) -> list[Choice]:
 
 
 def colorswap(folder: str | Path, split: str = "test") -> list[Choice]:
-    """Read ColorSwap: two images and two captions per example, with the same words and the colours swapped.
+    """Read ColorSwap: two images and two captions per example, with the colours swapped.
 
     J. Burapacheep, I. Gaur, A. Bhatia, T. Thrush. *ColorSwap: A Color and Word Order Dataset for
     Multimodal Evaluation.* ACL Findings 2024, arXiv 2402.04492. An example is right if both of its
@@ -199,7 +203,10 @@ def aro(path: str | Path) -> list[Choice]:
 def _two_by_two(
     file: Path, *, sides: tuple[str, str], image: str, kind: str, source: str
 ) -> list[Choice]:
-    """Two choices per entry, which has two images and two captions: each image with the other one's caption."""
+    """Two choices per entry, which has two images and two captions.
+
+    Each image with the other one's caption.
+    """
     keys = [f"{part}_{side}" for part in ("image", "caption") for side in sides]
     choices = []
     for number, entry in _entries(file, keys, source):

@@ -1,4 +1,6 @@
-"""Word concreteness (lesson 06): how much each word of a caption counts, and what else goes with that.
+"""Word concreteness (lesson 06).
+
+How much each word of a caption counts, and what else goes with that.
 
     images with captions -> word_rows -> word_table -> correlate, reliability, figures
 
@@ -60,7 +62,10 @@ _IMAGES = 86  # whose captions are scored at a time, 258 of drawn scenes
 
 
 def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
-    """The captions of n images: of drawn test scenes, of "coco:FOLDER", or of any data set that `load` knows."""
+    """The captions of n images.
+
+    Of drawn test scenes, of "coco:FOLDER", or of any data set that `load` knows.
+    """
     if not data:
         return captioned_scenes(n, pixels=max(map(image_pixels, clips)))
     kind, _, folder = data.partition(":")
@@ -70,7 +75,7 @@ def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
 
 
 def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVAS) -> list[Example]:
-    """The first n test scenes of two things with a few captions each, which say rare hints as often as common ones.
+    """The first n test scenes of two things with a few captions each, which say all hints alike.
 
     A caption calls a thing by its noun ("a dove"), tags it with a hint ("a dove tagged peace"), or
     has the hint alone ("something tagged peace").
@@ -101,7 +106,7 @@ def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVA
 
 
 def _caption(things: Sequence[Object], uses: Counter, rng: np.random.Generator) -> str:
-    """A caption that tags seven things in ten with their rarest hint so far, and names half of those."""
+    """A caption that tags seven in ten things with their rarest hint, half of them unnamed."""
     keywords = concepts()["keywords"]
     tags = []
     named = []
@@ -116,7 +121,10 @@ def _caption(things: Sequence[Object], uses: Counter, rng: np.random.Generator) 
 
 
 def _chosen_nouns(rng: np.random.Generator) -> list[str]:
-    """`CONCEPTS` nouns that have hints: all with a hint that is rated below 4, and random ones for the rest."""
+    """`CONCEPTS` nouns that have hints.
+
+    All with a hint that is rated below 4, and random ones for the rest.
+    """
     keywords = concepts()["keywords"]
     keywords = keywords[keywords.map(len) > 0]
     ratings = norms(keywords.explode().unique())["concreteness"]
@@ -140,7 +148,7 @@ def _identity(read: Callable) -> tuple:
 
 
 def check_captions(table: Table, captions: Mapping[str, str]) -> None:
-    """Refuse a table whose rows were measured with other captions than those of the same keys now."""
+    """Refuse a table that was measured with other captions of the same keys."""
     for key, caption in captions.items():
         row = table.rows.get((key,), {})
         if row.get("asked", caption) != caption:
@@ -207,7 +215,10 @@ def word_rows(
 
 
 def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> list[dict]:
-    """Score the words of some captions: for each a key and its words, as word, part, place, length and scores."""
+    """Score the words of some captions.
+
+    For each a key and its words, as word, part, place, length and scores.
+    """
     captions = [example.caption for example in examples]
     explainers = [Explainer(clip, method=name) for name in methods]
     images = np.array(image_numbers(examples))
@@ -236,7 +247,10 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
 
 
 def _parts(caption: str) -> dict[int, str]:
-    """The part of speech of the word that begins at each place; the head of a noun phrase is a noun."""
+    """The part of speech of the word that begins at each place.
+
+    The head of a noun phrase is a noun.
+    """
     parts = {word.start: word.part for word in tagged_words(caption)}
     for phrase in phrases(caption):
         parts[phrase.words[-1].start] = "noun"
@@ -244,7 +258,9 @@ def _parts(caption: str) -> dict[int, str]:
 
 
 def norms(words: Sequence[str]) -> pd.DataFrame:
-    """How concrete people find words, 1 to 5, and how common the words are, on the Zipf scale; a row per word.
+    """How concrete people find words, 1 to 5, and how common the words are, on the Zipf scale.
+
+    A row per word.
 
     The ratings are those of Brysbaert et al. (2014), of each word as it is written, NaN for a word
     that has none.
@@ -262,7 +278,9 @@ def norms(words: Sequence[str]) -> pd.DataFrame:
 
 
 def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
-    """One row per content word: its group, its means over captions, its ratings and how common it is.
+    """One row per content word.
+
+    Its group, its means over captions, its ratings and how common it is.
 
     In the drawn world the group is the word's role (it names a thing or hints at one) and
     `exposure` is the logarithm of how often training said it; elsewhere the group is the part of
@@ -342,7 +360,7 @@ def hold_constant(
     *,
     draws: int = 300,
 ) -> tuple[Correlation, Correlation, Correlation]:
-    """The correlation of x and y over words, the same with columns held constant, and the difference.
+    """The correlation of x and y over words, with columns held constant, and the difference.
 
     What is held constant is taken away from the ranks of x and y by a regression on the ranks of
     those columns. Drawing images anew makes means noisier than they are, which pulls correlations
@@ -375,7 +393,10 @@ def correlation_gap(
     *,
     draws: int = 300,
 ) -> Correlation:
-    """How much higher the correlation is by a second model's rows of the same captions; both draw alike."""
+    """How much higher the correlation is by a second model's rows of the same captions.
+
+    Both draw alike.
+    """
     words = words.dropna(subset=[x])
     rating = words[x].to_numpy(float)
     first = _sums(rows, words.index, y)
@@ -429,7 +450,7 @@ def _in_enough_images(sizes: csr_array) -> np.ndarray:
 def _means(
     sums: csr_array, sizes: csr_array, picked: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the picked words the weighted images hold, and the words' means over these images."""
+    """Which picked words the weighted images hold, and the words' means over these images."""
     size = sizes @ weights
     picked = picked[size[picked] > 0]
     return picked, (sums @ weights)[picked] / size[picked]
@@ -443,7 +464,7 @@ def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None = None) -> float:
-    """Spearman's correlation of x and y (n,), with the columns of (n, k) held constant if there are any.
+    """Spearman's correlation of x and y (n,), with columns (n, k) held constant if there are any.
 
     NaN for fewer than k + 5 words.
     """
@@ -477,7 +498,7 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int 
 
 
 def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.Series:
-    """By image, the mean over its captions of the rank correlation of two columns over a caption's words."""
+    """By image, the rank correlation of two columns over a caption's words, mean of its captions."""
     ranks = rows.groupby("caption")[[x, y]].rank()
     ranks -= ranks.groupby(rows["caption"]).transform("mean")
     products = (ranks**2).assign(both=ranks[x] * ranks[y])
@@ -489,7 +510,10 @@ def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.S
 
 
 def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
-    """Rows with two more columns: whether a score is positive, and the logarithm of its relevance if it is."""
+    """Rows with two more columns.
+
+    Whether a score is positive, and the logarithm of its relevance if it is.
+    """
     positive = rows[f"{method} score"] > 0
     relevance = rows[method].where(positive & (rows[method] > 0))
     return rows.assign(positive=positive.astype(float), size=np.log(relevance))
@@ -499,7 +523,7 @@ def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
 
 
 def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> Figure:
-    """Draw a point a word, coloured by group, with a straight line through all words and one through each group."""
+    """Draw a point a word, coloured by group, with a line a group and one through all words."""
     words = words.dropna(subset=[x, method])
     names = words["group"].value_counts().index[: len(PALETTE)]
     groups = {name: words[words["group"] == name] for name in names}
@@ -576,7 +600,10 @@ _ARROWS = (
 
 
 def plot_causes() -> Figure:
-    """Draw the causal graph that the lesson assumes: a confounder, a mediator, and the arrow that is in question."""
+    """Draw the causal graph that the lesson assumes.
+
+    A confounder, a mediator, and the arrow that is in question.
+    """
     texts = {role: text.replace("\n", " ") for role, (_, _, text) in _BOXES.items()}
     arrows = "; ".join(f"{texts[start]} to {texts[end]}" for start, end in _ARROWS)
     figure = new_figure(7.4, 2.5, f"A causal graph with arrows from {arrows}")

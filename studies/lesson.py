@@ -41,7 +41,10 @@ pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sent
 
 
 def lesson_models(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
-    """The models that a lesson measures, by name: this one and, beside `emoji`, the second training."""
+    """The models that a lesson measures, by name.
+
+    This one and, beside `emoji`, the second training.
+    """
     models = {model: load_clip(model, pretrained)}
     if model == "emoji":
         models[SECOND] = load_clip(SECOND)
@@ -60,18 +63,24 @@ def results_name(model: str, pretrained: str | None = None) -> str:
 
 
 def results_folder(model: str, pretrained: str | None = None) -> Path:
-    """Where the results of a model lie; refused if they are those of other weights of the same name."""
+    """Where the results of a model lie.
+
+    Refused if they are those of other weights of the same name.
+    """
     folder = RESULTS / results_name(model, pretrained)
     record = folder / "weights.json"
     if record.exists() and json.loads(record.read_text()) != _local_weights(model, pretrained):
         raise GradeclipError(
-            f"{folder} has results of other weights of this name: rename that folder, or the weights"
+            f"{folder} has results of other weights of this name: rename it, or the weights"
         )
     return folder
 
 
 def _local_weights(model: str, pretrained: str | None) -> dict[str, str]:
-    """SHA-256 of the files that hold a model, by name; none of a model that has a published name."""
+    """SHA-256 of the files that hold a model, by name.
+
+    None of a model that has a published name.
+    """
     files = [Path(pretrained)] if pretrained else []
     if is_model_folder(model):
         files += sorted(Path(model).rglob("*"))
@@ -126,7 +135,7 @@ class Claims:
         clusters: Sequence | None = None,
         n: int | None = None,
     ) -> str:
-        """Add one claim, from the values whose mean it is about or from an estimate with its interval.
+        """Add one claim, from values whose mean it is about or from an estimate with its interval.
 
         A number that cannot be had, such as the interval of a single value, is NaN, and the answer
         is "undecided".
@@ -176,7 +185,10 @@ class Claims:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per claim and model: lesson, claim, model, estimate, low, high, than, n, answer."""
+        """One row per claim and model.
+
+        Lesson, claim, model, estimate, low, high, than, n, answer.
+        """
         return pd.DataFrame(self.rows, columns=COLUMNS)
 
     def write(self, name: str = "") -> pd.DataFrame:
@@ -192,7 +204,10 @@ class Claims:
         return readable(self.table)
 
     def rows_folder(self, data: str, model: str = "") -> Path | None:
-        """Where rows of a user's data are kept, so that a killed lesson goes on; None for drawn scenes."""
+        """Where rows of a user's data are kept, so that a killed lesson goes on.
+
+        None for drawn scenes.
+        """
         if not data:
             return None
         folder = self.folder
@@ -205,7 +220,10 @@ class Claims:
 def mean_and_interval(
     values: ArrayLike, clusters: Sequence | None = None, than: float = 0.0
 ) -> tuple[float, np.ndarray, int]:
-    """Mean, 95 % interval and number of the values that are not NaN; NaN where there are too few."""
+    """Mean, 95 % interval and number of the values that are not NaN.
+
+    NaN where there are too few.
+    """
     values = np.asarray(values, dtype=float)
     measured = ~np.isnan(values)
     values = values[measured]
@@ -237,7 +255,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scene]:
-    """The first n test scenes of different things; `whole`: none is cut, none below an eighth of the side."""
+    """The first n test scenes of different things; `whole`.
+
+    None is cut, none below an eighth of the side.
+    """
     scenes = (
         draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count()
     )
@@ -260,7 +281,7 @@ def prompts_of(scene: Scene) -> list[str]:
 
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> Figure:
-    """Scenes in rows: the image and, for each of its things, the map of its prompt with the similarity."""
+    """Scenes in rows: the image and, for each thing, the map of its prompt with the similarity."""
     explanations = [explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes]
     prompts = [", ".join(explanation.prompts) for explanation in explanations]
 

@@ -71,7 +71,10 @@ def shown_scene(scenes: Sequence[Scene]) -> Scene:
 
 
 def word_kinds(scene: Scene) -> list[str]:
-    """The kind of each word of the caption, as the scene's grammar knows it: noun, colour, opening, function, ..."""
+    """The kind of each word of the caption, as the scene's grammar knows it.
+
+    Noun, colour, opening, function, ...
+    """
     openings = [len(prefix) for prefix in PREFIXES if scene.caption.startswith(f"{prefix} ")]
     kinds = []
     for word in tagged_words(scene.caption):
@@ -120,7 +123,9 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
 
 
 def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Scores in the true caption and in the one with colours exchanged, place by place: one row per word.
+    """Scores in the true caption and in the one with colours exchanged, place by place.
+
+    One row per word.
 
     Columns image, kind, true, exchanged; nouns and function words stay the same, and colour words
     change places.
@@ -171,7 +176,7 @@ class ColourPair:
 
 
 def colour_pairs(n: int) -> list[ColourPair]:
-    """Pairs of like things in two colours, every pair of another noun, in places of a random scene."""
+    """Pairs of like things in two colours, each of another noun, in places of a random scene."""
     rng = np.random.default_rng([SPLITS["test"], 70])
     nouns = rng.permutation(list(concepts().index))[:n]
 
@@ -193,7 +198,10 @@ def colour_pairs(n: int) -> list[ColourPair]:
 
 
 def _twins(noun: str, colour: str, second_colour: str, number: int) -> tuple[Object, Object, int]:
-    """Two like things in two colours, both seen whole, and their background: the first of many draws."""
+    """Two like things in two colours, both seen whole, and their background.
+
+    The first of many draws.
+    """
     groups = [(noun, colour, 1), (noun, second_colour, 1)]
     for attempt in count():
         scene = draw_scene([71, number, attempt], split="test", plain=True, groups=groups)
@@ -226,7 +234,9 @@ def colour_prompts(pair: ColourPair) -> dict[str, str]:
 def adjective_shift(
     explainer: Explainer, pairs: Sequence[ColourPair], plain: bool = False
 ) -> pd.DataFrame:
-    """How much of the relevance on both things a colour word moves to the first: one row per pair and prompt.
+    """How much of the relevance on both things a colour word moves to the first.
+
+    One row per pair and prompt.
 
     Columns noun, prompt, fraction (of the positive relevance on both things, on the first) and
     moved (less that of the prompt without a colour). `plain` explains images whose second thing has
@@ -268,7 +278,9 @@ def noun_pairs(n: int) -> list[tuple[str, str]]:
 
 
 def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """How much of "an A and a B" lies in the plane of e("an A") and e("a B"): one row per pair, of its squared length.
+    """How much of "an A and a B" lies in the plane of e("an A") and e("a B").
+
+    One row per pair, of its squared length.
 
     The mean of the parts is taken from the parts, and the mean of the sentences from the sentences:
     all prompts share a large part. `foreign` is the plane of another pair's parts, the control;
@@ -293,14 +305,14 @@ def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd
 
 
 def _in_plane(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The fraction (P,) of each target's squared length in the span of its parts (P, K, E), and the weights (P, K)."""
+    """Fractions (P,) of the targets' squares in the spans of parts (P, K, E); weights (P, K)."""
     weights = np.einsum("pek,pe->pk", np.linalg.pinv(parts), targets)
     projection = np.einsum("pk,pke->pe", weights, parts)
     return (projection**2).sum(-1) / (targets**2).sum(-1), weights
 
 
 def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
-    """The fraction of a map's sum of squares that the best positive multiple of another map explains."""
+    """The fraction of a map's sum of squares that the best multiple of another map explains."""
     lengths = np.linalg.norm(target) * np.linalg.norm(model)
     if lengths == 0:
         return 0.0
@@ -320,7 +332,10 @@ def region_table(explainer: Explainer, scene: Scene) -> pd.DataFrame:
 
 
 def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Whether each noun and each colour word matches its own thing more than the others: one row per word."""
+    """Whether each noun and each colour word matches its own thing more than the others.
+
+    One row per word.
+    """
     words = []  # by scene, the place of each word in its caption, and its span
     directions = []
     split_captions = explainer.word_directions([scene.caption for scene in scenes])
@@ -342,7 +357,10 @@ def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
 
 
 def _words_of_one_thing(scene: Scene, places: Sequence[tuple[int, int]]) -> list[tuple[int, Span]]:
-    """The nouns and colour words of a caption that are about one thing: the number of the word, and its span."""
+    """The nouns and colour words of a caption that are about one thing.
+
+    The number of the word, and its span.
+    """
     words = []
     for number, (start, end) in enumerate(places):
         for span in scene.spans:
@@ -355,7 +373,7 @@ def _words_of_one_thing(scene: Scene, places: Sequence[tuple[int, int]]) -> list
 def _on_things(
     explainer: Explainer, scenes: Sequence[Scene], directions: Sequence[Tensor]
 ) -> list[np.ndarray]:
-    """For each scene the means (W, things) of the maps of its W directions over the tokens of each thing."""
+    """For each scene, means (W, things) of the maps of W directions over each thing's tokens."""
     padded = pad_sequence(list(directions), batch_first=True)  # (scenes, W, E)
     maps = as_array(explainer.maps(images_of(explainer.clip, scenes), padded))
 

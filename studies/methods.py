@@ -2,7 +2,7 @@
 
     scenes of four things -> maps by every method -> a row per scene and method
 
-    python -m studies.methods     # data/methods.csv: the slow methods, on few scenes, by both models
+    python -m studies.methods    # data/methods.csv: the slow methods, on few scenes
 
 The measures ask different questions. *Average precision*: does the map of a prompt lie on the thing
 that the prompt names? *Deletion* (Petsiuk et al., arXiv 1806.07421): how high does the similarity
@@ -77,7 +77,9 @@ def measure(
     controls: bool = True,
     deletion: bool = True,
 ) -> pd.DataFrame:
-    """Measure the maps of methods on scenes of four things: a row per scene and method, with the three measures.
+    """Measure the maps of methods on scenes of four things.
+
+    A row per scene and method, with the three measures.
 
     Deletion takes two passes of the model a map, and can be left out.
     """
@@ -123,7 +125,10 @@ def measure(
 def _effects(
     explainer: Explainer, scenes: Sequence[Scene], images: Sequence[Image.Image], captions: Tensor
 ) -> np.ndarray:
-    """How far the similarity to its caption falls when a scene is drawn without each of its things: (B, 4)."""
+    """How far the similarity to its caption falls when a scene is drawn without each of its things.
+
+    (B, 4).
+    """
     fewer = [without(scene, i).image(CANVAS) for scene in scenes for i in range(4)]
     embeddings_without = explainer.embed_images(fewer).unflatten(0, (-1, 4))
     falls = explainer.embed_images(images)[:, None] - embeddings_without  # (B, 4, E)
@@ -133,7 +138,7 @@ def _effects(
 def _deletion(
     explainer: Explainer, image: Image.Image, text: Tensor, maps: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """The mean similarity of an image and a text while the image becomes noise as each map ranks it."""
+    """The mean similarity of image and text while the image becomes noise as each map ranks it."""
     preprocess = explainer.clip.preprocess
     curves = image_curves(
         lambda pixels: explainer.image_tower.forward(pixels) @ text,
@@ -156,7 +161,7 @@ def precision(heat: np.ndarray, mask: np.ndarray) -> float:
 
 
 def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """The average precision (N,) of the maps (N, T, h, w) of the things of scenes, the mean over a scene."""
+    """The average precision (N,) of maps (N, T, h, w) of the things of scenes, mean of a scene."""
     means = []
     for scene_maps, things in zip(maps, masks, strict=True):
         scores = [
@@ -167,7 +172,7 @@ def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
-    """What one prompt of one image costs by each method, in forward passes of the image encoder, by time."""
+    """The time of one prompt of one image by each method, in passes of the image encoder."""
     image = shown_scenes(1)[0].image(CANVAS)
     explainer = Explainer(clip)
     text = explainer.embed_texts(["a dog"])[None]  # (1, 1, E)
@@ -180,7 +185,10 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
 
 
 def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
-    """The table of lesson 03: mean and 95 % interval of every measure, the most precise method first."""
+    """The table of lesson 03.
+
+    Mean and 95 % interval of every measure, the most precise method first.
+    """
     table = {}
     for title, part in rows.groupby("method", sort=False):
         cost = costs.get(title, np.nan)
@@ -194,7 +202,10 @@ def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """How far every method lies above another, on the scenes of both: mean difference and 95 % interval."""
+    """How far every method lies above another, on the scenes of both.
+
+    Mean difference and 95 % interval.
+    """
     wide = rows.pivot(index="scene", columns="method")
     table = {}
     for title in rows["method"].drop_duplicates():
@@ -216,7 +227,7 @@ def _with_interval(values: pd.Series, form: str) -> str:
 
 
 def read_slow(model: str) -> tuple[pd.DataFrame, pd.Series]:
-    """The rows of the slow methods of a model in `data/methods.csv`, and what they cost in passes."""
+    """The rows of the slow methods of a model in `data/methods.csv`, and their cost in passes."""
     rows = pd.read_csv(data_path("methods.csv"))
     rows = rows[rows["model"] == model]
     return rows.drop(columns="passes"), rows.groupby("method")["passes"].first()

@@ -1,4 +1,6 @@
-"""Pairs of images and captions in which nothing but one attribute differs: does a model know who is red?
+"""Pairs of images and captions in which nothing but one attribute differs.
+
+Does a model know who is red?
 
     kind of attribute -> pairs: two images, two captions -> embeddings -> one row per image
 
@@ -64,7 +66,10 @@ _OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing fi
 
 @dataclass(frozen=True)
 class Pair:
-    """Two scenes that differ in one attribute of the objects `asked`; the caption of each is wrong for the other."""
+    """Two scenes that differ in one attribute of the objects `asked`.
+
+    The caption of each is wrong for the other.
+    """
 
     name: str
     kind: str
@@ -128,7 +133,10 @@ def _numbers_of_objects(kind: str) -> tuple[int, ...]:
 
 
 def _fits(scene: Scene, kind: str, withheld: bool) -> bool:
-    """Whether what is withheld in a scene is what should be: nothing, a noun with a colour, or two nouns together."""
+    """Whether what is withheld in a scene is what should be.
+
+    Nothing, a noun with a colour, or two nouns together.
+    """
     nouns = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
     colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
     if KINDS[kind] == "colour":
@@ -247,7 +255,10 @@ def _withheld_colours(things: Sequence[Object], colours: dict[int, str]) -> bool
 
 
 def _sizes(rng, pool, n, withheld, asked: Sequence[int]) -> Drawn:
-    """Small and big things at `asked`, first so and then the other way round; the captions say these sizes."""
+    """Small and big things at `asked`, first so and then the other way round.
+
+    The captions say these sizes.
+    """
     small = float(rng.uniform(SIZES[0], SMALL))
     big = float(rng.uniform(BIG, _BIGGEST))
     unnamed = rng.uniform(SIZES[0], SMALL, n)  # sizes of the things whose size no caption says
@@ -287,7 +298,7 @@ def _count(rng, pool, n, withheld) -> Drawn:
 
 
 def _position(rng, pool, n, withheld, across: bool) -> Drawn | None:
-    """Two things of one size that lie more side by side than one above the other, or the other way round."""
+    """Two things of one size that lie side by side, or one above the other."""
     nouns = _nouns(rng, pool, 2, withheld)
     size = float(rng.uniform(SMALL, BIG))
     a, b = _things(rng, nouns, [size, size])
@@ -332,7 +343,10 @@ _DRAWN: dict[str, Callable[..., Drawn | None]] = {
 
 
 def image_pixels(clip: Clip) -> int:
-    """The pixels on a side at which scenes are drawn for a model: no more than it needs, a multiple of `CANVAS`."""
+    """The pixels on a side at which scenes are drawn for a model.
+
+    No more than it needs, a multiple of `CANVAS`.
+    """
     size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
     side = max(size) if isinstance(size, (tuple, list)) else size
     return min(IMAGE_SIZE, CANVAS * math.ceil(side / CANVAS))
@@ -410,13 +424,16 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
 
 
 def all_right(rows: pd.DataFrame) -> pd.Series:
-    """Winoground's group score of each pair: 1 if both images find their caption and both captions their image."""
+    """Winoground's group score of each pair: 1 if both images and both captions find each other."""
     lowest = rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1)
     return (lowest == 1).astype(float)
 
 
 def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:
-    """The 95 % interval of a fraction of right answers; Wilson's if all are alike, where a bootstrap has no width."""
+    """The 95 % interval of a fraction of right answers.
+
+    Wilson's if all are alike, where a bootstrap has no width.
+    """
     kind = "proportion" if np.mean(right) in (0, 1) else "mean"
     return mean_interval(right, clusters, kind=kind)
 

@@ -1,4 +1,6 @@
-"""Photographs in lessons 04 and 05: COCO with its masks, and published sets of right and wrong captions.
+"""Photographs in lessons 04 and 05.
+
+COCO with its masks, and published sets of right and wrong captions.
 
     photographs = read_photographs("05", "coco:FOLDER,colorswap:FOLDER")    # refused, or read
     show_photographs(claims, clip, photographs)         # a lesson's table and figure of them
@@ -50,7 +52,9 @@ _TYPICAL = 64  # images whose mean stands for no image in particular
 _MARGIN = 0.01  # of the relevance: a map is about as much on a thing as a constant map is
 _FEWEST_CASES = 25  # of a pair of attributes that counts in ARO, as published
 _CONTENT = {
-    "04": "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add",
+    "04": (
+        "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add"
+    ),
     "05": "where the maps of colour words lie, or which captions the model prefers",
 }
 
@@ -61,7 +65,7 @@ _CONTENT = {
 def matching_rows(
     clip: Clip, examples: Sequence[Example], folder: str | Path | None = None
 ) -> pd.DataFrame:
-    """Ask images that show X and Y for "a X", "a Y" and "a X and a Y", and measure where each map lies.
+    """Measure where the maps of "a X", "a Y" and "a X and a Y" lie in images that show X and Y.
 
     The examples have masks, one for each concept of an image, as `datasets.coco` or a table of your
     own gives them. Pixels of both masks belong to the smaller one. An image is left out if the
@@ -153,7 +157,7 @@ def _with_article(noun: str) -> str:
 def colour_rows(
     clip: Clip, examples: Sequence[Example], folder: str | Path | None = None
 ) -> pd.DataFrame:
-    """Measure where the map of a colour word lies when a caption gives a colour to a thing that has a mask.
+    """Measure where the map of a colour word lies if its caption gives it to a thing with a mask.
 
     The control is the same caption with a colour that it does not mention. The examples have masks
     and captions. An example is left out if the model's view, such as a crop from the middle, shows
@@ -216,7 +220,10 @@ def _with_colours(examples: Sequence[Example]) -> dict[str, tuple[Example, int, 
 
 
 def _colour_of(example: Example) -> tuple[int, int] | None:
-    """Where the caption says the colour of the example's concept: "a red car", "two big red cars"."""
+    """Where the caption says the colour of the example's concept.
+
+    "a red car", "two big red cars".
+    """
     if not example.has_mask or not example.concept:
         return None
     noun = example.concept.lower().split()[-1]
@@ -280,7 +287,7 @@ def choice_rows(
 
 
 def group_scores(rows: pd.DataFrame) -> pd.Series:
-    """Winoground's group score, a value per example: 1 if both images find their caption and both captions their image.
+    """Winoground's group score of each example: 1 if both images and both captions find each other.
 
     The rows of `choice_rows` are two an example, with keys EXAMPLE/IMAGE.
     """
@@ -297,7 +304,9 @@ def group_scores(rows: pd.DataFrame) -> pd.Series:
 def _maps(
     explainer: Explainer, example: Example, directions: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signed maps (T, h, w) of an image for T directions; the same as heat maps; and a constant one.
+    """Signed maps (T, h, w) of an image for T directions; the same as heat maps.
+
+    And a constant one.
 
     The heat maps (T, H, W) and the constant one (H, W) are zero outside of what the model saw.
     """
@@ -317,7 +326,7 @@ def _measured(
     measure: Callable[[str], Mapping | None],
     folder: str | Path | None,
 ) -> pd.DataFrame:
-    """Measure the keys that `folder` does not have yet, and return all rows in the order of the keys."""
+    """Measure the keys that `folder` lacks, and return all rows in the order of the keys."""
     with TemporaryDirectory() as scratch:
         settings = {"study": study, **describe_model(clip)}
         with Table(folder or scratch, settings, ["key"]) as table:
@@ -375,14 +384,17 @@ def read_photographs(lesson: str, data: str) -> dict[str, Sequence]:
 def show_photographs(
     claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]
 ) -> Figure | None:
-    """Measure a lesson's question on photographs: add claims, show them as a table, and return their figure.
+    """Measure a lesson's question on photographs.
+
+    Add claims, show them as a table, and return their figure.
 
     The rows lie in `results/MODEL-WEIGHTS/LESSON/DATA`. Without photographs, one line says what the
     cell would show.
     """
     if not photographs:
-        command = f"make lesson NOTEBOOK={claims.lesson} MODEL=ViT-B-16 PRETRAINED=openai DATA=coco:FOLDER"
-        print(f"With your photographs, this cell shows {_CONTENT[claims.lesson]}:\n{command}")
+        print(f"With your photographs, this cell shows {_CONTENT[claims.lesson]}:")
+        model = "MODEL=ViT-B-16 PRETRAINED=openai"
+        print(f"make lesson NOTEBOOK={claims.lesson} {model} DATA=coco:FOLDER")
         return None
 
     before = len(claims.table)
@@ -394,7 +406,7 @@ def show_photographs(
 
 
 def add_claims(claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]) -> None:
-    """Measure a lesson's question on photographs, as `read_photographs` gives them, and add the claims."""
+    """Measure a lesson's question on the photographs of `read_photographs`, and add the claims."""
     for source, cases in photographs.items():
         folder = claims.rows_folder(source)
         kind = source.partition(":")[0]
@@ -466,7 +478,7 @@ def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
 
 
 def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarray, int]:
-    """ARO's score of relations or of attributes as its authors compute it, with its interval over images.
+    """ARO's score of relations or attributes as its authors compute it, with its interval.
 
     It is the mean over relations that are not symmetric, or over pairs of attributes with 25 cases
     or more.
@@ -489,7 +501,7 @@ def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarra
 
 
 def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
-    """The claims of all results, one column per model and weights, and published numbers in the last column.
+    """The claims of all results, a column per model and weights, with published numbers last.
 
     Of a claim that several runs measured of one model, the run with most measurements counts.
     """

@@ -1,4 +1,6 @@
-"""Pointing game: several objects in one image and one caption. Does the map of each word point at its own object?
+"""Pointing game: several objects in one image and one caption.
+
+Does the map of each word point at its own object?
 
     scene -> directions, one a question -> map -> its maximum -> one row per object and question
 
@@ -60,7 +62,10 @@ def games(
     counts: Sequence[int] = COUNTS,
     tint: float = 0.35,
 ) -> list[Game]:
-    """Games from scenes of four objects of different nouns: for each scene one image a number of objects."""
+    """Games from scenes of four objects of different nouns.
+
+    For each scene one image a number of objects.
+    """
     drawn: list[Game] = []
     seed = 0
     while len(drawn) < n * len(counts):
@@ -96,7 +101,10 @@ def play(
 
 
 def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFrame:
-    """The same game for the objects' own masks at the resolution of a map: the most that so coarse a map can score."""
+    """The same game for the objects' own masks at the resolution of a map.
+
+    The most that so coarse a map can score.
+    """
     rows: list[dict] = []
     for game in played:
         coarse = [pool(mask, grid) for mask in _masks(game.scene)]
@@ -159,7 +167,10 @@ def question_maps(
 
 
 def _rows(game: Game, heats: Sequence[np.ndarray], question: str) -> Iterator[dict]:
-    """One row per noun of one image, from the maps of one question: one for all nouns, or one each."""
+    """One row per noun of one image, from the maps of one question.
+
+    One for all nouns, or one each.
+    """
     masks = _masks(game.scene)
     places = [located(heat, masks) for heat in heats]
     for i, thing in enumerate(game.scene.objects):

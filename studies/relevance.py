@@ -33,7 +33,7 @@ def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
 
 
 def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
-    """The direction (E,) of characters `start` to `end` of a caption, the sum of those (W, E) of its words."""
+    """The direction (E,) of a part of a caption, the sum of those (W, E) of its words."""
     words = [i for i, (first, last) in enumerate(split.spans) if first < end and start < last]
     return directions[words].sum(0)
 
@@ -109,7 +109,7 @@ class Located(NamedTuple):
 
 
 def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
-    """Where a heat map (H, W) lies, for each of several things whose masks (things, H, W) do not overlap.
+    """Where a heat map (H, W) lies, for each of several things with masks (things, H, W) apart.
 
     A map without a positive part counts as constant.
     """
@@ -140,11 +140,14 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     return places
 
 
-# --------------------------------------------------------------------------------- many maps at once
+# -------------------------------------------------------------------------------- many maps at once
 
 
 def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing: (N, T, 3)."""
+    """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing.
+
+    (N, T, 3).
+    """
     height, width = masks[0].shape[1:]
     rows = []
     for scene_maps, things in zip(maps, masks, strict=True):
@@ -155,9 +158,9 @@ def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:
-    """How much of the positive relevance of maps (N, T, h, w) this part of the patches holds, mean of a scene: (N,).
+    """How much of the positive relevance of maps (N, T, h, w) a part of the patches holds: (N,).
 
-    A map without a positive part counts as constant.
+    The mean of a scene. A map without a positive part counts as constant.
     """
     values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)  # (N, T, patches)
     empty = ~values.any(-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Assignments ask what they should, hide what they should, and tell a right answer from a wrong one."""
+"""Assignments ask and hide what they should, and tell a right answer from a wrong one."""
 
 import ast
 import os
@@ -18,10 +18,22 @@ PATHS = sorted(FOLDER.glob("*.ipynb"))
 GRADED = "03_methods_compared"  # needs no model
 # Each passes the checks that students see.
 WRONG = {
-    "level-answer": "def above_chance(score, chance, oracle):\n    return (score - chance) / (1 - chance)",
-    "verdict-answer": "def verdict(a, b, margin):\n    return 'yes' if (a - b).mean() > margin else 'cannot tell'",
-    "needed-answer": "def images_needed(low, high, n, margin):\n    return int(n * ((high - low) / (2 * margin)) ** 2)",
-    "blind-answer": "def without_looking(shape):\n    return np.ones(shape)",
+    "level-answer": """
+def above_chance(score, chance, oracle):
+    return (score - chance) / (1 - chance)
+""",
+    "verdict-answer": """
+def verdict(a, b, margin):
+    return 'yes' if (a - b).mean() > margin else 'cannot tell'
+""",
+    "needed-answer": """
+def images_needed(low, high, n, margin):
+    return int(n * ((high - low) / (2 * margin)) ** 2)
+""",
+    "blind-answer": """
+def without_looking(shape):
+    return np.ones(shape)
+""",
 }
 
 
@@ -79,7 +91,10 @@ def test_solutions_pass_and_the_figure_is_drawn(path, executed):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course of nbgrader with every assignment handed out: its folder, and its programming interface."""
+    """A course of nbgrader with every assignment handed out.
+
+    Its folder, and its programming interface.
+    """
     pytest.importorskip(
         "nbgrader", reason="assignments are graded by nbgrader: pip install '.[assignments]'"
     )
@@ -121,7 +136,7 @@ def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, c
 
 
 def hand_in(course, student, written):
-    """Hand in the released notebook with these answers, and give the points of its tests by question."""
+    """Hand in the released notebook with these answers; the points of its tests by question."""
     folder, api = course
     notebook = nbformat.read(folder / "release" / GRADED / f"{GRADED}.ipynb", as_version=4)
     for name, answer in written.items():

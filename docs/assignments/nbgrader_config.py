@@ -7,7 +7,7 @@ from nbgrader.plugins import CsvExportPlugin
 
 
 class Export(CsvExportPlugin):
-    """nbgrader's own table, in which what was not handed in, or not autograded yet, has no points in place of 0."""
+    """nbgrader's own table, without points (not 0) for work that is not handed in or graded."""
 
     def export(self, gradebook):
         """Write the table, and take out the points that nobody got."""

@@ -1,4 +1,6 @@
-"""Rivals of Grad-ECLIP, added to the package from outside: `METHODS` and the public names of `Explainer`.
+"""Rivals of Grad-ECLIP, added to the package from outside.
+
+`METHODS` and the public names of `Explainer`.
 
     from studies.rivals import exclip, fixlip, metagame
 
@@ -7,7 +9,7 @@
 
 | name | explains | source |
 | --- | --- | --- |
-| `metagame`, "metagame" | word x region, word x word x region; words | Baniecki et al., arXiv 2605.06295 |
+| `metagame`, "metagame" | word x region, also in pairs; words | Baniecki et al., arXiv 2605.06295 |
 | `exclip` | word x region | arXiv 2408.14153 |
 | `fixlip`, "fixlip" | word x region; regions, words | Baniecki et al., arXiv 2508.05430 |
 | "cci" | regions | Agarwal, Karanam and Gandhi, arXiv 2511.12978 |

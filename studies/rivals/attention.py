@@ -27,7 +27,7 @@ def cci(
     *,
     clusters: int = 7,
 ) -> Tensor:
-    """CCI: the fall of the target when no token may read the patches of a cluster, for clusters of like patches.
+    """CCI: the fall of the target when no token may read a cluster of like patches.
 
     A patch has the fall of its cluster, divided by the sum of all clusters' absolute falls.
     Clusters are k-means of the last block's output.
@@ -69,7 +69,10 @@ def integrated_attention(
     *,
     steps: int = 8,
 ) -> Tensor:
-    """Integrated attention: score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1."""
+    """Integrated attention.
+
+    Score_i = sum over layers of alpha_i * mean_a dS/dalpha_i at a * alpha, a from 0 to 1.
+    """
     word_ids = options.word_ids
     if word_ids is None:
         word_ids = one_word_per_token(trace)

@@ -43,7 +43,10 @@ _AT_ONCE = 256  # prompts in one forward pass
 
 @dataclass(frozen=True, eq=False)
 class Metagame(Interactions):
-    """Maps and Shapley values of the G players, in place of words; `pairs` (G, G, h, w) holds their interactions."""
+    """Maps and Shapley values of the G players, in place of words.
+
+    `pairs` (G, G, h, w) holds their interactions.
+    """
 
     _arrays: ClassVar = ("maps", "pairs")
     pairs: np.ndarray | None = None
@@ -52,7 +55,9 @@ class Metagame(Interactions):
 def metagame(
     explainer: Explainer, image, caption: str, over: Sequence[Sequence[int]] | None = None
 ) -> Metagame:
-    """How each noun of a caption changes the map: word x region and word x word x region, by any method for images.
+    """How each noun of a caption changes the map.
+
+    Word x region and word x word x region, by any method for images.
 
     Args:
         explainer: its method gives the maps.
@@ -121,7 +126,7 @@ def _checked_groups(over: Sequence[Sequence[int]], count: int) -> list[tuple[int
 
 
 def _interaction_maps(maps: Tensor, players: int) -> np.ndarray:
-    """Shapley interactions (G, G, h, w) of players from the maps (C, h, w) of all coalitions; 0 on the diagonal."""
+    """Shapley interactions (G, G, h, w) of players from the maps (C, h, w) of all coalitions."""
     _, index = shapley_weights(players, order=2)
     of_pairs = torch.tensordot(index.to(maps), maps, 1).cpu().float().numpy()
     interactions = np.zeros((players, players, *maps.shape[1:]), np.float32)
@@ -135,7 +140,7 @@ def _interaction_maps(maps: Tensor, players: int) -> np.ndarray:
 
 
 def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
-    """All coalitions of n players, and the weights that make Shapley values of the game's values on them."""
+    """All coalitions of n players, and the weights that make Shapley values of their values."""
     coalitions = all_coalitions(players)
     rows = []
     for group in combinations(range(players), order):
@@ -153,7 +158,7 @@ def all_coalitions(players: int) -> np.ndarray:
 
 
 def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Some coalitions of n players, along random orders of them, and the weights of the estimated Shapley values."""
+    """Coalitions of n players along random orders, and weights of estimated Shapley values."""
     rng = np.random.default_rng(seed)
     joining = np.stack([rng.permutation(players) for _ in range(orders)])  # who joins, in order
     places = joining.argsort(1)
@@ -194,7 +199,10 @@ def word_values(
     directions: Tensor,
     options: Options = DEFAULTS,
 ) -> Tensor:
-    """METAGAME of the similarity: the Shapley value of each word in S -> S(prompt of these words only)."""
+    """METAGAME of the similarity.
+
+    The Shapley value of each word in S -> S(prompt of these words only).
+    """
     weigh = partial(weights_of, seed=options.seed)
     return score_players(tower, trace, directions, weigh, options)
 
@@ -206,7 +214,7 @@ def score_players(
     weigh: Callable[[int], tuple[Tensor, Tensor]],
     options: Options,
 ) -> Tensor:
-    """Values of the words of prompts in the game S -> S(prompt of these words only), at the words' first tokens."""
+    """Values of words in the game S -> S(prompt of these words only), at their first tokens."""
     word_ids = options.word_ids
     if word_ids is None:
         word_ids = one_word_per_token(trace)
@@ -223,7 +231,10 @@ def score_players(
 
 
 def noun_players(caption: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """The words of a caption divided among its nouns: each noun with the words between it and the noun before."""
+    """The words of a caption divided among its nouns.
+
+    Each noun with the words between it and the noun before.
+    """
     ends = [group[-1] + 1 for group in named_things(caption, spans)]
     if not ends:
         raise GradeclipError(f"{caption!r} has no noun: give the words in over=")

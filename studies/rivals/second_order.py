@@ -65,7 +65,7 @@ def fixlip(
 def _interactions(
     explainer: Explainer, image, caption: str, of_words: Callable[..., Tensor], method: Method
 ) -> Interactions:
-    """Grad-ECLIP's interactions with other directions of words and other maps of these directions."""
+    """Grad-ECLIP's interactions with other directions of words and other maps of them."""
     clip = explainer.clip
     base = explainer.interactions(image, caption)
     ((split, _),) = explainer.word_directions(caption)
@@ -92,7 +92,10 @@ def _interactions(
 def integrated_word_directions(
     tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50
 ) -> Tensor:
-    """ExCLIP's directions (W, E): t_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1."""
+    """ExCLIP's directions (W, E).
+
+    T_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1.
+    """
     change = trace.tokens * (one_word_per_token(trace) >= 0)[..., None]  # (1, N, D)
     by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
     directions = torch.zeros(len(word_mask), tower.width).to(change)
@@ -111,7 +114,7 @@ def integrated_word_directions(
 def banzhaf_weights(
     players: int, p: float = 0.5, samples: int = 500, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Coalitions (C, n) bool of n players, and float64 weights (n, C) that give p-weighted Banzhaf values of a game."""
+    """Coalitions (C, n) of n players, and weights (n, C) that give p-weighted Banzhaf values."""
     if 2**players <= samples:
         coalitions = all_coalitions(players)
         sizes = coalitions.sum(1)
@@ -133,7 +136,10 @@ def banzhaf_word_directions(
     seed: int = 0,
     fill: int | None = None,
 ) -> Tensor:
-    """FIxLIP's directions (W, E): the weighted Banzhaf values of a prompt's words in the game of its embedding."""
+    """FIxLIP's directions (W, E).
+
+    The weighted Banzhaf values of a prompt's words in the game of its embedding.
+    """
     coalitions, weights = banzhaf_weights(len(word_mask), p, _PROMPTS, seed)
     embeddings = embed_coalitions(tower, trace.inputs[0], word_mask, coalitions, fill)
     return weights.to(embeddings) @ embeddings
@@ -148,7 +154,10 @@ def fixlip_of_patches(
     p: float = 0.5,
     masks: int = 500,
 ) -> Tensor:
-    """FIxLIP's half for an image: map_i is the p-weighted Banzhaf value of patch i in the game of all patches."""
+    """FIxLIP's half for an image.
+
+    Map_i is the p-weighted Banzhaf value of patch i in the game of all patches.
+    """
     assert trace.grid is not None
     rows, columns = trace.grid
     pixels = trace.inputs  # (B, 3, H, W)
@@ -180,6 +189,9 @@ def fixlip_of_words(
     *,
     p: float = 0.5,
 ) -> Tensor:
-    """FIxLIP's half for a prompt: the p-weighted Banzhaf value of each word in S -> S(prompt of these words only)."""
+    """FIxLIP's half for a prompt.
+
+    The p-weighted Banzhaf value of each word in S -> S(prompt of these words only).
+    """
     weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=options.seed)
     return score_players(tower, trace, directions, weigh, options)

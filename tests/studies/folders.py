@@ -1,4 +1,7 @@
-"""Small folders in published forms: images with captions and masks, COCO's own layout, and weights of small models."""
+"""Small folders in published forms.
+
+Images with captions and masks, COCO's own layout, and weights of small models.
+"""
 
 import json
 from itertools import groupby
@@ -51,7 +54,10 @@ def write_noise(folder, captions):
 
 
 def write_coco(folder):
-    """Write two files of annotations and val2017/; masks are polygons, and run lengths of crowds."""
+    """Write two files of annotations and val2017/.
+
+    Masks are polygons, and run lengths of crowds.
+    """
     (folder / "annotations").mkdir()
     (folder / "val2017").mkdir()
     images, annotations, captions = [], [], []
@@ -110,7 +116,7 @@ def _run_lengths(mask):
 
 
 def write_transformers(folder):
-    """Write random weights of a small CLIPModel with CLIP's own vocabulary and context, and its processor."""
+    """Write random weights of a small CLIPModel with CLIP's own vocabulary, and its processor."""
     import transformers
 
     read = open_clip.SimpleTokenizer()
@@ -143,7 +149,10 @@ def write_transformers(folder):
 
 
 def write_compact(folder):
-    """Write a small compact model of random weights that knows few words; the arguments that load it."""
+    """Write a small compact model of random weights that knows few words.
+
+    The arguments that load it.
+    """
     text = {**TINY_TEXT, "context_length": 77, "vocab_size": 49408}
     config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": text}
     shown = {

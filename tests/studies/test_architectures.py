@@ -1,4 +1,4 @@
-"""Architectures: one method for all of them, its promises kept, and measures that are fair to every grid."""
+"""Architectures: one method for all, its promises, and measures that are fair to every grid."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Binding: a map that knows where a colour is points there, and a linear map of texts learns what pairs teach."""
+"""Binding: where the maps of colour words point, and a linear map of texts that learns to bind."""
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
         assert row["index"].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_map_that_follows_the_pixels_answers_right_and_one_that_follows_the_sentence_does_not_know():
+def test_maps_that_follow_the_pixels_answer_right_and_those_of_the_sentence_do_not_know():
     rows = [
         {"pair": pair, "side": 0, "thing": thing, "word": word, "index": index}
         for pair, by_word in (
@@ -61,7 +61,7 @@ def test_a_map_that_follows_the_pixels_answers_right_and_one_that_follows_the_se
 
 
 def test_a_linear_map_learns_to_bind_where_texts_hold_the_binding_in_another_place():
-    """Images say who has which colour along one axis and texts along another, so that their cosine ignores it."""
+    """Images say who has which colour along one axis and texts along another one."""
     generator = torch.Generator().manual_seed(0)
     what = torch.randn(120, 1, 12, generator=generator).expand(-1, 2, -1)
     sign = torch.tensor([1.0, -1.0])[None, :, None].expand(120, -1, -1) * torch.sign(what[:, :, :1])

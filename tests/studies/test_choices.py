@@ -107,7 +107,10 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
 
 @pytest.fixture
 def crepes(tmp_path):
-    """As the files in data/ of github.com/RAIVNLab/sugar-crepe are: one object, numbered entries, one an image."""
+    """As the files in data/ of github.com/RAIVNLab/sugar-crepe are.
+
+    One object, numbered entries, one an image.
+    """
     swapped = {
         "0": {
             "filename": "000000544519.jpg",

@@ -1,4 +1,7 @@
-"""Words of captions: how much each counts, and correlations whose intervals know of words and images."""
+"""Words of captions.
+
+How much each counts, and correlations whose intervals know of words and images.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -52,7 +55,8 @@ def world(words=120, each=8, slope=1.0, noise=0.5, seed=0):
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
     """Five images with two captions each, in the form of COCO."""
-    return f"coco:{write_coco_captions(tmp_path_factory.mktemp('coco'), [[text, text] for text in SAID])}"
+    captions = [[text, text] for text in SAID]
+    return f"coco:{write_coco_captions(tmp_path_factory.mktemp('coco'), captions)}"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""What lessons share: scenes that may be shown, the gallery, claims, their tables, and the command."""
+"""What lessons share.
+
+Scenes that may be shown, the gallery, claims, their tables, and the command.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,7 @@
-"""Methods compared: the three measures tell a good map from a bad one, and the table holds what was measured."""
+"""Methods compared.
+
+The three measures tell a good map from a bad one, and the table holds what was measured.
+"""
 
 import numpy as np
 import pandas as pd

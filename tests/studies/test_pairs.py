@@ -50,7 +50,10 @@ def test_a_pair_differs_in_nothing_but_what_is_asked(kind, objects):
 
 
 def without(pair, side):
-    """Caption `side` with a gap for each word that is asked; articles and plurals count as the word's."""
+    """Caption `side` with a gap for each word that is asked.
+
+    Articles and plurals count as the word's.
+    """
     caption = pair.scenes[side].caption
     for span in reversed(pair.words(side)):
         caption = re.sub(r"\ban? $", "", caption[: span.start]) + "?" + caption[span.end :]
@@ -67,7 +70,10 @@ def without_articles(caption):
 
 @pytest.mark.parametrize("kind", study.KINDS)
 def test_every_caption_says_what_its_own_image_shows_and_not_what_the_other_one_does(kind):
-    """Re-derived from the objects: colours, sizes, numbers and places, by the grammar of captions."""
+    """Re-derived from the objects.
+
+    Colours, sizes, numbers and places, by the grammar of captions.
+    """
     for pair in drawn(kind):
         for scene in pair.scenes:
             relation = next((words for words, _ in scene.words_of("relation")), "")
@@ -132,7 +138,7 @@ def test_nothing_hides_another_thing_and_the_border_cuts_little_wherever_things_
 
 
 def test_what_is_asked_stands_in_no_place_of_its_own():
-    """Which of two relations holds, and which thing is big, cannot be told from where the things stand alone."""
+    """Where the things stand does not tell which relation holds, nor which thing is big."""
     for kind in ("left / right", "above / below", "bigger / smaller"):
         for pair in drawn(kind):
             first, second = (

@@ -1,4 +1,7 @@
-"""The pointing game: what is asked, what is scored, and that a question is the one that Explainer answers."""
+"""The pointing game.
+
+What is asked, what is scored, and that a question is the one that Explainer answers.
+"""
 
 from dataclasses import replace
 
