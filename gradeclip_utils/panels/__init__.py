@@ -4,8 +4,8 @@
 
 | file | holds |
 | --- | --- |
-| `explorer` | `explore`: any image, any caption, every control; `desk.js` is its half in the browser |
-| `session` | `State`, what is asked for; `ExplorerView`, the answer to it |
+| `explorer` | `explore`: any image, any caption, every control; `desk.js` in the browser |
+| `session` | `State`, what is wanted; `ExplorerView`, the answer to it; `sentences` below maps |
 | `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """
 

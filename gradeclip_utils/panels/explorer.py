@@ -10,18 +10,18 @@ import signal
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from itertools import chain, count
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import traitlets
 from anywidget import AnyWidget
 from IPython import get_ipython
 
-from ..checks import as_path, chosen, instance, writable
-from ..files import data_path, write_whole
+from ..errors import GradeclipError, hint
+from ..files import data_path
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import figure_tag
@@ -30,47 +30,59 @@ from ..plots.page import STYLE, embedded, script
 from ..scenes import COLOURS, arrange, concepts, draw_scene, showable
 from .session import ExplorerView, Session, Source, State
 
-_CONTROLS = {  # field of a state -> where it stands, its name, what it does
-    "model": ("head", "Model", "Which CLIP is explained. Image and caption stay."),
-    "caption": (
+_BUSY = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}
+_STAYS = "The panel still shows the last view"
+
+
+@dataclass(frozen=True)
+class _Control:
+    """A control: the field of a state that it turns, its place in the panel, its name and help."""
+
+    field: str
+    place: str
+    label: str
+    help: str
+
+
+_CONTROLS = (
+    _Control("model", "head", "Model", "Which CLIP is explained. Image and caption stay."),
+    _Control(
+        "caption",
         "caption",
         "Caption",
         "The prompt whose similarity to the image is explained. Enter applies it.",
     ),
-    "against": (
+    _Control(
+        "against",
         "compare",
         "rather than",
         "Another caption: the lead over it is explained. Empty: none.",
     ),
-    "method": ("method", "method", "How relevance is computed."),
-    "layers": (
+    _Control("method", "method", "method", "How relevance is computed."),
+    _Control(
+        "layers",
         "method",
         "explained layers",
         "How many of the image encoder's last layers are explained, and added.",
     ),
-    "resolution": (
+    _Control(
+        "resolution",
         "method",
         "input resolution",
         "The image as the model's preprocessing cuts it, or the whole image at its own size.",
     ),
-}
+)
 
 
 class Explorer(AnyWidget):
     """The panel that `explore` gives: it explains any image and caption, with every control.
-
-    Args:
-        image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
-        caption: of the image; None for the scene's own.
-        clip: a model; None for the bundled one. Models in other variables of the notebook can be
-            chosen too.
 
     Attributes:
         view: what is shown; `change(...)` turns any control, and `figure()` is the same without a
             widget.
         models: name -> what it can switch to; None is a bundled model that is still to be loaded.
         shelf: the images that can be chosen.
-        message: what is wrong, or to be noted; "" where there is nothing to say.
+        message: an error or a note; "" if there is none.
     """
 
     _esm = script(Path(__file__).with_name("desk.js"))
@@ -82,94 +94,85 @@ class Explorer(AnyWidget):
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption: str | None = None, clip: Clip | None = None):
-        clip = (
-            load_clip()
-            if clip is None
-            else instance("clip", clip, Clip, "a Clip, as load_clip gives it")
-        )
-        others = [
-            (name, one)
-            for name, one in getattr(get_ipython(), "user_ns", {}).items()
-            if isinstance(one, Clip)
-        ]
-        held = {
-            f"{name} ({one.name})": one
-            for name, one in others
-            if one is not clip and not name.startswith("_")
-        }
-        bundled = {name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()}
-        self.models: dict[str, Clip | None] = {**bundled, clip.name: clip, **held}
+        clip = load_clip() if clip is None else clip
+        self.models = _models_beside(clip)
         self._sessions = {clip.name: Session(clip)}
-        first = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
-        self.shelf = [
-            replace(first, caption=(first.caption or "a photo") if caption is None else caption)
-        ]
-        if clip.vocabulary is not None:  # the first whole development scene of one to four things
-            for n in range(1, 5):
-                drawn = (
-                    draw_scene(seed, split="development", n_objects=n, plain=True)
-                    for seed in count()
-                )
-                self.shelf.append(Source.of(next(filter(showable, drawn))))
-        self._start = State(
-            self.shelf[0], self.shelf[0].caption, clip.name, layers=clip.image_layers or 1
-        )
+
+        source = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
+        if caption is None:
+            caption = source.caption or "a photo"
+        self.shelf = [replace(source, caption=caption)]
+        if clip.vocabulary is not None:
+            self.shelf += [Source.of(scene) for scene in _development_scenes()]
+        layers = clip.image_layers or 1
+        self._start = State(self.shelf[0], caption, clip.name, layers=layers)
+
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None
-        self.beside: ExplorerView | None = None
-        self.message, self._typed, self._struck = "", self._start.caption, self.view.struck
-        self._refused, self._turns = (
-            frozenset[str](),
-            count(),
-        )  # a new number lets the browser hear the same again
+        self.beside: ExplorerView | None = None  # the view of the pinned state
+        self.message = ""
+        self._typed = caption  # as it stands in the field, with unknown words
+        self._struck = self.view.struck
+        self._refused: frozenset[str] = frozenset()  # fields with a wrong value
+        self._turns = count()  # a new number lets the browser hear the same data again
         super().__init__()
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
         self._say(_sentences(*self.view.notes), "note")
 
-    # ------------------------------------------------------------------------------- what is wanted
+    # --------------------------------------------------------------------------- what is wanted
 
     def change(self, note: str = "", /, **fields: Any) -> None:
-        """Show another state, which differs in some fields of `State`, and say a note; `message` holds an error."""
+        """Show another state, which differs in some fields of `State`.
+
+        A wrong value changes nothing, and `message` holds the error; else it holds the note.
+        """
         if {"caption", "source", "resolution", "method", "against"} & fields.keys():
-            fields = {
-                "phrase": None,
-                "patch": None,
-                **fields,
-            }  # they belong to the map that was there
+            # A phrase and a patch belong to the map before.
+            fields = {"phrase": None, "patch": None, **fields}
         try:
-            for name in fields:
-                chosen("the name of a field", name, vars(self._start))
-            session = self._session(fields.get("model", self.view.state.model))
-            if session is not self._shown:
-                fields = {"layers": session.clip.image_layers or 1, "patch": None, **fields}
-            state = replace(self.view.state, **fields)
-            view, beside = session.view(state), None
-            if self.pinned is not None:
-                beside = self._session(self.pinned.model).view(
-                    replace(self.pinned, source=state.source)
-                )
+            state = self._next_state(fields)
+            view = self._session(state.model).view(state)
+            beside = self._view_beside(state)
         except (ValueError, OSError) as error:
             self._refused = frozenset(fields)
-            self._struck = getattr(error, "struck", ()) if "caption" in fields else self.view.struck
-            self._say(_sentences(error, "The panel still shows the last view"), "wrong")
-        except Exception as error:  # a fault of the package
+            if "caption" in fields:
+                self._struck = getattr(error, "struck", ())
+            self._say(_sentences(error, _STAYS), "wrong")
+        except Exception as error:  # a fault of the package, which a user should report
             self._say(f"{type(error).__name__}: {error}", "wrong")
             raise
         else:
-            self.view, self.beside, self._refused, self._struck = (
-                view,
-                beside,
-                frozenset(),
-                view.struck,
-            )
-            self._typed, notes = fields.get("caption", self._typed), [note, *view.notes]
+            self.view = view
+            self.beside = beside
+            self._refused = frozenset()
+            self._struck = view.struck
+            self._typed = fields.get("caption", self._typed)
+            notes = [note, *view.notes]
             if view.explanation and self.pinned and self.pinned.source is not state.source:
                 notes.append("The pinned caption is explained on the new image, too")
             self._say(_sentences(*notes), "note")
 
+    def _next_state(self, fields: dict[str, Any]) -> State:
+        """The state with changed fields; another model begins with its own number of layers."""
+        for name in fields:
+            if name not in vars(self._start):
+                raise GradeclipError(f"there is no field {name!r}: {hint(name, vars(self._start))}")
+        session = self._session(fields.get("model", self.view.state.model))
+        if session is not self._shown:
+            fields = {"layers": session.clip.image_layers or 1, "patch": None, **fields}
+        return replace(self.view.state, **fields)
+
+    def _view_beside(self, state: State) -> ExplorerView | None:
+        """The view of the pinned state on the image of another state."""
+        if self.pinned is None:
+            return None
+        return self._session(self.pinned.model).view(replace(self.pinned, source=state.source))
+
     def _session(self, name: str) -> Session:
         """The session of a model, which is loaded when it is first wanted."""
-        if chosen("model", name, self.models) not in self._sessions:
+        if name not in self.models:
+            raise GradeclipError(f"there is no model {name!r}: {hint(name, self.models)}")
+        if name not in self._sessions:
             self._sessions[name] = Session(self.models[name] or load_clip(name))
         return self._sessions[name]
 
@@ -177,43 +180,41 @@ class Explorer(AnyWidget):
     def _shown(self) -> Session:
         return self._sessions[self.view.state.model]
 
-    # ------------------------------------------------------------------------ what the browser says
+    # ------------------------------------------------------------------- messages of the browser
 
     def press(self, message: Any, buffers: Sequence = ()) -> None:
-        """Answer a message of the browser."""
-        if (
-            threading.current_thread() is not threading.main_thread()
-        ):  # JupyterLab's own, which no ■ interrupts
+        """Answer a message of the browser. The button ■ above the notebook stops the answer."""
+        if threading.current_thread() is not threading.main_thread():
+            # JupyterLab has a thread for messages of widgets, which no ■ interrupts.
             if kernel := getattr(get_ipython(), "kernel", None):
-                return kernel.io_loop.add_callback(self.press, message, buffers)
-            return self._answer(message, buffers)  # of a host of widgets that is not Jupyter
-        before = signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # a kernel that runs no cell ignores it
+                kernel.io_loop.add_callback(self.press, message, buffers)
+            else:
+                self._answer(message, buffers)
+            return
+        # A kernel that runs no cell ignores interrupts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self._answer(message, buffers)
-        except KeyboardInterrupt:  # which would end the kernel
-            self._say("Stopped. The panel still shows the last view.", "wrong")
+        except KeyboardInterrupt:  # it would end the kernel
+            self._say(f"Stopped. {_STAYS}.", "wrong")
         finally:
             signal.signal(signal.SIGINT, before)
 
     def _answer(self, message: Any, buffers: Sequence) -> None:
-        self.busy = {
-            "kind": "busy",
-            "text": "Working ... (the button ■ above the notebook stops it)",
-        }  # until `_say`
+        """Do what a message asks for."""
+        self.busy = _BUSY
         match message:
             case {"kind": "change", "fields": dict(fields)}:
                 self.change(**{name: value for name, value in fields.items() if name != "source"})
             case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.shelf):
-                self.change(source=self.shelf[index], caption=self.shelf[index].caption, against="")
+                source = self.shelf[index]
+                self.change(source=source, caption=source.caption, against="")
             case {"kind": "scene", "name": str(name)} if name in (changes := self.view.changes):
                 self.change(**{"caption": self.view.state.caption, **changes[name]()})
+            case {"kind": "scene"}:
+                self.busy = {}  # pressed twice: the button is gone
             case {"kind": "image", "name": str(name)} if buffers:
-                with tempfile.TemporaryDirectory() as folder:
-                    path, note = Path(folder) / "upload", message.get("note")
-                    path.write_bytes(bytes(buffers[0]))
-                    self.open_image(path, name, f"{name}: {note}" if note else "")
+                self._take_upload(name, bytes(buffers[0]), message.get("note"))
             case {"kind": "pin"}:
                 self.pin()
             case {"kind": "unpin"}:
@@ -223,16 +224,21 @@ class Explorer(AnyWidget):
                 self.reset()
             case {"kind": "save", "name": name}:
                 self.save(name)
-            case {"kind": "scene"}:
-                self.busy = {}  # pressed twice: the button is gone
             case _:
                 self._say(f"The panel does not know what {message!r} is", "wrong")
 
+    def _take_upload(self, name: str, content: bytes, note: str | None) -> None:
+        """Open the file that a browser sent."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "upload"
+            path.write_bytes(content)
+            self.open_image(path, name, f"{name}: {note}" if note else "")
+
     def open_image(self, image, name: str = "", note: str = "") -> None:
-        """Show another image with an empty caption, and keep it beside the scenes; an error is answered in words."""
+        """Show another image with an empty caption, and keep it beside the scenes."""
         try:
             source = Source.of(image, name)
-        except (ValueError, TypeError, OSError) as error:  # what `read_image` raises
+        except (ValueError, TypeError, OSError) as error:  # of `read_image`
             self._say(_sentences(error).replace(str(image), name or str(image)), "wrong")
         else:
             self.shelf.append(source)
@@ -250,18 +256,23 @@ class Explorer(AnyWidget):
 
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
+        stem = str(name).strip().removesuffix(".png") or "explanation"
+        figure = self.figure()
         try:
-            stem = str(name).strip().removesuffix(".png") or "explanation"
-            ends = chain([""], (f"-{i}" for i in count(2)))
-            paths = (as_path(f"{stem}{end}.png", "the name") for end in ends)
-            path = writable(next(path for path in paths if not path.exists()), "the name")
-            write_whole({path: partial(self.figure().savefig, format="png")})
+            path = Path(f"{stem}.png")
+            number = 1
+            while path.exists():
+                number += 1
+                path = Path(f"{stem}-{number}.png")
+            figure.savefig(path)
         except (OSError, ValueError) as error:
             self._say(_sentences(error), "wrong")
         else:
-            self._say(f"Saved as {path.absolute()}", "note")
+            self._say(f"Saved as {path.resolve()}", "note")
+        finally:
+            plt.close(figure)
 
-    # -------------------------------------------------------------------------------- what is shown
+    # ----------------------------------------------------------------------------- what is shown
 
     def figure(self):
         """What is shown as a static matplotlib figure."""
@@ -282,57 +293,57 @@ class Explorer(AnyWidget):
         return data | {"text/html": page}, metadata
 
     def _say(self, text: str, kind: str) -> None:
-        """Bring everything on the panel in line with the view, and say something."""
-        self.message, state, pinned = text, self.view.state, self.pinned is not None
+        """Send the view with a message to the browser."""
+        self.message = text
+        state = self.view.state
+        chosen = (state.source, state.source.before)
         scenes = [
-            {
-                "text": source.caption or source.name,
-                "chosen": source in (state.source, state.source.before),
-            }
+            {"text": source.caption or source.name, "chosen": source in chosen}
             for source in self.shelf
         ]
-        more = {
+        data = {
+            **self.view.payload(self.beside),
             "message": {"text": text, "kind": text and kind},
             "struck": list(self._struck),
             "scenes": scenes,
             "changes": list(self.view.changes),
-            "controls": self._specs(),
-            "pinned": pinned,
+            "controls": [self._spec(control) for control in _CONTROLS],
+            "pinned": self.pinned is not None,
             "turn": next(self._turns),
             "script": self.python() if self.view.explanation else "",
             "empty": not state.caption,
         }
         with self.hold_sync():
-            self.thumbnails, self.image = (
-                [source.thumbnail for source in self.shelf],
-                state.source.url,
-            )
+            self.thumbnails = [source.thumbnail for source in self.shelf]
+            self.image = state.source.url
             self.vocabulary = _grouped(self._shown.clip.vocabulary)
-            self.data, self.busy = self.view.payload(self.beside) | more, {}
+            self.data = data
+            self.busy = {}
 
-    def _specs(self) -> list[dict]:
-        """The controls as `desk.js` takes them."""
+    def _spec(self, control: _Control) -> dict[str, Any]:
+        """A control as `desk.js` takes it."""
         state = self.view.state
-        choices = {
-            "model": {name: name for name in self.models},
-            "method": {method.title: key for key, method in METHODS.items() if method.image},
-            "resolution": {"the model's own": "model", "the image's own": "native"},
+        name = control.field
+        options: dict[str, str] = {}
+        if name == "model":
+            options = {name: name for name in self.models}
+        elif name == "method":
+            options = {method.title: key for key, method in METHODS.items() if method.image}
+        elif name == "resolution":
+            options = {"the model's own": "model", "the image's own": "native"}
+        value = getattr(state, name)
+        return {
+            "name": name,
+            "label": control.label,
+            "help": control.help,
+            "place": control.place,
+            "refused": name in self._refused,
+            "value": self._typed if name == "caption" else value,
+            "disabled": name == "layers" and not state.layered,
+            "options": list(options.items()),
+            "max": self._shown.depth,
+            "kind": "choice" if options else type(value).__name__,
         }
-        return [
-            {
-                "name": name,
-                "label": label,
-                "help": text,
-                "refused": name in self._refused,
-                "place": place,
-                "value": self._typed if name == "caption" else getattr(state, name),
-                "disabled": name == "layers" and not state.layered,
-                "options": list(choices.get(name, {}).items()),
-                "max": self._shown.depth,
-                "kind": "choice" if name in choices else type(getattr(state, name)).__name__,
-            }
-            for name, (place, label, text) in _CONTROLS.items()
-        ]
 
 
 def explore(
@@ -348,7 +359,8 @@ def explore(
     Args:
         image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
         caption: of the image; None for the scene's own.
-        clip: a model; None for the bundled one.
+        clip: a model; None for the bundled one. The panel can switch to models in other variables
+            of the notebook.
 
     Returns:
         The panel. A notebook shows it as the last line of a cell.
@@ -356,11 +368,44 @@ def explore(
     return Explorer(image, caption, clip)
 
 
-def _sentences(*said: str | Exception) -> str:
+def _models_beside(clip: Clip) -> dict[str, Clip | None]:
+    """The models that a panel can switch to: bundled ones, its own, and the notebook's."""
+    models: dict[str, Clip | None] = {
+        name: None for name, file in BUNDLED_MODELS.items() if data_path(file).is_file()
+    }
+    models[clip.name] = clip
+    for name, value in getattr(get_ipython(), "user_ns", {}).items():
+        if isinstance(value, Clip) and value is not clip and not name.startswith("_"):
+            models[f"{name} ({value.name})"] = value
+    return models
+
+
+def _development_scenes() -> list:
+    """The first whole development scenes of one to four things."""
+    scenes: list = []
+    for n in range(1, 5):
+        seed = 0
+        scene = draw_scene(seed, split="development", n_objects=n, plain=True)
+        while not showable(scene):
+            seed += 1
+            scene = draw_scene(seed, split="development", n_objects=n, plain=True)
+        scenes.append(scene)
+    return scenes
+
+
+def _sentences(*messages: str | Exception) -> str:
     """Notes and errors as sentences in one line. The name of a file is left as it is."""
-    texts = [str(one) or type(one).__name__ for one in said if one]
-    texts = [text[0].upper() + text[1:] if text.split()[0].isalpha() else text for text in texts]
-    return " ".join(f"{text.rstrip('.')}." for text in texts)
+    sentences = []
+    for message in messages:
+        text = str(message)
+        if not text and isinstance(message, Exception):
+            text = type(message).__name__
+        if not text:
+            continue
+        if text.split()[0].isalpha():
+            text = text[0].upper() + text[1:]
+        sentences.append(f"{text.rstrip('.')}.")
+    return " ".join(sentences)
 
 
 def _grouped(words: frozenset[str] | None) -> list:
@@ -368,7 +413,7 @@ def _grouped(words: frozenset[str] | None) -> list:
     if not words:
         return []
     known = concepts()[concepts()["noun"].isin(words)]
-    groups = [[kind, list(some["noun"])] for kind, some in known.groupby("category")]
+    groups = [[kind, list(rows["noun"])] for kind, rows in known.groupby("category")]
     colours = sorted(words & set(COLOURS))
-    others = sorted(words - {*known["noun"], *known["plural"], *colours})
-    return [["colours", colours], *groups, ["other words", others]]
+    rest = sorted(words - {*known["noun"], *known["plural"], *colours})
+    return [["colours", colours], *groups, ["other words", rest]]

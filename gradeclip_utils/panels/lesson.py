@@ -1,58 +1,54 @@
 """Lesson: turn a function that draws a figure with sliders, menus and text fields.
 
-draw(**values) -> Figure -> panel
+draw(**values) -> Figure -> Panel
 """
 
 import html
 import inspect
 from collections.abc import Callable
 
-import ipywidgets as w
+import ipywidgets as widgets
 from matplotlib.figure import Figure
-from traitlets import TraitError
 
 from ..errors import GradeclipError, heard_by, short
 from ..plots.figures import alternative, figure_tag
 
-_BOX = (
-    "padding:5px 9px;overflow-wrap:anywhere;background:var(--jp-layout-color2,#eee);"
-    "color:var(--jp-ui-font-color1,#000);border-left:4px solid var({colour})"
+_MESSAGE = (
+    '<div class="gradeclip-message" role="{role}" style="padding:5px 9px;overflow-wrap:anywhere;'
+    "background:var(--jp-layout-color2,#eee);color:var(--jp-ui-font-color1,#000);"
+    'border-left:4px solid var({colour})">{text}</div>'
 )
-_WRONG, _NOTE = "--jp-warn-color1,#f57c00", "--jp-info-color1,#0288d1"
+_WRONG = {"role": "alert", "colour": "--jp-warn-color1,#f57c00"}
+_NOTE = {"role": "status", "colour": "--jp-info-color1,#0288d1"}
 
 
-class Panel(w.VBox):
+class Panel(widgets.VBox):
     """The widget that `panel` gives: ``draw(**values)``, drawn again when a control is turned.
 
     If `draw` raises a `ValueError`, the panel shows its message and keeps the last figure.
 
-    Args:
-        draw: a function that returns a matplotlib figure. **controls: for each argument of draw a
-        widget, (low, high), a list, a text or a number, as in `interact`.
-
     Attributes:
         controls: the widgets, by the argument that they turn.
         figure: the last figure.
-        message: what is wrong, or to be noted; "" where there is nothing to say.
-
-    Raises:
-        GradeclipError: the controls are not the arguments of draw, or draw returns no figure.
+        message: an error or a warning; "" if there is none.
     """
 
     def __init__(self, draw: Callable[..., Figure], **controls):
-        self._draw, self.controls = (
-            draw,
-            {name: _control(name, given) for name, given in controls.items()},
-        )
-        self.figure, self.message, self._answer, self._image = None, "", w.HTML(), w.HTML()
+        self._draw = draw
+        self.controls = {name: _control(name, values) for name, values in controls.items()}
+        self.figure: Figure | None = None
+        self.message = ""
+        self._answer = widgets.HTML()
+        self._image = widgets.HTML()
         try:
             inspect.signature(draw).bind(**self.controls)
         except TypeError as error:
-            msg = f"the controls ({', '.join(controls) or 'none'}) are not the arguments of draw: {error}"
+            names = ", ".join(controls) or "none"
+            msg = f"the controls ({names}) are not the arguments of draw: {error}"
             raise GradeclipError(msg) from error
-        row = w.Box(
-            tuple(self.controls.values()), layout=w.Layout(flex_flow="row wrap", grid_gap="0 12px")
-        )
+
+        layout = widgets.Layout(flex_flow="row wrap", grid_gap="0 12px")
+        row = widgets.Box(tuple(self.controls.values()), layout=layout)
         super().__init__(children=(row, self._answer, self._image))
         self._show()
         for control in self.controls.values():
@@ -66,30 +62,33 @@ class Panel(w.VBox):
         return super()._repr_mimebundle_(**options) | {"text/html": self._image.value}
 
     def _turned(self) -> None:
+        """Draw again. A wrong value is answered in words."""
         self._say("Working ...", _NOTE)
         try:
             self._show()
         except ValueError as error:
             self._say(f"{str(error).rstrip('.')}. The panel still shows the last figure.", _WRONG)
-        except Exception as error:  # a fault of draw
+        except Exception as error:  # a fault of draw, which a lesson's author wants to see
             self._say(f"{type(error).__name__}: {error}", _WRONG)
             raise
 
     def _show(self) -> None:
+        """Draw the figure of the controls' values."""
         notes: list[str] = []
+        values = {name: control.value for name, control in self.controls.items()}
         with heard_by(notes.append):
-            figure = self._draw(**{name: control.value for name, control in self.controls.items()})
+            figure = self._draw(**values)
         if not isinstance(figure, Figure):
-            raise GradeclipError(
-                f"draw must return a matplotlib figure, got {type(figure).__name__}"
-            )
-        self.figure, self._image.value = figure, figure_tag(figure)
+            kind = type(figure).__name__
+            raise GradeclipError(f"draw must return a matplotlib figure, got {kind}")
+        self.figure = figure
+        self._image.value = figure_tag(figure)
         self._say(" ".join(f"{note.rstrip('.')}." for note in dict.fromkeys(notes)), _NOTE)
 
-    def _say(self, text: str, colour: str) -> None:
-        role, style = ("alert" if colour == _WRONG else "status"), _BOX.format(colour=colour)
-        answer = f'<div class="gradeclip-message" role="{role}" style="{style}">{html.escape(text)}</div>'
-        self.message, self._answer.value = text, answer if text else ""
+    def _say(self, text: str, look: dict[str, str]) -> None:
+        """Show a message above the figure."""
+        self.message = text
+        self._answer.value = _MESSAGE.format(text=html.escape(text), **look) if text else ""
 
 
 def panel(draw: Callable[..., Figure], **controls) -> Panel:
@@ -111,22 +110,20 @@ def panel(draw: Callable[..., Figure], **controls) -> Panel:
     return Panel(draw, **controls)
 
 
-def _control(name: str, given) -> w.Widget:
-    try:
-        made = w.interactive.widget_from_abbrev(given)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        TraitError,
-    ):  # a range upside down or without end, a sparse tensor
-        made = None
-    if made is None:
-        msg = f"{name}={short(given)} makes no control: give a widget, (low, high), a list, a text or a number"
+def _control(name: str, values) -> widgets.Widget:
+    """The widget of an argument, which redraws when it is released."""
+    control = widgets.interactive.widget_from_abbrev(values)
+    if control is None:
+        msg = (
+            f"{name}={short(values)} makes no control: "
+            "give a widget, (low, high), a list, a text or a number"
+        )
         raise GradeclipError(msg)
-    if made is not given and hasattr(made, "continuous_update"):
-        made.continuous_update = False  # a model runs behind it
-    if hasattr(made, "description"):
-        made.description = made.description or name.replace("_", " ")
-        made.tooltip = made.tooltip or made.description  # without one the browser says "null"
-    return made
+    if control is not values and hasattr(control, "continuous_update"):
+        control.continuous_update = False  # a model runs behind it
+    if hasattr(control, "description"):
+        control.description = control.description or name.replace("_", " ")
+        # Without a tooltip the browser says "null". ipywidgets 7 has `description_tooltip`.
+        tooltip = "tooltip" if hasattr(control, "tooltip") else "description_tooltip"
+        setattr(control, tooltip, control.description)
+    return control

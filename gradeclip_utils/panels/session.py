@@ -2,25 +2,21 @@
 
     Explainer -> Session: State -> ExplorerView -> explorer
 
-A `State` is a value that says what is wanted, and `Session.view` answers with an `ExplorerView`. All
-relevance comes from `Explainer`. The map of a phrase is word x region (`Explainer.interactions`),
-summed over its words; where a caption names several things, each has its map less what they share.
-A scene knows which pixels are which object, and which words of its caption name it, so a view also
-says what a map marks and what can be changed.
+A `State` says what is wanted, and `Session.view` answers with an `ExplorerView`. All relevance
+comes from `Explainer`. The map of a phrase is word x region (`Explainer.interactions`), summed over
+its words; where a caption names several things, each has its map less the part that they share.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..checks import chosen, nearest, short, text, whole
-from ..errors import GradeclipError, heard_by
+from ..errors import GradeclipError, heard_by, hint, nearest
 from ..explainer import Explainer
 from ..explanation import Explanation, Interactions
 from ..images import read_image
@@ -32,33 +28,46 @@ from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title
 from ..plots.figures import image_url
 from ..plots.page import payload
 from ..runtime import remembering
-from ..scenes import CANVAS, Scene, as_python, concept, concepts, phrase, recoloured, without
+from ..scenes import Scene, as_python, phrase, recoloured, without
 from ..words import split_read, unknown_words, why_no_words
+from .sentences import nouns, sentence
 
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
 _WITH_WORDS = (_GRAD_ECLIP, "grad-eclip-single-head")  # methods with word x region maps
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
+_MOST_UNKNOWN = 8  # words that are named
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image to explain."""
+    """An image to explain.
+
+    Attributes:
+        name: of a file, or a caption.
+        image: upright RGB.
+        lines: of Python that make the image, if it is no scene.
+        caption: to begin with.
+        scene: whose objects are known, or None.
+        before: the image before something was changed in it.
+    """
 
     name: str
     image: Image.Image
-    lines: str = ""  # of Python that make it, if it is no scene
-    caption: str = ""  # to begin with
-    scene: Scene | None = None  # whose objects are known
-    before: "Source | None" = None  # the image that it was before something was changed in it
+    lines: str = ""
+    caption: str = ""
+    scene: Scene | None = None
+    before: "Source | None" = None
 
     @cached_property
     def code(self) -> str:
-        """The Python lines that make it, `image = ...`; for a scene they are searched for, which takes a while."""
-        return self.lines if self.scene is None else f"image = {as_python(self.scene)}.image()"
+        """The Python lines that make the image; those of a scene are searched for."""
+        if self.scene is None:
+            return self.lines
+        return f"image = {as_python(self.scene)}.image()"
 
     @cached_property
     def url(self) -> str:
-        """The address under which a browser has it."""
+        """The image as an address for a browser."""
         return image_url(self.image)
 
     @cached_property
@@ -68,58 +77,55 @@ class Source:
 
     @classmethod
     def of(cls, image, name: str = "") -> "Source":
-        """A scene, a PIL image, a path or a uint8 array as an image with a name; errors as in `read_image`."""
+        """A scene, a PIL image, a path or a uint8 array as an image with a name."""
         if isinstance(image, cls):
             return image
         if isinstance(image, Scene):
             return cls(name or image.caption, image.image(), caption=image.caption, scene=image)
-        found, path = (
-            read_image(image),
-            str(image) if isinstance(image, (str, Path)) and not name else "",
-        )
-        code = f"image = read_image({path or name or 'image.png'!r})" + (
-            "" if path else "  # your own: its path"
-        )
-        if max(found.size) > _LONGEST:
-            found.thumbnail((_LONGEST, _LONGEST))  # on the copy that read_image made
+
+        pixels = read_image(image)
+        if isinstance(image, (str, Path)) and not name:
+            name = Path(image).name
+            code = f"image = read_image({str(image)!r})"
+        else:
+            code = f"image = read_image({name or 'image.png'!r})  # your own: its path"
+        if max(pixels.size) > _LONGEST:
+            pixels.thumbnail((_LONGEST, _LONGEST))  # the copy that read_image made
             code += f"\nimage.thumbnail(({_LONGEST}, {_LONGEST}))"
-        return cls(name or Path(path).name or "your image", found, code)
+        return cls(name or "your image", pixels, code)
 
 
 @dataclass(frozen=True)
 class State:
-    """What is wanted: every control of the explorer."""
+    """What is wanted: every control of the explorer.
 
-    source: Source  # or an image of any form
-    caption: str  # "" shows the image alone
-    model: str = ""  # of those that the panel can choose from
-    against: str = ""  # another caption: then the lead over it is explained
-    phrase: tuple[int, int] | None = None  # first and last word of the caption whose map is wanted
-    patch: tuple[int, int] | None = (
-        None  # row and column, counted from 0, of the patch whose words are wanted
-    )
+    Attributes:
+        source: an image of any form.
+        caption: "" shows the image alone.
+        model: the name of one that the panel can choose from.
+        against: another caption; then the lead over it is explained.
+        phrase: first and last word of the caption whose map is wanted.
+        patch: row and column, from 0, of the patch whose words are wanted.
+        method, layers, resolution: as in `Explainer`.
+    """
+
+    source: Source
+    caption: str
+    model: str = ""
+    against: str = ""
+    phrase: tuple[int, int] | None = None
+    patch: tuple[int, int] | None = None
     method: str = _GRAD_ECLIP
     layers: int = 1
     resolution: str = "model"
 
     def __post_init__(self) -> None:
-        methods = [name for name, method in METHODS.items() if method.image is not None]
-        clean: dict[str, Any] = {
-            "source": Source.of(self.source),
-            "layers": whole("layers", self.layers, 1),
-        }
-        clean |= {name: text(name, getattr(self, name)) for name in ("caption", "against")}
-        clean["method"] = chosen("method", self.method, methods)
-        clean["resolution"] = chosen("resolution", self.resolution, ("model", "native"))
-        for name in ("phrase", "patch"):
+        object.__setattr__(self, "source", Source.of(self.source))
+        for name in ("phrase", "patch"):  # lists where a browser sent them
             place = getattr(self, name)
-            if place is not None and (not isinstance(place, (tuple, list)) or len(place) != 2):
-                raise GradeclipError(
-                    f"{name} must be two whole numbers or None, got {short(place)}"
-                )
-            clean[name] = None if place is None else tuple(whole(name, one) for one in place)
-        for name, value in clean.items():
-            object.__setattr__(self, name, value)
+            if place is not None:
+                first, second = place
+                object.__setattr__(self, name, (first, second))
 
     @property
     def layered(self) -> bool:
@@ -129,14 +135,20 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class ExplorerView:
-    """The answer to a state: numbers, nothing drawn."""
+    """The answer to a state: numbers, nothing drawn.
+
+    Attributes:
+        state: without the words of the caption that the model does not know.
+        explanation: of the whole caption; None if there is no caption.
+        words: word x region; None where the method does not tell words apart.
+        struck: unknown words as {"text", "near"}, with known words near each.
+        notes: the warnings of the explainer.
+    """
 
     state: State
-    explanation: Explanation | None = None  # of the whole caption; None if there is no caption
-    words: Interactions | None = None  # None where the method does not tell words apart
-    struck: Sequence[
-        dict
-    ] = ()  # words that the model does not know, each with known ones near it (None: no word)
+    explanation: Explanation | None = None
+    words: Interactions | None = None
+    struck: Sequence[dict] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -145,316 +157,323 @@ class ExplorerView:
         if self.state.phrase and self.words:
             first, last = self.state.phrase
             return self.words.maps[first : last + 1].sum(0)
-        return self.explanation.image_maps[0] if self.explanation else np.zeros((1, 1), np.float32)
+        if self.explanation is None:
+            return np.zeros((1, 1), np.float32)
+        return self.explanation.image_maps[0]
 
     def __repr__(self) -> str:
         if self.explanation is None:
             return "an image without a caption"
-        said = f"“{self.state.caption}”" + (
-            f" rather than “{self.state.against}”" if self.state.against else ""
-        )
-        return f"{said}, similarity {self.explanation.similarity[0]:.2f}, {self.explanation.origin}"
+        caption = f"“{self.state.caption}”"
+        if self.state.against:
+            caption += f" rather than “{self.state.against}”"
+        similarity = self.explanation.similarity[0]
+        return f"{caption}, similarity {similarity:.2f}, {self.explanation.origin}"
+
+    # ------------------------------------------------------------------------------- drawings
 
     def drawing(self, pinned: "ExplorerView | None" = None, whole: bool = False) -> Drawing:
-        """What is shown, beside a pinned view if there is one; `whole` leaves out the chosen phrase and patch."""
+        """What is shown, beside a pinned view if there is one.
+
+        `whole` leaves out the chosen phrase and patch.
+        """
         if self.explanation is None:
             return Drawing(self.state.source.image, None, ())
         if pinned is not None and pinned.explanation is not None:
             return self._compared(pinned)
-        made = of_explanation(self.explanation)
+        drawing = of_explanation(self.explanation)
         if whole or self.words is None:
-            return made
-        panel, maps = made.panels[0], self.words.maps
+            return drawing
         if self.state.patch:
-            row, column = self.state.patch
-            scored = zip(self.words.words, maps[:, row, column], strict=True)
-            panel = replace(
-                panel, cells=title_of([replace(word, score=float(score)) for word, score in scored])
-            )
-            made = replace(made, word_scale=abs_max(maps))
+            drawing = self._with_patch(drawing)
         if self.state.phrase:
-            first, last = self.state.phrase
-            said = " ".join(word.text for word in self.words.words[first : last + 1])
-            panel = replace(panel, map=self.map, scale=max(abs_max(maps), abs_max(self.map)))
-            panel, made = _named(panel, f"“{said}”"), replace(made, signed=True)
-        return replace(made, panels=(panel,))
+            drawing = self._with_phrase(drawing)
+        return drawing
+
+    def _with_patch(self, drawing: Drawing) -> Drawing:
+        """The drawing with words shaded by their relevance for the chosen patch."""
+        row, column = self.state.patch
+        words = []
+        for word, map_ in zip(self.words.words, self.words.maps, strict=True):
+            words.append(replace(word, score=float(map_[row, column])))
+        panel = replace(drawing.panels[0], cells=title_of(words))
+        return replace(drawing, panels=(panel,), word_scale=abs_max(self.words.maps))
+
+    def _with_phrase(self, drawing: Drawing) -> Drawing:
+        """The drawing with the map of the chosen words."""
+        first, last = self.state.phrase
+        text = " ".join(word.text for word in self.words.words[first : last + 1])
+        scale = max(abs_max(self.words.maps), abs_max(self.map))
+        panel = replace(drawing.panels[0], map=self.map, scale=scale)
+        return replace(drawing, panels=(_with_name(panel, f"“{text}”"),), signed=True)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
-        """This view, a pinned one, and the difference of their maps, each divided by its largest value."""
-        drawings, panels = [one.drawing() for one in (self, pinned)], []
-        differing = [
+        """This view, a pinned one, and the difference of their maps, each over its maximum."""
+        drawings = [self.drawing(), pinned.drawing()]
+        differs = [
             name
             for name in ("model", "method")
             if getattr(self.state, name) != getattr(pinned.state, name)
         ]
-        drawings = drawings if differing else scaled(drawings)  # the same units
+        if not differs:
+            drawings = scaled(drawings)  # the same units
+
+        panels = []
         for view, drawing in zip((self, pinned), drawings, strict=True):
             names = {"model": view.state.model, "method": METHODS[view.state.method].title}
-            panels.append(_named(drawing.panels[0], *(names[one] for one in differing)))
-        one, other = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
-        if one.shape == other.shape:
-            cells, apart = title_of((), "first map minus second"), one - other
-            panels.append(Panel("the first map minus the second", cells, apart, abs_max(apart)))
-        words, count = (
-            max(getattr(one, name) for one in drawings) for name in ("word_scale", "null_count")
-        )
-        drawing = replace(
+            panels.append(_with_name(drawing.panels[0], *(names[name] for name in differs)))
+        first, second = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
+        if first.shape == second.shape:
+            difference = first - second
+            title = title_of((), "first map minus second")
+            panels.append(Panel("first map minus second", title, difference, abs_max(difference)))
+
+        null_maxima = [drawing.null_max for drawing in drawings if drawing.null_max is not None]
+        return replace(
             drawings[0],
             panels=tuple(panels),
-            word_scale=words,
-            null_count=count,
+            word_scale=max(drawing.word_scale for drawing in drawings),
+            null_max=max(null_maxima, default=None),
+            null_count=max(drawing.null_count for drawing in drawings),
+            origin="; ".join(dict.fromkeys(drawing.origin for drawing in drawings)),
             signed=True,
             shared=False,
         )
-        return replace(drawing, origin="; ".join(dict.fromkeys(one.origin for one in drawings)))
+
+    # -------------------------------------------------------------------------------- a scene
 
     @property
     def changes(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """What one press can change in the scene that is shown: a button's name, and what gives fields of the state."""
-        source, scene, caption = self.state.source, self.state.source.scene, self.state.caption
+        """What one press can change in the scene: a button's name, and what gives fields."""
+        source = self.state.source
+        scene = source.scene
         if source.before is not None:
             return {"put it back": lambda: {"source": source.before}}
         if scene is None:
             return {}
 
-        def changed(change: Callable[..., Scene], how) -> dict[str, Any]:
-            return {"source": replace(Source.of(change(scene, how)), before=source)}
+        def changed(change: Callable[..., Scene], argument) -> dict[str, Any]:
+            return {"source": replace(Source.of(change(scene, argument)), before=source)}
 
-        colours, nouns = (
-            [thing.colour for thing in scene.objects],
-            [thing.noun for thing in scene.objects],
-        )
-        moved, found = colours[-1:] + colours[:-1], {}
+        changes: dict[str, Callable[[], dict[str, Any]]] = {}
+        colours = [thing.colour for thing in scene.objects]
+        names = [thing.noun for thing in scene.objects]
+        moved = colours[-1:] + colours[:-1]
         if moved != colours:
-            found["swap the colours"] = partial(changed, recoloured, moved)
-        if len(nouns) > 1:
-            found[f"take the {nouns[0]} away"] = partial(changed, without, 0)
-        other = phrase("guitar" if "piano" in nouns else "piano")
-        asked, name = (other, other) if caption != other else (scene.caption, "what is there")
-        return found | {f"ask for {name}": lambda: {"caption": asked}}
+            changes["swap the colours"] = partial(changed, recoloured, moved)
+        if len(names) > 1:
+            changes[f"take the {names[0]} away"] = partial(changed, without, 0)
+        absent = phrase("guitar" if "piano" in names else "piano")
+        if self.state.caption == absent:
+            changes["ask for what is there"] = lambda: {"caption": scene.caption}
+        else:
+            changes[f"ask for {absent}"] = lambda: {"caption": absent}
+        return changes
 
     @cached_property
     def sentences(self) -> dict[str, Any]:
-        """What a map marks: of the whole caption ("all"), of each word ("words"), of the chosen "phrase"."""
+        """Where relevance lies: of the whole caption ("all"), each of its "words", the "phrase"."""
         if self.explanation is None:
             return {}
-        scene, caption = self.state.source.scene, self.state.caption
-        found: dict[str, Any] = {"all": _sentence(scene, self.explanation.image_maps[0], caption)}
-        if self.words is not None:
-            pairs = list(zip(self.words.words, self.words.maps, strict=True))
-            found["words"] = [
-                _sentence(scene, map_, caption, word.start, word.end) for word, map_ in pairs
-            ]
-            if self.state.phrase:
-                first, last = (pairs[i][0] for i in self.state.phrase)
-                found["phrase"] = _sentence(scene, self.map, caption, first.start, last.end)
-        return found
+        scene = self.state.source.scene
+        caption = self.state.caption
+        sentences: dict[str, Any] = {
+            "all": sentence(scene, self.explanation.image_maps[0], caption)
+        }
+        if self.words is None:
+            return sentences
+
+        words = self.words.words
+        sentences["words"] = [
+            sentence(scene, map_, caption, word.start, word.end)
+            for word, map_ in zip(words, self.words.maps, strict=True)
+        ]
+        if self.state.phrase:
+            first, last = self.state.phrase
+            start, end = words[first].start, words[last].end
+            sentences["phrase"] = sentence(scene, self.map, caption, start, end)
+        return sentences
+
+    # ------------------------------------------------------------------- browser and notebook
 
     def payload(self, pinned: "ExplorerView | None" = None) -> dict:
-        """Everything that `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
-        chosen = {
-            "phrase": self.state.phrase,
-            "patch": self.state.patch,
-            "sentences": self.sentences,
-        }
+        """What `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
         return payload(
             self.drawing(pinned, whole=pinned is None),
             self.words.maps if self.words else None,
-            **chosen,
+            phrase=self.state.phrase,
+            patch=self.state.patch,
+            sentences=self.sentences,
         )
 
     def python(self, clip: Clip) -> str:
         """A script that computes the map again and paints it: `map_` (h, w)."""
-        state, own = self.state, f"clip = ...  # your {clip.name!r}"
-        drawn = [
-            name
-            for name in ("Object", "Scene", "Span", "arrange")
-            if f"{name}(" in state.source.code
-        ]
-        layers = f", image_layers={state.layers}" if state.layered else ""
-        against = f", against={state.against!r}" if state.against else ""
-        maps, signed = "explanation.image_maps[0]", bool(state.against or state.phrase)
+        state = self.state
+        options = f"method={state.method!r}, resolution={state.resolution!r}"
+        if state.layered:
+            options += f", image_layers={state.layers}"
+        arguments = f"image, {state.caption!r}"
+        if state.against:
+            arguments += f", against={state.against!r}"
+
+        map_ = "explanation.image_maps[0]"
         if state.phrase and self.words:
-            groups = self.words.provenance.get("centred")
-            words = f"explainer.interactions(image, {state.caption!r})" + (
-                f".centred({groups})" if groups else ""
-            )
-            maps = f"{words}.maps[{state.phrase[0]}:{state.phrase[1] + 1}].sum(0)"
-        return "\n".join(
-            [
-                "from gradeclip_utils import Explainer, load_clip, read_image",
-                "from gradeclip_utils.plots import paint",
-                *([f"from gradeclip_utils.scenes import {', '.join(drawn)}"] if drawn else []),
-                "",
-                state.source.code,
-                f"clip = load_clip({clip.name!r})" if clip.pretrained == "bundled" else own,
-                f"explainer = Explainer(clip, method={state.method!r}, resolution={state.resolution!r}{layers})",
-                f"explanation = explainer.explain(image, {state.caption!r}{against})",
-                f"map_ = {maps}  # signed relevance of each patch",
-                f"paint(image, map_, box=explanation.box, signed={signed})\n",
-            ]
-        )
+            first, last = state.phrase
+            things = self.words.provenance.get("centred")
+            centred = f".centred({things})" if things else ""
+            words = f"explainer.interactions(image, {state.caption!r}){centred}"
+            map_ = f"{words}.maps[{first}:{last + 1}].sum(0)"
+
+        names = ("Object", "Scene", "Span", "arrange")
+        drawn = [name for name in names if f"{name}(" in state.source.code]
+        imports = [f"from gradeclip_utils.scenes import {', '.join(drawn)}"] if drawn else []
+        model = f"load_clip({clip.name!r})"
+        if clip.pretrained != "bundled":
+            model = f"...  # your {clip.name!r}"
+        signed = bool(state.against or state.phrase)
+        lines = [
+            "from gradeclip_utils import Explainer, load_clip, read_image",
+            "from gradeclip_utils.plots import paint",
+            *imports,
+            "",
+            state.source.code,
+            f"clip = {model}",
+            f"explainer = Explainer(clip, {options})",
+            f"explanation = explainer.explain({arguments})",
+            f"map_ = {map_}  # signed relevance of each patch",
+            f"paint(image, map_, box=explanation.box, signed={signed})",
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def _with_name(panel: Panel, *names: str) -> Panel:
+    """The panel with names behind its title."""
+    added = tuple((Shade(f"· {name}", None, True), None) for name in names)
+    return replace(panel, cells=panel.cells + added)
+
+
+class UnknownWords(GradeclipError):
+    """A caption of words that the model does not know; `struck` as in `ExplorerView`."""
+
+    struck: Sequence[dict] = ()
 
 
 class Session:
     """Answers states with views for one model."""
 
     def __init__(self, clip: Clip):
-        self.clip, self._plain = clip, Explainer(clip)
+        self.clip = clip
+        self._plain = Explainer(clip)
         self.depth = self._plain.image_tower.depth
-        self._explainer, self._found = lru_cache(24)(self._opened), lru_cache(64)(self._explained)
+        self._explainer = lru_cache(24)(self._open)
+        self._answer = lru_cache(64)(self._explain)
 
     def view(self, state: State) -> ExplorerView:
-        """The answer to a state, without the words of its caption that the model does not know."""
-        whole("layers", state.layers, 1, self.depth)
-        kept, struck = self._known_part(state.caption)
-        unknown = self._known_part(state.against)[1] or ([] if kept else struck)
-        if unknown:
-            said = ", ".join(
-                word["text"] if word["near"] is None else f"“{word['text'][:60]}”"
-                for word in unknown
-            )
-            error = GradeclipError(f"the model {self.clip.name!r} does not know {said}")
-            vars(error)["struck"] = unknown  # as in a view
-            raise error
-        state = replace(state, caption=kept)
-        if not kept:
-            return ExplorerView(state)
-        explanation, words, notes = self._found(replace(state, phrase=None, patch=None, model=""))
-        if words is None and (state.phrase or state.patch):
+        """The answer to a state, without the words of its caption that the model does not know.
+
+        Raises:
+            GradeclipError: the method is unknown, there is no such layer, word or patch, or the
+                model knows no word of a caption.
+        """
+        methods = [name for name, method in METHODS.items() if method.image is not None]
+        if state.method not in methods:
             raise GradeclipError(
-                f"{METHODS[state.method].title} does not tell the words of this caption apart"
+                f"there is no method {state.method!r}: {hint(state.method, methods)}"
             )
-        if words is not None:
-            count, rows, columns = words.maps.shape
-            if state.phrase and not state.phrase[0] <= state.phrase[1] < count:
-                raise GradeclipError(
-                    f"the caption has {count} words, and not the words {state.phrase}"
-                )
-            if state.patch and not (state.patch[0] < rows and state.patch[1] < columns):
-                raise GradeclipError(f"there are {rows} x {columns} patches, not {state.patch}")
+        if not 1 <= state.layers <= self.depth:
+            raise GradeclipError(f"layers must be from 1 to {self.depth}, got {state.layers}")
+
+        caption, struck = self._known_part(state.caption)
+        _, unknown = self._known_part(state.against)
+        if unknown or (struck and not caption):
+            raise self._unknown(unknown or struck)
+        state = replace(state, caption=caption)
+        if not caption:
+            return ExplorerView(state)
+
+        shared = replace(state, phrase=None, patch=None, model="")
+        explanation, words, notes = self._answer(shared)
+        _check_places(state, words)
         return ExplorerView(state, explanation, words, struck, notes)
 
     def _known_part(self, caption: str) -> tuple[str, list[dict]]:
-        """A caption without the words that the model does not know, and these, each with known ones near it."""
-        tower, known = self._plain.text_tower, self.clip.vocabulary
+        """A caption without unknown words, and these, each with known words near it."""
+        tower = self._plain.text_tower
+        known = self.clip.vocabulary
         if not caption.strip():
             return "", []
         if known is None or tower is None or why_no_words(self.clip.tokenizer):
             return caption, []
         split = split_read(caption, self.clip.tokenizer, tower)
         unknown = unknown_words(split, known)
+        if not unknown:
+            return caption, []
+
         for start, end in reversed(split.spans):
             if caption[start:end].lower() in unknown:
                 caption = caption[:start] + caption[end:]
-        near = [{"text": word, "near": nearest(word, known, cutoff=0.6)} for word in unknown[:8]]
-        more = [{"text": f"and {len(unknown) - 8} more", "near": None}] if unknown[8:] else []
-        return " ".join(caption.split()) if unknown else caption, near + more
+        struck: list[dict] = [
+            {"text": word, "near": nearest(word, known, cutoff=0.6)}
+            for word in unknown[:_MOST_UNKNOWN]
+        ]
+        if len(unknown) > _MOST_UNKNOWN:
+            struck.append({"text": f"and {len(unknown) - _MOST_UNKNOWN} more", "near": None})
+        return " ".join(caption.split()), struck
 
-    def _opened(self, method: str, layers: int | None, resolution: str) -> Explainer:
+    def _unknown(self, struck: Sequence[dict]) -> UnknownWords:
+        """The refusal of words that the model does not know."""
+        names = []
+        for word in struck:
+            names.append(word["text"] if word["near"] is None else f"“{word['text'][:60]}”")
+        error = UnknownWords(f"the model {self.clip.name!r} does not know {', '.join(names)}")
+        error.struck = struck
+        return error
+
+    def _open(self, method: str, layers: int | None, resolution: str) -> Explainer:
+        """An explainer whose towers keep their last trace."""
         explainer = Explainer(self.clip, method=method, image_layers=layers, resolution=resolution)
         for tower in filter(None, (explainer.image_tower, explainer.text_tower)):
             vars(tower)["trace"] = remembering(tower.trace)
         return explainer
 
-    def _explained(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
-        notes, words = [], None
-        explainer = self._explainer(
-            state.method, state.layers if state.layered else None, state.resolution
-        )
+    def _explain(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
+        """The explanation of a state, its word x region maps if there are any, and warnings."""
+        notes: list[str] = []
+        layers = state.layers if state.layered else None
+        explainer = self._explainer(state.method, layers, state.resolution)
+        image = state.source.image
+        words = None
         with heard_by(notes.append):
-            explanation = explainer.explain(
-                state.source.image, state.caption, state.against or None
-            )
+            explanation = explainer.explain(image, state.caption, state.against or None)
             if state.method in _WITH_WORDS and explanation.words[0] and not state.against:
-                words = explainer.interactions(state.source.image, state.caption)
+                words = explainer.interactions(image, state.caption)
                 things = self._things(words)
-                words = words.centred(things) if len(things) > 1 else words
+                if len(things) > 1:
+                    words = words.centred(things)
         return explanation, words, tuple(dict.fromkeys(notes))
 
-    def _things(self, found: Interactions) -> tuple[tuple[int, ...], ...]:
-        """The words that name things, by index; without a tagger for a model of few words."""
+    def _things(self, words: Interactions) -> tuple[tuple[int, ...], ...]:
+        """The words that name things, by index; without a tagger for a model of drawn scenes."""
         if self.clip.vocabulary is None:
-            return named_things(found.caption, [(word.start, word.end) for word in found.words])
-        return tuple((i,) for i, word in enumerate(found.words) if word.text.lower() in _nouns())
+            return named_things(words.caption, [(word.start, word.end) for word in words.words])
+        return tuple((i,) for i, word in enumerate(words.words) if word.text.lower() in nouns())
 
 
-# ----------------------------------------------------------------- what a scene knows of its things
-
-
-@lru_cache(maxsize=32)
-def _covers(scene: Scene, shape: tuple[int, int]) -> np.ndarray:
-    """The fraction of each patch that each thing covers: (things, h, w)."""
-    masks = scene.masks(CANVAS).astype(np.float32)
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.BOX))
-            for mask in masks
-        ]
-    )
-
-
-@cache
-def _nouns() -> dict[str, str]:
-    """The nouns of the emoji world, each of which is one word, by their forms."""
-    pairs = zip(concepts()["noun"], concepts()["plural"], strict=True)
-    return {form: noun for noun, plural in pairs for form in (noun, f"{noun}s", plural)}
-
-
-def _things_of(scene: Scene, caption: str, start: int, end: int) -> tuple[list[int], list[str]]:
-    """The things of a scene that a part of a caption names, by its nouns or else its colours; and nouns of nothing."""
-    if caption == scene.caption:  # which says itself what its words name
-        return sorted(
-            {i for s in scene.spans if s.start < end and s.end > start for i in s.objects}
-        ), []
-    said, things = re.findall(r"\w+", caption[start:end].lower()), scene.objects
-    nouns = [_nouns()[word] for word in said if word in _nouns()]
-    named = [i for i, thing in enumerate(things) if thing.noun in nouns]
-    named = named or [i for i, thing in enumerate(things) if thing.colour in said]
-    return named, [noun for noun in nouns if noun not in {thing.noun for thing in things}]
-
-
-def _named(panel: Panel, *names: str) -> Panel:
-    """The panel with names behind its title."""
-    return replace(
-        panel, cells=panel.cells + tuple((Shade(f"· {name}", None, True), None) for name in names)
-    )
-
-
-def _sentence(
-    scene: Scene | None, map_: np.ndarray, caption: str, start: int = 0, end: int | None = None
-) -> str:
-    """Where the map of a part of a caption has its relevance; "" where nothing is known of the image."""
-    end = len(caption) if end is None else end
-    said, heat = f"“{caption[start:end]}”", np.maximum(map_, 0)
-    if not heat.any():
-        return f"The map of {said} has no relevance for it."
-    if scene is None:
-        return ""
-    wanted, absent = _things_of(scene, caption, start, end)
-    if absent:
-        return f"There is no {absent[0]} in this image. The map of {said} marks something all the same."
-    if not wanted:
-        return ""
-    cover = _covers(scene, map_.shape)
-    top = cover.reshape(len(cover), -1)[:, heat.argmax()]  # of the patch with the maximum
-    part = float((heat * cover[wanted].sum(0)).sum() / heat.sum())
-    area = float(cover[wanted].sum(0).mean())
-    verb = "covers" if len(wanted) == 1 else "cover"
-    them = _things_in_words(scene, wanted)
-    found = f"{part:.0%} of the relevance of {said} lies on {them}, which {verb} {area:.0%} of the image."
-    if top[wanted].max() > 0:
-        return found
-    where = (
-        f"on {_things_in_words(scene, [int(top.argmax())])}"
-        if top.max() > 0
-        else "on the background"
-    )
-    return f"{found} The maximum lies {where}."
-
-
-def _things_in_words(scene: Scene, things: Sequence[int]) -> str:
-    nouns = [scene.objects[i].noun for i in things]
-    several = {noun: concept(noun)["plural"] for noun in nouns if nouns.count(noun) > 1}
-    names = [f"the {several.get(noun) or noun}" for noun in dict.fromkeys(nouns)]
-    return " and ".join(names) if len(names) < 3 else f"the {len(things)} things that it names"
+def _check_places(state: State, words: Interactions | None) -> None:
+    """Refuse a phrase or a patch that is not there."""
+    if words is None:
+        if state.phrase or state.patch:
+            title = METHODS[state.method].title
+            raise GradeclipError(f"{title} does not tell the words of this caption apart")
+        return
+    count, rows, columns = words.maps.shape
+    if state.phrase:
+        first, last = state.phrase
+        if not 0 <= first <= last < count:
+            msg = f"the caption has {count} words, and not the words {state.phrase}"
+            raise GradeclipError(msg)
+    if state.patch:
+        row, column = state.patch
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise GradeclipError(f"there are {rows} x {columns} patches, not {state.patch}")

@@ -1,4 +1,4 @@
-"""One walk of the explorer in a real JupyterLab and a real browser, from its first cell to a kernel that is gone."""
+"""One walk of the explorer in JupyterLab and Chromium, from its first cell to a lost kernel."""
 
 import re
 
@@ -10,7 +10,10 @@ from tests.browser import BROWSER, ROOT, open_notebook, write_notebook
 
 pytestmark = BROWSER
 SHOTS = ROOT / "build" / "screenshots"  # to be looked at
-PAINTED = "node => node.getContext('2d').getImageData(0, 0, node.width, node.height).data.some((part) => part > 0)"
+PAINTED = """node => {
+  const pixels = node.getContext("2d").getImageData(0, 0, node.width, node.height);
+  return pixels.data.some((part) => part > 0);
+}"""
 CELL = "from gradeclip_utils.panels import explore\nexplore()"
 expect.set_options(timeout=120_000)
 
@@ -30,10 +33,12 @@ def walk(lab, browser):
 
 
 def test_a_walk_through_the_explorer(walk, tmp_path):
-    box, errors = walk.locator(".gradeclip-explorer").first, []
+    box = walk.locator(".gradeclip-explorer").first
+    errors = []
     walk.on("pageerror", lambda error: errors.append(str(error)))
     SHOTS.mkdir(parents=True, exist_ok=True)
-    caption, message = box.locator(".gradeclip-caption input"), box.locator(".gradeclip-message")
+    caption = box.locator(".gradeclip-caption input")
+    message = box.locator(".gradeclip-message")
 
     def write(text):
         caption.fill(text)
