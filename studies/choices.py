@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from gradeclip_utils.datasets import Example, register_dataset
-from gradeclip_utils.datasets.example import not_empty, read_json
+from gradeclip_utils.datasets.example import read_json
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import read_image
 
@@ -198,6 +198,13 @@ def aro(path: str | Path) -> list[Choice]:
                 )
             )
     return not_empty(choices, path, _ARO)
+
+
+def not_empty(choices: list[Choice], file: Path, source: str) -> list[Choice]:
+    """The choices of a file, if it has any."""
+    if not choices:
+        raise GradeclipError(f"{file} holds no examples: get it from {source}")
+    return choices
 
 
 def _two_by_two(

@@ -185,7 +185,8 @@ def word_rows(
     """
     images = image_numbers(examples)
     settings = {"study": "words", "methods": list(methods), **describe_model(clip)}
-    with TemporaryDirectory() as scratch, Table(folder or scratch, settings, ["key"]) as table:
+    with TemporaryDirectory() as scratch:
+        table = Table(folder or scratch, settings, ["key"])
         check_captions(table, {example.key: example.caption for example in examples})
         waiting = [i for i, example in enumerate(examples) if (example.key,) not in table.rows]
         jobs = []

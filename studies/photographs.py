@@ -329,14 +329,14 @@ def _measured(
     """Measure the keys that `folder` lacks, and return all rows in the order of the keys."""
     with TemporaryDirectory() as scratch:
         settings = {"study": study, **describe_model(clip)}
-        with Table(folder or scratch, settings, ["key"]) as table:
-            check_captions(table, questions)
-            waiting = [key for key in questions if (key,) not in table.rows]
-            for key in tqdm(waiting, desc=study, unit="image", disable=folder is None):
-                row = measure(key)
-                if row:
-                    table.add([{"key": key, "asked": questions[key], **row}])
-            rows = [table.rows[(key,)] for key in questions if (key,) in table.rows]
+        table = Table(folder or scratch, settings, ["key"])
+        check_captions(table, questions)
+        waiting = [key for key in questions if (key,) not in table.rows]
+        for key in tqdm(waiting, desc=study, unit="image", disable=folder is None):
+            row = measure(key)
+            if row:
+                table.add([{"key": key, "asked": questions[key], **row}])
+    rows = [table.rows[(key,)] for key in questions if (key,) in table.rows]
     return pd.DataFrame(rows).drop(columns="asked", errors="ignore")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
-from gradeclip_utils.measures.localisation import levelled
+from gradeclip_utils.measures.localisation import as_levels
 from gradeclip_utils.runtime import remembering
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.towers import Tower
@@ -113,7 +113,7 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
 
     A map without a positive part counts as constant.
     """
-    values = levelled(heat)
+    values = as_levels(heat)
     masks = np.asarray(masks)
     assert masks.shape[1:] == values.shape
     assert masks.any((1, 2)).all(), "every thing is seen"

@@ -1,7 +1,9 @@
-"""`gradeclip`: the commands, their help, and the first command of a user of real CLIP: `explain`."""
+"""`gradeclip`: the commands, their help, their refusals, and `explain`."""
 
+import os
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from PIL import Image
 
 import gradeclip_utils
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.__main__ import _COMMANDS, _parser_of, main
+from gradeclip_utils.__main__ import COMMANDS, build_parser, main
+from gradeclip_utils.errors import GradeclipError
 from tests.studies.folders import write_compact
 
 
@@ -25,115 +28,136 @@ def nowhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+def write_photo(name):
+    Image.effect_noise((90, 60), 60).convert("RGB").save(name)
+
+
 def test_the_three_commands_are_a_console_script():
-    assert list(_COMMANDS) == ["explain", "report", "evaluate"]
-    project = tomllib.loads(
-        (Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml").read_text()
-    )["project"]
-    assert project["scripts"] == {"gradeclip": "gradeclip_utils.__main__:main"}
+    assert list(COMMANDS) == ["explain", "report", "evaluate"]
+    project = Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml"
+    scripts = tomllib.loads(project.read_text())["project"]["scripts"]
+    assert scripts == {"gradeclip": "gradeclip_utils.__main__:main"}
 
 
-def test_a_user_gets_a_description_numbers_and_a_figure(model, tmp_path, capsys):
-    Image.effect_noise((90, 60), 60).save(tmp_path / "photo.jpg")
+def test_a_user_gets_a_description_numbers_and_a_figure(model, capsys):
+    write_photo("photo.jpg")
     assert main(["explain", *model, "--image", "photo.jpg", "--caption", "a red car"]) == 0
-    out, err = capsys.readouterr()
-    loading, note = err.splitlines()
-    assert loading == "gradeclip explain: loading"
-    assert note.startswith("note: the model 'emoji' was trained on drawn scenes alone")
-    assert "4 x 4 patches" in out
-    named = out.index("photo.jpg, 'a red car':")
-    assert all(out.index(number) > named for number in ("similarity  ", "dependence  ", "parity  "))
-    assert float(re.search(r"parity +(\S+)", out)[1]) < 1e-5
-    assert (
-        "The model saw the centre crop (pixels 15 to 75 across and 0 to 60 down); the map ends there."
-        in out
-    )
-    assert Image.open(tmp_path / "explanation.png").size[0] > 400
+    output, notes = capsys.readouterr()
+    assert notes.startswith("note: ") and "drawn scenes" in notes
+    assert "4 x 4 patches" in output
+    title = output.index("photo.jpg, 'a red car':")
+    for number in ("similarity  ", "percentile  ", "dependence  ", "parity  "):
+        assert output.index(number) > title
+    assert float(re.search(r"parity +(\S+)", output)[1]) < 1e-5
+    assert "centre crop (pixels 15 to 75 across and 0 to 60 down)" in output
+    assert Image.open("explanation.png").size[0] > 400
 
 
-def test_each_of_several_images_has_a_figure_of_all_captions_that_is_named_after_it(
-    model, tmp_path, capsys
+@pytest.mark.parametrize(("ending", "start"), [(".pdf", b"%PDF"), (".SVG", b"<?xml")])
+def test_each_of_several_images_has_a_figure_of_all_captions_with_its_name(
+    model, capsys, ending, start
 ):
-    (tmp_path / "photos").mkdir()
-    images = [str(tmp_path / f"photos/{name}.png") for name in ("a dog", "été")]
+    images, captions = ["a dog.png", "été.png"], ["a red car", "a car"]
     for image in images:
-        Image.effect_noise((90, 60), 60).save(image)
-    captions = ["--caption", "a red car", "a car"]
-    for ending, first in ((".pdf", b"%PDF"), (".SVG", b"<?xml")):
-        assert (
-            main(["explain", *model, "--image", *images, *captions, "--out", f"my maps/of{ending}"])
-            == 0
-        )
-        for name in ("a dog", "été"):
-            assert (tmp_path / f"my maps/of-{name}{ending}").read_bytes().startswith(first)
-    assert (
-        b"/Type3" not in (tmp_path / "my maps/of-été.pdf").read_bytes()
-    )  # journals refuse letters as Type 3
-    assert len(list((tmp_path / "my maps").iterdir())) == 4
-    said = re.findall(r"^(.+), '(.+)':\n  similarity  (\S+)", capsys.readouterr().out, re.M)[-4:]
-    assert [one[:2] for one in said] == [
-        (image, caption) for image in images for caption in captions[1:]
-    ]
-    clip = load_clip("emoji", model[-1])
-    for image, caption, value in said:
-        assert float(value) == pytest.approx(
-            Explainer(clip).explain(image, caption).similarity[0], abs=1e-4
-        )
+        write_photo(image)
+    out = f"my maps/of{ending}"
+    arguments = ["--image", *images, "--caption", *captions, "--out", out]
+    assert main(["explain", *model, *arguments]) == 0
+    for image in images:
+        content = Path(f"my maps/of-{Path(image).stem}{ending}").read_bytes()
+        assert content.startswith(start)
+        assert b"/Type3" not in content  # journals refuse letters as Type 3
+
+    pattern = r"^(.+), '(.+)':\n  similarity  (\S+)"
+    numbers = re.findall(pattern, capsys.readouterr().out, re.M)
+    explainer = Explainer(load_clip("emoji", model[-1]))
+    expected = [(image, caption) for image in images for caption in captions]
+    assert [(image, caption) for image, caption, _ in numbers] == expected
+    for image, caption, value in numbers:
+        similarity = explainer.explain(image, caption).similarity[0]
+        assert float(value) == pytest.approx(similarity, abs=1e-4)
 
 
-def test_without_an_image_a_scene_is_explained_and_a_word_that_the_model_never_saw_is_a_note(
-    model, tmp_path, capsys
-):
-    assert main(["explain", *model, "--out", str(tmp_path / "scene.png")]) == 0
-    printed = capsys.readouterr()
-    assert "a drawn scene, " in printed.out and (tmp_path / "scene.png").is_file()
-    than = r"percentile  \d+ \(the image is more similar to this caption than to \d+ % of \d+ other"
-    assert re.search(than, printed.out)
-    assert main(["explain", *model, "--caption", "a red zeppelin", "--out", "zeppelin.png"]) == 0
+def test_without_an_image_a_scene_is_explained_and_an_unknown_word_is_a_note(model, capsys):
+    assert main(["explain", *model, "--out", "scene.png"]) == 0
+    assert "a drawn scene, " in capsys.readouterr().out and Path("scene.png").is_file()
+    assert main(["explain", *model, "--caption", "a red zeppelin", "--out", "other.png"]) == 0
     notes = capsys.readouterr().err
     assert "note: " in notes and "zeppelin" in notes and ".py" not in notes
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "ViT-B-17"], "ViT-B-16"),
-        (["--model", "ViT-B-16"], "ViT-B-16"),
-        (["--model", "ViT-B-16", "--pretrained", "nothing.safetensors"], "nothing.safetensors"),
-        (["--model", "emoji", "--pretrained", "nothing.safetensors"], "nothing.safetensors"),
-        (["--precision", "int8"], "'int8'"),
-        (["--image", "notes.txt", "--caption", "a car"], "notes.txt"),
-        (["--caption", ""], "at least one word"),
-    ],
-)
-def test_a_model_image_or_caption_that_cannot_be_used_is_one_message_and_exit_code_2(
-    arguments, message, capsys
-):
+REFUSED = [
+    (["explain", "--model", "ViT-B-17"], "ViT-B-16"),
+    (["explain", "--model", "emoji", "--pretrained", "none.safetensors"], "none.safetensors"),
+    (["explain", "--image", "notes.txt", "--caption", "a car"], "notes.txt"),
+    (["explain", "--image", "gone.png", "--caption", "a car"], "gone.png"),
+    (["explain", "--image", "photo.png"], "--image needs a --caption"),
+    (["explain", "--out", "x.tiff"], "must end in .png or .svg or .pdf"),
+    (["explain", "--image", "a/x.png", "b/x.png", "--caption", "x"], "two images have one name"),
+    (["evaluate", "--methods", "grad-clip"], "'grad-clip' is not a method that explains images"),
+    (["evaluate", "--methods", "grad-eclip", "--out", "/proc/x"], "/proc/x"),
+    (["report", "--data", "folder:nowhere", "--out", "x"], "nowhere/captions.csv"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_invalid_input_is_one_message_and_exit_code_2(arguments, message, capsys):
     Path("notes.txt").write_text("a car")
-    assert main(["explain", *arguments]) == 2
-    _, error = capsys.readouterr().err.split("\n", 1)
+    write_photo("photo.png")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
     assert error.startswith("gradeclip: ") and message in error and "Traceback" not in error
+    assert not Path("explanation.png").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["explian"], ["explain", "--modle", "x"], ["study"], ["words"], ["train"]]
-)
+def test_debug_shows_the_traceback_of_an_error():
+    with pytest.raises(GradeclipError):
+        main(["--debug", "explain", "--out", "x.tiff"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["explian"], ["explain", "--modle", "x"], ["fine-tune"]])
 def test_a_command_or_argument_that_does_not_exist_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    assert caught.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    assert caught.value.code == 2 and "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", list(_COMMANDS))
+@pytest.mark.parametrize("out", ["photo.png", "x/../photo.png", "link.png", "hard.png"])
+def test_no_command_writes_over_one_of_its_inputs(model, capsys, out):
+    write_photo("photo.png")
+    Path("x").mkdir()
+    Path("link.png").symlink_to("photo.png")
+    os.link("photo.png", "hard.png")
+    before = Path("photo.png").read_bytes()
+    arguments = ["explain", *model, "--caption", "a dog", "--image", "photo.png", "--out", out]
+    for overwrite in ([], ["--overwrite"]):
+        assert main([*arguments, *overwrite]) == 2
+        assert "is an input of this command" in capsys.readouterr().err
+    assert Path("photo.png").read_bytes() == before
+
+
+def test_a_figure_that_exists_is_replaced_on_request_alone(model, capsys):
+    write_photo("photo.png")
+    shutil.copy("photo.png", "explanation.png")
+    before = Path("explanation.png").read_bytes()
+    arguments = ["explain", *model, "--caption", "a dog", "--image", "photo.png"]
+    assert main(arguments) == 2
+    assert "explanation.png exists: choose another file, or add --over" in capsys.readouterr().err
+    assert Path("explanation.png").read_bytes() == before
+    assert main([*arguments, "--overwrite"]) == 0
+    assert Path("explanation.png").read_bytes() != before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_ends_with_an_example_that_its_parser_takes(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
     assert caught.value.code == 0
-    examples = re.findall(
-        r"^  gradeclip (.+)$", capsys.readouterr().out.split("example:\n")[1], re.M
-    )
+    output = capsys.readouterr().out
+    assert "unless you add --overwrite" in " ".join(output.split())
+    examples = re.findall(r"^  gradeclip (.+)$", output.split("example:\n")[1], re.M)
     assert examples
     for example in examples:
-        given = shlex.split(example)
-        assert given[0] == name and callable(_parser_of(given).parse_args(given).run)
+        arguments = shlex.split(example)
+        assert arguments[0] == name
+        assert callable(build_parser(arguments).parse_args(arguments).run)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from gradeclip_utils import Explainer, load_clip
-from gradeclip_utils.__main__ import _COMMANDS
+from gradeclip_utils.__main__ import COMMANDS
 from gradeclip_utils.scenes import arrange
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def test_the_piano_of_its_figure_is_absent_and_its_similarity_is_no_higher_than_
 
 def test_every_command_file_and_make_target_that_it_names_exists():
     named = set(re.findall(r"`gradeclip ([a-z-]+)", README))
-    assert named and named <= set(_COMMANDS)
+    assert named and named <= set(COMMANDS)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|(?:src|srcset)=\"([^\"]+)\"", README):
         assert (ROOT / (target[0] or target[1])).exists(), target
     makefile = (ROOT / "Makefile").read_text()

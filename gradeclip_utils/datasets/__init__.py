@@ -2,15 +2,14 @@
 
     data set -> Example: image, prompt, mask -> Explainer -> map -> measures
 
-    load("scenes:development:200")                  # emoji scenes, drawn here: no network, exact
-    masks load("coco:coco")                               # Lin et al., ECCV 2014: annotations/ and
-    val2017/ load("folder:mine")                             # your own: images/, masks/,
-    captions.csv from_huggingface(load_dataset("...")["test"])   # anything that Hugging Face
-    `datasets` reads photographs()                                   # five that everybody may use
+    load("scenes:development:200")   # emoji scenes, drawn here: no network, exact masks
+    load("coco:coco")                # Lin et al., ECCV 2014: annotations/ and val2017/
+    load("folder:mine")              # your own: images/, masks/, captions.csv
+    photographs()                    # five that everybody may use
+    from_huggingface(dataset)        # a split of Hugging Face `datasets`
 
 A data set is a list of examples. Images and masks are read when they are needed, also in another
-process. Nothing is
-downloaded: a message says where to get missing files.
+process. Nothing is downloaded: a message says where to get missing files.
 """
 
 from .example import Example

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from gradeclip_utils.measures.dataset_report import _page_of, _worst_first
+from gradeclip_utils.measures.dataset_report import _render_page, _worst_first
 from tests.browser import BROWSER, browser_context_args, browser_type_launch_args  # noqa: F401  (fixtures)
 
 pytestmark = BROWSER
@@ -29,7 +29,7 @@ def report(tmp_path, tiny):
     for name in rows["thumbnail"]:
         Image.new("RGB", (160, 160), "red").save(tmp_path / name)
     (tmp_path / "index.html").write_text(
-        _page_of(_worst_first(rows.to_dict("records")), tiny, "grad-eclip")
+        _render_page(_worst_first(rows.to_dict("records")), tiny, "grad-eclip")
     )
     return (tmp_path / "index.html").as_uri()
 

@@ -37,7 +37,7 @@ SAID = [
 
 def write_noise(folder, captions):
     """Write images of noise, each with a box that is its object, and a table of their captions."""
-    rng, lines = np.random.default_rng(0), ["image,caption"]
+    rng, lines = np.random.default_rng(0), ["image,caption,mask"]
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for i, caption in enumerate(captions):
@@ -48,7 +48,7 @@ def write_noise(folder, captions):
             folder / f"images/{i}.png"
         )
         Image.fromarray(mask).save(folder / f"masks/{i}.png")
-        lines.append(f"{i}.png,{caption}")
+        lines.append(f"{i}.png,{caption},{i}.png")
     (folder / "captions.csv").write_text("\n".join(lines))
     return folder
 

@@ -176,7 +176,7 @@ def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
     rows = matching_rows(bundled, examples)
     assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN[:2]
     keys = colour_rows(bundled, examples)["key"].tolist()
-    assert keys == ["a/0.png (line 3)", "a/1.png (line 5)"]
+    assert keys == ["a/0.png (row 2)", "a/1.png (row 4)"]
     words = word_rows(bundled, examples)
     assert words.groupby("image")["caption"].nunique().tolist() == [2, 2]
 
