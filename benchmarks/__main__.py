@@ -1,4 +1,4 @@
-"""`python -m benchmarks` prints what an explanation costs beside a plain forward pass, and beside other packages."""
+"""`python -m benchmarks` prints what an explanation costs, alone and beside other packages."""
 
 import sys
 

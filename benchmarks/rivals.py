@@ -1,13 +1,13 @@
-"""The same methods by the packages that can be installed, and by this one: time of a map, and whether they agree.
+"""The same methods by other packages and by this one: time of a map, and whether maps agree.
 
     python -m benchmarks.rivals --threads 1
 
 Every round times open_clip's ``encode_image``, the package and ours, one after the other, on the
 same image and text embedding, from pixels to map; trace included. A ratio is the median over rounds
 of the ratio to ``encode_image`` within a round. Agreement is the correlation of the two maps on the
-token grid, with negative relevance cut off as the packages do. legrad is given a copy of the model,
-because it changes the model: the last column is the cosine between the embedding after the package
-was set up and the model's own.
+token grid, with negative relevance cut off as the packages do. legrad changes the model, so it gets
+a copy: the last column is the cosine between the embedding after the package was set up and the
+model's own.
 
 Prints a table in Markdown. Needs what ``make bench`` installs.
 """
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.bench import MODEL, options, random_clip, timed
+from benchmarks.bench import MODEL, parse_options, random_clip, timed
 from gradeclip_utils import METHODS
 from gradeclip_utils.methods import Options, layers_to_explain
 from gradeclip_utils.towers import open_image_tower
@@ -48,7 +48,8 @@ class Similarity(nn.Module):
 
     def __init__(self, model: nn.Module, text: Tensor):
         super().__init__()
-        self.model, self.text = model, text
+        self.model = model
+        self.text = text
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.model.encode_image(pixels, normalize=True) @ self.text.T
@@ -61,84 +62,86 @@ def on_grid(x: Tensor, side: int) -> Tensor:
 
 def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
     """grad-cam, captum and legrad, each set up as its documentation says."""
-    similarity, side = Similarity(model, text), model.visual.grid_size[0]
+    similarity = Similarity(model, text)
+    side = model.visual.grid_size[0]
 
     def grad_cam() -> Tensor:
-        layers = [model.visual.transformer.resblocks[-2]]  # what leaves it enters the last block
+        layers = [model.visual.transformer.resblocks[-2]]  # its output enters the last block
         with pytorch_grad_cam.GradCAM(similarity, layers, lambda x: on_grid(x, side)) as cam:
             return torch.from_numpy(cam(pixels, targets=[lambda output: output[0]])[0])
 
     def input_x_gradient() -> Tensor:
-        return (
-            captum.attr.InputXGradient(similarity)
-            .attribute(pixels.clone().requires_grad_(), target=0)
-            .sum(1)[0]
-        )
+        method = captum.attr.InputXGradient(similarity)
+        products = method.attribute(pixels.clone().requires_grad_(), target=0)
+        return products.sum(dim=1)[0]
 
     with contextlib.redirect_stdout(io.StringIO()):  # legrad announces itself
         wrapped = legrad.LeWrapper(copy.deepcopy(model))
+
+    def legrad_map() -> Tensor:
+        return wrapped.compute_legrad(text, pixels)[0, 0]
+
     return [
         Rival("grad-cam", "grad-cam", grad_cam, model),
         Rival("captum", "input-x-gradient", input_x_gradient, model),
-        Rival(
-            "legrad-torch", "legrad", lambda: wrapped.compute_legrad(text, pixels)[0, 0], wrapped
-        ),
+        Rival("legrad-torch", "legrad", legrad_map, wrapped),
     ]
 
 
-def ours(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Tensor:
+@torch.no_grad()
+def map_of_package(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Tensor:
     """The same method by this package, on the token grid (h, w)."""
+    method = METHODS[name]
     depth = len(model.visual.transformer.resblocks)
-    tower = open_image_tower(model, layers_to_explain(None, None, METHODS[name], depth))
+    tower = open_image_tower(model, layers_to_explain(None, None, method, depth))
     tower.verified = True  # once a model, not once a map
-    with torch.no_grad():
-        trace = tower.trace(pixels)
-        return (
-            METHODS[name]
-            .image(tower, trace, text[None], Options())[0, 0, 1:]
-            .unflatten(0, trace.grid)
-        )
+    trace = tower.trace(pixels)
+    maps = method.image(tower, trace, text[None], Options())
+    return maps[0, 0, 1:].unflatten(0, trace.grid)
 
 
 def agreement(map_: Tensor, other: Tensor) -> float:
-    """Correlation of two maps on the grid of the second, where they speak for the target."""
+    """Correlation of the positive parts of two maps, on the grid of the second."""
     pooled = F.adaptive_avg_pool2d(map_.detach()[None], other.shape)[0]
-    return float(np.corrcoef(pooled.clamp_min(0).flatten(), other.clamp_min(0).flatten())[0, 1])
+    return float(np.corrcoef(pooled.relu().flatten(), other.relu().flatten())[0, 1])
 
 
 @torch.no_grad()
-def plain(model: nn.Module, pixels: Tensor) -> Tensor:
+def embed(model: nn.Module, pixels: Tensor) -> Tensor:
     """The model's own embedding, unit length."""
     return F.normalize(model.encode_image(pixels), dim=-1)
 
 
 def main() -> int:
     """Print the table."""
-    given, model = options(), random_clip().model
+    options = parse_options()
+    model = random_clip().model
     generator = torch.Generator().manual_seed(0)
     smooth = torch.randn(1, 3, 7, 7, generator=generator)
     pixels = F.interpolate(smooth, model.visual.image_size, mode="bicubic")
     text = F.normalize(torch.randn(1, model.visual.output_dim, generator=generator), dim=-1)
-    forward = partial(plain, model, pixels)
-    own = forward()
+    embedding = embed(model, pixels)
+
     print(
-        f"\n{MODEL}, one image and one text, {given.threads} thread(s), median of {given.rounds}\n"
+        f"\n{MODEL}, one image and one text, {options.threads} thread(s), "
+        f"median of {options.rounds}\n"
     )
     print(
-        "| method | package | package's ratio | our ratio | agreement of the maps | cosine to the model's own |"
+        "| method | package | package's ratio | our ratio | agreement | cosine to the model's own |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
     for rival in rivals(model, pixels, text):
-        explain = partial(ours, rival.name, model, pixels, text)
-        times = timed([forward, rival.explain, explain], given.rounds)
-        their_ratio, our_ratio = np.median(times[:, 1:] / times[:, :1], axis=0)
-        agree, cosine = (
-            agreement(rival.explain(), explain()),
-            float((plain(rival.model, pixels) * own).sum()),
+        explain = partial(map_of_package, rival.name, model, pixels, text)
+        times = timed([partial(embed, model, pixels), rival.explain, explain], options.rounds)
+        package_ratio, our_ratio = np.median(times[:, 1:] / times[:, :1], axis=0)
+
+        correlation = agreement(rival.explain(), explain())
+        cosine = float((embed(rival.model, pixels) * embedding).sum())
+        print(
+            f"| {METHODS[rival.name].title} | {rival.package} | {package_ratio:.2f} "
+            f"| {our_ratio:.2f} | {correlation:.3f} | {cosine:.3f} |",
+            flush=True,
         )
-        title = METHODS[rival.name].title
-        ratios = f"{their_ratio:.2f} | {our_ratio:.2f}"
-        print(f"| {title} | {rival.package} | {ratios} | {agree:.3f} | {cosine:.3f} |", flush=True)
     return 0
 
 

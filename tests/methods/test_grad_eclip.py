@@ -1,4 +1,4 @@
-"""Methods: the algebra that Grad-ECLIP promises, confirmed by plain forward passes that share none of its code."""
+"""Grad-ECLIP's algebra, confirmed by plain forward passes that share none of its code."""
 
 import copy
 import warnings
@@ -12,20 +12,12 @@ from gradeclip_utils.methods import grad_eclip as method
 from gradeclip_utils.methods.interactions import word_directions
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from tests import plain
+from tests.methods.helpers import close, directions
 from tests.shrinking import small
 from tests.towers.test_architectures import EXECUTED, inputs_of
 
 STEP = 1e-4  # of alpha, in float64: the error of a central difference is about 1e-8 here
-
-
-def unit(width, seed=0, dtype=torch.float32):
-    vector = torch.randn(width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return vector / vector.norm()
-
-
-def close(found, expected, tolerance=1e-5):
-    assert found.shape == expected.shape and expected.abs().max() > 0
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+TOLERANCE = 1e-5  # of a map's largest value
 
 
 @pytest.mark.parametrize(
@@ -49,31 +41,31 @@ def close(found, expected, tolerance=1e-5):
 def test_channel_weights_times_values_are_the_derivative_by_attention(name, opened, layers, reader):
     tower = opened(copy.deepcopy(small(name)).double(), layers)
     inputs = inputs_of(tower)[:1]
-    inputs = inputs.double() if inputs.is_floating_point() else inputs
-    direction = unit(tower.width, 2, torch.float64)
+    if inputs.is_floating_point():
+        inputs = inputs.double()
+    direction = directions(1, 1, width=tower.width, seed=2, dtype=torch.float64)
     trace = tower.trace(inputs)
-    weights = method.channel_weights(tower, trace, direction[None, None])
-    place = (trace.query_index[0] == reader).nonzero()[0, 0] if reader > 0 else 0
+    weights = method.channel_weights(tower, trace, direction)
+    query = (trace.query_index[0] == reader).nonzero()[0, 0] if reader > 0 else 0
     with plain.attention() as calls:
         tower.forward(inputs)
+    first_call = len(calls) - layers
+
+    def score(call, token, amount):
+        with plain.attention(plain.adding([call], reader, token, amount)):
+            return tower.forward(inputs)[0] @ direction[0, 0]
+
     for position, layer in enumerate(trace.layers):
-        found = method.attention_gradient(weights[:, 0, position], layer.v)[0, :, place].sum(
-            0
-        )  # heads summed: (N,)
+        gradient = method.attention_gradient(weights[:, 0, position], layer.v)  # (1, H, R, N)
+        by_token = gradient[0, :, query].sum(dim=0)
         for token in (0, 1, 3):
-            scores = []
-            for amount in (STEP, -STEP):
-                with plain.attention(
-                    plain.adding([len(calls) - layers + position], reader, token, amount)
-                ):
-                    scores.append(tower.forward(inputs)[0] @ direction)
-            torch.testing.assert_close(
-                found[token], (scores[0] - scores[1]) / (2 * STEP), rtol=1e-5, atol=1e-9
-            )
+            call = first_call + position
+            slope = (score(call, token, STEP) - score(call, token, -STEP)) / (2 * STEP)
+            torch.testing.assert_close(by_token[token], slope, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "layers", "count"),
+    ("name", "side", "layers", "targets"),
     [
         ("tiny", "image", 3, 3),
         ("averaging", "image", 2, 1),
@@ -82,25 +74,21 @@ def test_channel_weights_times_values_are_the_derivative_by_attention(name, open
     ],
 )
 def test_a_trace_that_keeps_its_graph_gives_the_same_weights(
-    name, side, layers, count, request, pixels, ids
+    name, side, layers, targets, request, pixels, ids
 ):
-    opened = open_image_tower if side == "image" else open_text_tower
-    tower, inputs = (
-        opened(request.getfixturevalue(name).model, layers),
-        pixels if side == "image" else ids,
-    )
-    directions = torch.stack(
-        [torch.stack([unit(48, 3 * i + t) for t in range(count)]) for i in range(2)]
-    )
-    trace, kept = tower.trace(inputs), tower.trace(inputs, graph=True)
-    for _ in range(2):  # it can be asked again
-        close(
-            method.channel_weights(tower, kept, directions),
-            method.channel_weights(tower, trace, directions),
-        )
-    close(kept.embedding, trace.embedding)
-    assert not any(part.requires_grad for layer in kept.layers for part in vars(layer).values())
-    assert trace.graph is None and len(kept.graph[1]) == layers
+    model = request.getfixturevalue(name).model
+    tower = (open_image_tower if side == "image" else open_text_tower)(model, layers)
+    inputs = pixels if side == "image" else ids
+    target = directions(2, targets)
+
+    trace = tower.trace(inputs)
+    with_graph = tower.trace(inputs, graph=True)
+    expected = method.channel_weights(tower, trace, target)
+    for _ in range(2):  # the graph can be used again
+        close(method.channel_weights(tower, with_graph, target), expected, TOLERANCE)
+    close(with_graph.embedding, trace.embedding, TOLERANCE)
+    parts = [part for layer in with_graph.layers for part in vars(layer).values()]
+    assert not any(part.requires_grad for part in parts)
 
 
 TOWERS = [
@@ -122,62 +110,64 @@ TOWERS = [
 @pytest.mark.parametrize(("name", "opened", "layers"), TOWERS)
 def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opened, layers):
     tower = opened(small(name), layers)
-    inputs, direction = inputs_of(tower)[:1], unit(tower.width, 2)
+    inputs = inputs_of(tower)[:1]
+    direction = directions(1, 1, width=tower.width, seed=2)
     trace = tower.trace(inputs)
     readers = trace.query_index[0].tolist() or range(trace.layers[0].o.shape[1])
     expected = plain.grad_eclip(
-        lambda: tower.embed_pixels(inputs), direction, layers, readers, trace.valid_mask[0]
+        lambda: tower.embed_pixels(inputs), direction[0, 0], layers, readers, trace.valid_mask[0]
     )
-    close(method.grad_eclip(tower, trace, direction[None, None])[0, 0].detach(), expected)
+    close(method.grad_eclip(tower, trace, direction)[0, 0], expected, TOLERANCE)
 
 
 @pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 3), (2, 2)])
 def test_interactions_without_lam_are_the_mixed_second_difference(
     image_layers, text_layers, precise, pixels
 ):
-    """d2S / d alpha_i d beta_j, in all heads and explained layers at once, from plain forward passes alone."""
-    model, picture, ids = (
-        precise.model,
-        pixels[:1].double(),
-        precise.tokenizer(["a red car and a blue ball"]),
-    )
-    image_tower, text_tower = (
-        open_image_tower(model, image_layers),
-        open_text_tower(model, text_layers),
-    )
-    image_trace, text_trace = image_tower.trace(picture), text_tower.trace(ids)
-    members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
-    directions = word_directions(text_tower, text_trace, members, "none")
-    found = method.grad_eclip(image_tower, image_trace, directions[None], spatial="none")[0]
+    """d2S / d alpha_i d beta_j over all heads and explained layers, from plain forward passes."""
+    model = precise.model
+    picture = pixels[:1].double()
+    ids = precise.tokenizer(["a red car and a blue ball"])
     eot = int(ids[0].argmax())
 
-    def slope(side, inputs, explained, reader, token):
-        """d embedding / d alpha: a layer at a time for the image, whose patches see what CLS becomes."""
-        total = 0
-        for layers in [explained] if side == "text" else [[layer] for layer in explained]:
-            ends = []
-            for amount in (STEP, -STEP):
-                with plain.attention(plain.adding(layers, reader, token, amount)), torch.no_grad():
-                    ends.append(plain.embed(model, side, inputs)[0])
-            total = total + (ends[0] - ends[1]) / (2 * STEP)
-        return total
+    text_tower = open_text_tower(model, text_layers)
+    text_trace = text_tower.trace(ids)
+    members = torch.eye(text_trace.tokens.shape[1], dtype=torch.bool)[1:-1]
+    targets = word_directions(text_tower, text_trace, members, "none")
+    image_tower = open_image_tower(model, image_layers)
+    image_trace = image_tower.trace(picture)
+    maps = method.grad_eclip(image_tower, image_trace, targets[None], spatial="none")[0]
+
+    def slope(side, inputs, layers, reader, token):
+        """d embedding / d alpha, of all these layers at once."""
+        ends = []
+        for amount in (STEP, -STEP):
+            with plain.attention(plain.adding(layers, reader, token, amount)), torch.no_grad():
+                ends.append(plain.embed(model, side, inputs)[0])
+        return (ends[0] - ends[1]) / (2 * STEP)
 
     for word, region in ((0, 1), (3, 8), (6, 16)):
-        regions = slope("image", picture, range(3 - image_layers, 3), 0, region)
-        words = slope("text", ids, range(3 - text_layers, 3), eot, word + 1)
-        assert abs(found[word, region] - regions @ words) < 1e-6 * found.abs().max()
+        # the patches see what CLS becomes, so that image layers are changed one at a time
+        layers = range(3 - image_layers, 3)
+        by_region = sum(slope("image", picture, [layer], 0, region) for layer in layers)
+        by_word = slope("text", ids, range(3 - text_layers, 3), eot, word + 1)
+        assert abs(maps[word, region] - by_region @ by_word) < 1e-6 * maps.abs().max()
 
 
 @pytest.mark.parametrize("name", ["tiny", "bundled"])
 def test_the_plain_method_gives_what_the_explainer_gives(name, request, picture):
-    clip, prompt = request.getfixturevalue(name), "a red car and a blue ball"
+    clip = request.getfixturevalue(name)
+    prompt = "a red car and a blue ball"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExplanationWarning)
-        expected = Explainer(clip, image_layers=1).explain(picture, prompt)
-    pixels, tokens = clip.preprocess(picture)[None], clip.tokenizer([prompt])
+        explainer = Explainer(clip, image_layers=1, words="grad-eclip")
+        explanation = explainer.explain(picture, prompt)
+
+    pixels = clip.preprocess(picture)[None]
+    tokens = clip.tokenizer([prompt])
     image_map, scores = method.grad_eclip_plain(clip.model, pixels, tokens, clip.text_layers)
-    close(torch.tensor(expected.image_maps[0]), image_map)
-    close(torch.tensor([word.score for word in expected.words[0]]), scores)
+    close(torch.tensor(explanation.image_maps[0]), image_map, TOLERANCE)
+    close(torch.tensor([word.score for word in explanation.words[0]]), scores, TOLERANCE)
 
 
 def test_the_plain_method_leaves_no_hook_and_no_gradient(tiny, pixels, ids):
