@@ -108,8 +108,7 @@ def study(name: str, count: int) -> Callable[[], object]:
 
 def method(name: str, count: int) -> Callable[[], object]:
     """A call that explains `count` images with a prompt each, words and all."""
-    words = name if METHODS[name].text else None
-    explainer = Explainer(random_clip(), method=name, words=words)
+    explainer = Explainer(random_clip(), method=name)
     return lambda: [explainer.explain(photograph(scene), scene.caption) for scene in scenes(count)]
 
 
