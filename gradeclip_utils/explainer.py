@@ -4,16 +4,18 @@
 
 `Explainer` opens both encoders of a model once and explains as many images and prompts as you like.
 It leaves nothing behind on the model: no hook, no mode, no gradient.
+
+Shapes: B images, T prompts of one image, P = B * T prompts, K null captions, N tokens, W words, E
+the width of the embedding.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain, islice, zip_longest
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from threading import RLock
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -22,52 +24,43 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .checks import chosen, hint, instance, listed, short, text, whole
-from .checks import seed as checked_seed
-from .errors import GradeclipError, UnsupportedModel, warn
-from .explanation import Explanation, Interactions
+from .errors import GradeclipError, UnsupportedModel, short, warn
+from .explanation import Box, Explanation, Interactions, Provenance
 from .files import version
 from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
-from .methods import METHODS, Method, Options, layers_to_explain
+from .methods import Method, Options, layers_to_explain
 from .methods.interactions import word_directions, word_masks
-from .methods.registry import Side
+from .methods.registry import Side, find_method
 from .models import Clip
 from .prompts import (
     Prompts,
     TokenizedPrompts,
     as_prompts,
-    dense,
+    as_strings,
     embeddings_as_prompts,
     token_ids,
     tokenize,
 )
-from .prompts import null_captions as default_nulls
-from .runtime import isolated_torch_state, one_thread
+from .prompts import null_captions as default_null_captions
+from .runtime import TraceMemory, isolated_torch_state, one_thread
 from .towers import Tower, Trace, open_image_tower, open_text_tower
 from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
 
-_PROMPTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 16  # in one batch
-_MOST_PROMPTS = 1000  # of one image
-_ONE_HEAD = "grad-eclip-single-head"
-_GRAD_ECLIP = ("grad-eclip", _ONE_HEAD)  # the methods with word x region maps
-_VERSIONS = {
-    library: version(library)
-    for library in ("gradeclip", "torch", "open_clip_torch", "transformers")
-}
-# embeddings (K, E) of null captions for each model, with what they depend on
-_NULLS: WeakKeyDictionary[torch.nn.Module, tuple[tuple, Tensor]] = WeakKeyDictionary()
-_ONE_AT_A_TIME = RLock()  # the modes of torch and of a model are those of all threads
+PROMPT_BATCH = 64  # prompts in one forward pass
+_LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers")
+_VERSIONS = {library: version(library) for library in _LIBRARIES}
 
 
-class _Read(NamedTuple):
-    """P prompts as the model read them, each beside its image."""
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """P prompts as the model read them, each for its image."""
 
     names: tuple[str, ...]
     embedding: Tensor  # (P, E), unit length
     similarity: Tensor  # (P,), the model's own
-    explained: Tensor  # (P,), the one whose words were scored: another number if the text encoder has a single head
-    words: list[tuple[Word, ...]]
+    words: tuple[tuple[Word, ...], ...]
+    explained_similarity: Tensor | None = None  # (P,), of another network that the method explains
 
 
 class Explainer:
@@ -78,15 +71,14 @@ class Explainer:
         explanation.similarity, explanation.image_maps.shape
         Explainer(load_clip(), method="maskclip").explain("dog.png", "a dog")
 
-    With method="grad-eclip-single-head", the published variant, the explained encoder runs its
-    explained layers with one head over the full width, and the other encoder stays as it is. This
-    explains a different number from the model's similarity; `Explanation.provenance` has both.
+    Threads and pickling are the caller's: an opened model belongs to one thread, and another
+    process makes an explainer of its own.
 
     Args:
         clip: a model with its preprocessing and tokenizer.
         method: a name in `methods.METHODS`, or a `methods.Method` of your own. If it is not defined
-            for prompts, explanations have no words. If it is not defined for images, their maps are
-            zero, and `provenance["image_layers"]` is None.
+            for prompts, explanations have no words. If it is not defined for images, they have no
+            maps.
         seed: for the methods that draw random numbers (RISE, M2IB).
         image_layers: how many of the last image layers are explained and summed; by default as many
             as the method explains, for Grad-ECLIP `clip.image_layers`, or one, as published.
@@ -97,10 +89,14 @@ class Explainer:
             embeddings.
         null_captions: two or more captions that `Explanation.percentile` compares a similarity
             with; by default "a photo of a dog", "a photo of a bridge" and so on, by nouns that the
-            model knows.
+            model knows. They are embedded once, and again after a change of the model's weights.
+        device: where the model is moved to, as by `to`; by default it stays where it is.
+        batch_size: how many images make one forward pass.
+        keep_trace: keep the last trace of each encoder, so that the same image with another prompt
+            is traced once. For a model whose weights do not change meanwhile.
 
     Attributes:
-        clip, method, seed, resolution, null_captions: as given, or the default.
+        clip, method, seed, resolution, null_captions, batch_size: as given, or the default.
         image_tower: the image encoder, opened.
         text_tower: the text encoder, opened, or None if that is not possible; then `text_refusal`
             is the reason.
@@ -108,8 +104,7 @@ class Explainer:
     Raises:
         UnsupportedModel: the image encoder cannot be opened. A text encoder that cannot be opened
             is refused when a prompt is a string: prompt embeddings can still be explained.
-        GradeclipError: `clip` is a bare model, an argument is not one of the choices, or they do
-            not go together.
+        GradeclipError: `clip` is a bare model, or an argument is not one of the choices.
     """
 
     def __init__(
@@ -122,52 +117,131 @@ class Explainer:
         text_layers: int | None = None,
         resolution: str = "model",
         null_captions: Sequence[str] | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 16,
+        keep_trace: bool = False,
     ):
         if not isinstance(clip, Clip):
             raise GradeclipError(
                 f"Explainer needs a Clip(model, preprocess, tokenizer), got {type(clip).__name__}"
             )
-        if isinstance(method, str) and method not in METHODS:
-            raise GradeclipError(f"there is no method {short(method)}: {hint(method, METHODS)}")
-        instance("method", method, (str, Method), "the name of a method, or a Method")
-        self.null_captions = (
-            default_nulls(clip.vocabulary) if null_captions is None else _strings(null_captions)
-        )
-        if null_captions is not None and len(self.null_captions) < 2:
+        if resolution not in ("model", "native"):
+            raise GradeclipError(f"resolution must be 'model' or 'native', got {short(resolution)}")
+        if null_captions is None:
+            null_captions = default_null_captions(clip.vocabulary)
+        elif len(as_strings(null_captions)) < 2:
             raise GradeclipError(
                 f"null_captions must be two captions or more, got {short(null_captions)}"
             )
-        self._options: dict = {
-            "method": method,
-            "seed": seed,
-            "image_layers": image_layers,
-            "text_layers": text_layers,
-            "resolution": resolution,
-            "null_captions": null_captions,
-        }
-        self.clip, self.method = clip, METHODS[method] if isinstance(method, str) else method
-        self.seed, self.resolution = (
-            checked_seed(seed),
-            chosen("resolution", resolution, ("model", "native")),
-        )
-        self._layers = image_layers, text_layers
-        self._open()
 
-    def __reduce__(
-        self,
-    ):  # an opened model holds functions, which do not go to another process: it opens them again
-        return partial(Explainer, **self._options), (
-            self.clip,
-        )  # a deep copy copies these arguments alone
+        self.clip = clip
+        self.method = find_method(method)
+        self.seed = seed
+        self.resolution = resolution
+        self.null_captions = as_strings(null_captions)
+        self.batch_size = batch_size
+        self._layers = {"image": image_layers, "text": text_layers}
+        self._towers: dict[tuple[Side, int], Tower] = {}  # by side and number of explained layers
+        self._memory = TraceMemory(keep_trace)
+        self._nulls: dict[int, Tensor] = {}  # version of the weights -> embeddings (K, E)
+        if device is not None:
+            clip.model.to(device)
+        self._open_towers()
+
+    def __repr__(self) -> str:
+        sides = [f"{self.image_tower.layers} of {self.image_tower.depth} image layers"]
+        if self.text_tower is not None:
+            sides.append(f"{self.text_tower.layers} of {self.text_tower.depth} text layers")
+        return f"Explainer({self.clip.name}, {self.method.name}: last {', '.join(sides)})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.image_tower.device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model to another device, as torch does, and return the explainer."""
+        self.clip.model.to(device)
+        self._towers.clear()
+        self._open_towers()
+        return self
+
+    def with_method(self, method: str | Method) -> Self:
+        """An explainer by another method, with the same model, opened once."""
+        explainer = copy.copy(self)
+        explainer.method = find_method(method)
+        explainer._open_towers()
+        return explainer
+
+    def _open_towers(self) -> None:
+        """Open both encoders; a text encoder that cannot be opened is refused when it is needed."""
+        self.image_tower = self._open("image")
+        self.text_tower: Tower | None = None
+        self.text_refusal: UnsupportedModel | None = None
+        try:
+            self.text_tower = self._open("text")
+        except UnsupportedModel as refusal:
+            self.text_refusal = refusal
+
+    def _open(self, side: Side) -> Tower:
+        """An encoder with as many explained layers as the user, the method or the model asks for."""
+        if side == "image":
+            open_tower = open_image_tower
+            model_default = self.clip.image_layers
+        else:
+            open_tower = open_text_tower
+            model_default = self.clip.text_layers
+
+        opened = [tower for (other, _), tower in self._towers.items() if other == side]
+        tower = opened[0] if opened else open_tower(self.clip.model)
+        layers = layers_to_explain(
+            self._layers[side], model_default, self.method, tower.depth, side
+        )
+        if layers != tower.layers and (side, layers) not in self._towers:
+            try:
+                tower = open_tower(self.clip.model, layers)
+            except UnsupportedModel as refusal:
+                raise UnsupportedModel(
+                    f"{self.method.title} explains {layers} layers, and {refusal}"
+                ) from refusal
+        return self._towers.setdefault((side, layers), tower)
 
     # --------------------------------------------------------------------------------- explanations
 
+    @overload
     def explain(
-        self, image: ImageLike, texts: Prompts, against: Prompts | None = None
-    ) -> Explanation:
+        self,
+        image: ImageLike,
+        prompts: Prompts,
+        *,
+        against: Prompts | None = None,
+        method: str | Method | None = None,
+        methods: None = None,
+    ) -> Explanation: ...
+
+    @overload
+    def explain(
+        self,
+        image: ImageLike,
+        prompts: Prompts,
+        *,
+        against: Prompts | None = None,
+        method: None = None,
+        methods: Sequence[str],
+    ) -> dict[str, Explanation]: ...
+
+    def explain(
+        self,
+        image: ImageLike,
+        prompts: Prompts,
+        *,
+        against: Prompts | None = None,
+        method: str | Method | None = None,
+        methods: Sequence[str] | None = None,
+    ) -> Explanation | dict[str, Explanation]:
         """Explain one image and T prompts, which share one pass of the image encoder: one explanation with T maps.
 
-        With `against`, the target is the difference S(image, text) - S(image, against): maps are
+        With `against`, the target is the difference S(image, prompt) - S(image, against): maps are
         signed for it, and so are the scores of both prompts' words (a word of `against` that lowers
         the other similarity is positive). Raw attention and rollout do not depend on the target. If
         the tokenizer does not say which tokens make up a word, the prompt has maps but no words,
@@ -175,94 +249,104 @@ class Explainer:
 
         Args:
             image: a PIL image, a path, or a uint8 array (H, W, 3).
-            texts: a prompt or several, at most 1,000 (a list, an array, a column of pandas; of at
-                most 5,000 characters each), or prompt embeddings (T, E), which have no words. An
-                embedding of another image compares two images: `explain(image,
-                explainer.embed_images(other))`.
-            against: one prompt (or embedding) for all, or one for each of `texts`.
+            prompts: a prompt or several (a list, an array, a column of pandas), or prompt
+                embeddings (T, E), which have no words. An embedding of another image compares two
+                images: `explain(image, explainer.embed_images(other))`.
+            against: one prompt (or embedding) for all, or one for each of `prompts`.
+            method: another method than this explainer's.
+            methods: several, which share one trace if they explain the same layers; then a dict of
+                explanations by their names.
 
         Raises:
-            GradeclipError: a prompt is empty or too long, embeddings do not fit, the model or the
-                method gives NaN, the file is not an image, or the tokenizer drops tokens at random.
+            GradeclipError: a prompt is empty, embeddings do not fit, the model or the method gives
+                NaN, the file is not an image, or the tokenizer drops tokens at random.
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
         """
-        prompts = as_prompts(texts)
-        if len(prompts) > _MOST_PROMPTS:
-            raise GradeclipError(
-                f"explain takes at most {_MOST_PROMPTS} prompts in one call, got {len(prompts)}"
-            )
-        return self._explain([self._read_image(image)], prompts, _matched(against, len(prompts)))[0]
+        prompts = as_prompts(prompts)
+        contrast = _matched(against, len(prompts))
+        images = [self._read_image(image)]
+        if methods is None:
+            explainer = self if method is None else self.with_method(method)
+            return explainer._explain(images, prompts, contrast)[0]
+
+        with self._memory.switched_on():
+            explanations = {
+                explainer.method.name: explainer._explain(images, prompts, contrast)[0]
+                for explainer in self._by_methods(methods)
+            }
+        return {name: explanations[name] for name in methods}
 
     def explain_batch(
-        self, images: Sequence[ImageLike], texts: Prompts, against: Prompts | None = None
+        self,
+        images: Sequence[ImageLike],
+        prompts: Prompts,
+        *,
+        against: Prompts | None = None,
     ) -> list[Explanation]:
-        """Explain pairs, `images[i]` with `texts[i]`, in batches: P explanations, each with one map.
+        """Explain pairs, `images[i]` with `prompts[i]`, in batches: P explanations, each with one map.
 
         Args:
             images: P images, each as for `explain`.
-            texts: P prompts, or embeddings (P, E).
+            prompts: P prompts, or embeddings (P, E).
             against: one prompt for all, or one for each.
 
         Raises:
             GradeclipError: there are not as many images as prompts; and the reasons of `explain`.
         """
-        prompts = as_prompts(texts)
-        images = listed("images", images, (str, Path, Image.Image))
+        prompts = as_prompts(prompts)
+        images = list(_as_images(images))
         if len(images) != len(prompts):
             raise GradeclipError(
                 f"pairs need as many images as prompts, got {len(images)} and {len(prompts)}"
             )
-        others, found = _matched(against, len(prompts)), []
-        for some in self._batches(len(images)):
-            read = [self._read_image(image) for image in images[some]]
-            found += self._explain(
-                read, prompts[some], None if others is None else others[some], some.start
-            )
-        return found
+        against = _matched(against, len(prompts))
 
-    def interactions(self, image: ImageLike, caption: str) -> Interactions:
+        explanations: list[Explanation] = []
+        for rows in self._batches(len(images)):
+            explanations += self._explain(
+                [self._read_image(image) for image in images[rows]],
+                prompts[rows],
+                None if against is None else against[rows],
+                first_index=rows.start,
+            )
+        return explanations
+
+    def interactions(self, image: ImageLike, prompt: str) -> Interactions:
         """Word x region: signed maps (W, h, w), the part of the image that each word matches (`methods.interactions`).
 
-        A word's score is the same as from `explain`. To tell several things of one caption apart,
-        subtract what their words share: `interactions(...).centred()`. With a single head, both
-        encoders run with one. `provenance` then has the similarities that are explained: under
-        "image" that of both such embeddings, which the maps explain; under "text" that of the
-        prompt's with the model's own image embedding, which the scores explain.
+        A word's score is the same as from `explain`. To tell several things of one prompt apart,
+        subtract what their words share: `interactions(...).centred()`.
 
         Args:
             image: as for `explain`.
-            caption: one prompt of W words.
+            prompt: one prompt of W words.
 
         Raises:
-            GradeclipError: the method is not Grad-ECLIP, the caption is not a text, or the
-                tokenizer does not say which tokens make up a word; and the reasons of `explain`.
+            GradeclipError: the method is not Grad-ECLIP, the prompt is not a text, or the tokenizer
+                does not say which tokens make up a word; and the reasons of `explain`.
         """
-        if (name := self.method.name) not in _GRAD_ECLIP:
+        if self.method.name != "grad-eclip":
             raise GradeclipError(
-                f"interactions are Grad-ECLIP's own, and this Explainer's method is {name!r}"
+                f"interactions are Grad-ECLIP's own, and this method is {self.method.name!r}"
             )
-        read = self._read_image(image)
+        image = self._read_image(image)
         with self._isolated():
-            asked, said, prompt, found = self._directions_of_words([text("caption", caption)])
-            (view,), trace = self._trace([read], self._wants_graph)
-            own, trace, directions = (
-                trace.embedding,
-                self._explained(self.image_tower, trace),
-                found[:, 0],
-            )  # (W, E)
-            maps = self._token_maps(trace, directions[None], None)
-            words = asked.splits[0].words((directions @ own[0]).tolist())
-            _warn_of_empty_maps(maps, trace.valid_mask, [word.text for word in words])
-            one_head = {
-                "image": (trace.embedding * prompt).sum(-1).tolist(),
-                "text": (own * prompt).sum(-1).tolist(),
-            }
-        grid, box, provenance = (
-            _numpy(_on_grid(maps[0], trace)),
-            self._box(view, trace),
-            self._provenance(one_head),
+            tokens, text_embedding, directions = self._encode_words(as_strings(prompt))
+            directions = directions[:, 0]  # (W, E)
+            (view,), trace = self._trace([image])
+            maps = self._token_maps(trace, directions[None])  # (1, W, N)
+
+            similarity = (trace.embedding * text_embedding).sum(-1)
+            scores = directions @ trace.embedding[0]
+        return Interactions(
+            prompts=(prompt,),
+            similarity=_as_numpy(similarity),
+            image_maps=_as_numpy(_on_grid(maps[0], trace)),
+            words=(tokens.splits[0].words(scores.tolist()),),
+            image=image,
+            box=self._box(view, trace),
+            provenance=self._provenance(),
         )
-        return Interactions(caption, words, grid, float((own * said).sum()), read, box, provenance)
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
         """Signed maps (count, h, w) of an image for prompts that are not about it, each as `explain` gives it.
@@ -273,22 +357,20 @@ class Explainer:
             image: as for `explain`.
             prompt: the null prompts have its form, with other nouns (`language.with_other_nouns`,
                 by this explainer's seed).
-            count: how many, 2 to 10,000; the last one is the empty prompt.
+            count: how many, two or more; the last one is the empty prompt.
 
         Raises:
             GradeclipError: the method has no maps of images; and the reasons of `explain`.
         """
         from .language import with_other_nouns  # its taggers are slow to import
 
-        count = whole("count", count, 2, 10_000) - 1
-        others = with_other_nouns(prompt, count, known=self.clip.vocabulary, seed=self.seed)
-        embeddings = self.embed_texts([*others, ""])
-        step = (
-            1 if self.method.compares_targets else len(embeddings)
-        )  # such a method compares the prompts of a call
-        return np.concatenate(
-            [_numpy(self.maps(image, some)[0]) for some in embeddings.split(step)]
+        null_prompts = with_other_nouns(
+            prompt, count - 1, known=self.clip.vocabulary, seed=self.seed
         )
+        embeddings = self.embed_texts([*null_prompts, ""])
+        prompts_per_call = 1 if self.method.compares_targets else count
+        maps = [self.maps(image, part)[0] for part in embeddings.split(prompts_per_call)]
+        return _as_numpy(torch.cat(maps))
 
     # ------------------------------------------------------------- embeddings, maps and word scores
 
@@ -301,54 +383,72 @@ class Explainer:
 
         Returns:
             (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on
-            the model's device, without a graph. `embed_images(images) @ embed_texts(texts).T` holds
-            the similarities that `explain` gives.
+            the model's device, without a graph. `embed_images(images) @ embed_texts(prompts).T`
+            holds the similarities that `explain` gives.
 
         Raises:
             GradeclipError: an image cannot be read, there is none, or the model holds NaN.
         """
-        waiting, found = iter(_as_images(images)), []
-        while read := [read_image(image) for image in islice(waiting, self._images_at_once)]:
+        embeddings: list[Tensor] = []
+        for batch in _in_batches(_as_images(images), self._images_per_pass):
+            pictures = [read_image(image) for image in batch]
             with self._isolated():
-                found.append(self._trace(read)[1].embedding)
+                embeddings.append(self._trace(pictures, graph=False)[1].embedding)
+        if not embeddings:
+            raise GradeclipError("there are no images: give at least one")
         with self._isolated():
-            return torch.cat(found)
+            return torch.cat(embeddings)
 
-    def embed_texts(self, texts: str | Sequence[str]) -> Tensor:
+    def embed_texts(self, prompts: str | Sequence[str]) -> Tensor:
         """Unit embeddings (N, E) of N prompts, as `embed_images` gives them: `encode_text` of the unmodified model.
 
         A text encoder that cannot be opened can still embed, and `explain` takes these embeddings
         in place of prompts.
 
         Args:
-            texts: N prompts; a single string counts as a sequence of one. Words beyond the model's
-                context are cut off.
+            prompts: N prompts; a single string counts as a sequence of one. Words beyond the
+                model's context are cut off.
 
         Raises:
             UnsupportedModel: the model has no text encoder that open_clip knows.
             GradeclipError: a prompt is not a string, or the tokenizer drops tokens at random.
         """
-        prompts = _strings(texts)
+        prompts = as_strings(prompts)
         with self._isolated():
             if self.text_tower is None and hasattr(self.clip.model, "encode_text"):
-                check_tokenizer(self.clip.tokenizer, words=False)
-                ids = self.clip.tokenizer(prompts).to(self.image_tower.device)
-                with eval_mode(self.clip.model):
-                    found = [
-                        self.clip.model.encode_text(part) for part in ids.split(_PROMPTS_AT_ONCE)
-                    ]
-                return F.normalize(upcast(torch.cat(found)), dim=-1)
+                return self._embed_by_model(prompts)
+
             tower = self._opened_text_tower()
             ids = token_ids(self.clip.tokenizer, prompts, tower)
             order = tower.ends(ids).argsort()  # a batch costs as much as its longest prompt
-            found = [tower.trace(ids[part]).embedding for part in order.split(_PROMPTS_AT_ONCE)]
-            return torch.cat(found)[order.argsort()]
+            embeddings = [tower.trace(ids[batch]).embedding for batch in order.split(PROMPT_BATCH)]
+            return torch.cat(embeddings)[order.argsort()]
+
+    @overload
+    def maps(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        directions: Tensor | np.ndarray | Sequence[Tensor],
+        *,
+        methods: None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def maps(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        directions: Tensor | np.ndarray | Sequence[Tensor],
+        *,
+        methods: Sequence[str],
+    ) -> dict[str, Tensor]: ...
 
     def maps(
         self,
         images: ImageLike | Sequence[ImageLike],
         directions: Tensor | np.ndarray | Sequence[Tensor],
-    ) -> Tensor:
+        *,
+        methods: Sequence[str] | None = None,
+    ) -> Tensor | dict[str, Tensor]:
         """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
 
         The target of a direction d is `embed_images(image) . d`: a similarity if d is the embedding
@@ -360,67 +460,68 @@ class Explainer:
         Args:
             images: N images as for `explain`; a single one counts as a sequence of one.
             directions: (M, E), the same for all images, or (N, M, E), each image's own.
+            methods: several, which share one trace if they explain the same layers.
 
         Returns:
             (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's
-            device, without a graph: the maps that `explain` shows for the same prompts.
+            device, without a graph: the maps that `explain` shows for the same prompts. A dict of
+            these by name if there are `methods`.
 
         Raises:
             GradeclipError: the method has no maps of images; directions of a wrong shape; images of
                 several grids (`resolution="native"`) in one call; maps that are not finite.
         """
-        if self.method.image is None:
-            raise GradeclipError(
-                f"{self.method.title} explains prompts only: it has no maps of images"
-            )
         images = list(_as_images(images))
-        targets = self._directions(directions, ("M",), (len(images), "M"))
-        with self._isolated():
-            # a copy, because tensors of the caller's inference mode have no gradients
-            targets = (
-                targets.detach().to(self.image_tower.device, copy=True).expand(len(images), -1, -1)
-            )
-            empty, found = self._empty_prompt(), []
-            for some in self._batches(len(images)):
-                _, trace = self._trace(
-                    [read_image(image) for image in images[some]], self._wants_graph
-                )
-                found.append(
-                    _on_grid(
-                        self._token_maps(trace, targets[some].to(trace.embedding), empty), trace
-                    )
-                )
-            if len({part.shape[2:] for part in found}) > 1:
+        explainers = [self] if methods is None else self._by_methods(methods)
+        maps: dict[str, list[Tensor]] = {}
+        for explainer in explainers:
+            if explainer.method.image is None:
                 raise GradeclipError(
-                    "images of several sizes have maps of several shapes: ask for them one at a time"
+                    f"{explainer.method.title} explains prompts only: it has no maps of images"
                 )
-            return torch.cat(found)
+            maps[explainer.method.name] = []
+        with self._isolated(), self._memory.switched_on():
+            targets = self._directions(directions, ("M",), (len(images), "M"))
+            targets = targets.expand(len(images), -1, -1)  # (N, M, E)
+            for rows in self._batches(len(images)):
+                pictures = [read_image(image) for image in images[rows]]
+                for explainer in explainers:
+                    maps[explainer.method.name].append(explainer._maps(pictures, targets[rows]))
+            joined = {name: _joined(parts) for name, parts in maps.items()}
+        return (
+            joined[self.method.name]
+            if methods is None
+            else {name: joined[name] for name in methods}
+        )
 
     def score_words(
-        self, captions: Sequence[str], directions: Sequence[Tensor] | Tensor
+        self,
+        prompts: Sequence[str],
+        directions: Sequence[Tensor] | Tensor,
     ) -> list[tuple[Word, ...]]:
-        """The words of P captions, with their scores for the targets embedding . direction: no image is needed.
+        """The words of P prompts, with their scores for the targets embedding . direction: no image is needed.
 
-            explainer.score_words(captions, explainer.embed_images(images))       # those of
-            `explain_batch`
+            explainer.score_words(prompts, explainer.embed_images(images))   # as in explain_batch
 
         Args:
-            captions: P prompts. They have no words if the method is not defined for prompts.
+            prompts: P prompts. They have no words if the method is not defined for prompts.
             directions: (P, E), or P of (E,).
 
         Raises:
-            GradeclipError: there are not as many captions as directions, or the tokenizer does not
+            GradeclipError: there are not as many prompts as directions, or the tokenizer does not
                 say which tokens make up a word; and the reasons of `explain`.
         """
-        prompts = _strings(captions)
-        targets = self._directions(directions, (len(prompts),))
+        prompts = as_strings(prompts)
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
-            precision = upcast(next(self._opened_text_tower().part.parameters())[:0])  # and device
-            return self._read(self._ask(prompts), targets.detach().to(precision)).words
+            directions = self._directions(directions, (len(prompts),))
+            tower = self._opened_text_tower()
+            weight = next(tower.part.parameters())
+            directions = directions.to(weight.device, upcast(weight[:0]).dtype)
+            return list(self._encode(self._tokenize(prompts), directions).words)
 
-    def word_directions(self, captions: str | Sequence[str]) -> list[tuple[Split, Tensor]]:
-        """The words of each caption, and the direction (W, E) in which each of its W words pushes the embedding.
+    def word_directions(self, prompts: str | Sequence[str]) -> list[tuple[Split, Tensor]]:
+        """The words of each prompt, and the direction (W, E) in which each of its W words pushes the embedding.
 
         A word's direction times an image's embedding is the word's score, and `maps(image,
         directions)` are the regions that each word matches, as `interactions` shows them.
@@ -430,333 +531,379 @@ class Explainer:
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
         Args:
-            captions: prompts; a single string counts as a sequence of one. Words beyond the context
-                length are in `Split.unread` and have no direction; the others are `Split.spans`.
+            prompts: a single string counts as a sequence of one. Words beyond the context length
+                are in `Split.unread` and have no direction; the others are `Split.spans`.
 
         Raises:
             UnsupportedModel: the text encoder cannot be opened.
             GradeclipError: the tokenizer does not say which tokens make up a word.
         """
-        prompts, found = _strings(captions), []
+        pairs: list[tuple[Split, Tensor]] = []
         with self._isolated():
-            for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
-                asked, _, _, some = self._directions_of_words(
-                    prompts[start : start + _PROMPTS_AT_ONCE]
-                )
-                found += [
-                    (split, some[: len(split.spans), i]) for i, split in enumerate(asked.splits)
-                ]
-        return found
+            for batch in _in_batches(as_strings(prompts), PROMPT_BATCH):
+                tokens, _, directions = self._encode_words(batch)  # (W, B, E)
+                for i, split in enumerate(tokens.splits):
+                    pairs.append((split, directions[: len(split.spans), i]))
+        return pairs
 
-    # ------------------------------------------------------------------------------------- privates
+    # ------------------------------------------------------------------------------------- the flow
 
     def _explain(
-        self, images: list[Image.Image], texts, against, first: int = 0
+        self,
+        images: list[Image.Image],
+        prompts: list[str] | Tensor,
+        against: list[str] | Tensor | None,
+        first_index: int = 0,
     ) -> list[Explanation]:
-        """Explain B images of one size and P = B * T prompts, image by image; embeddings are numbered from `first`."""
+        """Explain B images of one size; their P = B * T prompts stand in the images' order."""
+        prompts_per_image = len(prompts) // len(images)
+        contrast = None
         with self._isolated():
-            asked = self._ask(texts, first)  # a wrong prompt is refused before anything is computed
-            others = None if against is None else self._ask(against, first)
-            views, trace = self._trace(images, self._wants_graph)
-            own, trace = trace.embedding, self._explained(self.image_tower, trace)  # (B, E)
-            each = len(texts) // len(images)
-            beside = own.repeat_interleave(each, dim=0)  # (P, E)
-            read = self._read(asked, beside)
-            other = (
-                None if others is None else self._read(others, beside, sign=-1)
-            )  # the target falls as theirs rises
-            targets = read.embedding if other is None else read.embedding - other.embedding
-            empty = self._empty_prompt() if other is None else None
-            maps = self._token_maps(
-                trace, targets.unflatten(0, (len(images), each)), empty
-            )  # (B, T, N)
+            # a wrong prompt is refused before anything is computed
+            tokens = self._tokenize(prompts, first_index)
+            if against is not None:
+                contrast_tokens = self._tokenize(against, first_index)
+
+            views, trace = self._trace(images)
+            image_embedding = trace.embedding.repeat_interleave(prompts_per_image, dim=0)  # (P, E)
+            null_similarity = self._null_similarity(trace.embedding)  # (B, K)
+
+            encoded = self._encode(tokens, image_embedding)
+            targets = encoded.embedding  # (P, E)
+            if against is not None:  # the target falls as the other similarity rises
+                contrast = self._encode(contrast_tokens, image_embedding, sign=-1)
+                targets = targets - contrast.embedding
+
+            maps = explained_similarity = None
             if self.method.image is not None:
-                _warn_of_empty_maps(maps, trace.valid_mask, read.names, contrast=other is not None)
-            image_explained = (
-                trace.embedding[:, None] * read.embedding.unflatten(0, (len(images), each))
-            ).sum(-1)
-            nulls = self._null_similarities(own)  # (B, K)
-        parts: dict = {
-            "prompts": read.names,
-            "similarity": _numpy(read.similarity),
-            "words": tuple(read.words),
-        }
-        parts["image_maps"] = _numpy(_on_grid(maps, trace).flatten(0, 1))
-        if other is not None:
-            parts |= {"against": other.names, "against_similarity": _numpy(other.similarity)}
-            parts["against_words"] = tuple(other.words)
-        found = []
-        for i, (image, view) in enumerate(zip(images, views, strict=True)):
-            mine = {name: part[i * each : (i + 1) * each] for name, part in parts.items()}
-            if nulls is not None:
-                mine |= _places(mine["similarity"], _numpy(nulls[i]))
-            words_explained = (
-                read.explained[i * each : (i + 1) * each].tolist() if any(read.words) else None
+                empty = self._empty_prompt() if contrast is None else None
+                targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
+                maps = self._token_maps(trace, targets, empty)  # (B, T, N)
+                self._warn_of_empty_maps(maps, targets, encoded.names)
+                maps = _as_numpy(_on_grid(maps, trace))
+            if self.method.explained_embedding is not None:
+                explained = self.method.explained_embedding(self.image_tower, trace)  # (B, E)
+                explained = explained.repeat_interleave(prompts_per_image, dim=0)
+                explained_similarity = (explained * encoded.embedding).sum(-1)
+
+        explanations: list[Explanation] = []
+        for i, image in enumerate(images):
+            rows = slice(i * prompts_per_image, (i + 1) * prompts_per_image)
+            similarity = _as_numpy(encoded.similarity[rows])
+            optional: dict[str, Any] = {}
+            if contrast is not None:
+                optional["against"] = contrast.names[rows]
+                optional["against_similarity"] = _as_numpy(contrast.similarity[rows])
+                optional["against_words"] = contrast.words[rows]
+            if null_similarity is not None:
+                optional |= _places(similarity, _as_numpy(null_similarity[i]))
+            explanations.append(
+                Explanation(
+                    prompts=encoded.names[rows],
+                    similarity=similarity,
+                    image_maps=None if maps is None else maps[i],
+                    words=encoded.words[rows],
+                    image=image,
+                    box=self._box(views[i], trace),
+                    provenance=self._provenance(encoded, explained_similarity, rows),
+                    **optional,
+                )
             )
-            provenance = self._provenance(
-                {"image": image_explained[i].tolist(), "text": words_explained}
-            )
-            found.append(
-                Explanation(image=image, box=self._box(view, trace), provenance=provenance, **mine)
-            )
-        return found
+        return explanations
+
+    def _maps(self, images: list[Image.Image], directions: Tensor) -> Tensor:
+        """Maps (B, M, h, w) of B images for directions (B, M, E)."""
+        _, trace = self._trace(images)
+        directions = directions.to(trace.embedding)
+        return _on_grid(self._token_maps(trace, directions, self._empty_prompt()), trace)
+
+    def _by_methods(self, methods: Sequence[str]) -> list[Self]:
+        """Explainers by several methods, first those whose trace also serves the others."""
+        explainers = [self.with_method(method) for method in methods]
+        return sorted(explainers, key=lambda explainer: not explainer.method.needs_graph)
 
     def _read_image(self, image: ImageLike) -> Image.Image:
-        read = read_image(image)
-        if (
-            self.clip.vocabulary is not None and DRAWN not in read.info
-        ):  # of few words: trained on drawn scenes
+        """An image to explain, with a warning if the model has seen nothing like it."""
+        picture = read_image(image)
+        if self.clip.vocabulary is not None and DRAWN not in picture.info:
             about = "and this image is not marked as one: on a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
-        return read
+        return picture
 
-    def _ask(self, prompts: list[str] | Tensor, first: int = 0) -> TokenizedPrompts:
+    def _tokenize(self, prompts: list[str] | Tensor, first_index: int = 0) -> TokenizedPrompts:
+        """Prompts with their token ids and words, or embeddings."""
         if isinstance(prompts, Tensor):
-            return embeddings_as_prompts(prompts, self.image_tower.width, first)
+            return embeddings_as_prompts(prompts, self.image_tower.width, first_index)
         return tokenize(prompts, self.clip, self._opened_text_tower())
 
-    def _read(self, asked: TokenizedPrompts, image: Tensor, sign: int = 1) -> _Read:
+    def _trace(
+        self, images: list[Image.Image], graph: bool | None = None
+    ) -> tuple[list[View], Trace]:
+        """What the model sees of B images, and their trace, with a graph if the method needs one."""
+        if graph is None:
+            graph = self.method.needs_graph
+        views = [self._view(image) for image in images]
+        pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
+        return views, self._memory.trace(self.image_tower, pixels, graph)
+
+    def _encode(
+        self,
+        tokens: TokenizedPrompts,
+        image_embedding: Tensor,
+        sign: int = 1,
+    ) -> EncodedPrompts:
         """Embed P prompts, each for its image embedding (P, E), and score their words for `sign` * similarity."""
-        if asked.embedding is not None:
-            embedding = F.normalize(asked.embedding.to(image), dim=-1)
-            similarity = (image * embedding).sum(-1)
-            return _Read(asked.names, embedding, similarity, similarity, [()] * len(embedding))
-        assert asked.ids is not None
+        if tokens.embedding is not None:
+            embedding = F.normalize(tokens.embedding.to(image_embedding), dim=-1)
+            similarity = (image_embedding * embedding).sum(-1)
+            return EncodedPrompts(tokens.names, embedding, similarity, ((),) * len(tokens.names))
+
+        assert tokens.ids is not None
         tower = self._opened_text_tower()
-        embedding, explained = torch.empty_like(image), torch.empty_like(image[:, 0])
-        words: list[tuple[Word, ...]] = [()] * len(image)
-        order = tower.ends(asked.ids).argsort()  # a batch costs as much as its longest prompt
-        for some in order.split(_PROMPTS_AT_ONCE):
-            own = tower.trace(asked.ids[some], self._wants_graph and bool(asked.splits))
-            trace, embedding[some] = self._explained(tower, own), own.embedding
-            explained[some] = (trace.embedding * image[some]).sum(-1)
-            if self.method.text is None or not asked.splits:
-                continue
-            word_ids = _word_ids([asked.splits[i] for i in some], trace.valid_mask)  # (B, N)
-            fill = int(
-                self.clip.tokenizer([""])[0, -1]
-            )  # padding, which a prompt of full length does not hold
-            offered = Options(seed=self.seed, word_ids=word_ids, fill=fill)
-            scores = _run(self.method, tower, trace, sign * image[some, None], offered)[:, 0]
-            for i, row, ids in zip(some, scores.cpu(), word_ids.cpu(), strict=True):
-                split, inside = asked.splits[i], ids >= 0
-                words[i] = split.words(ids[inside].bincount(row[inside], len(split.spans)).tolist())
-        return _Read(asked.names, embedding, (image * embedding).sum(-1), explained, words)
+        has_words = self.method.text is not None and len(tokens.splits) > 0
+        embedding = torch.empty_like(image_embedding)
+        words: list[tuple[Word, ...]] = [()] * len(tokens.names)
+        explained_similarity = None
+        if self.method.explained_embedding is not None:
+            explained_similarity = torch.empty_like(image_embedding[:, 0])
 
-    def _directions_of_words(
-        self, captions: list[str]
-    ) -> tuple[TokenizedPrompts, Tensor, Tensor, Tensor]:
-        """Captions; their embeddings (B, E), the model's own and the explained one; directions of words (W, B, E)."""
-        check_tokenizer(self.clip.tokenizer)
-        tower, asked = self._opened_text_tower(), self._ask(as_prompts(captions))
-        own = tower.trace(asked.ids)
-        trace = self._explained(tower, own)
-        masks = pad_sequence([word_masks(split, trace) for split in asked.splits])  # (W, B, N)
-        return asked, own.embedding, trace.embedding, word_directions(tower, trace, masks)
+        order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
+        for batch in order.split(PROMPT_BATCH):
+            graph = has_words and self.method.needs_graph
+            trace = self._memory.trace(tower, tokens.ids[batch], graph)
+            embedding[batch] = trace.embedding
+            if self.method.explained_embedding is not None:
+                explained = self.method.explained_embedding(tower, trace)
+                explained_similarity[batch] = (explained * image_embedding[batch]).sum(-1)
+            if has_words:
+                splits = [tokens.splits[i] for i in batch]
+                scored = self._score_splits(trace, splits, sign * image_embedding[batch])
+                for i, scored_words in zip(batch, scored, strict=True):
+                    words[i] = scored_words
 
-    def _null_similarities(self, embedding: Tensor) -> Tensor | None:
-        """Similarities (B, K) of images with the null captions, or None if the model cannot embed any."""
-        model, embeds = (
-            self.clip.model,
-            self.text_tower is not None or hasattr(self.clip.model, "encode_text"),
+        similarity = (image_embedding * embedding).sum(-1)
+        return EncodedPrompts(
+            tokens.names, embedding, similarity, tuple(words), explained_similarity
         )
-        if (
-            not self.null_captions
-            or not self.image_tower.unit
-            or not callable(self.clip.tokenizer)
-            or not embeds
+
+    def _score_splits(
+        self,
+        trace: Trace,
+        splits: list[Split],
+        directions: Tensor,
+    ) -> list[tuple[Word, ...]]:
+        """The words of B prompts in a trace, each with the sum of its tokens' scores for a direction (B, E)."""
+        tower = self._opened_text_tower()
+        word_ids = _word_ids(splits, trace.valid_mask)  # (B, N)
+        options = Options(
+            seed=self.seed,
+            word_ids=word_ids,
+            splits=splits,
+            # padding, which a prompt of full length does not hold
+            fill=int(self.clip.tokenizer([""])[0, -1]),
+            tokenize=lambda prompts: token_ids(self.clip.tokenizer, prompts, tower),
+            vocabulary=self.clip.vocabulary,
+        )
+        scores = self._run(tower, trace, directions[:, None], options)[:, 0]  # (B, N)
+
+        words: list[tuple[Word, ...]] = []
+        for split, row, ids in zip(splits, scores.cpu(), word_ids.cpu(), strict=True):
+            inside = ids >= 0
+            sums = ids[inside].bincount(row[inside], minlength=len(split.spans))
+            words.append(split.words(sums.tolist()))
+        return words
+
+    def _encode_words(self, prompts: Sequence[str]) -> tuple[TokenizedPrompts, Tensor, Tensor]:
+        """Prompts, their embeddings (B, E), and the directions (W, B, E) in which their words push these."""
+        check_tokenizer(self.clip.tokenizer)
+        tower = self._opened_text_tower()
+        tokens = self._tokenize(list(prompts))
+        assert tokens.ids is not None
+        trace = tower.trace(tokens.ids)
+        masks = pad_sequence([word_masks(split, trace) for split in tokens.splits])  # (W, B, N)
+        return tokens, trace.embedding, word_directions(tower, trace, masks)
+
+    def _token_maps(
+        self,
+        trace: Trace,
+        directions: Tensor,
+        empty: Tensor | None = None,
+    ) -> Tensor:
+        """Maps (B, T, N) of images by the method."""
+        return self._run(self.image_tower, trace, directions, Options(self.seed, empty))
+
+    def _run(self, tower: Tower, trace: Trace, directions: Tensor, options: Options) -> Tensor:
+        """A method's maps (B, T, N) of images or prompts, with shape and values checked."""
+        function = self.method.text if trace.grid is None else self.method.image
+        assert function is not None
+        maps = function(tower, trace, directions, options)
+
+        shape = (*directions.shape[:2], trace.valid_mask.shape[1])
+        if not isinstance(maps, Tensor) or maps.shape != shape:
+            got = tuple(maps.shape) if isinstance(maps, Tensor) else short(maps)
+            raise GradeclipError(
+                f"the method {self.method.name!r} must give a tensor {shape}, got {got}"
+            )
+        if not torch.isfinite(maps).all():
+            raise GradeclipError(
+                f"the method {self.method.name!r} gives NaN or infinity for this target"
+            )
+        return maps
+
+    def _warn_of_empty_maps(self, maps: Tensor, targets: Tensor, names: Sequence[str]) -> None:
+        """Warn if a map (B, T, N) is zero everywhere."""
+        zero = (maps == 0).all(dim=-1).flatten()
+        same = (targets == 0).all(dim=-1).flatten()  # both prompts of a contrast
+        for name, is_zero, is_same in zip(names, zero.tolist(), same.tolist(), strict=True):
+            if is_zero:
+                reason = f"{self.method.title} tells no patch from another"
+                if is_same:
+                    reason = "the two prompts are the same to the model"
+                warn(f"the map of {short(name, 40)} is zero everywhere: {reason}")
+
+    # --------------------------------------------------------------------------------- what it needs
+
+    def _null_similarity(self, image_embedding: Tensor) -> Tensor | None:
+        """Similarities (B, K) of images with the null captions, or None if the model cannot embed any."""
+        embeds_text = self.text_tower is not None or hasattr(self.clip.model, "encode_text")
+        if not (
+            embeds_text
+            and self.null_captions
+            and self.image_tower.unit
+            and callable(self.clip.tokenizer)
         ):
             return None
-        # not every change of weights counts as a new version: a few of each are read, and PEFT's
-        # switches
-        own, switches = [*model.parameters()], ("_active_adapter", "_disable_adapters", "scaling")
-        few = [
-            one[tuple(slice(None, None, max(1, n // 2)) for n in one.shape)].flatten()
-            for one in own
-        ]
-        weights = (
-            torch.cat([one.detach().to(own[0].device) for one in few])
-            .float()
-            .cpu()
-            .numpy()
-            .tobytes()
-        )
-        adapters = [str(vars(one).get(name)) for one in model.modules() for name in switches]
-        versions, tokenizer = [one._version for one in own], id(self.clip.tokenizer)
-        state = [*self.null_captions], tokenizer, self._parts, weights, versions, adapters
-        if model not in _NULLS or _NULLS[model][0] != state:
-            _NULLS[model] = state, self.embed_texts(self.null_captions)
-        return embedding @ _NULLS[model][1].to(embedding).T
 
-    def _directions(
-        self, given: Tensor | np.ndarray | Sequence[Tensor], *shapes: tuple[int | str, ...]
-    ) -> Tensor:
-        """Directions of embedding space as one finite tensor; `shapes` are those that may stand before E."""
-        try:
-            if not isinstance(given, Tensor) and not (
-                isinstance(given, np.ndarray) and given.dtype.kind in "fc"
-            ):
-                given = torch.stack([dense("each direction", one) for one in given])
-        except (TypeError, ValueError, RuntimeError):  # texts, nothing, several lengths
-            msg = f"directions must be floats of one length, as embed_texts gives them, got {short(given)}"
-            raise GradeclipError(msg) from None
-        found, allowed = (
-            dense("directions", given),
-            [(*shape, self.image_tower.width) for shape in shapes],
-        )
-        got = tuple(found.shape)
-        fits = any(
-            all(want in ("M", has) for want, has in zip_longest(shape, got)) for shape in allowed
-        )
-        if not fits or not found.numel() or not torch.isfinite(found).all():
-            rule = " or ".join(f"({', '.join(map(str, shape))})" for shape in allowed)
-            raise GradeclipError(f"directions must be {rule}, and finite, got {got}")
-        return found
+        weights = sum(parameter._version for parameter in self.clip.model.parameters())
+        if weights not in self._nulls:
+            self._nulls.clear()
+            self._nulls[weights] = self.embed_texts(self.null_captions)
+        return image_embedding @ self._nulls[weights].to(image_embedding).T
 
-    def _token_maps(self, trace: Trace, directions: Tensor, empty: Tensor | None) -> Tensor:
-        """Maps (B, T, N) by the method; zero if it has none for images."""
-        if self.method.image is None:
-            return torch.zeros(*directions.shape[:2], trace.valid_mask.shape[1])
-        return _run(self.method, self.image_tower, trace, directions, Options(self.seed, empty))
+    def _embed_by_model(self, prompts: list[str]) -> Tensor:
+        """Unit embeddings by a text encoder that cannot be opened."""
+        check_tokenizer(self.clip.tokenizer, words=False)
+        ids = self.clip.tokenizer(prompts).to(self.image_tower.device)
+        with eval_mode(self.clip.model):
+            parts = [self.clip.model.encode_text(batch) for batch in ids.split(PROMPT_BATCH)]
+        return F.normalize(upcast(torch.cat(parts)), dim=-1)
 
     def _empty_prompt(self) -> Tensor | None:
-        """The embedding (E,) of a prompt without words, for the method that subtracts it."""
+        """The embedding (E,) of a prompt without words, for a method that compares targets."""
         if not self.method.compares_targets or self.text_tower is None:
             return None
         return self.text_tower.forward(self.clip.tokenizer([""]).to(self.text_tower.device))[0]
 
+    def _directions(
+        self,
+        directions: Tensor | np.ndarray | Sequence[Tensor],
+        *shapes: tuple[int | str, ...],
+    ) -> Tensor:
+        """Directions of embedding space as a tensor; `shapes` are those that may stand before E."""
+        if not isinstance(directions, (Tensor, np.ndarray)):
+            directions = torch.stack([torch.as_tensor(row) for row in directions])
+        # a copy, because tensors of the caller's inference mode have no gradients
+        tensor = torch.as_tensor(directions).detach().to(self.image_tower.device, copy=True)
+
+        for shape in shapes:
+            wanted = (*shape, self.image_tower.width)
+            pairs = zip(wanted, tensor.shape, strict=False)
+            if len(wanted) == tensor.ndim and all(size in ("M", got) for size, got in pairs):
+                return tensor
+        rule = " or ".join(
+            f"({', '.join(map(str, shape))}, {self.image_tower.width})" for shape in shapes
+        )
+        raise GradeclipError(f"directions must be {rule}, got {tuple(tensor.shape)}")
+
     def _opened_text_tower(self) -> Tower:
+        """The text encoder, or the refusal that says why it cannot be opened."""
         if self.text_tower is None:
             assert self.text_refusal is not None
             raise self.text_refusal
         return self.text_tower
 
-    def _open(self) -> None:
-        """Open both encoders, and note the modules, hooks and replaced methods that they were opened with."""
-        self.image_tower = _opened(
-            self.clip.model, "image", self._layers[0], self.clip.image_layers, self.method
-        )
-        self.text_tower: Tower | None = None
-        self.text_refusal: UnsupportedModel | None = None
-        try:
-            self.text_tower = _opened(
-                self.clip.model, "text", self._layers[1], self.clip.text_layers, self.method
-            )
-        except UnsupportedModel as refusal:
-            self.text_refusal = refusal
-        self._parts = _parts_of(self.clip.model)
-
     @contextmanager
     def _isolated(self) -> Iterator[None]:
-        """Compute without the caller's torch modes, one call at a time, and in one thread if the model is small."""
-        with (
-            _ONE_AT_A_TIME,
-            isolated_torch_state(self.image_tower.device),
-            one_thread(self.image_tower.small),
-        ):
-            if self._parts != _parts_of(self.clip.model):
-                self._open()  # new towers compare themselves with the model
+        """Compute without the caller's torch modes, and in one thread if the model is small."""
+        with isolated_torch_state(self.image_tower.device), one_thread(self.image_tower.small):
             yield
 
     @property
-    def _images_at_once(self) -> int:
-        """How many images make a batch: one if they differ in size, as native ones do, and all of NaFlex."""
-        return 1 if self.resolution == "native" else _IMAGES_AT_ONCE
+    def _images_per_pass(self) -> int:
+        """How many images make a batch: one if they differ in size."""
+        return 1 if self.resolution == "native" else self.batch_size
 
     def _batches(self, count: int) -> Iterator[slice]:
-        return (slice(i, i + self._images_at_once) for i in range(0, count, self._images_at_once))
-
-    def _trace(self, images: list[Image.Image], graph: bool = False) -> tuple[list[View], Trace]:
-        views = [self._view(image) for image in images]
-        pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
-        return views, self.image_tower.trace(pixels, graph)
-
-    def _explained(self, tower: Tower, trace: Trace) -> Trace:
-        """The trace to explain: the model's own, or the one of a single head."""
-        return tower.with_one_head(trace) if self.method.name == _ONE_HEAD else trace
-
-    @property
-    def _wants_graph(self) -> bool:
-        """Whether the method takes channel weights of the trace itself; with one head it takes those of another."""
-        return self.method.name.startswith("grad-eclip") and self.method.name != _ONE_HEAD
+        """Slices of `count` images."""
+        for start in range(0, count, self._images_per_pass):
+            yield slice(start, start + self._images_per_pass)
 
     def _view(self, image: Image.Image) -> View:
+        """What the model sees of an image."""
         tower = self.image_tower
         if self.resolution == "native":
             return native_view(self.clip.preprocess, image, tower.patch_size)
         view = model_view(self.clip.preprocess, image)
-        if not tower.any_size and tuple(view.pixels.shape[1:]) != tuple(tower.image_size):
-            given, wanted = (
-                " x ".join(map(str, one)) for one in (view.pixels.shape[1:], tower.image_size)
-            )
+        height, width = view.pixels.shape[1:]
+        if not tower.any_size and (height, width) != tuple(tower.image_size):
             raise GradeclipError(
-                f"the preprocessing gives {given} pixels, and the model takes {wanted}"
+                f"the preprocessing gives {height} x {width} pixels, and the model takes "
+                f"{tower.image_size[0]} x {tower.image_size[1]}"
             )
         return view
 
-    def _box(self, view: View, trace: Trace) -> tuple[float, float, float, float]:
+    def _box(self, view: View, trace: Trace) -> Box:
         """The place of a trace's patches in the image: no model reads beyond its last whole patch."""
         assert trace.grid is not None
         left, top, right, bottom = view.box
-        sides = zip(trace.grid, self.image_tower.patch_size, view.pixels.shape[1:], strict=True)
-        down, across = (rows * pixels / side for rows, pixels, side in sides)
+        rows, columns = trace.grid
+        patch_height, patch_width = self.image_tower.patch_size
+        height, width = view.pixels.shape[1:]
+        across = columns * patch_width / width
+        down = rows * patch_height / height
         return left, top, left + across * (right - left), top + down * (bottom - top)
 
-    def _provenance(self, one_head: dict) -> dict:
-        """The origin of an explanation; with single-head attention also the similarities that it explains."""
-        method, words = self.method, self.text_tower is not None and self.method.text is not None
-        provenance: dict = {
-            "model": self.clip.name,
-            "pretrained": self.clip.pretrained,
-            "method": method.title,
-            "explains": method.explains,
-            "attention": {"grad-eclip": "model", _ONE_HEAD: "single-head"}.get(method.name),
-            "image_layers": None if method.image is None else self.image_tower.layers,
-            "text_layers": self.text_tower.layers if words and self.text_tower else None,
-            "resolution": self.resolution,
-            "versions": dict(_VERSIONS),
-        }
-        if method.name == _ONE_HEAD:
-            provenance["single_head_similarity"] = one_head
-        return provenance
-
-
-def _parts_of(model: torch.nn.Module) -> list[tuple]:
-    """All modules, each with its hooks and whether its `forward` is its own."""
-    return [
-        (id(one), *one._forward_hooks, *one._forward_pre_hooks, "forward" in vars(one))
-        for one in model.modules()
-    ]
-
-
-def _opened(
-    model: torch.nn.Module, side: Side, layers: int | None, default: int | None, method: Method
-) -> Tower:
-    """The tower, with as many explained layers as the user or else the method asks for."""
-    open_tower = open_image_tower if side == "image" else open_text_tower
-    tower = open_tower(model)
-    wanted = layers_to_explain(layers, default, method, tower.depth, side)
-    if wanted == tower.layers:
-        return tower
-    try:
-        return open_tower(model, wanted)
-    except UnsupportedModel as refusal:
-        raise UnsupportedModel(
-            f"{method.title} explains {wanted} layers, and {refusal}"
-        ) from refusal
+    def _provenance(
+        self,
+        encoded: EncodedPrompts | None = None,
+        explained_similarity: Tensor | None = None,
+        rows: slice = slice(None),
+    ) -> Provenance:
+        """Where an explanation comes from, with the similarities of another network that the method explains."""
+        has_maps = self.method.image is not None
+        has_words = self.method.text is not None and self.text_tower is not None
+        word_similarity = None
+        if encoded is not None and any(encoded.words[rows]):
+            word_similarity = encoded.explained_similarity
+        return Provenance(
+            model=self.clip.name,
+            pretrained=self.clip.pretrained,
+            method=self.method.name,
+            title=self.method.title,
+            explains=self.method.explains,
+            image_layers=self.image_tower.layers if has_maps else None,
+            text_layers=self.text_tower.layers if has_words else None,
+            resolution=self.resolution,
+            versions=dict(_VERSIONS),
+            explained_similarity=_as_floats(explained_similarity, rows),
+            explained_word_similarity=_as_floats(word_similarity, rows),
+        )
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """One image or more; a single one, which would be taken for its own rows or letters, as a sequence of one."""
-    if isinstance(images, (str, Path, Image.Image)) or (
-        isinstance(images, np.ndarray) and images.ndim == 3
-    ):
+    if isinstance(images, (str, Path, Image.Image)):
         return [images]
-    if isinstance(images, Iterator) and (first := list(islice(images, 1))):
-        return chain(first, images)
-    if not (found := listed("images", images)):
-        raise GradeclipError("there are no images: give at least one")
-    return found
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return [images]
+    return images
+
+
+def _in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
@@ -768,87 +915,51 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
         raise GradeclipError(
             f"against must be one prompt, or one for each of {count}, got {len(prompts)}"
         )
-    return (
-        prompts.expand(count, -1)
-        if isinstance(prompts, Tensor)
-        else prompts * (count // len(prompts))
-    )
-
-
-def _strings(texts: str | Sequence[str]) -> list[str]:
-    prompts = as_prompts(texts)
     if isinstance(prompts, Tensor):
-        raise GradeclipError(f"prompts must be strings here, got embeddings {tuple(prompts.shape)}")
-    return prompts
+        return prompts.expand(count, -1)
+    return prompts * (count // len(prompts))
+
+
+def _joined(maps: list[Tensor]) -> Tensor:
+    """Maps (N, M, h, w) of the images of several batches."""
+    if len({part.shape[2:] for part in maps}) > 1:
+        raise GradeclipError(
+            "images of several sizes have maps of several shapes: ask for them one at a time"
+        )
+    return torch.cat(maps)
 
 
 def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
-    """The word of every token of some prompts, (B, N); -1 for SOT, EOT and padding."""
+    """The word of every token of B prompts (B, N); -1 for SOT, EOT and padding."""
     word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
     for row, split in zip(word_ids, splits, strict=True):
         row[split.first :][: len(split.word_ids)] = torch.tensor(split.word_ids)
     return word_ids
 
 
-def _run(
-    method: Method, tower: Tower, trace: Trace, directions: Tensor, options: Options
-) -> Tensor:
-    """A method's finite maps (B, T, N) of images or prompts; with shape and values checked."""
-    side, what = (method.text, "scores") if trace.grid is None else (method.image, "maps")
-    assert side is not None
-    shape = (*directions.shape[:2], trace.valid_mask.shape[1])
-    found = side(tower, trace, directions, options)
-    if not isinstance(found, Tensor) or tuple(found.shape) != shape:
-        got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
-        raise GradeclipError(
-            f"the method {method.name!r} must give {what} as a tensor {shape}, got {got}"
-        )
-    if not torch.isfinite(found).all():
-        raise GradeclipError(
-            f"the method {method.name!r} gives {what} that are NaN or infinite for this target"
-        )
-    return found
-
-
-def _warn_of_empty_maps(
-    maps: Tensor, valid_mask: Tensor, names: Sequence[str], contrast: bool = False
-) -> None:
-    """Warn if a map (B, T, N), of one name each, is zero at every valid token (B, N)."""
-    empty = (maps.masked_fill(~valid_mask[:, None], 0.0) == 0).all(dim=-1).flatten().tolist()
-    if said := [short(name, 40) for name, zero in zip(names, empty, strict=True) if zero]:
-        some = ", ".join(said[:3]) + ", ..." * (len(said) > 3)
-        which, it = (
-            (f"the map of {some} is", "it")
-            if len(said) == 1
-            else (f"the maps of {some} are", "them")
-        )
-        cause = (
-            "the two captions are the same"
-            if contrast
-            else f"nothing in the image speaks for or against {it}"
-        )
-        reason = f"{cause} to the model, or all patches look alike to it"
-        warn(f"{which} zero everywhere: {reason}")
-
-
 def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
+    """Maps over patches (..., h, w) from maps over tokens (..., N)."""
     assert trace.grid is not None
     height, width = trace.grid
-    return maps[..., -height * width :].unflatten(-1, trace.grid)  # (..., N) -> (..., h, w)
+    return maps[..., -height * width :].unflatten(-1, trace.grid)
 
 
-def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict:
+def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict[str, Any]:
     """The places (T,) of similarities among those of null captions, in percent; equal ones count half."""
-    apart = similarity[:, None] - nulls
-    below, equal = (apart > 1e-6).mean(1), (np.abs(apart) <= 1e-6).mean(1)
-    percentile = 100 * (below + equal / 2)
+    difference = similarity[:, None] - nulls  # (T, K)
+    below = (difference > 1e-6).mean(axis=1)
+    equal = (np.abs(difference) <= 1e-6).mean(axis=1)
     return {
-        "percentile": percentile,
+        "percentile": 100 * (below + equal / 2),
         "null_median": float(np.median(nulls)),
-        "null_max": float(np.max(nulls)),
+        "null_max": float(nulls.max()),
         "null_count": len(nulls),
     }
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
+def _as_numpy(tensor: Tensor) -> np.ndarray:
     return tensor.float().cpu().numpy()
+
+
+def _as_floats(values: Tensor | None, rows: slice) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values[rows].tolist())

@@ -1,163 +1,212 @@
 """Explanation: the result for one image, with what is needed to show it and to check it.
 
-Results are frozen: arrays are read-only, and numbers are raw and signed. Only `heatmap` and the
-plots cut off negative values, scale and resize.
+`Explanation` (prompts) and `Interactions` (the words of one prompt) have one shape: names, numbers
+and ranks are the same. Results are frozen: arrays are read-only, and numbers are raw and signed.
+Only `heatmap` and the plots cut off negative values, scale and resize.
 """
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from safetensors import SafetensorError
-from safetensors.numpy import load as read_arrays
-from safetensors.numpy import save as as_safetensors
 
-from .checks import as_path, finite, flag, listed, readable, whole, writable
-from .errors import GradeclipError
+from .errors import GradeclipError, hint, short
 from .files import write_whole
 from .images import DRAWN, onto_image, read_image
 from .methods.interactions import centred, named_things
 from .words import Word
 
-_Box = tuple[float, float, float, float]
+Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
+_LISTED = 10  # numbers in a line under a figure, which draws as many prompts
 
 
-class _Result:
-    """The common part of both results: frozen arrays, maps on the image, saved in a folder."""
+@dataclass(frozen=True)
+class Provenance:
+    """Where an explanation comes from.
 
-    _arrays: ClassVar[tuple[str, ...]]  # the maps first
+    Attributes:
+        model: the model's name.
+        pretrained: the source of its weights; "" if it was not given.
+        method: the method's name, such as "grad-eclip".
+        title: what figures call the method.
+        explains: which number the method explains.
+        image_layers, text_layers: how many of the last layers were explained; None where the method
+            has no maps of images, or no words.
+        resolution: "model" or "native".
+        versions: of the libraries.
+        explained_similarity: for each prompt, if the method explains another network than the
+            model: the similarity that the image's map explains.
+        explained_word_similarity: the same, for the scores of the words.
+        centred: the things that maps of words tell apart (`Interactions.centred`), by index.
+    """
+
+    model: str
+    pretrained: str
+    method: str
+    title: str
+    explains: str
+    image_layers: int | None
+    text_layers: int | None
+    resolution: str
+    versions: dict[str, str]
+    explained_similarity: tuple[float, ...] | None = None
+    explained_word_similarity: tuple[float, ...] | None = None
+    centred: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What both results have in common: T prompts, or W words of one prompt."""
+
+    prompts: tuple[str, ...]
+    similarity: np.ndarray
+    image_maps: np.ndarray | None
+    words: tuple[tuple[Word, ...], ...]
     image: Image.Image
-    box: _Box
-    provenance: dict
-    similarity: Any
+    box: Box
+    provenance: Provenance
 
     def __post_init__(self):
-        for (
-            name
-        ) in self._arrays:  # arrays that cannot be written to; the caller's own stay as they are
-            if getattr(self, name) is not None:
-                array = np.array(getattr(self, name))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                array = value.copy()  # the caller's own stays as it is
                 array.flags.writeable = False
-                object.__setattr__(self, name, array)
+                object.__setattr__(self, field.name, array)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What each map belongs to: a prompt, or a word."""
+        raise NotImplementedError
+
+    def _select(self, index: int) -> Self:
+        """The same with one prompt, or one word."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self._select(index) for index in range(len(self)))
+
+    def __getitem__(self, key: str | int) -> Self:
+        """The explanation of one prompt, by its text or its index; of `Interactions`, of one word."""
+        return self._select(self._index(key))
+
+    def _index(self, key: str | int) -> int:
+        """The index of a prompt or word, by its text (the first of several) or its index."""
+        if isinstance(key, str):
+            if key not in self._names:
+                raise GradeclipError(f"there is no {key!r} here: {hint(key, self._names)}")
+            return self._names.index(key)
+        return range(len(self))[key]  # IndexError, as for a list
 
     @property
     def origin(self) -> str:
-        """The line under a figure: the model, the method, and the number that was explained if it is not the model's.
+        """The line under a figure: the model, the method, and the number that was explained.
 
         >>> explanation.origin                                                   # doctest: +SKIP
-        'ViT-B-16 (openai), Grad-ECLIP with one head: explains 0.171 (image) and 0.204 (words), not 0.350'
+        'emoji (bundled), Grad-ECLIP: explains the model's own similarity'
         """
         known = self.provenance
-        start = (
-            f"{known['model']} ({known['pretrained'] or 'weights not named'}), {known['method']}"
-        )
-        if scores := known.get("single_head_similarity"):
-            words = "" if scores["text"] is None else f" and {_listed(scores['text'])} (words)"
-            start += f": explains {_listed(scores['image'])} (image){words}, not {_listed(np.ravel(self.similarity))}"
-        elif known["attention"] == "model":
-            start += " with the model's own heads"
-        elif known["attention"] is None:  # not Grad-ECLIP
-            start += f": explains {known['explains']}"
-        return start + ", things told apart by their mean" * ("centred" in known)
+        line = f"{known.model} ({known.pretrained or 'weights not named'}), {known.title}"
+        if known.explained_similarity is None:
+            line += f": explains {known.explains}"
+        else:
+            line += f": explains {_listed(known.explained_similarity)} (image)"
+            if known.explained_word_similarity is not None:
+                line += f" and {_listed(known.explained_word_similarity)} (words)"
+            line += f", not {_listed(self.similarity)}"
+        if known.centred is not None:
+            line += ", things told apart by their mean"
+        return line
 
-    def heatmap(self, index: int = 0, *, signed: bool = False) -> np.ndarray:
+    def heatmap(self, index: str | int = 0, *, signed: bool = False) -> np.ndarray:
         """One map in the image's own pixels, resized bilinearly: (H, W) float32, zero outside of `box`.
 
+            plt.imshow(explanation.heatmap("a dog"))
+
         Args:
-            index: of the prompt or word.
+            index: of the prompt or word, or its text.
             signed: False cuts off relevance below zero, on the token grid.
 
         Raises:
-            GradeclipError: there are not as many maps, `index` is not a whole number, or `signed`
-                not True or False.
+            GradeclipError: there is no such prompt, or the method has no maps of images.
         """
-        maps, signed = getattr(self, self._arrays[0]), flag("signed", signed)
-        map_ = maps[whole("index", index, -len(maps), len(maps) - 1)]
-        return onto_image(map_ if signed else np.maximum(map_, 0), self.box, self.image.size)
+        map_ = self._maps()[self._index(index)]
+        if not signed:
+            map_ = np.maximum(map_, 0)
+        return onto_image(map_, self.box, self.image.size)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write arrays (safetensors), words and provenance (JSON) and the image (PNG) into a folder, all or none.
+    def _maps(self) -> np.ndarray:
+        """The maps, if there are any."""
+        if self.image_maps is None:
+            raise GradeclipError(
+                f"{self.provenance.title} explains prompts only: there are no maps"
+            )
+        return self.image_maps
 
-        The JSON file holds checksums of all, so that files of two explanations are never mixed.
+    def save(self, path: str | Path) -> Path:
+        """Write numbers, words, provenance and the image into one .npz file.
+
+            path = explanation.save("dog.npz")
+            Explanation.load(path).plot()
 
         Args:
-            folder: need not exist; it is returned.
-
-        Raises:
-            GradeclipError: the folder cannot be written. It stays as it was.
+            path: of the file, which is overwritten if it is there, and returned; its ending is .npz.
         """
-        name, image = type(self).__name__.lower(), self.image
-        folder = writable(
-            folder, "the folder of an explanation", folder=True, size=3 * image.width * image.height
-        )
-        png, note = io.BytesIO(), PngInfo()
-        if DRAWN in image.info:
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise GradeclipError(f"an explanation is saved as one .npz file, got {path.name!r}")
+
+        png = io.BytesIO()
+        note = PngInfo()
+        if DRAWN in self.image.info:
             note.add_text(DRAWN, "yes")
-        image.save(png, "png", pnginfo=note)
-        arrays = {
-            one: np.ascontiguousarray(found)
-            for one in self._arrays
-            if (found := getattr(self, one)) is not None
-        }
-        record = {
-            one: value for one, value in vars(self).items() if one not in (*self._arrays, "image")
-        }
-        parts = {f"{name}.safetensors": as_safetensors(arrays), f"{name}.png": png.getvalue()}
-        parts[f"{name}.json"] = _as_json(record)
-        sums = {file: sha256(content).hexdigest() for file, content in parts.items()}
-        parts[f"{name}.json"] = _as_json({**record, "sha256": sums})
-        write_whole({folder / file: content for file, content in parts.items()})
-        return folder
+        self.image.save(png, "png", pnginfo=note)
+
+        arrays = {"image": np.frombuffer(png.getvalue(), np.uint8)}
+        record = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                arrays[field.name] = value
+            elif field.name != "image":
+                record[field.name] = value
+        arrays["record"] = np.array(json.dumps(record, default=asdict, ensure_ascii=False))
+
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_whole({path: content.getvalue()})
+        return path
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a folder that `save` wrote.
-
-        Args:
-            folder: as it was given to `save`.
+    def load(cls, path: str | Path) -> Self:
+        """Read a file that `save` wrote.
 
         Raises:
-            GradeclipError: a file is missing, was changed, or was not saved with the others; the
-                message names it.
+            GradeclipError: the file is another one.
         """
-        name, folder = cls.__name__.lower(), as_path(folder, "the folder of an explanation")
-        paths = [folder / f"{name}.{kind}" for kind in ("json", "safetensors", "png")]
-        text, arrays, png = (
-            readable(path, "a file of a saved explanation").read_bytes() for path in paths
-        )
-        wrong = paths[0]
         try:
-            record = json.loads(text)
-            sums = record.pop("sha256")
-            for wrong, content in zip(paths, (_as_json(record), arrays, png), strict=True):
-                if sums[wrong.name] != sha256(content).hexdigest():
-                    raise ValueError("its checksum is another")
-            fields: dict[str, Any] = {one: _from_json(value) for one, value in record.items()}
-            return cls(**{**fields, **read_arrays(arrays), "image": read_image(paths[2])})
-        # the errors of Python, JSON and safetensors for a damaged file
-        except (
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            RecursionError,
-            SafetensorError,
-        ) as error:
-            said = (
-                f"it lacks {error}"
-                if isinstance(error, KeyError)
-                else str(error) or type(error).__name__
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            record = json.loads(str(arrays.pop("record")))
+            provenance = record.pop("provenance")
+            png = Image.open(io.BytesIO(arrays.pop("image").tobytes()))
+            return cls(
+                image=read_image(png),
+                provenance=Provenance(**{key: _as_tuple(provenance[key]) for key in provenance}),
+                **{key: _from_json(record[key]) for key in record},
+                **arrays,
             )
-            raise GradeclipError(
-                f"{wrong} is not as `save` wrote it with the other files ({said})"
-            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise GradeclipError(f"{path} is no saved {cls.__name__}: {error}") from error
 
     def plot(self, **options):
         """Return a matplotlib figure: the image, then a map for each prompt, with its words shaded, or for each word.
@@ -177,16 +226,11 @@ class _Result:
         map.
 
         Args:
-            path: of a file that ends in .html, which is overwritten if it is there, and returned.
-
-        Raises:
-            GradeclipError: the path does not end in .html, or cannot be written.
+            path: of a file, which is overwritten if it is there, and returned.
         """
-        from .plots.page import (
-            page_of,
-        )  # matplotlib is slow to import, and only what shows needs it
+        from .plots.page import page_of  # matplotlib is slow to import
 
-        path = writable(path, "the page of an explanation", suffixes=(".html",))
+        path = Path(path)
         write_whole({path: page_of(self).encode()})
         return path
 
@@ -195,22 +239,24 @@ class _Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(_Result):
+class Explanation(Result):
     """One image and T prompts explained. The target is each prompt's similarity, or its lead over `against`.
+
+        explanation = explainer.explain("dog.png", ["a dog", "a red car"])
+        explanation["a dog"].plot()
+        [(one.prompts[0], one.similarity[0]) for one in explanation]
 
     Attributes:
         prompts: the T prompts.
         similarity: (T,) the model's own cosine similarities.
-        image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid; zero
+        image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid; None
             if the method has none for images.
         words: for each prompt its words, with the signed relevance of each word for the target;
             none if the prompt is an embedding, or the method has none for prompts.
         image: the image as it was given, upright RGB.
         box: left, top, right, bottom of what the model saw, in the image's pixels; beyond it where
             it was padded.
-        provenance: model, pretrained, method and what it explains, attention (of Grad-ECLIP),
-            layers, resolution, library versions; for single-head attention also the similarities of
-            the single-head towers, which are the numbers explained.
+        provenance: model, method, layers and versions, a `Provenance`.
         against, against_similarity, against_words: the other prompts of a contrastive target, their
             own similarities (T,), and their words, whose scores are for the *target*: positive
             where a word lowers S(image, against).
@@ -218,18 +264,10 @@ class Explanation(_Result):
             null captions ("a photo of a dog", "a photo of a bridge", ...): the percentage of them
             below it. None where the model embeds no captions.
         null_median: the median of these similarities: half of the null captions lie below.
-        null_max: the largest of them, which sets the axis of the bars.
+        null_max: the largest of them.
         null_count: how many null captions there are.
     """
 
-    _arrays = ("image_maps", "similarity", "against_similarity", "percentile")
-    prompts: tuple[str, ...]
-    similarity: np.ndarray
-    image_maps: np.ndarray
-    words: tuple[tuple[Word, ...], ...]
-    image: Image.Image
-    box: _Box
-    provenance: dict
     against: tuple[str, ...] | None = None
     against_similarity: np.ndarray | None = None
     against_words: tuple[tuple[Word, ...], ...] | None = None
@@ -237,6 +275,31 @@ class Explanation(_Result):
     null_median: float | None = None
     null_max: float | None = None
     null_count: int = 0
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The prompts."""
+        return self.prompts
+
+    def _select(self, index: int) -> Self:
+        """The explanation of one prompt, with T = 1."""
+        changes: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            by_prompt = isinstance(value, (tuple, np.ndarray)) and field.name != "box"
+            if by_prompt:
+                changes[field.name] = value[index : index + 1]
+
+        known = self.provenance
+        return replace(
+            self,
+            **changes,
+            provenance=replace(
+                known,
+                explained_similarity=_one_of(known.explained_similarity, index),
+                explained_word_similarity=_one_of(known.explained_word_similarity, index),
+            ),
+        )
 
     @property
     def percentile_interval(self) -> np.ndarray | None:
@@ -247,11 +310,16 @@ class Explanation(_Result):
         """
         if self.percentile is None:
             return None
-        part, share = self.percentile / 100, 1.96**2 / self.null_count
-        middle, half = part + share / 2, np.sqrt(share * (part * (1 - part) + share / 4))
+        part = self.percentile / 100
+        share = 1.96**2 / self.null_count
+
+        middle = part + share / 2
+        half = np.sqrt(share * (part * (1 - part) + share / 4))
         return 100 * np.stack([middle - half, middle + half], axis=-1) / (1 + share)
 
-    def prompt_dependence(self, nulls: np.ndarray, index: int = 0) -> tuple[float, float, float]:
+    def prompt_dependence(
+        self, nulls: np.ndarray, index: str | int = 0
+    ) -> tuple[float, float, float]:
         """How much the map of one prompt depends on what was asked: 1 - its correlation with maps of null prompts.
 
         0 means the same map for any prompt, as raw attention and rollout give it; 1 a map that has
@@ -264,112 +332,119 @@ class Explanation(_Result):
         Args:
             nulls: (M, h, w) maps of the same image for prompts of the same form about other things,
                 two or more (`Explainer.null_maps`).
-            index: of the prompt.
+            index: of the prompt, or its text.
 
         Returns:
             The mean over null prompts, and its 95 % interval over them (Student's), low and high.
 
         Raises:
-            GradeclipError: maps of a different shape, fewer than two, values that are not finite,
-                or no such prompt.
+            GradeclipError: maps of a different shape, fewer than two, or no such prompt.
         """
-        nulls, count = finite("null maps", nulls), len(self.image_maps)
-        index = whole("index", index, -count, count - 1)
-        if nulls.shape[1:] != self.image_maps.shape[1:] or len(nulls) < 2:
-            h, w = self.image_maps.shape[1:]
+        from scipy.stats import t  # half a second to import, and few explanations are compared
+
+        map_ = self._maps()[self._index(index)]
+        nulls = np.asarray(nulls)
+        if nulls.shape[1:] != map_.shape or len(nulls) < 2:
+            h, w = map_.shape
             raise GradeclipError(
                 f"null maps must be (M, {h}, {w}), two or more of them, got {nulls.shape}"
             )
-        from scipy.stats import t  # half a second to import, and few explanations are compared
 
-        rows = np.concatenate([self.image_maps[index][None], nulls]).reshape(1 + len(nulls), -1)
+        rows = np.concatenate([map_[None], nulls]).reshape(1 + len(nulls), -1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            same = np.corrcoef(rows)[0, 1:]
-        flat = (
-            np.ptp(rows, axis=1) == 0
-        )  # such a map has no correlation, and is like another one of its kind
-        distances = np.clip(1 - np.where(flat[0] | flat[1:], flat[0] & flat[1:], same), 0, 2)
-        mean, half = (
-            distances.mean(),
-            t.ppf(0.975, len(nulls) - 1) * distances.std(ddof=1) / len(nulls) ** 0.5,
-        )
+            correlation = np.corrcoef(rows)[0, 1:]
+        # a flat map has no correlation, and is like another one of its kind
+        flat = np.ptp(rows, axis=1) == 0
+        correlation = np.where(flat[0] | flat[1:], flat[0] & flat[1:], correlation)
+
+        distances = np.clip(1 - correlation, 0, 2)
+        mean = distances.mean()
+        half = t.ppf(0.975, len(nulls) - 1) * distances.std(ddof=1) / len(nulls) ** 0.5
         return float(mean), float(max(mean - half, 0.0)), float(min(mean + half, 2.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions(_Result):
-    """Word x region: which part of the image each word of the caption matches.
+class Interactions(Result):
+    """Word x region: which part of the image each of the W words of one prompt matches.
+
+        interactions = explainer.interactions(image, "a dog and an umbrella")
+        interactions["umbrella"].heatmap()
 
     Attributes:
-        caption: the caption.
-        words: its W words, with their first-order scores (those of `Explainer.explain`).
-        maps: (W, h, w) signed interaction of each word with each patch. They do not sum to the
-            similarity.
-        similarity: the model's own cosine similarity.
+        prompts: the prompt, (1,).
+        similarity: (1,) the model's own cosine similarity.
+        image_maps: (W, h, w) signed interaction of each word with each patch. They do not sum to
+            the similarity.
+        words: the W words of the prompt, a tuple in a tuple, with their first-order scores (those
+            of `Explainer.explain`).
         image, box, provenance: as in `Explanation`.
     """
 
-    _arrays = ("maps",)
-    caption: str
-    words: tuple[Word, ...]
-    maps: np.ndarray
-    similarity: float
-    image: Image.Image
-    box: _Box
-    provenance: dict
+    image_maps: np.ndarray
 
-    def centred(self, over: Sequence[int | Sequence[int]] | None = None) -> "Interactions":
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The words."""
+        return tuple(word.text for word in self.words[0])
+
+    def _select(self, index: int) -> Self:
+        """The map of one word, with W = 1."""
+        rows = slice(index, index + 1)
+        return replace(self, image_maps=self.image_maps[rows], words=(self.words[0][rows],))
+
+    def centred(self, over: Sequence[int | Sequence[int]] | None = None) -> Self:
         """The same with maps that tell the named things apart: each thing's map less the mean of all things' maps.
 
         The maps of all words have a part in common, which matches any object. Without this part,
-        the maximum of a noun's map lies on its own object more often, above all in captions with
+        the maximum of a noun's map lies on its own object more often, above all in prompts with
         several objects (lesson 03).
 
             explainer.interactions(image, "a dog and an umbrella").centred().plot()
 
         Args:
             over: the things, each a word by index, or a sequence of indices for a noun of several
-                words. By default the nouns of the caption (`methods.interactions.named_things`).
+                words. By default the nouns of the prompt (`methods.interactions.named_things`).
                 Other words keep their maps.
 
         Raises:
             GradeclipError: fewer than two things, or a word that is not there or given twice.
         """
+        (words,) = self.words
         if over is None:
-            over = named_things(self.caption, [(word.start, word.end) for word in self.words])
+            over = named_things(self.prompts[0], [(word.start, word.end) for word in words])
             if len(over) < 2:
-                named = ", ".join(self.words[i].text for group in over for i in group) or "none"
+                things = ", ".join(words[i].text for thing in over for i in thing) or "none"
                 raise GradeclipError(
-                    f"{self.caption!r} names fewer than two things ({named}): give the words in over="
+                    f"{short(self.prompts[0])} names fewer than two things ({things}): "
+                    "give the words in over="
                 )
-        groups = [
-            tuple(
-                whole("each word of over", i, 0, len(self.words) - 1)
-                for i in listed("over", one, (int, np.integer))
-            )
-            for one in listed("over", over)
-        ]
+
+        groups = tuple((thing,) if isinstance(thing, int) else tuple(thing) for thing in over)
         return replace(
-            self, maps=centred(self.maps, groups), provenance={**self.provenance, "centred": groups}
+            self,
+            image_maps=centred(self.image_maps, groups),
+            provenance=replace(self.provenance, centred=groups),
         )
 
 
-def _listed(scores: Sequence[float] | np.ndarray) -> str:
-    return ", ".join(f"{score:.3f}" for score in scores[:10]) + ", …" * (
-        len(scores) > 10
-    )  # as many as a figure draws
+def _one_of(values: tuple | None, index: int) -> tuple | None:
+    """One value of several, as a tuple."""
+    return None if values is None else values[index : index + 1]
+
+
+def _listed(values: Sequence[float] | np.ndarray) -> str:
+    """Numbers in a line under a figure."""
+    line = ", ".join(f"{value:.3f}" for value in values[:_LISTED])
+    return f"{line}, …" if len(values) > _LISTED else line
+
+
+def _as_tuple(value: Any) -> Any:
+    """A value of a JSON file with tuples for lists."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _from_json(value: Any) -> Any:
-    """A field of a record, lists as tuples and words as words again."""
+    """A field of a record: lists are tuples again, and words words."""
     if isinstance(value, list):
         return tuple(map(_from_json, value))
-    is_word = isinstance(value, dict) and value.keys() == {"text", "score", "start", "end"}
-    return Word(**value) if is_word else value
-
-
-def _as_json(record: dict) -> bytes:
-    def plain(value: Any) -> Any:  # words, and numbers of numpy
-        return asdict(value) if isinstance(value, Word) else value.tolist()
-
-    return json.dumps(record, default=plain, ensure_ascii=False, indent=1).encode()
+    return Word(**value) if isinstance(value, dict) else value

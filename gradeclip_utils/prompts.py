@@ -1,4 +1,4 @@
-"""Prompts, checked: strings with their token ids and words, or embeddings, which have neither."""
+"""Prompts: strings with their token ids and words, or embeddings, which have neither."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import listed, short
-from .errors import GradeclipError, first_line, warn
+from .errors import GradeclipError, short, warn
+from .models import Clip
 from .towers import Tower
 from .words import Split, check_tokenizer, split_row, unknown_words, why_no_words
 
@@ -31,151 +31,126 @@ _NOUNS = (
     "table taxi teapot telescope television tent theater tiger toilet tomato tooth towel tower toy tractor train tree "
     "truck turkey turtle umbrella vase violin volcano watch watermelon whale window wolf woman zebra"
 ).split()
-_MOST_CHARACTERS = 5000  # in a prompt; a model reads 77 tokens, and to find their words takes time quadratic in them
 
 
 @dataclass(frozen=True)
 class TokenizedPrompts:
-    """P prompts, checked: token ids and, if the tokenizer gives them, words; or embeddings."""
+    """P prompts: strings with token ids and, if the tokenizer gives them, words; or embeddings."""
 
     names: tuple[str, ...]  # the string itself, or "embedding 3"
     splits: tuple[Split, ...] = ()
-    ids: Tensor | None = None  # (P, context_length)
+    ids: Tensor | None = None  # (P, context length)
     embedding: Tensor | None = None  # (P, E)
 
 
 def as_prompts(prompts: Prompts) -> list[str] | Tensor:
     """Prompts as a list of strings, or embeddings as a tensor (T, E)."""
-    if isinstance(prompts, Tensor) or (
-        isinstance(prompts, np.ndarray) and prompts.dtype.kind in "fc"
-    ):
-        found = dense("prompt embeddings", prompts)
-        if found.ndim not in (1, 2) or not found.numel():
-            raise GradeclipError(
-                f"prompt embeddings must be floats (T, E), got shape {tuple(found.shape)}"
-            )
-        found = found.reshape(-1, found.shape[-1])  # (E,) -> (1, E)
-    else:
-        rule = "prompts must be strings, or a float array of embeddings (T, E)"
-        try:
-            found = listed("prompts", prompts, (str,))
-        except GradeclipError as refusal:
-            raise GradeclipError(str(refusal).replace("prompts must be a list", rule, 1)) from None
-        wrong = [one for one in found if not isinstance(one, str)]
-        if wrong or not found:
-            raise GradeclipError(f"{rule}, got {short(wrong[0] if wrong else found)}")
-        for prompt in found:
-            if len(prompt) > _MOST_CHARACTERS:
-                msg = f"a prompt can have {_MOST_CHARACTERS} characters, and {short(prompt, 30)} has {len(prompt)}"
-                raise GradeclipError(msg)
-            try:
-                prompt.encode()
-            except UnicodeEncodeError:
-                msg = f"{short(prompt)} holds half of a character (a lone surrogate)"
-                raise GradeclipError(
-                    f"{msg}: read it as UTF-8 (in a terminal, set the locale to UTF-8)"
-                ) from None
-    return found
+    is_array = isinstance(prompts, np.ndarray) and prompts.dtype.kind == "f"
+    if not is_array and not isinstance(prompts, Tensor):
+        return as_strings(prompts)
 
-
-def dense(name: str, values: Tensor | np.ndarray | Sequence[float]) -> Tensor:
-    """Floats as a dense tensor; of an array a copy, because torch does not take every stride and byte order."""
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        values = values.astype(f"f{min(values.dtype.itemsize, 8)}")
-    found = values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
-    if found.layout != torch.strided or found.is_meta or found.is_nested:
-        raise GradeclipError(
-            f"{name} must be dense and have values, got {found.layout} on {found.device}"
-        )
-    if not found.is_floating_point():
-        raise GradeclipError(f"{name} must be floats, got {found.dtype} {tuple(found.shape)}")
-    return found.float() if found.dtype.itemsize == 1 else found  # float8
-
-
-def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
-    """Captions that most images do not match: "a photo of a dog" and so on, by nouns that the model knows."""
-    nouns = _NOUNS if vocabulary is None else [noun for noun in _NOUNS if noun in vocabulary]
-    if len(nouns) < 20:  # the model knows other words
-        nouns = sorted(word for word in vocabulary or () if word.isalpha() and len(word) > 2)
-    if vocabulary is not None and not {"a", "an", "photo", "of"} <= vocabulary:
-        return nouns
-    return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]
-
-
-def embeddings_as_prompts(embeddings: Tensor, width: int, first: int) -> TokenizedPrompts:
-    """Embeddings in place of prompts, checked."""
-    if (
-        embeddings.shape[1] != width
-        or not torch.isfinite(embeddings).all()
-        or (embeddings == 0).all(-1).any()
-    ):
+    embeddings = torch.as_tensor(prompts)
+    if embeddings.ndim not in (1, 2) or not embeddings.is_floating_point():
         shape = tuple(embeddings.shape)
         raise GradeclipError(
-            f"prompt embeddings must be (T, {width}), finite and not zero, got {shape}"
+            f"prompt embeddings must be floats (T, E), got {embeddings.dtype} {shape}"
         )
-    embeddings = embeddings.detach()
-    # to lengths near 1 by powers of two, which is exact: squares of very large or small numbers
-    # overflow
-    embeddings = torch.ldexp(
-        embeddings, -torch.frexp(embeddings.abs().amax(-1, keepdim=True)).exponent
-    )
-    return TokenizedPrompts(
-        tuple(f"embedding {i}" for i in range(first, first + len(embeddings))), embedding=embeddings
-    )
+    return embeddings.reshape(-1, embeddings.shape[-1])  # (E,) -> (1, E)
+
+
+def as_strings(prompts: str | Iterable[str]) -> list[str]:
+    """One prompt or more as a list of strings."""
+    strings = [prompts] if isinstance(prompts, str) else list(prompts)
+    wrong = [prompt for prompt in strings if not isinstance(prompt, str)]
+    if wrong or not strings:
+        raise GradeclipError(
+            f"prompts must be strings, got {short(wrong[0] if wrong else strings)}"
+        )
+    return strings
+
+
+def embeddings_as_prompts(
+    embeddings: Tensor,
+    width: int,
+    first_index: int = 0,
+) -> TokenizedPrompts:
+    """Embeddings (P, E) in place of prompts, numbered from `first_index`."""
+    if embeddings.shape[1] != width:
+        raise GradeclipError(
+            f"the model's embeddings are (T, {width}), got {tuple(embeddings.shape)}"
+        )
+    if not embeddings.isfinite().all() or (embeddings == 0).all(dim=-1).any():
+        raise GradeclipError("prompt embeddings must be finite and not zero")
+    numbers = range(first_index, first_index + len(embeddings))
+    names = tuple(f"embedding {number}" for number in numbers)
+    return TokenizedPrompts(names, embedding=embeddings.detach())
+
+
+def tokenize(prompts: Sequence[str], clip: Clip, tower: Tower) -> TokenizedPrompts:
+    """Split P prompts into tokens and words, and warn of words that the model cannot read or does not know."""
+    ids = token_ids(clip.tokenizer, prompts, tower)
+    reason = why_no_words(clip.tokenizer)
+    if reason is not None:
+        warn(f"the image is explained, the words of the prompt are not: {reason}")
+        return TokenizedPrompts(tuple(prompts), ids=ids)
+
+    splits: list[Split] = []
+    for prompt, row, end in zip(prompts, ids.tolist(), tower.ends(ids).tolist(), strict=True):
+        split = split_row(prompt, clip.tokenizer, row, end)
+        if split.unread:
+            unread = short(" ".join(split.unread), 100)
+            warn(
+                f"the model reads only {len(split.word_ids)} tokens of {short(prompt)}; "
+                f"not read: {unread}"
+            )
+        splits.append(split)
+
+    if clip.vocabulary is not None:
+        unknown: dict[str, None] = {}  # in order, each word once
+        for split in splits:
+            unknown |= dict.fromkeys(unknown_words(split, clip.vocabulary))
+        if unknown:
+            warn(f"the model {clip.name!r} does not know these words: {', '.join(unknown)}")
+    return TokenizedPrompts(tuple(prompts), tuple(splits), ids)
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
     """The token ids (P, context length) of P prompts, on the device of the text encoder."""
     if not callable(tokenizer):
-        msg = f"strings need the model's tokenizer, and it has {short(tokenizer)}: give one, or prompt embeddings"
-        raise GradeclipError(msg)
+        raise GradeclipError(
+            f"strings need the model's tokenizer, and it has {short(tokenizer)}: "
+            "give one, or prompt embeddings"
+        )
     check_tokenizer(tokenizer, words=False)
-    rule = "a tokenizer must turn T strings into a long tensor (T, context length)"
-    try:
-        ids = tokenizer(list(prompts))
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-        raise GradeclipError(f"{rule}, and this one fails: {first_line(error)}") from error
-    if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32) or ids.is_meta:
-        got = f"{ids.dtype} on {ids.device}" if isinstance(ids, Tensor) else type(ids).__name__
-        raise GradeclipError(f"{rule}, and this one gives {got}")
-    if ids.ndim != 2 or len(ids) != len(prompts) or not 0 < ids.shape[1] <= tower.context_length:
-        wanted = f"({len(prompts)}, {tower.context_length})"
-        raise GradeclipError(f"{rule}, here {wanted}, and this one gives {tuple(ids.shape)}")
-    table = getattr(
-        getattr(getattr(tower, "text", tower.model), "token_embedding", None),
-        "num_embeddings",
-        None,
-    )
-    if ids.min() < 0 or (table is not None and ids.max() >= table):
-        msg = f"the tokenizer gives ids from {ids.min()} to {ids.max()}, and the model knows {table}: it is not its own"
-        raise GradeclipError(msg)
+
+    ids = tokenizer(list(prompts))
+    shape = (len(prompts), tower.context_length)
+    if (
+        not isinstance(ids, Tensor)
+        or ids.ndim != 2
+        or len(ids) != shape[0]
+        or ids.shape[1] > shape[1]
+    ):
+        got = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+        raise GradeclipError(f"a tokenizer must give a long tensor, here {shape}, got {got}")
+
+    embedding = getattr(getattr(tower, "text", tower.model), "token_embedding", None)
+    count = getattr(embedding, "num_embeddings", None)
+    if count is not None and ids.max() >= count:
+        raise GradeclipError(
+            f"the tokenizer gives the id {int(ids.max())}, and the model knows {count}: "
+            "it is another model's tokenizer"
+        )
     return ids.to(tower.device)
 
 
-def tokenize(prompts: Sequence[str], clip: Any, tower: Tower) -> TokenizedPrompts:
-    """Check P prompts, split them into words, and warn of words that the model cannot read or does not know."""
-    tokenizer = clip.tokenizer
-    ids = token_ids(tokenizer, prompts, tower)
-    if reason := why_no_words(tokenizer):
-        warn(f"the image is explained, the words of the prompt are not: {reason}")
-        return TokenizedPrompts(tuple(prompts), ids=ids)
-    ends = tower.ends(ids).tolist()
-    splits = tuple(
-        split_row(prompt, tokenizer, row, end)
-        for prompt, row, end in zip(prompts, ids.tolist(), ends, strict=True)
-    )
-    for split in splits:
-        if split.unread:
-            start, unread = split.prompt[:40], " ".join(split.unread)
-            unread = unread if len(unread) <= 100 else f"{unread[:100]} ..."
-            warn(
-                f"the model reads only {len(split.word_ids)} tokens of {start!r}...; not read: {unread}"
-            )
-    if clip.vocabulary is not None:
-        unknown = dict.fromkeys(
-            word for split in splits for word in unknown_words(split, clip.vocabulary)
-        )
-        if unknown:
-            said = ", ".join(word[:60] for word in unknown)
-            warn(f"the model {clip.name!r} does not know these words: {said}")
-    return TokenizedPrompts(tuple(prompts), splits, ids)
+def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
+    """Captions that most images do not match: "a photo of a dog" and so on, by nouns that the model knows."""
+    nouns = _NOUNS
+    if vocabulary is not None:
+        nouns = [noun for noun in _NOUNS if noun in vocabulary]
+        if len(nouns) < 20:  # the model knows other words
+            nouns = sorted(word for word in vocabulary if word.isalpha() and len(word) > 2)
+        if not {"a", "an", "photo", "of"} <= vocabulary:
+            return nouns
+    return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]

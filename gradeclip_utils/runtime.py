@@ -1,11 +1,12 @@
-"""Runtime: torch's modes and threads while the package computes, and traces that are not computed twice."""
+"""Runtime: torch's modes and threads while the package computes, and traces that are kept."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-from .towers import Trace
+from .towers import Tower, Trace
 
 
 @contextmanager
@@ -28,6 +29,41 @@ def one_thread(enabled: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class TraceMemory:
+    """The last trace of each tower, kept while it is switched on.
+
+    The same image with another prompt or method is then traced once.
+    """
+
+    def __init__(self, enabled: bool = False):
+        self.enabled = enabled
+        self._last: dict[Tower, Trace] = {}
+
+    @contextmanager
+    def switched_on(self) -> Iterator[None]:
+        """Keep traces within the block."""
+        before = self.enabled
+        self.enabled = True
+        try:
+            yield
+        finally:
+            self.enabled = before
+            if not before:
+                self._last.clear()
+
+    def trace(self, tower: Tower, inputs: Tensor, graph: bool = False) -> Trace:
+        """The trace of inputs by a tower, the kept one if it is of the same inputs."""
+        if not self.enabled:
+            return tower.trace(inputs, graph)
+
+        trace = self._last.get(tower)
+        lacks_graph = trace is not None and graph and trace.graph is None
+        if trace is None or lacks_graph or not torch.equal(trace.inputs, inputs):
+            trace = tower.trace(inputs, graph)
+            self._last[tower] = trace
+        return trace
 
 
 def remembering(trace: Callable[..., Trace]) -> Callable[..., Trace]:

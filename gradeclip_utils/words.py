@@ -3,7 +3,7 @@
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white
 space collapsed, lower case) and cuts it into tokens that may be shorter than a word, and shorter
 than a letter: an emoji is several. A fast Hugging Face tokenizer (byte-pair, WordPiece,
-SentencePiece) gives the characters of each token; with a slow one they are found by decoding.
+SentencePiece) gives the characters of each token; with a slow one, which SigLIP of transformers has, they are found by decoding.
 Scores belong to words, in the prompt as it was written: `prompt[word.start:word.end] == word.text`
 always.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeAlias
 from unicodedata import category
 
 import regex
@@ -25,10 +25,13 @@ _APART = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
     rf"(?:(?![{_APART}])[\p{{L}}\p{{M}}\p{{N}}])+(?:['’][\p{{L}}\p{{M}}]+)*|(?!\s)\X"
 )
-_SEEN = regex.compile(r"\S")
+_VISIBLE = regex.compile(r"\S")
 _UNIT = regex.compile(
     r"&(?:#\w+|\w+);|.", regex.DOTALL
 )  # an HTML entity is cleaned into one character
+
+
+Span: TypeAlias = tuple[int, int]  # of characters, or of tokens
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Split:
     """How the tokens that the model read make up the words of one prompt."""
 
     prompt: str
-    spans: tuple[tuple[int, int], ...]  # of the words that were read, in characters of the prompt
+    spans: tuple[Span, ...]  # of the words that were read, in characters of the prompt
     word_ids: tuple[int, ...]  # the word of each token between SOT and EOT
     unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
     first: int = 1  # how many tokens stand before them: SOT, or none
@@ -61,9 +64,9 @@ class Split:
 
     def words(self, scores: Sequence[float]) -> tuple[Word, ...]:
         """The words that were read, with their scores."""
+        pairs = zip(self.spans, scores, strict=True)
         return tuple(
-            Word(self.prompt[a:b], score, a, b)
-            for (a, b), score in zip(self.spans, scores, strict=True)
+            Word(self.prompt[start:end], score, start, end) for (start, end), score in pairs
         )
 
 
@@ -72,34 +75,32 @@ def why_no_words(tokenizer: Any) -> str | None:
     name = getattr(tokenizer, "__name__", type(tokenizer).__name__)
     if hasattr(tokenizer, "tokenizer"):  # a Hugging Face tokenizer inside
         mode = getattr(tokenizer, "tokenizer_mode", "")
-        return (
-            f"{name} puts tokens of its own among those of the words (mode {mode!r})"
-            if mode
-            else None
-        )
-    missing = [
-        name for name in ("encode", "decoder", "pat", "clean_fn") if not hasattr(tokenizer, name)
-    ]
-    if not missing:
+        if mode:
+            return f"{name} puts tokens of its own among those of the words (mode {mode!r})"
         return None
-    return (
-        f"word scores need open_clip's SimpleTokenizer, as open_clip.get_tokenizer('ViT-B-32') returns it, or a "
-        f"Hugging Face one; with {name} pieces cannot be put back together, because it has no {missing[0]!r}"
-    )
+    for part in ("encode", "decoder", "pat", "clean_fn"):
+        if not hasattr(tokenizer, part):
+            return (
+                "word scores need open_clip's SimpleTokenizer, as "
+                "open_clip.get_tokenizer('ViT-B-32') returns it, or a Hugging Face one; "
+                f"{name} has no {part!r}"
+            )
+    return None
 
 
 def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
     """Refuse a tokenizer that drops tokens or, with `words`, that does not say which tokens make up a word."""
     if getattr(tokenizer, "reduction_fn", None) is not None:
-        drops = "this tokenizer drops tokens at random (reduction_mask); make one without it"
         raise GradeclipError(
-            f"a prompt can only be explained if the model reads all of it, and {drops}"
+            "a prompt can only be explained if the model reads all of it, and this tokenizer "
+            "drops tokens at random (reduction_mask); make one without it"
         )
-    if words and (reason := why_no_words(tokenizer)):
+    reason = why_no_words(tokenizer) if words else None
+    if reason is not None:
         raise GradeclipError(reason)
 
 
-def split_read(prompt: str, tokenizer: Any, tower) -> Split:
+def split_read(prompt: str, tokenizer: Any, tower: Any) -> Split:
     """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand."""
     ids = tokenizer([prompt]).to(tower.device)
     return split_row(prompt, tokenizer, ids[0].tolist(), int(tower.ends(ids)[0]))
@@ -107,126 +108,172 @@ def split_read(prompt: str, tokenizer: Any, tower) -> Split:
 
 def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
     """The words of a prompt and the tokens that make them up, for the `row` of ids that a model reads up to `end`."""
-    cleaned, tokens, ranges = _tokenised(prompt, tokenizer)
-    first, ids = 1, row[1:end]
-    if hasattr(tokenizer, "tokenizer") and tokens:  # one of Hugging Face, which may have no SOT
-        start = row.index(tokens[0]) if tokens[0] in row else 0
-        if read := _alike(tokens, row[start:]):
-            stop = (
-                end if row[end] == tokenizer.tokenizer.eos_token_id else len(row)
-            )  # one in the prompt ends it
-            first, ids = start, row[start : min(start + read, stop)]
+    cleaned, tokens, ranges = _tokens_of(prompt, tokenizer)
+    first, ids = _read_part(tokens, tokenizer, row, end)
     if not ids or not tokens:
         raise GradeclipError(f"a prompt needs at least one word, got {short(prompt)}")
     if tokens[: len(ids)] != ids:
-        msg = f"the tokenizer reads {short(prompt)} in a different order from its tokens; it cannot be explained"
-        raise GradeclipError(msg)
-    firsts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned, tokenizer))
-    spans = [  # a word reaches to the next one, less white space: what cleaning dropped belongs to the word before it
-        (start, start + max(1, len(prompt[start:end].rstrip())))
-        for start, end in zip(firsts, [*firsts[1:], len(prompt)], strict=True)
-    ]
-    read = max(word_ids[: len(ids)]) + 1
-    unread = [prompt[slice(*spans[word])] for word in dict.fromkeys(word_ids[len(ids) :])]
-    return Split(prompt, tuple(spans[:read]), tuple(word_ids[: len(ids)]), tuple(unread), first)
+        raise GradeclipError(
+            f"the tokenizer reads {short(prompt)} in a different order from its tokens; "
+            "it cannot be explained"
+        )
+
+    starts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned, tokenizer))
+    spans: list[tuple[int, int]] = []
+    for start, next_start in zip(starts, [*starts[1:], len(prompt)], strict=True):
+        # what cleaning dropped belongs to the word before it, white space to none
+        length = len(prompt[start:next_start].rstrip())
+        spans.append((start, start + max(1, length)))
+
+    read_words = max(word_ids[: len(ids)]) + 1
+    unread = dict.fromkeys(word_ids[len(ids) :])  # in order, each once
+    return Split(
+        prompt,
+        spans=tuple(spans[:read_words]),
+        word_ids=tuple(word_ids[: len(ids)]),
+        unread=tuple(prompt[slice(*spans[word])] for word in unread),
+        first=first,
+    )
+
+
+def _read_part(
+    tokens: list[int],
+    tokenizer: Any,
+    row: list[int],
+    end: int,
+) -> tuple[int, list[int]]:
+    """Where a prompt's tokens begin in the row that a model reads, and those of them that it reads."""
+    if not hasattr(tokenizer, "tokenizer") or not tokens:
+        return 1, row[1:end]
+
+    # a Hugging Face tokenizer may have no SOT
+    start = row.index(tokens[0]) if tokens[0] in row else 0
+    count = _common_length(tokens, row[start:])
+    if count == 0:
+        return 1, row[1:end]
+    # an EOT ends the prompt, also one that was written in it
+    stop = end if row[end] == tokenizer.tokenizer.eos_token_id else len(row)
+    return start, row[start : min(start + count, stop)]
 
 
 def unknown_words(split: Split, vocabulary: frozenset[str]) -> list[str]:
     """Words of the prompt, whole and in lower case, that a model was never shown."""
-    words = dict.fromkeys(split.prompt[start:end].lower() for start, end in split.spans)
-    said = [word for word in words if any(category(letter)[0] not in "PZC" for letter in word)]
-    return [word for word in said or words if word not in vocabulary]
+    words = list(dict.fromkeys(split.prompt[start:end].lower() for start, end in split.spans))
+    spoken = [word for word in words if not _is_mark(word)]
+    return [word for word in spoken or words if word not in vocabulary]
 
 
-def _tokenised(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[tuple[int, int]]]:
-    """The cleaned prompt, all its tokens, and the characters of each token in it."""
+def _is_mark(word: str) -> bool:
+    """Whether a word is punctuation, white space or a control character alone."""
+    return all(category(letter)[0] in "PZC" for letter in word)
+
+
+def _tokens_of(prompt: str, tokenizer: Any) -> tuple[str, list[int], list[Span]]:
+    """The cleaned prompt, all its tokens, and the characters [first, last] of each token in it."""
     if not hasattr(tokenizer, "tokenizer"):
-        tokens, cleaned = tokenizer.encode(prompt), tokenizer.clean_fn(prompt)
+        tokens = tokenizer.encode(prompt)
+        cleaned = tokenizer.clean_fn(prompt)
         return cleaned, tokens, _token_ranges(cleaned, tokens, tokenizer)
-    inner, cleaned = tokenizer.tokenizer, getattr(tokenizer, "clean_fn", str)(prompt)
+
+    inner = tokenizer.tokenizer
+    cleaned = getattr(tokenizer, "clean_fn", str)(prompt)
     if inner.is_fast:
-        found = inner(cleaned, add_special_tokens=False, return_offsets_mapping=True)
-        return cleaned, found["input_ids"], _seen(cleaned, found["offset_mapping"])
+        encoding = inner(cleaned, add_special_tokens=False, return_offsets_mapping=True)
+        return cleaned, encoding["input_ids"], _visible(cleaned, encoding["offset_mapping"])
+
+    # SigLIP's own tokenizer says no characters: a token ends where longer decoded text goes on
     tokens = inner(cleaned, add_special_tokens=False)["input_ids"]
-    begun = [inner.decode(tokens[:count]) for count in range(len(tokens) + 1)]
-    ends = accumulate((_alike(text, begun[-1]) for text in begun), max)
-    return begun[-1], tokens, _seen(begun[-1], list(pairwise(ends)))
+    beginnings = [inner.decode(tokens[:count]) for count in range(len(tokens) + 1)]
+    decoded = beginnings[-1]
+    ends = accumulate((_common_length(text, decoded) for text in beginnings), max)
+    return decoded, tokens, _visible(decoded, list(pairwise(ends)))
 
 
-def _alike(one: Sequence, other: Sequence) -> int:
+def _common_length(first: Sequence, second: Sequence) -> int:
     """How many characters, or tokens, two sequences begin with alike."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-        min(len(one), len(other)),
-    )
+    for count, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return count
+    return min(len(first), len(second))
 
 
-def _seen(cleaned: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The characters [first, last] of each token without white space."""
-    seen = [
-        [match.start() for match in _SEEN.finditer(cleaned, start, end)] for start, end in offsets
-    ]
-    ranges = [(places[0], places[-1]) for places in seen if places]
-    before = accumulate(map(bool, seen), initial=0)  # how many such tokens stand before each token
-    # a token of white space alone belongs to the next token, behind all others to the last one
-    return (
-        [ranges[min(count, len(ranges) - 1)] for _, count in zip(seen, before, strict=False)]
-        if ranges
-        else []
-    )
+def _visible(cleaned: str, offsets: Sequence[Span]) -> list[Span]:
+    """The characters [first, last] of each token without white space.
+
+    A token of white space alone has those of the next token, behind all others those of the last.
+    """
+    ranges: list[Span] = []
+    numbers: list[int] = []  # for each token, which of `ranges` it has
+    for start, end in offsets:
+        numbers.append(len(ranges))
+        places = [match.start() for match in _VISIBLE.finditer(cleaned, start, end)]
+        if places:
+            ranges.append((places[0], places[-1]))
+    if not ranges:
+        return []
+    return [ranges[min(number, len(ranges) - 1)] for number in numbers]
 
 
-def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[tuple[int, int]]:
+def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[Span]:
     """The characters of the cleaned prompt [first, last] that each token covers, through UTF-8's bytes."""
-    byte_places = [
-        match.start() + offset
-        for match in tokenizer.pat.finditer(cleaned)
-        for offset, character in enumerate(match.group())
-        for _ in character.encode("utf-8")
-    ]
-    lengths = [
-        len(tokenizer.decoder[token].removesuffix("</w>")) for token in tokens
-    ]  # of one letter a byte
-    ends = accumulate(lengths)
-    return [
-        (byte_places[end - length], byte_places[end - 1])
-        for length, end in zip(lengths, ends, strict=True)
-    ]
+    byte_places: list[int] = []  # the character that each byte belongs to
+    for match in tokenizer.pat.finditer(cleaned):
+        for place, character in enumerate(match.group(), start=match.start()):
+            byte_places += [place] * len(character.encode("utf-8"))
+
+    ranges: list[Span] = []
+    start = 0
+    for token in tokens:
+        letters = tokenizer.decoder[token].removesuffix("</w>")  # one for each byte
+        end = start + len(letters)
+        ranges.append((byte_places[start], byte_places[end - 1]))
+        start = end
+    return ranges
 
 
 def _group(
-    cleaned: str, ranges: list[tuple[int, int]], positions: list[int]
+    cleaned: str,
+    ranges: list[Span],
+    positions: list[int],
 ) -> tuple[list[int], list[int]]:
     """The start of each word in the prompt, and the word that each token belongs to."""
-    begins, number = {}, {}  # of the word at each character of the cleaned prompt
-    for index, match in enumerate(_WORD.finditer(cleaned)):
-        begins.update(dict.fromkeys(range(*match.span()), match.start()))
-        number.update(dict.fromkeys(range(*match.span()), index))
-    firsts: list[int] = []
+    word_starts: dict[int, int] = {}  # of the word at each character of the cleaned prompt
+    word_numbers: dict[int, int] = {}
+    for number, match in enumerate(_WORD.finditer(cleaned)):
+        for place in range(*match.span()):
+            word_starts[place] = match.start()
+            word_numbers[place] = number
+
+    starts: list[int] = []
     word_ids: list[int] = []
     reached = -1  # number of the last word in the current group
     for first, last in ranges:
-        start = positions[begins[first]]
-        if not firsts or (number[first] > reached and start > firsts[-1]):
-            firsts.append(start)
-        reached = max(reached, number[last])
-        word_ids.append(len(firsts) - 1)
-    return firsts, word_ids
+        start = positions[word_starts[first]]
+        if not starts or (word_numbers[first] > reached and start > starts[-1]):
+            starts.append(start)
+        reached = max(reached, word_numbers[last])
+        word_ids.append(len(starts) - 1)
+    return starts, word_ids
 
 
 def _positions_in_prompt(prompt: str, cleaned: str, tokenizer: Any) -> list[int]:
     """The start of each character of the cleaned prompt in the prompt; one position more for the end."""
     if cleaned == prompt or (cleaned == prompt.lower() and len(cleaned) == len(prompt)):
         return list(range(len(prompt) + 1))
+
+    # each unit is cleaned alone: a curly quote is then a plain one
     units = [match.span() for match in _UNIT.finditer(prompt)]
-    clean = getattr(
-        tokenizer, "clean_fn", str
-    )  # of each unit alone: a curly quote is then a plain one
-    keys = [(clean(prompt[start:end]) or prompt[start:end]).lower() for start, end in units]
+    clean = getattr(tokenizer, "clean_fn", str)
+    keys: list[str] = []
+    for start, end in units:
+        unit = prompt[start:end]
+        keys.append((clean(unit) or unit).lower())
+    characters = [character.lower() for character in cleaned]
+
     positions = [0] * len(cleaned) + [len(prompt)]
-    lowered = [character.lower() for character in cleaned]
-    for _, a, a_end, b, b_end in SequenceMatcher(None, keys, lowered, autojunk=False).get_opcodes():
+    matcher = SequenceMatcher(None, keys, characters, autojunk=False)
+    for _, a, a_end, b, b_end in matcher.get_opcodes():
         for offset in range(b_end - b):  # what was replaced is shared out from the left
-            unit = min(a + offset, max(a_end - 1, a), len(units) - 1)
-            positions[b + offset] = units[unit][0]
+            unit_number = min(a + offset, max(a_end - 1, a), len(units) - 1)
+            positions[b + offset] = units[unit_number][0]
     return positions

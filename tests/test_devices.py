@@ -225,7 +225,7 @@ def explained(model: nn.Module, method: str) -> list[np.ndarray]:
         embeddings = explainer.embed_images([noise, noise[::-1]]), explainer.embed_texts(prompts)
         maps = [explainer.maps(noise, directions) for directions in (embeddings[1], np.eye(48)[:2])]
         values += [
-            explainer.interactions(noise, prompts[0]).maps,
+            explainer.interactions(noise, prompts[0]).image_maps,
             *(one.float().cpu() for one in (*embeddings, *maps)),
         ]
     return [np.asarray(value, dtype=float) for value in values]

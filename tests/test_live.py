@@ -110,7 +110,7 @@ def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expecte
         alike(embedding @ caption["text_embedding"], explanation.similarity[0])
         alike(words @ embedding, [word.score for word in explanation.words[0]])
         alike(maps[0], explanation.image_maps[0])
-        alike(maps[1:], interactions.maps)
+        alike(maps[1:], interactions.image_maps)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -165,8 +165,8 @@ def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(
         alike(shown["similarity"], explanation.similarity[0])
         alike(shown["scores"], [word.score for word in explanation.words[0]])
         assert shown["percentile"] == pytest.approx(explanation.percentile[0], abs=1)
-        word = len(interactions.words) - 1
-        alike(redraw(page, word=word)["map"], interactions.maps[word])
+        word = len(interactions.words[0]) - 1
+        alike(redraw(page, word=word)["map"], interactions.image_maps[word])
     shown = redraw(page, scene=2)
     drawn = base64.b64decode(
         page.evaluate("document.querySelector('#map').toDataURL()").partition(",")[2]

@@ -69,12 +69,12 @@ def word_directions(
     return directions if word_mask.ndim == 3 else directions[:, 0]
 
 
-def named_things(caption: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+def named_things(prompt: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
     """The words that name things: for each noun phrase its nouns, as indices into the words."""
     from ..language import phrases  # its taggers are slow to import
 
     groups = []
-    for phrase in phrases(caption):
+    for phrase in phrases(prompt):
         nouns = [word for word in phrase.words if word.part == "noun"] or [phrase.words[-1]]
         group = []
         for index, (start, end) in enumerate(spans):

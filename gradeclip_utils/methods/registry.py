@@ -19,8 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from ..checks import hint
-from ..errors import GradeclipError
+from ..errors import GradeclipError, hint
 from ..towers import Tower, Trace
 from . import gradients, perturbation
 from .attention import attention, game, legrad, rollout

@@ -33,7 +33,6 @@ from ..words import split_read, unknown_words, why_no_words
 from .sentences import nouns, sentence
 
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
-_WITH_WORDS = (_GRAD_ECLIP, "grad-eclip-single-head")  # methods with word x region maps
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 _MOST_UNKNOWN = 8  # words that are named
 
@@ -156,7 +155,7 @@ class ExplorerView:
         """The signed map (h, w) of the caption, or of a phrase in it."""
         if self.state.phrase and self.words:
             first, last = self.state.phrase
-            return self.words.maps[first : last + 1].sum(0)
+            return self.words.image_maps[first : last + 1].sum(0)
         if self.explanation is None:
             return np.zeros((1, 1), np.float32)
         return self.explanation.image_maps[0]
@@ -194,16 +193,16 @@ class ExplorerView:
         """The drawing with words shaded by their relevance for the chosen patch."""
         row, column = self.state.patch
         words = []
-        for word, map_ in zip(self.words.words, self.words.maps, strict=True):
+        for word, map_ in zip(self.words.words[0], self.words.image_maps, strict=True):
             words.append(replace(word, score=float(map_[row, column])))
         panel = replace(drawing.panels[0], cells=title_of(words))
-        return replace(drawing, panels=(panel,), word_scale=abs_max(self.words.maps))
+        return replace(drawing, panels=(panel,), word_scale=abs_max(self.words.image_maps))
 
     def _with_phrase(self, drawing: Drawing) -> Drawing:
         """The drawing with the map of the chosen words."""
         first, last = self.state.phrase
-        text = " ".join(word.text for word in self.words.words[first : last + 1])
-        scale = max(abs_max(self.words.maps), abs_max(self.map))
+        text = " ".join(word.text for word in self.words.words[0][first : last + 1])
+        scale = max(abs_max(self.words.image_maps), abs_max(self.map))
         panel = replace(drawing.panels[0], map=self.map, scale=scale)
         return replace(drawing, panels=(_with_name(panel, f"“{text}”"),), signed=True)
 
@@ -283,10 +282,10 @@ class ExplorerView:
         if self.words is None:
             return sentences
 
-        words = self.words.words
+        words = self.words.words[0]
         sentences["words"] = [
             sentence(scene, map_, caption, word.start, word.end)
-            for word, map_ in zip(words, self.words.maps, strict=True)
+            for word, map_ in zip(words, self.words.image_maps, strict=True)
         ]
         if self.state.phrase:
             first, last = self.state.phrase
@@ -300,7 +299,7 @@ class ExplorerView:
         """What `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
         return payload(
             self.drawing(pinned, whole=pinned is None),
-            self.words.maps if self.words else None,
+            self.words.image_maps if self.words else None,
             phrase=self.state.phrase,
             patch=self.state.patch,
             sentences=self.sentences,
@@ -319,10 +318,10 @@ class ExplorerView:
         map_ = "explanation.image_maps[0]"
         if state.phrase and self.words:
             first, last = state.phrase
-            things = self.words.provenance.get("centred")
+            things = self.words.provenance.centred
             centred = f".centred({things})" if things else ""
             words = f"explainer.interactions(image, {state.caption!r}){centred}"
-            map_ = f"{words}.maps[{first}:{last + 1}].sum(0)"
+            map_ = f"{words}.image_maps[{first}:{last + 1}].sum(0)"
 
         names = ("Object", "Scene", "Span", "arrange")
         drawn = [name for name in names if f"{name}(" in state.source.code]
@@ -445,8 +444,8 @@ class Session:
         image = state.source.image
         words = None
         with heard_by(notes.append):
-            explanation = explainer.explain(image, state.caption, state.against or None)
-            if state.method in _WITH_WORDS and explanation.words[0] and not state.against:
+            explanation = explainer.explain(image, state.caption, against=state.against or None)
+            if state.method == _GRAD_ECLIP and explanation.words[0] and not state.against:
                 words = explainer.interactions(image, state.caption)
                 things = self._things(words)
                 if len(things) > 1:
@@ -456,8 +455,10 @@ class Session:
     def _things(self, words: Interactions) -> tuple[tuple[int, ...], ...]:
         """The words that name things, by index; without a tagger for a model of drawn scenes."""
         if self.clip.vocabulary is None:
-            return named_things(words.caption, [(word.start, word.end) for word in words.words])
-        return tuple((i,) for i, word in enumerate(words.words) if word.text.lower() in nouns())
+            return named_things(
+                words.prompts[0], [(word.start, word.end) for word in words.words[0]]
+            )
+        return tuple((i,) for i, word in enumerate(words.words[0]) if word.text.lower() in nouns())
 
 
 def _check_places(state: State, words: Interactions | None) -> None:
@@ -467,7 +468,7 @@ def _check_places(state: State, words: Interactions | None) -> None:
             title = METHODS[state.method].title
             raise GradeclipError(f"{title} does not tell the words of this caption apart")
         return
-    count, rows, columns = words.maps.shape
+    count, rows, columns = words.image_maps.shape
     if state.phrase:
         first, last = state.phrase
         if not 0 <= first <= last < count:

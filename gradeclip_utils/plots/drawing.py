@@ -292,8 +292,7 @@ def _prompt_panel(explanation, i: int) -> Panel:
     name = explanation.prompts[i]
     map_ = None
     scale = 0.0
-    words_alone = explanation.provenance.get("image_layers", 1) is None
-    if not (words_alone and not explanation.image_maps.any()):
+    if explanation.image_maps is not None:
         map_ = positive_part(explanation.image_maps[i], explanation.against is not None)
         scale = abs_max(map_)
     panel = Panel(name, title_of(explanation.words[i], name), map_, scale)
@@ -339,7 +338,7 @@ def of_interactions(interactions, words: str | Sequence[str] = "content") -> Dra
 
     `words` is "content" for nouns and adjectives, "all", or a list of words of the caption.
     """
-    texts = [word.text for word in interactions.words]
+    texts = [word.text for word in interactions.words[0]]
     if words == "content":
         indices = [i for i, text in enumerate(texts) if not is_small(text)]
     elif words == "all":
@@ -349,7 +348,7 @@ def of_interactions(interactions, words: str | Sequence[str] = "content") -> Dra
 
     panels = []
     for i in indices or range(len(texts)):
-        map_ = interactions.maps[i]
+        map_ = interactions.image_maps[i]
         # The score of a word is another quantity than its map, so the title has no shade.
         panels.append(Panel(texts[i], title_of((), texts[i]), map_, abs_max(map_)))
     return _of_result(interactions, panels, signed=True)
@@ -357,13 +356,13 @@ def of_interactions(interactions, words: str | Sequence[str] = "content") -> Dra
 
 def of_caption(interactions) -> Drawing:
     """The drawing of an `Interactions` in one panel, which has the sum of all words' maps."""
-    map_ = interactions.maps.sum(0)
+    map_ = interactions.image_maps.sum(0)
     panel = Panel(
-        interactions.caption,
-        title_of(interactions.words),
+        interactions.prompts[0],
+        title_of(interactions.words[0]),
         map_,
         abs_max(map_),
-        interactions.similarity,
+        float(interactions.similarity[0]),
     )
     note = f"{panel.labels[0]}; map of all words, point at one for its own"
     return _of_result(interactions, [replace(panel, note=note)], signed=True)
@@ -372,7 +371,7 @@ def of_caption(interactions) -> Drawing:
 def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of a result, with its model, method and layers."""
     scores = [word.score or 0 for panel in panels for word in panel.words]
-    layers = result.provenance.get("image_layers")
+    layers = result.provenance.image_layers
     origin = result.origin
     if layers == 1:
         origin += ", last layer"

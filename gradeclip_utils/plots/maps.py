@@ -109,7 +109,7 @@ def plot_interactions(
     """
     if words not in ("content", "all"):
         for word in words:
-            _index([word.text for word in interactions.words], word)
+            _index([word.text for word in interactions.words[0]], word)
     drawing = of_interactions(interactions, words)
     if ax is not None:
         return _draw_into(ax, drawing)

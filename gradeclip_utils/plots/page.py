@@ -117,7 +117,8 @@ def embedded(view: dict, image: Image.Image, inside: str = "") -> str:
 
 def page_of(result) -> str:
     """An HTML document that shows an `Explanation`, or an `Interactions` with its words' maps."""
-    regions = getattr(result, "maps", None)
-    drawing = of_explanation(result) if regions is None else of_caption(result)
+    is_of_words = hasattr(result, "centred")  # an `Interactions`
+    regions = result.image_maps if is_of_words else None
+    drawing = of_caption(result) if is_of_words else of_explanation(result)
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
     return _PAGE.format(title=title, body=embedded(payload(drawing, regions), result.image))

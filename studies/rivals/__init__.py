@@ -4,7 +4,7 @@
 
     from studies.rivals import exclip, fixlip, metagame
 
-    metagame(explainer, image, "a red car and a blue ball").maps
+    metagame(explainer, image, "a red car and a blue ball").image_maps
     Explainer(clip, method="cci")    # as "metagame", "integrated-attention" and "fixlip"
 
 | name | explains | source |

@@ -17,10 +17,9 @@ Operations Research 2009).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +47,6 @@ class Metagame(Interactions):
     `pairs` (G, G, h, w) holds their interactions.
     """
 
-    _arrays: ClassVar = ("maps", "pairs")
     pairs: np.ndarray | None = None
 
 
@@ -102,14 +100,18 @@ def metagame(
         end = split.spans[max(group)][1]
         words.append(Word(caption[start:end], score, start, end))
     return Metagame(
-        caption,
-        tuple(words),
-        torch.tensordot(weights.to(maps), maps, 1).float().cpu().numpy(),
-        float(base.similarity[0]),
-        base.image,
-        base.box,
-        {**base.provenance, "method": f"METAGAME of {explainer.method.title}"},
-        _interaction_maps(maps, len(groups)) if len(groups) <= EXACT else None,
+        prompts=base.prompts,
+        similarity=base.similarity,
+        image_maps=torch.tensordot(weights.to(maps), maps, 1).float().cpu().numpy(),
+        words=(tuple(words),),
+        image=base.image,
+        box=base.box,
+        provenance=replace(
+            base.provenance,
+            method="metagame",
+            title=f"METAGAME of {explainer.method.title}",
+        ),
+        pairs=_interaction_maps(maps, len(groups)) if len(groups) <= EXACT else None,
     )
 
 

@@ -42,6 +42,7 @@ def exclip(explainer: Explainer, image, caption: str, *, steps: int = 50) -> Int
     """Word x region by exCLIP, with `steps` points on each path; as `Explainer.interactions`."""
     method = replace(
         METHODS["integrated-gradients"],
+        name="exclip",
         title="exCLIP",
         image=partial(integrated_gradients, steps=steps),
     )
@@ -79,14 +80,17 @@ def _interactions(
     scores = (directions @ explainer.embed_images(image)[0]).tolist()
     words = [
         Word(word.text, score, word.start, word.end)
-        for word, score in zip(base.words, scores, strict=True)
+        for word, score in zip(base.words[0], scores, strict=True)
     ]
-    provenance = base.provenance | {
-        "method": method.title,
-        "image_layers": None,
-        "text_layers": None,
-    }
-    return replace(base, words=tuple(words), maps=maps.float().cpu().numpy(), provenance=provenance)
+    provenance = replace(
+        base.provenance, method=method.name, title=method.title, image_layers=None, text_layers=None
+    )
+    return replace(
+        base,
+        words=(tuple(words),),
+        image_maps=maps.float().cpu().numpy(),
+        provenance=provenance,
+    )
 
 
 def integrated_word_directions(

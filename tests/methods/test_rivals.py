@@ -83,13 +83,13 @@ def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_p
     expected = value_by_orders(4, similarity)
     np.testing.assert_allclose([word.score for word in found], expected, atol=1e-6)
     maps = metagame(Explainer(tiny), picture, " ".join(words), over=[(i,) for i in range(4)])
-    np.testing.assert_allclose([word.score for word in maps.words], expected, atol=1e-6)
+    np.testing.assert_allclose([word.score for word in maps.words[0]], expected, atol=1e-6)
 
 
 def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add_up(tiny, picture):
     explainer = Explainer(tiny, method="clip-surgery")
     found = metagame(explainer, picture, NOUNS)
-    assert [word.text for word in found.words] == list(SPANS)
+    assert [word.text for word in found.words[0]] == list(SPANS)
 
     def map_of(some):
         return (
@@ -98,24 +98,24 @@ def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add
             .numpy()
         )
 
-    near(found.maps, value_by_orders(3, map_of).astype(np.float32), 1e-5)
-    near(found.maps.sum(0), (map_of(range(3)) - map_of(())).astype(np.float32), 1e-5)
+    near(found.image_maps, value_by_orders(3, map_of).astype(np.float32), 1e-5)
+    near(found.image_maps.sum(0), (map_of(range(3)) - map_of(())).astype(np.float32), 1e-5)
     pair = map_of((0, 1)) - map_of((0,)) - map_of((1,)) + map_of(())
     all_three = map_of((0, 1, 2)) - map_of((0, 2)) - map_of((1, 2)) + map_of((2,))
     near(found.pairs[0, 1], ((pair + all_three) / 2).astype(np.float32), 1e-4)
     full, without = (explainer.embed_images(picture) @ explainer.embed_texts([NOUNS, ""]).T)[
         0
     ].tolist()
-    assert sum(word.score for word in found.words) == pytest.approx(full - without, abs=1e-6)
-    assert found.provenance["method"] == f"METAGAME of {explainer.method.title}"
+    assert sum(word.score for word in found.words[0]) == pytest.approx(full - without, abs=1e-6)
+    assert found.provenance.title == f"METAGAME of {explainer.method.title}"
 
 
 def test_words_of_no_player_stay_in_every_prompt(tiny, picture):
     explainer = Explainer(tiny)
     found = metagame(explainer, picture, "a red dog", over=[(1,)])
     maps = explainer.explain(picture, ["a red dog", "a dog"]).image_maps
-    assert found.words[0].text == "red" and found.pairs.shape == (1, 1, 4, 4)
-    np.testing.assert_allclose(found.maps[0], maps[0] - maps[1], atol=1e-6)
+    assert found.words[0][0].text == "red" and found.pairs.shape == (1, 1, 4, 4)
+    np.testing.assert_allclose(found.image_maps[0], maps[0] - maps[1], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +170,8 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
         of_pixels[:, 0].sum(1).unflatten(1, (2, 16)).unflatten(3, (2, 16)).sum((2, 4)).flatten(1)
     )  # (E, P)
     expected = torch.einsum("en,ep->np", of_tokens.sum(-1), of_patches)[1:end]
-    near(found.maps.reshape(3, 4), expected.float(), 1e-5)  # a word is one token here
-    assert found.provenance["method"] == "exCLIP"
+    near(found.image_maps.reshape(3, 4), expected.float(), 1e-5)  # a word is one token here
+    assert found.provenance.title == "exCLIP"
 
 
 def nearest_game_of_second_order(values, players, p):
@@ -210,7 +210,7 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
     pairs = nearest_game_of_second_order(value, 7, p=0.3)
     expected = np.array([[pairs[4 + j, i] for i in range(4)] for j in range(3)])
     near(
-        fixlip(explainer, image, CAPTION, p=0.3).maps.reshape(3, 4),
+        fixlip(explainer, image, CAPTION, p=0.3).image_maps.reshape(3, 4),
         expected.astype(np.float32),
         1e-4,
     )
@@ -238,7 +238,7 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
         seen[coalitions[:, i] == 1].mean() - seen[coalitions[:, i] == 0].mean() for i in range(4)
     ]
     near(found, torch.stack(adds), 1e-6)
-    near(scores, [word.score for word in fixlip(explainer, image, CAPTION).words], 1e-6)
+    near(scores, [word.score for word in fixlip(explainer, image, CAPTION).words[0]], 1e-6)
 
 
 @pytest.mark.parametrize("over", [[(0,), (0, 1)], [(3,)], [()]])

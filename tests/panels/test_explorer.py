@@ -62,7 +62,7 @@ def test_a_view_holds_what_the_explainer_finds(session, state, tiny, method):
 def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state, tiny, options):
     state = replace(state, caption="a red car", **options)
     explainer = Explainer(tiny, image_layers=state.layers, resolution=state.resolution)
-    maps = explainer.interactions(state.source.image, "a red car").maps
+    maps = explainer.interactions(state.source.image, "a red car").image_maps
     phrase = session.view(replace(state, phrase=(1, 2)))
     np.testing.assert_allclose(phrase.map, maps[1] + maps[2], atol=1e-6)
     (patch,) = session.view(replace(state, patch=(3, 1))).drawing().panels
@@ -72,7 +72,7 @@ def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state
 def test_things_are_told_apart_by_what_they_share(session, state, tiny):
     whole = Explainer(tiny).interactions(state.source.image, CAPTION)
     view = session.view(replace(state, phrase=(2, 2)))
-    np.testing.assert_allclose(view.map, whole.centred([2, 6]).maps[2], atol=1e-6)
+    np.testing.assert_allclose(view.map, whole.centred([2, 6]).image_maps[2], atol=1e-6)
 
 
 def test_an_image_is_traced_once_for_all_captions(session, state, tiny):

@@ -5,17 +5,20 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from gradeclip_utils.explanation import Explanation, Interactions
+from gradeclip_utils.explanation import Explanation, Interactions, Provenance
 from gradeclip_utils.words import Word
 
-PROVENANCE = {
-    "model": "tiny",
-    "pretrained": "",
-    "method": "Grad-ECLIP",
-    "attention": "model",
-    "explains": "",
-    "image_layers": 4,
-}
+PROVENANCE = Provenance(
+    model="tiny",
+    pretrained="",
+    method="grad-eclip",
+    title="Grad-ECLIP",
+    explains="the model's own similarity",
+    image_layers=4,
+    text_layers=None,
+    resolution="model",
+    versions={},
+)
 NULLS = {
     "percentile": np.array([98.0, 33.0]),
     "null_median": 0.34,
@@ -68,4 +71,12 @@ def interactions(caption="a red car and a ball", size=(120, 90)):
     random = np.random.default_rng(1)
     maps = random.normal(size=(len(caption_words), 6, 8)).astype(np.float32)
     image = Image.effect_noise(size, 60).convert("RGB")
-    return Interactions(caption, caption_words, maps, 0.4, image, (0, 0, *size), PROVENANCE)
+    return Interactions(
+        (caption,),
+        np.array([0.4]),
+        maps,
+        (caption_words,),
+        image,
+        (0, 0, *size),
+        PROVENANCE,
+    )

@@ -175,7 +175,7 @@ def test_word_x_region_draws_nouns_and_adjectives_and_function_words_on_request(
 def test_a_caption_has_the_sum_of_its_words_maps():
     result = interactions()
     (panel,) = of_caption(result).panels
-    np.testing.assert_allclose(panel.map, result.maps.sum(0))
+    np.testing.assert_allclose(panel.map, result.image_maps.sum(0))
 
 
 def test_maps_of_several_images_share_a_scale_whose_end_has_two_digits():

@@ -91,7 +91,7 @@ def test_below_six_inches_one_prompt_is_in_a_row_beside_the_image():
     assert len({round(axes.get_position().x0, 2) for axes in maps}) == 1
     assert len({round(axes.get_position().y0, 2) for axes in maps}) == 2
     foot = " ".join(figure.get_supxlabel().split())
-    assert foot.endswith("Grad-ECLIP with the model's own heads, last 4 layers")
+    assert foot.endswith("Grad-ECLIP: explains the model's own similarity, last 4 layers")
 
 
 def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():

@@ -42,7 +42,7 @@ def test_one_file_holds_everything_and_text_stays_text(tmp_path):
 def test_word_x_region_has_the_map_of_every_word(tmp_path):
     result = interactions()
     (panel,) = data_in(result.to_html(tmp_path / "page.html"))["panels"]
-    np.testing.assert_allclose(panel["regions"], result.maps.reshape(6, -1), atol=1e-3)
+    np.testing.assert_allclose(panel["regions"], result.image_maps.reshape(6, -1), atol=1e-3)
 
 
 def test_a_box_is_in_fractions_of_the_image_and_numbers_have_four_digits():

@@ -75,7 +75,7 @@ CALLS = [
         id="fewer images than prompts",
     ),
     pytest.param(
-        lambda explainer, image: explainer.explain(image, ["a", "b", "c"], ["d", "e"]),
+        lambda explainer, image: explainer.explain(image, ["a", "b", "c"], against=["d", "e"]),
         "3, got 2",
         id="two contrasts for three prompts",
     ),

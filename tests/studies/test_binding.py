@@ -34,10 +34,10 @@ def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
     pair = pairs[0]
     scene = pair.scenes[0]
     found = explainer.interactions(scene.image(96), scene.caption)
-    coverage = object_coverage(explainer, scene, found.maps.shape[1:])
+    coverage = object_coverage(explainer, scene, found.image_maps.shape[1:])
     for thing in (0, 1):
-        at = [word.text for word in found.words].index(scene.objects[thing].colour)
-        heat = np.maximum(found.maps[at], 0)
+        at = [word.text for word in found.words[0]].index(scene.objects[thing].colour)
+        heat = np.maximum(found.image_maps[at], 0)
         means = [(heat * coverage[k]).sum() / coverage[k].sum() for k in (thing, 1 - thing)]
         expected = means[0] / sum(means) if sum(means) > 0 else 0.5
         row = rows.query(

@@ -108,7 +108,7 @@ def test_words_x_things_are_means_of_the_words_maps(explainer):
     scene = matching.two_coloured(1)[0]
     table = matching.region_table(explainer, scene)
     assert list(table.columns) == [phrase(one.noun, colour=one.colour) for one in scene.objects]
-    maps = explainer.interactions(scene.image(96), scene.caption).maps
+    maps = explainer.interactions(scene.image(96), scene.caption).image_maps
     coverage = object_coverage(explainer, scene, maps.shape[1:])
     expected = np.einsum("whv,rhv->wr", maps, coverage) / coverage.sum((1, 2))
     assert table.to_numpy() == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())

@@ -85,7 +85,7 @@ def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(ti
         Explainer(tiny).interactions(*images_of(tiny, [scene]), scene.caption),
         asked(tiny, [scene]),
     )
-    _, red, car, *_, dog = words.maps
+    _, red, car, *_, dog = words.image_maps
     found = maps["word x region"][0]
     assert np.allclose(
         found, [on_scene(red + car, words), on_scene(dog, words)], atol=1e-5 * np.abs(found).max()

@@ -99,8 +99,8 @@ def test_words_and_interactions_are_given_in_the_prompt_as_it_was_written(name, 
     interactions = explainer.interactions(picture, caption)
     scores = [word.score for word in words]
     assert any(scores)
-    assert [word.score for word in interactions.words] == pytest.approx(scores, abs=1e-5)
-    assert interactions.maps.shape == (len(words), 4, 4)
+    assert [word.score for word in interactions.words[0]] == pytest.approx(scores, abs=1e-5)
+    assert interactions.image_maps.shape == (len(words), 4, 4)
 
 
 @pytest.mark.parametrize("method", ["attention", "rollout", "game", "m2ib"])

@@ -259,7 +259,7 @@ def test_maps_of_another_method_are_those_of_its_explainer(method, mapped, tiny,
 def test_a_phrase_in_its_caption_has_the_sum_of_the_maps_of_its_words(mapped, tiny, pairs):
     draw, _, rows = mapped
     interactions = Explainer(tiny).interactions(pairs[0].image, CAPTIONS[0])
-    red_car = interactions.maps[:3].sum(0)  # "a", "red", "car"
+    red_car = interactions.image_maps[:3].sum(0)  # "a", "red", "car"
     assert_close_map(draw("word x region")[rows.index(0), 0], red_car)
 
 
