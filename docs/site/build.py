@@ -1,8 +1,9 @@
-"""Build the site from notebooks, the pages of this folder and docstrings; nothing is executed or fetched.
+"""Build the site from notebooks, the pages of this folder and docstrings; nothing is executed.
 
-    python docs/site/build.py build/site                        # `make site`: notebooks as they are
-    committed python docs/site/build.py build build/executed/*.ipynb      # `make run`: these as
-    they were executed here
+    python docs/site/build.py build/site                              # `make site`
+    python docs/site/build.py build build/executed/*.ipynb            # `make run`
+
+The first takes notebooks as they are committed, the second as they were executed here.
 
 Pages that say what the code says (methods, API) are written here from the code; the others are
 files of this folder, which land at the root of the site, and of `docs/`, `notebooks/`, `data/` and
@@ -41,57 +42,65 @@ COPIED = (
     "CITATION.cff",
 )
 
-FIGURES = {
-    "explained.png",
-    "explained-narrow.png",
-}  # which the README shows by HTML, of which Sphinx takes no notice
+# the README shows them by HTML, of which Sphinx takes no notice
+FIGURES = ("explained.png", "explained-narrow.png")
+
+METHODS_HEAD = """\
+# Methods
+
+`Explainer(method=...)` takes each of these methods (`gradeclip_utils.methods.METHODS`). Only maps
+that explain *the model's own similarity* say why the model gave its number. Cost counts forward
+passes beyond the trace.
+
+| `method=` | name | explains | cost | image | words | paper |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+# -------------------------------------------------------------------------------- pages of the site
 
 
 def gather(pages: Path, executed: Sequence[Path] = ()) -> None:
-    """Put everything that Sphinx reads into one folder; notebooks executed here replace those of their names."""
+    """Put everything that Sphinx reads into one folder.
+
+    Notebooks that were executed here replace the committed ones of their names.
+    """
+    copy_sources(pages, executed)
+    for source in (ROOT / "README.md", *HERE.rglob("*.md")):
+        text = with_links_of_the_site(source)
+        (pages / place_of(source)).write_text(text, encoding="utf-8")
+
+    fill_marks(pages)
+    list_lessons(pages)
+    for notebook in pages.glob("notebooks/*.ipynb"):
+        complete(notebook)
+
+    (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
+    write_api(pages / "api")
+
+
+def copy_sources(pages: Path, executed: Sequence[Path]) -> None:
+    """Copy pages and notebooks to where they lie on the site."""
     shutil.copytree(HERE, pages, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
     for pattern in COPIED:
         for file in ROOT.glob(pattern):
             target = pages / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-    for lesson in executed:
-        shutil.copy(lesson, pages / "notebooks")
-    for source in (ROOT / "README.md", *HERE.rglob("*.md")):
-        page = pages / place_of(source)
-        page.write_text(with_links_of_the_site(source), encoding="utf-8")
-    readme = (pages / "README.md").read_text(encoding="utf-8")
-    readme = readme.replace("gradeclip_utils/methods/grad_eclip.py", "api/method.md")
-    (pages / "README.md").write_text(readme, encoding="utf-8")
-    there = 'Here it is: <a href="live/index.html"><b>open it</b></a>.'
-    fill(pages / "live.md", "<!-- the link to the live page, on the site -->", there)
-    lessons = sorted(pages.glob("notebooks/*.ipynb"))
-    for lesson in lessons:
-        complete(lesson)
-    for what, pattern in (("lines", r"```python\n.*?```"), ("figure", r"<picture>.*?</picture>")):
-        fill(
-            pages / "index.md",
-            f"<!-- the {what} of the README -->",
-            re.search(pattern, readme, re.S)[0],
-        )
-    shutil.copytree(
-        ROOT / "docs", pages / "extra" / "docs", ignore=lambda _, names: {*names} - FIGURES
-    )
-    course, mark = pages / "notebooks" / "README.md", "## For teachers"
-    named = re.findall(
-        r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course.read_text(encoding="utf-8"), re.M
-    )  # in its order
-    own = [
-        lesson.stem for lesson in lessons if lesson.stem not in named
-    ]  # of somebody who has put them beside ours
-    fill(course, mark, f"{toctree([*dict.fromkeys(named), *own])}\n\n{mark}")
-    (pages / "methods.md").write_text(methods_page(), encoding="utf-8")
-    write_api(pages / "api")
+    for notebook in executed:
+        shutil.copy(notebook, pages / "notebooks")
+
+    extra = pages / "extra" / "docs"
+    extra.mkdir(parents=True)
+    for name in FIGURES:
+        shutil.copy(ROOT / "docs" / name, extra)
 
 
 def place_of(file: Path) -> Path:
     """Where a file of the repository lies on the site."""
-    return file.relative_to(HERE if file.is_relative_to(HERE) else ROOT)
+    if file.is_relative_to(HERE):
+        return file.relative_to(HERE)
+    return file.relative_to(ROOT)
 
 
 def with_links_of_the_site(page: Path) -> str:
@@ -104,10 +113,35 @@ def with_links_of_the_site(page: Path) -> str:
     return re.sub(r"\]\((?!\w+:)([^)#\s]+)", moved, page.read_text(encoding="utf-8"))
 
 
+def fill_marks(pages: Path) -> None:
+    """Write what a page has on the site alone."""
+    readme = (pages / "README.md").read_text(encoding="utf-8")
+    readme = readme.replace("gradeclip_utils/methods/grad_eclip.py", "api/method.md")
+    (pages / "README.md").write_text(readme, encoding="utf-8")
+
+    lines = re.search(r"```python\n.*?```", readme, re.S)[0]
+    figure = re.search(r"<picture>.*?</picture>", readme, re.S)[0]
+    fill(pages / "index.md", "<!-- the lines of the README -->", lines)
+    fill(pages / "index.md", "<!-- the figure of the README -->", figure)
+
+    link = 'Here it is: <a href="live/index.html"><b>open it</b></a>.'
+    fill(pages / "live.md", "<!-- the link to the live page, on the site -->", link)
+
+
 def fill(page: Path, mark: str, text: str) -> None:
     """Write `text` where a page has `mark`, once."""
     before, after = page.read_text(encoding="utf-8").split(mark)
     page.write_text(before + text + after, encoding="utf-8")
+
+
+def list_lessons(pages: Path) -> None:
+    """Add the navigation of the lessons to the course page: in its order, then all others."""
+    course = pages / "notebooks" / "README.md"
+    mark = "## For teachers"
+    listed = re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course.read_text("utf-8"), re.M)
+    existing = [notebook.stem for notebook in sorted(pages.glob("notebooks/*.ipynb"))]
+    names = dict.fromkeys([*listed, *existing])
+    fill(course, mark, f"{toctree(list(names))}\n\n{mark}")
 
 
 def toctree(names: list[str]) -> str:
@@ -122,62 +156,73 @@ def complete(notebook: Path) -> None:
     asks the cell for it. A link to a paper of the bibliography cites it as well; in JupyterLab a
     citation would be a key in braces.
     """
-    content, known = nbformat.read(notebook, as_version=4), papers()
+    content = nbformat.read(notebook, as_version=4)
     for cell in content.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(
-                r"\]\((https?://[^)\s]+)\)",
-                lambda link: (
-                    f"{link[0]} {{cite}}`{known[link[1]]}`" if link[1] in known else link[0]
-                ),
-                cell.source,
-            )
+            cell.source = with_citations(cell.source)
         for output in cell.get("outputs", ()):
-            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+            if alt:
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(alt.split())}
     nbformat.write(content, notebook)
 
 
+# ----------------------------------------------------------------------------- bibliography, methods
+
+
+def with_citations(text: str) -> str:
+    """The text with a citation behind every link to a paper of the bibliography."""
+    keys = papers()
+
+    def cited(link: re.Match) -> str:
+        if link[1] in keys:
+            return f"{link[0]} {{cite}}`{keys[link[1]]}`"
+        return link[0]
+
+    return re.sub(r"\]\((https?://[^)\s]+)\)", cited, text)
+
+
 def entries() -> dict[str, str]:
-    """Title -> key of everything in the bibliography, titles without the braces that hold capitals."""
+    """Title -> key of everything in the bibliography, without the braces that hold capitals."""
     text = BIBLIOGRAPHY.read_text(encoding="utf-8")
-    found = re.findall(r"^@\w+\{(\w+),.*?^  title = \{(.*?)\},?$", text, re.M | re.S)
-    return {re.sub(r"[{}]", "", title): key for key, title in found}
+    pairs = re.findall(r"^@\w+\{(\w+),.*?^  title = \{(.*?)\},?$", text, re.M | re.S)
+    return {re.sub(r"[{}]", "", title): key for key, title in pairs}
 
 
 def papers() -> dict[str, str]:
     """Address -> key of everything in the bibliography that has one, as lessons link to it."""
+    prefixes = {"eprint": "https://arxiv.org/abs/", "url": ""}
     text = BIBLIOGRAPHY.read_text(encoding="utf-8")
-    before = {"eprint": "https://arxiv.org/abs/", "url": ""}
-    return {
-        before[kind] + place: key
-        for key, entry in re.findall(r"^@\w+\{(\w+),((?:\n  .*)*)", text, re.M)
-        for kind, place in re.findall(r"(eprint|url) = \{(.*?)\}", entry)
-    }
+    keys = {}
+    for key, entry in re.findall(r"^@\w+\{(\w+),((?:\n  .*)*)", text, re.M):
+        for kind, place in re.findall(r"(eprint|url) = \{(.*?)\}", entry):
+            keys[prefixes[kind] + place] = key
+    return keys
 
 
 def methods_page() -> str:
-    """The table of `METHODS`, with what each explains and costs, and its paper in the bibliography."""
-    head = (
-        "# Methods\n\n`Explainer(method=...)` takes each of these methods (`gradeclip_utils.methods.METHODS`). Only "
-        "maps that explain *the model's own similarity* say why the model gave its number. Cost counts forward passes "
-        "beyond the trace.\n"
-    )
-    known, rows = (
-        entries(),
-        ["| `method=` | name | explains | cost | image | words | paper |", "| --- " * 7 + "|"],
-    )
+    """The table of `METHODS`: what each explains and costs, and its paper in the bibliography."""
+    keys_of_titles = entries()
+    rows = []
     for name, method in METHODS.items():
-        if not (keys := [key for title, key in known.items() if title in method.paper]):
-            raise LookupError(
-                f"{BIBLIOGRAPHY.name} has no entry with the title of {name!r}: {method.paper}"
-            )
-        has = ["yes" if part else "–" for part in (method.image, method.text)]
-        paper = f"{method.paper} {{cite}}`{','.join(keys)}`"
-        rows.append(
-            f"| {' | '.join((f'`{name}`', method.title, method.explains, method.cost, *has, paper))} |"
-        )
-    return head + "\n" + "\n".join(rows) + "\n"
+        keys = [key for title, key in keys_of_titles.items() if title in method.paper]
+        if not keys:
+            msg = f"{BIBLIOGRAPHY.name} has no entry with the title of {name!r}: {method.paper}"
+            raise LookupError(msg)
+        cells = [
+            f"`{name}`",
+            method.title,
+            method.explains,
+            method.cost,
+            "yes" if method.image else "–",
+            "yes" if method.text else "–",
+            f"{method.paper} {{cite}}`{','.join(keys)}`",
+        ]
+        rows.append(f"| {' | '.join(cells)} |\n")
+    return METHODS_HEAD + "".join(rows)
+
+
+# --------------------------------------------------------------------------------------- reference
 
 
 API = {  # page -> its title and what it documents, in the order in which a newcomer meets them
@@ -283,41 +328,48 @@ API = {  # page -> its title and what it documents, in the order in which a newc
 def write_api(folder: Path) -> None:
     """Write one page per subject, and an index."""
     folder.mkdir()
-    rows = ["# API reference", "", "| page | names |", "| --- | --- |"]
+    index = ["# API reference", "", "| page | names |", "| --- | --- |"]
     for page, (title, names) in API.items():
-        blocks = [
-            f"```{{eval-rst}}\n{_directive(f'gradeclip_utils.{name}')}\n```" for name in names
-        ]
-        (folder / f"{page}.md").write_text(
-            f"# {title}\n\n" + "\n\n".join(blocks) + "\n", encoding="utf-8"
-        )
-        short = ", ".join(f"`{name.rpartition('.')[2]}`" for name in names)
-        rows.append(f"| [{title}]({page}.md) | {short} |")
-    rows += ["", toctree(list(API)), ""]
-    (folder / "index.md").write_text("\n".join(rows), encoding="utf-8")
+        blocks = [f"# {title}"]
+        for name in names:
+            blocks.append(f"```{{eval-rst}}\n{directive(f'gradeclip_utils.{name}')}\n```")
+        (folder / f"{page}.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+
+        last_parts = ", ".join(f"`{name.rpartition('.')[2]}`" for name in names)
+        index.append(f"| [{title}]({page}.md) | {last_parts} |")
+    index += ["", toctree(list(API)), ""]
+    (folder / "index.md").write_text("\n".join(index), encoding="utf-8")
 
 
-def _directive(name: str) -> str:
+def directive(name: str) -> str:
     """The Sphinx directive that documents one name, with its public members if it is a class."""
-    thing = resolve_name(name)
-    if not isinstance(thing, type):
+    documented = resolve_name(name)
+    if not isinstance(documented, type):
         return f".. autofunction:: {name}"
-    others = [
-        one.__name__ for one in thing.__mro__ if not one.__module__.startswith("gradeclip_utils")
-    ]
-    return f".. autoclass:: {name}\n   :members:\n   :inherited-members: {', '.join(others)}"
+    foreign = []
+    for kind in documented.__mro__:
+        if not kind.__module__.startswith("gradeclip_utils"):
+            foreign.append(kind.__name__)
+    return f".. autoclass:: {name}\n   :members:\n   :inherited-members: {', '.join(foreign)}"
+
+
+def main(out: Path, executed: Sequence[Path]) -> int:
+    """Gather the pages, let Sphinx read them, and put the site into a folder."""
+    from sphinx.cmd.build import main as sphinx  # pages can be gathered, and tested, without it
+
+    # notebooks of other people may be as they like
+    strict = [] if executed else ["-W", "--keep-going"]
+    with tempfile.TemporaryDirectory() as work:
+        sources = Path(work) / "sources"
+        site = Path(work) / "site"
+        gather(sources, executed)
+        options = ["-b", "html", "-q", "-d", f"{work}/doctrees", *strict]
+        failed = sphinx([*options, str(sources), str(site)])
+        if not failed:
+            shutil.copytree(site, out, dirs_exist_ok=True)
+    return failed
 
 
 if __name__ == "__main__":
-    from sphinx.cmd.build import main as sphinx  # pages can be gathered, and tested, without it
-
-    out, *executed = map(Path, sys.argv[1:])
-    with tempfile.TemporaryDirectory() as work:
-        sources, read, pages = (f"{work}/{name}" for name in ("sources", "read", "pages"))
-        gather(Path(sources), executed)
-        strict = (
-            [] if executed else ["-W", "--keep-going"]
-        )  # notebooks of others may be as they like
-        if failed := sphinx(["-b", "html", "-q", "-d", read, *strict, sources, pages]):
-            sys.exit(failed)
-        shutil.copytree(pages, out, dirs_exist_ok=True)
+    place, *notebooks = map(Path, sys.argv[1:])
+    sys.exit(main(place, notebooks))

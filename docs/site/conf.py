@@ -1,12 +1,13 @@
-"""Sphinx's settings for the site; `build.py` beside it gathers the pages and calls Sphinx with them."""
+"""Sphinx's settings for the site; `build.py` gathers the pages and calls Sphinx with them."""
 
 import os
 import re
 
 from gradeclip_utils import __version__
 
-project, author, release = "gradeclip", "the gradeclip contributors", __version__
-copyright = author
+project = "gradeclip"
+author = copyright = "the gradeclip contributors"
+release = __version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -22,19 +23,21 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header", "myst-nb.glue"]  # sections of lessons may skip a level
 nb_execution_mode = "off"  # the committed notebooks are executed already
-nb_mime_priority_overrides = [
-    ("html", "application/vnd.jupyter.widget-view+json", None)
-]  # a figure stands beside it
+# a figure stands beside each widget
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 bibtex_bibfiles = ["references.bib"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_rtype = True, False, False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
 default_role = "code"  # docstrings have one markup, single backticks
 
 html_theme = "pydata_sphinx_theme"
 html_title = "gradeclip"
-html_static_path, html_extra_path = ["_static"], ["extra"]
+html_static_path = ["_static"]
+html_extra_path = ["extra"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_sourcelink_suffix = ""  # a notebook is downloaded under its own name
@@ -60,14 +63,22 @@ html_context = {
 }
 
 
-def as_restructured_text(app, what, name, found, options, lines):
-    """Write what docstrings borrow from Markdown as Sphinx reads it: indented code, tables, stars before arguments."""
-    pieces = re.split(r"(^\S.*\n\n)((?:^ {4}.*(?:\n|\Z)|^\n)+)", "\n".join(lines), flags=re.M)
-    pieces += ["", ""]  # pieces: prose, the line before code, code, prose, ...
-    threes = zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True)
-    text = "".join(
-        _markup(prose + line) + (f"::\n\n{code}" if code else "") for prose, line, code in threes
-    )
+def as_restructured_text(app, what, name, documented, options, lines):
+    """Write what docstrings borrow from Markdown as Sphinx reads it.
+
+    That is code which is indented, tables, and stars before arguments.
+    """
+    indented = r"(^\S.*\n\n)((?:^ {4}.*(?:\n|\Z)|^\n)+)"
+    # prose, the line before code, code, prose, ...
+    pieces = re.split(indented, "\n".join(lines), flags=re.M)
+    text = ""
+    for start in range(0, len(pieces), 3):
+        prose, *line_and_code = pieces[start : start + 3]
+        if line_and_code:
+            line, code = line_and_code
+            text += f"{_markup(prose + line)}::\n\n{code}"
+        else:
+            text += _markup(prose)
     lines[:] = text.split("\n")
 
 
@@ -75,44 +86,47 @@ def _markup(text: str) -> str:
     """Prose of a docstring, with what Sphinx would read otherwise."""
     text = re.sub(r"(?<![`*\w])(\*\*?)(?=\w+[,:\s)])", lambda stars: "\\*" * len(stars[1]), text)
     text = re.sub(r"(?<!`)(`[^`\n]+`)(?=\w)", r"\1\\ ", text)  # `Pair`s
-    rows = r"(?:^[ ]*\|.*\|[ ]*(?:\n|\Z))+"
-    text = re.sub(rows, lambda table: "\n" + _list_table(table[0]) + "\n", text, flags=re.M)
+    table = r"(?:^[ ]*\|.*\|[ ]*(?:\n|\Z))+"
+    text = re.sub(table, lambda match: f"\n{_list_table(match[0])}\n", text, flags=re.M)
     return text.replace("|", "\\|")  # |S| is the size of S
 
 
 def _list_table(table: str) -> str:
     """A Markdown table as a `list-table`."""
-    rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in table.strip().splitlines()
-    ]
-    rows = [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
-    written = [
-        f"   {'* -' if i == 0 else '  -'} {cell}" for row in rows for i, cell in enumerate(row)
-    ]
-    return "\n".join([".. list-table::", "   :header-rows: 1", "", *written, ""])
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in table.strip().splitlines():
+        cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
+        if all(set(cell) <= set("-: ") for cell in cells):
+            continue  # the rule below the header
+        first, *rest = cells
+        lines.append(f"   * - {first}")
+        lines += [f"     - {cell}" for cell in rest]
+    return "\n".join([*lines, ""])
 
 
-def without_aliases(app, what, name, found, skip, options):
+def without_aliases(app, what, name, documented, skip, options):
     """Leave out what a named tuple says of its own fields: the class has told more."""
-    return True if str(getattr(found, "__doc__", "")).startswith("Alias for field number") else None
+    if str(getattr(documented, "__doc__", "")).startswith("Alias for field number"):
+        return True
+    return None
 
 
 def valid_lists(app, page, template, context, doctree):
-    """Mend lists that a screen reader cannot read: viewcode nests them wrongly, docutils' entries are no items."""
-    body = re.sub(
-        r"</li>\n<ul>(.*?)</ul>", r"\n<ul>\1</ul></li>\n", context.get("body", ""), flags=re.S
-    )
+    """Mend lists that a screen reader cannot read.
+
+    viewcode nests them wrongly, and entries of docutils are no items.
+    """
+    nested = r"</li>\n<ul>(.*?)</ul>"
+    body = re.sub(nested, r"\n<ul>\1</ul></li>\n", context.get("body", ""), flags=re.S)
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def scrollable_images(app, page, template, context, doctree):
     """Put an image that stands for itself into what scrolls, as the theme does with tables."""
     image = r"((?:<a [^>]*image-reference[^>]*>)?<img [^>]*_images/[^>]*>(?:\s*</a>)?)"
+    alone = rf"^(?:<p>{image}</p>|{image})$"
     scrolls = r'<div class="pst-scrollable-table-container">\1\2</div>'
-    context["body"] = re.sub(
-        rf"^(?:<p>{image}</p>|{image})$", scrolls, context.get("body", ""), flags=re.M
-    )
+    context["body"] = re.sub(alone, scrolls, context.get("body", ""), flags=re.M)
 
 
 def setup(app):
