@@ -15,62 +15,67 @@ from gradeclip_utils import Clip, load_clip
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
 
+# `make quick` does not even import these files, nor those of browsers, studies and training
+SLOW_FILES = (
+    "assignments installs live notebooks readme real_clip recipes rivals scenes security site slides"
+).split()
+FIRST = ("notebooks", "assignments", "real_clip", "installs", "release")  # they take longest
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A worker runs whole files, but of the file of notebooks one after another: each is more work than most files."""
+    """A worker runs whole files, but notebooks one by one: each is more work than most files."""
     from xdist.scheduler import LoadFileScheduling
 
     class LoadFileOrNotebook(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            return (
-                nodeid.rpartition("[")[2]
-                if "/test_notebooks.py::" in nodeid
-                else super()._split_scope(nodeid)
-            )
+            if "/test_notebooks.py::" in nodeid:
+                return nodeid.rpartition("[")[2]
+            return super()._split_scope(nodeid)
 
     if config.getvalue("dist") == "loadfile":
         return LoadFileOrNotebook(config, log)
     return None
 
 
-_SLOW = "assignments installs live notebooks readme real_clip recipes rivals scenes security site slides".split()
-
-
 def pytest_ignore_collect(collection_path, config):
-    """`make quick` does not even import what takes longest: these files, studies, training and browsers."""
+    """`make quick` leaves out what takes longest."""
+    if not config.option.markexpr.startswith("not slow"):
+        return None
     name = collection_path.stem
-    slow = (
-        name in ("studies", "training")
-        or name.removeprefix("test_") in _SLOW
-        or name.endswith("_browser")
-    )
-    return (slow and config.option.markexpr.startswith("not slow")) or None
+    if name in ("studies", "training") or name.endswith("_browser"):
+        return True
+    if name.removeprefix("test_") in SLOW_FILES:
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks take longest and start first. Files with browser tests come late, with all their tests: Playwright
-    leaves an event loop running in its worker, panels behave differently inside one, and a worker
-    runs whole files. Of these the longest comes first: a JupyterLab with its kernel, or exporting
-    the explorer, is like forty tests. Methods and towers, which no event loop disturbs, come last,
-    so that no worker waits for such a file.
+    """Long files start first, those with browsers come late, and methods and towers last.
+
+    Playwright leaves an event loop running in its worker, inside which panels behave differently;
+    methods and towers do not mind. Of the files with browsers the longest comes first: a JupyterLab
+    with its kernel, or exporting the explorer, is like forty tests.
     """
+    weights = Counter()
     for item in items:
-        if {"executed", "registry", "by_number"} & set(item.fixturenames):
+        fixtures = set(item.fixturenames)
+        if {"executed", "registry", "by_number"} & fixtures:
             item.add_marker(pytest.mark.slow)
-    browsing = Counter(item.path for item in items if item.get_closest_marker("browser"))
-    browsing.update(
-        dict.fromkeys(
-            {item.path for item in items if {"lab", "address"} & set(item.fixturenames)}, 40
-        )
-    )
-    items.sort(
-        key=lambda item: (
-            2 if item.path.parent.name in ("methods", "towers") else item.path in browsing,
-            -browsing[item.path],
-            item.get_closest_marker("browser") is not None,
-            not item.path.name.startswith(("test_notebooks", "test_assignments", "test_real_clip")),
-        )
-    )
+        if item.get_closest_marker("browser"):
+            weights[item.path] += 1
+    for item in items:
+        if {"lab", "address"} & set(item.fixturenames):
+            weights[item.path] = 40
+
+    def turn(item):
+        if item.path.parent.name in ("methods", "towers"):
+            return 3
+        if item.path in weights:
+            return 2
+        return 0 if item.path.stem.removeprefix("test_") in FIRST else 1
+
+    items.sort(key=lambda item: (turn(item), -weights[item.path]))
 
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
@@ -85,17 +90,15 @@ def build(
     seed=0,
     **options,
 ):
-    """An open_clip model in evaluation mode; ``vision`` and ``text`` change the tiny configuration."""
+    """An open_clip model in evaluation mode; `vision` and `text` change the tiny configuration."""
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    vision_config = {**TINY_VISION, **(vision or {})}
+    text_config = {**TINY_TEXT, **(text or {})}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = kind(
-            embed_dim, {**TINY_VISION, **(vision or {})}, {**TINY_TEXT, **(text or {})}, **options
-        )
-        for (
-            name,
-            parameter,
-        ) in model.named_parameters():  # no bias, gamma or norm may be a no-op in a test
+        model = kind(embed_dim, vision_config, text_config, **options)
+        # no bias, gamma or norm may be a no-op in a test
+        for name, parameter in model.named_parameters():
             if name.endswith(("bias", "gamma")) or ".ln_" in name:
                 parameter.data += 0.3 * torch.randn_like(parameter)
     return model.eval()
@@ -114,7 +117,7 @@ def tiny() -> Clip:
 
 @pytest.fixture(scope="session")
 def averaging() -> Clip:
-    """A tiny image tower like CLIPA's: every patch reads, the norm comes after the pooling, no norm before."""
+    """A tiny image tower like CLIPA's: all patches read, and the norm comes after the pooling."""
     return wrap(build({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}))
 
 

@@ -30,10 +30,12 @@ LEVELS = {
 def open_page(page, name, width, theme="light"):
     """Open a page from disk; requests outside the site's folder are collected."""
     outside = []
-    page.on(
-        "request",
-        lambda one: outside.append(one.url) if not one.url.startswith(("file:", "data:")) else None,
-    )
+
+    def collect(request):
+        if not request.url.startswith(("file:", "data:")):
+            outside.append(request.url)
+
+    page.on("request", collect)
     page.set_default_timeout(WAIT)
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
@@ -48,27 +50,27 @@ def test_a_page_fits_a_telephone_and_fetches_nothing(page, name):
     assert outside == []
 
 
+def style_of(locator, name):
+    return locator.evaluate(f"node => getComputedStyle(node).{name}")
+
+
 def test_figures_lie_on_white_in_the_dark_and_maps_lie_on_their_images(page):
     open_page(page, "notebooks/03_methods_compared.html", 1280, "dark")
-    sheets = page.locator(".pst-scrollable-table-container:has(> img)")
-    assert sheets.count()
-    for i in range(sheets.count()):
-        assert (
-            sheets.nth(i).evaluate("one => getComputedStyle(one).backgroundColor")
-            == "rgb(255, 255, 255)"
-        )
-    open_page(page, "notebooks/01_start_here.html", 1280, "dark")  # whose theme pads images
-    assert (
-        page.locator(".gradeclip-map img").first.evaluate("one => getComputedStyle(one).padding")
-        == "0px"
-    )
+    sheets = page.locator(".pst-scrollable-table-container:has(> img)").all()
+    assert sheets
+    for sheet in sheets:
+        assert style_of(sheet, "backgroundColor") == "rgb(255, 255, 255)"
+
+    # the theme pads images
+    open_page(page, "notebooks/01_start_here.html", 1280, "dark")
+    assert style_of(page.locator(".gradeclip-map img").first, "padding") == "0px"
 
 
 @pytest.mark.parametrize("name", PAGES[:3])
 def test_axe_finds_no_violation_of_level_a_or_aa(page, name):
     open_page(page, name, 1280)
-    found = Axe().run(page, options=LEVELS)
-    assert found.violations_count == 0, found.generate_report()
+    report = Axe().run(page, options=LEVELS)
+    assert report.violations_count == 0, report.generate_report()
 
 
 def test_formulas_are_set_by_the_site_itself(page):
