@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has done its imports, which take longer than most of them run."""
+"""Processes that are forked from one that has done its imports, which take longest."""
 
 import multiprocessing
 import os

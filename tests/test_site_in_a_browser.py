@@ -1,4 +1,4 @@
-"""The built site in a real browser, from disk: pages fit a telephone, and axe finds no violation."""
+"""The built site in a browser, from disk: pages fit a telephone, and axe finds no violation."""
 
 from pathlib import Path
 

@@ -167,7 +167,7 @@ def complete(notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
-# ----------------------------------------------------------------------------- bibliography, methods
+# --------------------------------------------------------------------------- bibliography, methods
 
 
 def with_citations(text: str) -> str:
