@@ -51,7 +51,13 @@ def two_thing_scenes(n: int) -> list[Scene]:
     """The first n test scenes of two untinted things of different kinds."""
     scenes = []
     for seed in range(2 * n):
-        scene = draw_scene([80, seed], split="test", n_objects=2, tint=0, plain=True)
+        scene = draw_scene(
+            [80, seed],
+            split="test",
+            n_objects=2,
+            tint=0,
+            plain=True,
+        )
         first, second = scene.objects
         if first.noun != second.noun:
             scenes.append(scene)
@@ -213,7 +219,14 @@ def plot_model_maps(
     )
     grid = figure.subplots(len(prompts), columns, squeeze=False)
     top = 1 - title / (panel + title)
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=top, wspace=0.04, hspace=0.16)
+    figure.subplots_adjust(
+        left=0,
+        right=1,
+        bottom=0,
+        top=top,
+        wspace=0.04,
+        hspace=0.16,
+    )
 
     explanations = {}
     for name, explainer in explainers.items():

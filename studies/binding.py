@@ -191,7 +191,12 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 3) -> F
 
     drawn = [i for i in range(len(scenes)) if all(map_.any() for map_ in maps[i].values())][:n]
     images = [scenes[i].image() for i in drawn]
-    return plot_maps(images, [maps[i] for i in drawn], columns=4, shared_scale=False)
+    return plot_maps(
+        images,
+        [maps[i] for i in drawn],
+        columns=4,
+        shared_scale=False,
+    )
 
 
 def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
@@ -287,7 +292,11 @@ def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the control of `emoji-bag`, trained without shuffled words, and write its table."""
     parser = argparse.ArgumentParser(prog="python -m studies.binding", description=main.__doc__)
-    parser.add_argument("weights", type=Path, help="as `python -m training` writes them")
+    parser.add_argument(
+        "weights",
+        type=Path,
+        help="as `python -m training` writes them",
+    )
     parser.add_argument(
         "--out", type=Path, default=data_path("binding_control.csv"), help="%(default)s"
     )

@@ -89,7 +89,11 @@ def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVA
     examples = []
     for i in range(n):
         shown = [str(noun) for noun in dict.fromkeys(order[2 * i : 2 * i + 2])]
-        scene = draw_scene([_SEED, i], split="test", groups=[(noun, None, 1) for noun in shown])
+        scene = draw_scene(
+            [_SEED, i],
+            split="test",
+            groups=[(noun, None, 1) for noun in shown],
+        )
         for k in range(captions_per_image):
             caption = _caption(scene.objects, uses, rng)
             examples.append(
@@ -191,7 +195,13 @@ def word_rows(
         waiting = [i for i, example in enumerate(examples) if (example.key,) not in table.rows]
         jobs = []
         for _, batch in groupby(waiting, lambda i: images[i] // _IMAGES):
-            jobs.append(joblib.delayed(_scored)(clip, methods, [examples[i] for i in batch]))
+            jobs.append(
+                joblib.delayed(_scored)(
+                    clip,
+                    methods,
+                    [examples[i] for i in batch],
+                )
+            )
 
         results = joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs)
         title = f"{clip.name}: captions"
@@ -271,7 +281,12 @@ def norms(words: Sequence[str]) -> pd.DataFrame:
 
     table = {
         "concreteness": [
-            word_concreteness(word, source="brysbaert", lemma_fallback=False) for word in words
+            word_concreteness(
+                word,
+                source="brysbaert",
+                lemma_fallback=False,
+            )
+            for word in words
         ],
         "frequency": [zipf_frequency(word, "en") for word in words],
     }
@@ -381,7 +396,12 @@ def hold_constant(
         return [plain, controlled, plain - controlled]
 
     frequent = _in_enough_images(sizes)
-    plain, controlled, difference = _with_intervals(correlations, frequent, sizes.shape[1], draws)
+    plain, controlled, difference = _with_intervals(
+        correlations,
+        frequent,
+        sizes.shape[1],
+        draws,
+    )
     return plain, controlled, difference
 
 
@@ -461,7 +481,11 @@ def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as numbers (W, k); text becomes 0/1 columns, one for each value but the first."""
     if not names:
         return np.empty((len(table), 0))
-    return pd.get_dummies(table[list(names)], drop_first=True, dtype=float).to_numpy()
+    return pd.get_dummies(
+        table[list(names)],
+        drop_first=True,
+        dtype=float,
+    ).to_numpy()
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None = None) -> float:
@@ -618,7 +642,15 @@ def plot_causes() -> Figure:
         label = axes.text(x, y, text, fontsize=10, bbox=frame, **centred)
         boxes[role] = label.get_bbox_patch()
         if role in ("confounder", "mediator"):
-            axes.text(x, y + 0.33, role, ha="center", fontsize=9, color="0.4", style="italic")
+            axes.text(
+                x,
+                y + 0.33,
+                role,
+                ha="center",
+                fontsize=9,
+                color="0.4",
+                style="italic",
+            )
 
     for start, end in _ARROWS:
         look = {"arrowstyle": "-|>", "patchA": boxes[start], "patchB": boxes[end]}
@@ -628,5 +660,13 @@ def plot_causes() -> Figure:
         if (start, end) == ("cause", "effect"):
             look |= {"linewidth": 2, "color": PALETTE[0]}
         axes.annotate("", _BOXES[end][:2], _BOXES[start][:2], arrowprops=look)
-    axes.text(3.9, 0.28, "?", color=PALETTE[0], fontsize=12, fontweight="bold", **centred)
+    axes.text(
+        3.9,
+        0.28,
+        "?",
+        color=PALETTE[0],
+        fontsize=12,
+        fontweight="bold",
+        **centred,
+    )
     return figure

@@ -260,7 +260,14 @@ def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scen
     None is cut, none below an eighth of the side.
     """
     scenes = (
-        draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True) for seed in count()
+        draw_scene(
+            seed,
+            split="test",
+            n_objects=n_objects,
+            tint=0,
+            plain=True,
+        )
+        for seed in count()
     )
     different = (
         scene for scene in scenes if len({thing.noun for thing in scene.objects}) == n_objects
@@ -302,7 +309,13 @@ def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> 
         show_image(axes_at(figure, left, top, panel - gap, panel - gap), image)
 
         for i, prompt in enumerate(explanation.prompts):
-            axes = axes_at(figure, left + (i + 1) * panel, top, panel - gap, panel - gap)
+            axes = axes_at(
+                figure,
+                left + (i + 1) * panel,
+                top,
+                panel - gap,
+                panel - gap,
+            )
             show_image(axes, paint(image, explanation.image_maps[i]))
             title = f"{prompt}  {explanation.similarity[i]:.2f}"
             axes.set_title(title, fontsize=9, loc="left", pad=3)

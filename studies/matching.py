@@ -51,7 +51,14 @@ from .relevance import as_array, embedded, fraction_on_first, object_coverage
 def two_coloured(n: int) -> list[Scene]:
     """The first `n` test scenes of two different things whose captions say the colours of both."""
     scenes = (
-        draw_scene([81, seed], split="test", n_objects=2, tint=1, plain=True) for seed in count()
+        draw_scene(
+            [81, seed],
+            split="test",
+            n_objects=2,
+            tint=1,
+            plain=True,
+        )
+        for seed in count()
     )
     return list(islice(filter(_differ, scenes), n))
 
@@ -204,7 +211,12 @@ def _twins(noun: str, colour: str, second_colour: str, number: int) -> tuple[Obj
     """
     groups = [(noun, colour, 1), (noun, second_colour, 1)]
     for attempt in count():
-        scene = draw_scene([71, number, attempt], split="test", plain=True, groups=groups)
+        scene = draw_scene(
+            [71, number, attempt],
+            split="test",
+            plain=True,
+            groups=groups,
+        )
         first, second = scene.objects
         first = replace(first, size=min(first.size, second.size))
         second = replace(first, colour=second_colour, x=second.x, y=second.y)
@@ -254,7 +266,14 @@ def adjective_shift(
         fractions = [fraction_on_first(map_, coverage) for map_ in pair_maps]
         for name, fraction in zip(by_name, fractions, strict=True):
             moved = fraction - fractions[0]
-            rows.append({"noun": pair.noun, "prompt": name, "fraction": fraction, "moved": moved})
+            rows.append(
+                {
+                    "noun": pair.noun,
+                    "prompt": name,
+                    "fraction": fraction,
+                    "moved": moved,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -352,7 +371,14 @@ def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
                 hit = 1 / len(row)  # a word without a map guesses
             start, end = split_captions[image][0].spans[place]
             word = scenes[image].caption[start:end]
-            rows.append({"image": image, "word": word, "kind": span.kind, "hit": hit})
+            rows.append(
+                {
+                    "image": image,
+                    "word": word,
+                    "kind": span.kind,
+                    "hit": hit,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -379,7 +405,11 @@ def _on_things(
 
     means = []
     for scene, scene_maps, scene_directions in zip(scenes, maps, directions, strict=True):
-        coverage = object_coverage(explainer, scene, scene_maps.shape[1:])  # (things, h, w)
+        coverage = object_coverage(
+            explainer,
+            scene,
+            scene_maps.shape[1:],
+        )  # (things, h, w)
         scene_maps = scene_maps[: len(scene_directions)]  # without the padding
         sums = np.einsum("whv,rhv->wr", scene_maps, coverage)
         means.append(sums / coverage.sum((1, 2)))

@@ -52,7 +52,11 @@ QUICK = {
     "CLIP Surgery": "clip-surgery",
     "raw attention": "attention",
 }
-SLOW = {"RISE": "rise", "FIxLIP": "fixlip", "integrated gradients": "integrated-gradients"}
+SLOW = {
+    "RISE": "rise",
+    "FIxLIP": "fixlip",
+    "integrated gradients": "integrated-gradients",
+}
 SAME = "the same everywhere"  # two maps that need no model
 TRUE = "the true masks"
 MEASURES = ("average precision", "deletion", "taken out")
@@ -92,7 +96,11 @@ def measure(
 
     # the maps of the caption, and of the prompts of all things
     targets = torch.cat([captions[:, None], prompts], dim=1)  # (B, 5, E)
-    maps = maps_by({title: explainer_of(clip, title) for title in titles}, images, targets)
+    maps = maps_by(
+        {title: explainer_of(clip, title) for title in titles},
+        images,
+        targets,
+    )
     if controls:
         grid = next(iter(maps.values())).shape[2:]
         things = np.array([[pool(mask, grid) for mask in scene_masks] for scene_masks in masks])
@@ -106,7 +114,12 @@ def measure(
         similarity_left = {}
         if deletion:
             first_prompt = {title: method_maps[k, 1] for title, method_maps in maps.items()}
-            similarity_left = _deletion(explainer, image, prompts[k, 0], first_prompt)
+            similarity_left = _deletion(
+                explainer,
+                image,
+                prompts[k, 0],
+                first_prompt,
+            )
         for title, method_maps in maps.items():
             caption_heat = _heat(method_maps[k, 0])
             on_things = [caption_heat[mask].sum() for mask in masks[k]]
@@ -176,8 +189,19 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
     image = shown_scenes(1)[0].image(CANVAS)
     explainer = Explainer(clip)
     text = explainer.embed_texts(["a dog"])[None]  # (1, 1, E)
-    calls = {title: partial(explainer_of(clip, title).maps, [image], text) for title in titles}
-    table = time_methods(calls, partial(explainer.embed_images, [image]), repeats=repeats)
+    calls = {
+        title: partial(
+            explainer_of(clip, title).maps,
+            [image],
+            text,
+        )
+        for title in titles
+    }
+    table = time_methods(
+        calls,
+        partial(explainer.embed_images, [image]),
+        repeats=repeats,
+    )
     return table.set_index("method")["passes"]
 
 

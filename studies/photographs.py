@@ -111,12 +111,24 @@ def matching_rows(
             row[f"{name}_joint"] = joint[i].on_thing
             row[f"{name}_chance"] = chance[i].on_thing
 
-        row["embeddings"] = float(F.cosine_similarity(texts[2], texts[:2].sum(0), dim=0))
+        row["embeddings"] = float(
+            F.cosine_similarity(
+                texts[2],
+                texts[:2].sum(0),
+                dim=0,
+            )
+        )
         row["embeddings_other"] = np.nan
         foreign = _disjoint(prompts, image)
         if foreign:
             parts = explainer.embed_texts(foreign)
-            row["embeddings_other"] = float(F.cosine_similarity(texts[2], parts.sum(0), dim=0))
+            row["embeddings_other"] = float(
+                F.cosine_similarity(
+                    texts[2],
+                    parts.sum(0),
+                    dim=0,
+                )
+            )
         row["maps"] = np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]
         return row
 
@@ -182,7 +194,15 @@ def colour_rows(
         mentioned = set(re.findall(r"\w+", example.caption.lower()))
         absent = next(name for name in COLOURS if name not in mentioned)
 
-        captions = [with_word(example.caption, start, end, word) for word in (colour, absent)]
+        captions = [
+            with_word(
+                example.caption,
+                start,
+                end,
+                word,
+            )
+            for word in (colour, absent)
+        ]
         split_words = explainer.word_directions([caption for caption, _, _ in captions])
         directions = []
         for (words, vectors), (_, first, last) in zip(split_words, captions, strict=True):
@@ -461,8 +481,18 @@ def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
     if data in ("winoground", "colorswap"):  # two images and two captions per example
         example = rows["key"].str.rpartition("/")[0]
         name = f"photographs: {data}"
-        claims.add(f"{name}: finds its caption", rows["right"], clusters=example, than=0.5)
-        claims.add(f"{name}: without the image", rows["text_only"], clusters=example, than=0.5)
+        claims.add(
+            f"{name}: finds its caption",
+            rows["right"],
+            clusters=example,
+            than=0.5,
+        )
+        claims.add(
+            f"{name}: without the image",
+            rows["text_only"],
+            clusters=example,
+            than=0.5,
+        )
         claims.add(f"{name}: all four right", group_scores(rows), than=1 / 6)
         return
 
@@ -486,7 +516,11 @@ def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarra
     sizes = cases.groupby("kind")["kind"].transform("size")
     kind, _, name = cases["kind"].str.partition(": ").to_numpy().T
     symmetric = data_path("aro_symmetric.txt").read_text().splitlines()
-    counts = np.where(kind == "relation", ~np.isin(name, symmetric), sizes >= _FEWEST_CASES)
+    counts = np.where(
+        kind == "relation",
+        ~np.isin(name, symmetric),
+        sizes >= _FEWEST_CASES,
+    )
     cases = cases[counts]
     if not len(cases):
         return np.nan, np.full(2, np.nan), 0
@@ -513,7 +547,11 @@ def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
     rows = pd.concat([pd.read_csv(file, dtype={"lesson": str}) for file in files])
     rows = rows.reset_index(drop=True)
     keys = ["lesson", "claim", "model"]
-    largest = rows.sort_values("n", ascending=False, kind="stable").drop_duplicates(keys)
+    largest = rows.sort_values(
+        "n",
+        ascending=False,
+        kind="stable",
+    ).drop_duplicates(keys)
     rows = rows.loc[largest.index.sort_values()]
     rows["cell"] = [
         f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows.itertuples()

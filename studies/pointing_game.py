@@ -108,7 +108,14 @@ def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFra
     rows: list[dict] = []
     for game in played:
         coarse = [pool(mask, grid) for mask in _masks(game.scene)]
-        heats = [onto_image(mask, (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)) for mask in coarse]
+        heats = [
+            onto_image(
+                mask,
+                (0, 0, CANVAS, CANVAS),
+                (CANVAS, CANVAS),
+            )
+            for mask in coarse
+        ]
         rows += _rows(game, heats, "true mask")
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -146,7 +153,17 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     split.check_read()
     nouns = [span for span in scene.spans if span.kind == "noun"]
     nouns.sort(key=lambda span: span.objects)
-    return torch.stack([direction_of(split, directions, noun.start, noun.end) for noun in nouns])
+    return torch.stack(
+        [
+            direction_of(
+                split,
+                directions,
+                noun.start,
+                noun.end,
+            )
+            for noun in nouns
+        ]
+    )
 
 
 def question_maps(
@@ -161,9 +178,28 @@ def question_maps(
     heats = []
     for image, image_maps in zip(images, maps.float().cpu().numpy(), strict=True):
         box = np.array(model_view(explainer.clip.preprocess, image).box) * CANVAS / image.width
-        heats.append([onto_image(map_, tuple(box), (CANVAS, CANVAS)) for map_ in image_maps])
+        heats.append(
+            [
+                onto_image(
+                    map_,
+                    tuple(box),
+                    (CANVAS, CANVAS),
+                )
+                for map_ in image_maps
+            ]
+        )
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
-    return dict(zip(directions, np.split(np.array(heats), ends, axis=1), strict=True))
+    return dict(
+        zip(
+            directions,
+            np.split(
+                np.array(heats),
+                ends,
+                axis=1,
+            ),
+            strict=True,
+        )
+    )
 
 
 def _rows(game: Game, heats: Sequence[np.ndarray], question: str) -> Iterator[dict]:

@@ -165,11 +165,19 @@ def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[
     joining = np.stack([rng.permutation(players) for _ in range(orders)])  # who joins, in order
     places = joining.argsort(1)
     grown = places[:, None] < np.arange(players + 1)[None, :, None]  # (orders, n + 1, n)
-    coalitions, numbers = np.unique(grown.reshape(-1, players), axis=0, return_inverse=True)
+    coalitions, numbers = np.unique(
+        grown.reshape(-1, players),
+        axis=0,
+        return_inverse=True,
+    )
     numbers = numbers.reshape(orders, players + 1)
 
     weights = np.zeros((players, len(coalitions)))
-    np.add.at(weights, (joining, numbers[:, 1:]), 1 / orders)  # with the player that joins
+    np.add.at(
+        weights,
+        (joining, numbers[:, 1:]),
+        1 / orders,
+    )  # with the player that joins
     np.add.at(weights, (joining, numbers[:, :-1]), -1 / orders)  # just before
     return torch.from_numpy(coalitions), torch.from_numpy(weights)
 
@@ -191,7 +199,16 @@ def embed_coalitions(
     """Embeddings (C, E) of one prompt with some of its words only."""
     absent = (~coalitions.to(players.device)).double()  # (C, n)
     removed = absent @ players.double() > 0  # (C, N)
-    shorter = torch.stack([without_tokens(ids, tokens, fill) for tokens in removed])
+    shorter = torch.stack(
+        [
+            without_tokens(
+                ids,
+                tokens,
+                fill,
+            )
+            for tokens in removed
+        ]
+    )
     return torch.cat([tower.trace(batch).embedding for batch in shorter.split(_AT_ONCE)])
 
 
@@ -225,7 +242,13 @@ def score_players(
         numbers = [word for word in row.unique().tolist() if word >= 0]
         players = torch.stack([row == word for word in numbers])  # (n, N)
         coalitions, weights = weigh(len(players))
-        embeddings = embed_coalitions(tower, trace.inputs[i], players, coalitions, options.fill)
+        embeddings = embed_coalitions(
+            tower,
+            trace.inputs[i],
+            players,
+            coalitions,
+            options.fill,
+        )
         values = weights.to(embeddings) @ embeddings  # (n, E)
         first_tokens = players.int().argmax(-1)
         maps[i, :, first_tokens] = directions[i] @ values.T
