@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import textwrap
 import tomllib
 
 import pytest
@@ -172,20 +173,15 @@ def test_every_block_of_the_page_about_data_runs(environment):
 
 def test_a_scheduler_of_the_cluster_extra_takes_the_work(environment):
     assert ("cluster", False) in installs("docs/site/howto/problems.md")
-    (line,) = blocks(read("docs/site/howto/problems.md"), "sh")
-    arguments = shlex.split(line)[1:]
-    arguments[arguments.index("--data") + 1] = "scenes:test:2"
-    place = arguments.index("--dask") + 1
-    code = (
-        "import sys\n"
+    (code,) = blocks(read("docs/site/howto/problems.md"), "py")
+    code = code.replace('"tcp://scheduler:8786"', "cluster.scheduler_address")
+    code = code.replace("coco:coco", "scenes:test:2")
+    script = (
         "from distributed import LocalCluster\n"
-        "from gradeclip_utils.__main__ import main\n"
         "if __name__ == '__main__':\n"
         "    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:\n"
-        f"        sys.argv[{place + 1}] = cluster.scheduler_address\n"
-        "        sys.exit(main(sys.argv[1:]))\n"
     )
-    environment("cluster").run("-c", code, *arguments)
+    environment("cluster").run("-c", script + textwrap.indent(code, 8 * " "))
 
 
 def test_the_classroom_collects_what_builds_an_editable_package():
