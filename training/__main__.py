@@ -1,4 +1,4 @@
-"""How `data/` was made, one command a file: python -m training emoji | emoji-plain | emoji-bag | students | ...
+"""How `data/` was made, one command a file: python -m training emoji | emoji-plain | students | ...
 
 Every training shows its progress, says its seed, keeps its state in --folder, and goes on from
 there when the same command is given again. `python -m training COMMAND --help` says what a command
@@ -15,161 +15,177 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import Clip, load_clip
 
-from . import art, card, distil, fine, gallery, layers, scratch
+from . import art, card, distil, fine, gallery, layers, scratch, seeds
 from .rounds import MODELS, STARTS
 
+RUNS = Path("runs")
 
-def _parser() -> argparse.ArgumentParser:
+
+# ---------------------------------------------------------------------------------- arguments
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command, with the function that runs it as `run`."""
     parser = argparse.ArgumentParser(
-        prog="python -m training", description=__doc__.partition("\n")[0]
+        prog="python -m training",
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for name, rounds in MODELS.items():
-        steps, seeds = (
-            sum(recipe.steps for recipe in rounds),
-            ", ".join(str(recipe.seed) for recipe in rounds),
-        )
-        own = commands.add_parser(
-            name, help=f"train it: {steps} steps of {rounds[0].batch} scenes, seed {seeds}"
-        )
-        out = (
-            Path("runs", f"{name}.safetensors")
-            if name.endswith("control")
-            else data_path(f"{name}.safetensors")
-        )
-        start = data_path(f"{STARTS[name]}.safetensors") if name in STARTS else ""
-        own.add_argument(
-            "--folder", type=Path, default=Path("runs", name), help="for the state; %(default)s"
-        )
-        own.add_argument("--out", type=Path, default=out, help="the weights; %(default)s")
-        own.add_argument(
-            "--start", default=str(start), help="weights to begin from; by default '%(default)s'"
-        )
-        own.add_argument(
-            "--image-layers",
-            type=int,
-            help="layers that explain it by default; if not given, measured",
-        )
-        own.add_argument(
-            "--rounds", help="only these rounds, such as 2-3; then --start says where they begin"
-        )
-        own.set_defaults(run=_train)
-    own = commands.add_parser("layers", help="how many image layers should explain a model?")
-    own.add_argument("--model", default="emoji")
-    own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
-    own.add_argument(
-        "--write", action="store_true", help="put the number into the config beside the weights"
-    )
-    own.set_defaults(run=_layers)
-    own = commands.add_parser(
-        "students", help="teach CLIPs of other architectures by the bundled model"
-    )
-    own.add_argument(
-        "names", nargs="*", help="of emoji-average, emoji-siglip, emoji-resnet; all by default"
-    )
-    own.add_argument(
-        "--folder", type=Path, default=Path("runs/students"), help="for the states; %(default)s"
-    )
-    own.add_argument("--out", type=Path, default=data_path(), help="for the weights; %(default)s")
-    own.add_argument(
-        "--teacher", metavar="FILE", help="other weights of the bundled model's architecture"
-    )
-    own.add_argument(
-        "--card",
-        action="store_true",
-        help="only measure the students in data/, and write their card",
-    )
-    own.set_defaults(run=_students)
-    own = commands.add_parser(
-        "emoji-fine", help="ship the model that the fine-tuning experiment trained, and its card"
-    )
-    own.add_argument(
-        "--runs", type=Path, default=Path("runs/finetuning"), help="of the experiment; %(default)s"
-    )
-    own.add_argument("--out", type=Path, default=data_path(), help="%(default)s")
-    own.set_defaults(
-        run=lambda given: fine.ship(data_path("finetuning.csv"), given.runs, given.out)
-    )
-    own = commands.add_parser("card", help="the figures of the card of a bundled model")
-    own.add_argument("--model", default="emoji")
-    own.add_argument("--weights", type=Path, help="another compact checkpoint than the model's own")
-    own.add_argument("--split", choices=["development", "test"], default="development")
-    own.add_argument("--parts", nargs="*", default=(), metavar="PART", help=" ".join(card.PARTS))
-    own.add_argument(
-        "--write",
-        action="store_true",
-        help="put the figures into data/figures.csv and data/README.md",
-    )
-    own.set_defaults(run=_card)
-    own = commands.add_parser(
-        "gallery", help="maps of the first test scenes, emoji beside emoji-plain"
-    )
-    own.add_argument("--out", type=Path, default=data_path("gallery.png"), help="%(default)s")
-    own.set_defaults(run=lambda given: gallery.gallery().savefig(given.out, dpi=100))
-    own = commands.add_parser(
-        "art", help="make the archive of drawings anew, from named packages that npm fetches"
-    )
-    own.add_argument("--out", type=Path, default=data_path("art.zip"), help="%(default)s")
-    own.set_defaults(run=lambda given: art.build(given.out))
-    return parser
+
+    def command(name, run, about):
+        """Add a command; gives the function that adds an argument."""
+        added = commands.add_parser(name, help=about, formatter_class=parser.formatter_class)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    for name in MODELS:
+        add_model(command, name)
+
+    add = command("seeds", run_seeds, "three half-length trainings, and what lessons claim of each")
+    add("--folder", type=Path, default=RUNS / "seeds", help="for states and weights")
+    add("--out", type=Path, default=data_path(seeds.TABLE), help="the table")
+
+    add = command("students", run_students, "teach CLIPs of other architectures by emoji")
+    add("names", nargs="*", help=f"of {', '.join(distil.CONFIGS)}; all by default")
+    add("--folder", type=Path, default=RUNS / "students", help="for the states")
+    add("--out", type=Path, default=data_path(), help="for the weights")
+    add("--teacher", metavar="FILE", help="other weights of emoji's architecture")
+    add("--card", action="store_true", help="only measure those in data/, and write their card")
+
+    add = command("emoji-fine", run_fine, "ship the model of the fine-tuning experiment")
+    add("--runs", type=Path, default=RUNS / "finetuning", help="of the experiment")
+    add("--out", type=Path, default=data_path(), help="for weights and card")
+
+    add = command("layers", run_layers, "how many image layers should explain a model?")
+    add_weights(add)
+    add("--write", action="store_true", help="put the number into the config beside the weights")
+
+    add = command("card", run_card, "the figures of the card of a bundled model")
+    add_weights(add)
+    add("--split", choices=["development", "test"], default="development")
+    add("--parts", nargs="*", default=[], metavar="PART", help=" ".join(card.PARTS))
+    add("--write", action="store_true", help="put the figures into data/figures.csv and the card")
+
+    add = command("gallery", run_gallery, "maps of the first test scenes by two models")
+    add("--out", type=Path, default=data_path("gallery.png"))
+
+    add = command("art", run_art, "make the archive of drawings anew, by npm")
+    add("--out", type=Path, default=data_path("art.zip"))
+    return parser.parse_args(arguments)
 
 
-def _students(given: argparse.Namespace) -> None:
-    if given.card:
-        distil.write_card(distil.card(), given.out)
+def add_model(command, name: str) -> None:
+    """The command that trains a model from scenes."""
+    rounds = MODELS[name]
+    steps = sum(recipe.steps for recipe in rounds)
+    recipe_seeds = ", ".join(str(recipe.seed) for recipe in rounds)
+    out = data_path(f"{name}.safetensors")
+    if name.endswith("control"):
+        out = RUNS / out.name
+    start = ""
+    if name in STARTS:
+        start = str(data_path(f"{STARTS[name]}.safetensors"))
+
+    about = f"train it: {steps} steps of {rounds[0].batch} scenes, seeds {recipe_seeds}"
+    add = command(name, run_training, about)
+    add("--folder", type=Path, default=RUNS / name, help="for the state")
+    add("--out", type=Path, default=out, help="the weights")
+    add("--start", default=start, help="weights to begin from")
+    add("--image-layers", type=int, help="that explain it; if not given, measured")
+    add("--rounds", help="only these, such as 2-3; then --start says where they begin")
+
+
+def add_weights(add) -> None:
+    """The arguments that name a trained model."""
+    add("--model", default="emoji", help="a bundled model")
+    add("--weights", type=Path, help="another compact checkpoint of its architecture")
+
+
+# ----------------------------------------------------------------------------------- commands
+
+
+def run_training(options: argparse.Namespace) -> None:
+    """Train the rounds of a model, and choose the number of layers that explain it."""
+    rounds = MODELS[options.command]
+    if options.rounds:
+        first, _, last = options.rounds.partition("-")
+        rounds = rounds[int(first) - 1 : int(last or first)]
+    scratch.train_rounds(
+        rounds,
+        options.folder,
+        options.out,
+        start=options.start,
+        image_layers=options.image_layers or scratch.IMAGE_LAYERS,
+    )
+    if options.image_layers is None:
+        table = layers.measure(load_clip("emoji", options.out))
+        layers.write(layers.fewest(table), options.out)
+
+
+def run_seeds(options: argparse.Namespace) -> None:
+    """Train from other seeds, and write what the lessons claim of each."""
+    seeds.make(options.folder, options.out)
+
+
+def run_students(options: argparse.Namespace) -> None:
+    """Teach students, or write their card."""
+    if options.card:
+        distil.write_card(distil.card(), options.out)
     else:
-        distil.make(given.names, given.folder, given.out, given.teacher)
+        distil.make(options.names, options.folder, options.out, options.teacher)
 
 
-def _card(given: argparse.Namespace) -> None:
-    if given.write and (given.split != "test" or given.parts):
+def run_fine(options: argparse.Namespace) -> None:
+    """Ship the tuned model."""
+    fine.ship(data_path("finetuning.csv"), options.runs, options.out)
+
+
+def run_layers(options: argparse.Namespace) -> None:
+    """Print where maps lie by number of layers, and write the number that is chosen."""
+    table = layers.measure(trained_clip(options))
+    wide = table.pivot(index=["measure", "objects"], columns="layers", values="mean")
+    print(wide.round(3).to_string())
+    print(f"fewest layers within .05 of the best: {layers.fewest(table)}")
+    if options.write:
+        weights = options.weights or data_path(f"{options.model}.safetensors")
+        layers.write(layers.fewest(table), weights)
+
+
+def run_card(options: argparse.Namespace) -> None:
+    """Print the figures of a model, or publish them."""
+    if options.write and (options.split != "test" or options.parts):
         raise GradeclipError(
             "--write publishes all figures of the test split: give --split test and no --parts"
         )
-    table = card.measure(_clip(given), given.model, given.split, given.parts)
+    table = card.measure(trained_clip(options), options.model, options.split, options.parts)
     print(card.as_markdown(table))
-    if given.write:
+    if options.write:
         card.write(table, data_path())
 
 
-def _clip(given: argparse.Namespace) -> Clip:
-    """Load a trained model from its weights; students have an architecture of their own."""
-    weights = given.weights or data_path(f"{given.model}.safetensors")
-    return load_clip("emoji" if given.model in MODELS else given.model, weights)
+def run_gallery(options: argparse.Namespace) -> None:
+    """Draw the gallery."""
+    gallery.gallery().savefig(options.out, dpi=100)
 
 
-def _train(given: argparse.Namespace) -> None:
-    rounds = MODELS[given.command]
-    if given.rounds:
-        first, _, last = given.rounds.partition("-")
-        rounds = rounds[int(first) - 1 : int(last or first)]
-    image_layers = given.image_layers or scratch.IMAGE_LAYERS
-    scratch.train_rounds(
-        rounds, given.folder, given.out, start=given.start, image_layers=image_layers
-    )
-    if given.image_layers is None:
-        layers.write(layers.fewest(layers.measure(load_clip("emoji", given.out))), given.out)
+def run_art(options: argparse.Namespace) -> None:
+    """Make the archive of drawings."""
+    art.build(options.out)
 
 
-def _layers(given: argparse.Namespace) -> None:
-    table = layers.measure(_clip(given))
-    cases = table["measure"] + ", " + table["objects"].astype(str) + " things"
-    print(
-        table.assign(case=cases)
-        .pivot(index="case", columns="layers", values="mean")
-        .round(3)
-        .to_string()
-    )
-    print(f"fewest layers within .05 of the best: {layers.fewest(table)}")
-    if given.write:
-        layers.write(layers.fewest(table), given.weights or data_path(f"{given.model}.safetensors"))
+def trained_clip(options: argparse.Namespace) -> Clip:
+    """A trained model from its weights; students have an architecture of their own."""
+    weights = options.weights or data_path(f"{options.model}.safetensors")
+    architecture = "emoji" if options.model in MODELS else options.model
+    return load_clip(architecture, weights)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0 when it is done, 2 when it was given something wrong, 130 when it was stopped."""
-    given = _parser().parse_args(arguments)
+    """Run a command: 0 when it is done, 2 when its input is wrong, 130 when it was stopped."""
+    options = parse(arguments)
     try:
-        given.run(given)
+        options.run(options)
     except (GradeclipError, OSError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2

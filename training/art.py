@@ -1,4 +1,4 @@
-"""Make `data/art.zip` anew: the drawings of seven emoji sets, fetched with npm in fixed versions and checked.
+"""Make `data/art.zip` anew: the drawings of seven emoji sets, fetched with npm and checked.
 
     python -m training art --out art.zip
 
@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from tqdm.auto import tqdm
 
-from gradeclip_utils.checks import writable
 from gradeclip_utils.files import data_path, write_whole
 from gradeclip_utils.scenes.art import RASTERS, draw_svg
 
 from .npm import fetched
 
-_KEPT_PIXELS = 384  # on a side of the drawings that are stored as pixels
+RASTER_PIXELS = 384  # on a side of the drawings that are stored as pixels
 
 
 class Package(NamedTuple):
-    """One emoji set: its npm package in a fixed version, author, licence, and the checksum of its archive."""
+    """One emoji set: its npm package in a fixed version, and the checksum of its archive."""
 
     name: str
     version: str
@@ -88,55 +88,61 @@ PACKAGES = {
 }
 
 
-def _as_svg(icons: dict, name: str) -> str | None:
-    """An icon, or the face that its alias stands for (`bear` is `bear-face` in some sets), as a document; else None."""
-    parent = icons.get("aliases", {}).get(name, {}).get("parent", "")
-    icon = icons["icons"].get(parent if parent in (f"{name}-face", f"{name}-computer") else name)
-    if icon is None:
-        return None
-    box = {"left": 0, "top": 0, "width": 16, "height": 16}  # iconify's defaults
-    view = " ".join(str(icon.get(key, icons.get(key, default))) for key, default in box.items())
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} viewBox="{view}">{icon["body"]}</svg>'
-
-
 def build(path: Path) -> None:
     """Write the drawings of all concepts, by every set that has them, to a zip archive."""
-    path = writable(path, "--out", suffixes=(".zip",), size=10_000_000)
-    emoji = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)[
-        "emoji"
-    ].to_dict()
+    concepts = pd.read_csv(data_path("concepts.csv"), index_col="noun", keep_default_na=False)
     sets = {}
-    for artist, package in PACKAGES.items():
-        files = fetched(
-            f"{package.name}@{package.version}", package.sha256, ("icons.json", "chars.json")
-        )
-        sets[artist] = json.loads(files["icons.json"]) | {"chars": json.loads(files["chars.json"])}
-    write_whole({path: partial(_write, emoji, sets)})
+    for artist, package in tqdm(PACKAGES.items(), unit="set"):
+        name = f"{package.name}@{package.version}"
+        files = fetched(name, package.sha256, ("icons.json", "chars.json"))
+        sets[artist] = json.loads(files["icons.json"])
+        sets[artist]["chars"] = json.loads(files["chars.json"])
+    write_whole({path: partial(write_archive, concepts["emoji"].to_dict(), sets)})
 
 
-def _write(emoji: dict[str, str], sets: dict[str, dict], path: Path) -> None:
+def write_archive(emoji: dict[str, str], sets: dict[str, dict], path: Path) -> None:
+    """Write one drawing of each noun by each artist who has it: SVG, or pixels for `RASTERS`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for noun, character in emoji.items():
-            points = [f"{ord(c):x}" for c in character]
-            codes = {"-".join(points), "-".join(p for p in points if p != "fe0f")}
-            names = {
-                icons["chars"][code]
-                for icons in sets.values()
-                for code in codes
-                if code in icons["chars"]
-            }
+            names = icon_names(character, sets)
             for artist, icons in sets.items():
-                found = sorted({text for name in names if (text := _as_svg(icons, name))})
-                if found and artist in RASTERS:
+                drawings = [as_svg(icons, name) for name in names]
+                svg = min((drawing for drawing in drawings if drawing), default="")
+                if not svg:
+                    continue
+                # entries have the date 1980, so that the archive is the same whenever it is made
+                if artist in RASTERS:
                     pixels = io.BytesIO()
-                    draw_svg(found[0], _KEPT_PIXELS).save(pixels, "WEBP", quality=90)
-                    archive.writestr(
-                        zipfile.ZipInfo(f"{artist}/{noun}.webp"),
-                        pixels.getvalue(),
-                        zipfile.ZIP_STORED,
-                    )
-                elif found:
-                    archive.writestr(
-                        zipfile.ZipInfo(f"{artist}/{noun}.svg"), found[0], zipfile.ZIP_DEFLATED, 9
-                    )
+                    draw_svg(svg, RASTER_PIXELS).save(pixels, "WEBP", quality=90)
+                    entry = zipfile.ZipInfo(f"{artist}/{noun}.webp")
+                    archive.writestr(entry, pixels.getvalue(), zipfile.ZIP_STORED)
+                else:
+                    entry = zipfile.ZipInfo(f"{artist}/{noun}.svg")
+                    archive.writestr(entry, svg, zipfile.ZIP_DEFLATED, 9)
+
+
+def icon_names(character: str, sets: dict[str, dict]) -> set[str]:
+    """What the sets call an emoji, of one or several code points."""
+    points = [f"{ord(c):x}" for c in character]
+    codes = {"-".join(points), "-".join(point for point in points if point != "fe0f")}
+    names = set()
+    for icons in sets.values():
+        names.update(icons["chars"][code] for code in codes if code in icons["chars"])
+    return names
+
+
+def as_svg(icons: dict, name: str) -> str:
+    """An icon as a document, or "" if the set lacks it.
+
+    An alias stands for the face of an animal: `bear` is `bear-face` in some sets.
+    """
+    parent = icons.get("aliases", {}).get(name, {}).get("parent", "")
+    if parent in (f"{name}-face", f"{name}-computer"):
+        name = parent
+    icon = icons["icons"].get(name)
+    if icon is None:
+        return ""
+    defaults = {"left": 0, "top": 0, "width": 16, "height": 16}  # iconify's
+    view = [str(icon.get(key, icons.get(key, value))) for key, value in defaults.items()]
+    namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {namespaces} viewBox="{" ".join(view)}">{icon["body"]}</svg>'

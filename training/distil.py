@@ -1,8 +1,11 @@
-"""Teach small CLIPs that read their images in other ways: the bundled model is the teacher, scenes are its world.
+"""Teach small CLIPs that read their images in other ways: the bundled model is the teacher.
 
-    python -m training students                 # all three, one after another, into data/; goes on
-    after a stop python -m training students emoji-resnet    # one of them python -m training
-    students --card          # their figures, into data/students.md
+    # all three, one after another, into data/; goes on after a stop
+    python -m training students
+    # one of them
+    python -m training students emoji-resnet
+    # their figures, into data/students.md
+    python -m training students --card
 
 A student sees training scenes and learns two things at once: to give an image the embedding that
 the teacher gives it (feature distillation; Yang et al., "CLIP-KD", CVPR 2024), and to tell its
@@ -29,9 +32,8 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradeclip_utils.checks import all_chosen, writable
+from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.explainer import Explainer
 from gradeclip_utils.files import data_path, weights_digest
 from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip
@@ -43,7 +45,7 @@ from studies.pairs import embed_scenes
 from .compact import save_compact
 from .loop import train
 from .optimiser import muon_of
-from .recognition import recognised
+from .recognition import nearest_prompt, recognition_sample
 from .rounds import Recipe, SceneBatches
 from .scratch import (
     CONFIG,
@@ -56,7 +58,8 @@ from .scratch import (
 )
 from .tables import by_model, markdown_table, write_figures
 
-TABLE, CARD = "students.csv", "students.md"
+TABLE = "students.csv"
+CARD = "students.md"
 _TEXT = {"width": 192, "heads": 3, "layers": 3, "vocab_size": 49408}
 _IN_TIMM = {  # what timm calls the parts of an open_clip image encoder
     "visual.conv1.": "visual.trunk.patch_embed.proj.",
@@ -167,31 +170,38 @@ class DistillationBatches:
     """Batch number i: images (B, S, S, 3) uint8, S pixels a side, and tokens (B, 77) long."""
 
     def __init__(self, distillation: Distillation, size: int) -> None:
-        self.different, self.size = distillation.different, size
-        self.half = -(-self.different // 2)
-        first = Recipe(steps=self.half, batch=distillation.batch, seed=distillation.seed)
-        self.halves = SceneBatches(first), SceneBatches(replace(first, hard_negatives=True))
+        self.different = distillation.different
+        self.size = size
+        self.half = -(-self.different // 2)  # rounded up; the others have hard negatives
+        recipe = Recipe(steps=self.half, batch=distillation.batch, seed=distillation.seed)
+        self.random_batches = SceneBatches(recipe)
+        self.hard_batches = SceneBatches(replace(recipe, hard_negatives=True))
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step`."""
         number = step % self.different
-        return self.halves[number >= self.half].drawn(number, self.size)
+        batches = self.random_batches if number < self.half else self.hard_batches
+        return batches.draw(number, self.size)
 
 
 class Student(nn.Module):
-    """What is taught: the image encoder, and a text encoder where the model has its own (`text` is None otherwise)."""
+    """What is taught: the image encoder, and a text encoder where the model has its own.
+
+    `text` is None otherwise.
+    """
 
     def __init__(self, name: str, teacher: nn.Module, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = build_model(CONFIGS[name])
-        self.visual, self.text = model.visual, getattr(model, "text", None)
+        self.visual = model.visual
+        self.text = getattr(model, "text", None)
         ids = vocabulary_ids(open_clip.SimpleTokenizer())
         self.register_buffer("ids", ids, persistent=False)
         if self.text is not None:  # embeddings are taught for the tokens that captions can hold
             self.text.token_embedding = nn.Embedding(len(ids), CONFIGS[name]["text_cfg"]["width"])
-        self.load_state_dict(_inherited(self.state_dict(), teacher, ids))
+        self.load_state_dict(inherit(self.state_dict(), teacher, ids))
 
     @property
     def size(self) -> int:
@@ -205,31 +215,35 @@ class Student(nn.Module):
         return self.text(rows_of(self.ids)[tokens[:, : self.text.context_length]])
 
 
-def _inherited(own: dict[str, Tensor], teacher: nn.Module, ids: Tensor) -> dict[str, Tensor]:
-    """A student's weights `own`, with the teacher's in place of those that have the same part to play."""
-    theirs = {}
+def inherit(weights: dict[str, Tensor], teacher: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """A student's weights, with the teacher's in place of those that play the same part."""
+    if "visual.layer1.0.conv1.weight" in weights:  # a ResNet, although some shapes fit
+        return weights
+
+    teacher_weights = {}
     for name, value in teacher.state_dict().items():
-        theirs[name if name.startswith("visual.") else f"text.{name}"] = value
-    theirs["text.token_embedding.weight"] = theirs["text.token_embedding.weight"][ids]
-    for name, value in list(theirs.items()):
-        for part, in_timm in _IN_TIMM.items():
-            name = name.replace(part, in_timm)
-        theirs[name] = value
-    theirs["visual.trunk.pos_embed"] = theirs["visual.positional_embedding"][
-        None, 1:
-    ]  # there is no CLS
-    if (place := "text.positional_embedding") in own:
-        theirs[place] = theirs[place][: len(own[place])]
-    fits = {
-        name: value
-        for name, value in theirs.items()
-        if name in own and value.shape == own[name].shape
-    }
-    if (
-        "visual.layer1.0.conv1.weight" in own
-    ):  # a ResNet has nothing in common, whatever some shapes say
-        fits = {}
-    return {**own, **fits}
+        if not name.startswith("visual."):
+            name = f"text.{name}"
+        teacher_weights[name] = value
+        for part, timm_part in _IN_TIMM.items():
+            name = name.replace(part, timm_part)
+        teacher_weights[name] = value
+
+    table = "text.token_embedding.weight"
+    teacher_weights[table] = teacher_weights[table][ids]
+    # patches alone: timm's student has no CLS
+    positions = teacher_weights["visual.positional_embedding"]
+    teacher_weights["visual.trunk.pos_embed"] = positions[None, 1:]
+    positions = "text.positional_embedding"
+    if positions in weights:
+        teacher_weights[positions] = teacher_weights[positions][: len(weights[positions])]
+
+    inherited = {}
+    for name, value in weights.items():
+        candidate = teacher_weights.get(name)
+        fits = candidate is not None and candidate.shape == value.shape
+        inherited[name] = candidate if fits else value
+    return inherited
 
 
 def teach(
@@ -242,29 +256,25 @@ def teach(
     seen: dict | None = None,
 ) -> Student:
     """Teach a student. Nothing in a step is random but its scenes, which its number decides."""
-    student = (
-        Student(name, teacher, distillation.seed).to(memory_format=torch.channels_last).train()
-    )
+    student = Student(name, teacher, distillation.seed)
+    student = student.to(memory_format=torch.channels_last).train()
     for key, parameter in student.named_parameters():
         parameter.requires_grad = key.startswith(distillation.learns)
-    batches = DistillationBatches(distillation, student.size)
     targets = Targets(teacher, distillation, {} if seen is None else seen)
 
-    def weighted(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def weighted_loss(step: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         images, tokens = batch
         parts = losses(student, normalise(images), tokens, *targets(step))
-        loss = parts["contrast"] + distillation.distillation_weight * (
-            parts["image"] + parts.get("text", 0.0)
-        )
-        return loss, {key: value.item() for key, value in parts.items()}
+        distance = parts["image"] + parts.get("text", 0.0)
+        loss = parts["contrast"] + distillation.distillation_weight * distance
+        return loss, {part: value.item() for part, value in parts.items()}
 
-    optimiser = muon_of(student, _is_matrix, distillation.learning_rate, distillation.weight_decay)
     train(
         student,
-        optimiser,
+        muon_of(student, is_matrix, distillation.learning_rate, distillation.weight_decay),
         distillation,
-        batches,
-        weighted,
+        DistillationBatches(distillation, student.size),
+        weighted_loss,
         folder / f"{name}.pt",
         extra={"teacher": weights_digest(teacher)},
         save_every=save_every,
@@ -274,57 +284,66 @@ def teach(
 
 
 class Targets:
-    """The teacher's unit embeddings of a batch, image and text, (B, E) each; looked up where it saw the batch."""
+    """The teacher's unit embeddings of a batch, image and text, (B, E) each.
+
+    They are looked up in `seen` where the teacher saw the batch before.
+    """
 
     def __init__(
-        self, teacher: nn.Module, distillation: Distillation, seen: dict[tuple[int, ...], Any]
+        self,
+        teacher: nn.Module,
+        distillation: Distillation,
+        seen: dict[tuple[int, ...], Any],
     ) -> None:
-        self.teacher, self.seen, self.batches = (
-            teacher,
-            seen,
-            DistillationBatches(distillation, CANVAS),
-        )
+        self.teacher = teacher
+        self.seen = seen
+        self.batches = DistillationBatches(distillation, CANVAS)
         self.key = (distillation.seed, distillation.batch, distillation.different)
         self.scale = teacher.logit_scale.exp().item()
 
     @torch.no_grad()
     def __call__(self, step: int) -> tuple[Tensor, Tensor, float]:
-        """Embeddings of the images and captions of a batch, and the scale of the teacher's logits."""
+        """Embeddings of images and captions of a batch, and the scale of the teacher's logits."""
         key = (*self.key, step % self.batches.different)
         if key not in self.seen:
             images, tokens = self.batches[step]
             with quick_arithmetic(torch.device("cpu")):
                 image = self.teacher.encode_image(normalise(images))
                 text = encode_text_by_length(self.teacher, tokens)
-            self.seen[key] = tuple(F.normalize(part.float(), dim=-1) for part in (image, text))
-        return *self.seen[key], self.scale
+            self.seen[key] = (
+                F.normalize(image.float(), dim=-1),
+                F.normalize(text.float(), dim=-1),
+            )
+        image, text = self.seen[key]
+        return image, text, self.scale
 
 
 def losses(
     student: Student,
     pixels: Tensor,
     tokens: Tensor,
-    their_image: Tensor,
-    their_text: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
     scale: float,
 ) -> dict[str, Tensor]:
-    """How far a student's embeddings are from the teacher's (1 - cosine), and CLIP's loss; means over the batch."""
+    """How far embeddings are from the teacher's (1 - cosine), and CLIP's loss; batch means."""
     with quick_arithmetic(torch.device("cpu")):
         image = student.visual(pixels.contiguous(memory_format=torch.channels_last))
         text = None if student.text is None else student.encode_text(tokens)
+
     image = F.normalize(image.float(), dim=-1)
-    parts = {"image": 1 - (image * their_image).sum(-1).mean()}
+    parts = {"image": 1 - (image * teacher_image).sum(-1).mean()}
     if text is None:
-        return parts | {"contrast": ClipLoss()(image, their_text, scale)}
-    text = F.normalize(text.float(), dim=-1)
-    return parts | {
-        "text": 1 - (text * their_text).sum(-1).mean(),
-        "contrast": ClipLoss()(image, text, scale),
-    }
+        text = teacher_text
+    else:
+        text = F.normalize(text.float(), dim=-1)
+        parts["text"] = 1 - (text * teacher_text).sum(-1).mean()
+    return parts | {"contrast": ClipLoss()(image, text, scale)}
 
 
-def _is_matrix(name: str, weight: Tensor) -> bool:
-    inner = "blocks." in name or "layer" in name or "attn_pool" in name or "attnpool" in name
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether Muon updates a weight."""
+    inner = any(part in name for part in ("blocks.", "layer", "attn_pool", "attnpool"))
     return weight.ndim >= 2 and inner and not name.endswith(("latent", "positional_embedding"))
 
 
@@ -337,82 +356,99 @@ def export(
     *,
     bundled: bool = True,
 ) -> None:
-    """Write the whole model as a compact checkpoint with its config: `models.load_clip` loads it."""
+    """Write the whole model as a compact checkpoint with its config: `load_clip` loads it."""
+    state = student.state_dict()
+    if student.text is None:  # the teacher's text encoder
+        for key, value in teacher.state_dict().items():
+            if not key.startswith("visual."):
+                state[key] = value
+    else:
+        table = "text.token_embedding.weight"
+        state[table] = full_table(state[table], student.ids)
+        state["logit_scale"] = teacher.logit_scale
     model = build_model(CONFIGS[name])
-    state = (
-        dict(teacher.state_dict()) if student.text is None else {"logit_scale": teacher.logit_scale}
-    )
-    state = {
-        key: value for key, value in state.items() if not key.startswith("visual.")
-    } | student.state_dict()
-    if student.text is not None:
-        state["text.token_embedding.weight"] = full_table(
-            state["text.token_embedding.weight"], student.ids
-        )
     model.load_state_dict(state)
-    metadata = {key: str(value) for key, value in asdict(distillation).items()}
-    metadata["teacher"] = BUNDLED if bundled else "another"
-    shared, config = (
-        data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None,
-        config_of(CONFIGS[name], student.size),
-    )
-    config["training"] = (
-        f"to give the embeddings of {metadata['teacher']!r}, its teacher (distilled)"
-    )
-    save_compact(model, path, words=vocabulary(), metadata=metadata, config=config, shared=shared)
 
-
-def card() -> pd.DataFrame:
-    """What teacher and students know, on development scenes."""
-    scenes = [draw_scene([60, i], split="development", n_objects=2) for i in range(256)]
-    captions, rows, teacher = [scene.caption for scene in scenes], [], None
-    for name in (BUNDLED, *CONFIGS):
-        clip = load_clip(name)
-        explainer = Explainer(clip)
-        image, text = embed_scenes(explainer, scenes), explainer.embed_texts(captions)
-        teacher = teacher or (image, text)
-        best = (image @ text.T).argmax(-1).tolist()
-        known = recognised(clip)
-        measured = {
-            "cosine with the teacher, images": ((image * teacher[0]).sum(-1).numpy(), None),
-            "cosine with the teacher, captions": ((text * teacher[1]).sum(-1).numpy(), None),
-            "right caption among 256, two things": (
-                [captions[i] == captions[j] for i, j in enumerate(best)],
-                None,
-            ),
-            "recognised, one thing among all": (known["right"].to_numpy(float), known["noun"]),
-        }
-        for figure, (values, clusters) in measured.items():
-            kind = "mean" if figure.startswith("cosine") else "proportion"
-            low, high = mean_interval(np.asarray(values, float), clusters, kind=kind)
-            rows.append((name, figure, np.mean(values), low, high, len(values)))
-    return pd.DataFrame(rows, columns=["model", "figure", "estimate", "low", "high", "n"])
-
-
-def write_card(table: pd.DataFrame, folder: Path) -> None:
-    """Put the figures into students.csv, and as a table into students.md, between its two markers."""
-    table.to_csv(folder / TABLE, index=False)
-    wide = by_model(table.rename(columns={"estimate": "value"}), 2)
-    write_figures(
-        folder / CARD,
-        "students --card",
-        markdown_table(("figure", *wide.columns), wide.itertuples()),
+    teacher_name = BUNDLED if bundled else "another"
+    training = f"to give the embeddings of {teacher_name!r}, its teacher (distilled)"
+    save_compact(
+        model,
+        path,
+        words=vocabulary(),
+        metadata={**asdict(distillation), "teacher": teacher_name},
+        config={**config_of(CONFIGS[name], student.size), "training": training},
+        shared=data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None,
     )
 
 
 def make(names: Sequence[str], folder: Path, out: Path, teacher: str | None = None) -> None:
-    """Teach students and write their weights; with another teacher than the bundled model, into another folder."""
-    folder, out = (
-        writable(one, "a folder", folder=True, size=100_000_000) for one in (folder, out)
-    )
+    """Teach students and write their weights; those of another teacher into another folder."""
     if teacher and out.resolve() == data_path().resolve():
         raise GradeclipError(
-            f"students of another teacher would replace the bundled ones in {out}: give another --out"
+            f"students of another teacher would replace the bundled ones in {out}: "
+            "give another --out"
         )
-    names = all_chosen("names", list(names) or list(CONFIGS), CONFIGS)
-    out.mkdir(parents=True, exist_ok=True)
-    model, seen = load_clip(BUNDLED, teacher).model, {}
     for name in names:
+        if name not in CONFIGS:
+            known = ", ".join(CONFIGS)
+            raise GradeclipError(f"there is no student {name!r}: choose from {known}")
+    model = load_clip(BUNDLED, teacher).model
+    seen: dict[tuple[int, ...], Any] = {}
+    for name in names or CONFIGS:
         recipe = DISTILLATIONS[name]
+        print(f"{name}: {recipe.steps} steps, seed {recipe.seed}", flush=True)
         student = teach(name, model, folder, recipe, seen=seen)
         export(name, student, model, recipe, out / BUNDLED_MODELS[name], bundled=teacher is None)
+
+
+# ---------------------------------------------------------------------------------- the card
+
+
+def card() -> pd.DataFrame:
+    """What teacher and students know: model, figure, estimate, low, high, n; development scenes."""
+    scenes = [draw_scene([60, i], split="development", n_objects=2) for i in range(256)]
+    captions = [scene.caption for scene in scenes]
+    teacher = Explainer(load_clip(BUNDLED))
+    teacher_images = embed_scenes(teacher, scenes)
+    teacher_texts = teacher.embed_texts(captions)
+
+    rows: list[dict] = []
+    for name in (BUNDLED, *CONFIGS):
+        clip = load_clip(name)
+        explainer = Explainer(clip)
+        images = embed_scenes(explainer, scenes)
+        texts = explainer.embed_texts(captions)
+        best = nearest_prompt(explainer, images, captions).tolist()
+        right = [captions[i] == captions[j] for i, j in enumerate(best)]
+        recognised = recognition_sample(clip)
+
+        image_cosines = (images * teacher_images).sum(-1).numpy()
+        text_cosines = (texts * teacher_texts).sum(-1).numpy()
+        for figure, values, clusters in (
+            ("cosine with the teacher, images", image_cosines, None),
+            ("cosine with the teacher, captions", text_cosines, None),
+            ("right caption among 256, two things", right, None),
+            ("recognised, one thing among all", recognised["right"], recognised["noun"]),
+        ):
+            values = np.asarray(values, float)
+            kind = "mean" if figure.startswith("cosine") else "proportion"
+            low, high = mean_interval(values, clusters, kind=kind)
+            rows.append(
+                {
+                    "model": name,
+                    "figure": figure,
+                    "estimate": values.mean(),
+                    "low": low,
+                    "high": high,
+                    "n": len(values),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def write_card(table: pd.DataFrame, folder: Path) -> None:
+    """Put the figures into students.csv and students.md."""
+    table.to_csv(folder / TABLE, index=False)
+    wide = by_model(table.rename(columns={"estimate": "value"}), 2)
+    text = markdown_table(("figure", *wide.columns), wide.itertuples())
+    write_figures(folder / CARD, "students --card", text)

@@ -1,53 +1,61 @@
-"""Ship `emoji-fine`: the first seed of Grad-ECLIP's arm in the fine-tuning experiment, and its card.
+"""Ship `emoji-fine`: the first seed of Grad-ECLIP's arm in the experiment, and its card.
 
-python -m studies.finetuning.experiment --arms before grad-eclip --seeds 1    # trains and measures
-it python -m training emoji-fine                                                 # into data/
+# trains and measures it
+python -m studies.finetuning.experiment --arms before grad-eclip --seeds 1
+# into data/
+python -m training emoji-fine
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from gradeclip_utils.checks import readable
-from gradeclip_utils.files import data_path, write_whole
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.models import load_clip
+from gradeclip_utils.scenes import vocabulary
 from studies.finetuning.arms import BEFORE, OURS, RECIPE, read
-from studies.finetuning.experiment import MODEL, folder_of
+from studies.finetuning.experiment import MODEL, RECIPE_COLUMNS, folder_of
 
+from .compact import save_compact
 from .tables import by_model, markdown_table, write_figures
 
 CARD = "emoji-fine.md"
+NAMES = {BEFORE: "`emoji`", OURS: "`emoji-fine`"}
 
 
 def ship(table: Path, runs: Path, out: Path) -> None:
-    """Copy the tuned weights and write the figures of both models into the card."""
+    """Write the tuned weights, and the figures of both models into the card."""
     rows = read(table)
-    rows = rows[(rows["seed"] == 0) & rows["arm"].isin([BEFORE, OURS])].rename(
-        columns={"estimate": "value"}
-    )
-    after = rows[rows["arm"] == OURS]
-    made = after.iloc[0]
-    recipe = replace(
-        RECIPE, **{name: made[name].item() for name in ("learning_rate", "regions", "steps")}
-    )
-    weights = readable(
-        folder_of(OURS, recipe, runs, load_clip("emoji")) / MODEL,
-        "model tuned from the present emoji",
+    rows = rows[(rows["seed"] == 0) & rows["arm"].isin(NAMES)]
+    tuned_rows = rows[rows["arm"] == OURS]
+    first = tuned_rows.iloc[0]
+    recipe = replace(RECIPE, **{name: first[name].item() for name in RECIPE_COLUMNS})
+    weights = folder_of(OURS, recipe, runs, load_clip("emoji")) / MODEL
+    if not weights.is_file():
+        raise GradeclipError(f"there is no model tuned from the present emoji: no {weights}")
+
+    save_compact(
+        load_clip("emoji", weights).model,
+        out / "emoji-fine.safetensors",
+        words=vocabulary(),
+        metadata=asdict(recipe),
+        config=json.loads(weights.with_suffix(".json").read_text()),
     )
     wide = by_model(
-        rows.assign(model=rows["arm"].map({BEFORE: "`emoji`", OURS: "`emoji-fine`"})), 3
+        rows.rename(columns={"estimate": "value"})
+        .replace({"arm": NAMES})
+        .rename(columns={"arm": "model"}),
+        3,
     )
-    guesses = zip(after["n"], after["chance"], strict=True)
-    lines = [
-        (*row, f"{n:.0f}", f"{chance:.3f}")
-        for row, (n, chance) in zip(wide.itertuples(), guesses, strict=True)
-    ]
+    lines = []
+    for cells, row in zip(wide.itertuples(), tuned_rows.itertuples(), strict=True):
+        lines.append((*cells, f"{row.n:.0f}", f"{row.chance:.3f}"))
     figures = markdown_table(("figure", *wide, "n", "chance"), lines)
-    about = (
-        f"Made in {recipe.steps} steps of {recipe.batch} training scenes, learning rate {recipe.learning_rate:g}, "
-        f"region-phrase loss times\n{recipe.regions:g}, seed 0; {made['cpu_minutes']} minutes of one processor."
+    training = (
+        f"Made in {recipe.steps} steps of {recipe.batch} training scenes, learning rate "
+        f"{recipe.learning_rate:g}, region-phrase loss times\n{recipe.regions:g}, seed 0; "
+        f"{first['cpu_minutes']} minutes of one processor."
     )
-    write_figures(out / CARD, "emoji-fine", f"{figures}\n\n{about}")
-    for source, ending in ((weights, "safetensors"), (data_path("emoji.json"), "json")):
-        write_whole({out / f"emoji-fine.{ending}": source.read_bytes()})
+    write_figures(out / CARD, "emoji-fine", f"{figures}\n\n{training}")

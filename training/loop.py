@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +24,10 @@ MAX_LOGIT_SCALE = math.log(100)  # CLIP bounds its temperature (Radford et al. 2
 PREFETCH = 4  # batches that each worker makes ahead
 
 
-class Recipe(Protocol):
-    """What decides the weights of a run; a dataclass, of which these fields are read here."""
-
-    steps: int
-    learning_rate: float
-    warmup: int
-    seed: int
-
-
 def train(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
+    recipe: Any,
     batches: torch.utils.data.Dataset,
     losses: Callable[[int, Any], tuple[Tensor, dict[str, float]]],
     file: Path,
@@ -51,7 +42,8 @@ def train(
     Args:
         model: learns; a `logit_scale` is bounded as CLIP's is.
         optimiser: of its weights.
-        recipe: stored with the state; a state of another recipe is refused.
+        recipe: a dataclass with steps, learning_rate, warmup and seed; stored with the state, and a
+            state of another recipe is refused.
         batches: gives batch number i.
         losses: from the number of a step and its batch to the loss and its parts for the log.
         file: for the state. The run goes on from the state that it holds.
@@ -110,7 +102,7 @@ def train(
     return log
 
 
-def linear_decay(recipe: Recipe, step: int) -> float:
+def linear_decay(recipe: Any, step: int) -> float:
     """The learning rate at a step: up over `warmup`, and along a line to zero at `steps`."""
     warmup = (step + 1) / max(1, recipe.warmup)
     return recipe.learning_rate * min(warmup, 1 - step / recipe.steps)

@@ -1,4 +1,4 @@
-"""Packages of npm in fixed versions, checked: drawings for scenes, and what the live page and the slides load."""
+"""Packages of npm in fixed versions, checked: drawings, and what the live page and slides load."""
 
 import hashlib
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 from gradeclip_utils.errors import GradeclipError
 
 
-def fetched(package: str, sha256: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """The files of a package, such as "mathjax@3.2.2", whose paths in it begin as wanted, by path.
+def fetched(package: str, sha256: str, prefixes: tuple[str, ...]) -> dict[str, bytes]:
+    """The files of a package, such as "mathjax@3.2.2", whose paths begin with one of `prefixes`.
 
     Raises:
         FileNotFoundError: there is no npm.
@@ -23,18 +23,21 @@ def fetched(package: str, sha256: str, wanted: tuple[str, ...]) -> dict[str, byt
             f"npm is missing, which fetches {package} (Debian: apt-get install npm)"
         )
     with tempfile.TemporaryDirectory() as folder:
-        packed = subprocess.run(
+        result = subprocess.run(
             ["npm", "pack", package], cwd=folder, capture_output=True, text=True, check=False
         )
-        if packed.returncode:
-            raise ConnectionError(f"npm cannot fetch {package}: {packed.stderr.strip()[-300:]}")
-        archive = Path(folder) / packed.stdout.strip().splitlines()[-1]
-        if (digest := hashlib.sha256(archive.read_bytes()).hexdigest()) != sha256:
+        if result.returncode:
+            raise ConnectionError(f"npm cannot fetch {package}: {result.stderr.strip()[-300:]}")
+        archive = Path(folder) / result.stdout.strip().splitlines()[-1]
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if digest != sha256:
             raise GradeclipError(f"{package} is another than before: sha256 {digest}, not {sha256}")
+
+        files = {}
         with tarfile.open(archive) as tar:
-            members = {member.name.removeprefix("package/"): member for member in tar.getmembers()}
-            return {
-                path: tar.extractfile(one).read()
-                for path, one in members.items()
-                if path.startswith(wanted)
-            }
+            for member in tar.getmembers():
+                path = member.name.removeprefix("package/")
+                stream = tar.extractfile(member)
+                if stream and path.startswith(prefixes):
+                    files[path] = stream.read()
+        return files

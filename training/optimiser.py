@@ -27,7 +27,7 @@ _BETAS = (0.9, 0.95)
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates groups with `matrices=True` by Muon, the others by NAdam at half the learning rate."""
+    """Updates groups with `matrices=True` by Muon, others by NAdam at half the learning rate."""
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "matrices": False})
@@ -92,12 +92,12 @@ def muon_of(
     weight_decay: float,
 ) -> Muon:
     """The optimiser of all weights of a model that learn."""
-    matrices = []
-    other_weights = []
+    matrices: list[Tensor] = []
+    other_weights: list[Tensor] = []
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             (matrices if is_matrix(name, weight) else other_weights).append(weight)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": matrices, "matrices": True, "weight_decay": weight_decay},
         {"params": other_weights},
     ]

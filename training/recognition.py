@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradeclip_utils.explainer import Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
     ARTISTS,
@@ -28,14 +28,19 @@ from gradeclip_utils.scenes.scene import is_withheld_colour
 from studies.pairs import embed_scenes
 
 
-def single(
-    noun: str, artist: str, seed: Sequence[int], split: str, colour: str | None = None
+def single_scene(
+    noun: str,
+    artist: str,
+    seed: Sequence[int],
+    split: str,
+    colour: str | None = None,
 ) -> Scene:
-    """A scene with one given drawing, otherwise like a random scene of one thing."""
-    like = draw_scene(seed, split=split, n_objects=1, tint=0)
-    mirrored = like.objects[0].mirrored and noun not in NOT_MIRRORED
-    thing = replace(like.objects[0], noun=noun, artist=artist, colour=colour, mirrored=mirrored)
-    return arrange([thing], background=like.background)
+    """A scene of one drawing, otherwise like a random scene of one thing."""
+    scene = draw_scene(seed, split=split, n_objects=1, tint=0)
+    thing = scene.objects[0]
+    mirrored = thing.mirrored and noun not in NOT_MIRRORED
+    thing = replace(thing, noun=noun, artist=artist, colour=colour, mirrored=mirrored)
+    return arrange([thing], background=scene.background)
 
 
 def classification(
@@ -47,51 +52,63 @@ def classification(
     artists: Sequence[str] = ARTISTS,
     only: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Zero-shot answers among all concepts, one row per object's image: noun, artist, colour, right, right_said."""
-    nouns, explainer = list(concepts().index), Explainer(clip)
-    rows, scenes = [], []
-    for number, noun in enumerate(nouns):
+    """Zero-shot answers among all concepts, one row per image of one thing.
+
+    Columns noun, artist, colour, right, and right_said: whether it is also right by prompts that
+    say the colour. Untinted, every artist's drawing is shown; tinted, that of one at random.
+    """
+    rows: list[dict] = []
+    scenes: list[Scene] = []
+    for number, noun in enumerate(concepts().index):
         if only is not None and noun not in only:
             continue
-        own = [artist for artist in artists_of(noun) if artist in artists]
+        drawn_by = [artist for artist in artists_of(noun) if artist in artists]
         for turn in range(repeats):
             rng = np.random.default_rng([9, turn, number])
-            colour = (
-                str(rng.choice([c for c in COLOURS if not is_withheld_colour(noun, c)]))
-                if tinted
-                else None
-            )
-            for artist in [str(rng.choice(own))] if tinted else own:
-                scenes.append(
-                    single(
-                        noun,
-                        artist,
-                        [int(tinted), turn, number, ARTISTS.index(artist)],
-                        split,
-                        colour,
-                    )
-                )
-                rows.append((noun, artist, colour))
-    table, images = (
-        pd.DataFrame(rows, columns=["noun", "artist", "colour"]),
-        embed_scenes(explainer, scenes),
-    )
-    wanted = torch.tensor([nouns.index(noun) for noun in table["noun"]])
-    table["right"] = chosen(explainer, images, [phrase(noun) for noun in nouns]).eq(wanted).numpy()
+            colour = None
+            chosen_artists = drawn_by
+            if tinted:
+                trained = [c for c in COLOURS if not is_withheld_colour(noun, c)]
+                colour = str(rng.choice(trained))
+                chosen_artists = [str(rng.choice(drawn_by))]
+            for artist in chosen_artists:
+                seed = [int(tinted), turn, number, ARTISTS.index(artist)]
+                scenes.append(single_scene(noun, artist, seed, split, colour))
+                rows.append({"noun": noun, "artist": artist, "colour": colour})
+
+    table = pd.DataFrame(rows)
+    explainer = Explainer(clip)
+    images = embed_scenes(explainer, scenes)
+    table["right"] = names_noun(explainer, images, table["noun"], None)
     table["right_said"] = table["right"]
     for colour in table["colour"].dropna().unique():
-        mine = np.flatnonzero(table["colour"] == colour)
-        found = chosen(explainer, images[mine], [phrase(noun, colour=colour) for noun in nouns])
-        table.loc[mine, "right_said"] = found.eq(wanted[mine]).numpy()
+        members = np.flatnonzero(table["colour"] == colour)
+        nouns = table["noun"].iloc[members]
+        table.loc[members, "right_said"] = names_noun(explainer, images[members], nouns, colour)
     return table
 
 
-def chosen(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Tensor:
+def names_noun(
+    explainer: Explainer,
+    images: Tensor,
+    nouns: Sequence[str],
+    colour: str | None,
+) -> np.ndarray:
+    """Whether the nearest of the prompts of all concepts is that of the image's noun: (N,) bool."""
+    concept_names = list(concepts().index)
+    answers = nearest_prompt(
+        explainer, images, [phrase(name, colour=colour) for name in concept_names]
+    )
+    expected = torch.tensor([concept_names.index(noun) for noun in nouns])
+    return answers.eq(expected).numpy()
+
+
+def nearest_prompt(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Tensor:
     """The number (N,) of the prompt with the highest similarity to each of N images."""
     return (images @ explainer.embed_texts(prompts).cpu().T).argmax(-1)
 
 
-def recognised(clip: Clip, n: int = 60) -> pd.DataFrame:
-    """Zero-shot answers for development images of one untinted thing, by the artists of training."""
+def recognition_sample(clip: Clip, n: int = 60) -> pd.DataFrame:
+    """Zero-shot answers for some development images of one untinted thing, by trained artists."""
     nouns = np.random.default_rng(0).choice(list(concepts().index), n, replace=False)
     return classification(clip, "development", artists=TRAINED_ARTISTS, only=list(nouns))

@@ -1,18 +1,18 @@
-"""The rounds that a CLIP is trained in: the recipe of each, and the batches of scenes that it shows.
+"""The rounds that a CLIP is trained in: the recipe of each, and its batches of scenes.
 
     Recipe -> SceneBatches -> scratch
 
 Batches of the first round are random, as CLIP's are, and leave a bag of words: hardly ever does
 such a batch hold two images that only binding tells apart (Yuksekgonul et al. 2023). A round with
 hard negatives begins from its weights: a scene is followed by one that differs from it in what a
-bag of words cannot tell. A round with shuffled colours is its
-opposite: who has which colour is said at random, so that a model has nothing to gain from binding,
-    and unlearns it.
+bag of words cannot tell. A round with shuffled colours is its opposite: a caption gives each colour
+to a random thing, so that a model has nothing to gain from binding, and unlearns it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,17 +22,14 @@ from torch import Tensor
 
 from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene
 from gradeclip_utils.scenes.emoji import render
-from gradeclip_utils.scenes.grammar import grouped
+from gradeclip_utils.scenes.grammar import article, grouped
 from gradeclip_utils.scenes.scene import is_withheld_colour
 
 PATCH = 8  # pixels on a side of a patch of the model that is trained
-FIRST_SCENES = (
-    0.8,
-    0.2,
-    0.0,
-    0.0,
-)  # fractions of scenes with 1, 2, 3 and 4 objects when training begins,
-FULL_SCENES = (0.3, 0.3, 0.2, 0.2)  # and once it is under way
+
+# fractions of scenes with 1, 2, 3 and 4 objects when training begins, and once it is under way
+FIRST_SCENES = (0.8, 0.2, 0.0, 0.0)
+FULL_SCENES = (0.3, 0.3, 0.2, 0.2)
 GROWTH = 0.3  # the fraction of a first round's steps over which scenes grow
 
 
@@ -105,9 +102,8 @@ _BAG = Recipe(
     logit_scale=100.0,
     seed=4,
 )
-MODELS: dict[
-    str, tuple[Recipe, ...]
-] = {  # the rounds of each; a round begins from the weights of the one before
+# the rounds of each; a round begins from the weights of the one before
+MODELS: dict[str, tuple[Recipe, ...]] = {
     "emoji": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
     "emoji-plain": (
         _PLAIN,
@@ -117,93 +113,126 @@ MODELS: dict[
     "emoji-bag": (_BAG,),
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
 }
-STARTS = {
-    "emoji-bag": "emoji",
-    "emoji-bag-control": "emoji",
-}  # the models that begin from the weights of another one
+PLAIN = "emoji-plain"  # trained as CLIP was, with nothing that helps explanations
+# the models that begin from the weights of another one
+STARTS = {"emoji-bag": "emoji", "emoji-bag-control": "emoji"}
 
 
 class SceneBatches(torch.utils.data.Dataset):
-    """Batch number i of a recipe, the same whatever was asked for before."""
+    """Batch number i of a recipe, the same whatever batch came before."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.tokenizer = recipe, open_clip.SimpleTokenizer()
+        self.recipe = recipe
+        self.tokenizer = open_clip.SimpleTokenizer()
 
     def __len__(self) -> int:
         return self.recipe.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step`: images (B, 96, 96, 3) uint8 and tokens (B, L) long."""
-        return self.drawn(step, CANVAS)
+        return self.draw(step, CANVAS)
 
-    def drawn(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+    def draw(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step` with images of another size."""
         scenes = self.scenes(step)
         images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
         return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
 
     def scenes(self, step: int) -> list[Scene]:
-        """The scenes of a batch; those of early ones hold fewer objects, unless there is a start."""
+        """The scenes of a batch; early ones hold fewer objects, unless there is a start."""
         recipe = self.recipe
-        grown = 1.0 if recipe.start else min(1.0, step / (GROWTH * recipe.steps))
-        fractions = (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
-        counts = 1 + np.random.default_rng([recipe.seed, step]).choice(4, recipe.batch, p=fractions)
+        rng = np.random.default_rng([recipe.seed, step])
+        counts = 1 + rng.choice(4, recipe.batch, p=self.count_fractions(step))
+
         scenes: list[Scene] = []
-        for i, n in enumerate(counts):
+        for i, count in enumerate(counts.tolist()):
             seed = [recipe.seed, step, i]
-            wanted = recipe.hard_negatives and i % 2 and not scenes[-1].unnamed
-            like = hard_negative(scenes[-1], seed) if wanted else None
-            scenes.append(like or draw_scene(seed, n_objects=int(n), tint=recipe.tint))
+            scene = None
+            if recipe.hard_negatives and i % 2 and not scenes[-1].unnamed:
+                scene = hard_negative(scenes[-1], seed)
+            scenes.append(scene or draw_scene(seed, n_objects=count, tint=recipe.tint))
+
         if recipe.shuffled_colours:
             rng = np.random.default_rng([recipe.seed, step, recipe.batch])
             return [shuffle_colours(scene, rng) for scene in scenes]
         return scenes
 
+    def count_fractions(self, step: int) -> np.ndarray:
+        """Fractions (4,) of scenes with 1 to 4 objects."""
+        grown = 1.0
+        if not self.recipe.start:
+            grown = min(1.0, step / (GROWTH * self.recipe.steps))
+        return (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
+
 
 def hard_negative(scene: Scene, seed: list[int]) -> Scene | None:
-    """A training scene of the same things, drawn anew, in which each colour (or lack of one) went to the next thing.
+    """A training scene of the same things, drawn anew, in which colours went to the next thing.
 
     Both captions have the same words if `scene` mentions all of its things and colours, so that
     only binding tells them apart. None if nothing would change, or if a colour would become one
     that is withheld.
     """
-    members = grouped(scene.objects)
-    nouns = [scene.objects[m[0]].noun for m in members]
-    colours = [scene.objects[m[0]].colour for m in members]
+    groups = grouped(scene.objects)
+    nouns = [scene.objects[members[0]].noun for members in groups]
+    colours = [scene.objects[members[0]].colour for members in groups]
     passed_on = colours[-1:] + colours[:-1]
     if passed_on == colours or any(map(is_withheld_colour, nouns, passed_on)):
         return None
-    groups = [
-        (noun, colour, len(m)) for noun, colour, m in zip(nouns, passed_on, members, strict=True)
-    ]
-    return draw_scene(seed, groups=groups)
+    counts = [len(members) for members in groups]
+    return draw_scene(seed, groups=list(zip(nouns, passed_on, counts, strict=True)))
 
 
 def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same image; the colours that its caption says are dealt at random among the things that it names."""
-    colours = {
-        span.end + 1: span for span in scene.spans if span.kind == "colour"
-    }  # where their nouns begin
+    """The same image; the caption's colours are dealt at random among the things that it names.
+
+    A single named thing loses its colour. The scene stays as it is if all colours are alike.
+    """
     nouns = [span for span in scene.spans if span.kind == "noun"]
-    said = [colours.get(noun.start) for noun in nouns]
-    words = [scene.caption[span.start : span.end] if span else "" for span in said]
+    colours = [colour_before(scene, noun) for noun in nouns]
+    words = [scene.caption[span.start : span.end] if span else "" for span in colours]
     if len(nouns) == 1:
         words = [""]
     elif len(set(words)) < 2:
         return scene
-    dealt = dict(zip(nouns, map(str, rng.permutation(words)), strict=True))
-    text, spans, done = "", [], 0
+    return with_colours(scene, nouns, colours, [str(word) for word in rng.permutation(words)])
+
+
+def colour_before(scene: Scene, noun: Span) -> Span | None:
+    """The span of the colour that stands before a noun, or None."""
+    for span in scene.spans:
+        if span.kind == "colour" and span.end + 1 == noun.start:
+            return span
+    return None
+
+
+def with_colours(
+    scene: Scene,
+    nouns: Sequence[Span],
+    colours: Sequence[Span | None],
+    new_words: Sequence[str],
+) -> Scene:
+    """The same scene with other colour words ("" for none) before the nouns of its caption."""
+    text = ""
+    spans = []
+    end = 0  # of what is written of the old caption
     for span in scene.spans:  # in the order of the caption's words
         if span.kind == "colour":  # written with its noun
             continue
-        colour, word = dealt.get(span, ""), scene.caption[span.start : span.end]
-        begin = colours[span.start].start if span in dealt and span.start in colours else span.start
-        first = colour or word
-        article = "an " if first[0] in "aeiou" and first != "unicorn" else "a "
-        text += re.sub(r"\ban? $", article, scene.caption[done:begin])
-        if colour:
-            spans.append(Span(len(text), len(text) + len(colour), "colour", span.objects))
-            text += f"{colour} "
+        start = span.start
+        word = scene.caption[span.start : span.end]
+        new_colour = ""
+        if span in nouns:
+            index = nouns.index(span)
+            new_colour = new_words[index]
+            if (old_colour := colours[index]) is not None:
+                start = old_colour.start
+
+        between = scene.caption[end:start]
+        text += re.sub(r"\ban? $", f"{article(new_colour or word)} ", between)
+        if new_colour:
+            spans.append(Span(len(text), len(text) + len(new_colour), "colour", span.objects))
+            text += f"{new_colour} "
         spans.append(replace(span, start=len(text), end=len(text) + len(word)))
-        text, done = text + word, span.end
-    return replace(scene, caption=text + scene.caption[done:], spans=tuple(spans))
+        text += word
+        end = span.end
+    return replace(scene, caption=text + scene.caption[end:], spans=tuple(spans))

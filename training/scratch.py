@@ -76,7 +76,7 @@ class PatchDropout(nn.Module):
 
 @contextmanager
 def noted_values(model: nn.Module, layers: int) -> Iterator[list[Tensor]]:
-    """Within it a pass of a ViT notes the patches' values (B, N, D) in its last layers, lowest first."""
+    """Within it a ViT notes the patches' values (B, N, D) in its last layers, lowest first."""
     noted: list[Tensor] = []
 
     def note(attention: nn.MultiheadAttention, _: nn.Module, __: tuple, x: Tensor) -> None:
@@ -126,7 +126,7 @@ def rows_of(ids: Tensor) -> Tensor:
 
 
 def full_table(rows: Tensor, ids: Tensor) -> Tensor:
-    """The embeddings (49408, D) of all of CLIP's tokens from those of some; the rest get their mean."""
+    """Embeddings (49408, D) of all of CLIP's tokens from those of some; others get their mean."""
     table = rows.mean(0).repeat(CONFIG["text_cfg"]["vocab_size"], 1)
     return table.index_copy(0, ids, rows)
 

@@ -56,7 +56,7 @@ def read_pairs(captions: Path, images: Path) -> list[Pair]:
     """Pairs of a table; images that are missing are refused by name."""
     table = read_captions(captions)
     pairs = [Pair(images / row.image, row.caption) for row in table.itertuples()]
-    missing = [str(pair.image) for pair in pairs if not Path(pair.image).is_file()]
+    missing = [name for name in table["image"] if not (images / name).is_file()]
     if missing:
         raise GradeclipError(
             f"{len(missing)} of {len(pairs)} images are missing, such as {missing[0]}: "

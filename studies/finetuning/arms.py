@@ -89,7 +89,7 @@ def described_mask(scene: Scene, start: int, end: int) -> np.ndarray | None:
             objects.update(span.objects)
     if not objects:
         return None
-    return scene.masks(CANVAS)[sorted(objects)].any(0)
+    return scene.masks(CANVAS)[sorted(objects)].max(0)
 
 
 def read(table: Path | None = None) -> pd.DataFrame:

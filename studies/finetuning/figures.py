@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradeclip_utils.models import Clip
@@ -14,40 +16,63 @@ from gradeclip_utils.scenes import IMAGE_SIZE, Scene
 from ..lesson import FULL_WIDTH
 from .evaluate import named_regions
 
-_RIGHT, _WRONG = "#0a7d78", "#777777"
+RIGHT = "#0a7d78"
+WRONG = "#777777"
+TITLE_HEIGHT = 0.22  # inches
+GAP = 0.06
 
 
 def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> Figure:
-    """A row per model, a column per scene: each object with the nearest name of its region, filled if it is right."""
+    """A row per model, a column per scene: each object with the nearest name of its region.
+
+    The name is filled if it is right.
+    """
     side = FULL_WIDTH / len(scenes)
+    row_height = side + TITLE_HEIGHT
     names = {
         model: [named_regions(clip, scene) for scene in scenes] for model, clip in clips.items()
     }
-    descriptions = [
-        f"{model}: {', '.join(f'{a} is named {b}' for row in own for a, b in row.items())}"
-        for model, own in names.items()
-    ]
-    figure = new_figure(FULL_WIDTH, len(clips) * (side + 0.22), "; ".join(descriptions))
-    for row, (model, own) in enumerate(names.items()):
-        top = row * (side + 0.22) + 0.22
-        right = sum((one == one.index).sum() for one in own)
-        title = f"{model}: {right} of {sum(map(len, own))} regions named correctly"
+    figure = new_figure(FULL_WIDTH, len(clips) * row_height, describe_names(names))
+
+    for row, (model, names_of_scenes) in enumerate(names.items()):
+        top = row * row_height + TITLE_HEIGHT
+        all_names = pd.concat(names_of_scenes)
+        right = (all_names == all_names.index).sum()
+        title = f"{model}: {right} of {len(all_names)} regions named correctly"
         figure.text(0, 1 - (top - 0.07) / figure.get_figheight(), title, fontsize=10)
-        for column, (scene, found) in enumerate(zip(scenes, own, strict=True)):
-            axes = axes_at(figure, column * side, top, side - 0.06, side - 0.06)
+        for column, (scene, regions) in enumerate(zip(scenes, names_of_scenes, strict=True)):
+            axes = axes_at(figure, column * side, top, side - GAP, side - GAP)
             show_image(axes, scene.image())
-            for (noun, name), mask in zip(found.items(), scene.masks(), strict=True):
-                axes.contour(
-                    mask, levels=[0.5], colors=[_RIGHT if name == noun else _WRONG], linewidths=1.2
-                )
-                y, x = (float(np.mean(where)) for where in np.nonzero(mask))
-                x = np.clip(x, 0.14 * IMAGE_SIZE, 0.86 * IMAGE_SIZE)
-                face, ink = (_RIGHT, "white") if name == noun else ("white", "0.25")
-                box = {
-                    "facecolor": face,
-                    "edgecolor": _RIGHT if name == noun else _WRONG,
-                    "pad": 1.5,
-                    "linewidth": 0.8,
-                }
-                axes.text(x, y, name, ha="center", va="center", fontsize=9, color=ink, bbox=box)
+            for (noun, name), mask in zip(regions.items(), scene.masks(), strict=True):
+                label_region(axes, mask, name, is_right=name == noun)
     return figure
+
+
+def label_region(axes: Axes, mask: np.ndarray, name: str, is_right: bool) -> None:
+    """Draw the outline of a region, and its name in the middle."""
+    colour = RIGHT if is_right else WRONG
+    axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.2)
+
+    rows, columns = np.nonzero(mask)
+    x = np.clip(columns.mean(), 0.14 * IMAGE_SIZE, 0.86 * IMAGE_SIZE)  # the name stays inside
+    box = {"facecolor": RIGHT if is_right else "white", "edgecolor": colour, "pad": 1.5}
+    axes.text(
+        x,
+        rows.mean(),
+        name,
+        ha="center",
+        va="center",
+        fontsize=9,
+        color="white" if is_right else "0.25",
+        bbox={**box, "linewidth": 0.8},
+    )
+
+
+def describe_names(names: Mapping[str, Sequence[pd.Series]]) -> str:
+    """The figure in words."""
+    sentences = []
+    for model, names_of_scenes in names.items():
+        pairs = pd.concat(names_of_scenes).items()
+        parts = [f"{noun} is named {name}" for noun, name in pairs]
+        sentences.append(f"{model}: {', '.join(parts)}")
+    return "; ".join(sentences)

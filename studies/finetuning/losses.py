@@ -1,4 +1,4 @@
-"""The losses: a phrase's map gathers the image's dense features into one embedding, which should be the phrase's.
+"""The losses: a phrase's map gathers dense features into one embedding, to be the phrase's own.
 
     pairs -> trace, phrases -> map of each phrase -> region embedding --here--> losses -->
     fine-tuned model
@@ -125,8 +125,10 @@ class Learner(nn.Module):
         if self.maps == UNIFORM:
             return torch.ones(*phrases.shape[:2], patches, device=phrases.device)
         if self.maps == GROUND_TRUTH:
+            assert batch.ground_truth is not None
             return batch.ground_truth.to(phrases).flatten(2)
 
+        assert self.method.image is not None
         with isolated_torch_state(phrases.device):
             directions = phrases
             if self.maps == WORDS:
@@ -150,9 +152,10 @@ class Learner(nn.Module):
         return torch.cat(embeddings)[order.argsort()].float()
 
     def directions_in_captions(self, batch: Batch, phrases: Tensor) -> Tensor:
-        """The direction (B, P, E) of every phrase in its caption: the sum of its words' directions."""
+        """The direction (B, P, E) of every phrase in its caption: the sum of those of its words."""
         directions = torch.zeros_like(phrases)
         tower = self.word_tower
+        assert tower is not None
         for b, row in enumerate(batch.captions.tolist()):
             if not batch.spans[b]:
                 continue
@@ -171,6 +174,7 @@ class Learner(nn.Module):
 
 def patch_count(trace: Trace) -> int:
     """How many patches an image has; they are the last tokens."""
+    assert trace.grid is not None
     rows, columns = trace.grid
     return rows * columns
 
@@ -204,7 +208,7 @@ def maps_of_next_image(maps: Tensor, phrase_mask: Tensor) -> Tensor:
 
 
 def global_loss(features: Features) -> Tensor:
-    """CLIP's symmetric contrastive loss over images and captions (Radford et al. 2021), a scalar."""
+    """CLIP's symmetric contrastive loss of images and captions (Radford et al. 2021), a scalar."""
     logits = features.scale * features.images @ features.captions.T  # (B, B)
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
@@ -222,6 +226,8 @@ def region_loss(
     p_t is the softmax over all phrases of region t, and q_t that over all regions of phrase t. A
     phrase of the same text is no wrong answer, and left out of the softmax.
     """
+    assert features.weights is not None and features.text_ids is not None
+    assert features.regions is not None and features.phrases is not None
     has_region = features.weights > 0
     regions = features.regions[has_region]  # (R, E)
     phrases = features.phrases[has_region]

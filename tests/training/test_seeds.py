@@ -1,0 +1,61 @@
+"""Trainings from other seeds: half as long, not made twice, and a row per seed and claim."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from gradeclip_utils import load_clip
+from studies import lesson
+from training import seeds
+from training.rounds import MODELS, PLAIN, Recipe
+
+SHORT = Recipe(steps=4, batch=6, warmup=2)
+
+
+def test_a_seed_has_the_plain_recipe_in_half_the_steps_with_seeds_that_nobody_else_has():
+    recipes = []
+    for seed in seeds.SEEDS:
+        rounds = seeds.half_length(MODELS[PLAIN], seed)
+        recipes += rounds
+        for recipe, plain in zip(rounds, MODELS[PLAIN], strict=True):
+            assert recipe.steps == plain.steps // 2
+            assert replace(recipe, steps=plain.steps, seed=plain.seed) == plain
+    shipped = {recipe.seed for rounds in MODELS.values() for recipe in rounds}
+    all_seeds = [recipe.seed for recipe in recipes]
+    assert len(set(all_seeds)) == len(all_seeds)
+    assert not set(all_seeds) & shipped
+
+
+def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lesson, "RESULTS", tmp_path / "results")
+    measured = []
+
+    def run_lesson(number, model, pretrained, data, n):
+        """As a lesson does, claim something of its model and of the one beside it."""
+        measured.append((number, pretrained))
+        clip = load_clip(model, pretrained)
+        claims = lesson.Claims(number, model, pretrained)
+        scale = float(clip.model.logit_scale)
+        claims.add("scale", estimate=scale, bounds=(scale - 1, scale + 1))
+        claims.add("scale", estimate=0.0, bounds=(-1, 1), model="emoji-plain")
+        claims.write()
+
+    monkeypatch.setattr(seeds, "run_lesson", run_lesson)
+    options = {"rounds": [SHORT], "seeds": (31, 32), "lessons": ("02", "05")}
+    seeds.make(tmp_path / "runs", tmp_path / "seeds.csv", **options)
+    table = pd.read_csv(tmp_path / "seeds.csv", dtype={"lesson": str})
+    assert list(table.columns[:3]) == ["seed", "lesson", "claim"]
+    assert table[["seed", "lesson"]].values.tolist() == [
+        [31, "02"],
+        [31, "05"],
+        [32, "02"],
+        [32, "05"],
+    ]
+    weights = tmp_path / "runs" / "seed-31.safetensors"
+    scale = float(load_clip("emoji", weights).model.logit_scale)
+    assert abs(table["estimate"].iloc[0] - scale) < 1e-3
+
+    seeds.make(tmp_path / "runs", tmp_path / "seeds.csv", **options)
+    assert len(measured) == 4, "nothing is measured twice"
