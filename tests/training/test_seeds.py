@@ -37,7 +37,7 @@ def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
         measured.append((number, pretrained))
         clip = load_clip(model, pretrained)
         claims = lesson.Claims(number, model, pretrained)
-        scale = float(clip.model.logit_scale)
+        scale = clip.model.logit_scale.item()
         claims.add("scale", estimate=scale, bounds=(scale - 1, scale + 1))
         claims.add("scale", estimate=0.0, bounds=(-1, 1), model="emoji-plain")
         claims.write()
@@ -54,7 +54,7 @@ def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
         [32, "05"],
     ]
     weights = tmp_path / "runs" / "seed-31.safetensors"
-    scale = float(load_clip("emoji", weights).model.logit_scale)
+    scale = load_clip("emoji", weights).model.logit_scale.item()
     assert abs(table["estimate"].iloc[0] - scale) < 1e-3
 
     seeds.make(tmp_path / "runs", tmp_path / "seeds.csv", **options)
