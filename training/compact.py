@@ -1,4 +1,4 @@
-"""The form in which data/ keeps models that know few words: `gradeclip_utils.models.bundled` reads it."""
+"""The form in which data/ keeps models that know few words; `models.bundled` reads it."""
 
 import json
 from collections.abc import Iterable, Mapping

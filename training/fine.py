@@ -43,12 +43,7 @@ def ship(table: Path, runs: Path, out: Path) -> None:
         metadata=asdict(recipe),
         config=json.loads(weights.with_suffix(".json").read_text()),
     )
-    wide = by_model(
-        rows.rename(columns={"estimate": "value"})
-        .replace({"arm": NAMES})
-        .rename(columns={"arm": "model"}),
-        3,
-    )
+    wide = by_model(rows.assign(model=rows["arm"].map(NAMES), value=rows["estimate"]), 3)
     lines = []
     for cells, row in zip(wide.itertuples(), tuned_rows.itertuples(), strict=True):
         lines.append((*cells, f"{row.n:.0f}", f"{row.chance:.3f}"))

@@ -186,7 +186,7 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     assert comparison["high"] == pytest.approx(0.325 + half_width, rel=1e-4)
 
 
-def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, tmp_path, quick):
+def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, tmp_path):
     rows = arms.read()
     row = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
     before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
