@@ -61,7 +61,12 @@ lab: $(STAMP)  # root is who one is in a container, and JupyterLab wants to be t
 
 BANDIT := $(BIN)/bandit --quiet --recursive gradeclip_utils --skip B101,B105,B403,B404
 
+FRONT := gradeclip_utils/plots/front/pixels.js gradeclip_utils/plots/front/view.* gradeclip_utils/panels/desk.js \
+	docs/live/*.js docs/live/*.css
+
 lint: $(STAMP)
+	@if command -v npx >/dev/null; then npx --yes prettier@3.10.1 --print-width 100 --check $(FRONT); \
+		else echo "npm is missing: JavaScript and CSS are not checked"; fi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

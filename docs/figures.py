@@ -1,4 +1,4 @@
-"""Draw the README's figure anew with the weights that are here, wide and narrow, and the schematic: `make figures`."""
+"""Draw the README's figure, wide and narrow, and the schematic anew: `make figures`."""
 
 import os
 from functools import partial
@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parent
 def main() -> None:
     """Write the figures."""
     for name in ("GRADECLIP_MODEL", "GRADECLIP_PRETRAINED"):
-        os.environ.pop(name, None)  # the figure is of the bundled model, whatever the shell says
+        os.environ.pop(name, None)  # the figure is of the bundled model
     scene = arrange(["dog", "umbrella"], seed=3)
     explanation = Explainer(load_clip()).explain(scene.image(), ["a dog", "a piano"])
     for name, width in (("explained", 8.7), ("explained-narrow", 3.9)):

@@ -24,8 +24,18 @@ _TOWERS = {
         r"$\alpha_i$ = softmax $q \cdot k_i$",
         r"$\alpha'_j$ = softmax $q' \cdot k'_j$," + "\ncausal: none after EOT",
     ),
-    "o": (5.35, 0.75, r"$o = \Sigma_i \, \alpha_i v_i$", r"$o' = \Sigma_j \, \alpha'_j v'_j$"),
-    "w": (6.6, 1.5, r"$w = \partial S / \partial o$", r"$w' = \partial S / \partial o'$"),
+    "o": (
+        5.35,
+        0.75,
+        r"$o = \Sigma_i \, \alpha_i v_i$",
+        r"$o' = \Sigma_j \, \alpha'_j v'_j$",
+    ),
+    "w": (
+        6.6,
+        1.5,
+        r"$w = \partial S / \partial o$",
+        r"$w' = \partial S / \partial o'$",
+    ),
     "map": (
         5.35,
         2.25,
@@ -33,20 +43,36 @@ _TOWERS = {
         r"score$_j$ = $\lambda'_j \, (w' \cdot v'_j)$;" + "\na word adds up its tokens",
     ),
 }
-_FORWARD = ("tokens v", "tokens q", "tokens k", "q alpha", "k alpha", "alpha o", "v o", "o S")
+_FORWARD = (
+    "tokens v",
+    "tokens q",
+    "tokens k",
+    "q alpha",
+    "k alpha",
+    "alpha o",
+    "v o",
+    "o S",
+)
 _ADDED = ("q lam", "k lam", "lam map", "v map", "S w", "w map")
 
 
 def plot_method() -> Figure:
-    """Both towers, and where q, k, v, the attention, o, S, w, the loosened weight and the map come from."""
-    title = "what Grad-ECLIP adds to a forward pass: a gradient w and a weight λ, by which each value v counts"
-    alt = (
-        "Two towers. From the image's tokens come q of CLS, and k and v of every patch; q and k give the attention "
-        "alpha, alpha and v give o. The text's tower does the same with q of EOT and k and v of every token of a word, "
-        "and both meet in the similarity S. Dashed: the gradient of S by o is w; q and k give the loosened weight "
-        "lam; and lam times the product of w and v is the map of the image, and the score of a token."
+    """Both towers, and the sources of q, k, v, attention, o, S, w, the loosened weight and map."""
+    title = (
+        "what Grad-ECLIP adds to a forward pass: "
+        "a gradient w and a weight λ, by which each value v counts"
     )
-    width, middle, head = 7.3, 2.6, 0.24
+    alt = (
+        "Two towers. From the image's tokens come q of CLS, and k and v of every patch; q and k "
+        "give the attention alpha, alpha and v give o. The text's tower does the same with q of "
+        "EOT and k and v of every token of a word, and both meet in the similarity S. Dashed: the "
+        "gradient of S by o is w; q and k give the loosened weight lam; and lam times the product "
+        "of w and v is the map of the image, and the score of a token."
+    )
+    # Inches: of the figure, of its middle from below, and of the line above.
+    width = 7.3
+    middle = 2.6
+    head = 0.24
     figure = new_figure(width, 2 * middle + head, f"{title}. {alt}")
     figure.text(0.12 / width, 1 - 0.08 / figure.get_figheight(), title, va="top", fontsize=10)
     axes = figure.add_axes((0, 0, 1, 2 * middle / figure.get_figheight()))
@@ -57,7 +83,13 @@ def plot_method() -> Figure:
         for name, (x, y, *texts) in _TOWERS.items():
             boxes[f"{side} {name}"] = (x, middle + up * y, texts[up < 0])
     frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
-    style = {"ha": "center", "va": "center", "fontsize": 10, "linespacing": 1.3, "bbox": frame}
+    style = {
+        "ha": "center",
+        "va": "center",
+        "fontsize": 10,
+        "linespacing": 1.3,
+        "bbox": frame,
+    }
     drawn = {
         name: axes.text(x, y, text, **style).get_bbox_patch()
         for name, (x, y, text) in boxes.items()
@@ -72,8 +104,16 @@ def plot_method() -> Figure:
             line = {"arrowstyle": "-|>", "shrinkA": 1, "shrinkB": 1, **ends, **look}
             axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=line)
         axes.text(
-            0.1, middle + 2.25 * up, f"{side} tower", va="center", fontsize=10, fontweight="bold"
+            0.1,
+            middle + 2.25 * up,
+            f"{side} tower",
+            va="center",
+            fontsize=10,
+            fontweight="bold",
         )
-    said = "solid: the model's own forward pass,\nthrough one layer of each tower\ndashed: what Grad-ECLIP adds"
-    axes.text(0.1, middle, said, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
+    legend = (
+        "solid: the model's own forward pass,\nthrough one layer of each tower\n"
+        "dashed: what Grad-ECLIP adds"
+    )
+    axes.text(0.1, middle, legend, va="center", fontsize=9.5, color="0.35", linespacing=1.4)
     return figure

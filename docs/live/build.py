@@ -1,4 +1,4 @@
-"""Build the live explorer: one folder, whose page explains scenes in a browser with no Python behind it.
+"""Build the live explorer: one folder, whose page explains scenes in a browser without Python.
 
     python docs/live/build.py build/live                     # takes `pip install '.[live]'` and npm
     python -m http.server --directory build/live
@@ -24,7 +24,14 @@ from gradeclip_utils.plots.colours import colormap
 from gradeclip_utils.plots.drawing import title_of
 from gradeclip_utils.plots.page import FRONT
 from gradeclip_utils.prompts import null_captions
-from gradeclip_utils.scenes import Scene, arrange, describe, draw_scene, phrase, showable
+from gradeclip_utils.scenes import (
+    Scene,
+    arrange,
+    describe,
+    draw_scene,
+    phrase,
+    showable,
+)
 from gradeclip_utils.words import Word
 from training.npm import fetched
 
@@ -33,17 +40,13 @@ PAGE = [HERE / name for name in ("index.html", "live.css", "live.js", "model.js"
 PAGE += [FRONT / name for name in ("pixels.js", "htm-preact.js", "htm-preact.LICENSE")]
 RUNTIME = "onnxruntime-web@1.27.0"
 RUNTIME_SHA256 = "b59c9819434a7519f334f77e8d4bf22b69808d531a57724cabc4bb2c0704c835"
-RUNTIME_FILES = (
+RUNTIME_FILES = (  # of the wasm backend
     "dist/ort.wasm.bundle.min.mjs",
     "dist/ort-wasm-simd-threaded.wasm",
-)  # the wasm backend alone
+)
 SCENES = 12
-ABSENT = (
-    "piano",
-    "bicycle",
-    "cactus",
-    "guitar",
-)  # a caption of each scene names the first of these that it lacks
+# A caption of each scene names the first of these that the scene lacks.
+ABSENT = ("piano", "bicycle", "cactus", "guitar")
 
 
 def fetch_runtime(out: Path) -> None:
@@ -54,43 +57,44 @@ def fetch_runtime(out: Path) -> None:
 
 
 def chosen_scenes() -> list[Scene]:
-    """Return the scene of the README, and the first showable development scenes with one to three different things."""
-    drawn = filter(
-        showable,
-        (draw_scene([20, i], split="development", n_objects=1 + i % 3) for i in range(9 * SCENES)),
-    )
-    different = [
-        scene
-        for scene in drawn
-        if len({thing.noun for thing in scene.objects}) == len(scene.objects)
-    ]
-    return [arrange(["dog", "umbrella"], seed=3), *different][:SCENES]
+    """The scene of the README, and showable development scenes with one to three things."""
+    scenes = [arrange(["dog", "umbrella"], seed=3)]
+    for i in range(9 * SCENES):
+        scene = draw_scene([20, i], split="development", n_objects=1 + i % 3)
+        nouns = {thing.noun for thing in scene.objects}
+        if showable(scene) and len(nouns) == len(scene.objects):
+            scenes.append(scene)
+    return scenes[:SCENES]
 
 
 def write_scenes(clip: Clip, out: Path) -> None:
-    """Write each scene's image, what the model sees of it, and scenes.json with its captions, of which one is false."""
+    """Write each scene's image, what the model sees of it, and scenes.json with its captions.
+
+    One caption of each scene is false.
+    """
     (out / "scenes").mkdir(exist_ok=True)
-    rows, seen = [], Compose(clip.preprocess.transforms[:-2])  # without `ToTensor` and `Normalize`
+    as_seen = Compose(clip.preprocess.transforms[:-2])  # without `ToTensor` and `Normalize`
+    rows = []
     for i, scene in enumerate(chosen_scenes()):
         names = {kind: f"scenes/{i:02d}-{kind}.png" for kind in ("image", "seen")}
-        scene.image().save(out / names["image"], optimize=True)
-        seen(scene.image()).save(out / names["seen"], optimize=True)
+        image = scene.image()
+        image.save(out / names["image"], optimize=True)
+        as_seen(image).save(out / names["seen"], optimize=True)
         nouns = [thing.noun for thing in scene.objects]
         absent = phrase(next(noun for noun in ABSENT if noun not in nouns))
-        about = f"a drawn scene of {describe(scene.objects)[0]}"
         rows.append(
             {
                 **names,
                 "captions": [*map(phrase, nouns[:2]), absent],
                 "absent": absent,
-                "about": about,
+                "about": f"a drawn scene of {describe(scene.objects)[0]}",
             }
         )
     (out / "scenes.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Path) -> None:
-    """Write about.json, which has the words and colours of the package, and the embeddings of the other captions."""
+    """Write about.json: words, colours, and (nulls.bin) the embeddings of the other captions."""
     explainer = Explainer(clip)
     nulls = explainer.embed_texts(null_captions(clip.vocabulary)).numpy().astype("<f4")
     (out / "nulls.bin").write_bytes(nulls.tobytes())
@@ -103,21 +107,23 @@ def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Pat
         "tokens": tokens,
         "small": [word.text for word, _ in cells if word.small],
         "colormap": np.round(colormap(), 5).tolist(),
-        "provenance": f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
-        f"{explainer.image_tower.layers} image layers (the paper explains one). {RUNTIME}, MIT licence.",
+        "provenance": (
+            f"{clip.name}: a small CLIP of drawn scenes. {explainer.method.title} of its last "
+            f"{explainer.image_tower.layers} image layers (the paper explains one). "
+            f"{RUNTIME}, MIT licence; htm and preact, Apache-2.0 and MIT licence."
+        ),
     }
     (out / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def build(out: Path) -> None:
-    """Make the folder, all but onnxruntime-web, or make it again; one that holds something else is refused."""
+    """Make the folder anew, all but onnxruntime-web. One that holds something else is refused."""
     from export import CONTEXT, export  # which need onnx, unlike the rest
 
     if out.exists() and any(out.iterdir()):
         if not (out / "live.js").is_file():
-            raise FileExistsError(
-                f"{out} holds something else: name a folder that is new, empty, or of an older build"
-            )
+            msg = f"{out} holds something else: name a folder that is new or of an older build"
+            raise FileExistsError(msg)
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     for file in PAGE:

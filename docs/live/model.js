@@ -1,5 +1,5 @@
 // The model and its explanation: three ONNX graphs (see export.py) and the code that joins them.
-// Nothing here knows a page. A map is linear in its direction: that of a caption's embedding, or the
+// Nothing here knows a page. A map is linear in its direction: a caption's embedding, or the
 // direction in which a word pushes the embedding.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";

@@ -1,4 +1,4 @@
-"""Build slides of the committed notebooks: one page per lesson, and reveal.js beside them, so that nothing is fetched.
+"""Build slides of the committed notebooks: one page per lesson, with reveal.js beside them.
 
     python docs/slides/build.py build/slides        # `make slides`; takes npm
 
@@ -49,104 +49,176 @@ def carry(out: Path) -> None:
 
 
 def divided(text: str) -> tuple[str, str]:
-    """What a slide shows of a paragraph, and what its speaker says: of long prose all but the first sentence."""
-    short = re.match(r"[-*] |\d+\. |\||!\[|\$\$|>|\*\*|#", text) or len(text.split()) <= SHORT
-    first = None if short else re.match(r"(.{40,}?[.?!])\s+(?=[A-Z`*\"(])(.+)", text, re.S)
-    aside = re.match(r"\(|[\w-]+ minutes\.", text)
-    return ("", text) if aside else first.groups() if first else (text, "")
+    """What a slide shows of a paragraph, and what its speaker says.
+
+    Of long prose the slide shows the first sentence. Remarks in brackets are for the speaker.
+    """
+    if re.match(r"\(|[\w-]+ minutes\.", text):
+        return "", text
+    is_structured = re.match(r"[-*] |\d+\. |\||!\[|\$\$|>|\*\*|#", text)
+    if is_structured or len(text.split()) <= SHORT:
+        return text, ""
+    sentences = re.match(r"(.{40,}?[.?!])\s+(?=[A-Z`*\"(])(.+)", text, re.S)
+    if sentences is None:
+        return text, ""
+    first, rest = sentences.groups()
+    return first, rest
 
 
 def shown_outputs(cell: NotebookNode, tagged: bool) -> list[NotebookNode]:
-    """The figures and tables of a cell, and of a panel its figure; all outputs of a cell that is tagged."""
+    """The figures and tables of a cell, of a panel its figure; all outputs of a tagged cell."""
     outputs = []
-    for one in cell.outputs:
-        data = one.get("data", {})
+    for output in cell.outputs:
+        data = output.get("data", {})
         if "application/vnd.jupyter.widget-view+json" in data:
             figure = re.search(r'<img class="gradeclip-figure".*?>', data.get("text/html", ""))
-            outputs += (
-                [nbformat.v4.new_output("display_data", {"text/html": figure[0]})] if figure else []
-            )
-        elif tagged or {"image/png", "text/html"} & set(data):
-            outputs.append(one)
+            if figure:
+                html = {"text/html": figure[0]}
+                outputs.append(nbformat.v4.new_output("display_data", html))
+        elif tagged or "image/png" in data or "text/html" in data:
+            outputs.append(output)
     return outputs
+
+
+def paragraphs(source: str) -> list[str]:
+    """The headings, paragraphs and folded answers of a cell of text."""
+    # The list of findings belongs to the line above it.
+    source = re.sub(r"^(\*\*What we find.*)\n\n", r"\1\n", source, flags=re.MULTILINE)
+    parts = r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+"
+    return re.findall(parts, source, re.MULTILINE | re.DOTALL)
+
+
+def with_links_to_slides(text: str) -> str:
+    """A text whose links to lessons lead to their slides; other links are plain text."""
+    text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
+    other = r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)"
+    return re.sub(other, r"\1", text)
+
+
+class Deck:
+    """The cells of a lesson as slides, filled from the first to the last.
+
+    Attributes:
+        cells: those of the slides.
+        findings: "What we find", which comes after the first slide.
+        words: of the present slide.
+        has_figure: whether the present slide has a figure or a table.
+        is_question: whether a question to predict waits for its figure.
+        lead: the place of the paragraph that leads to the next figure, or None.
+    """
+
+    def __init__(self) -> None:
+        self.cells: list[NotebookNode] = []
+        self.findings: list[str] = []
+        self.words = 0
+        self.has_figure = False
+        self.is_question = False
+        self.lead: int | None = None
+
+    def add(self, cell: NotebookNode, kind: str, **metadata) -> None:
+        """Append a cell: on a new "slide" or "subslide", as "fragment" or "notes", or "-"."""
+        if kind.endswith("slide"):
+            self.words = 0
+        if cell.cell_type == "markdown" and kind != "notes":
+            self.words += len(cell.source.split())
+        cell.metadata = nbformat.from_dict({"slideshow": {"slide_type": kind}, **metadata})
+        self.cells.append(cell)
+
+    def add_text(self, source: str) -> None:
+        """Append a cell of text, paragraph by paragraph."""
+        self.lead = None
+        follows_paragraph = False
+        for text in paragraphs(source):
+            if text.startswith("**What we find"):
+                self.findings.append(text)
+                continue
+            kind = self._kind_of(text)
+            if text.startswith("<details>"):
+                text = re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip()
+            shown, spoken = divided(with_links_to_slides(text))
+            if shown:
+                self.lead = len(self.cells) if follows_paragraph and kind == "-" else None
+                follows_paragraph = kind == "-"
+                self.add(nbformat.v4.new_markdown_cell(shown), kind)
+            if spoken:
+                self.add(nbformat.v4.new_markdown_cell(spoken), "notes")
+
+    def _kind_of(self, text: str) -> str:
+        """Where a paragraph goes: on a new slide, or on the present one."""
+        is_full = self.words > FULL
+        is_table = text.startswith("|")
+        kind = "-"
+        if text.startswith("#"):
+            kind = "slide" if re.match(r"#{1,2} ", text) else "subslide"
+            self.is_question = False
+        elif text.startswith("<details>"):
+            kind = "fragment"
+        elif text.startswith("**Predict"):
+            kind = "subslide" if self.has_figure or is_full else "-"
+            self.is_question = True
+        elif self.has_figure and (is_table or is_full):
+            kind = "subslide"
+        if kind.endswith("slide"):
+            self.has_figure = False
+        if is_table:
+            self.has_figure = True
+        return kind
+
+    def add_code(self, cell: NotebookNode) -> None:
+        """Append the figures and tables of a cell of code, on a new slide if this one is full."""
+        tagged = "slide" in cell.metadata.get("tags", ())
+        outputs = shown_outputs(cell, tagged)
+        if not outputs and not tagged:
+            self._silence_last()
+            return
+
+        has_code = any(earlier.cell_type == "code" for earlier in self.cells)
+        is_full = self.has_figure or (self.words > FULL and has_code)
+        kind = "fragment" if self.is_question else "-"
+        if is_full and self.lead is not None:
+            # The paragraph that leads to the figure comes with it.
+            leading = self.cells[self.lead]
+            leading.metadata.slideshow.slide_type = "subslide"
+            self.words = len(leading.source.split())
+            kind = "-"
+        elif is_full:
+            kind = "subslide"
+        hidden = {"remove_source": not tagged}
+        self.add(NotebookNode(cell, outputs=outputs), kind, transient=hidden)
+        self.has_figure = True
+        self.is_question = False
+        self.lead = None
+
+    def _silence_last(self) -> None:
+        """Leave a paragraph to the speaker that leads to lines that no slide shows."""
+        if self.cells and self.cells[-1].source.endswith(":"):
+            slideshow = self.cells[-1].metadata.slideshow
+            if slideshow.slide_type == "-":
+                slideshow.slide_type = "notes"
+
+    def with_findings(self) -> list[NotebookNode]:
+        """All cells, with the findings before the second heading."""
+        place = len(self.cells)
+        for i, cell in enumerate(self.cells):
+            if i > 0 and cell.metadata.slideshow.slide_type == "slide":
+                place = i
+                break
+        metadata = nbformat.from_dict({"slideshow": {"slide_type": "subslide"}})
+        findings = [
+            nbformat.v4.new_markdown_cell(text, metadata=metadata) for text in self.findings
+        ]
+        return [*self.cells[:place], *findings, *self.cells[place:]]
 
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it."""
-    cells, found, words, has_figure, asked, lead = [], [], 0, False, False, None
-
-    def add(cell: NotebookNode, kind: str, **metadata) -> None:
-        nonlocal words
-        words *= not kind.endswith("slide")
-        words += 0 if cell.cell_type == "code" or kind == "notes" else len(cell.source.split())
-        cell.metadata = nbformat.from_dict({"slideshow": {"slide_type": kind}, **metadata})
-        cells.append(cell)
-
+    deck = Deck()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            lead, seen = (
-                None,
-                False,
-            )  # lead: the paragraph that leads to the next figure, after others of its cell
-            source = re.sub(r"^(\*\*What we find.*)\n\n", r"\1\n", cell.source, flags=re.M)
-            parts = r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+"
-            for text in re.findall(parts, source, re.M | re.S):
-                kind = (
-                    ("slide" if re.match(r"#{1,2} ", text) else "subslide")
-                    if text.startswith("#")
-                    else "-"
-                )
-                table = text.startswith("|")
-                if text.startswith("**What we find"):
-                    found.append(text)
-                    continue
-                if text.startswith("<details>"):
-                    kind, text = (
-                        "fragment",
-                        re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip(),
-                    )
-                elif text.startswith("**Predict"):
-                    kind, asked = ("subslide" if has_figure or words > FULL else "-"), True
-                elif kind != "-":
-                    asked = False
-                elif has_figure and (table or words > FULL):
-                    kind = "subslide"
-                has_figure = table or (has_figure and kind not in ("slide", "subslide"))
-                text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.slides.html)", text)
-                text = re.sub(
-                    r"(?<!!)\[([^]]+)\]\((?!https?:|\w+\.slides\.html)[^)]*\)", r"\1", text
-                )
-                shown, said = divided(text)
-                if shown:
-                    lead, seen = (len(cells) if seen and kind == "-" else None), kind == "-"
-                    add(nbformat.v4.new_markdown_cell(shown), kind)
-                if said:
-                    add(nbformat.v4.new_markdown_cell(said), "notes")
-            continue
-        tagged = "slide" in cell.metadata.get("tags", ())
-        if (outputs := shown_outputs(cell, tagged)) or tagged:
-            full = has_figure or (words > FULL and any(one.cell_type == "code" for one in cells))
-            kind = "subslide" if full else "fragment" if asked else "-"
-            if full and lead is not None:
-                cells[lead].metadata.slideshow.slide_type, kind = "subslide", "-"
-                words = len(cells[lead].source.split())
-            add(NotebookNode(cell, outputs=outputs), kind, transient={"remove_source": not tagged})
-            has_figure, asked, lead = True, False, None
-        elif (
-            cells
-            and cells[-1].source.endswith(":")
-            and cells[-1].metadata.slideshow.slide_type == "-"
-        ):
-            cells[
-                -1
-            ].metadata.slideshow.slide_type = "notes"  # it leads to lines that no slide shows
-    second = next(
-        (i for i, one in enumerate(cells) if i and one.metadata.slideshow.slide_type == "slide"),
-        len(cells),
-    )
-    opened = nbformat.from_dict({"slideshow": {"slide_type": "subslide"}})
-    cells[second:second] = [nbformat.v4.new_markdown_cell(text, metadata=opened) for text in found]
-    return NotebookNode(notebook, cells=cells)
+            deck.add_text(cell.source)
+        else:
+            deck.add_code(cell)
+    return NotebookNode(notebook, cells=deck.with_findings())
 
 
 def write_page(notebook: Path, out: Path) -> None:

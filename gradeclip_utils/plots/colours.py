@@ -22,17 +22,18 @@ from ..images import onto_image, read_image
 _FOR = ("#fdd0a8", "#fb9f66", "#ee6237", "#c42a1c", "#7a0c10")
 _AGAINST = ("#c6dcf0", "#86b8df", "#4389c6", "#1f5fa6", "#0b3371")
 _OPAQUE = 0.9  # at the largest value: the image stays visible below it
-_SMALL, _LARGE = 320, 640  # pixels of the longest side of an image that `paint` returns
+# Pixels of the longest side of an image that `paint` returns.
+_SMALL = 320
+_LARGE = 640
 
 
 @cache
 def colormap() -> np.ndarray:
     """Red, green, blue and alpha (513, 4), each 0 to 1, of values from -1 to 1."""
-    against, warm = (
-        LinearSegmentedColormap.from_list("", ramp, 257)(np.arange(257))
-        for ramp in (_AGAINST, _FOR)
-    )
-    table = np.concatenate([against[::-1], warm[1:]])
+    against = LinearSegmentedColormap.from_list("against", _AGAINST, 257)
+    warm = LinearSegmentedColormap.from_list("for", _FOR, 257)
+    steps = np.arange(257)
+    table = np.concatenate([against(steps)[::-1], warm(steps)[1:]])
     table[:, 3] = _OPAQUE * np.abs(np.linspace(-1, 1, 513)) ** 0.55
     table.flags.writeable = False
     return table
@@ -40,8 +41,10 @@ def colormap() -> np.ndarray:
 
 def to_rgb(values, base=1.0) -> np.ndarray:
     """Values (...) of -1 to 1 as red, green and blue (..., 3), over a grey `base` of 0 to 1."""
-    rgba = colormap()[np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)]
-    return base * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
+    indices = np.rint((np.clip(values, -1, 1) + 1) * 256).astype(int)
+    rgba = colormap()[indices]
+    alpha = rgba[..., 3:]
+    return base * (1 - alpha) + rgba[..., :3] * alpha
 
 
 def paint(
@@ -80,8 +83,8 @@ def paint(
     base = _panel_sized(image)
     across = base.width / image.width
     down = base.height / image.height
-    left, top, right, bottom = box or (0, 0, *image.size)
-    place = (left * across, top * down, right * across, bottom * down)
+    x0, y0, x1, y1 = box or (0, 0, *image.size)
+    place = (x0 * across, y0 * down, x1 * across, y1 * down)
     if upsample == "nearest":
         relevance = _enlarged(relevance, base.size)
     # Below 1e-37 a number is zero in single precision.
@@ -99,8 +102,8 @@ def _checked(heat) -> np.ndarray:
     values = np.asarray(heat, dtype=np.float32)
     if values.ndim != 2 or not values.size:
         raise GradeclipError(f"a map has rows and columns, (H, W), got shape {values.shape}")
-    if not np.isfinite(values).all():
-        count = np.sum(~np.isfinite(values))
+    count = np.sum(~np.isfinite(values))
+    if count:
         raise GradeclipError(f"{count} of {values.size} values of the map are NaN or infinite")
     return values
 
@@ -117,8 +120,9 @@ def is_whole(box, image: Image.Image) -> bool:
     """Whether a box is the whole image, within half a percent of its longer side."""
     if box is None:
         return True
-    left, top, right, bottom = box
-    return max(left, top, image.width - right, image.height - bottom) < 0.005 * max(image.size)
+    x0, y0, x1, y1 = box
+    cut_off = max(x0, y0, image.width - x1, image.height - y1)
+    return cut_off < 0.005 * max(image.size)
 
 
 def positive_part(value, signed: bool):

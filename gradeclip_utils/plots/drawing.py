@@ -170,8 +170,8 @@ class Drawing:
         elif darkest == 0:
             line = "relevance: " + ("zero everywhere" if self.signed else "nowhere above zero")
         elif len(scales) > 1 and not self.shared:
-            own = [OWN_SCALE]
-            return [*own, f"words: darkest {_number(self.word_scale)}"] if words else own
+            lines = [OWN_SCALE]
+            return [*lines, f"words: darkest {_number(self.word_scale)}"] if words else lines
         else:
             line = f"relevance: darkest {_number(darkest)}"
 
@@ -322,12 +322,12 @@ def _contrasted(panel: Panel, explanation, i: int) -> Panel:
     else:
         verdict = f"is behind by {gap}"
     similarity = two_digits(explanation.similarity[i])
-    other = two_digits(explanation.against_similarity[i])
+    against_similarity = two_digits(explanation.against_similarity[i])
     return replace(
         panel,
         name=f"{panel.name}, not {against}",
         cells=cells,
-        note=f"{verdict} ({similarity}, other {other})",
+        note=f"{verdict} ({similarity}, other {against_similarity})",
         above=None,
         median=None,
     )

@@ -55,8 +55,8 @@ def fit_height(figure: Figure, rows: list[tuple[Axes, float]]) -> None:
         figure.draw_without_rendering()
         height = figure.get_figheight()
         missing = 0.0
-        for axes, wanted in rows:
-            missing += wanted - axes.get_position(original=True).height * height
+        for axes, inches in rows:
+            missing += inches - axes.get_position(original=True).height * height
         if abs(missing) < 0.01:
             return
         figure.set_figheight(height + missing)
@@ -77,8 +77,8 @@ def show_image(axes: Axes, image: Image.Image, box=None) -> None:
     axes.imshow(reduced, interpolation=interpolation)
 
     if not is_whole(box, image):
-        left, top, right, bottom = np.maximum(box, 0) * reduced.width / image.width
-        frame = Rectangle((left, top), right - left, bottom - top)
+        x0, y0, x1, y1 = np.maximum(box, 0) * reduced.width / image.width
+        frame = Rectangle((x0, y0), x1 - x0, y1 - y0)
         frame.set(fill=False, color="0.2", linewidth=1, linestyle="--")
         axes.add_patch(frame)
 

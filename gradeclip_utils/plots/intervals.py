@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
 
 from ..errors import GradeclipError
 from .drawing import two_digits
@@ -73,19 +72,20 @@ def plot_intervals(
 
     figure = new_figure(FULL_WIDTH, 10, _alt(rows, title or label), layout="constrained")
     axes = figure.subplots()
-    _draw_points(axes, rows, order, groups)
+    row_height = 0.27 + 0.13 * (len(groups) - 1)  # inches
+    height = row_height * len(order)
+    # The names of the groups stand above the axes and the name of the chance line.
+    above = 0.03 if chance is None else 0.2
+    _draw_points(axes, rows, order, groups, legend_at=1 + above / height)
     _draw_values(axes, rows, order, groups)
     _name_rows(axes, rows, order)
     axes.set_xlabel(label, fontsize=9, parse_math=False)
     if chance is not None:
         _draw_chance(axes, chance, chance_label)
-    if len(groups) > 1:
-        _draw_legend(axes, above=14 if chance is not None else 0)
     if title:
         text = shortened(title, characters(FULL_WIDTH - 0.2, 10.5))
         figure.suptitle(text, x=0.01, ha="left", fontsize=10.5, parse_math=False)
-    row_height = 0.27 + 0.13 * (len(groups) - 1)  # inches
-    fit_height(figure, [(axes, row_height * len(order))])
+    fit_height(figure, [(axes, height)])
     return figure
 
 
@@ -129,6 +129,7 @@ def _draw_points(
     rows: pd.DataFrame,
     order: Sequence[str],
     groups: Sequence[str],
+    legend_at: float,
 ) -> None:
     """Draw points and intervals. seaborn gets low, mean and high, whose median is the mean."""
     import seaborn as sns  # a second to import
@@ -154,23 +155,10 @@ def _draw_points(
             legend=not is_control and len(groups) > 1,
             ax=axes,
         )
-
-
-def _draw_legend(axes: Axes, above: float) -> None:
-    """Name the groups over the axes, some points above them."""
-    legend = axes.get_legend()
-    shift = ScaledTranslation(0, above / 72, axes.get_figure().dpi_scale_trans)
-    look = {"frameon": False, "fontsize": 9, "handletextpad": 0.1, "columnspacing": 1.2}
-    axes.legend(
-        handles=legend.legend_handles,
-        labels=[text.get_text() for text in legend.get_texts()],
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        bbox_transform=axes.transAxes + shift,
-        borderaxespad=0,
-        ncols=len(legend.legend_handles),
-        **look,
-    )
+    if axes.get_legend():
+        look = {"frameon": False, "fontsize": 9, "handletextpad": 0.1, "borderaxespad": 0}
+        place = {"loc": "lower left", "bbox_to_anchor": (0, legend_at)}
+        sns.move_legend(axes, **place, **look, ncols=len(groups), title=None)
 
 
 def _draw_values(
@@ -198,10 +186,10 @@ def _draw_values(
 def _name_rows(axes: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
     """Name the rows, and draw a rule above the controls."""
     controls = set(rows.loc[rows["is_control"], "name"])
-    axes.set(ylabel="", ylim=(len(order) - 0.5, -0.5), yticks=range(len(order)))
+    axes.set(ylabel="", ylim=(len(order) - 0.5, -0.5))
     longest = characters(0.45 * FULL_WIDTH, 9)
     labels = [shortened(name, longest) for name in order]
-    axes.set_yticklabels(labels, fontsize=9, parse_math=False)
+    axes.set_yticks(range(len(order)), labels, fontsize=9, parse_math=False)
     for tick, name in zip(axes.get_yticklabels(), order, strict=True):
         tick.set_color("0.5" if name in controls else "black")
     axes.tick_params(labelsize=SMALLEST_TYPE, axis="x")

@@ -17,7 +17,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetImage, TextArea, VPacker
-from matplotlib.patches import Rectangle
 
 from ..errors import GradeclipError, hint, short
 from ..images import read_image
@@ -281,17 +280,20 @@ def _draw_origin(figure: Figure, origin: str) -> None:
 
 def _draw_into(axes: Axes, *drawings: Drawing) -> Figure:
     """Draw the one panel of a drawing into axes, with title and bar around it."""
-    panels = [panel for drawing in drawings for panel in drawing.panels]
-    if len(panels) != 1:
-        names = ", ".join(repr(panel.name) for panel in panels)
-        raise GradeclipError(f"ax= takes one map, and these are {len(panels)} ({names}): name one")
+    pairs = [(drawing, panel) for drawing in drawings for panel in drawing.panels]
+    if len(pairs) != 1:
+        names = ", ".join(repr(panel.name) for _, panel in pairs)
+        raise GradeclipError(f"ax= takes one map, and these are {len(pairs)} ({names}): name one")
+    drawing, panel = pairs[0]
+
     figure = axes.get_figure()
     inches = axes.get_window_extent().width / figure.dpi
-    fontsize = type_size(panels, inches, figure)
-    draw_title(axes, panels[0].cells, drawings[0].word_scale, inches, fontsize)
-    _draw_map(axes, drawings[0], panels[0])
-    if panels[0].value is not None:
-        _draw_bar(axes.inset_axes((0, -0.12, 1, 0.06)), drawings[0], panels[0], inches)
+    fontsize = type_size([panel], inches, figure)
+    draw_title(axes, panel.cells, drawing.word_scale, inches, fontsize)
+    _draw_map(axes, drawing, panel)
+    if panel.value is not None:
+        bar = axes.inset_axes((0, -0.12, 1, 0.06))
+        _draw_bar(bar, drawing, panel, inches)
     return figure
 
 
@@ -318,9 +320,8 @@ def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None
     axes.set(xlim=(low, high), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.patch.set_visible(False)
-    axes.add_patch(Rectangle((low, 0.36), high - low, 0.28, color="0.92", linewidth=0))
-    color = "0.25" if panel.best else "0.65"
-    axes.add_patch(Rectangle((0, 0.1), panel.value, 0.8, color=color, linewidth=0))
+    axes.barh(0.5, high - low, left=low, height=0.28, color="0.92")
+    axes.barh(0.5, panel.value, height=0.8, color="0.25" if panel.best else "0.65")
 
     tick = {"ymin": -0.3, "ymax": 1.3, "clip_on": False, "solid_capstyle": "butt"}
     if low < 0:
@@ -345,18 +346,19 @@ def _legend_lines(drawings: Sequence[Drawing], inches: float) -> list[str]:
 
 def _draw_legend(
     axes: Axes,
-    both: bool,
+    two_sided: bool,
     lines: Sequence[str],
     inches: float,
 ) -> AnnotationBbox:
     """Put the strip of colours, with its ends named, and the lines of the legend below axes."""
-    length = int(np.clip(72 * inches - (70 if both else 25), 30, 94))  # points, a colour a point
-    ramp = to_rgb(np.linspace(-1 if both else 0, 1, length))
+    names = 70 if two_sided else 25  # points of the names of both ends
+    length = int(np.clip(72 * inches - names, 30, 94))  # points, a colour a point
+    ramp = to_rgb(np.linspace(-1 if two_sided else 0, 1, length))
     strip = np.repeat(ramp[None], 9, axis=0)  # (9, length, 3)
     strip[[0, -1]] = 0.8
     strip[:, [0, -1]] = 0.8
     ends = [OffsetImage(strip), TextArea("for", textprops=_NOTE)]
-    if both:
+    if two_sided:
         ends = [TextArea("against", textprops=_NOTE), *ends]
     rows = [HPacker(children=ends, sep=5, pad=0, align="center")]
     rows += [TextArea(line, textprops=_NOTE) for line in lines]

@@ -94,16 +94,16 @@ def _lines(
     room = inches * figure.dpi
     gap = 0.56 * fontsize * figure.dpi / 72  # pixels
     lines: list[list[OffsetBox]] = []
-    used = room
+    filled = room  # of the present line
     for cell in cells:
         box = _cell_box(cell, word_scale, inches, fontsize)
         box.set_figure(figure)
         width = box.get_bbox(renderer).width + gap
-        if used + width > room:
+        if filled + width > room:
             lines.append([])
-            used = 0.0
+            filled = 0.0
         lines[-1].append(box)
-        used += width
+        filled += width
     return lines
 
 

@@ -13,8 +13,10 @@ const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(2);
 const percent = (part) => `${100 * part}%`;
 const same = (first, second) => String(first) === String(second);
-const placed = ([left, top, width, height]) =>
-  `left: ${percent(left)}; top: ${percent(top)}; width: ${percent(width)}; height: ${percent(height)}`;
+const placed = (box) => {
+  const [left, top, width, height] = box.map(percent);
+  return `left: ${left}; top: ${top}; width: ${width}; height: ${height}`;
+};
 
 // The words of a panel's title from first to last.
 const phraseText = (panel, [first, last]) => {
