@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from gradeclip_utils import Explainer, load_clip
+from gradeclip_utils.__main__ import COMMANDS
 from gradeclip_utils.scenes import arrange
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,12 @@ def test_every_file_that_it_shows_or_links_to_exists():
     pictures = re.findall(r'(?:src|srcset)="([^"]+)"', README)
     for target in [*links, *pictures]:
         assert (ROOT / target).exists(), target
+
+
+def test_every_command_that_it_names_exists():
+    named = set(re.findall(r"`gradeclip ([a-z-]+)", README))
+    assert named
+    assert named <= set(COMMANDS)
 
 
 def test_every_make_target_that_it_names_exists():
