@@ -14,9 +14,7 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import as_levels
-from gradeclip_utils.runtime import remembering
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
-from gradeclip_utils.towers import Tower
 from gradeclip_utils.words import Split
 
 AT_ONCE = 16  # images in one batch
@@ -49,28 +47,25 @@ def maps_by(
     Explainers of the same layers trace an image once between them: most of their time goes into
     that.
     """
-    _share_traces(list(explainers.values()))
-    maps: dict[str, list[np.ndarray]] = {name: [] for name in explainers}
+    by_layers: dict[int, Explainer] = {}
+    maps: dict[str, list[np.ndarray]] = {}
+    sharing: dict[str, Explainer] = {}
+    for name, explainer in explainers.items():
+        layers = explainer.image_tower.layers
+        if layers not in by_layers:
+            by_layers[layers] = Explainer(explainer.clip, image_layers=layers, keep_trace=True)
+        sharing[name] = by_layers[layers].with_method(explainer.method)
+        maps[name] = []
+
     for start in range(0, len(images), AT_ONCE):
         batch = slice(start, start + AT_ONCE)
-        for name, explainer in explainers.items():
+        for name, explainer in sharing.items():
             targets = [directions[batch]]
-            if explainer.method.compares_targets:  # it compares the targets of a call
+            if explainer.method.compares_targets:  # of a call
                 targets = list(directions[batch].split(1, dim=1))
             parts = [explainer.maps(images[batch], part) for part in targets]
             maps[name].append(torch.cat(parts, dim=1).float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in maps.items()}
-
-
-def _share_traces(explainers: Sequence[Explainer]) -> None:
-    """Let explainers of the same layers have one tower, which keeps its last trace."""
-    towers: dict[tuple, Tower] = {}
-    for explainer in explainers:
-        tower = explainer.image_tower
-        shared = towers.setdefault((type(tower), tower.layers), tower)
-        if shared is tower:
-            shared.trace = remembering(shared.trace)
-        explainer.image_tower = shared
 
 
 # ----------------------------------------------------------------------------- one object in a map

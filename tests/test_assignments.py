@@ -84,7 +84,11 @@ def executed():
 def test_solutions_pass_and_the_figure_is_drawn(path, executed):
     notebook = executed[path]
     assert not errors(notebook)
-    (figure,) = marked(notebook.cells, grade=False, locked=True).keys() & {"figure"}
+    (figure,) = marked(
+        notebook.cells,
+        grade=False,
+        locked=True,
+    ).keys() & {"figure"}
     outputs = marked(notebook.cells)[figure].outputs
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
@@ -158,7 +162,14 @@ def hand_in(course, student, written):
 @pytest.mark.slow
 def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_get_none(course):
     cells = nbformat.read(FOLDER / f"{GRADED}.ipynb", as_version=4).cells
-    right = {name: cell.source for name, cell in marked(cells, solution=True, grade=False).items()}
+    right = {
+        name: cell.source
+        for name, cell in marked(
+            cells,
+            solution=True,
+            grade=False,
+        ).items()
+    }
     assert set(right) == set(WRONG)
     points = {
         name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points

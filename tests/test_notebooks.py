@@ -51,7 +51,13 @@ def printed(notebook):
                 data.get("text/plain", ""),
                 data.get("text/markdown", ""),
             ]
-            texts += [re.sub(r'src="data:[^"]*"|<[^>]*>', " ", data.get("text/html", ""))]
+            texts += [
+                re.sub(
+                    r'src="data:[^"]*"|<[^>]*>',
+                    " ",
+                    data.get("text/html", ""),
+                )
+            ]
             texts += [str(output.get("metadata", {}).get("image/png", {}).get("alt", ""))]
     return "\n".join(texts)
 

@@ -44,9 +44,14 @@ def write_noise(folder, captions):
         mask = np.zeros((32, 32), np.uint8)
         top, left = rng.integers(0, 16, 2)
         mask[top : top + 12, left : left + 12] = 255
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
-            folder / f"images/{i}.png"
-        )
+        Image.fromarray(
+            rng.integers(
+                0,
+                256,
+                (32, 32, 3),
+                dtype=np.uint8,
+            )
+        ).save(folder / f"images/{i}.png")
         Image.fromarray(mask).save(folder / f"masks/{i}.png")
         lines.append(f"{i}.png,{caption},{i}.png")
     (folder / "captions.csv").write_text("\n".join(lines))
@@ -64,7 +69,14 @@ def write_coco(folder):
     for number, (pair, said) in enumerate(zip(SHOWN, SAID, strict=True), start=1):
         scene, file = arrange(list(pair), seed=number), f"{number:012d}.jpg"
         scene.image(SIDE).convert("RGB").save(folder / "val2017" / file)
-        images.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
+        images.append(
+            {
+                "id": number,
+                "file_name": file,
+                "width": SIDE,
+                "height": SIDE,
+            }
+        )
         for k, (name, mask) in enumerate(zip(pair, scene.masks(SIDE), strict=True)):
             annotation = {
                 "id": 10 * number + k,
@@ -77,13 +89,27 @@ def write_coco(folder):
             box = [[x, y, x + wide, y, x + wide, y + high, x, y + high]]
             shape = {"counts": _run_lengths(mask), "size": [SIDE, SIDE]} if k else box
             annotations.append(
-                {**annotation, "bbox": [x, y, wide, high], "area": 1000.0, "segmentation": shape}
+                {
+                    **annotation,
+                    "bbox": [x, y, wide, high],
+                    "area": 1000.0,
+                    "segmentation": shape,
+                }
             )
         captions.append({"id": number, "image_id": number, "caption": said})
     categories = [
-        {"id": i, "name": name, "supercategory": "thing"} for i, name in enumerate(NAMES, start=1)
+        {
+            "id": i,
+            "name": name,
+            "supercategory": "thing",
+        }
+        for i, name in enumerate(NAMES, start=1)
     ]
-    record = {"images": images, "annotations": annotations, "categories": categories}
+    record = {
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
     (folder / "annotations/instances_val2017.json").write_text(json.dumps(record))
     (folder / "annotations/captions_val2017.json").write_text(
         json.dumps({"images": images, "annotations": captions})
@@ -98,11 +124,30 @@ def write_coco_captions(folder, captions):
     (folder / "val2017").mkdir()
     images, annotations = [], []
     for number, said in enumerate(captions):
-        images.append({"id": number, "file_name": f"{number}.jpg", "width": 32, "height": 32})
-        noise = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        images.append(
+            {
+                "id": number,
+                "file_name": f"{number}.jpg",
+                "width": 32,
+                "height": 32,
+            }
+        )
+        noise = Image.fromarray(
+            rng.integers(
+                0,
+                256,
+                (32, 32, 3),
+                dtype=np.uint8,
+            )
+        )
         noise.save(folder / "val2017" / images[-1]["file_name"])
         annotations += [
-            {"id": 9 * number + k, "image_id": number, "caption": one} for k, one in enumerate(said)
+            {
+                "id": 9 * number + k,
+                "image_id": number,
+                "caption": one,
+            }
+            for k, one in enumerate(said)
         ]
     record = {"images": images, "annotations": annotations}
     (folder / "annotations/captions_val2017.json").write_text(json.dumps(record))
@@ -136,7 +181,12 @@ def write_transformers(folder):
         name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
     }
     config = transformers.CLIPConfig(
-        text_config={**layers, **ids}, vision_config={**layers, "image_size": 32, "patch_size": 8}
+        text_config={**layers, **ids},
+        vision_config={
+            **layers,
+            "image_size": 32,
+            "patch_size": 8,
+        },
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -166,7 +216,12 @@ def write_compact(folder):
         torch.manual_seed(0)
         model = open_clip.CLIP(**config)
     path, words = folder / "small.safetensors", ["a", "red", "car", "dog", "cat", "bus", "cow"]
-    save_compact(model, path, words=words, config={**config, "preprocess": shown})
+    save_compact(
+        model,
+        path,
+        words=words,
+        config={**config, "preprocess": shown},
+    )
     return ["--model", "emoji", "--pretrained", str(path)]
 
 

@@ -17,7 +17,16 @@ def resnet():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return wrap(
-            stir(build({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 64})),
+            stir(
+                build(
+                    {
+                        "layers": [1, 1, 1, 1],
+                        "width": 16,
+                        "head_width": 64,
+                        "image_size": 64,
+                    }
+                )
+            ),
             64,
         )
 
@@ -33,13 +42,21 @@ def test_the_table_of_architectures_is_what_their_traces_say(tiny, averaging, re
 
 @pytest.mark.parametrize("name", ["tiny", "averaging", "resnet"])
 def test_promises_are_kept_by_every_architecture(name, picture, request):
-    found = r.trace_deviations(request.getfixturevalue(name), picture, "a red car")
+    found = r.trace_deviations(
+        request.getfixturevalue(name),
+        picture,
+        "a red car",
+    )
     assert found["trace"] < 1e-5 and found["collects"] < 1e-9 and found["identity"] < 1e-5
 
 
 def test_a_broken_promise_would_be_seen(tiny, picture, monkeypatch):
     right = r.attention_gradient
-    monkeypatch.setattr(r, "attention_gradient", lambda weights, v: 1.01 * right(weights, v))
+    monkeypatch.setattr(
+        r,
+        "attention_gradient",
+        lambda weights, v: 1.01 * right(weights, v),
+    )
     assert r.trace_deviations(tiny, picture, "a red car")["identity"] > 5e-3
 
 
@@ -48,7 +65,11 @@ def test_maps_of_queries_add_up_to_the_map(averaging, pixels, ids):
     trace = explainer.image_tower.trace(pixels[:1])
     direction = explainer.text_tower.forward(ids[:1])[0]
     apart = r.maps_by_query(explainer.image_tower, trace, direction)
-    expected = grad_eclip(explainer.image_tower, trace, direction[None, None])[0, 0, 1:]
+    expected = grad_eclip(
+        explainer.image_tower,
+        trace,
+        direction[None, None],
+    )[0, 0, 1:]
     assert apart.shape == (16, 16)
     assert torch.allclose(apart.sum(0), expected, atol=1e-6)
     assert apart.std(0).max() > 1e-6, "queries must differ"

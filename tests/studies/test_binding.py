@@ -64,7 +64,11 @@ def test_a_linear_map_learns_to_bind_where_texts_hold_the_binding_in_another_pla
     """Images say who has which colour along one axis and texts along another one."""
     generator = torch.Generator().manual_seed(0)
     what = torch.randn(120, 1, 12, generator=generator).expand(-1, 2, -1)
-    sign = torch.tensor([1.0, -1.0])[None, :, None].expand(120, -1, -1) * torch.sign(what[:, :, :1])
+    sign = torch.tensor([1.0, -1.0])[None, :, None].expand(
+        120,
+        -1,
+        -1,
+    ) * torch.sign(what[:, :, :1])
     zero = torch.zeros_like(sign)
     unit = torch.nn.functional.normalize
     images, texts = (
@@ -85,7 +89,11 @@ def test_directions_of_one_colour_are_compared_with_each_other(bundled, pairs):
 
 
 def test_the_vote_shows_two_models_without_their_names(bundled, pairs):
-    figure = plot_vote({"emoji": bundled, "again": bundled}, draw_pairs("swapped colours", 8), n=1)
+    figure = plot_vote(
+        {"emoji": bundled, "again": bundled},
+        draw_pairs("swapped colours", 8),
+        n=1,
+    )
     assert figure.alt.count("A: ") == figure.alt.count("B: ") == 2 and "emoji" not in figure.alt
 
 
@@ -94,7 +102,14 @@ def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
 ):
     monkeypatch.setattr(binding, "load_clip", lambda name, weights: bundled)
     table = binding.control_table("weights", 2)
-    expected = judge(bundled, draw_pairs("colour", 2, split="test"))["right"].mean()
+    expected = judge(
+        bundled,
+        draw_pairs(
+            "colour",
+            2,
+            split="test",
+        ),
+    )["right"].mean()
     assert table.set_index("question").loc["colour", "right"] == expected
     monkeypatch.setattr(binding, "control_table", lambda weights: table)
     main(["weights", "--out", str(tmp_path / "control.csv")])

@@ -13,7 +13,14 @@ from studies.choices import colorswap, load_choices, sugar_crepe
 
 
 def image(i):
-    return Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(i).integers(
+            0,
+            256,
+            (9, 12, 3),
+            dtype=np.uint8,
+        )
+    )
 
 
 def test_winoground_asks_each_of_its_two_images(tmp_path):
@@ -124,7 +131,11 @@ def crepes(tmp_path):
         },
     }
     replaced = {
-        "7": {"filename": "000000544519.jpg", "caption": "a girl", "negative_caption": "a boy"}
+        "7": {
+            "filename": "000000544519.jpg",
+            "caption": "a girl",
+            "negative_caption": "a boy",
+        }
     }
     for name, record in (("swap_att", swapped), ("replace_obj", replaced)):
         (tmp_path / f"{name}.json").write_text(json.dumps(record, indent=4), encoding="utf-8")

@@ -43,7 +43,13 @@ def world(words=120, each=8, slope=1.0, noise=0.5, seed=0):
     table.index = pd.Index([f"w{i:03d}" for i in range(words)], name="word")
     images = words * each // 6
     pairs = [
-        (image, word) for word in table.index for image in rng.choice(images, each, replace=False)
+        (image, word)
+        for word in table.index
+        for image in rng.choice(
+            images,
+            each,
+            replace=False,
+        )
     ]
     rows = pd.DataFrame(pairs, columns=["image", "word"]).assign(caption=lambda one: one["image"])
     values = slope * table["x"].to_numpy() + rng.normal(size=words) * noise
@@ -74,11 +80,23 @@ def test_the_estimate_is_spearmans_correlation_over_word_means():
 
 def test_the_interval_shrinks_with_words_and_covers_zero_when_there_is_nothing():
     narrow, wide = (
-        study.correlate(*world(words, slope=0.3), "y", "x", draws=100) for words in (640, 40)
+        study.correlate(
+            *world(words, slope=0.3),
+            "y",
+            "x",
+            draws=100,
+        )
+        for words in (640, 40)
     )
     assert wide.high - wide.low > 2.5 * (narrow.high - narrow.low)
     found = [
-        study.correlate(*world(40, slope=0, seed=seed), "y", "x", draws=60) for seed in range(30)
+        study.correlate(
+            *world(40, slope=0, seed=seed),
+            "y",
+            "x",
+            draws=60,
+        )
+        for seed in range(30)
     ]
     assert sum(not one.low <= 0 <= one.high for one in found) <= 6
 
@@ -87,14 +105,30 @@ def test_words_without_a_rating_or_in_few_images_are_left_out():
     rows, table = world()
     table.loc[table.index[:5], "x"] = np.nan
     rare = rows.index[rows["word"] == table.index[10]]
-    assert study.correlate(rows.drop(rare[2:]), table, "y", "x", draws=5).n == len(table) - 6
+    assert (
+        study.correlate(
+            rows.drop(rare[2:]),
+            table,
+            "y",
+            "x",
+            draws=5,
+        ).n
+        == len(table) - 6
+    )
 
 
 def test_holding_a_confounder_constant_takes_its_part_away():
     rng = np.random.default_rng(1)
     rows, table = world(slope=1.0)
     table["x"], table["z"] = table["x"] + 0.7 * rng.normal(size=len(table)), table["x"]
-    plain, left, taken = study.hold_constant(rows, table, "y", ["z"], "x", draws=100)
+    plain, left, taken = study.hold_constant(
+        rows,
+        table,
+        "y",
+        ["z"],
+        "x",
+        draws=100,
+    )
     assert plain == study.correlate(rows, table, "y", "x", draws=100)
     assert plain.value > 0.5 and abs(left.value) < 0.2 and taken.low > 0.3
     assert taken.value == pytest.approx(plain.value - left.value)
@@ -113,7 +147,17 @@ def test_means_without_noise_are_reliable_and_noise_is_not():
     exact = rows.assign(y=rows["word"].map(table["x"]))
     random = rows.assign(y=np.random.default_rng(0).normal(size=len(rows)))
     assert study.reliability(exact, table, "y") == pytest.approx(1)
-    assert abs(study.reliability(random, table, "y")) < 0.3 < study.reliability(rows, table, "y")
+    assert (
+        abs(
+            study.reliability(
+                random,
+                table,
+                "y",
+            )
+        )
+        < 0.3
+        < study.reliability(rows, table, "y")
+    )
 
 
 def test_agreement_is_spearmans_correlation_within_captions(rows):

@@ -34,7 +34,12 @@ def test_things_of_shown_scenes_are_whole_different_and_large_enough(n_objects):
     for scene in shown_scenes(4, n_objects):
         assert len({thing.noun for thing in scene.objects}) == len(scene.objects) == n_objects
         for thing in scene.objects:
-            to_border = min(thing.x, thing.y, CANVAS - thing.x, CANVAS - thing.y)
+            to_border = min(
+                thing.x,
+                thing.y,
+                CANVAS - thing.x,
+                CANVAS - thing.y,
+            )
             assert CANVAS / 8 <= thing.size <= 2 * to_border
 
 
@@ -61,7 +66,13 @@ def test_the_gallery_names_every_prompt_for_those_who_cannot_see_it():
     ],
 )
 def test_a_claim_reads_as_a_sentence(low, high, verdict):
-    line = Claims("09").add("it is there", estimate=0, bounds=(low, high), margin=0.05, n=2)
+    line = Claims("09").add(
+        "it is there",
+        estimate=0,
+        bounds=(low, high),
+        margin=0.05,
+        n=2,
+    )
     assert line.endswith(f"], {verdict} 0.00")
 
 
@@ -113,7 +124,12 @@ def test_results_are_named_by_model_and_weights(model, pretrained, name, results
     if pretrained:
         pretrained = pretrained.replace("FOLDER", str(tmp_path))
     claims = Claims("09", model, pretrained)
-    line = claims.add("it is larger", np.full(20, 0.6) + np.arange(20) / 100, than=0.5, model=model)
+    line = claims.add(
+        "it is larger",
+        np.full(20, 0.6) + np.arange(20) / 100,
+        than=0.5,
+        model=model,
+    )
     claims.write()
 
     table = pd.read_csv(results / name / "09.csv")
@@ -149,7 +165,13 @@ def test_weights_of_one_model_stand_side_by_side_with_published_numbers_last(res
     for pretrained, estimate in (("openai", 0.5), ("laion2b", 0.6)):
         claims = Claims("05", "ViT-B-16", pretrained)
         claims.add(claim, estimate=estimate, bounds=(0.4, 0.7), n=40)
-        claims.add("finds its caption", estimate=estimate, bounds=(0.4, 0.7), n=40, model="other")
+        claims.add(
+            "finds its caption",
+            estimate=estimate,
+            bounds=(0.4, 0.7),
+            n=40,
+            model="other",
+        )
         claims.write()
 
     table = side_by_side(results)
@@ -165,7 +187,11 @@ def test_a_folder_without_results_is_refused(tmp_path):
         side_by_side(tmp_path)
 
 
-@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize(
+    "file",
+    COMMITTED,
+    ids=lambda file: f"{file.parent.name}-{file.stem}",
+)
 def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(file):
     table = pd.read_csv(file, dtype={"lesson": str})
     assert list(table.columns) == COLUMNS and len(table)
@@ -174,7 +200,14 @@ def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(fi
     assert (table["estimate"] <= table["high"] + 1e-4).all()
 
     clear = table[table["answer"].isin(["higher", "lower"])]
-    verdicts = [interpret_interval(row.low, row.high, than=row.than) for row in clear.itertuples()]
+    verdicts = [
+        interpret_interval(
+            row.low,
+            row.high,
+            than=row.than,
+        )
+        for row in clear.itertuples()
+    ]
     assert verdicts == list(clear["answer"])
 
 

@@ -74,7 +74,11 @@ def test_what_a_colour_moves_is_read_from_the_explainers_maps(explainer):
     found = explainer.explain(
         pairs[1].scene.image(96), list(matching.colour_prompts(pairs[1]).values())
     )
-    coverage = object_coverage(explainer, pairs[1].scene, found.image_maps.shape[1:])
+    coverage = object_coverage(
+        explainer,
+        pairs[1].scene,
+        found.image_maps.shape[1:],
+    )
     fractions = [fraction_on_first(map_, coverage) for map_ in found.image_maps]
     mine = table[table["noun"] == pairs[1].noun]
     assert mine["fraction"].to_numpy() == pytest.approx(fractions, abs=1e-4)

@@ -48,7 +48,14 @@ def test_a_method_that_compares_the_prompts_of_a_call_is_asked_for_each_by_itsel
         Explainer(bundled).embed_texts(["a dog", "a cat"])[None],
     )
     surgery = {"CLIP Surgery": explainer_of(bundled, "CLIP Surgery")}
-    both, one = (maps_by(surgery, [image], some)["CLIP Surgery"] for some in (texts, texts[:, :1]))
+    both, one = (
+        maps_by(
+            surgery,
+            [image],
+            some,
+        )["CLIP Surgery"]
+        for some in (texts, texts[:, :1])
+    )
     assert np.allclose(both[:, :1], one, atol=1e-6)
 
 

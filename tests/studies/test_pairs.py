@@ -56,7 +56,15 @@ def without(pair, side):
     """
     caption = pair.scenes[side].caption
     for span in reversed(pair.words(side)):
-        caption = re.sub(r"\ban? $", "", caption[: span.start]) + "?" + caption[span.end :]
+        caption = (
+            re.sub(
+                r"\ban? $",
+                "",
+                caption[: span.start],
+            )
+            + "?"
+            + caption[span.end :]
+        )
     return caption
 
 

@@ -205,7 +205,15 @@ def choices(tmp_path_factory):
     crepe = {}
     swaps = []
     for i in range(4):
-        scenes = [draw_scene([5, i, k], n_objects=2, tint=1, plain=True) for k in (0, 1)]
+        scenes = [
+            draw_scene(
+                [5, i, k],
+                n_objects=2,
+                tint=1,
+                plain=True,
+            )
+            for k in (0, 1)
+        ]
         files = [f"images/{i}{k}.jpg" for k in (0, 1)]
         for scene, file in zip(scenes, files, strict=True):
             scene.image(96).convert("RGB").save(folder / file)
@@ -262,7 +270,11 @@ def test_an_image_is_embedded_once_however_many_choices_show_it(bundled, choices
 def test_the_group_score_asks_both_images_and_both_captions():
     keys = [f"{example}/{image}" for example in "ab" for image in (1, 2)]
     rows = pd.DataFrame(
-        {"key": keys, "similarity": [0.3, 0.4, 0.3, 0.4], "wrong": [0.2, 0.1, 0.2, 0.35]}
+        {
+            "key": keys,
+            "similarity": [0.3, 0.4, 0.3, 0.4],
+            "wrong": [0.2, 0.1, 0.2, 0.35],
+        }
     )
     # in b, the first caption is nearer to the second image
     assert group_scores(rows).tolist() == [1, 0]
@@ -272,7 +284,14 @@ def aro_choices(kinds):
     """A choice for each kind of ARO, of images of grey."""
     image = Image.new("RGB", (32, 32), (128, 128, 128))
     return [
-        Choice(f"{number}", kind, "a dog", "a cat", image.copy, f"{number}.jpg")
+        Choice(
+            f"{number}",
+            kind,
+            "a dog",
+            "a cat",
+            image.copy,
+            f"{number}.jpg",
+        )
         for number, kind in enumerate(kinds)
     ]
 
@@ -289,7 +308,13 @@ def aro_choices(kinds):
 def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, monkeypatch):
     kinds = [kind for kind, answers in right.items() for _ in answers]
     answers = [answer for part in right.values() for answer in part]
-    rows = pd.DataFrame({"kind": kinds, "right": answers, "text_only": answers})
+    rows = pd.DataFrame(
+        {
+            "kind": kinds,
+            "right": answers,
+            "text_only": answers,
+        }
+    )
     rows["image"] = [f"{number}.jpg" for number in range(len(rows))]
     monkeypatch.setattr(studies.photographs, "choice_rows", lambda *_: rows)
 
@@ -310,7 +335,14 @@ def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, 
 
 def test_a_lesson_without_photographs_says_what_they_would_show_and_how(bundled, capsys):
     for lesson in ("04", "05"):
-        assert show_photographs(Claims(lesson), bundled, read_photographs(lesson, "")) is None
+        assert (
+            show_photographs(
+                Claims(lesson),
+                bundled,
+                read_photographs(lesson, ""),
+            )
+            is None
+        )
         assert f"make lesson NOTEBOOK={lesson}" in capsys.readouterr().out
 
 
@@ -319,7 +351,11 @@ def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(
 ):
     matching, binding = Claims("04"), Claims("05")
     for claims, data, count in ((matching, coco, 5), (binding, f"{coco},{choices}", 2 + 2 + 3)):
-        figure = show_photographs(claims, bundled, read_photographs(claims.lesson, data))
+        figure = show_photographs(
+            claims,
+            bundled,
+            read_photographs(claims.lesson, data),
+        )
         assert "In photographs" in figure.alt
         assert len(claims.table) == count
         assert claims.table["claim"].str.startswith("photographs: ").all()

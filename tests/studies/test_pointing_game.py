@@ -26,7 +26,13 @@ def played():
 def asked(clip, scenes):
     explainer = Explainer(clip)
     return study.question_maps(
-        explainer, scenes, study.question_directions(explainer, scenes, study.QUESTIONS)
+        explainer,
+        scenes,
+        study.question_directions(
+            explainer,
+            scenes,
+            study.QUESTIONS,
+        ),
     )
 
 
@@ -36,7 +42,11 @@ def shape(heat):
 
 
 def on_scene(map_, explanation):
-    return onto_image(map_, [side * 96 / explanation.image.width for side in explanation.box], SIZE)
+    return onto_image(
+        map_,
+        [side * 96 / explanation.image.width for side in explanation.box],
+        SIZE,
+    )
 
 
 def test_images_of_one_scene_differ_in_how_many_objects_they_show_and_in_nothing_else(played):
@@ -74,7 +84,11 @@ def test_caption_prompt_and_contrast_are_those_of_explain(played, tiny):
         (maps["prompt"][0, 1], expected.image_maps[2]),
         (maps["contrast"][0, 1], rather.image_maps[0]),
     ]:
-        assert np.allclose(shape(found), shape(on_scene(map_, expected)), atol=1e-4)
+        assert np.allclose(
+            shape(found),
+            shape(on_scene(map_, expected)),
+            atol=1e-4,
+        )
 
 
 def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(tiny):
