@@ -1,4 +1,4 @@
-"""gradeclip: what CLIP matched in an image and in a sentence (Grad-ECLIP on unmodified open_clip models).
+"""gradeclip: what CLIP matched in an image and in a sentence, by Grad-ECLIP and other methods.
 
 from gradeclip_utils import load_clip, Explainer
 
@@ -31,7 +31,7 @@ except PackageNotFoundError:  # the folder was put on the path instead of instal
 
 
 def __getattr__(name: str):
-    """Load a public name when it is first asked for: torch takes seconds, and scenes and data need none of it."""
+    """Load a public name when it is first asked for: torch takes seconds to import."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from .errors import GradeclipError, UnsupportedModel, short, warn
-from .explanation import Box, Explanation, Interactions, Provenance
+from .explanation import Explanation, Interactions, Provenance
 from .files import version
-from .images import DRAWN, ImageLike, View, model_view, native_view, read_image
+from .images import DRAWN, Box, ImageLike, View, model_view, native_view, read_image
 from .methods import Method, Options, layers_to_explain
 from .methods.interactions import word_directions, word_masks
 from .methods.registry import Side, find_method
@@ -184,7 +184,7 @@ class Explainer:
             self.text_refusal = refusal
 
     def _open(self, side: Side) -> Tower:
-        """An encoder with as many explained layers as the user, the method or the model asks for."""
+        """An encoder with the explained layers that the user, method or model asks for."""
         if side == "image":
             open_tower = open_image_tower
             model_default = self.clip.image_layers
@@ -239,7 +239,7 @@ class Explainer:
         method: str | Method | None = None,
         methods: Sequence[str] | None = None,
     ) -> Explanation | dict[str, Explanation]:
-        """Explain one image and T prompts, which share one pass of the image encoder: one explanation with T maps.
+        """Explain one image and T prompts: one explanation with T maps, from one pass of the image.
 
         With `against`, the target is the difference S(image, prompt) - S(image, against): maps are
         signed for it, and so are the scores of both prompts' words (a word of `against` that lowers
@@ -283,7 +283,7 @@ class Explainer:
         *,
         against: Prompts | None = None,
     ) -> list[Explanation]:
-        """Explain pairs, `images[i]` with `prompts[i]`, in batches: P explanations, each with one map.
+        """Explain pairs, `images[i]` with `prompts[i]`, in batches: P explanations of one map each.
 
         Args:
             images: P images, each as for `explain`.
@@ -312,10 +312,10 @@ class Explainer:
         return explanations
 
     def interactions(self, image: ImageLike, prompt: str) -> Interactions:
-        """Word x region: signed maps (W, h, w), the part of the image that each word matches (`methods.interactions`).
+        """Word x region: signed maps (W, h, w) of the part of the image that each word matches.
 
-        A word's score is the same as from `explain`. To tell several things of one prompt apart,
-        subtract what their words share: `interactions(...).centred()`.
+        See `methods.interactions`. A word's score is the same as from `explain`. To tell several
+        things of one prompt apart, subtract what their words share: `interactions(...).centred()`.
 
         Args:
             image: as for `explain`.
@@ -349,7 +349,7 @@ class Explainer:
         )
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
-        """Signed maps (count, h, w) of an image for prompts that are not about it, each as `explain` gives it.
+        """Signed maps (count, h, w) of an image for prompts that are not about it.
 
             explainer.explain(image, prompt).prompt_dependence(explainer.null_maps(image, prompt))
 
@@ -375,7 +375,7 @@ class Explainer:
     # ------------------------------------------------------------- embeddings, maps and word scores
 
     def embed_images(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
-        """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model after its own preprocessing.
+        """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model.
 
         Args:
             images: N images as for `explain`; a single one counts as a sequence of one. A generator
@@ -400,7 +400,7 @@ class Explainer:
             return torch.cat(embeddings)
 
     def embed_texts(self, prompts: str | Sequence[str]) -> Tensor:
-        """Unit embeddings (N, E) of N prompts, as `embed_images` gives them: `encode_text` of the unmodified model.
+        """Unit embeddings (N, E) of N prompts: `encode_text` of the unmodified model.
 
         A text encoder that cannot be opened can still embed, and `explain` takes these embeddings
         in place of prompts.
@@ -449,7 +449,7 @@ class Explainer:
         *,
         methods: Sequence[str] | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """Signed maps (N, M, h, w) of N images for M directions of embedding space, by this explainer's method.
+        """Signed maps (N, M, h, w) of N images for M directions of embedding space.
 
         The target of a direction d is `embed_images(image) . d`: a similarity if d is the embedding
         of a prompt, a contrast if it is the difference of two, a word's score if it is a row of
@@ -499,7 +499,9 @@ class Explainer:
         prompts: Sequence[str],
         directions: Sequence[Tensor] | Tensor,
     ) -> list[tuple[Word, ...]]:
-        """The words of P prompts, with their scores for the targets embedding . direction: no image is needed.
+        """The words of P prompts, with their scores for targets embedding . direction.
+
+        No image is needed.
 
             explainer.score_words(prompts, explainer.embed_images(images))   # as in explain_batch
 
@@ -521,7 +523,7 @@ class Explainer:
             return list(self._encode(self._tokenize(prompts), directions).words)
 
     def word_directions(self, prompts: str | Sequence[str]) -> list[tuple[Split, Tensor]]:
-        """The words of each prompt, and the direction (W, E) in which each of its W words pushes the embedding.
+        """The words of each prompt, and the directions (W, E) in which they push its embedding.
 
         A word's direction times an image's embedding is the word's score, and `maps(image,
         directions)` are the regions that each word matches, as `interactions` shows them.
@@ -625,7 +627,7 @@ class Explainer:
     def _read_image(self, image: ImageLike) -> Image.Image:
         """An image to explain, with a warning if the model has seen nothing like it."""
         picture = read_image(image)
-        if self.clip.vocabulary is not None and DRAWN not in picture.info:
+        if self.clip.trained_on_drawn_scenes and DRAWN not in picture.info:
             about = "and this image is not marked as one: on a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return picture
@@ -639,7 +641,7 @@ class Explainer:
     def _trace(
         self, images: list[Image.Image], graph: bool | None = None
     ) -> tuple[list[View], Trace]:
-        """What the model sees of B images, and their trace, with a graph if the method needs one."""
+        """What the model sees of B images, and their trace, with a graph if one is needed."""
         if graph is None:
             graph = self.method.needs_graph
         views = [self._view(image) for image in images]
@@ -652,7 +654,10 @@ class Explainer:
         image_embedding: Tensor,
         sign: int = 1,
     ) -> EncodedPrompts:
-        """Embed P prompts, each for its image embedding (P, E), and score their words for `sign` * similarity."""
+        """Embed P prompts, each for its image embedding (P, E), and score their words.
+
+        The target of the scores is `sign` * similarity.
+        """
         if tokens.embedding is not None:
             embedding = F.normalize(tokens.embedding.to(image_embedding), dim=-1)
             similarity = (image_embedding * embedding).sum(-1)
@@ -663,17 +668,16 @@ class Explainer:
         has_words = self.method.text is not None and len(tokens.splits) > 0
         embedding = torch.empty_like(image_embedding)
         words: list[tuple[Word, ...]] = [()] * len(tokens.names)
-        explained_similarity = None
-        if self.method.explained_embedding is not None:
-            explained_similarity = torch.empty_like(image_embedding[:, 0])
+        explained_embedding = self.method.explained_embedding
+        explained_similarity = torch.empty_like(image_embedding[:, 0])  # (P,)
 
         order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
         for batch in order.split(PROMPT_BATCH):
             graph = has_words and self.method.needs_graph
             trace = self._memory.trace(tower, tokens.ids[batch], graph)
             embedding[batch] = trace.embedding
-            if self.method.explained_embedding is not None:
-                explained = self.method.explained_embedding(tower, trace)
+            if explained_embedding is not None:
+                explained = explained_embedding(tower, trace)
                 explained_similarity[batch] = (explained * image_embedding[batch]).sum(-1)
             if has_words:
                 splits = [tokens.splits[i] for i in batch]
@@ -681,9 +685,12 @@ class Explainer:
                 for i, scored_words in zip(batch, scored, strict=True):
                     words[i] = scored_words
 
-        similarity = (image_embedding * embedding).sum(-1)
         return EncodedPrompts(
-            tokens.names, embedding, similarity, tuple(words), explained_similarity
+            names=tokens.names,
+            embedding=embedding,
+            similarity=(image_embedding * embedding).sum(-1),
+            words=tuple(words),
+            explained_similarity=None if explained_embedding is None else explained_similarity,
         )
 
     def _score_splits(
@@ -692,7 +699,7 @@ class Explainer:
         splits: list[Split],
         directions: Tensor,
     ) -> list[tuple[Word, ...]]:
-        """The words of B prompts in a trace, each with the sum of its tokens' scores for a direction (B, E)."""
+        """The words of B prompts in a trace, scored for their directions (B, E)."""
         tower = self._opened_text_tower()
         word_ids = _word_ids(splits, trace.valid_mask)  # (B, N)
         options = Options(
@@ -714,7 +721,7 @@ class Explainer:
         return words
 
     def _encode_words(self, prompts: Sequence[str]) -> tuple[TokenizedPrompts, Tensor, Tensor]:
-        """Prompts, their embeddings (B, E), and the directions (W, B, E) in which their words push these."""
+        """Prompts, their embeddings (B, E), and the directions (W, B, E) of their words."""
         check_tokenizer(self.clip.tokenizer)
         tower = self._opened_text_tower()
         tokens = self._tokenize(list(prompts))
@@ -761,10 +768,10 @@ class Explainer:
                     reason = "the two prompts are the same to the model"
                 warn(f"the map of {short(name, 40)} is zero everywhere: {reason}")
 
-    # --------------------------------------------------------------------------------- what it needs
+    # -------------------------------------------------------------------------------- what it needs
 
     def _null_similarity(self, image_embedding: Tensor) -> Tensor | None:
-        """Similarities (B, K) of images with the null captions, or None if the model cannot embed any."""
+        """Similarities (B, K) of images with the null captions; None if none can be embedded."""
         embeds_text = self.text_tower is not None or hasattr(self.clip.model, "encode_text")
         if not (
             embeds_text
@@ -853,7 +860,7 @@ class Explainer:
         return view
 
     def _box(self, view: View, trace: Trace) -> Box:
-        """The place of a trace's patches in the image: no model reads beyond its last whole patch."""
+        """The place of the patches in the image: no model reads beyond its last whole patch."""
         assert trace.grid is not None
         left, top, right, bottom = view.box
         rows, columns = trace.grid
@@ -869,10 +876,12 @@ class Explainer:
         explained_similarity: Tensor | None = None,
         rows: slice = slice(None),
     ) -> Provenance:
-        """Where an explanation comes from, with the similarities of another network that the method explains."""
-        has_maps = self.method.image is not None
-        has_words = self.method.text is not None and self.text_tower is not None
-        word_similarity = None
+        """Where an explanation comes from; `explained_similarity` is that of another network."""
+        image_layers = text_layers = word_similarity = None
+        if self.method.image is not None:
+            image_layers = self.image_tower.layers
+        if self.method.text is not None and self.text_tower is not None:
+            text_layers = self.text_tower.layers
         if encoded is not None and any(encoded.words[rows]):
             word_similarity = encoded.explained_similarity
         return Provenance(
@@ -881,8 +890,8 @@ class Explainer:
             method=self.method.name,
             title=self.method.title,
             explains=self.method.explains,
-            image_layers=self.image_tower.layers if has_maps else None,
-            text_layers=self.text_tower.layers if has_words else None,
+            image_layers=image_layers,
+            text_layers=text_layers,
             resolution=self.resolution,
             versions=dict(_VERSIONS),
             explained_similarity=_as_floats(explained_similarity, rows),
@@ -891,7 +900,7 @@ class Explainer:
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    """One image or more; a single one, which would be taken for its own rows or letters, as a sequence of one."""
+    """Images, of which a single one is a sequence of one."""
     if isinstance(images, (str, Path, Image.Image)):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 3:
@@ -945,7 +954,7 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
 
 
 def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict[str, Any]:
-    """The places (T,) of similarities among those of null captions, in percent; equal ones count half."""
+    """The places (T,) of similarities among null captions, in percent; equal ones count half."""
     difference = similarity[:, None] - nulls  # (T, K)
     below = (difference > 1e-6).mean(axis=1)
     equal = (np.abs(difference) <= 1e-6).mean(axis=1)

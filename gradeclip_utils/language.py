@@ -58,7 +58,7 @@ class TaggedWord:
 
     @property
     def part(self) -> str:
-        """Part of speech: "noun", "verb", "adjective", "adverb", "number", "function" (articles, ...) or "mark"."""
+        """Part of speech: noun, verb, adjective, adverb, number, function (as "the") or mark."""
         if not any(letter.isalnum() for letter in self.text):
             return "mark"
         if self.text.lower() in _FUNCTION_WORDS:
@@ -68,7 +68,7 @@ class TaggedWord:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase without its article, where it stands, and its head noun. `prompt[start:end] == text`."""
+    """A noun phrase without its article, and its head noun. `prompt[start:end] == text`."""
 
     text: str
     start: int
@@ -89,13 +89,13 @@ def tagged_words(prompt: str) -> list[TaggedWord]:
 
 
 def phrases(prompt: str) -> list[Phrase]:
-    """The noun phrases of an English prompt, in order: adjectives, numbers and nouns, without the article.
+    """The noun phrases of an English prompt, in order, without their articles.
 
     Every noun is in one phrase, "photo" in "a photo of a cat" too. Pronouns ("something") and parts
     of a preposition ("to the left of") make no phrase.
 
-    >>> [(phrase.text, phrase.head) for phrase in phrases("a photo of a red car and two small dogs")]
-    [('photo', 'photo'), ('red car', 'car'), ('two small dogs', 'dogs')]
+    >>> [phrase.text for phrase in phrases("a photo of a red car and two small dogs")]
+    ['photo', 'red car', 'two small dogs']
     """
     words = tagged_words(prompt)
     if not words:
@@ -125,7 +125,7 @@ def with_other_nouns(
     known: frozenset[str] | None = None,
     seed: int = 0,
 ) -> list[str]:
-    """Prompts of the same form about other things: every noun is exchanged for an everyday one that is not there.
+    """Prompts of the same form about other things: every noun is exchanged for an everyday one.
 
     "photo" in "a photo of a cat", and the like, is part of the form. Without a noun the prompt is
     exchanged as a whole. Nouns are among the words `known` to a model; where these are too few,
@@ -159,7 +159,7 @@ def _other_nouns(
     is_plural: bool,
     known: frozenset[str] | None,
 ) -> list[str]:
-    """Everyday nouns that are not in a prompt and fit the article and the number of one of its nouns."""
+    """Everyday nouns that are not in a prompt and may stand for one of its nouns."""
     ending = "s" if is_plural else ""
     has_vowel = noun[:1].lower() in tuple("aeiou")
     nouns: list[str] = []
@@ -172,7 +172,7 @@ def _other_nouns(
 
 
 def _chunk_tag(word: TaggedWord, next_word: TaggedWord | None) -> str:
-    """The tag for the chunk grammar: pronouns, auxiliaries and "left" in "left of" make no phrase."""
+    """The tag for the grammar: pronouns, auxiliaries and "left" in "left of" make no phrase."""
     before_of = next_word is not None and next_word.text.lower() == "of"
     if before_of and word.text.lower() in _PLACES:
         return "IN"

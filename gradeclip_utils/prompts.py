@@ -15,21 +15,25 @@ from .words import Split, check_tokenizer, split_row, unknown_words, why_no_word
 
 Prompts: TypeAlias = str | Iterable[str] | Tensor | np.ndarray
 _NOUNS = (
-    "airplane ambulance anchor ant apple backpack ball balloon banana bat bath beach bear bed bee beer bell bench "
-    "bicycle bird blanket boat book boot bottle bowl box bread bridge bucket building bus butterfly cake camel camera "
-    "candle candy canoe car carrot castle cat chair cheese cherry chicken child church city clock cloud clown coat "
-    "coffee computer cookie corn couch cow crab crocodile cup curtain desk diamond dinosaur dog doll dolphin donkey "
-    "door dragon dress drum duck eagle ear egg elephant envelope eye factory farm fence field fire fish flag flower "
-    "fly fork fountain fox frog garden gate gift giraffe glass globe glove goat grape guitar hamburger hammer handbag "
-    "hat heart helicopter helmet hill horse hospital hotel house insect island jacket jeans kangaroo kettle key "
-    "keyboard king kitchen kite knife lake lamp laptop lemon letter library lighthouse lightning lion lock man map "
-    "mask microphone milk mirror monkey moon motorcycle mountain mouse mouth mug museum mushroom necklace newspaper "
-    "nose octopus onion orange owl painting pancake panda parrot pear pen pencil penguin phone piano pig pillow "
-    "pineapple pizza plane plate potato pumpkin queen rabbit rainbow restaurant ribbon ring river road robot rock "
-    "rocket rose sailboat salad sandwich scarf school scissors sheep shell ship shirt shoe shower sky snake snowman "
-    "sock spider spoon squirrel star statue stone strawberry street suitcase sun sunflower supermarket sweater sword "
-    "table taxi teapot telescope television tent theater tiger toilet tomato tooth towel tower toy tractor train tree "
-    "truck turkey turtle umbrella vase violin volcano watch watermelon whale window wolf woman zebra"
+    "airplane ambulance anchor ant apple backpack ball balloon banana bat bath beach bear bed bee "
+    "beer bell bench bicycle bird blanket boat book boot bottle bowl box bread bridge bucket "
+    "building bus butterfly cake camel camera candle candy canoe car carrot castle cat chair "
+    "cheese cherry chicken child church city clock cloud clown coat coffee computer cookie corn "
+    "couch cow crab crocodile cup curtain desk diamond dinosaur dog doll dolphin donkey door "
+    "dragon dress drum duck eagle ear egg elephant envelope eye factory farm fence field fire "
+    "fish flag flower fly fork fountain fox frog garden gate gift giraffe glass globe glove goat "
+    "grape guitar hamburger hammer handbag hat heart helicopter helmet hill horse hospital hotel "
+    "house insect island jacket jeans kangaroo kettle key keyboard king kitchen kite knife lake "
+    "lamp laptop lemon letter library lighthouse lightning lion lock man map mask microphone milk "
+    "mirror monkey moon motorcycle mountain mouse mouth mug museum mushroom necklace newspaper "
+    "nose octopus onion orange owl painting pancake panda parrot pear pen pencil penguin phone "
+    "piano pig pillow pineapple pizza plane plate potato pumpkin queen rabbit rainbow restaurant "
+    "ribbon ring river road robot rock rocket rose sailboat salad sandwich scarf school scissors "
+    "sheep shell ship shirt shoe shower sky snake snowman sock spider spoon squirrel star statue "
+    "stone strawberry street suitcase sun sunflower supermarket sweater sword table taxi teapot "
+    "telescope television tent theater tiger toilet tomato tooth towel tower toy tractor train "
+    "tree truck turkey turtle umbrella vase violin volcano watch watermelon whale window wolf "
+    "woman zebra"
 ).split()
 
 
@@ -87,7 +91,7 @@ def embeddings_as_prompts(
 
 
 def tokenize(prompts: Sequence[str], clip: Clip, tower: Tower) -> TokenizedPrompts:
-    """Split P prompts into tokens and words, and warn of words that the model cannot read or does not know."""
+    """Split P prompts into tokens and words; warn of words that are not read or not known."""
     ids = token_ids(clip.tokenizer, prompts, tower)
     reason = why_no_words(clip.tokenizer)
     if reason is not None:
@@ -145,7 +149,7 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
 
 
 def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
-    """Captions that most images do not match: "a photo of a dog" and so on, by nouns that the model knows."""
+    """Captions that most images do not match ("a photo of a dog"), by nouns that are known."""
     nouns = _NOUNS
     if vocabulary is not None:
         nouns = [noun for noun in _NOUNS if noun in vocabulary]

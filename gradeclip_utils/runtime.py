@@ -22,7 +22,7 @@ def isolated_torch_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_thread(enabled: bool) -> Iterator[None]:
-    """Compute in one thread: those of a small model wait longer for each other than they compute."""
+    """Compute in one thread: in a small model, threads wait longer than they compute."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if enabled else before)
     try:

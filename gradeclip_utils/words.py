@@ -3,9 +3,9 @@
 CLIP's byte-pair encoding reads a cleaned copy of the prompt (mended, HTML entities resolved, white
 space collapsed, lower case) and cuts it into tokens that may be shorter than a word, and shorter
 than a letter: an emoji is several. A fast Hugging Face tokenizer (byte-pair, WordPiece,
-SentencePiece) gives the characters of each token; with a slow one, which SigLIP of transformers has, they are found by decoding.
-Scores belong to words, in the prompt as it was written: `prompt[word.start:word.end] == word.text`
-always.
+SentencePiece) gives the characters of each token; with a slow one, as SigLIP of
+transformers has it, they are found by decoding. Scores belong to words, in the prompt as it was
+written: `prompt[word.start:word.end] == word.text` always.
 """
 
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ def why_no_words(tokenizer: Any) -> str | None:
 
 
 def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
-    """Refuse a tokenizer that drops tokens or, with `words`, that does not say which tokens make up a word."""
+    """Refuse a tokenizer that drops tokens or, with `words`, cannot tell words apart."""
     if getattr(tokenizer, "reduction_fn", None) is not None:
         raise GradeclipError(
             "a prompt can only be explained if the model reads all of it, and this tokenizer "
@@ -101,13 +101,13 @@ def check_tokenizer(tokenizer: Any, words: bool = True) -> None:
 
 
 def split_read(prompt: str, tokenizer: Any, tower: Any) -> Split:
-    """The words of a prompt as a text encoder reads it; as `split_row`, which gets the tokens in hand."""
+    """The words of a prompt as a text encoder reads it."""
     ids = tokenizer([prompt]).to(tower.device)
     return split_row(prompt, tokenizer, ids[0].tolist(), int(tower.ends(ids)[0]))
 
 
 def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
-    """The words of a prompt and the tokens that make them up, for the `row` of ids that a model reads up to `end`."""
+    """The words of a prompt, for the `row` of token ids that a model reads up to `end`."""
     cleaned, tokens, ranges = _tokens_of(prompt, tokenizer)
     first, ids = _read_part(tokens, tokenizer, row, end)
     if not ids or not tokens:
@@ -142,7 +142,7 @@ def _read_part(
     row: list[int],
     end: int,
 ) -> tuple[int, list[int]]:
-    """Where a prompt's tokens begin in the row that a model reads, and those of them that it reads."""
+    """Where a prompt's tokens begin in the row, and those of them that the model reads."""
     if not hasattr(tokenizer, "tokenizer") or not tokens:
         return 1, row[1:end]
 
@@ -215,7 +215,7 @@ def _visible(cleaned: str, offsets: Sequence[Span]) -> list[Span]:
 
 
 def _token_ranges(cleaned: str, tokens: list[int], tokenizer: Any) -> list[Span]:
-    """The characters of the cleaned prompt [first, last] that each token covers, through UTF-8's bytes."""
+    """The characters [first, last] that each token of bytes covers in the cleaned prompt."""
     byte_places: list[int] = []  # the character that each byte belongs to
     for match in tokenizer.pat.finditer(cleaned):
         for place, character in enumerate(match.group(), start=match.start()):
@@ -257,7 +257,7 @@ def _group(
 
 
 def _positions_in_prompt(prompt: str, cleaned: str, tokenizer: Any) -> list[int]:
-    """The start of each character of the cleaned prompt in the prompt; one position more for the end."""
+    """The start of each character of the cleaned prompt in the prompt, and the end."""
     if cleaned == prompt or (cleaned == prompt.lower() and len(cleaned) == len(prompt)):
         return list(range(len(prompt) + 1))
 

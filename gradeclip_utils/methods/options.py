@@ -10,7 +10,9 @@ from ..words import Split
 
 @dataclass(frozen=True)
 class Options:
-    """What the explainer tells every method; a method uses what it needs. B inputs of N tokens, embeddings of width E.
+    """What the explainer tells every method, which uses what it needs.
+
+    B inputs have N tokens and embeddings of width E.
 
     Attributes:
         seed: for random numbers.

@@ -78,7 +78,8 @@ class Method:
     def __post_init__(self):
         if self.image is None and self.text is None:
             raise GradeclipError(
-                f"the method {self.name!r} explains neither images nor prompts: give image= or text="
+                f"the method {self.name!r} explains neither images nor prompts: "
+                "give image= or text="
             )
         for layers in (self.layers, self.text_layers or self.layers):
             if layers != "last" and layers not in _FRACTIONS:
@@ -185,7 +186,7 @@ def register_method(
 
 
 def _one_head_trace(tower: Tower, trace: Trace) -> Trace:
-    """The explained layers run again with ONE head over the full width, as in the published code."""
+    """The explained layers run again with ONE head over the full width, as published."""
     return trace if trace.heads == 1 else tower.with_one_head(trace)
 
 
