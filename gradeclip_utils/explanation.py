@@ -310,7 +310,10 @@ class Explanation(Result):
             explanation.plot(prompts=["a dog"], ax=axes[0])
 
         Args:
-            prompts, shared_scale, width, ax: as for `plots.plot_explanation`.
+            prompts: those that are drawn; by default the nine most similar ones.
+            shared_scale: one colour scale for all prompts; else one for each.
+            width: inches.
+            ax: axes of your own, which take the panel of one prompt.
         """
         from . import plots  # matplotlib is slow to import
 
@@ -427,7 +430,10 @@ class Interactions(Result):
             interactions.plot(words=["umbrella"])
 
         Args:
-            words, columns, width, ax: as for `plots.plot_interactions`.
+            words: "content" draws nouns and adjectives, "all" function words too; or a list.
+            columns: maps in a row, beside the image.
+            width: inches.
+            ax: axes of your own, which take the map of one word.
         """
         from . import plots  # matplotlib is slow to import
 

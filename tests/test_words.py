@@ -7,19 +7,23 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.words import split_row
 
 TOKENIZER = open_clip.SimpleTokenizer()
 
 
-def split(prompt, tokenizer, pieces):
-    return split_row(prompt, tokenizer, [0, *pieces, 0], 1 + len(pieces))
+def split(prompt, pieces=None):
+    """How the pieces that a model read, by default all, make up the words of a prompt."""
+    if pieces is None:
+        pieces = TOKENIZER.encode(prompt)
+    return split_row(prompt, TOKENIZER, [0, *pieces, 0], 1 + len(pieces))
 
 
-def counted(prompt):
+def words_by_pieces(prompt):
     """The words of a prompt, each with the number of its pieces for a score."""
-    found = split(prompt, TOKENIZER, TOKENIZER.encode(prompt))
-    return found.words([found.word_ids.count(i) for i in range(len(found.spans))])
+    result = split(prompt)
+    return result.words([result.word_ids.count(i) for i in range(len(result.spans))])
 
 
 @pytest.mark.parametrize(
@@ -48,13 +52,12 @@ def counted(prompt):
     ],
 )
 def test_pieces_are_added_to_words_as_they_were_written(prompt, expected):
-    assert [(word.text, word.score) for word in counted(prompt)] == expected
+    assert [(word.text, word.score) for word in words_by_pieces(prompt)] == expected
 
 
 def test_repeated_words_are_kept_apart():
-    found = split("a cat and a cat", TOKENIZER, TOKENIZER.encode("a cat and a cat"))
-    found = found.words([1, 2, 3, 4, 5])
-    assert [(word.text, word.score, word.start) for word in found] == [
+    words = split("a cat and a cat").words([1, 2, 3, 4, 5])
+    assert [(word.text, word.score, word.start) for word in words] == [
         ("a", 1, 0),
         ("cat", 2, 2),
         ("and", 3, 6),
@@ -77,28 +80,30 @@ LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from(
 def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_no_piece(prompt):
     pieces = TOKENIZER.encode(prompt)
     if not pieces:
-        with pytest.raises(ValueError, match="at least one word"):
-            split(prompt, TOKENIZER, pieces)
+        with pytest.raises(GradeclipError, match="at least one word"):
+            split(prompt)
         return
-    found = counted(prompt)
-    assert sum(word.score for word in found) == len(pieces)
-    assert all(
-        word.score >= 1 and word.text and prompt[word.start : word.end] == word.text
-        for word in found
-    )
-    assert all(before.end <= after.start for before, after in pairwise(found))
+    words = words_by_pieces(prompt)
+    assert sum(word.score for word in words) == len(pieces)
+    for word in words:
+        assert word.score >= 1
+        assert word.text
+        assert prompt[word.start : word.end] == word.text
+    assert all(before.end <= after.start for before, after in pairwise(words))
 
 
 @pytest.mark.parametrize(
-    ("kept", "unread"), [(1, ("naïve", "dog")), (2, ("naïve", "dog")), (4, ("dog",)), (5, ())]
+    ("count", "unread"),
+    [(1, ("naïve", "dog")), (2, ("naïve", "dog")), (4, ("dog",)), (5, ())],
 )
-def test_words_that_lose_a_piece_are_named_as_unread(kept, unread):
+def test_words_that_lose_a_piece_are_named_as_unread(count, unread):
     pieces = TOKENIZER.encode("a naïve dog")
     assert len(pieces) == 5  # the word in the middle has three
-    found = split("a naïve dog", TOKENIZER, pieces[:kept])
-    assert len(found.word_ids) == kept and found.unread == unread
+    result = split("a naïve dog", pieces[:count])
+    assert len(result.word_ids) == count
+    assert result.unread == unread
 
 
 def test_ids_that_are_not_the_pieces_in_order_are_refused():
-    with pytest.raises(ValueError, match="in a different order from its tokens"):
-        split("a red car", TOKENIZER, TOKENIZER.encode("red a car"))
+    with pytest.raises(GradeclipError, match="in a different order from its tokens"):
+        split("a red car", TOKENIZER.encode("red a car"))

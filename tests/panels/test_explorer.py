@@ -189,7 +189,11 @@ def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
 def test_a_computation_that_is_stopped_leaves_the_last_view(panel, monkeypatch):
     before = panel.view
     in_a_kernel = signal.signal(signal.SIGINT, signal.SIG_IGN)  # of one that runs no cell
-    monkeypatch.setattr(Explainer, "explain", lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Explainer, "explain", interrupt)
     panel.press({"kind": "change", "fields": {"caption": "a dog"}})
     assert signal.signal(signal.SIGINT, in_a_kernel) == signal.SIG_IGN
     assert panel.view is before
