@@ -1,4 +1,4 @@
-"""Processes that are forked from one that has done its imports, which take longest."""
+"""Processes that are forked from one that has done its imports, which take longer than a run."""
 
 import multiprocessing
 import os
@@ -11,23 +11,26 @@ import torch
 from gradeclip_utils.__main__ import main
 
 FORKED = multiprocessing.get_context("forkserver")
-_IMPORTED = ("measures.evaluation", "measures.dataset_report")
-FORKED.set_forkserver_preload([__name__, *(f"gradeclip_utils.{name}" for name in _IMPORTED)])
+FORKED.set_forkserver_preload(
+    [__name__, "gradeclip_utils.measures.evaluation", "gradeclip_utils.measures.dataset_report"]
+)
 
 
 def begin(arguments, folder, **environment):
-    surroundings = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
-    process = FORKED.Process(target=command, args=(arguments, surroundings, folder / "said.txt"))
+    """Start the command in a forked process; what it prints goes to printed.txt in the folder."""
+    environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **environment}
+    printed = folder / "said.txt"
+    process = FORKED.Process(target=run_command, args=(arguments, environment, printed))
     process.start()
     return process
 
 
-def command(arguments, surroundings, said: Path):
-    """The command, in the forked process; what it says goes to a file."""
-    os.environ.update(surroundings)
-    tempfile.tempdir = None  # to be asked for again
+def run_command(arguments, environment, printed: Path):
+    """The command, in the forked process."""
+    os.environ.update(environment)
+    tempfile.tempdir = None  # to be looked up again
     torch.set_num_threads(1)
-    with said.open("w") as file:
+    with printed.open("w") as file:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(file.fileno(), 2)
     sys.exit(main(arguments))

@@ -1,4 +1,4 @@
-"""How fine a model sees, and the experiment: known regions, arms, a search, a table that goes on."""
+"""How fine a model sees, and the experiment: regions, arms, a search, a table that goes on."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Fine-tuning on image-caption pairs: gradients, maps, losses, going on after a stop, the command."""
+"""Fine-tuning on image-caption pairs: gradients, losses, maps, a kill, the command."""
 
 import copy
 from dataclasses import replace
