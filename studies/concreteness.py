@@ -548,7 +548,7 @@ def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
 
 
 def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> Figure:
-    """Draw a point a word, coloured by group, with a line a group and one through all words."""
+    """Draw a point a word, coloured by group, with a line for all words and one a group."""
     words = words.dropna(subset=[x, method])
     names = words["group"].value_counts().index[: len(PALETTE)]
     groups = {name: words[words["group"] == name] for name in names}

@@ -37,25 +37,23 @@ SAID = [
 
 def write_noise(folder, captions):
     """Write images of noise, each with a box that is its object, and a table of their captions."""
-    rng, lines = np.random.default_rng(0), ["image,caption,mask"]
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = ["image,caption,mask"]
     for i, caption in enumerate(captions):
-        mask = np.zeros((32, 32), np.uint8)
         top, left = rng.integers(0, 16, 2)
+        mask = np.zeros((32, 32), np.uint8)
         mask[top : top + 12, left : left + 12] = 255
-        Image.fromarray(
-            rng.integers(
-                0,
-                256,
-                (32, 32, 3),
-                dtype=np.uint8,
-            )
-        ).save(folder / f"images/{i}.png")
+        _noise(rng).save(folder / f"images/{i}.png")
         Image.fromarray(mask).save(folder / f"masks/{i}.png")
         lines.append(f"{i}.png,{caption},{i}.png")
     (folder / "captions.csv").write_text("\n".join(lines))
     return folder
+
+
+def _noise(rng):
+    return Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
 
 
 def write_coco(folder):
@@ -65,9 +63,12 @@ def write_coco(folder):
     """
     (folder / "annotations").mkdir()
     (folder / "val2017").mkdir()
-    images, annotations, captions = [], [], []
-    for number, (pair, said) in enumerate(zip(SHOWN, SAID, strict=True), start=1):
-        scene, file = arrange(list(pair), seed=number), f"{number:012d}.jpg"
+    images = []
+    annotations = []
+    captions = []
+    for number, (pair, caption) in enumerate(zip(SHOWN, SAID, strict=True), start=1):
+        scene = arrange(list(pair), seed=number)
+        file = f"{number:012d}.jpg"
         scene.image(SIDE).convert("RGB").save(folder / "val2017" / file)
         images.append(
             {
@@ -77,26 +78,25 @@ def write_coco(folder):
                 "height": SIDE,
             }
         )
+        captions.append({"id": number, "image_id": number, "caption": caption})
+
         for k, (name, mask) in enumerate(zip(pair, scene.masks(SIDE), strict=True)):
+            runs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+            x, y, width, height = tools.toBbox(runs).tolist()
+            right, bottom = x + width, y + height
             annotation = {
                 "id": 10 * number + k,
                 "image_id": number,
                 "category_id": NAMES.index(name) + 1,
                 "iscrowd": k,
+                "bbox": [x, y, width, height],
+                "area": 1000.0,
+                "segmentation": [[x, y, right, y, right, bottom, x, bottom]],
             }
-            runs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
-            x, y, wide, high = tools.toBbox(runs).tolist()
-            box = [[x, y, x + wide, y, x + wide, y + high, x, y + high]]
-            shape = {"counts": _run_lengths(mask), "size": [SIDE, SIDE]} if k else box
-            annotations.append(
-                {
-                    **annotation,
-                    "bbox": [x, y, wide, high],
-                    "area": 1000.0,
-                    "segmentation": shape,
-                }
-            )
-        captions.append({"id": number, "image_id": number, "caption": said})
+            if annotation["iscrowd"]:
+                annotation["segmentation"] = {"counts": _run_lengths(mask), "size": [SIDE, SIDE]}
+            annotations.append(annotation)
+
     categories = [
         {
             "id": i,
@@ -105,59 +105,48 @@ def write_coco(folder):
         }
         for i, name in enumerate(NAMES, start=1)
     ]
-    record = {
+    instances = {
         "images": images,
         "annotations": annotations,
         "categories": categories,
     }
-    (folder / "annotations/instances_val2017.json").write_text(json.dumps(record))
-    (folder / "annotations/captions_val2017.json").write_text(
-        json.dumps({"images": images, "annotations": captions})
-    )
+    _write(folder, "instances", instances)
+    _write(folder, "captions", {"images": images, "annotations": captions})
     return folder
 
 
 def write_coco_captions(folder, captions):
     """Write COCO's file of captions with val2017/: images of noise, each with its captions."""
-    rng = np.random.default_rng(0)
     (folder / "annotations").mkdir()
     (folder / "val2017").mkdir()
-    images, annotations = [], []
-    for number, said in enumerate(captions):
-        images.append(
-            {
-                "id": number,
-                "file_name": f"{number}.jpg",
-                "width": 32,
-                "height": 32,
-            }
-        )
-        noise = Image.fromarray(
-            rng.integers(
-                0,
-                256,
-                (32, 32, 3),
-                dtype=np.uint8,
+    rng = np.random.default_rng(0)
+    images = []
+    annotations = []
+    for number, texts in enumerate(captions):
+        file = f"{number}.jpg"
+        _noise(rng).save(folder / "val2017" / file)
+        images.append({"id": number, "file_name": file, "width": 32, "height": 32})
+        for k, text in enumerate(texts):
+            annotations.append(
+                {
+                    "id": 9 * number + k,
+                    "image_id": number,
+                    "caption": text,
+                }
             )
-        )
-        noise.save(folder / "val2017" / images[-1]["file_name"])
-        annotations += [
-            {
-                "id": 9 * number + k,
-                "image_id": number,
-                "caption": one,
-            }
-            for k, one in enumerate(said)
-        ]
-    record = {"images": images, "annotations": annotations}
-    (folder / "annotations/captions_val2017.json").write_text(json.dumps(record))
+    _write(folder, "captions", {"images": images, "annotations": annotations})
     return folder
+
+
+def _write(folder, kind, record):
+    (folder / f"annotations/{kind}_val2017.json").write_text(json.dumps(record))
 
 
 def _run_lengths(mask):
     """As COCO has them for a crowd: along the columns, beginning with zeros."""
     flat = mask.T.ravel().tolist()
-    return [0] * flat[0] + [len(list(run)) for _, run in groupby(flat)]
+    lengths = [len(list(run)) for _, run in groupby(flat)]
+    return [0, *lengths] if flat[0] else lengths
 
 
 def write_transformers(folder):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import COLOURS
@@ -30,71 +31,70 @@ def pairs():
 def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
     explainer = Explainer(bundled)
     rows = word_maps(explainer, pairs)
-    assert len(rows) == len(pairs) * 2 * 2 * len(WORDS) and rows["index"].between(0, 1).all()
-    pair = pairs[0]
-    scene = pair.scenes[0]
-    found = explainer.interactions(scene.image(96), scene.caption)
-    coverage = object_coverage(explainer, scene, found.image_maps.shape[1:])
-    for thing in (0, 1):
-        at = [word.text for word in found.words[0]].index(scene.objects[thing].colour)
-        heat = np.maximum(found.image_maps[at], 0)
-        means = [(heat * coverage[k]).sum() / coverage[k].sum() for k in (thing, 1 - thing)]
-        expected = means[0] / sum(means) if sum(means) > 0 else 0.5
-        row = rows.query(
-            "pair == @pair.name and side == 0 and thing == @thing and word == 'true caption'"
-        )
-        assert row["index"].item() == pytest.approx(expected, abs=1e-4)
+    assert len(rows) == len(pairs) * 2 * 2 * len(WORDS)
+    assert rows["index"].between(0, 1).all()
+
+    scene = pairs[0].scenes[0]
+    rows = rows[(rows["pair"] == pairs[0].name) & (rows["side"] == 0)]
+    rows = rows[rows["word"] == "true caption"].set_index("thing")
+    interactions = explainer.interactions(scene.image(96), scene.caption)
+    coverage = object_coverage(explainer, scene, interactions.image_maps.shape[1:])
+    for word, map_ in zip(interactions.words[0], interactions.image_maps, strict=True):
+        for thing in (0, 1):
+            if word.text == scene.objects[thing].colour:
+                heat = np.maximum(map_, 0)
+                means = (heat * coverage).sum((1, 2)) / coverage.sum((1, 2))
+                expected = means[thing] / means.sum() if means.any() else 0.5
+                assert rows.loc[thing, "index"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_maps_that_follow_the_pixels_answer_right_and_those_of_the_sentence_do_not_know():
-    rows = [
-        {"pair": pair, "side": 0, "thing": thing, "word": word, "index": index}
-        for pair, by_word in (
-            ("pixels", (0.9, 0.9)),
-            ("sentence", (0.9, 0.1)),
-            ("wrong", (0.2, 0.3)),
-        )
-        for word, index in zip(("true caption", "false caption"), by_word, strict=True)
-        for thing in (0, 1)
-    ]
-    assert answers_by_maps(pd.DataFrame(rows)).tolist() == [1.0, 0.5, 0.0]
+@pytest.mark.parametrize(
+    ("in_true_caption", "in_false_caption", "answer"),
+    [
+        (0.9, 0.9, 1.0),  # the map follows the pixels
+        (0.9, 0.1, 0.5),  # it follows the sentence
+        (0.2, 0.3, 0.0),
+    ],
+)
+def test_maps_that_follow_the_pixels_answer_right_and_those_of_the_sentence_do_not_know(
+    in_true_caption, in_false_caption, answer
+):
+    rows = pd.DataFrame({"word": ["true caption", "false caption"] * 2})
+    rows["index"] = [in_true_caption, in_false_caption] * 2
+    rows = rows.assign(pair="a pair", side=0)
+    assert answers_by_maps(rows).tolist() == [answer]
 
 
 def test_a_linear_map_learns_to_bind_where_texts_hold_the_binding_in_another_place():
     """Images say who has which colour along one axis and texts along another one."""
     generator = torch.Generator().manual_seed(0)
-    what = torch.randn(120, 1, 12, generator=generator).expand(-1, 2, -1)
-    sign = torch.tensor([1.0, -1.0])[None, :, None].expand(
-        120,
-        -1,
-        -1,
-    ) * torch.sign(what[:, :, :1])
-    zero = torch.zeros_like(sign)
-    unit = torch.nn.functional.normalize
-    images, texts = (
-        unit(torch.cat([what, sign, zero], -1), dim=-1),
-        unit(torch.cat([what, zero, sign], -1), dim=-1),
-    )
+    content = torch.randn(120, 1, 12, generator=generator).expand(-1, 2, -1)
+    side = torch.tensor([1.0, -1.0])[None, :, None]
+    binding_axis = side * torch.sign(content[:, :, :1])
+    zero = torch.zeros_like(binding_axis)
+    images = normalize(torch.cat([content, binding_axis, zero], -1), dim=-1)
+    texts = normalize(torch.cat([content, zero, binding_axis], -1), dim=-1)
+
     pairs = draw_pairs("swapped colours", 60, nouns=16)
-    test, dev = Embedded(images[:60], texts[:60]), Embedded(images[60:], texts[60:])
+    test = Embedded(images[:60], texts[:60])
+    development = Embedded(images[60:], texts[60:])
     assert answers(pairs, test)["right"].mean() == 0.5
-    matrix = fit_text_map(dev, steps=300)
+    matrix = fit_text_map(development, steps=300)
     assert answers(pairs, mapped(test, matrix))["right"].mean() > 0.95
-    assert torch.equal(matrix, fit_text_map(dev, steps=300))
+    assert torch.equal(matrix, fit_text_map(development, steps=300))
 
 
 def test_directions_of_one_colour_are_compared_with_each_other(bundled, pairs):
-    alike = colour_directions(Explainer(bundled), pairs)
-    assert set(alike.index) <= set(COLOURS) and (alike.abs() <= 1 + 1e-6).all()
+    cosines = colour_directions(Explainer(bundled), pairs)
+    assert set(cosines.index) <= set(COLOURS)
+    assert (cosines.abs() <= 1 + 1e-6).all()
 
 
-def test_the_vote_shows_two_models_without_their_names(bundled, pairs):
-    figure = plot_vote(
-        {"emoji": bundled, "again": bundled},
-        draw_pairs("swapped colours", 8),
-        n=1,
-    )
-    assert figure.alt.count("A: ") == figure.alt.count("B: ") == 2 and "emoji" not in figure.alt
+def test_the_vote_shows_two_models_without_their_names(bundled):
+    pairs = draw_pairs("swapped colours", 8)
+    figure = plot_vote({"emoji": bundled, "again": bundled}, pairs, n=1)
+    assert figure.alt.count("A: ") == figure.alt.count("B: ") == 2
+    assert "emoji" not in figure.alt
 
 
 def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
@@ -111,16 +111,17 @@ def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
         ),
     )["right"].mean()
     assert table.set_index("question").loc["colour", "right"] == expected
+
     monkeypatch.setattr(binding, "control_table", lambda weights: table)
-    main(["weights", "--out", str(tmp_path / "control.csv")])
-    assert (
-        pd.read_csv(tmp_path / "control.csv").equals(table)
-        and "swapped colours" in capsys.readouterr().out
-    )
+    out = tmp_path / "control.csv"
+    main(["weights", "--out", str(out)])
+    assert pd.read_csv(out).equals(table)
+    assert "swapped colours" in capsys.readouterr().out
 
 
 def test_embeddings_of_pairs_are_those_of_their_scenes(bundled, pairs):
-    found = embed_pairs(bundled, pairs)
-    own = Explainer(bundled).embed_texts(pairs[1].scenes[0].caption)
-    assert found.images.shape == found.texts.shape == (3, 2, found.texts.shape[-1])
-    assert torch.allclose(found.texts[1, 0], own[0], atol=1e-5)
+    embedded = embed_pairs(bundled, pairs)
+    caption = pairs[1].scenes[0].caption
+    (expected,) = Explainer(bundled).embed_texts(caption)
+    assert embedded.images.shape == embedded.texts.shape == (3, 2, len(expected))
+    assert torch.allclose(embedded.texts[1, 0], expected, atol=1e-5)

@@ -29,16 +29,15 @@ EVERY = [(kind, objects) for kind, numbers in NUMBERS.items() for objects in num
 def test_a_pair_differs_in_nothing_but_what_is_asked(kind, objects):
     for pair in drawn(kind, objects=objects):
         first, second = pair.scenes
-        assert first.caption != second.caption and first.background == second.background
-        words = [
-            [scene.caption[s.start : s.end] for s in pair.words(side)]
-            for side, scene in enumerate(pair.scenes)
-        ]
-        assert words[0] and len(words[0]) == len(words[1]) == len(pair.asked)
-        rest = [without(pair, side) for side in (0, 1)]
-        assert rest[0] == rest[1], "the captions differ elsewhere too"
+        assert first.caption != second.caption
+        assert first.background == second.background
+        first_words = [first.caption[span.start : span.end] for span in pair.words(0)]
+        second_words = [second.caption[span.start : span.end] for span in pair.words(1)]
+        assert len(first_words) == len(second_words) == len(pair.asked) > 0
+        assert without(pair, 0) == without(pair, 1), "the captions differ elsewhere too"
         if kind in study.SWAPPED:
-            assert sorted(words[0]) == sorted(words[1]) and words[0] != words[1]
+            assert sorted(first_words) == sorted(second_words)
+            assert first_words != second_words
             assert bag(first) == bag(second)
         if kind != "count":
             changed = [
@@ -169,37 +168,36 @@ def test_training_scenes_never_meet_the_pairs():
 
 
 @pytest.fixture(scope="module")
-def some():
+def pairs_of_all_kinds():
     return [pair for kind in study.KINDS for pair in drawn(kind, 2)]
 
 
 @pytest.fixture(scope="module")
-def answers(bundled, some):
-    return study.judge(bundled, some)
+def answers(bundled, pairs_of_all_kinds):
+    return study.judge(bundled, pairs_of_all_kinds)
 
 
 def test_whoever_sees_no_image_is_right_on_exactly_one_side_of_every_pair(answers):
     assert (answers.groupby("pair")["text_only"].sum() == 1).all()
 
 
-def test_answers_are_the_models_own_similarities(bundled, some, answers):
+def test_answers_are_the_models_own_similarities(bundled, pairs_of_all_kinds, answers):
     explainer = Explainer(bundled)
+    by_name = {pair.name: pair for pair in pairs_of_all_kinds}
     for row in answers.iloc[::5].itertuples():
-        scene = next(pair for pair in some if pair.name == row.pair).scenes[row.side]
-        other = next(pair for pair in some if pair.name == row.pair).scenes[1 - row.side]
-        plain = explainer.explain(
-            study.images_of(bundled, [scene])[0], [scene.caption, other.caption]
-        ).similarity
-        assert plain == pytest.approx([row.similarity, row.other_similarity], abs=1e-5)
+        scenes = by_name[row.pair].scenes
+        (image,) = study.images_of(bundled, [scenes[row.side]])
+        captions = [scenes[row.side].caption, scenes[1 - row.side].caption]
+        similarity = explainer.explain(image, captions).similarity
+        assert similarity == pytest.approx([row.similarity, row.other_similarity], abs=1e-5)
         assert row.right == (row.margin > 0)
 
 
 def test_captions_are_asked_which_image_is_theirs_and_a_pair_is_right_if_all_four_answers_are(
     answers,
 ):
-    for _, (first, second) in (
-        (name, rows.to_dict("records")) for name, rows in answers.groupby("pair")
-    ):
+    for _, rows in answers.groupby("pair"):
+        first, second = rows.to_dict("records")
         assert first["right_image"] == (first["similarity"] > second["other_similarity"])
-    every = answers.groupby("pair")[["right", "right_image"]].sum().sum(axis=1) == 4
-    assert study.all_right(answers).to_dict() == every.astype(float).to_dict()
+    right = answers.groupby("pair")[["right", "right_image"]].sum().sum(axis=1)
+    assert study.all_right(answers).to_dict() == (right == 4).astype(float).to_dict()

@@ -63,7 +63,11 @@ def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundl
     texts = Explainer(bundled).embed_texts(prompts).unflatten(0, (-1, 2))
     explainers = {
         "last layer": Explainer(bundled, image_layers=1),
-        "one head": Explainer(bundled, method="grad-eclip-single-head", image_layers=1),
+        "one head": Explainer(
+            bundled,
+            method="grad-eclip-single-head",
+            image_layers=1,
+        ),
         "GAME": Explainer(bundled, method="game"),
         "two layers": Explainer(bundled, image_layers=2),
         "attention": Explainer(bundled, method="attention", image_layers=1),
