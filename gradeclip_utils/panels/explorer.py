@@ -90,7 +90,7 @@ class Explorer(AnyWidget):
     data = traitlets.Dict().tag(sync=True)
     image = traitlets.Unicode().tag(sync=True)
     thumbnails = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    vocabulary = traitlets.List().tag(sync=True)
+    vocabulary: traitlets.List = traitlets.List().tag(sync=True)
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, caption: str | None = None, clip: Clip | None = None):
@@ -102,7 +102,7 @@ class Explorer(AnyWidget):
         if caption is None:
             caption = source.caption or "a photo"
         self.shelf = [replace(source, caption=caption)]
-        if clip.vocabulary is not None:
+        if clip.trained_on_drawn_scenes:
             self.shelf += [Source.of(scene) for scene in _development_scenes()]
         layers = clip.image_layers or 1
         self._start = State(self.shelf[0], caption, clip.name, layers=layers)

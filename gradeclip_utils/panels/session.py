@@ -27,9 +27,8 @@ from ..plots.colours import abs_max
 from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title_of
 from ..plots.figures import image_url
 from ..plots.page import payload
-from ..runtime import remembering
 from ..scenes import Scene, as_python, phrase, recoloured, without
-from ..words import split_read, unknown_words, why_no_words
+from ..words import Word, split_read, unknown_words, why_no_words
 from .sentences import nouns, sentence
 
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
@@ -155,10 +154,24 @@ class ExplorerView:
         """The signed map (h, w) of the caption, or of a phrase in it."""
         if self.state.phrase and self.words:
             first, last = self.state.phrase
-            return self.words.image_maps[first : last + 1].sum(0)
+            return self._word_maps[first : last + 1].sum(0)
         if self.explanation is None:
             return np.zeros((1, 1), np.float32)
+        return self._caption_map
+
+    @property
+    def _caption_map(self) -> np.ndarray:
+        """The map (h, w) of the whole caption."""
+        assert self.explanation is not None
+        assert self.explanation.image_maps is not None
         return self.explanation.image_maps[0]
+
+    @property
+    def _word_maps(self) -> np.ndarray:
+        """The maps (W, h, w) of the words of the caption."""
+        assert self.words is not None
+        assert self.words.image_maps is not None
+        return self.words.image_maps
 
     def __repr__(self) -> str:
         if self.explanation is None:
@@ -183,26 +196,31 @@ class ExplorerView:
         drawing = of_explanation(self.explanation)
         if whole or self.words is None:
             return drawing
+        words = self.words.words[0]
         if self.state.patch:
-            drawing = self._with_patch(drawing)
+            drawing = self._with_patch(drawing, words, *self.state.patch)
         if self.state.phrase:
-            drawing = self._with_phrase(drawing)
+            first, last = self.state.phrase
+            text = " ".join(word.text for word in words[first : last + 1])
+            drawing = self._with_phrase(drawing, text)
         return drawing
 
-    def _with_patch(self, drawing: Drawing) -> Drawing:
-        """The drawing with words shaded by their relevance for the chosen patch."""
-        row, column = self.state.patch
-        words = []
-        for word, map_ in zip(self.words.words[0], self.words.image_maps, strict=True):
-            words.append(replace(word, score=float(map_[row, column])))
-        panel = replace(drawing.panels[0], cells=title_of(words))
-        return replace(drawing, panels=(panel,), word_scale=abs_max(self.words.image_maps))
+    def _with_patch(
+        self,
+        drawing: Drawing,
+        words: Sequence[Word],
+        row: int,
+        column: int,
+    ) -> Drawing:
+        """The drawing with words shaded by their relevance for one patch."""
+        scores = self._word_maps[:, row, column].tolist()
+        shaded = [replace(word, score=score) for word, score in zip(words, scores, strict=True)]
+        panel = replace(drawing.panels[0], cells=title_of(shaded))
+        return replace(drawing, panels=(panel,), word_scale=abs_max(self._word_maps))
 
-    def _with_phrase(self, drawing: Drawing) -> Drawing:
+    def _with_phrase(self, drawing: Drawing, text: str) -> Drawing:
         """The drawing with the map of the chosen words."""
-        first, last = self.state.phrase
-        text = " ".join(word.text for word in self.words.words[0][first : last + 1])
-        scale = max(abs_max(self.words.image_maps), abs_max(self.map))
+        scale = max(abs_max(self._word_maps), abs_max(self.map))
         panel = replace(drawing.panels[0], map=self.map, scale=scale)
         return replace(drawing, panels=(_with_name(panel, f"“{text}”"),), signed=True)
 
@@ -276,21 +294,24 @@ class ExplorerView:
             return {}
         scene = self.state.source.scene
         caption = self.state.caption
-        sentences: dict[str, Any] = {
-            "all": sentence(scene, self.explanation.image_maps[0], caption)
-        }
+        sentences: dict[str, Any] = {"all": sentence(scene, self._caption_map, caption)}
         if self.words is None:
             return sentences
 
         words = self.words.words[0]
         sentences["words"] = [
             sentence(scene, map_, caption, word.start, word.end)
-            for word, map_ in zip(words, self.words.image_maps, strict=True)
+            for word, map_ in zip(words, self._word_maps, strict=True)
         ]
         if self.state.phrase:
             first, last = self.state.phrase
-            start, end = words[first].start, words[last].end
-            sentences["phrase"] = sentence(scene, self.map, caption, start, end)
+            sentences["phrase"] = sentence(
+                scene,
+                self.map,
+                caption,
+                start=words[first].start,
+                end=words[last].end,
+            )
         return sentences
 
     # ------------------------------------------------------------------- browser and notebook
@@ -299,7 +320,7 @@ class ExplorerView:
         """What `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
         return payload(
             self.drawing(pinned, whole=pinned is None),
-            self.words.image_maps if self.words else None,
+            self._word_maps if self.words else None,
             phrase=self.state.phrase,
             patch=self.state.patch,
             sentences=self.sentences,
@@ -430,11 +451,14 @@ class Session:
         return error
 
     def _open(self, method: str, layers: int | None, resolution: str) -> Explainer:
-        """An explainer whose towers keep their last trace."""
-        explainer = Explainer(self.clip, method=method, image_layers=layers, resolution=resolution)
-        for tower in filter(None, (explainer.image_tower, explainer.text_tower)):
-            vars(tower)["trace"] = remembering(tower.trace)
-        return explainer
+        """An explainer that traces the same image once."""
+        return Explainer(
+            self.clip,
+            method=method,
+            image_layers=layers,
+            resolution=resolution,
+            keep_trace=True,
+        )
 
     def _explain(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
         """The explanation of a state, its word x region maps if there are any, and warnings."""
@@ -452,13 +476,13 @@ class Session:
                     words = words.centred(things)
         return explanation, words, tuple(dict.fromkeys(notes))
 
-    def _things(self, words: Interactions) -> tuple[tuple[int, ...], ...]:
-        """The words that name things, by index; without a tagger for a model of drawn scenes."""
-        if self.clip.vocabulary is None:
-            return named_things(
-                words.prompts[0], [(word.start, word.end) for word in words.words[0]]
-            )
-        return tuple((i,) for i, word in enumerate(words.words[0]) if word.text.lower() in nouns())
+    def _things(self, interactions: Interactions) -> tuple[tuple[int, ...], ...]:
+        """The words that name things, by index; of drawn scenes without a tagger."""
+        words = interactions.words[0]
+        if not self.clip.trained_on_drawn_scenes:
+            places = [(word.start, word.end) for word in words]
+            return named_things(interactions.prompts[0], places)
+        return tuple((i,) for i, word in enumerate(words) if word.text.lower() in nouns())
 
 
 def _check_places(state: State, words: Interactions | None) -> None:

@@ -393,14 +393,13 @@ def of_maps(
     maps: Iterable[tuple[str, np.ndarray]],
     *,
     signed: bool = False,
-    **look: Any,
 ) -> Drawing:
     """The drawing of named maps of one image, each with its own scale (see `scaled`)."""
     panels = []
     for name, values in maps:
         map_ = positive_part(np.asarray(values, dtype=np.float32), signed)
         panels.append(Panel(name, title_of((), name), map_, abs_max(map_)))
-    return Drawing(image, None, tuple(panels), signed, **look)
+    return Drawing(image, None, tuple(panels), signed)
 
 
 def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:

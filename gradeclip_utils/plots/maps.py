@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -159,11 +160,10 @@ def plot_maps(
         )
         raise GradeclipError(msg)
 
-    look = {"signed": signed, "shared": shared_scale, "upsample": upsample}
-    drawings = [
-        of_maps(read_image(image), _pairs(titled), **look)
-        for image, titled in zip(images, maps_per_image, strict=True)
-    ]
+    drawings = []
+    for image, titled in zip(images, maps_per_image, strict=True):
+        drawing = of_maps(read_image(image), _pairs(titled), signed=signed)
+        drawings.append(replace(drawing, shared=shared_scale, upsample=upsample))
     drawings = scaled(drawings)
     if ax is not None:
         return _draw_into(ax, *drawings)

@@ -6,6 +6,7 @@ Panel -> here -> a box above a map
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -120,7 +121,7 @@ def _word_box(word: Shade, word_scale: float, inches: float, fontsize: float) ->
     """A word on its shade, in black or white, the one with more contrast (WCAG's luminance)."""
     size = max(0.82 * fontsize, SMALLEST_TYPE) if word.small else fontsize
     text = shortened(word.text, characters(inches, size))
-    look = {"fontsize": size, "parse_math": False}
+    look: dict[str, Any] = {"fontsize": size, "parse_math": False}
     if word.score and word_scale:
         shade = to_rgb(word.score / word_scale)
         luminance = np.dot(shade**2.2, (0.2126, 0.7152, 0.0722))

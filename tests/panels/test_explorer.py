@@ -39,7 +39,7 @@ def panel(tiny, picture):
 @pytest.fixture
 def drawn(tiny):
     """A panel whose model knows few words, on a scene."""
-    clip = replace(tiny, vocabulary=KNOWN)
+    clip = replace(tiny, vocabulary=KNOWN, trained_on_drawn_scenes=True)
     return explore(arrange(["dog", "umbrella"], seed=3), "a dog", clip)
 
 
@@ -189,11 +189,7 @@ def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
 def test_a_computation_that_is_stopped_leaves_the_last_view(panel, monkeypatch):
     before = panel.view
     in_a_kernel = signal.signal(signal.SIGINT, signal.SIG_IGN)  # of one that runs no cell
-
-    def interrupt(*arguments, **options):
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Explainer, "explain", interrupt)
+    monkeypatch.setattr(Explainer, "explain", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     panel.press({"kind": "change", "fields": {"caption": "a dog"}})
     assert signal.signal(signal.SIGINT, in_a_kernel) == signal.SIG_IGN
     assert panel.view is before
