@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import GradeclipError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _PACKAGE = Path(__file__).parent
 
@@ -77,29 +76,6 @@ def write_whole(contents: Mapping[Path, bytes | Callable[[Path], object]]) -> No
             new_file.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of the same block.
-
-    Raises:
-        GradeclipError: another process is inside.
-    """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        msg = f"another process is at work on {folder}: wait for it, or choose another folder"
-        raise GradeclipError(msg) from None
-    try:
-        yield
-    finally:
-        (folder / name).unlink(missing_ok=True)
-        lock.release()
-
-
 @cache  # reading a package's metadata takes as long as a small explanation
 def version(library: str) -> str:
     """The version of an installed library, or "unknown"."""
@@ -111,23 +87,11 @@ def version(library: str) -> str:
 
 def weights_digest(model: nn.Module) -> str:
     """A checksum that tells one set of weights from another, whatever their file is called."""
-    checksum = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        checksum.update(name.encode())
-        checksum.update(bytes_of(tensor))
-    return checksum.hexdigest()[:16]
-
-
-def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """A checksum of bytes, which may come in parts."""
-    checksum = hashlib.sha256()
-    for part in parts:
-        checksum.update(part)
-    return checksum.hexdigest()[:16]
-
-
-def bytes_of(tensor: Tensor) -> memoryview:
-    """The content of a tensor as bytes."""
     import torch
 
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    checksum = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        checksum.update(name.encode())
+        checksum.update(content.numpy().data)
+    return checksum.hexdigest()[:16]

@@ -291,9 +291,3 @@ def _overlap(pixels: int, start: float, end: float, cells: int) -> np.ndarray:
     ends = edges[1:]
     covered = np.minimum(ends, places + 1) - np.maximum(starts, places)
     return np.maximum(covered, 0) / (ends - starts)
-
-
-def as_grid(grid: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a grid."""
-    rows, columns = grid
-    return rows, columns
