@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,8 +159,7 @@ def located_rows(answers: pd.DataFrame) -> list[dict]:
             figure = f'"a X", {things(means.objects)}: {means.measure}'
         else:
             continue
-        values = (figure, means.mean, means.low, means.high, means.n, means.chance)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        rows.append(mean_row(figure, means))
     return rows
 
 
@@ -201,8 +201,7 @@ def layer_rows(clip: Clip, split: str) -> list[dict]:
     for means in layers.measure(clip, split, GAMES).itertuples():
         count = f"{means.layers} layer{'s' * (means.layers > 1)}"
         figure = f'"a X", {things(means.objects)}, {count}: {means.measure}'
-        values = (figure, means.mean, means.low, means.high, means.n, means.chance)
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        rows.append(mean_row(figure, means))
     return rows
 
 
@@ -278,6 +277,12 @@ def measure(clip: Clip, name: str, split: str, parts: Sequence[str] = ()) -> pd.
     if not parts or "maps" in parts:
         tables.append(pd.DataFrame(mask_rows(split)).assign(model=TRUE_MASK))
     return pd.concat(tables).assign(split=split)[[*COLUMNS, "model", "split"]]
+
+
+def mean_row(figure: str, means: Any) -> dict:
+    """The figure of a row of `layers.located_means`."""
+    cells = (figure, means.mean, means.low, means.high, means.n, means.chance)
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def things(n: int) -> str:

@@ -81,17 +81,13 @@ def _small(noun: str, artist: str) -> tuple[Image.Image, tuple[float, ...]]:
 
 def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     """The drawing cut out along its own bounding box, `pixels` on its longest side, RGBA."""
-    small, (left, top, right, bottom) = _small(noun, artist)
+    small, box = _small(noun, artist)
     ratio = pixels / max(small.size)
     if ratio <= 1:
-        return small.resize(
-            [max(1, round(n * ratio)) for n in small.size], Image.Resampling.LANCZOS
-        )
+        size = [max(1, round(side * ratio)) for side in small.size]
+        return small.resize(size, Image.Resampling.LANCZOS)
     square = _square(noun, artist, math.ceil(_MASTER * ratio))
-    width = square.width
-    return square.crop(
-        (round(left * width), round(top * width), round(right * width), round(bottom * width))
-    )
+    return square.crop([round(side * square.width) for side in box])
 
 
 def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:

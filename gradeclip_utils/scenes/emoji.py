@@ -203,7 +203,8 @@ def _draw_background(seed: int, size: int) -> Image.Image:
     """A soft, pale to dark, weakly coloured background: plain, gradient, clouds or stripes."""
     rng = np.random.default_rng([7, seed])
     kind = _KINDS[rng.integers(4)]
-    base = rng.uniform(105, 245) + rng.uniform(-28, 28, 3)
+    brightness = rng.uniform(105, 245)
+    base = brightness + rng.uniform(-28, 28, 3)
     rows, columns = rng.integers(2, 6, 2)
     light = rng.normal(0, 1, (rows, columns, 1))
     hue = rng.normal(0, 1, (rows, columns, 3))
@@ -217,8 +218,10 @@ def _draw_background(seed: int, size: int) -> Image.Image:
         angle = rng.uniform(0, np.pi)
         period = rng.uniform(0.08, 0.5)
         y, x = (np.mgrid[:size, :size] + 0.5) / size
-        wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
-        image = _as_image(np.asarray(image, np.float32) + rng.uniform(6, 22) * wave[..., None])
+        across = x * np.cos(angle) + y * np.sin(angle)
+        wave = np.sin(2 * np.pi * across / period)
+        contrast = rng.uniform(6, 22)
+        image = _as_image(np.asarray(image, np.float32) + contrast * wave[..., None])
     return image
 
 
@@ -250,7 +253,8 @@ def covered(objects: Sequence[Object], size: int = IMAGE_SIZE) -> np.ndarray:
     masks = np.zeros((len(objects), size, size), bool)
     for i, thing in enumerate(objects):
         _, alpha, (left, top, right, bottom) = _placed(thing, size)
-        masks[i, top:bottom, left:right] = np.asarray(alpha)[..., 0] > 127
+        is_opaque = np.asarray(alpha)[..., 0] > 127
+        masks[i, top:bottom, left:right] = is_opaque
         masks[:i] &= ~masks[i]
     return masks
 

@@ -204,12 +204,14 @@ def _fills_middle(places: Sequence[_Place]) -> bool:
 
 def _overlap(a: _Place, b: _Place) -> float:
     """The intersection of two squares, as a fraction of the smaller."""
-    reach = (a[2] + b[2]) / 2
-    smaller = min(a[2], b[2])
-    across = reach - abs(a[0] - b[0])
-    down = reach - abs(a[1] - b[1])
+    x_a, y_a, size_a = a
+    x_b, y_b, size_b = b
+    reach = (size_a + size_b) / 2
+    across = reach - abs(x_a - x_b)
+    down = reach - abs(y_a - y_b)
     if across <= 0 or down <= 0:
         return 0.0
+    smaller = min(size_a, size_b)
     return min(across, smaller) * min(down, smaller) / smaller**2
 
 
@@ -474,10 +476,8 @@ def _draw_groups(rng: np.random.Generator, n: int, tint: float) -> list[_Group]:
         nouns = [all_nouns[i] for i in rng.choice(len(all_nouns), len(counts), replace=False)]
         colours = [_draw_colour(rng, tint) for _ in counts]
 
-        without_plural = any(
-            count > 1 and not concept(noun)["plural"]
-            for noun, count in zip(nouns, counts, strict=True)
-        )
+        several = [noun for noun, count in zip(nouns, counts, strict=True) if count > 1]
+        without_plural = not all(concept(noun)["plural"] for noun in several)
         withheld_colour = any(map(is_withheld_colour, nouns, colours))
         withheld_pair = any(starmap(is_withheld_pair, combinations(nouns, 2)))
         if not (without_plural or withheld_colour or withheld_pair):
