@@ -37,7 +37,9 @@ from .prompts import (
     TokenizedPrompts,
     as_prompts,
     as_strings,
+    captions_of,
     embeddings_as_prompts,
+    known_nouns,
     token_ids,
     tokenize,
 )
@@ -248,7 +250,8 @@ class Explainer:
         and a warning says so.
 
         Args:
-            image: a PIL image, a path, or a uint8 array (H, W, 3).
+            image: a PIL image, a path, a uint8 array (H, W, 3), or a float tensor (3, H, W) in 0
+                to 1.
             prompts: a prompt or several (a list, an array, a column of pandas), or prompt
                 embeddings (T, E), which have no words. An embedding of another image compares two
                 images: `explain(image, explainer.embed_images(other))`.
@@ -286,7 +289,7 @@ class Explainer:
         """Explain pairs, `images[i]` with `prompts[i]`, in batches: P explanations of one map each.
 
         Args:
-            images: P images, each as for `explain`.
+            images: P images, each as for `explain`, or a tensor (P, 3, H, W).
             prompts: P prompts, or embeddings (P, E).
             against: one prompt for all, or one for each.
 
@@ -372,14 +375,53 @@ class Explainer:
         maps = [self.maps(image, part)[0] for part in embeddings.split(prompts_per_call)]
         return _as_numpy(torch.cat(maps))
 
+    def nearest_words(
+        self,
+        image: ImageLike,
+        patch: tuple[int, int] | None = None,
+        *,
+        vocabulary: Sequence[str] | None = None,
+        count: int = 5,
+    ) -> list[tuple[str, float]]:
+        """The words that are most similar to an image, or to one patch of it, best first.
+
+            explainer.nearest_words("dog.png", patch=(3, 4))
+
+        A patch is read as if it attended to itself alone in the last layer (MaskCLIP's dense
+        features, Zhou et al., ECCV 2022), which the model itself never does: these features name
+        few regions, and a wrong word is no sign that the model misread the image.
+
+        Args:
+            image: as for `explain`.
+            patch: row and column on the token grid.
+            vocabulary: nouns; by default everyday ones that the model knows.
+            count: how many.
+
+        Returns:
+            Words, each with the similarity of "a photo of a ...".
+        """
+        nouns = known_nouns(self.clip.vocabulary) if vocabulary is None else as_strings(vocabulary)
+        texts = self.embed_texts(captions_of(nouns, self.clip.vocabulary))  # (K, E)
+        with self._isolated():
+            _, trace = self._trace([self._read_image(image)], graph=False)
+            embedding = trace.embedding[0]
+            if patch is not None:
+                row, column = patch
+                dense = self.image_tower.dense(trace).transpose(1, 2)  # (1, E, N)
+                embedding = _on_grid(dense, trace)[0, :, row, column]
+            similarity, indices = (texts @ embedding).topk(min(count, len(nouns)))
+        words = [nouns[i] for i in indices.tolist()]
+        return list(zip(words, similarity.tolist(), strict=True))
+
     # ------------------------------------------------------------- embeddings, maps and word scores
 
     def embed_images(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
         """Unit embeddings (N, E) of N images: `encode_image` of the unmodified model.
 
         Args:
-            images: N images as for `explain`; a single one counts as a sequence of one. A generator
-                is read batch by batch, so many images need not be in memory together.
+            images: N images as for `explain`, or a tensor (N, 3, H, W); a single one counts as a
+                sequence of one. A generator is read batch by batch, so many images need not be in
+                memory together.
 
         Returns:
             (N, E), of unit length (the logits of a classifier as they are), in float32 at least, on
@@ -592,7 +634,7 @@ class Explainer:
         for i, image in enumerate(images):
             rows = slice(i * prompts_per_image, (i + 1) * prompts_per_image)
             similarity = _as_numpy(encoded.similarity[rows])
-            optional: dict[str, Any] = {}
+            optional: dict[str, Any] = {"probability": self._probability(similarity)}
             if contrast is not None:
                 optional["against"] = contrast.names[rows]
                 optional["against_similarity"] = _as_numpy(contrast.similarity[rows])
@@ -787,6 +829,16 @@ class Explainer:
             self._nulls[weights] = self.embed_texts(self.null_captions)
         return image_embedding @ self._nulls[weights].to(image_embedding).T
 
+    def _probability(self, similarity: np.ndarray) -> np.ndarray | None:
+        """The probability (T,) of each prompt, as the model was trained to give it."""
+        model = self.image_tower.model
+        if getattr(model, "logit_scale", None) is None:
+            return None
+        logits = torch.from_numpy(similarity) * model.logit_scale.detach().float().exp().cpu()
+        if getattr(model, "logit_bias", None) is not None:  # SigLIP's, each pair by itself
+            return (logits + model.logit_bias.detach().float().cpu()).sigmoid().numpy()
+        return logits.softmax(0).numpy() if len(similarity) > 1 else None
+
     def _embed_by_model(self, prompts: list[str]) -> Tensor:
         """Unit embeddings by a text encoder that cannot be opened."""
         check_tokenizer(self.clip.tokenizer, words=False)
@@ -903,7 +955,7 @@ def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """Images, of which a single one is a sequence of one."""
     if isinstance(images, (str, Path, Image.Image)):
         return [images]
-    if isinstance(images, np.ndarray) and images.ndim == 3:
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 3:
         return [images]
     return images
 

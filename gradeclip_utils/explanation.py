@@ -64,6 +64,23 @@ class Provenance:
 
 
 @dataclass(frozen=True, eq=False)
+class Regions:
+    """Where relevance is high, in the image's own pixels.
+
+    Attributes:
+        mask: (H, W) bool.
+        boxes: left, top, right, bottom of each connected part of the mask.
+        points: x, y of the largest relevance in each.
+        rule: how the mask was made.
+    """
+
+    mask: np.ndarray
+    boxes: tuple[tuple[int, int, int, int], ...]
+    points: tuple[tuple[int, int], ...]
+    rule: str
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What both results have in common: T prompts, or W words of one prompt."""
 
@@ -146,6 +163,40 @@ class Result:
         if not signed:
             map_ = np.maximum(map_, 0)
         return onto_image(map_, self.box, self.image.size)
+
+    def regions(self, index: str | int = 0, *, quantile: float = 0.9) -> Regions:
+        """Where the relevance of one prompt or word is high: a mask, boxes and points.
+
+            explanation.regions("a dog").boxes
+
+        Args:
+            index: of the prompt or word, or its text.
+            quantile: of the heat map's pixels in the part of the image that the model saw.
+
+        Returns:
+            The regions, the one with the largest relevance first.
+        """
+        from scipy import ndimage  # slow to import
+
+        heat = self.heatmap(index)  # (H, W)
+        seen = onto_image(np.ones((1, 1), np.float32), self.box, self.image.size) > 0
+        threshold = np.quantile(heat[seen], quantile)
+        mask = (heat >= threshold) & (heat > 0)
+
+        labels, _ = ndimage.label(mask)
+        regions = []
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+            inside = np.where(labels == number, heat, 0)
+            y, x = np.unravel_index(inside.argmax(), heat.shape)
+            box = (columns.start, rows.start, columns.stop, rows.stop)
+            regions.append((float(inside.max()), box, (int(x), int(y))))
+        regions.sort(reverse=True)
+        return Regions(
+            mask=mask,
+            boxes=tuple(box for _, box, _ in regions),
+            points=tuple(point for _, _, point in regions),
+            rule=f"relevance above zero and its {quantile} quantile, connected pixels",
+        )
 
     def _maps(self) -> np.ndarray:
         """The maps, if there are any."""
@@ -262,6 +313,9 @@ class Explanation(Result):
         null_median: the median of these similarities: half of the null captions lie below.
         null_max: the largest of them.
         null_count: how many null captions there are.
+        probability: (T,) what the model was trained to give: for SigLIP
+            sigmoid(scale * similarity + bias), for CLIP the softmax of scale * similarity over the
+            prompts of this call; None for a single one, or without a scale.
     """
 
     against: tuple[str, ...] | None = None
@@ -271,6 +325,7 @@ class Explanation(Result):
     null_median: float | None = None
     null_max: float | None = None
     null_count: int = 0
+    probability: np.ndarray | None = None
 
     @property
     def _names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-ImageLike: TypeAlias = Image.Image | str | Path | np.ndarray
+ImageLike: TypeAlias = Union[Image.Image, str, Path, np.ndarray, "Tensor"]
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 # in the `info` of scenes like those that bundled models were trained on; copies keep it
@@ -49,20 +49,22 @@ def read_image(image: ImageLike) -> Image.Image:
         read_image("holiday.jpg").size
 
     Args:
-        image: a PIL image, the path of an image file, or a uint8 array (H, W, 3) with red, green,
-            blue in 0 to 255.
+        image: a PIL image, the path of an image file, a uint8 array (H, W, 3) with red, green,
+            blue in 0 to 255, or a float tensor (3, H, W) in 0 to 1, which is rounded to 8 bits.
 
     Returns:
         A PIL image of mode RGB; the argument is not changed.
 
     Raises:
         GradeclipError: there is no such file, Pillow cannot read it, the array has a different
-            shape or dtype, or the argument is none of the three.
+            shape or dtype, the tensor is normalised, or the argument is none of the four.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if isinstance(image, Image.Image):
         return _to_rgb(image)
+    if hasattr(image, "is_floating_point"):
+        return _from_tensor(image)
     if not isinstance(image, (str, Path)):
         msg = (
             f"an image must be a PIL image, a path, or a uint8 array (H, W, 3), got {short(image)}"
@@ -95,6 +97,22 @@ def _from_array(array: np.ndarray) -> Image.Image:
         msg = f"an array must be (H, W, 3), red, green and blue, this one is {shape}{advice}"
         raise GradeclipError(msg)
     return Image.fromarray(array)
+
+
+def _from_tensor(tensor: Tensor) -> Image.Image:
+    if tensor.ndim != 3 or len(tensor) != 3 or not tensor.is_floating_point():
+        shape = tuple(tensor.shape)
+        raise GradeclipError(
+            f"a tensor must be floats (3, H, W) in 0 to 1, this one is {tensor.dtype} {shape}"
+        )
+    low, high = tensor.min().item(), tensor.max().item()
+    if low < 0 or high > 1:
+        raise GradeclipError(
+            f"a tensor must run from 0 to 1, this one from {low:.2f} to {high:.2f}: "
+            "give it before it is normalised"
+        )
+    array = (tensor.detach().float() * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(array.cpu().numpy())
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

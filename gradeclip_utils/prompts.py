@@ -150,11 +150,21 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:
 
 def null_captions(vocabulary: frozenset[str] | None) -> list[str]:
     """Captions that most images do not match ("a photo of a dog"), by nouns that are known."""
-    nouns = _NOUNS
-    if vocabulary is not None:
-        nouns = [noun for noun in _NOUNS if noun in vocabulary]
-        if len(nouns) < 20:  # the model knows other words
-            nouns = sorted(word for word in vocabulary if word.isalpha() and len(word) > 2)
-        if not {"a", "an", "photo", "of"} <= vocabulary:
-            return nouns
+    return captions_of(known_nouns(vocabulary), vocabulary)
+
+
+def known_nouns(vocabulary: frozenset[str] | None) -> list[str]:
+    """Everyday nouns that a model knows, or if these are few, all its words."""
+    if vocabulary is None:
+        return _NOUNS
+    nouns = [noun for noun in _NOUNS if noun in vocabulary]
+    if len(nouns) < 20:  # the model knows other words
+        return sorted(word for word in vocabulary if word.isalpha() and len(word) > 2)
+    return nouns
+
+
+def captions_of(nouns: Sequence[str], vocabulary: frozenset[str] | None) -> list[str]:
+    """The captions "a photo of a dog" and so on, if the model knows these words."""
+    if vocabulary is not None and not {"a", "an", "photo", "of"} <= vocabulary:
+        return list(nouns)
     return [f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun in nouns]

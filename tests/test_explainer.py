@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.stats import binomtest
 
 from gradeclip_utils import (
@@ -16,7 +16,6 @@ from gradeclip_utils import (
     Explanation,
     ExplanationWarning,
     UnsupportedModel,
-    load_clip,
 )
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.language import with_other_nouns
@@ -477,13 +476,11 @@ def test_a_wrapped_frozen_or_training_model_is_explained_as_it_is(change, pictur
         assert_same(explanation, expected, i, i)
 
 
-def test_a_model_made_in_inference_mode_is_refused_and_a_loaded_one_explained():
+def test_a_model_made_in_inference_mode_is_refused():
     with torch.inference_mode():
-        loaded = load_clip()
-        made = wrap(build())
-    assert Explainer(loaded).explain(draw_scene(1).image(), "a dog").image_maps.any()
+        clip = wrap(build())
     with pytest.raises(UnsupportedModel, match=r"was made in torch.inference_mode"):
-        Explainer(made)
+        Explainer(clip)
 
 
 @pytest.mark.parametrize(
@@ -624,6 +621,56 @@ def test_maps_of_word_directions_are_interactions(tiny, picture):
         assert [prompt[start:end] for start, end in split.spans] == [word.text for word in words]
         scores = directions @ explainer.embed_images(picture)[0]
         np.testing.assert_allclose(scores, [word.score for word in words], atol=1e-6)
+
+
+def test_a_tensor_is_explained_as_the_image_that_it_holds_and_a_batch_as_its_images(tiny, picture):
+    explainer = Explainer(tiny)
+    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    assert_same(explainer.explain(tensor, PROMPTS), explainer.explain(picture, PROMPTS))
+    batch = torch.stack([tensor, tensor.flip(2)])
+    embeddings = explainer.embed_images(batch)
+    expected = explainer.embed_images([picture, ImageOps.mirror(picture)])
+    torch.testing.assert_close(embeddings, expected)
+    assert len(explainer.explain_batch(batch, ["a dog", "a cat"])) == 2
+    with pytest.raises(GradeclipError, match="before it is normalised"):
+        explainer.explain(tensor * 4 - 2, "a dog")
+
+
+def test_the_probability_is_the_softmax_of_the_models_logits_over_the_prompts(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, PROMPTS)
+    with torch.no_grad():
+        pixels = tiny.preprocess(picture)[None]
+        logits = tiny.model.get_logits(pixels, tiny.tokenizer(PROMPTS))[0][0]
+    np.testing.assert_allclose(explanation.probability, logits.softmax(0), rtol=1e-4)
+    assert explanation["cat"].probability == explanation.probability[2:]
+    assert Explainer(tiny).explain(picture, "cat").probability is None
+
+
+def test_the_probability_of_siglip_is_that_of_each_pair_alone(picture):
+    clip = wrap(build(init_logit_bias=-1.0, init_logit_scale=1.0))
+    explanation = Explainer(clip).explain(picture, PROMPTS)
+    with torch.no_grad():
+        pixels = clip.preprocess(picture)[None]
+        logits = clip.model.get_logits(pixels, clip.tokenizer(PROMPTS))[0][0]
+    np.testing.assert_allclose(explanation.probability, 1 / (1 + (-logits).exp()), rtol=1e-4)
+    assert Explainer(clip).explain(picture, "cat").probability == explanation.probability[2:]
+
+
+def test_nearest_words_are_those_of_the_image_or_of_a_dense_feature(tiny, picture):
+    explainer = Explainer(tiny)
+    words = ["dog", "owl", "car", "tree"]
+    captions = ["a photo of a dog", "a photo of an owl", "a photo of a car", "a photo of a tree"]
+    similarity = explainer.explain(picture, captions).similarity
+    nearest = explainer.nearest_words(picture, vocabulary=words, count=2)
+    best = np.argsort(-similarity)[:2]
+    assert [word for word, _ in nearest] == [words[i] for i in best]
+    np.testing.assert_allclose([value for _, value in nearest], similarity[best], atol=1e-6)
+
+    maps = explainer.with_method("maskclip").explain(picture, captions).image_maps
+    ((word, value),) = explainer.nearest_words(picture, (1, 2), vocabulary=words, count=1)
+    assert word == words[maps[:, 1, 2].argmax()]
+    assert value == pytest.approx(maps[:, 1, 2].max(), abs=1e-6)
+    assert len(explainer.nearest_words(picture)) == 5
 
 
 def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny, picture):

@@ -104,6 +104,22 @@ def test_saved_interactions_are_read_back_and_another_file_is_refused(interactio
         interactions.save(tmp_path / "folder")
 
 
+def test_regions_are_the_connected_parts_of_the_highest_pixels(explanation):
+    maps = np.zeros((3, 4, 4))
+    maps[1, 0, 0] = 1
+    maps[1, 3, 3] = 2
+    regions = replace(explanation, image_maps=maps).regions("a red car", quantile=0.5)
+    left, _, right, _ = explanation.box
+    assert len(regions.boxes) == 2
+    for (x0, y0, x1, y1), (x, y) in zip(regions.boxes, regions.points, strict=True):
+        assert x0 <= x < x1
+        assert y0 <= y < y1
+        assert regions.mask[y, x]
+    (first, _), (second, _) = regions.points
+    assert first > (left + right) / 2 > second  # the larger one first
+    assert not replace(explanation, image_maps=maps).regions("cat").mask.any()
+
+
 def test_provenance_says_what_was_explained_and_with_how_many_layers(tiny, picture):
     clip = replace(tiny, name="some", pretrained="tag")
     explainer = Explainer(clip, image_layers=2)
