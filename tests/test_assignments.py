@@ -49,23 +49,26 @@ def cells(path):
 
 def marked(cells, **marks):
     """The cells whose nbgrader metadata say so, by their id."""
-    told = {cell.id: (cell, cell.metadata.get("nbgrader", {})) for cell in cells}
-    return {name: cell for name, (cell, found) in told.items() if marks.items() <= found.items()}
+    chosen = {}
+    for cell in cells:
+        if marks.items() <= cell.metadata.get("nbgrader", {}).items():
+            chosen[cell.id] = cell
+    return chosen
 
 
 def answers(cells):
     """Id of the question -> the function that the answer defines."""
-    found = marked(cells, solution=True, grade=False)
-    return {
-        name.removesuffix("-answer"): ast.parse(cell.source).body[0].name
-        for name, cell in found.items()
-    }
+    functions = {}
+    for name, cell in marked(cells, solution=True, grade=False).items():
+        functions[name.removesuffix("-answer")] = ast.parse(cell.source).body[0].name
+    return functions
 
 
 def test_every_function_is_asked_for_and_tested_in_the_open_and_in_hiding(cells):
     for name, function in answers(cells).items():
-        seen, hidden = marked(cells)[f"{name}-test"].source.split("### BEGIN HIDDEN TESTS")
-        assert all(f"{function}(" in part and "assert" in part for part in (seen, hidden)), name
+        parts = marked(cells)[f"{name}-test"].source.split("### BEGIN HIDDEN TESTS")
+        assert len(parts) == 2
+        assert all(f"{function}(" in part and "assert" in part for part in parts), name
 
 
 def test_students_may_change_their_answers_only(cells):
@@ -107,36 +110,36 @@ def course(tmp_path_factory):
     from traitlets.config import Config
 
     folder = tmp_path_factory.mktemp("course")
-    for one in PATHS:
-        (folder / "source" / one.stem).mkdir(parents=True)
-        shutil.copy(one, folder / "source" / one.stem)
+    for path in PATHS:
+        (folder / "source" / path.stem).mkdir(parents=True)
+        shutil.copy(path, folder / "source" / path.stem)
     config = Config(
         {"CourseDirectory": {"root": str(folder)}, "ExecutePreprocessor": {"timeout": 600}}
     )
     api = NbGraderAPI(CourseDirectory(config=config), config=config)
     with pytest.MonkeyPatch.context() as patch:  # nbgrader looks for alembic on the path
         patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
-        for one in PATHS:
-            done = api.generate_assignment(one.stem)
+        for path in PATHS:
+            done = api.generate_assignment(path.stem)
             assert done["success"], done["log"]
         yield folder, api
 
 
 def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, cells):
     released = nbformat.read(course[0] / "release" / path.stem / path.name, as_version=4)
-    shown = marked(released.cells)
+    text = "".join(cell.source for cell in released.cells)
     for name, cell in marked(cells).items():
+        released_source = marked(released.cells)[name].source
         if name.endswith("-answer"):
-            assert re.search(r"YOUR (CODE|ANSWER) HERE", shown[name].source)
+            assert re.search(r"YOUR (CODE|ANSWER) HERE", released_source)
             secret = cell.source.split("### BEGIN SOLUTION")[-1].split("### END SOLUTION")[0]
         elif name.endswith("-test"):
             secret = cell.source.split("### BEGIN HIDDEN TESTS")[1].split("### END HIDDEN TESTS")[0]
         else:
-            assert shown[name].source == cell.source
+            assert released_source == cell.source
             continue
-        assert secret.strip() and secret.strip() not in "".join(
-            one.source for one in released.cells
-        )
+        assert secret.strip()
+        assert secret.strip() not in text
 
 
 def hand_in(course, student, written):
@@ -183,10 +186,8 @@ def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_ge
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_answers_pass_what_students_see(course, name):
     released = nbformat.read(course[0] / "release" / GRADED / f"{GRADED}.ipynb", as_version=4)
-    shown, here = marked(released.cells), {}
-    for part in (
-        shown["setup"].source,
-        WRONG[name],
-        shown[f"{name.removesuffix('-answer')}-test"].source,
-    ):
-        exec(part, here)
+    released_cells = marked(released.cells)
+    namespace = {}
+    exec(released_cells["setup"].source, namespace)
+    exec(WRONG[name], namespace)
+    exec(released_cells[f"{name.removesuffix('-answer')}-test"].source, namespace)

@@ -62,13 +62,14 @@ def printed(notebook):
     return "\n".join(texts)
 
 
+def _rounds_to(number, text):
+    digits = len(text.partition(".")[2])
+    return abs(round(number, digits) - float(text)) < 1e-9
+
+
 def unprinted(notebook):
     """Numbers of the prose that no cell prints, to as many digits as the prose has."""
-    known = [
-        float(number)
-        for number in re.findall(r"\d*\.?\d+(?:e-?\d+)?", printed(notebook))
-        if number != "."
-    ]
+    numbers = [float(text) for text in re.findall(r"\d*\.?\d+(?:e-?\d+)?", printed(notebook))]
     missing = []
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
@@ -79,15 +80,11 @@ def unprinted(notebook):
             cell.source,
         )
         for text in NUMBER.findall(prose):
-            digits = len(text.partition(".")[2])
-            if not any(abs(round(one, digits) - float(text)) < 1e-9 for one in known):
+            if not any(_rounds_to(number, text) for number in numbers):
                 missing.append(text)
         for text in PERCENT.findall(prose):
-            digits = len(text.partition(".")[2])
             near = [
-                abs(round(one * scale, digits) - float(text)) < 1e-9
-                for one in known
-                for scale in (1, 100)
+                _rounds_to(number, text) or _rounds_to(100 * number, text) for number in numbers
             ]
             if not any(near) and text not in {"95", "50", "100"}:
                 missing.append(f"{text} %")
@@ -170,7 +167,7 @@ def test_links_lead_to_files_beside_it(path):
 def test_a_fresh_kernel_runs_it_and_its_claims_come_out_as_told(path, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADECLIP_RESULTS", str(tmp_path))  # the committed tables stay as they are
     notebook = read(path)
-    told = claims(notebook)
+    committed = claims(notebook)
     NotebookClient(
         notebook,
         timeout=1200,
@@ -179,4 +176,4 @@ def test_a_fresh_kernel_runs_it_and_its_claims_come_out_as_told(path, tmp_path, 
         resources={"metadata": {"path": path.parent}},
     ).execute()
     assert not troubles(notebook)
-    assert claims(notebook) == told
+    assert claims(notebook) == committed
