@@ -118,7 +118,7 @@ def token_table(state: dict[str, Tensor]) -> str:
 
 
 def _whole_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by their names in the model, with a row of the token embeddings for every token."""
+    """The weights by their names in the model, with an embedding for every token."""
     own_state = model.state_dict()
     table = token_table(own_state)
     rows = state[table].float()  # of the tokens that the model knows

@@ -1,4 +1,4 @@
-"""`load_clip`: a `Clip` by name, bundled by default; from open_clip, transformers, a folder or a hub."""
+"""`load_clip`: a `Clip` by name; bundled, of open_clip or transformers, in a folder or a hub."""
 
 import os
 from dataclasses import replace
@@ -170,6 +170,6 @@ def _how_to_fetch(name: str, pretrained: str) -> str:
         name = f"{name}-quickgelu"
     repository = config["hf_hub"].strip("/")
     return (
-        f"\nWithout network, run `hf download {repository}` on another machine, copy the file here, "
+        f"\nWithout network, run `hf download {repository}` on another machine, copy the file, "
         f"and write load_clip({name!r}, pretrained=PATH)."
     )

@@ -26,6 +26,8 @@ INPUTS_VERIFIED = 4  # of the first batch, compared with the model's own forward
 # image tower of ViT-B/16 has 86.
 SMALL_TOWER = 20_000_000
 KNOWN_LIBRARIES = ("torch.", "open_clip.", "timm.", "transformers.", "peft.")
+# (place among the explained layers, o of its query tokens) -> another o
+Change = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class Tower:
             tokens = self.run_block(trace, position, tokens)
         if not self.blocks[-1].latent:
             tokens = tokens[_query_positions(trace)]  # (B, R, D)
-        return self._embed_scaled(tokens, trace)
+        return self._scaled(self._embed(tokens, trace))
 
     def run_block(self, trace: Entry, position: int, tokens: Tensor) -> Tensor:
         """One block for every token, (B, N, D) -> (B, N, D); a pool gives (B, R, D)."""
@@ -273,8 +275,7 @@ class Tower:
             features = self._encode(self.in_precision(pixels))
         if isinstance(features, tuple):  # a model with output_tokens gives both
             features = features[0]
-        features = upcast(features)
-        return F.normalize(features, dim=-1) if self.unit else features
+        return self._scaled(upcast(features))
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
@@ -292,9 +293,8 @@ class Tower:
         with eval_mode(self.model):
             return self._enter(inputs)
 
-    def _embed_scaled(self, x: Tensor, entry: Entry) -> Tensor:
-        """Embeddings (B, E) of query tokens (B, R, D), of unit length if the model's are."""
-        embedding = self._embed(x, entry)
+    def _scaled(self, embedding: Tensor) -> Tensor:
+        """Embeddings of unit length; the logits of a classifier as they are."""
         return F.normalize(embedding, dim=-1) if self.unit else embedding
 
     def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
@@ -322,7 +322,7 @@ class Tower:
     def _forward_explained(
         self,
         entry: Entry,
-        change: Callable[[int, Tensor], Tensor] | None = None,
+        change: Change | None = None,
     ) -> tuple[Tensor, tuple[Layer, ...]]:
         """Embeddings (B, E) and explained layers, with `change(place, o)` for the queries' o."""
         if self.causal:
@@ -332,7 +332,7 @@ class Tower:
     def _forward_causal(
         self,
         entry: Entry,
-        change: Callable[[int, Tensor], Tensor] | None,
+        change: Change | None,
     ) -> tuple[Tensor, tuple[Layer, ...]]:
         """The same where the query token comes last, and no other token sees what it becomes.
 
@@ -363,12 +363,12 @@ class Tower:
                 o = change(place, o)
             query_tokens = block.after_attention(query_tokens, o)
             layers.append(Layer(q, k, v, attention, o))
-        return self._embed_scaled(query_tokens, entry), tuple(layers)
+        return self._scaled(self._embed(query_tokens, entry)), tuple(layers)
 
     def _forward_all_tokens(
         self,
         entry: Entry,
-        change: Callable[[int, Tensor], Tensor] | None,
+        change: Change | None,
     ) -> tuple[Tensor, tuple[Layer, ...]]:
         """The same where all tokens see the query tokens, and pass the change on."""
         queries = _query_positions(entry)
@@ -396,12 +396,12 @@ class Tower:
                     o = change(place, o)
                 query_tokens = block.after_attention(query_tokens, o)
             layers.append(Layer(q, k, v, attention, o))
-        return self._embed_scaled(query_tokens, entry), tuple(layers)
+        return self._scaled(self._embed(query_tokens, entry)), tuple(layers)
 
     # ---------------------------------------------------------------------- parity with the model
 
     def _verify(self, inputs: Tensor) -> None:
-        """Compare a trace with the model's own pass, and refuse a model that does something else."""
+        """Compare a trace with the model's own pass; refuse a model that does something else."""
         if self.name == "image" and not self.reads(inputs):
             inputs = F.interpolate(inputs, self.image_size)
         try:

@@ -26,35 +26,38 @@ class Block:
 
     module: nn.Module
     heads: int
-    qkv: Callable[
-        [Tensor, Tensor | None], Sequence[Tensor]
-    ]  # tokens (B, N, D) and `Entry.positions` -> q, k and v,
-    # (B, N, D) each, for all heads in one; latent queries are (1, R, D)
+    # tokens (B, N, D) and `Entry.positions` -> q, k and v, (B, N, D) each, for all heads in one;
+    # latent queries are (1, R, D)
+    qkv: Callable[[Tensor, Tensor | None], Sequence[Tensor]]
     out: Sequence[_Part]  # o (B, R, D) goes through these, and is added to the tokens
     mlp: Sequence[_Part] = ()  # so do the tokens, and are added to themselves
-    post_norms: Sequence[
-        nn.Module
-    ] = ()  # the norms behind both additions, if that is where they stand
-    pools: bool = (
-        False  # whether it is an attention pool, which adds nothing to the tokens before its MLP
-    )
+    # the norms behind both additions, if that is where they stand
+    post_norms: Sequence[nn.Module] = ()
+    # whether it is an attention pool, which adds nothing to the tokens before its MLP
+    pools: bool = False
     latent: bool = False  # whether its queries are parameters of the layer, not made from tokens
 
     def project(
-        self, x: Tensor, positions: Tensor | None, heads: int
+        self,
+        x: Tensor,
+        positions: Tensor | None,
+        heads: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, N, H, C) of tokens (B, N, D); latent queries (B, R, H, C)."""
-        q, k, v = (
-            part.expand(len(x), -1, -1).unflatten(-1, (heads, -1))
-            for part in self.qkv(x, positions)
-        )
-        return q, k, v
+        """Queries, keys and values (B, N, H, C) of tokens (B, N, D); latent queries (B, R, ...)."""
+        q, k, v = self.qkv(x, positions)
+        q = q.expand(len(x), -1, -1)  # latent queries are the same for all inputs
+        shape = (heads, -1)
+        return q.unflatten(-1, shape), k.unflatten(-1, shape), v.unflatten(-1, shape)
 
     def after_attention(self, x: Tensor, o: Tensor) -> Tensor:
         """The tokens (B, R, D) after the layer, given those before it and its attention output."""
-        added = apply(self.out, o)
-        x = apply(self.post_norms[:1], added if self.pools else x + added)
-        return apply(self.post_norms[1:], x + apply(self.mlp, x)) if self.mlp else x
+        attended = apply(self.out, o)
+        if not self.pools:
+            attended = x + attended
+        x = apply(self.post_norms[:1], attended)
+        if not self.mlp:
+            return x
+        return apply(self.post_norms[1:], x + apply(self.mlp, x))
 
 
 def apply(parts: Iterable[_Part], x: Tensor) -> Tensor:
@@ -73,10 +76,11 @@ def apply(parts: Iterable[_Part], x: Tensor) -> Tensor:
 
 def width_of(parts: Iterable[nn.Module], width: int) -> int:
     """The width of what tokens of a width become in these parts: that of the last linear layer."""
-    linear = [
-        module for part in parts for module in part.modules() if isinstance(module, nn.Linear)
-    ]
-    return linear[-1].out_features if linear else width
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Linear):
+                width = module.out_features
+    return width
 
 
 def upcast(tensor: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def with_parts(module: nn.Module, **parts: nn.Module | None) -> nn.Module:
-    """A module in evaluation mode with the weights of `module` and other submodules of these names."""
+    """A module in evaluation mode that shares weights with `module`, but has these submodules."""
     twin = copy.copy(module)
     twin._modules = {**module._modules, **parts}
     twin.training = False
@@ -113,12 +117,18 @@ def separate(x: Tensor, *layers: nn.Module) -> list[Tensor]:
 def packed(attn: nn.Module, x: Tensor, latent: Tensor | None = None) -> list[Tensor]:
     """Queries (of `latent` (1, R, D), if given), keys and values by torch's MultiheadAttention."""
     if attn.in_proj_weight is None:  # keys and values have another width than queries
-        weights = attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight
+        weights = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
     else:
         weights = attn.in_proj_weight.chunk(3)
-    biases = (None,) * 3 if attn.in_proj_bias is None else upcast(attn.in_proj_bias).chunk(3)
-    inputs = (x if latent is None else upcast(latent), x, x)
-    return [F.linear(one, upcast(w), b) for one, w, b in zip(inputs, weights, biases, strict=True)]
+    biases: Sequence[Tensor | None] = (None, None, None)
+    if attn.in_proj_bias is not None:
+        biases = upcast(attn.in_proj_bias).chunk(3)
+    queries = x if latent is None else upcast(latent)
+
+    parts = []
+    for tokens, weight, bias in zip((queries, x, x), weights, biases, strict=True):
+        parts.append(F.linear(tokens, upcast(weight), bias))
+    return parts
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -128,16 +138,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor
     """
     logits = torch.einsum("brhc,bnhc->bhrn", q * q.shape[-1] ** -0.5, k)
     if mask is not None:
-        logits = (
-            logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-        )
+        logits = logits.masked_fill(~mask, -torch.inf)
     attention = logits.softmax(dim=-1)
-    return attention, torch.einsum("bhrn,bnhc->brhc", attention, v).flatten(2)  # (B, R, H*C)
+    o = torch.einsum("bhrn,bnhc->brhc", attention, v)
+    return attention, o.flatten(2)  # (B, R, H * C)
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """The attention output (B, R, D) alone, by the fused kernel."""
-    q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, N, C)
-    return (
-        F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-    )  # (B, R, H*C)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, C)
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return o.transpose(1, 2).flatten(2)  # (B, R, H * C)

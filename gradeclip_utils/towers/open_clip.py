@@ -16,6 +16,13 @@ from .blocks import Block, apply, packed, separate, upcast, with_parts
 ATTENTION_WEIGHTS = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
 RESNET_PATCH = 32  # pixels: five halvings
 CLIP_VOCABULARY = 49408  # tokens of CLIP's own tokenizer, whose EOT is the largest id
+# by whether the encoder ends in a pool of latent queries, and whether one token reads
+IMAGE_QUERY_TOKENS = {
+    (False, True): "CLS reads",
+    (False, False): "all patches read and are averaged",
+    (True, True): "a latent query reads",
+    (True, False): "latent queries read and are averaged",
+}
 QUERY_TOKENS = {
     "argmax": "EOT reads",
     "eos": "EOT reads",
@@ -52,12 +59,10 @@ class _VisionTower(Tower):
         self.patch_size = tuple(visual.patch_size)
 
         blocks = [_block_of(block, self.name) for block in visual.transformer.resblocks]
-        if visual.attn_pool is not None:
+        ends_in_pool = visual.attn_pool is not None
+        if ends_in_pool:
             blocks.append(_query_pool(visual.attn_pool, self.reads_one))
-            readers = ("a latent query reads", "latent queries read and are averaged")
-        else:
-            readers = ("CLS reads", "all patches read and are averaged")
-        self.query_token = readers[0] if self.reads_one else readers[1]
+        self.query_token = IMAGE_QUERY_TOKENS[ends_in_pool, self.reads_one]
         super().__init__(model, visual, blocks, layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
@@ -71,11 +76,15 @@ class _VisionTower(Tower):
         positions = _resized(visual.positional_embedding, tuple(visual.grid_size), grid)
         x = visual.ln_pre(x + positions.to(x))  # patch dropout belongs to training and is left out
         x = _below(visual.transformer, self.first)(x)
+        return self.image_entry(pixels, x, self._readers(x.shape[1]), grid)
 
-        reads: Sequence[int] = (0,) if self.reads_one else range(1, x.shape[1])
+    def _readers(self, token_count: int) -> Sequence[int]:
+        """The places of the tokens that read."""
         if self.blocks[-1].latent:
-            reads = ()
-        return self.image_entry(pixels, x, reads, grid)
+            return ()
+        if self.reads_one:
+            return (0,)
+        return range(1, token_count)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
@@ -215,10 +224,6 @@ class TextTransformerTower(Tower):
         self.pool = _pool_of(text)
         self.query_token = QUERY_TOKENS[self.pool]
         self.causal = text.attn_mask is not None
-        if self.pool == "first" and self.causal:
-            raise UnsupportedModel(
-                "the text tower reads its first token, which sees no other token"
-            )
         self.masks_padding = self.pool == "cls" or getattr(text, "use_pad_mask", False)
         # known to "eos" only
         self.text_end = getattr(text, "eos_id", getattr(text, "text_eos_id", None))
@@ -263,9 +268,9 @@ class TextTransformerTower(Tower):
         logit_mask = self._logit_mask(ids, count, dtype)
         x = _below(text.transformer, self.first)(x, logit_mask)
         attention_mask = None
-        if logit_mask is not None:  # those of an input are equal for all heads
-            masks_per_input = text.heads if self.masks_padding else 1
-            attention_mask = (logit_mask == 0).view(-1, masks_per_input, count, count)[:, :1]
+        if logit_mask is not None:  # all heads of an input have the same
+            masks = logit_mask.reshape(-1, count, count)[:: self.heads]  # (B or 1, N, N)
+            attention_mask = (masks == 0)[:, None]
 
         return Entry(
             inputs=ids,
@@ -293,7 +298,7 @@ def _pool_of(text: nn.Module) -> str:
     """How a text transformer picks the token that reads: a key of `QUERY_TOKENS`."""
     if getattr(text, "cls_emb", None) is not None:
         return "cls"
-    pool = text.pool_type if isinstance(text, TextTransformer) else text.text_pool_type
+    pool = getattr(text, "pool_type", None) or text.text_pool_type
     if pool not in QUERY_TOKENS:
         raise UnsupportedModel(
             f"the text tower pools by {pool!r}; only {', '.join(QUERY_TOKENS)} are known"

@@ -49,9 +49,13 @@ class _TrunkTower(Tower):
         _check_trunk(trunk)
         self.trunk = trunk
         self.kind = f"timm {type(trunk).__name__}"
-        is_classifier = trunk is model
-        self.unit = not is_classifier
-        self.head = trunk.head if is_classifier else nn.Sequential(trunk.head, model.visual.head)
+        if trunk is model:  # a classifier
+            self.unit = False
+            self.head = trunk.head
+            encode = model
+        else:
+            self.head = nn.Sequential(trunk.head, model.visual.head)
+            encode = model.encode_image
         self.width = width_of([self.head], trunk.num_features)
 
         embed = trunk.patch_embed
@@ -67,7 +71,6 @@ class _TrunkTower(Tower):
             self.query_token = "CLS reads"
         else:
             self.query_token = "all patches read and are averaged"
-        encode = model if is_classifier else model.encode_image
         super().__init__(model, trunk, blocks, layers, encode)
 
     def _enter(self, pixels: Tensor) -> Entry:
@@ -128,28 +131,15 @@ def _check_trunk(trunk: nn.Module) -> None:
     if type(trunk) not in (VisionTransformer, Eva):
         reason = WHY_NOT.get(kind, "only VisionTransformer and Eva are known")
         raise UnsupportedModel(f"{trunk_is}: {reason}")
-    if getattr(trunk, "rope_mixed", False):
+    if trunk.global_pool not in ("token", "avg", "map"):
         raise UnsupportedModel(
-            f"{trunk_is} whose every layer has rotary positions of its own; it cannot be opened"
+            f"{trunk_is} that pools by {trunk.global_pool!r}; "
+            "only 'token', 'avg' and 'map' are known"
         )
-
     pool = trunk.attn_pool
-    if pool is None:
-        if trunk.global_pool not in ("token", "avg"):
-            raise UnsupportedModel(
-                f"{trunk_is} that pools by {trunk.global_pool!r}; "
-                "only 'token', 'avg' and 'map' are known"
-            )
-        return
-    is_siglips = type(pool) is AttentionPoolLatent and pool.pos_embed is None
-    if not is_siglips or pool.pool not in ("token", "avg"):
+    if pool is not None and type(pool) is not AttentionPoolLatent:
         raise UnsupportedModel(
-            f"{trunk_is} that ends in a {type(pool).__name__} that differs from SigLIP's"
-        )
-    leaves_out_cls = trunk.num_prefix_tokens and not getattr(trunk, "pool_include_prefix", True)
-    if type(trunk) is VisionTransformer and leaves_out_cls:
-        raise UnsupportedModel(
-            f"{trunk_is} whose attention pool does not see its class token; it cannot be opened"
+            f"{trunk_is} that ends in a {type(pool).__name__}, which is not known"
         )
 
 
@@ -202,7 +192,7 @@ def _linear_qkv(attn: nn.Module, x: Tensor) -> Sequence[Tensor]:
 
 
 def _latent_pool(pool: nn.Module, norm: nn.Module) -> Block:
-    """The AttentionPoolLatent (MAP): latent queries read all tokens; then a projection and an MLP."""
+    """An AttentionPoolLatent (MAP): latent queries read all tokens; then projection and MLP."""
 
     def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
         k, v = apply([norm, pool.kv], x).chunk(2, dim=-1)
@@ -230,7 +220,7 @@ def _rotated(x: Tensor, positions: Tensor, half: bool) -> Tensor:
 
 
 def _layer_scale(block: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
-    """LayerScale: a parameter (gamma_1) in Eva, a module (ls1) in a VisionTransformer, or absent."""
+    """LayerScale: a parameter (gamma_1) in Eva, a module (ls1) in a ViT, or absent."""
     gamma = getattr(block, f"gamma_{number}", None)
     if gamma is None:
         return getattr(block, f"ls{number}", nn.Identity())

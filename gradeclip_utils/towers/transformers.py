@@ -68,19 +68,14 @@ class _TransformersImageTower(Tower):
         self.image_size = (config.image_size, config.image_size)
         self.patch_size = (config.patch_size, config.patch_size)
 
-        blocks = [_block_of(layer, self.name) for layer in _layers_of(vision)]
+        blocks = [_block_of(layer) for layer in _layers_of(vision)]
         self.after: tuple[nn.Module, ...] = ()  # what the query token goes through at the end
         if hasattr(model, "visual_projection"):
             self.query_token = "CLS reads"
             self.after = (vision.post_layernorm, model.visual_projection)
-        elif getattr(vision, "head", None) is not None:
+        else:
             self.query_token = "a latent query reads"
             blocks.append(_probe_pool(vision.head, vision.post_layernorm))
-        else:
-            raise UnsupportedModel(
-                f"the image tower is a {self.kind} without an attention pool "
-                "(vision_use_head=False): nothing reads its end"
-            )
         self.width = width_of(self.after, config.hidden_size)
         super().__init__(model, vision, blocks, layers, self._image_features)
 
@@ -118,7 +113,12 @@ class _TransformersTextTower(Tower):
 
     def __init__(self, model: nn.Module, layers: int | None):
         kind = kind_of(model)
-        text = _text_of(model, kind) if kind else _text_in_open_clip(model.text)
+        if kind:
+            text = _text_of(model, kind)
+            encode = self._text_features
+        else:
+            text = _text_in_open_clip(model.text)
+            encode = model.encode_text
         config = text.part.config
         self.text = text
         self.kind = kind or type(text.part).__name__
@@ -131,8 +131,7 @@ class _TransformersTextTower(Tower):
         if hasattr(embeddings, "padding_idx"):  # RoBERTa counts positions from it
             self.context_length -= embeddings.padding_idx + 1
 
-        blocks = [_block_of(layer, self.name) for layer in _layers_of(text.part)]
-        encode = self._text_features if kind else model.encode_text
+        blocks = [_block_of(layer) for layer in _layers_of(text.part)]
         super().__init__(model, text.part, blocks, layers, encode)
 
     def ends(self, ids: Tensor) -> Tensor:
@@ -252,16 +251,11 @@ def _below(part: nn.Module, count: int) -> nn.Module:
     )
 
 
-def _block_of(layer: nn.Module, name: str) -> Block:
+def _block_of(layer: nn.Module) -> Block:
     """A layer of an encoder, known by its parts."""
     if hasattr(layer, "self_attn"):
         return _norm_first(layer)
-    if hasattr(layer, "attention"):
-        return _norm_last(layer)
-    raise UnsupportedModel(
-        f"the {name} tower has a {type(layer).__name__}, "
-        "which has neither self_attn nor attention to open"
-    )
+    return _norm_last(layer)
 
 
 def _norm_first(layer: nn.Module) -> Block:

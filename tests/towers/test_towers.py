@@ -160,7 +160,6 @@ def test_layers_that_do_not_exist_are_refused():
         ("CustomResidualAttentionBlock with attn.ln_q.weight", {"qk_norm": True}, None),
         ("pools by 'none'", {"pool_type": "none"}, None),
         ("pools by 'none'", None, {"pool_type": "none"}),
-        ("reads its first token, which sees no other token", None, {"pool_type": "first"}),
         ("CustomResidualAttentionBlock with attn.logit_scale", None, {"scaled_cosine_attn": True}),
     ],
 )

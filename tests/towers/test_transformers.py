@@ -257,8 +257,8 @@ def without_a_norm(model):
 
 CHANGES = [
     ("CLIP", quantised, r"mlp.fc1.weight are quantised \(Parameter, torch.int8\)"),
-    ("Siglip", without_pool, "SiglipModel without an attention pool"),
-    ("CLIP", with_another_layer, "has a Linear, which has neither self_attn nor attention"),
+    ("Siglip", without_pool, "the image tower of this SiglipModel lacks a part: 'NoneType'"),
+    ("CLIP", with_another_layer, "the image tower of this CLIPModel lacks a part: 'Linear'"),
     ("CLIP", without_a_norm, "the image tower of this CLIPModel lacks a part: 'CLIPEncoderLayer'"),
 ]
 
