@@ -96,7 +96,8 @@ def _with_prefix(name: str) -> str:
 
 
 def _load_open_clip(name: str, pretrained: str, device: str, precision: str) -> Clip:
-    architecture, options = name, {}
+    architecture = name
+    options: dict[str, Any] = {}
     if not name.startswith(WITH_WEIGHTS):
         architecture, options = _check_names(name, pretrained)
     try:

@@ -128,8 +128,9 @@ class _TransformersTextTower(Tower):
 
         self.context_length = config.max_position_embeddings
         embeddings = getattr(text.part, "embeddings", None)
-        if hasattr(embeddings, "padding_idx"):  # RoBERTa counts positions from it
-            self.context_length -= embeddings.padding_idx + 1
+        padding_index = getattr(embeddings, "padding_idx", None)
+        if padding_index is not None:  # RoBERTa counts positions from it
+            self.context_length -= padding_index + 1
 
         blocks = [_block_of(layer) for layer in _layers_of(text.part)]
         super().__init__(model, text.part, blocks, layers, encode)
@@ -202,7 +203,7 @@ def _text_of(model: nn.Module, kind: str) -> _TextEncoder:
     if kind in ("CLIPModel", "MetaClip2Model"):
         return _TextEncoder(part, "eos", (part.final_layer_norm, model.text_projection))
 
-    after = (model.text_projection,)
+    after: tuple[nn.Module, ...] = (model.text_projection,)
     if kind == "AltCLIPModel":
         after = (text.pre_LN, text.transformation, model.text_projection)
     return _TextEncoder(part, "first", after, part.config.pad_token_id)
@@ -222,7 +223,7 @@ def _text_in_open_clip(text: nn.Module) -> _TextEncoder:
             f"the text tower is a {kind} with a {pooler}: only CLS or a mean is read"
         )
 
-    after = (text.proj,)
+    after: tuple[nn.Module, ...] = (text.proj,)
     if pooler == "ClsPooler" and text.pooler.use_pooler_output and part.pooler is not None:
         after = (part.pooler.dense, part.pooler.activation, text.proj)
     reads = "mean" if pooler == "MeanPooler" else "first"
