@@ -57,20 +57,20 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
-    """The known names that are most like a misspelt one, best first, in any case."""
-    by_lowered = {candidate.lower(): candidate for candidate in known}
+def nearest(name: str, names: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
+    """The names that are most like a misspelt one, best first, in any case."""
+    by_lowered = {candidate.lower(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.lower(), by_lowered, n=most, cutoff=cutoff)
     return [by_lowered[match] for match in matches]
 
 
-def hint(name: str, known: Iterable[str]) -> str:
+def hint(name: str, names: Iterable[str]) -> str:
     """The end of a refusal: `did you mean a or b?`, or `choose from` all names if none is near."""
-    known = list(known)
-    near = nearest(name, known)
+    names = list(names)
+    near = nearest(name, names)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"choose from {', '.join(known)}"
+    return f"choose from {', '.join(names)}"
 
 
 def optional_library(name: str, why: str, extra: str = "data") -> ModuleType:
