@@ -2,8 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from gradeclip_utils.plots import new_figure
-from gradeclip_utils.plots.figures import PALETTE
+from gradeclip_utils.plots.figures import PALETTE, new_figure
 
 # Of one tower: box -> inches from the left and from the middle of the figure, text of the image's,
 # text of the text's.

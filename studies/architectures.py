@@ -23,7 +23,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.images import pool
 from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weights, spatial_weights
 from gradeclip_utils.models import Clip, load_clip
-from gradeclip_utils.plots import new_figure, paint
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.figures import new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 

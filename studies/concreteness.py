@@ -35,8 +35,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.language import phrases, tagged_words
 from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
-from gradeclip_utils.plots import new_figure
-from gradeclip_utils.plots.figures import PALETTE
+from gradeclip_utils.plots.figures import PALETTE, new_figure
 from gradeclip_utils.scenes import CANVAS, Object, concepts, describe, draw_scene
 from gradeclip_utils.scenes.grammar import grouped
 

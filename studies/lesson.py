@@ -30,7 +30,8 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.models import Clip, load_clip
-from gradeclip_utils.plots import axes_at, new_figure, paint, show_image
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
 from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook

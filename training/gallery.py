@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.models import load_clip
-from gradeclip_utils.plots import paint, show_image
+from gradeclip_utils.plots import paint
+from gradeclip_utils.plots.figures import show_image
 from gradeclip_utils.scenes import CANVAS
 from studies.lesson import prompts_of, shown_scenes
 

@@ -59,7 +59,9 @@ class Panel(widgets.VBox):
 
     def _repr_mimebundle_(self, **options):
         """The widget and, for a page without a kernel, its figure."""
-        return super()._repr_mimebundle_(**options) | {"text/html": self._image.value}
+        # In ipywidgets 7 a widget displays itself, and this method is not called.
+        widget = getattr(super(), "_repr_mimebundle_", lambda **_: {})
+        return widget(**options) | {"text/html": self._image.value}
 
     def _turned(self) -> None:
         """Draw again. A wrong value is answered in words."""

@@ -13,17 +13,13 @@
 """
 
 from .colours import paint
-from .figures import axes_at, new_figure, show_image
 from .intervals import plot_intervals
 from .maps import plot_explanation, plot_interactions, plot_maps
 
 __all__ = [
-    "axes_at",
-    "new_figure",
     "paint",
     "plot_explanation",
     "plot_interactions",
     "plot_intervals",
     "plot_maps",
-    "show_image",
 ]

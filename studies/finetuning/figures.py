@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradeclip_utils.models import Clip
-from gradeclip_utils.plots import axes_at, new_figure, show_image
+from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
 from gradeclip_utils.scenes import IMAGE_SIZE, Scene
 
 from ..lesson import FULL_WIDTH

@@ -8,7 +8,7 @@ import pytest
 
 from gradeclip_utils.errors import ExplanationWarning, GradeclipError, warn
 from gradeclip_utils.panels import panel
-from gradeclip_utils.plots import new_figure
+from gradeclip_utils.plots.figures import new_figure
 
 
 def curve(power=2, colour="red", caption="a dog"):

@@ -15,10 +15,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.plots import new_figure, plot_intervals, plot_maps
+from gradeclip_utils.plots import plot_intervals, plot_maps
 from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
-from gradeclip_utils.plots.figures import PALETTE, bundle
+from gradeclip_utils.plots.figures import PALETTE, bundle, new_figure
 from gradeclip_utils.plots.maps import draw
 
 from .cases import NULLS, explanation, interactions
