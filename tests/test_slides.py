@@ -33,12 +33,8 @@ def code(source, *outputs, tags=()):
             nodes.append(nbformat.v4.new_output("stream", name="stdout", text=data))
         else:
             alt = {kind: {"alt": "a pixel"}}
-            nodes.append(
-                nbformat.v4.new_output("display_data", data={kind: data}, metadata=alt)
-            )
-    return nbformat.v4.new_code_cell(
-        source, outputs=nodes, metadata={"tags": list(tags)}
-    )
+            nodes.append(nbformat.v4.new_output("display_data", data={kind: data}, metadata=alt))
+    return nbformat.v4.new_code_cell(source, outputs=nodes, metadata={"tags": list(tags)})
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +48,10 @@ def slides(tmp_path_factory):
             "Yes. We found it in every scene that we drew. Long " + "prose " * 40
         ),
         code("first", ("image/png", PIXEL), ("stdout", "a line that nobody needs\n")),
-        nbformat.v4.new_code_cell(
-            "panel", outputs=[nbformat.v4.new_output("display_data", PANEL)]
-        ),
+        nbformat.v4.new_code_cell("panel", outputs=[nbformat.v4.new_output("display_data", PANEL)]),
         markdown("The first is done.\n\nHere is the second."),
         code("second", ("image/png", PIXEL)),
-        markdown(
-            "* " + "prose " * 50 + "\n\nMore than a class can read.\n\nThis prints:"
-        ),
+        markdown("* " + "prose " * 50 + "\n\nMore than a class can read.\n\nThis prints:"),
         code("print(1)", ("stdout", "1\n")),
         markdown(
             "## Next\n\n**Predict.** How many?\n\n"
