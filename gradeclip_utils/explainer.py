@@ -610,7 +610,6 @@ class Explainer:
 
             views, trace = self._trace(images)
             image_embedding = trace.embedding.repeat_interleave(prompts_per_image, dim=0)  # (P, E)
-            null_similarity = self._null_similarity(trace.embedding)  # (B, K)
 
             encoded = self._encode(tokens, image_embedding)
             targets = encoded.embedding  # (P, E)
@@ -618,29 +617,16 @@ class Explainer:
                 contrast = self._encode(contrast_tokens, image_embedding, sign=-1)
                 targets = targets - contrast.embedding
 
-            maps = explained_similarity = None
-            if self.method.image is not None:
-                empty = self._empty_prompt() if contrast is None else None
-                targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
-                maps = self._token_maps(trace, targets, empty)  # (B, T, N)
-                self._warn_of_empty_maps(maps, targets, encoded.names)
-                maps = _as_numpy(_on_grid(maps, trace))
-            if self.method.explained_embedding is not None:
-                explained = self.method.explained_embedding(self.image_tower, trace)  # (B, E)
-                explained = explained.repeat_interleave(prompts_per_image, dim=0)
-                explained_similarity = (explained * encoded.embedding).sum(-1)
+            targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
+            empty = self._empty_prompt() if contrast is None else None
+            maps = self._image_maps(trace, targets, empty, encoded.names)  # (B, T, h, w)
+            explained_similarity = self._explained_similarity(trace, encoded)  # (P,)
+            null_similarity = self._null_similarity(trace.embedding)  # (B, K)
 
         explanations: list[Explanation] = []
         for i, image in enumerate(images):
             rows = slice(i * prompts_per_image, (i + 1) * prompts_per_image)
             similarity = _as_numpy(encoded.similarity[rows])
-            optional: dict[str, Any] = {"probability": self._probability(similarity)}
-            if contrast is not None:
-                optional["against"] = contrast.names[rows]
-                optional["against_similarity"] = _as_numpy(contrast.similarity[rows])
-                optional["against_words"] = contrast.words[rows]
-            if null_similarity is not None:
-                optional |= _places(similarity, _as_numpy(null_similarity[i]))
             explanations.append(
                 Explanation(
                     prompts=encoded.names[rows],
@@ -650,10 +636,34 @@ class Explainer:
                     image=image,
                     box=self._box(views[i], trace),
                     provenance=self._provenance(encoded, explained_similarity, rows),
-                    **optional,
+                    probability=self._probability(similarity),
+                    **_contrast_fields(contrast, rows),
+                    **_places(similarity, null_similarity, i),
                 )
             )
         return explanations
+
+    def _image_maps(
+        self,
+        trace: Trace,
+        targets: Tensor,
+        empty: Tensor | None,
+        names: Sequence[str],
+    ) -> np.ndarray | None:
+        """Maps (B, T, h, w) of images, if the method has any; those of zeros are said."""
+        if self.method.image is None:
+            return None
+        maps = self._token_maps(trace, targets, empty)  # (B, T, N)
+        self._warn_of_empty_maps(maps, targets, names)
+        return _as_numpy(_on_grid(maps, trace))
+
+    def _explained_similarity(self, trace: Trace, encoded: EncodedPrompts) -> Tensor | None:
+        """Similarities (P,) by another network's image embedding, if the method explains one."""
+        if self.method.explained_embedding is None:
+            return None
+        explained = self.method.explained_embedding(self.image_tower, trace)  # (B, E)
+        text_embedding = encoded.embedding.unflatten(0, (len(explained), -1))  # (B, T, E)
+        return (explained[:, None] * text_embedding).sum(-1).flatten()
 
     def _maps(self, images: list[Image.Image], directions: Tensor) -> Tensor:
         """Maps (B, M, h, w) of B images for directions (B, M, E)."""
@@ -1005,8 +1015,29 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     return maps[..., -height * width :].unflatten(-1, trace.grid)
 
 
-def _places(similarity: np.ndarray, nulls: np.ndarray) -> dict[str, Any]:
-    """The places (T,) of similarities among null captions, in percent; equal ones count half."""
+def _contrast_fields(contrast: EncodedPrompts | None, rows: slice) -> dict[str, Any]:
+    """The fields of an explanation about its other prompts."""
+    if contrast is None:
+        return {}
+    return {
+        "against": contrast.names[rows],
+        "against_similarity": _as_numpy(contrast.similarity[rows]),
+        "against_words": contrast.words[rows],
+    }
+
+
+def _places(
+    similarity: np.ndarray,
+    null_similarity: Tensor | None,
+    image_index: int,
+) -> dict[str, Any]:
+    """The fields about the places (T,) of similarities among those of null captions (B, K).
+
+    Places are in percent; equal similarities count half.
+    """
+    if null_similarity is None:
+        return {}
+    nulls = _as_numpy(null_similarity[image_index])
     difference = similarity[:, None] - nulls  # (T, K)
     below = (difference > 1e-6).mean(axis=1)
     equal = (np.abs(difference) <= 1e-6).mean(axis=1)

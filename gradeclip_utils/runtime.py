@@ -1,6 +1,6 @@
 """Runtime: torch's modes and threads while the package computes, and traces that are kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -64,16 +64,3 @@ class TraceMemory:
             trace = tower.trace(inputs, graph)
             self._last[tower] = trace
         return trace
-
-
-def remembering(trace: Callable[..., Trace]) -> Callable[..., Trace]:
-    """A tower's `trace` that keeps its last trace, for the same inputs with another prompt."""
-    last: Trace | None = None
-
-    def trace_once(inputs: torch.Tensor, graph: bool = False) -> Trace:
-        nonlocal last
-        if last is None or (graph and last.graph is None) or not torch.equal(last.inputs, inputs):
-            last = trace(inputs, graph)
-        return last
-
-    return trace_once

@@ -236,6 +236,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "explainer.Explainer",
             "explanation.Explanation",
             "explanation.Interactions",
+            "explanation.Provenance",
             "words.Word",
             "errors.GradeclipError",
             "errors.ExplanationWarning",

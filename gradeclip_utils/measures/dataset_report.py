@@ -26,7 +26,6 @@ from ..explainer import Explainer
 from ..explanation import Explanation
 from ..models import Clip, load_clip
 from ..plots import paint
-from ..runtime import remembering
 from .evaluation import describe_run, method_names
 from .localisation import localisation_scores
 from .table import Table
@@ -102,8 +101,7 @@ def report(
     table = Table(out, settings, ("image",), overwrite=overwrite)
     thumbnails = Path(out) / "thumbnails"
     thumbnails.mkdir(exist_ok=True)
-    explainer = Explainer(clip, method=method, seed=seed)
-    vars(explainer.image_tower)["trace"] = remembering(explainer.image_tower.trace)
+    explainer = Explainer(clip, method=method, seed=seed, keep_trace=True)
     sample: dict[int, np.ndarray] = {}
     if len(table.rows) < len(examples):
         sample = _embed_sample(explainer, examples)
