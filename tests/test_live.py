@@ -1,4 +1,4 @@
-"""The live page: its graphs compute what the package computes, and so does the page in a browser."""
+"""The live page: its graphs and the page in a browser compute what the package computes."""
 
 import base64
 import functools
@@ -19,14 +19,19 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.plots import paint
-from tests.browser import ROOT, browser_context_args, browser_type_launch_args, in_a_browser
+from tests.browser import (
+    ROOT,
+    browser_context_args,
+    browser_type_launch_args,
+    in_a_browser,
+)
 
 __all__ = ["browser_context_args", "browser_type_launch_args"]  # fixtures
 onnx = pytest.importorskip(
-    "onnx", reason="the live page is exported with onnx: pip install '.[live]'"
+    "onnx", reason="the export needs onnx: pip install '.[live]'"
 )
 pytest.importorskip(
-    "onnxscript", reason="the live page is exported with onnxscript: pip install '.[live]'"
+    "onnxscript", reason="the export needs onnxscript: pip install '.[live]'"
 )
 LIVE = ROOT / "docs" / "live"
 
@@ -38,7 +43,8 @@ def _load(name):
     return module
 
 
-export, build = _load("export"), _load("build")
+export = _load("export")
+build = _load("build")
 SCENES = build.chosen_scenes()[:3]
 
 
@@ -64,53 +70,72 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def expected(rows):
-    """What the package says of the first scenes and their first captions: explanations, and word x region."""
+    """Explanation and word x region of the first scenes and their first captions."""
     explainer = Explainer(load_clip("emoji"))
-    asked = [(scene.image(), row["captions"][0]) for scene, row in zip(SCENES, rows, strict=False)]
-    return [(explainer.explain(*one), explainer.interactions(*one)) for one in asked]
+    results = []
+    for scene, row in zip(SCENES, rows, strict=False):
+        image = scene.image()
+        caption = row["captions"][0]
+        results.append(
+            (explainer.explain(image, caption), explainer.interactions(image, caption))
+        )
+    return results
 
 
-def alike(found, expected, tolerance=1e-4):
+def assert_alike(values, expected, tolerance=1e-4):
     """Equal to 1e-4, and where values are small to 1e-4 of the largest of them."""
     expected = np.asarray(expected)
     allowed = tolerance * min(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(
-        np.asarray(found).reshape(expected.shape), expected, rtol=0, atol=allowed
-    )
+    values = np.asarray(values).reshape(expected.shape)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=allowed)
+
+
+class Graphs:
+    """The exported graphs, run by onnxruntime."""
+
+    def __init__(self, folder, runtime):
+        self.folder = folder
+        self.runtime = runtime
+        self.about = json.loads((folder / "about.json").read_text())
+
+    def run(self, name, **inputs):
+        session = self.runtime.InferenceSession(
+            self.folder / f"{name}.onnx", providers=["CPUExecutionProvider"]
+        )
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(None, inputs), strict=True))
+
+    def read(self, words):
+        """The embedding of a caption, and the direction of each of its words."""
+        tokens = self.about["tokens"]
+        pieces = [tokens[word.text] for word in words]
+        ids = [*tokens["<start>"], *chain(*pieces), *tokens["<end>"]]
+        padded = np.pad(ids, (0, self.about["context"] - len(ids)))
+        caption = self.run("caption", ids=padded)
+        ends = np.cumsum([1, *map(len, pieces)])
+        directions = [caption["directions"][a:b].sum(0) for a, b in pairwise(ends)]
+        return caption["text_embedding"], np.stack(directions)
 
 
 @pytest.mark.slow
 def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expected):
     runtime = pytest.importorskip(
-        "onnxruntime", reason="graphs are run by onnxruntime: pip install onnxruntime"
+        "onnxruntime", reason="pip install onnxruntime runs the graphs"
     )
-    options = {"providers": ["CPUExecutionProvider"]}
-    opened = functools.cache(
-        lambda name: runtime.InferenceSession(folder / f"{name}.onnx", **options)
-    )
-
-    def run(name, **given):
-        session = opened(name)
-        return dict(
-            zip([one.name for one in session.get_outputs()], session.run(None, given), strict=True)
-        )
-
-    about = json.loads((folder / "about.json").read_text())
+    graphs = Graphs(folder, runtime)
     for row, (explanation, interactions) in zip(rows, expected, strict=False):
-        scene = run("scene", rgba=np.array(Image.open(folder / row["seen"]).convert("RGBA")))
-        pieces = [about["tokens"][word.text] for word in explanation.words[0]]
-        ids = [*about["tokens"]["<start>"], *chain(*pieces), *about["tokens"]["<end>"]]
-        caption = run("caption", ids=np.pad(ids, (0, about["context"] - len(ids))))
-        ends = np.cumsum([1, *map(len, pieces)])
-        words = [caption["directions"][start:end].sum(0) for start, end in pairwise(ends)]
-        embedding = scene.pop("image_embedding")
+        rgba = np.array(Image.open(folder / row["seen"]).convert("RGBA"))
+        scene = graphs.run("scene", rgba=rgba)
+        image = scene.pop("image_embedding")
+        text, directions = graphs.read(explanation.words[0])
         maps = [
-            run("map", direction=d, **scene)["map"] for d in (caption["text_embedding"], *words)
+            graphs.run("map", direction=d, **scene)["map"] for d in (text, *directions)
         ]
-        alike(embedding @ caption["text_embedding"], explanation.similarity[0])
-        alike(words @ embedding, [word.score for word in explanation.words[0]])
-        alike(maps[0], explanation.image_maps[0])
-        alike(maps[1:], interactions.image_maps)
+
+        assert_alike(image @ text, explanation.similarity[0])
+        assert_alike(directions @ image, [word.score for word in explanation.words[0]])
+        assert_alike(maps[0], explanation.image_maps[0])
+        assert_alike(maps[1:], interactions.image_maps)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -134,71 +159,96 @@ def address(folder):
         server.shutdown()
 
 
-def open_page(page, address, requests=None, wrong=None):
-    page.on(
-        "request", lambda request: (requests if requests is not None else []).append(request.url)
-    )
-    page.on("pageerror", lambda error: (wrong if wrong is not None else []).append(str(error)))
+def open_page(page, address):
+    """Open the page, and collect its requests and errors."""
+    requests = []
+    errors = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.set_default_timeout(120_000)
     page.goto(address)
     page.wait_for_selector("#words button")
+    return requests, errors
 
 
 def redraw(page, **change):
     """Change what is shown, and give what is shown then."""
-    return page.evaluate(
-        "async (change) => { const { redraw, shown } = await import('./live.js'); await redraw(change);"
-        " return { ...shown, map: [...shown.map] }; }",
-        change,
-    )
+    script = """async (change) => {
+      const { redraw, shown } = await import("./live.js");
+      await redraw(change);
+      return { ...shown, map: [...shown.map] };
+    }"""
+    return page.evaluate(script, change)
 
 
 @in_a_browser
-def test_the_page_gives_maps_scores_percentiles_and_colours_of_the_package(
-    page, address, rows, expected, folder
+def test_the_page_gives_maps_scores_and_percentiles_of_the_package(
+    page, address, rows, expected
 ):
-    requests, wrong = [], []
-    open_page(page, address, requests, wrong)
+    requests, errors = open_page(page, address)
     for i, (explanation, interactions) in enumerate(expected):
         shown = redraw(page, scene=i, caption=rows[i]["captions"][0])
-        alike(shown["map"], explanation.image_maps[0])
-        alike(shown["similarity"], explanation.similarity[0])
-        alike(shown["scores"], [word.score for word in explanation.words[0]])
+        assert_alike(shown["map"], explanation.image_maps[0])
+        assert_alike(shown["similarity"], explanation.similarity[0])
+        assert_alike(shown["scores"], [word.score for word in explanation.words[0]])
         assert shown["percentile"] == pytest.approx(explanation.percentile[0], abs=1)
-        word = len(interactions.words[0]) - 1
-        alike(redraw(page, word=word)["map"], interactions.image_maps[word])
-    shown = redraw(page, scene=2)
-    drawn = base64.b64decode(
-        page.evaluate("document.querySelector('#map').toDataURL()").partition(",")[2]
-    )
-    drawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB"), dtype=int)
-    wanted = paint(
-        SCENES[2].image(), np.reshape(shown["map"], (12, 12)), vmax=shown["most"]
-    ).resize(drawn.shape[:2])
-    assert np.abs(drawn - np.asarray(wanted, dtype=int)).mean() <= 2
-    assert wrong == [] and all(url.startswith((address, "data:", "blob:")) for url in requests)
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
+        word = len(explanation.words[0]) - 1
+        assert_alike(redraw(page, word=word)["map"], interactions.image_maps[word])
+    assert errors == []
+    assert all(url.startswith((address, "data:", "blob:")) for url in requests)
 
 
 @in_a_browser
-def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_holds(page, address):
+def test_the_page_has_the_colours_of_the_package_and_at_most_30_megabytes(
+    page, address, folder
+):
+    open_page(page, address)
+    shown = redraw(page, scene=2)
+    url = page.evaluate("document.querySelector('#map').toDataURL()")
+    png = base64.b64decode(url.partition(",")[2])
+    drawn = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int)
+    map_ = np.reshape(shown["map"], (12, 12))
+    painted = paint(SCENES[2].image(), map_, vmax=shown["most"]).resize(drawn.shape[:2])
+    assert np.abs(drawn - np.asarray(painted, dtype=int)).mean() <= 2
+    assert (
+        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
+    )
+
+
+@in_a_browser
+def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_holds(
+    page, address
+):
     open_page(page, address)
     captions = page.locator("#captions button").all_inner_texts()
     assert captions == ["a dog", "an umbrella", "a piano"]
     page.locator("#question button", has_text="a dog").click()
-    page.wait_for_function("document.querySelector('#answer').textContent.startsWith('No')")
+    page.wait_for_function(
+        "document.querySelector('#answer').textContent.startsWith('No')"
+    )
     page.locator("#question button", has_text="a piano").click()
-    page.wait_for_function("document.querySelector('#answer').textContent.startsWith('Right')")
+    page.wait_for_function(
+        "document.querySelector('#answer').textContent.startsWith('Right')"
+    )
     assert page.locator("#stops li").count() == 5
-    page.set_viewport_size({"width": 390, "height": 500})  # which is scrolled to the button
+    page.set_viewport_size(
+        {"width": 390, "height": 500}
+    )  # which is scrolled to the button
     page.locator("#stops button").nth(3).click()
     page.wait_for_selector("#words button:nth-of-type(5)[aria-pressed=true]")
-    page.wait_for_function("document.querySelector('#map').getBoundingClientRect().top >= 0")
-    assert urlencode({"caption": "a dog and an umbrella"}) in page.url and "word=5" in page.url
+    page.wait_for_function(
+        "document.querySelector('#map').getBoundingClientRect().top >= 0"
+    )
+    assert (
+        urlencode({"caption": "a dog and an umbrella"}) in page.url
+        and "word=5" in page.url
+    )
     copy = page.context.new_page()
     open_page(copy, page.url)
     copy.wait_for_selector("#words button:nth-of-type(5)[aria-pressed=true]")
-    copy.goto(f"{address}#scene=2.5&caption=a+piano&word=2.5")  # in the page that is open
+    copy.goto(
+        f"{address}#scene=2.5&caption=a+piano&word=2.5"
+    )  # in the page that is open
     copy.wait_for_selector("#words button:nth-of-type(2)[aria-pressed=true]")
     assert copy.url.endswith("#scene=2&caption=a+piano&word=2")
 
@@ -209,9 +259,8 @@ def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, add
     page.fill("#caption", "a zebu and a <b>cat</b> qa qb qc qd qe qf")
     page.press("#caption", "Enter")
     page.wait_for_function("document.querySelector('#refusal').textContent")
-    assert re.match(
-        "The model knows .* never shown “zebu”, (“[^”]+”, ){7}…$", page.inner_text("#refusal")
-    )
+    refusal = page.inner_text("#refusal")
+    assert re.match("The model knows .* never shown “zebu”, (“[^”]+”, ){7}…$", refusal)
     assert page.locator("#refusal b").count() == 0
 
 
@@ -219,17 +268,12 @@ def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, add
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_fits_and_axe_finds_no_violation(page, address, width, theme):
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe: pip install axe-playwright-python"
-    )
+    module = "axe_playwright_python.sync_playwright"
+    axe = pytest.importorskip(module, reason="axe: pip install axe-playwright-python")
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
     open_page(page, address)
-    found = axe.Axe().run(
-        page, options={"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
-    )
-    assert found.violations_count == 0, found.generate_report()
-    assert (
-        page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        <= 0
-    )
+    levels = {"type": "tag", "values": ["wcag2a", "wcag2aa"]}
+    report = axe.Axe().run(page, options={"runOnly": levels})
+    assert report.violations_count == 0, report.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
