@@ -27,12 +27,8 @@ from tests.browser import (
 )
 
 __all__ = ["browser_context_args", "browser_type_launch_args"]  # fixtures
-onnx = pytest.importorskip(
-    "onnx", reason="the export needs onnx: pip install '.[live]'"
-)
-pytest.importorskip(
-    "onnxscript", reason="the export needs onnxscript: pip install '.[live]'"
-)
+onnx = pytest.importorskip("onnx", reason="the export needs onnx: pip install '.[live]'")
+pytest.importorskip("onnxscript", reason="the export needs onnxscript: pip install '.[live]'")
 LIVE = ROOT / "docs" / "live"
 
 
@@ -76,9 +72,7 @@ def expected(rows):
     for scene, row in zip(SCENES, rows, strict=False):
         image = scene.image()
         caption = row["captions"][0]
-        results.append(
-            (explainer.explain(image, caption), explainer.interactions(image, caption))
-        )
+        results.append((explainer.explain(image, caption), explainer.interactions(image, caption)))
     return results
 
 
@@ -119,18 +113,14 @@ class Graphs:
 
 @pytest.mark.slow
 def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expected):
-    runtime = pytest.importorskip(
-        "onnxruntime", reason="pip install onnxruntime runs the graphs"
-    )
+    runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime runs the graphs")
     graphs = Graphs(folder, runtime)
     for row, (explanation, interactions) in zip(rows, expected, strict=False):
         rgba = np.array(Image.open(folder / row["seen"]).convert("RGBA"))
         scene = graphs.run("scene", rgba=rgba)
         image = scene.pop("image_embedding")
         text, directions = graphs.read(explanation.words[0])
-        maps = [
-            graphs.run("map", direction=d, **scene)["map"] for d in (text, *directions)
-        ]
+        maps = [graphs.run("map", direction=d, **scene)["map"] for d in (text, *directions)]
 
         assert_alike(image @ text, explanation.similarity[0])
         assert_alike(directions @ image, [word.score for word in explanation.words[0]])
@@ -182,9 +172,7 @@ def redraw(page, **change):
 
 
 @in_a_browser
-def test_the_page_gives_maps_scores_and_percentiles_of_the_package(
-    page, address, rows, expected
-):
+def test_the_page_gives_maps_scores_and_percentiles_of_the_package(page, address, rows, expected):
     requests, errors = open_page(page, address)
     for i, (explanation, interactions) in enumerate(expected):
         shown = redraw(page, scene=i, caption=rows[i]["captions"][0])
@@ -199,9 +187,7 @@ def test_the_page_gives_maps_scores_and_percentiles_of_the_package(
 
 
 @in_a_browser
-def test_the_page_has_the_colours_of_the_package_and_at_most_30_megabytes(
-    page, address, folder
-):
+def test_the_page_has_the_colours_of_the_package_and_at_most_30_megabytes(page, address, folder):
     open_page(page, address)
     shown = redraw(page, scene=2)
     url = page.evaluate("document.querySelector('#map').toDataURL()")
@@ -210,45 +196,28 @@ def test_the_page_has_the_colours_of_the_package_and_at_most_30_megabytes(
     map_ = np.reshape(shown["map"], (12, 12))
     painted = paint(SCENES[2].image(), map_, vmax=shown["most"]).resize(drawn.shape[:2])
     assert np.abs(drawn - np.asarray(painted, dtype=int)).mean() <= 2
-    assert (
-        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
-    )
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
 
 
 @in_a_browser
-def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_holds(
-    page, address
-):
+def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_holds(page, address):
     open_page(page, address)
     captions = page.locator("#captions button").all_inner_texts()
     assert captions == ["a dog", "an umbrella", "a piano"]
     page.locator("#question button", has_text="a dog").click()
-    page.wait_for_function(
-        "document.querySelector('#answer').textContent.startsWith('No')"
-    )
+    page.wait_for_function("document.querySelector('#answer').textContent.startsWith('No')")
     page.locator("#question button", has_text="a piano").click()
-    page.wait_for_function(
-        "document.querySelector('#answer').textContent.startsWith('Right')"
-    )
+    page.wait_for_function("document.querySelector('#answer').textContent.startsWith('Right')")
     assert page.locator("#stops li").count() == 5
-    page.set_viewport_size(
-        {"width": 390, "height": 500}
-    )  # which is scrolled to the button
+    page.set_viewport_size({"width": 390, "height": 500})  # which is scrolled to the button
     page.locator("#stops button").nth(3).click()
     page.wait_for_selector("#words button:nth-of-type(5)[aria-pressed=true]")
-    page.wait_for_function(
-        "document.querySelector('#map').getBoundingClientRect().top >= 0"
-    )
-    assert (
-        urlencode({"caption": "a dog and an umbrella"}) in page.url
-        and "word=5" in page.url
-    )
+    page.wait_for_function("document.querySelector('#map').getBoundingClientRect().top >= 0")
+    assert urlencode({"caption": "a dog and an umbrella"}) in page.url and "word=5" in page.url
     copy = page.context.new_page()
     open_page(copy, page.url)
     copy.wait_for_selector("#words button:nth-of-type(5)[aria-pressed=true]")
-    copy.goto(
-        f"{address}#scene=2.5&caption=a+piano&word=2.5"
-    )  # in the page that is open
+    copy.goto(f"{address}#scene=2.5&caption=a+piano&word=2.5")  # in the page that is open
     copy.wait_for_selector("#words button:nth-of-type(2)[aria-pressed=true]")
     assert copy.url.endswith("#scene=2&caption=a+piano&word=2")
 
