@@ -125,7 +125,7 @@ def icon_names(character: str, sets: dict[str, dict]) -> set[str]:
     """What the sets call an emoji, of one or several code points."""
     points = [f"{ord(c):x}" for c in character]
     codes = {"-".join(points), "-".join(point for point in points if point != "fe0f")}
-    names = set()
+    names: set[str] = set()
     for icons in sets.values():
         names.update(icons["chars"][code] for code in codes if code in icons["chars"])
     return names

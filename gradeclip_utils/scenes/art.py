@@ -87,7 +87,8 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
         size = [max(1, round(side * ratio)) for side in small.size]
         return small.resize(size, Image.Resampling.LANCZOS)
     square = _square(noun, artist, math.ceil(_MASTER * ratio))
-    return square.crop([round(side * square.width) for side in box])
+    left, top, right, bottom = (round(side * square.width) for side in box)
+    return square.crop((left, top, right, bottom))
 
 
 def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:

@@ -25,8 +25,8 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # torch before 2.10 does not tell
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-        names = ("avx512_bf16", "amx_bf16", "bf16")
-        return any(capabilities.get(name, False) for name in names)
+        if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.10 does not tell
+            return False
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return True
