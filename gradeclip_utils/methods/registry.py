@@ -26,6 +26,7 @@ from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
 from .grad_eclip import grad_eclip
 from .options import DEFAULTS, Options
+from .replacement import replace_words
 
 MapFunction: TypeAlias = Callable[[Tower, Trace, Tensor, Options], Tensor]
 Side: TypeAlias = Literal["image", "text"]
@@ -391,6 +392,16 @@ _METHODS = [
         ),
         cost="a forward pass for each word",
         text=perturbation.leave_one_out,
+    ),
+    Method(
+        name="replace",
+        title="Replace a word",
+        paper=(
+            "Lymperaiou and Stamou, Conceptual Contrastive Edits in Textual and Vision-Language "
+            "Retrieval, arXiv 2503.01914"
+        ),
+        cost="up to 16 forward passes for each word",
+        text=replace_words,
     ),
 ]
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
