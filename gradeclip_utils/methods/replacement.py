@@ -159,7 +159,7 @@ def replaced_prompts(
 
 
 def other_words(word: str, tag: str, prompt: str) -> list[str]:
-    """Words of the same kind as a word of a prompt; content words of the prompt are not among them."""
+    """Words of the same kind as a word of a prompt, without other content words of the prompt."""
     word = word.lower()
     for line in FUNCTION_WORDS:
         if word in line.split():
