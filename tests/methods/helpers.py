@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from gradeclip_utils.methods import METHODS, Options, gradients, perturbation
 from gradeclip_utils.methods.registry import layers_to_explain
 from gradeclip_utils.towers import open_image_tower, open_text_tower
+from gradeclip_utils.words import split_read
 from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
 
@@ -41,3 +42,14 @@ def run(name, side, model, inputs, target, options=None):
     with torch.no_grad():
         trace = tower.trace(inputs, graph=method.needs_graph)
         return function(tower, trace, target, options or Options(), **steps)
+
+
+def prompt_options(clip, prompts):
+    """Options with the words of these prompts."""
+    tower = open_text_tower(clip.model)
+    splits = [split_read(prompt, clip.tokenizer, tower) for prompt in prompts]
+    length = max(len(split.word_ids) for split in splits) + 2
+    word_ids = torch.full((len(prompts), length), -1)
+    for row, split in zip(word_ids, splits, strict=True):
+        row[1 : 1 + len(split.word_ids)] = torch.tensor(split.word_ids)
+    return Options(word_ids=word_ids, splits=splits, tokenize=clip.tokenizer)

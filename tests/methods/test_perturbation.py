@@ -120,7 +120,7 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
 
 
 def bottleneck_by_hand(tokens, noise, score, beta, steps):
-    """Adam, KL divergence and all, one number at a time. ``score`` (samples, N, D) -> (samples,)."""
+    """Adam, KL divergence and all, one number at a time; ``score`` gives (samples,)."""
     openness = torch.full_like(tokens, 5.0)
     first = torch.zeros_like(openness)
     second = torch.zeros_like(openness)
