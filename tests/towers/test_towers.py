@@ -130,6 +130,20 @@ def test_a_model_that_is_broken_is_refused_in_a_sentence(broken, pixels):
         open_image_tower(model).trace(pixels)
 
 
+def test_a_compiled_encoder_is_opened_as_the_one_inside(pixels):
+    model = build()
+    expected = open_image_tower(model).trace(pixels).embedding
+    model.visual = torch.compile(model.visual, backend="eager")
+    close(open_image_tower(model).trace(pixels).embedding, expected)
+
+
+def test_a_dynamically_quantised_model_is_refused_as_quantised():
+    model = build()
+    model.visual.transformer.resblocks[0].mlp.c_fc = torch.ao.nn.quantized.dynamic.Linear(64, 256)
+    with pytest.raises(UnsupportedModel, match="are quantised .*: load the model unquantised"):
+        open_image_tower(model)
+
+
 def test_nan_weights_are_refused_by_their_name(pixels, ids):
     model = build()
     model.visual.transformer.resblocks[1].mlp.c_fc.weight.data[0, 0] = torch.nan
@@ -197,14 +211,15 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
     assert explanation.image_maps.shape == (2, 4, 4) and explanation.box == (0, 0, 64, 64)
     heat = explanation.heatmap(0, signed=True)
     assert not heat[64:].any() and not heat[:, 64:].any() and heat[:64, :64].any()
-    rather = explainer.explain(image, torch.eye(7)[[2]], torch.eye(7)[[5]])
-    assert rather.image_maps[0] == pytest.approx(
-        explanation.image_maps[0] - explanation.image_maps[1], abs=1e-5
-    )
-    tower, pixels = (
-        open_image_tower(classifier),
-        torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1)),
-    )
+
+    contrast = explainer.explain(image, torch.eye(7)[[2]], against=torch.eye(7)[[5]])
+    difference = explanation.image_maps[0] - explanation.image_maps[1]
+    assert contrast.image_maps[0] == pytest.approx(difference, abs=1e-5)
+
+
+def test_integrated_gradients_of_a_classifier_add_up_to_its_logit(classifier):
+    tower = open_image_tower(classifier)
+    pixels = torch.randn(1, 3, 36, 36, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         total = (classifier(pixels) - classifier(0 * pixels))[0, 0]
         map_ = METHODS["integrated-gradients"].image(
