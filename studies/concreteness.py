@@ -522,7 +522,7 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int 
 
 
 def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.Series:
-    """By image, the rank correlation of two columns over a caption's words, mean of its captions."""
+    """By image, the rank correlation of two columns over a caption's words, mean over captions."""
     ranks = rows.groupby("caption")[[x, y]].rank()
     ranks -= ranks.groupby(rows["caption"]).transform("mean")
     products = (ranks**2).assign(both=ranks[x] * ranks[y])
