@@ -42,16 +42,13 @@ def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
     printed = re.search(r'"python -m studies (06 [^\\"]*)', notebook_of("06").read_text())[1]
     pairs = [(RATED[i % 16], RATED[(i + 1 + i // 16) % 16]) for i in range(60)]
     captions = [
-        [f"a {('red', 'happy')[i % 2]} {one} with the small {other}"]
-        for i, (one, other) in enumerate(pairs)
+        [f"a {('red', 'happy')[i % 2]} {first} with the small {second}"]
+        for i, (first, second) in enumerate(pairs)
     ]
     photographs = str(write_coco_captions(tmp_path_factory.mktemp("captions"), captions))
-    asked = (
-        printed.replace("ViT-B-16 --pretrained openai", folder)
-        .replace("FOLDER", photographs)
-        .split()
-    )
-    assert main([*asked, "--n", "50"]) == 0
+    command = printed.replace("ViT-B-16 --pretrained openai", folder)
+    command = command.replace("FOLDER", photographs)
+    assert main([*command.split(), "--n", "50"]) == 0
     executed = results / results_name(folder) / "06_word_concreteness.ipynb"
     outputs = [
         output
@@ -76,8 +73,9 @@ def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photogr
             for i, cell in enumerate(notebook.cells)
             if "parameters" in cell.metadata.get("tags", [])
         )
-        given = f"MODEL, N, DATA = {folder!r}, {IMAGES[lesson]}, {coco if lesson in ON_PHOTOGRAPHS else ''!r}"
-        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(given))
+        data = coco if lesson in ON_PHOTOGRAPHS else ""
+        parameters = f"MODEL, N, DATA = {folder!r}, {IMAGES[lesson]}, {data!r}"
+        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(parameters))
     execute_in_one_kernel(lessons.values(), NOTEBOOKS)
     for lesson, notebook in lessons.items():
         assert errors(notebook) == []

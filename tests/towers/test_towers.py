@@ -279,13 +279,13 @@ def linear():
 
 def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, picture):
     directions = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
-    found = Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, directions)
+    explanation = Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, directions)
     with torch.no_grad():
         image = F.normalize(linear.encode_image(tiny.preprocess(picture)[None]), dim=-1)
     torch.testing.assert_close(
-        torch.tensor(found.similarity), (image @ F.normalize(directions, dim=-1).T)[0]
+        torch.tensor(explanation.similarity), (image @ F.normalize(directions, dim=-1).T)[0]
     )
-    assert found.image_maps.shape == (2, 4, 4) and found.image_maps.any()
+    assert explanation.image_maps.shape == (2, 4, 4) and explanation.image_maps.any()
     assert open_image_tower(tiny.model).kind == "VisionTransformer", "others are opened as before"
     register_tower("later", "image", lambda model: isinstance(model, Linear), WrongTower)
     with pytest.raises(
