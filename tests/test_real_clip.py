@@ -1,4 +1,4 @@
-"""Lessons on a model of one's own: each that takes a model runs on a folder of open_clip with random weights."""
+"""Each lesson that takes a model runs on a folder of open_clip with random weights."""
 
 import re
 
@@ -19,7 +19,9 @@ IMAGES = {
     "04": 24,
     "05": 12,
 }  # 07 tunes and 08 compares bundled models; 09 prints no name
-RATED = "dog idea bus freedom apple love table hope chair truth river art horse peace bread luck".split()
+RATED = (
+    "dog idea bus freedom apple love table hope chair truth river art horse peace bread luck"
+).split()
 ON_PHOTOGRAPHS = ("04", "05")
 pytestmark = pytest.mark.slow
 
