@@ -174,6 +174,7 @@ def _explain_pair(
 def _write_thumbnail(file: Path, explanation: Explanation) -> None:
     """Write the image and its map side by side."""
     image = explanation.image
+    assert explanation.image_maps is not None  # `report` takes methods that have maps
     width = round(image.width * THUMBNAIL_HEIGHT / image.height)
     size = (min(4 * THUMBNAIL_HEIGHT, max(1, width)), THUMBNAIL_HEIGHT)
     painted = paint(image, explanation.image_maps[0], box=explanation.box)

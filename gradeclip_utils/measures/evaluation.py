@@ -316,6 +316,7 @@ def _measure_example(
     baseline = explanations[plan.baseline]
     heats = {name: each.heatmap(0, signed=True) for name, each in explanations.items()}
     references: dict[str, np.ndarray] = {}
+    assert baseline.image_maps is not None  # `evaluate` takes methods that have maps
     if plan.references:
         known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
         grid = baseline.image_maps.shape[1:]
@@ -333,7 +334,10 @@ def _measure_example(
         if mask is None:
             references.pop("oracle", None)
         view = model_view(explainer.clip.preprocess, baseline.image)
-        maps = {name: each.image_maps[0] for name, each in explanations.items()}
+        maps = {}
+        for name, explanation in explanations.items():
+            assert explanation.image_maps is not None
+            maps[name] = explanation.image_maps[0]
         for name, heat in references.items():
             maps[name] = pool(heat, view.pixels.shape[1:], view.box)
         text = explainer.embed_texts([example.prompt])[0]
