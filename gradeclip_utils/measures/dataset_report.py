@@ -173,6 +173,7 @@ def _explain_pair(
 
 def _write_thumbnail(file: Path, explanation: Explanation) -> None:
     """Write the image and its map side by side."""
+    assert explanation.image_maps is not None  # `method_names` has methods of images alone
     image = explanation.image
     assert explanation.image_maps is not None  # `report` takes methods that have maps
     width = round(image.width * THUMBNAIL_HEIGHT / image.height)

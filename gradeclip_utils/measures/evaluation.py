@@ -243,14 +243,13 @@ def _generator(example: Example, seed: int) -> np.random.Generator:
 
 def _open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     """An explainer for every row that a model computes."""
-    explainers = {}
-    for name in plan.methods:
-        explainers[name] = Explainer(clip, method=METHODS[name], seed=plan.seed)
+    baseline = Explainer(clip, method=plan.baseline, seed=plan.seed)
+    explainers = {name: baseline.with_method(METHODS[name]) for name in plan.methods}
     if plan.references:
         random = randomised(clip, seed=plan.seed)
         method = METHODS[plan.baseline]
         explainers["random weights"] = Explainer(random, method=method, seed=plan.seed)
-        explainers["wrong word"] = explainers[plan.baseline]
+        explainers["wrong word"] = baseline
     return explainers
 
 
@@ -314,12 +313,17 @@ def _measure_example(
 ) -> dict[str, dict[str, float]]:
     """The measures of each row of an example."""
     baseline = explanations[plan.baseline]
-    heats = {name: each.heatmap(0, signed=True) for name, each in explanations.items()}
+    maps: dict[str, np.ndarray] = {}
+    heats: dict[str, np.ndarray] = {}
+    for name, explanation in explanations.items():
+        assert explanation.image_maps is not None  # `method_names` has methods of images alone
+        maps[name] = explanation.image_maps[0]  # (h, w)
+        heats[name] = explanation.heatmap(0, signed=True)  # (H, W)
+
     references: dict[str, np.ndarray] = {}
-    assert baseline.image_maps is not None  # `evaluate` takes methods that have maps
     if plan.references:
         known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
-        grid = baseline.image_maps.shape[1:]
+        grid = maps[plan.baseline].shape
         rng = _generator(example, plan.seed)
         references = reference_baselines(grid, known, rng, box=baseline.box)
 
@@ -334,10 +338,6 @@ def _measure_example(
         if mask is None:
             references.pop("oracle", None)
         view = model_view(explainer.clip.preprocess, baseline.image)
-        maps = {}
-        for name, explanation in explanations.items():
-            assert explanation.image_maps is not None
-            maps[name] = explanation.image_maps[0]
         for name, heat in references.items():
             maps[name] = pool(heat, view.pixels.shape[1:], view.box)
         text = explainer.embed_texts([example.prompt])[0]
