@@ -188,10 +188,7 @@ def write_transformers(folder):
 
 
 def write_compact(folder):
-    """Write a small compact model of random weights that knows few words.
-
-    The arguments that load it.
-    """
+    """Write a small model of random weights that knows few words; the arguments that load it."""
     text = {**TINY_TEXT, "context_length": 77, "vocab_size": 49408}
     config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": text}
     shown = {
@@ -205,12 +202,8 @@ def write_compact(folder):
         torch.manual_seed(0)
         model = open_clip.CLIP(**config)
     path, words = folder / "small.safetensors", ["a", "red", "car", "dog", "cat", "bus", "cow"]
-    save_compact(
-        model,
-        path,
-        words=words,
-        config={**config, "preprocess": shown},
-    )
+    config |= {"preprocess": shown, "trained_on_drawn_scenes": True}
+    save_compact(model, path, words=words, config=config)
     return ["--model", "emoji", "--pretrained", str(path)]
 
 
