@@ -1,7 +1,7 @@
 # make run     set up, execute every notebook and build the site of them in build/ (the committed ones stay as they are)
 # make test    everything that CI runs         make lab     JupyterLab on the notebooks
 # make quick   tests without notebooks, browser, studies and training
-# make lesson NOTEBOOK=05 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model; N=0: DATA alone
+# make lesson NOTEBOOK=06 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model; N=0: DATA alone
 # make lint    style, types, security          make notebooks   execute in place, to commit the outputs
 # make fuzz    a thousand drawn inputs each    make bench       speed as ratios within one run
 # make site    the site and the live page, from the committed notebooks, in build/site

@@ -91,12 +91,12 @@ def choices(count: int) -> list[Choice]:
 
 STUDIES = {  # by the function that runs it
     "concreteness.word_rows": (
-        "concreteness (lesson 06): five captions: Grad-ECLIP and leaving each word out",
+        "concreteness (lesson 07): five captions: Grad-ECLIP and leaving each word out",
         captions,
     ),
-    "photographs.matching_rows": ("matching (lesson 04): three maps and masks", examples),
-    "photographs.colour_rows": ("colours (lesson 05): the maps of two colour words", examples),
-    "photographs.choice_rows": ("choices (lesson 05): two captions", choices),
+    "photographs.matching_rows": ("matching (lesson 05): three maps and masks", examples),
+    "photographs.colour_rows": ("colours (lesson 06): the maps of two colour words", examples),
+    "photographs.choice_rows": ("choices (lesson 06): two captions", choices),
 }
 
 

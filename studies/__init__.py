@@ -11,5 +11,5 @@
     photographs     the lessons' measurements on data sets of photographs
     rivals          other methods, added to the package from outside
 
-`python -m studies 05 --model ViT-B-16 --pretrained openai` runs a lesson on a model of your own.
+`python -m studies 06 --model ViT-B-16 --pretrained openai` runs a lesson on a model of your own.
 """

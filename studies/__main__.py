@@ -1,8 +1,8 @@
-"""Run a lesson on a model of your own: `python -m studies 05 --model ViT-B-16 --pretrained openai`.
+"""Run a lesson on a model of your own: `python -m studies 06 --model ViT-B-16 --pretrained openai`.
 
 papermill executes a copy of the notebook with other parameters. The executed notebook, its page and
 its table of claims lie in `results/MODEL-WEIGHTS/`. A run that fails changes none of these files.
-The notebooks of the course stay as they are. With `--n 0`, the photographs of lesson 04 or 05 are
+The notebooks of the course stay as they are. With `--n 0`, the photographs of lesson 05 or 06 are
 measured alone: their claims are printed and written to a table.
 """
 
@@ -101,9 +101,9 @@ def _parameters(notebook) -> list[str]:
 
 
 def measure_photographs(lesson: str, model: str, pretrained: str | None, data: str) -> Path:
-    """Measure the photographs of lesson 04 or 05 alone; the claims are printed and in a table."""
-    if lesson not in ("04", "05") or not data:
-        raise GradeclipError("N=0 measures the photographs of lesson 04 or 05 alone: give DATA")
+    """Measure the photographs of lesson 05 or 06 alone; the claims are printed and in a table."""
+    if lesson not in ("05", "06") or not data:
+        raise GradeclipError("N=0 measures the photographs of lesson 05 or 06 alone: give DATA")
     photographs = read_photographs(lesson, data)
     claims = Claims(lesson, model, pretrained)
     add_claims(claims, load_clip(model, pretrained), photographs)
@@ -138,19 +138,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m studies", description="Run a lesson on a model of your own."
     )
-    parser.add_argument("lesson", help="a number such as 05")
+    parser.add_argument("lesson", help="a number such as 06")
     parser.add_argument(
         "--model", default="emoji", help="a name that load_clip takes; default: %(default)s"
     )
     parser.add_argument("--pretrained", help="a tag of open_clip, or a file of weights")
     parser.add_argument(
-        "--data", default="", help="photographs for lessons 04 to 06, such as coco:FOLDER"
+        "--data", default="", help="photographs for lessons 05 to 07, such as coco:FOLDER"
     )
     parser.add_argument(
         "--n",
         type=int,
-        help="how many scenes (in lesson 06, images), at least 20; default: the lesson's own. "
-        "0 measures the photographs of lesson 04 or 05 alone",
+        help="how many scenes (in lesson 07, images), at least 20; default: the lesson's own. "
+        "0 measures the photographs of lesson 05 or 06 alone",
     )
     options = parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""Architectures (lesson 08): the same question to models that read an image in different ways.
+"""Architectures (lesson 09): the same question to models that read an image in different ways.
 
     models --tower--> Trace --method--> map --here--> what depends on the architecture
 

@@ -1,4 +1,4 @@
-"""Attribute binding (lesson 05): does a model know which object is red, and do its maps show it?
+"""Attribute binding (lesson 06): does a model know which object is red, and do its maps show it?
 
     pairs -> embeddings -> right answers            (`pairs.judge`)
     pairs, colour words -> maps -> the thing they lie on

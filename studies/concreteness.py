@@ -1,4 +1,4 @@
-"""Word concreteness (lesson 06).
+"""Word concreteness (lesson 07).
 
 How much each word of a caption counts, and what else goes with that.
 

@@ -1,9 +1,9 @@
 """What all lessons share: their models, their claims and the scenes that they show.
 
     models = lesson_models(MODEL, PRETRAINED)    # {"emoji": Clip, "emoji-plain": Clip}
-    claims = Claims("05", MODEL, PRETRAINED)
+    claims = Claims("06", MODEL, PRETRAINED)
     claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
-    claims.write()                               # results/emoji/05.csv; a cell shows the table
+    claims.write()                               # results/emoji/06.csv; a cell shows the table
     shown_scenes(6)                              # the first six scenes that may be shown
 
 A claim compares one number with a reference. Its answer is "higher", "lower", "about equal" (the
@@ -108,7 +108,7 @@ class Claims:
     """The claims of a lesson, in the order in which they were measured.
 
     Args:
-        lesson: its number, such as "05".
+        lesson: its number, such as "06".
         model: the lesson's model, as `load_clip` takes it.
         pretrained: the model's weights.
 

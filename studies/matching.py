@@ -1,4 +1,4 @@
-"""Image-text matching (lesson 04): does a caption match an image word by word?
+"""Image-text matching (lesson 05): does a caption match an image word by word?
 
     captions -> word scores beside leaving words out          (`word_table`)
     two things of one noun -> maps with and without a colour  (`adjective_shift`)

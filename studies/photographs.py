@@ -1,8 +1,8 @@
-"""Photographs in lessons 04 and 05.
+"""Photographs in lessons 05 and 06.
 
 COCO with its masks, and published sets of right and wrong captions.
 
-    photographs = read_photographs("05", "coco:FOLDER,colorswap:FOLDER")    # refused, or read
+    photographs = read_photographs("06", "coco:FOLDER,colorswap:FOLDER")    # refused, or read
     show_photographs(claims, clip, photographs)         # a lesson's table and figure of them
 
     matching_rows(clip, load("coco:FOLDER"), folder="runs/matching")    # a row per image
@@ -52,10 +52,10 @@ _TYPICAL = 64  # images whose mean stands for no image in particular
 _MARGIN = 0.01  # of the relevance: a map is about as much on a thing as a constant map is
 _FEWEST_CASES = 25  # of a pair of attributes that counts in ARO, as published
 _CONTENT = {
-    "04": (
+    "05": (
         "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add"
     ),
-    "05": "where the maps of colour words lie, or which captions the model prefers",
+    "06": "where the maps of colour words lie, or which captions the model prefers",
 }
 
 
@@ -379,9 +379,9 @@ def split_sources(data: str) -> list[str]:
 
 
 def read_photographs(lesson: str, data: str) -> dict[str, Sequence]:
-    """Read the photographs of lesson 04 or 05 before anything is measured: cases by data set.
+    """Read the photographs of lesson 05 or 06 before anything is measured: cases by data set.
 
-    `data` is as `datasets.load` takes it, such as coco:FOLDER; for lesson 05 also as `load_choices`
+    `data` is as `datasets.load` takes it, such as coco:FOLDER; for lesson 06 also as `load_choices`
     does, and several with commas between them. Without data there are no cases.
 
     Raises:
@@ -391,7 +391,7 @@ def read_photographs(lesson: str, data: str) -> dict[str, Sequence]:
     for source in split_sources(data):
         if source.partition(":")[0] in KINDS:
             cases = load_choices(source)
-        elif lesson == "04":
+        elif lesson == "05":
             pairs = _with_two_masks(load(source))
             cases = [thing for pair in pairs.values() for thing in pair]
         else:
@@ -432,7 +432,7 @@ def add_claims(claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]) 
         kind = source.partition(":")[0]
         if kind in KINDS:
             _claim_choices(claims, choice_rows(clip, cases, folder), kind)
-        elif claims.lesson == "04":
+        elif claims.lesson == "05":
             _claim_matching(claims, matching_rows(clip, cases, folder))
         else:
             _claim_colours(claims, colour_rows(clip, cases, folder))
@@ -542,7 +542,7 @@ def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
     files = sorted(Path(results).glob("*/*.csv"))
     if not files:
         raise GradeclipError(
-            f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=05`"
+            f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=06`"
         )
     rows = pd.concat([pd.read_csv(file, dtype={"lesson": str}) for file in files])
     rows = rows.reset_index(drop=True)

@@ -16,13 +16,13 @@ IMAGES = {
     "01": 12,
     "02": 20,
     "03": 6,
-    "04": 24,
-    "05": 12,
-}  # 07 tunes and 08 compares bundled models; 09 prints no name
+    "05": 24,
+    "06": 12,
+}  # 08 tunes and 09 compares bundled models; 10 prints no name
 RATED = (
     "dog idea bus freedom apple love table hope chair truth river art horse peace bread luck"
 ).split()
-ON_PHOTOGRAPHS = ("04", "05")
+ON_PHOTOGRAPHS = ("05", "06")
 pytestmark = pytest.mark.slow
 
 
@@ -37,11 +37,11 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
+def test_the_command_of_lesson_07_runs_it_on_ones_own_model_and_captions(
     folder, results, tmp_path_factory, monkeypatch
 ):
     monkeypatch.setattr(studies.lesson, "RESULTS", results)
-    printed = re.search(r'"python -m studies (06 [^\\"]*)', notebook_of("06").read_text())[1]
+    printed = re.search(r'"python -m studies (07 [^\\"]*)', notebook_of("07").read_text())[1]
     pairs = [(RATED[i % 16], RATED[(i + 1 + i // 16) % 16]) for i in range(60)]
     captions = [
         [f"a {('red', 'happy')[i % 2]} {first} with the small {second}"]
@@ -51,7 +51,7 @@ def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
     command = printed.replace("ViT-B-16 --pretrained openai", folder)
     command = command.replace("FOLDER", photographs)
     assert main([*command.split(), "--n", "50"]) == 0
-    executed = results / results_name(folder) / "06_word_concreteness.ipynb"
+    executed = results / results_name(folder) / "07_word_concreteness.ipynb"
     outputs = [
         output
         for cell in nbformat.read(executed, as_version=4).cells
@@ -61,7 +61,7 @@ def test_the_command_of_lesson_06_runs_it_on_ones_own_model_and_captions(
         r"50 captions, (\d+) rated words", "".join(output.get("text", "") for output in outputs)
     )[1]
     assert executed.with_suffix(".html").is_file()
-    assert int(words) >= 16 and int(words) in set(pd.read_csv(executed.parent / "06.csv")["n"])
+    assert int(words) >= 16 and int(words) in set(pd.read_csv(executed.parent / "07.csv")["n"])
 
 
 def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photographs(

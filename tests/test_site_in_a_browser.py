@@ -19,7 +19,7 @@ PAGES = [
     "methods.html",
     "api/explain.html",
     "data/README.html",
-    "notebooks/05_attribute_binding.html",
+    "notebooks/06_attribute_binding.html",
 ]
 LEVELS = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]},

@@ -35,6 +35,13 @@ class InlineFigure(Figure):
         """Write the whole figure; options as in matplotlib, with `bbox_inches="tight"` here."""
         super().savefig(fname, **{"bbox_inches": "tight", "pad_inches": 0.05, **options})
 
+    def _ipython_display_(self) -> None:
+        """Show the small PNG; IPython's own formatter of figures would write one of all colours."""
+        from IPython.display import display
+
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         return bundle(_rendered(self), alternative(self))
 

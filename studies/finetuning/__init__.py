@@ -1,4 +1,4 @@
-"""Fine-tuning: a model's own maps as region labels (lesson 07).
+"""Fine-tuning: a model's own maps as region labels (lesson 08).
 
     pairs -> losses -> run
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from matplotlib.colors import to_hex
 from matplotlib.offsetbox import TextArea
 from matplotlib.text import Text
@@ -176,10 +177,14 @@ def test_pyplot_writes_the_last_figure(tmp_path):
     assert np.ptp(np.asarray(Image.open(tmp_path / "dog.png").convert("L"))) > 100
 
 
-def test_a_notebook_shows_a_figure_once():
-    result = explanation("a dog")
-    data, _ = InteractiveShell.instance().display_formatter.format(result.plot())
-    assert "image/png" in data
+def test_a_notebook_shows_a_figure_once_as_a_small_png():
+    figure = explanation("a dog").plot()
+    shell = InteractiveShell.instance()
+    with capture_output() as captured:
+        formats, _ = shell.display_formatter.format(figure)
+    assert formats == {}  # the figure has shown itself
+    (output,) = captured.outputs
+    assert Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).mode == "P"
     assert plt.get_fignums() == []  # so the end of the cell has none to show
 
 

@@ -66,7 +66,7 @@ def test_the_gallery_names_every_prompt_for_those_who_cannot_see_it():
     ],
 )
 def test_a_claim_reads_as_a_sentence(low, high, verdict):
-    line = Claims("09").add(
+    line = Claims("10").add(
         "it is there",
         estimate=0,
         bounds=(low, high),
@@ -77,9 +77,9 @@ def test_a_claim_reads_as_a_sentence(low, high, verdict):
 
 
 def test_a_claim_that_is_right_every_time_is_not_certain():
-    always = Claims("09").add("it is right", np.ones(50), than=0.5)
+    always = Claims("10").add("it is right", np.ones(50), than=0.5)
     assert always.endswith("1.00 [0.93, 1.00], higher than 0.50")
-    never = Claims("09").add("it is right", np.zeros(3), than=0.5)
+    never = Claims("10").add("it is right", np.zeros(3), than=0.5)
     assert never.endswith("0.00 [0.00, 0.56], undecided against 0.50")
 
 
@@ -88,7 +88,7 @@ def test_a_claim_that_is_right_every_time_is_not_certain():
     [([], None), ([0.7], None), ([np.nan, 0.7], None), ([0.7, 0.9, np.nan], ["a", "a", "b"])],
 )
 def test_a_number_that_cannot_be_had_is_undecided(values, clusters):
-    claims = Claims("09")
+    claims = Claims("10")
     claims.add("too few", values, clusters=clusters, than=0.5)
     row = claims.table.iloc[0]
     assert row["answer"] == "undecided" and np.isnan([row["low"], row["high"]]).all()
@@ -96,7 +96,7 @@ def test_a_number_that_cannot_be_had_is_undecided(values, clusters):
 
 
 def test_values_that_are_missing_are_left_out_with_their_clusters():
-    with_gap, without = Claims("09"), Claims("09")
+    with_gap, without = Claims("10"), Claims("10")
     with_gap.add("x", [1, np.nan, 3, 5], clusters=["a", "b", "b", "c"])
     without.add("x", [1, 3, 5], clusters=["a", "b", "c"])
     assert with_gap.rows == without.rows
@@ -104,7 +104,7 @@ def test_values_that_are_missing_are_left_out_with_their_clusters():
 
 def test_a_claim_without_numbers_is_refused():
     with pytest.raises(GradeclipError, match="'nothing' has neither"):
-        Claims("09").add("nothing")
+        Claims("10").add("nothing")
 
 
 # ------------------------------------------------------------------------------------------ results
@@ -123,7 +123,7 @@ def test_results_are_named_by_model_and_weights(model, pretrained, name, results
     (tmp_path / "mine.pt").write_bytes(b"weights")
     if pretrained:
         pretrained = pretrained.replace("FOLDER", str(tmp_path))
-    claims = Claims("09", model, pretrained)
+    claims = Claims("10", model, pretrained)
     line = claims.add(
         "it is larger",
         np.full(20, 0.6) + np.arange(20) / 100,
@@ -132,7 +132,7 @@ def test_results_are_named_by_model_and_weights(model, pretrained, name, results
     )
     claims.write()
 
-    table = pd.read_csv(results / name / "09.csv")
+    table = pd.read_csv(results / name / "10.csv")
     assert line.startswith(f"it is larger ({name}): 0.69") and line.endswith("higher than 0.50")
     assert table.loc[0, "model"] == name and table.loc[0, "n"] == 20
 
@@ -140,19 +140,19 @@ def test_results_are_named_by_model_and_weights(model, pretrained, name, results
 def test_results_of_other_weights_of_the_same_name_are_not_replaced(results, tmp_path):
     weights = tmp_path / "mine.pt"
     weights.write_bytes(b"P")
-    Claims("05", "ViT-B-32", str(weights)).write()
     Claims("06", "ViT-B-32", str(weights)).write()
+    Claims("07", "ViT-B-32", str(weights)).write()
 
     weights.write_bytes(b"Q")
     with pytest.raises(GradeclipError, match="has results of other weights"):
-        Claims("05", "ViT-B-32", str(weights))
-    Claims("05", "ViT-B-32", "openai").write()
+        Claims("06", "ViT-B-32", str(weights))
+    Claims("06", "ViT-B-32", "openai").write()
     folders = [folder.name for folder in sorted(results.iterdir())]
     assert folders == ["ViT-B-32-mine", "ViT-B-32-openai"]
 
 
 def test_rows_of_each_model_and_data_set_have_a_folder_of_their_own(results):
-    claims = Claims("06", "ViT-B-32", "openai")
+    claims = Claims("07", "ViT-B-32", "openai")
     assert claims.rows_folder("") is None
     folders = {claims.rows_folder(data) for data in ("coco:a", "coco:b", "coco/a")}
     folders.add(claims.rows_folder("coco:a", "emoji-plain"))
@@ -163,7 +163,7 @@ def test_rows_of_each_model_and_data_set_have_a_folder_of_their_own(results):
 def test_weights_of_one_model_stand_side_by_side_with_published_numbers_last(results):
     claim = "photographs: colorswap: all four right"
     for pretrained, estimate in (("openai", 0.5), ("laion2b", 0.6)):
-        claims = Claims("05", "ViT-B-16", pretrained)
+        claims = Claims("06", "ViT-B-16", pretrained)
         claims.add(claim, estimate=estimate, bounds=(0.4, 0.7), n=40)
         claims.add(
             "finds its caption",
@@ -176,9 +176,9 @@ def test_weights_of_one_model_stand_side_by_side_with_published_numbers_last(res
 
     table = side_by_side(results)
     assert list(table.columns) == ["ViT-B-16-laion2b", "other", "ViT-B-16-openai", "published"]
-    assert table.loc[("05", claim), "ViT-B-16-openai"] == "0.50 [0.40, 0.70]"
-    assert table.loc[("05", claim), "ViT-B-16-laion2b"] == "0.60 [0.40, 0.70]"
-    assert table.loc[("05", "finds its caption"), "other"].count("[") == 1
+    assert table.loc[("06", claim), "ViT-B-16-openai"] == "0.50 [0.40, 0.70]"
+    assert table.loc[("06", claim), "ViT-B-16-laion2b"] == "0.60 [0.40, 0.70]"
+    assert table.loc[("06", "finds its caption"), "other"].count("[") == 1
     assert table["published"].iloc[0].startswith("CLIP 0.12, SigLIP 0.30")
 
 
@@ -218,12 +218,12 @@ def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(fi
     ("arguments", "message"),
     [
         (["5x"], "there is no lesson '5x'"),
-        (["../05"], "there is no lesson '../05'"),
+        (["../06"], "there is no lesson '../06'"),
         (["01", "--data", "coco:photos"], "takes no DATA"),
-        (["09", "--n", "50"], "takes no N"),
-        (["06", "--n", "3"], "N must be at least 20, got 3"),
-        (["06", "--n", "0"], "N=0 measures the photographs of lesson 04 or 05 alone"),
-        (["05", "--n", "0", "--data", "coco:none"], "none"),
+        (["10", "--n", "50"], "takes no N"),
+        (["07", "--n", "3"], "N must be at least 20, got 3"),
+        (["07", "--n", "0"], "N=0 measures the photographs of lesson 05 or 06 alone"),
+        (["06", "--n", "0", "--data", "coco:none"], "none"),
     ],
 )
 def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(

@@ -134,7 +134,7 @@ def test_a_constant_map_is_about_equal_to_chance_in_both_lessons(bundled, monkey
         return torch.full((1, len(directions), 12, 12), 0.3)
 
     monkeypatch.setattr(Explainer, "maps", constant)
-    for lesson in ("04", "05"):
+    for lesson in ("05", "06"):
         claims = Claims(lesson)
         add_claims(claims, bundled, {"folder:mine": wide_examples(8)})
         row = claims.table.iloc[0]
@@ -183,15 +183,15 @@ def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
 
 def test_data_without_a_case_are_refused_before_anything_is_measured():
     with pytest.raises(GradeclipError, match="no image has masks of two concepts"):
-        read_photographs("04", "photographs:all")
-    with pytest.raises(GradeclipError, match="gives a colour to a concept"):
         read_photographs("05", "photographs:all")
+    with pytest.raises(GradeclipError, match="gives a colour to a concept"):
+        read_photographs("06", "photographs:all")
 
 
 def test_a_missing_folder_of_images_is_refused_before_anything_is_measured(choices, tmp_path):
     crepe = choices.partition("@")[0]
     with pytest.raises(GradeclipError, match="00.jpg"):
-        read_photographs("05", f"{crepe}@{tmp_path}")
+        read_photographs("06", f"{crepe}@{tmp_path}")
 
 
 # ------------------------------------------------------------------------------------------ choices
@@ -318,7 +318,7 @@ def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, 
     rows["image"] = [f"{number}.jpg" for number in range(len(rows))]
     monkeypatch.setattr(studies.photographs, "choice_rows", lambda *_: rows)
 
-    claims = Claims("05")
+    claims = Claims("06")
     add_claims(claims, bundled, {"aro:folder": aro_choices(kinds)})
     row = claims.table.iloc[0]
     test = kinds[0].partition(":")[0]
@@ -334,7 +334,7 @@ def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, 
 
 
 def test_a_lesson_without_photographs_says_what_they_would_show_and_how(bundled, capsys):
-    for lesson in ("04", "05"):
+    for lesson in ("05", "06"):
         assert (
             show_photographs(
                 Claims(lesson),
@@ -349,7 +349,7 @@ def test_a_lesson_without_photographs_says_what_they_would_show_and_how(bundled,
 def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(
     bundled, coco, choices, results
 ):
-    matching, binding = Claims("04"), Claims("05")
+    matching, binding = Claims("05"), Claims("06")
     for claims, data, count in ((matching, coco, 5), (binding, f"{coco},{choices}", 2 + 2 + 3)):
         figure = show_photographs(
             claims,
@@ -359,11 +359,11 @@ def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(
         assert "In photographs" in figure.alt
         assert len(claims.table) == count
         assert claims.table["claim"].str.startswith("photographs: ").all()
-    assert len(list(results.glob("emoji/0[45]/*/rows.jsonl"))) == 4
+    assert len(list(results.glob("emoji/0[56]/*/rows.jsonl"))) == 4
 
 
 def test_few_images_give_undecided_claims(bundled, coco, results):
-    claims = Claims("05")
+    claims = Claims("06")
     one_image = [example for example in load(coco) if example.key == "1/dog"]
     figure = show_photographs(claims, bundled, {"coco:one": one_image})
     assert set(claims.table["answer"]) == {"undecided"}
@@ -371,11 +371,11 @@ def test_few_images_give_undecided_claims(bundled, coco, results):
 
 
 def test_photographs_are_measured_alone_into_a_table_of_their_own(coco, results, capsys):
-    assert run_lessons(["05", "--data", coco, "--n", "0"]) == 0
-    table = pd.read_csv(results / "emoji" / "05-photographs.csv", dtype={"lesson": str})
+    assert run_lessons(["06", "--data", coco, "--n", "0"]) == 0
+    table = pd.read_csv(results / "emoji" / "06-photographs.csv", dtype={"lesson": str})
     assert list(table["claim"]) == [
         "photographs: a colour word lies on its object, beyond chance",
         "photographs: it does so more than an absent colour",
     ]
-    assert set(table["lesson"]) == {"05"}
+    assert set(table["lesson"]) == {"06"}
     assert not list(results.rglob("*.ipynb"))
