@@ -51,7 +51,8 @@ def unchanged(tiny):
     for name, value in tiny.model.state_dict().items():
         assert torch.equal(value, before[name]), name
     for module in tiny.model.modules():
-        assert not module._forward_hooks and not module._forward_pre_hooks
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
         assert not module.training
 
 

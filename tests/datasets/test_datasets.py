@@ -52,7 +52,8 @@ def test_scenes_ask_for_something_that_is_there_and_know_exactly_where():
         scene = draw_scene([50, 0, i], split="development")
         nouns = [thing.noun for thing in scene.objects]
         members = [k for k, noun in enumerate(nouns) if noun == example.concept]
-        assert example.caption == scene.caption and set(example.present) == set(nouns)
+        assert example.caption == scene.caption
+        assert set(example.present) == set(nouns)
         assert (example.mask() == scene.masks()[members].any(0)).all()
         assert example.mask().shape == example.image().size[::-1]
         assert len(members) > 1 or example.prompt.split()[0] not in ("two", "three", "four")
@@ -63,7 +64,8 @@ def test_scenes_ask_for_something_that_is_there_and_know_exactly_where():
 def test_scenes_of_another_split_differ_and_examples_can_be_pickled():
     example = load("scenes:development:1")[0]
     copy = pickle.loads(pickle.dumps(example))
-    assert copy.key == example.key and (copy.mask() == example.mask()).all()
+    assert copy.key == example.key
+    assert (copy.mask() == example.mask()).all()
     captions = [example.caption for example in load("scenes:train:12")]
     assert captions != [example.caption for example in load("scenes:development:12")]
 
@@ -131,7 +133,8 @@ def test_coco_asks_for_every_category_and_joins_its_instances_as_pycocotools_doe
         masks = [reference.annToMask(annotation) for annotation in reference.loadAnns(ids)]
         assert (example.mask() == np.any(masks, axis=0)).all()
         assert example.image().size == (30, 20)
-    assert examples[1].mask()[:, :3].all() and not examples[1].mask()[:, 3:].any()
+    assert examples[1].mask()[:, :3].all()
+    assert not examples[1].mask()[:, 3:].any()
 
 
 def test_coco_captions_need_neither_masks_nor_images(coco_folder):
@@ -142,7 +145,8 @@ def test_coco_captions_need_neither_masks_nor_images(coco_folder):
     captions = [example.caption for example in examples]
     assert captions == ["Two dogs.", "A dog beside people.", "A man."]
     assert [example.concept for example in examples] == ["4", "4", "9"]
-    assert examples[0].mask() is None and not examples[0].has_mask
+    assert examples[0].mask() is None
+    assert not examples[0].has_mask
 
 
 def test_annotations_that_are_missing_or_cut_short_say_where_to_get_them(coco_folder):
@@ -186,7 +190,8 @@ def test_a_folder_of_images_has_a_table_with_captions_concepts_and_masks(mine):
     assert [cat.key, car.key] == ["cat.jpg (row 1)", "street.png (row 2)"]
     assert (cat.mask() == box(20, 30, 1, 2, 8, 9)).all()
     assert (car.mask() == box(10, 10, 0, 0, 3, 3)).all()
-    assert tree.mask() is None and cat.image().size == (30, 20)
+    assert tree.mask() is None
+    assert cat.image().size == (30, 20)
     assert (car.prompt, car.concept, cat.concept) == ("a red car, parked", "car", "a cat")
     assert car.present == tree.present == ("car", "tree")
 
@@ -253,7 +258,8 @@ def test_a_data_set_of_hugging_face_is_read_in_three_lines(tmp_path, monkeypatch
     widths = {example.prompt: example.image().size[0] for example in examples}
     assert widths == {"a owl": 8, "a dog": 9}
     copy = pickle.loads(pickle.dumps(examples[0]))
-    assert copy.image().size == examples[0].image().size and examples[0].mask() is None
+    assert copy.image().size == examples[0].image().size
+    assert examples[0].mask() is None
     for dataset in (birds, birds["train"]):
         with pytest.raises(GradeclipError, match="has no column .*: say image= and caption="):
             from_huggingface(dataset)
@@ -308,11 +314,14 @@ def test_data_that_are_unknown_or_ambiguous_are_refused(data, message):
 def test_every_photograph_has_its_caption():
     examples = load("photographs:all")
     names = sorted(file.name for file in PHOTOGRAPHS.glob("*.jpg"))
-    assert [example.key for example in examples] == names and len(names) == 5
+    assert [example.key for example in examples] == names
+    assert len(names) == 5
     for example in examples:
         with Image.open(PHOTOGRAPHS / example.key) as file:
-            assert example.image().size == file.size and max(file.size) == 384
-        assert example.prompt.startswith("a photo of a") and example.mask() is None
+            assert example.image().size == file.size
+            assert max(file.size) == 384
+        assert example.prompt.startswith("a photo of a")
+        assert example.mask() is None
 
 
 def test_every_photograph_is_small_and_has_an_author_and_a_free_licence():
@@ -321,5 +330,6 @@ def test_every_photograph_is_small_and_has_an_author_and_a_free_licence():
     files = sorted(PHOTOGRAPHS.glob("*.jpg"))
     assert sorted(name for name, _, _ in rows) == [file.name for file in files]
     for _, author, licence in rows:
-        assert author and ("CC0" in licence or "public domain" in licence)
+        assert author
+        assert "CC0" in licence or "public domain" in licence
     assert max(file.stat().st_size for file in files) <= 60_000

@@ -70,7 +70,8 @@ def test_the_published_protocol_removes_half_and_reads_every_twentieth():
     curves = image_curves(lambda images: images.mean((1, 2, 3)), pixels, maps, colours=PLAIN)
     assert curves["fraction"].unique().tolist() == pytest.approx(np.arange(11) / 20)
     published = PROTOCOLS["published"]
-    assert published == Protocol() and (published.fill, published.canvas) == ("random", "black")
+    assert published == Protocol()
+    assert (published.fill, published.canvas) == ("random", "black")
 
 
 def test_an_image_half_deleted_holds_the_fill_on_exactly_the_higher_half_of_the_map(additive):
@@ -96,10 +97,13 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
     assert torch.equal(torch.get_rng_state(), state)
     assert len(first) == 2  # all of it and none of it, once for both maps
     assert torch.equal(first[0], pixels)
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     mean, deviation = (torch.tensor(values)[:, None, None] for values in colours)
     colour = first[1] * deviation + mean
-    assert colour.min() >= -1e-6 and colour.max() <= 1 + 1e-6 and 0.4 < colour.mean() < 0.6
+    assert colour.min() >= -1e-6
+    assert colour.max() <= 1 + 1e-6
+    assert 0.4 < colour.mean() < 0.6
 
 
 def test_black_is_black_in_the_models_own_colours(tiny, pixels):
@@ -140,7 +144,8 @@ def test_batches_make_no_difference_and_images_that_all_maps_share_are_scored_on
     together = image_curves(counted, pixels, maps, colours=PLAIN, batch=7)
     pd.testing.assert_frame_equal(together, pd.concat(apart, ignore_index=True))
     shared = 2  # where each of the two games begins
-    assert max(sizes) == 7 and sum(sizes) + shared == len(together) == 44
+    assert max(sizes) == 7
+    assert sum(sizes) + shared == len(together) == 44
 
 
 def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():

@@ -24,7 +24,8 @@ def directions(*shape, width=48, seed=0, dtype=torch.float32):
 
 
 def close(actual, expected, tolerance=1e-4):
-    assert actual.shape == expected.shape and expected.abs().max() > 0
+    assert actual.shape == expected.shape
+    assert expected.abs().max() > 0
     assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 

@@ -31,7 +31,8 @@ def test_things_lose_their_mean_and_other_words_keep_their_maps(interactions):
     things = {word for group in groups for word in group}
     rest = [i for i in range(len(words)) if i not in things]
     np.testing.assert_array_equal(centred.image_maps[rest], maps[rest])
-    assert centred.words == interactions.words and interactions.provenance.centred is None
+    assert centred.words == interactions.words
+    assert interactions.provenance.centred is None
 
 
 def test_a_centred_map_is_the_map_of_the_centred_direction(tiny, picture, interactions):

@@ -72,8 +72,10 @@ def test_maps_are_linear_in_the_direction(name, tiny, pixels):
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_a_tower_that_averages_its_patches_is_explained_by_every_method(name, averaging, pixels):
     maps = run(name, "image", averaging.model, pixels[:1], directions(1, 2))
-    assert maps.shape == (1, 2, 17) and maps.isfinite().all()
-    assert maps[..., 0].eq(0).all() and maps[..., 1:].abs().max() > 0
+    assert maps.shape == (1, 2, 17)
+    assert maps.isfinite().all()
+    assert maps[..., 0].eq(0).all()
+    assert maps[..., 1:].abs().max() > 0
 
 
 # ------------------------------------------------------------------------------- the explainer
@@ -83,14 +85,16 @@ def test_a_tower_that_averages_its_patches_is_explained_by_every_method(name, av
 def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
     method = METHODS[name]
     explanation = Explainer(tiny, method=name).explain(picture, SHORT)
-    assert explanation.provenance.method == name and method.title in explanation.origin
+    assert explanation.provenance.method == name
+    assert method.title in explanation.origin
     similarity = Explainer(tiny).explain(picture, SHORT).similarity
     np.testing.assert_allclose(explanation.similarity, similarity, atol=1e-6)
 
     if method.image is None:
         assert explanation.image_maps is None
     else:
-        assert explanation.image_maps.shape == (1, 4, 4) and explanation.image_maps.any()
+        assert explanation.image_maps.shape == (1, 4, 4)
+        assert explanation.image_maps.any()
 
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
@@ -109,7 +113,9 @@ def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_meth
     clip = wrap(build(text={"embed_cls": True}, custom_text=True))
     explainer = Explainer(clip, method=name, null_captions=[SHORT, LONG])
     scores = [word.score for word in explainer.explain(picture, SHORT).words[0]]
-    assert len(scores) == 2 and np.isfinite(scores).all() and any(scores)
+    assert len(scores) == 2
+    assert np.isfinite(scores).all()
+    assert any(scores)
 
     batch = explainer.explain(picture, [SHORT, LONG]).words[0]
     np.testing.assert_allclose([word.score for word in batch], scores, rtol=1e-3, atol=1e-6)
@@ -135,7 +141,8 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused(pi
     for name in ("attention", "rollout", "game", "legrad", "maskclip", "m2ib"):
         explainer = Explainer(clip, method=name, image_layers=1)
         maps[name] = explainer.explain(picture, SHORT).image_maps
-        assert np.isfinite(maps[name]).all() and maps[name].any()
+        assert np.isfinite(maps[name]).all()
+        assert maps[name].any()
     # one layer without a residual stream
     np.testing.assert_allclose(maps["rollout"], maps["attention"], rtol=1e-5)
 
@@ -193,14 +200,16 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     explanation = Explainer(tiny, method=method).explain(picture, [SHORT, LONG])
     expected = Explainer(tiny, method="maskclip").explain(picture, [SHORT, LONG])
     np.testing.assert_array_equal(explanation.image_maps, expected.image_maps)
-    assert explanation.words == ((), ()) and "mine" not in METHODS
+    assert explanation.words == ((), ())
+    assert "mine" not in METHODS
     assert explanation.origin.endswith("Mine: explains a number of mine")
     assert of_explanation(explanation).panels[0].map is not None
 
 
 def test_a_method_of_prompts_alone_has_no_maps_and_no_image_layers(tiny, picture):
     explanation = Explainer(tiny, method="leave-one-out").explain(picture, SHORT)
-    assert explanation.image_maps is None and explanation.provenance.image_layers is None
+    assert explanation.image_maps is None
+    assert explanation.provenance.image_layers is None
     assert of_explanation(explanation).panels[0].map is None
 
 

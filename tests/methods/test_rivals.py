@@ -118,7 +118,8 @@ def test_words_of_no_player_stay_in_every_prompt(tiny, picture):
     explainer = Explainer(tiny)
     explanation = metagame(explainer, picture, "a red dog", over=[(1,)])
     maps = explainer.explain(picture, ["a red dog", "a dog"]).image_maps
-    assert explanation.words[0][0].text == "red" and explanation.pairs.shape == (1, 1, 4, 4)
+    assert explanation.words[0][0].text == "red"
+    assert explanation.pairs.shape == (1, 1, 4, 4)
     np.testing.assert_allclose(explanation.image_maps[0], maps[0] - maps[1], atol=1e-6)
 
 

@@ -228,7 +228,8 @@ def test_an_architecture_is_traced_as_it_computes(name, opens):
 
     maps = grad_eclip(tower, trace, three_directions(tower))
     assert maps.shape == (2, 3, trace.tokens.shape[1])
-    assert maps.isfinite().all() and (maps != 0).any()
+    assert maps.isfinite().all()
+    assert (maps != 0).any()
     assert (maps.masked_select(~trace.valid_mask[:, None]) == 0).all()
 
 

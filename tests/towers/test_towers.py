@@ -100,10 +100,8 @@ def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
     large.load_state_dict(state)
     wide = F.interpolate(pixels, (32, 56))
     trace = open_image_tower(small).trace(wide)
-    assert (
-        trace.grid == (4, 7)
-        and (trace.embedding - plain.embed(large, "image", wide)).abs().max() < 1e-5
-    )
+    assert trace.grid == (4, 7)
+    assert (trace.embedding - plain.embed(large, "image", wide)).abs().max() < 1e-5
 
 
 BROKEN = {
@@ -161,10 +159,8 @@ def test_layers_that_do_not_exist_are_refused():
             open_image_tower(build(), layers)
         with pytest.raises(GradeclipError, match="text_layers must be"):
             open_text_tower(build(), layers)
-    assert (
-        open_text_tower(build()).layers == 2
-        and open_text_tower(build(text={"layers": 12})).layers == 8
-    )
+    assert open_text_tower(build()).layers == 2
+    assert open_text_tower(build(text={"layers": 12})).layers == 8
 
 
 @pytest.mark.parametrize(
@@ -208,9 +204,12 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
         logits = classifier(explainer.clip.preprocess(image)[None])[0]
     assert abs(float(logits.abs().max()) - 1) > 0.1, "logits must not be of unit length"
     assert explanation.similarity == pytest.approx(logits[[2, 5]].tolist(), abs=1e-5)
-    assert explanation.image_maps.shape == (2, 4, 4) and explanation.box == (0, 0, 64, 64)
+    assert explanation.image_maps.shape == (2, 4, 4)
+    assert explanation.box == (0, 0, 64, 64)
     heat = explanation.heatmap(0, signed=True)
-    assert not heat[64:].any() and not heat[:, 64:].any() and heat[:64, :64].any()
+    assert not heat[64:].any()
+    assert not heat[:, 64:].any()
+    assert heat[:64, :64].any()
 
     contrast = explainer.explain(image, torch.eye(7)[[2]], against=torch.eye(7)[[5]])
     difference = explanation.image_maps[0] - explanation.image_maps[1]
@@ -285,7 +284,8 @@ def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, 
     torch.testing.assert_close(
         torch.tensor(explanation.similarity), (image @ F.normalize(directions, dim=-1).T)[0]
     )
-    assert explanation.image_maps.shape == (2, 4, 4) and explanation.image_maps.any()
+    assert explanation.image_maps.shape == (2, 4, 4)
+    assert explanation.image_maps.any()
     assert open_image_tower(tiny.model).kind == "VisionTransformer", "others are opened as before"
     register_tower("later", "image", lambda model: isinstance(model, Linear), WrongTower)
     with pytest.raises(

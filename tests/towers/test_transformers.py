@@ -125,7 +125,8 @@ def test_words_are_those_that_were_written(name, picture):
     explanation = Explainer(Clip.from_transformers(*tiny_clip(name))).explain(picture, PROMPTS)
     english, chinese = ([word.text for word in words] for words in explanation.words)
     assert "".join(english).replace(" ", "") == "Aredcar,acafé"
-    assert english[:2] == ["A", "red"] and english[-1] == "café"
+    assert english[:2] == ["A", "red"]
+    assert english[-1] == "café"
     assert "".join(chinese) == "一只猫"
     assert all(any(word.score for word in words) for words in explanation.words)
 
@@ -144,7 +145,8 @@ def test_words_end_at_an_eot_among_them_and_no_html_is_seen_in_them(picture):
 def test_native_resolution_has_the_positions_that_transformers_would_give(name, picture):
     explainer = Explainer(Clip.from_transformers(*tiny_clip(name)), resolution="native")
     explanation = explainer.explain(picture, PROMPTS[0])
-    assert explanation.image_maps.shape == (1, 6, 10) and explanation.box == (0, 0, 80, 50)
+    assert explanation.image_maps.shape == (1, 6, 10)
+    assert explanation.box == (0, 0, 80, 50)
 
     pixels = torch.randn(1, 3, 24, 56, generator=torch.Generator().manual_seed(1))
     trace = explainer.image_tower.trace(pixels)
@@ -159,7 +161,8 @@ def test_every_method_goes_through_these_towers(method, picture):
     explainer = Explainer(Clip.from_transformers(*tiny_clip("ChineseCLIP")), method=method)
     explanation = explainer.explain(picture, PROMPTS[0])
     if METHODS[method].image is not None:
-        assert np.isfinite(explanation.image_maps).all() and explanation.image_maps.any()
+        assert np.isfinite(explanation.image_maps).all()
+        assert explanation.image_maps.any()
     assert any(explanation.words[0]) == (METHODS[method].text is not None)
 
 

@@ -78,7 +78,8 @@ def test_the_trace_is_what_encode_text_gives_and_padding_is_in_no_part_of_it(nam
 
     is_padding = ~trace.valid_mask
     padding = ids[:, : is_padding.shape[1]][is_padding]
-    assert is_padding[1].any() and (padding == clip.tokenizer.tokenizer.pad_token_id).all()
+    assert is_padding[1].any()
+    assert (padding == clip.tokenizer.tokenizer.pad_token_id).all()
     for layer in trace.layers:
         attention_to_padding = layer.attention.masked_select(is_padding[:, None, None])
         assert attention_to_padding.abs().max() < 1e-6
@@ -92,7 +93,8 @@ def test_words_and_interactions_are_given_in_the_prompt_as_it_was_written(name, 
     caption = f"  {CAPTION.replace(' ', '  ')}"
     words, chinese = explainer.explain(picture, [caption, "一只猫"]).words
     written = ["a", "red", "car", ",", "a", "naïve", "café"]
-    assert len(words) >= 5 and [word.text for word in words] == written[: len(words)]
+    assert len(words) >= 5
+    assert [word.text for word in words] == written[: len(words)]
     assert all(caption[word.start : word.end] == word.text for word in words)
     assert "".join(word.text for word in chinese) == "一只猫"
 

@@ -64,7 +64,8 @@ def test_every_kind_of_model_comes_back_as_it_was_in_half_precision(config, tmp_
     assert path.stat().st_size < 0.3 * 4 * weights
 
     clip = load_clip("emoji", path)
-    assert type(clip.model) is type(model) and not clip.model.training
+    assert type(clip.model) is type(model)
+    assert not clip.model.training
     assert clip.vocabulary == set(WORDS)
     half = model.half().float()  # rounded as the file is
     size = config["vision_cfg"]["image_size"]
