@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import textwrap
 import zlib
 from collections.abc import Sequence
 from itertools import count, islice
@@ -35,6 +36,7 @@ from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
 from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
+COLUMNS_OF_TEXT = 100  # that a notebook shows without a break
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
 SECOND = "emoji-plain"  # a second training, which the lessons measure beside `emoji`
 COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "answer"]
@@ -143,8 +145,9 @@ class Claims:
 
         Args:
             claim: a short sentence without a full stop, such as "red lies on the red object".
-            values: (n,) numbers, of which the mean and its bootstrap interval are taken; NaN is
-                left out.
+            values: (n,) numbers, of which the mean and its interval are taken; NaN is left out.
+                Answers 0, .5 and 1 that are compared with a guess are a proportion, with Wilson's
+                interval; others have the bootstrap's.
             estimate: the number, where it is no mean; it needs `bounds`.
             bounds: its 95 % interval, low and high.
             than: the reference, such as .5 for guessing.
@@ -154,7 +157,7 @@ class Claims:
             n: how many measurements; counted where `values` are given.
 
         Returns:
-            The claim with its numbers and its answer, as one line to print.
+            The claim with its numbers and its answer, to print: one line, or two of a long claim.
 
         Raises:
             GradeclipError: neither values nor an estimate with bounds are given.
@@ -182,7 +185,11 @@ class Claims:
             "about equal": "about equal to",
             "undecided": "undecided against",
         }[verdict]
-        return f"{claim} ({name}): {estimate:.2f} [{low:.2f}, {high:.2f}], {comparison} {than:.2f}"
+        sentence = f"{claim} ({name}):"
+        numbers = f"{estimate:.2f} [{low:.2f}, {high:.2f}], {comparison} {than:.2f}"
+        if len(f"{sentence} {numbers}") <= COLUMNS_OF_TEXT:
+            return f"{sentence} {numbers}"
+        return f"{textwrap.fill(sentence, COLUMNS_OF_TEXT)}\n    {numbers}"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -235,11 +242,10 @@ def mean_and_interval(
         mean = float(values.mean()) if len(values) else np.nan
         return mean, np.full(2, np.nan), len(values)
 
-    # A bootstrap of equal answers has no width. Zeros are answers where a guess scores, and
-    # differences where it does not.
-    always_right = (values == 1).all()
-    always_wrong = than > 0 and (values == 0).all()
-    kind = "proportion" if always_right or always_wrong else "mean"
+    # Zeros and ones are answers where a guess scores, and differences where it does not. Ones alone
+    # are answers, too: a bootstrap of equal values has no width.
+    is_answer = np.isin(values, (0, 0.5, 1)).all() and (than > 0 or (values == 1).all())
+    kind = "proportion" if is_answer else "mean"
     return float(values.mean()), mean_interval(values, clusters, kind=kind), len(values)
 
 

@@ -456,11 +456,11 @@ def all_right(rows: pd.DataFrame) -> pd.Series:
 
 
 def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:
-    """The 95 % interval of a fraction of right answers.
+    """The 95 % interval of a fraction of right answers: Wilson's, in which a cluster counts once.
 
-    Wilson's if all are alike, where a bootstrap has no width.
+    The bootstrap's, if answers are right in parts.
     """
-    kind = "proportion" if np.mean(right) in (0, 1) else "mean"
+    kind = "proportion" if np.isin(right, (0, 0.5, 1)).all() else "mean"
     return mean_interval(right, clusters, kind=kind)
 
 

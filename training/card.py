@@ -301,7 +301,7 @@ def row(
     Of clusters, n counts these.
     """
     values = np.asarray(values, float)
-    kind = "proportion" if np.isin(values, (0, 1)).all() else "mean"
+    kind = "proportion" if np.isin(values, (0, 0.5, 1)).all() else "mean"
     n = len(values) if clusters is None else len(np.unique(clusters))
     cells = (figure, values.mean(), *mean_interval(values, clusters, kind=kind), n, chance)
     return dict(zip(COLUMNS, cells, strict=True))

@@ -52,14 +52,15 @@ def mean_interval(
         values: (n,); the interval of a mean difference takes the differences, pair by pair.
         clusters: one label per value. The bootstrap draws whole clusters with replacement; in
             Wilson's interval each cluster counts as one answer, as if its answers were alike.
-        kind: "mean", or "proportion" if the values are right and wrong answers, 1 and 0.
+        kind: "mean", or "proportion" if the values are right and wrong answers, 1 and 0, and .5
+            for a tie.
 
     Returns:
         [low, high].
 
     Raises:
         GradeclipError: fewer than two values or clusters, NaN or infinite values, not one label per
-            value, a proportion of values other than 0 and 1.
+            value, a proportion of values other than 0, .5 and 1.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not np.isfinite(values).all():
@@ -73,8 +74,8 @@ def mean_interval(
     if kind == "mean":
         low, high = _bootstrap(sums, sizes)
     elif kind == "proportion":
-        if not np.isin(values, (0, 1)).all():
-            raise GradeclipError(f"a proportion has values 0 and 1 only, got {values}")
+        if not np.isin(values, (0, 0.5, 1)).all():
+            raise GradeclipError(f"a proportion has values 0 and 1, and .5 for a tie, got {values}")
         low, high = _wilson(mean, len(sums))
     else:
         raise GradeclipError(f"kind must be 'mean' or 'proportion', got {kind!r}")

@@ -10,7 +10,7 @@ import pytest
 import studies.lesson
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures.statistics import interpret_interval
+from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.scenes import CANVAS
 from studies.__main__ import NOTEBOOKS, run_lesson
 from studies.__main__ import main as run_lessons
@@ -74,6 +74,35 @@ def test_a_claim_reads_as_a_sentence(low, high, verdict):
         n=2,
     )
     assert line.endswith(f"], {verdict} 0.00")
+
+
+def test_a_long_claim_is_printed_on_two_lines_and_its_numbers_on_one():
+    claims = Claims("10")
+    for length in (20, 60, 90, 150):
+        printed = claims.add("word " * (length // 5), estimate=0.5, bounds=(0.4, 0.6), than=0.5, n=9)
+        *_, last = printed.splitlines()
+        assert max(map(len, printed.splitlines())) <= 100
+        assert last.endswith("0.50 [0.40, 0.60], undecided against 0.50")
+        assert len(printed.splitlines()) == 1 + (length > 40) + (length > 100)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 7])
+def test_answers_have_wilsons_interval_with_a_cluster_counted_once(wrong):
+    """All right is no wider than one wrong."""
+    claims = Claims("10")
+    right = np.arange(40) >= wrong
+    claims.add("it is right", right, clusters=np.arange(40) // 2, than=0.5)
+    row = claims.table.iloc[0]
+    error = (row["low"] * (1 - row["low"]) / 20) ** 0.5
+    assert right.mean() - row["low"] == pytest.approx(1.959964 * error)
+
+
+def test_differences_of_answers_are_no_proportion():
+    claims = Claims("10")
+    differences = np.array([1.0, 0.0, 1.0, 0.0, 0.0])
+    claims.add("more often right", differences)
+    row = claims.table.iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx(tuple(mean_interval(differences)))
 
 
 def test_a_claim_that_is_right_every_time_is_not_certain():
