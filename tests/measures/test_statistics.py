@@ -256,7 +256,10 @@ REFUSED = {
     "one value": (lambda: mean_interval([0.1]), "at least two values, got 1"),
     "one cluster": (lambda: mean_interval([0.1, 0.2], ["a", "a"]), "one of 2 values"),
     "few labels": (lambda: mean_interval([0.1, 0.2], ["a"]), "one label per value"),
-    "scores": (lambda: mean_interval([0.1, 1], kind="proportion"), "values 0 and 1, and .5 for a tie"),
+    "scores": (
+        lambda: mean_interval([0.1, 1], kind="proportion"),
+        "values 0 and 1, and .5 for a tie",
+    ),
     "a kind": (lambda: mean_interval([1, 0], kind="sum"), "'mean' or 'proportion', got 'sum'"),
     "an interval upside down": (lambda: interpret_interval(1, 0), "goes from low to high"),
     "NaN in a table": (

@@ -79,7 +79,9 @@ def test_a_claim_reads_as_a_sentence(low, high, verdict):
 def test_a_long_claim_is_printed_on_two_lines_and_its_numbers_on_one():
     claims = Claims("10")
     for length in (20, 60, 90, 150):
-        printed = claims.add("word " * (length // 5), estimate=0.5, bounds=(0.4, 0.6), than=0.5, n=9)
+        printed = claims.add(
+            "word " * (length // 5), estimate=0.5, bounds=(0.4, 0.6), than=0.5, n=9
+        )
         *_, last = printed.splitlines()
         assert max(map(len, printed.splitlines())) <= 100
         assert last.endswith("0.50 [0.40, 0.60], undecided against 0.50")
