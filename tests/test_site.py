@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from inspect import getmembers, isroutine
 from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import unquote, urlsplit
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from gradeclip_utils import Explainer, Explanation, Interactions
 from gradeclip_utils.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +64,35 @@ def test_every_name_of_the_reference_has_a_docstring_and_stands_once(build):
     assert len(names) == len(set(names))
     for name in names:
         assert resolve_name(f"gradeclip_utils.{name}").__doc__, name
+
+
+def test_the_reference_is_short(build):
+    assert sum(len(entries) for _, entries in build.API.values()) <= 60
+
+
+def test_every_function_of_the_reference_is_called_in_a_lesson_or_on_a_page(build):
+    functions = set()
+    for name in [name for _, entries in build.API.values() for name in entries]:
+        value = resolve_name(f"gradeclip_utils.{name}")
+        if not isinstance(value, type):
+            functions.add(value.__name__)
+    for kind in (Explainer, Explanation, Interactions):
+        functions |= {name for name, _ in getmembers(kind, isroutine) if name[0] != "_"}
+
+    words = set(re.findall(r"\w+", code_for_readers()))
+    assert functions - words == set()
+
+
+def code_for_readers():
+    """The code of lessons and pages."""
+    parts = []
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(file, as_version=4).cells
+        parts += [cell.source for cell in cells if cell.cell_type == "code"]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "start.md"]
+    for page in (*pages, *(ROOT / "docs" / "site" / "howto").glob("*.md")):
+        parts += re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    return "\n".join(parts)
 
 
 def test_every_method_has_its_row_with_paper_and_cost(build):

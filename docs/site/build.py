@@ -236,6 +236,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "explainer.Explainer",
             "explanation.Explanation",
             "explanation.Interactions",
+            "explanation.Regions",
             "explanation.Provenance",
             "words.Word",
             "errors.GradeclipError",
@@ -267,8 +268,6 @@ API = {  # page -> its title and what it documents, in the order in which a newc
     "plots": (
         "Figures",
         [
-            "plots.plot_explanation",
-            "plots.plot_interactions",
             "plots.plot_maps",
             "plots.plot_intervals",
             "plots.paint",
@@ -299,7 +298,6 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "datasets.captioned_images",
             "datasets.from_huggingface",
             "datasets.coco",
-            "datasets.coco_captions",
         ],
     ),
     "measures": (

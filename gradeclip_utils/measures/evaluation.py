@@ -394,7 +394,13 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def report_best(table: pd.DataFrame) -> str:
-    """Three lines: which map is better, by how much, and how sure that is; of a `summary`."""
+    """Three lines: which map is better, by how much, and how sure that is.
+
+        print(report_best(summary(rows)))
+
+    Args:
+        table: a `summary`. Average precision decides, or insertion where there are no masks.
+    """
     measure = "insertion"
     if "average_precision" in set(table["measure"]):
         measure = "average_precision"

@@ -141,6 +141,9 @@ def reference_baselines(
         rng: the generator of the random map.
         box: left, top, right, bottom of what the model saw, in the mask's pixels; the whole image
             if left out.
+
+    Returns:
+        A heat map (H, W), as large as the mask, for each name.
     """
     height, width = mask.shape
     if box is None:

@@ -26,6 +26,12 @@ def randomised(clip: Clip, *, seed: int = 0) -> Clip:
     Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018: a map that survives this shows
     the image and not the model. Single numbers, such as the logit scale, and buffers are kept. The
     copy's name says that it is random.
+
+        Explainer(randomised(clip)).explain(image, "a dog").image_maps
+
+    Args:
+        clip: the model, which stays as it is.
+        seed: of the weights.
     """
     generator = torch.Generator().manual_seed(seed)
     model = copy.deepcopy(clip.model)
@@ -40,6 +46,14 @@ def rank_correlation(maps: np.ndarray, other_maps: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation (P,) of each map of a stack (P, ...) with its partner (P, ...).
 
     A constant map has no order and agrees with nothing: zero.
+
+    >>> maps = np.arange(4).reshape(1, 2, 2)
+    >>> rank_correlation(maps, -maps).tolist()
+    [-1.0]
+
+    Args:
+        maps: (P, ...), signed or not.
+        other_maps: the same shape.
 
     Raises:
         GradeclipError: stacks of different shapes.

@@ -361,7 +361,11 @@ def as_python(scene: Scene) -> str:
 
 
 def without(scene: Scene, index: int) -> Scene:
-    """The same image without one object, plainly described."""
+    """The same image without the object of this index, plainly described.
+
+    Raises:
+        GradeclipError: it is the only object.
+    """
     things = [thing for i, thing in enumerate(scene.objects) if i != index]
     unnamed = [i - (i > index) for i in scene.unnamed if i != index]
     if len(unnamed) == len(things):  # somebody has to be named
@@ -370,9 +374,16 @@ def without(scene: Scene, index: int) -> Scene:
 
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
-    """The same objects in other colours (None: its own), plainly described.
+    """The same objects in other colours, plainly described.
 
     Swapped colours test binding.
+
+    Args:
+        scene: any scene.
+        colours: one for each object; None is the object's own.
+
+    Raises:
+        GradeclipError: not one colour for each object, or a colour that the world does not have.
     """
     if len(colours) != len(scene.objects):
         raise GradeclipError(
