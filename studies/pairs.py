@@ -42,8 +42,14 @@ from gradeclip_utils.scenes import (
 )
 from gradeclip_utils.scenes.emoji import BACKGROUNDS
 from gradeclip_utils.scenes.grammar import relation_between
-from gradeclip_utils.scenes.scene import draw_layout
-from gradeclip_utils.scenes.scene import BIG, SIZES, SMALL, is_withheld_colour, is_withheld_pair
+from gradeclip_utils.scenes.scene import (
+    BIG,
+    SIZES,
+    SMALL,
+    draw_layout,
+    is_withheld_colour,
+    is_withheld_pair,
+)
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {
