@@ -1,6 +1,6 @@
 """What all lessons share: their models, their claims and the scenes that they show.
 
-    models = lesson_models(MODEL, PRETRAINED)    # {"emoji": Clip, "emoji-plain": Clip}
+    models = lesson_models(MODEL, PRETRAINED)    # {"emoji": Clip, "emoji-aided": Clip}
     claims = Claims("06", MODEL, PRETRAINED)
     claims.add("the swapped caption loses", right, than=0.5, margin=0.05)
     claims.write()                               # results/emoji/06.csv; a cell shows the table
@@ -38,7 +38,7 @@ from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
 COLUMNS_OF_TEXT = 100  # that a notebook shows without a break
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
-SECOND = "emoji-plain"  # a second training, which the lessons measure beside `emoji`
+SECOND = "emoji-aided"  # trained with aids, which the lessons measure beside `emoji`
 COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "answer"]
 pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sentences
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.models import load_clip
 from gradeclip_utils.scenes import vocabulary
-from studies.finetuning.arms import BEFORE, OURS, RECIPE, read
+from studies.finetuning.arms import BEFORE, OURS, RECIPE, START, read
 from studies.finetuning.experiment import MODEL, RECIPE_COLUMNS, folder_of
 
 from .compact import save_compact
 from .tables import by_model, markdown_table, write_figures
 
 CARD = "emoji-fine.md"
-NAMES = {BEFORE: "`emoji`", OURS: "`emoji-fine`"}
+NAMES = {BEFORE: f"`{START}`", OURS: "`emoji-fine`"}
 
 
 def ship(table: Path, runs: Path, out: Path) -> None:
@@ -32,12 +32,12 @@ def ship(table: Path, runs: Path, out: Path) -> None:
     tuned_rows = rows[rows["arm"] == OURS]
     first = tuned_rows.iloc[0]
     recipe = replace(RECIPE, **{name: first[name].item() for name in RECIPE_COLUMNS})
-    weights = folder_of(OURS, recipe, runs, load_clip("emoji")) / MODEL
+    weights = folder_of(OURS, recipe, runs, load_clip(START)) / MODEL
     if not weights.is_file():
-        raise GradeclipError(f"there is no model tuned from the present emoji: no {weights}")
+        raise GradeclipError(f"there is no model tuned from the present {START}: no {weights}")
 
     save_compact(
-        load_clip("emoji", weights).model,
+        load_clip(START, weights).model,
         out / "emoji-fine.safetensors",
         words=vocabulary(),
         metadata=asdict(recipe),

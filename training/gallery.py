@@ -1,4 +1,4 @@
-"""Maps of test scenes that nobody chose: `emoji` beside `emoji-plain`, map by map, in one figure.
+"""Maps of test scenes that nobody chose: `emoji` beside `emoji-aided`, map by map, in one figure.
 
 python -m training gallery --out data/gallery.png
 """
@@ -13,7 +13,7 @@ from gradeclip_utils.scenes import CANVAS
 from studies.lesson import prompts_of, shown_scenes
 
 SCENES = 10
-MODELS = ("emoji", "emoji-plain")
+MODELS = ("emoji", "emoji-aided")
 SIDE = 288  # pixels of a scene in the figure
 
 

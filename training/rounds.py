@@ -98,22 +98,21 @@ _BAG = Recipe(
     whole_images=0.06,
     hard_negatives=True,
     shuffled_colours=True,
-    sparse_values=2.0,
-    logit_scale=100.0,
     seed=4,
 )
 # the rounds of each; a round begins from the weights of the one before
 MODELS: dict[str, tuple[Recipe, ...]] = {
-    "emoji": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
-    "emoji-plain": (
+    "emoji": (  # trained as CLIP was, with nothing that helps explanations
         _PLAIN,
         replace(_PLAIN, warmup=50, seed=12),
         replace(_PLAIN, steps=1150, warmup=50, seed=13),
+        replace(_PLAIN, steps=2200, warmup=50, seed=14),
+        replace(_PLAIN, steps=1200, learning_rate=1.5e-3, warmup=50, whole_images=0.1, seed=15),
     ),
+    "emoji-aided": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
     "emoji-bag": (_BAG,),
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
 }
-PLAIN = "emoji-plain"  # trained as CLIP was, with nothing that helps explanations
 # the models that begin from the weights of another one
 STARTS = {"emoji-bag": "emoji", "emoji-bag-control": "emoji"}
 

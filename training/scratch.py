@@ -1,6 +1,6 @@
 """Train CLIPs on emoji scenes, from nothing or from the weights of another one.
 
-    python -m training emoji-plain     # all rounds, into data/emoji-plain.safetensors
+    python -m training emoji     # all rounds, into data/emoji.safetensors
 
 The model is open_clip's ordinary CLIP (a ViT with a CLS token, a causal text transformer, CLIP's
 own tokenizer), and the loss is CLIP's, over a batch of images and captions: no step knows where in

@@ -1,4 +1,4 @@
-"""How much do results differ between trainings? Three of the plain recipe, from other seeds.
+"""How much do results differ between trainings? Three of emoji's recipe, from other seeds.
 
     python -m training seeds
 
@@ -19,7 +19,7 @@ from gradeclip_utils.files import write_whole
 from studies.__main__ import run_lesson
 from studies.lesson import results_folder, results_name
 
-from .rounds import MODELS, PLAIN, Recipe
+from .rounds import MODELS, Recipe
 from .scratch import train_rounds
 
 SEEDS = (21, 22, 23)
@@ -40,7 +40,7 @@ def make(
     folder: Path,
     table: Path,
     *,
-    rounds: Sequence[Recipe] = MODELS[PLAIN],
+    rounds: Sequence[Recipe] = MODELS[MODEL],
     seeds: Sequence[int] = SEEDS,
     lessons: Sequence[str] = LESSONS,
 ) -> None:

@@ -34,7 +34,7 @@ BUNDLED_MODELS = {
     name: f"{name}.safetensors"
     for name in (
         BUNDLED,
-        "emoji-plain",
+        "emoji-aided",
         "emoji-bag",
         "emoji-average",
         "emoji-siglip",

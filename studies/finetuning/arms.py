@@ -24,6 +24,7 @@ from .losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
 from .pairs import Pair
 from .run import Tuning
 
+START = "emoji-aided"  # whose weights all arms begin from
 BEFORE = "before"
 GLOBAL = "global loss only"
 OURS = "grad-eclip"

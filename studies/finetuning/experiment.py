@@ -36,6 +36,7 @@ from .arms import (
     PILOTS,
     RECIPE,
     RECOGNISED,
+    START,
     TABLE,
     TUNED_FOR,
     ScenePairs,
@@ -52,10 +53,10 @@ RECIPE_COLUMNS = ["learning_rate", "regions", "steps"]
 
 def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int]) -> None:
     """Add the rows of all arms and seeds that the table lacks, seed by seed."""
-    weights = weights_digest(load_clip("emoji").model)
+    weights = weights_digest(load_clip(START).model)
     if set(read(table)["weights"]) - {weights}:
         raise GradeclipError(
-            f"{table} holds arms of a different `emoji`: move it away, or delete it"
+            f"{table} holds arms of a different `{START}`: move it away, or delete it"
         )
     for seed in seeds:
         for arm, recipe in recipes.items():
@@ -96,7 +97,7 @@ def add_rows(
         regions=recipe.regions,
         steps=recipe.steps,
         cpu_minutes=round(minutes, 2),
-        weights=weights_digest(load_clip("emoji").model),
+        weights=weights_digest(load_clip(START).model),
     )[COLUMNS]
 
     whole = rows
@@ -114,7 +115,7 @@ def folder_of(arm: str, recipe: Tuning, runs: Path, clip: Clip) -> Path:
 
 def tune(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
     """The model of an arm as it would be shipped, and the CPU minutes of its training."""
-    clip = load_clip("emoji")
+    clip = load_clip(START)
     if ARMS[arm] is None:
         return clip, 0.0
 
@@ -131,7 +132,7 @@ def tune(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
         checkpoint.unlink(missing_ok=True)
 
     seconds = pd.read_csv(log_file)["cpu_seconds"].sum()
-    return load_clip("emoji", file), float(seconds) / 60
+    return load_clip(START, file), float(seconds) / 60
 
 
 def choose(

@@ -29,7 +29,9 @@ def test_a_bundled_model_is_found_by_its_name_and_says_how_it_was_trained(name):
 
 
 def test_a_students_missing_weights_are_its_teachers():
-    teacher, student = (load_clip(name).model.state_dict() for name in ("emoji", "emoji-resnet"))
+    teacher, student = (
+        load_clip(name).model.state_dict() for name in ("emoji-aided", "emoji-resnet")
+    )
     for name, value in student.items():
         if not name.startswith("visual."):
             assert torch.equal(value, teacher[name]), name
@@ -42,7 +44,7 @@ def test_a_bundled_model_is_loaded_in_half_precision(bundled, picture):
     with torch.no_grad():
         expected = bundled.model.encode_image(pixels, normalize=True)
         embedding = half.model.encode_image(pixels.bfloat16(), normalize=True)
-    assert (embedding * expected).sum() > 0.999
+    assert (embedding * expected).sum() > 0.99
 
 
 def test_a_bundled_model_that_an_installed_package_lacks_is_refused_with_its_place(

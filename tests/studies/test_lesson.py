@@ -186,9 +186,9 @@ def test_rows_of_each_model_and_data_set_have_a_folder_of_their_own(results):
     claims = Claims("07", "ViT-B-32", "openai")
     assert claims.rows_folder("") is None
     folders = {claims.rows_folder(data) for data in ("coco:a", "coco:b", "coco/a")}
-    folders.add(claims.rows_folder("coco:a", "emoji-plain"))
+    folders.add(claims.rows_folder("coco:a", "emoji-aided"))
     assert len(folders) == 4
-    assert {folder.parts[-3] for folder in folders} == {"ViT-B-32-openai", "emoji-plain"}
+    assert {folder.parts[-3] for folder in folders} == {"ViT-B-32-openai", "emoji-aided"}
 
 
 def test_weights_of_one_model_stand_side_by_side_with_published_numbers_last(results):

@@ -91,7 +91,7 @@ def test_slow_methods_are_measured_with_both_models_and_read_for_the_model_that_
     monkeypatch.setattr(methods, "data_path", lambda name: tmp_path / name)
     monkeypatch.setattr("sys.argv", ["methods"])
     methods.main()
-    for model in ("emoji", "emoji-plain"):
+    for model in ("emoji", "emoji-aided"):
         table, costs = read_slow(model)
         assert set(table["method"]) == set(SLOW)
         assert costs["RISE"] == 500

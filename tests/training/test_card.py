@@ -161,9 +161,9 @@ def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tm
     assert f"| one | {cell} | {cell} |  | 2 |  |" in text
     assert text.endswith("after\n")
 
-    card.write(pd.DataFrame([{**row, "model": "emoji-plain", "split": "development"}]), tmp_path)
+    card.write(pd.DataFrame([{**row, "model": "emoji-aided", "split": "development"}]), tmp_path)
     models = pd.read_csv(tmp_path / card.TABLE)["model"]
-    assert list(models) == ["emoji-plain"], "another split begins anew"
+    assert list(models) == ["emoji-aided"], "another split begins anew"
 
 
 def test_rows_by_artist_are_folded_and_those_by_layers_are_drawn(figures):

@@ -273,17 +273,17 @@ def test_one_command_trains_all_rounds_and_goes_on_in_the_round_that_was_killed(
 
 
 def test_the_recipes_are_those_of_the_card():
-    first, second, *later = MODELS["emoji"]
+    first, second, *later = MODELS["emoji-aided"]
     assert not first.hard_negatives
     assert second.hard_negatives
     for recipe in later:
         assert (recipe.sparse_values, recipe.logit_scale, recipe.hard_negatives) == (2, 100, True)
 
-    for recipe in MODELS["emoji-plain"]:
+    for recipe in MODELS["emoji"]:
         aids = ("hard_negatives", "sparse_values", "logit_scale", "shuffled_colours")
         assert not any(getattr(recipe, aid) for aid in aids)
-    seeds = {recipe.seed for recipe in MODELS["emoji"]}
-    assert not seeds & {recipe.seed for recipe in MODELS["emoji-plain"]}
+    seeds = {recipe.seed for recipe in MODELS["emoji-aided"]}
+    assert not seeds & {recipe.seed for recipe in MODELS["emoji"]}
 
     (bag,) = MODELS["emoji-bag"]
     assert bag.shuffled_colours

@@ -7,7 +7,7 @@ import pandas as pd
 from gradeclip_utils import load_clip
 from studies import lesson
 from training import seeds
-from training.rounds import MODELS, PLAIN, Recipe
+from training.rounds import MODELS, Recipe
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
 
@@ -15,9 +15,9 @@ SHORT = Recipe(steps=4, batch=6, warmup=2)
 def test_a_seed_has_the_plain_recipe_in_half_the_steps_with_seeds_that_nobody_else_has():
     recipes = []
     for seed in seeds.SEEDS:
-        rounds = seeds.half_length(MODELS[PLAIN], seed)
+        rounds = seeds.half_length(MODELS[seeds.MODEL], seed)
         recipes += rounds
-        for recipe, plain in zip(rounds, MODELS[PLAIN], strict=True):
+        for recipe, plain in zip(rounds, MODELS[seeds.MODEL], strict=True):
             assert recipe.steps == plain.steps // 2
             assert replace(recipe, steps=plain.steps, seed=plain.seed) == plain
     shipped = {recipe.seed for rounds in MODELS.values() for recipe in rounds}
@@ -39,7 +39,7 @@ def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
         claims = lesson.Claims(number, model, pretrained)
         scale = clip.model.logit_scale.item()
         claims.add("scale", estimate=scale, bounds=(scale - 1, scale + 1))
-        claims.add("scale", estimate=0.0, bounds=(-1, 1), model="emoji-plain")
+        claims.add("scale", estimate=0.0, bounds=(-1, 1), model="emoji-aided")
         claims.write()
 
     monkeypatch.setattr(seeds, "run_lesson", run_lesson)

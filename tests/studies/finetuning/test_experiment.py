@@ -158,7 +158,7 @@ def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
         experiment.run(table, tmp_path / "runs", {OURS: replace(RECIPE, steps=400)}, range(2))
 
     arms.read(table).assign(weights="another").to_csv(table, index=False)
-    with pytest.raises(ValueError, match="holds arms of a different `emoji`"):
+    with pytest.raises(ValueError, match="holds arms of a different `emoji-aided`"):
         experiment.run(table, tmp_path / "runs", {OURS: RECIPE}, range(2))
 
 
@@ -186,7 +186,8 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     assert comparison["high"] == pytest.approx(0.325 + half_width, rel=1e-4)
 
 
-def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, tmp_path):
+def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(tmp_path):
+    clip = load_clip(arms.START)
     rows = arms.read()
     row = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
     before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
@@ -196,11 +197,11 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(bundled, 
     (tmp_path / fine.CARD).write_text(f"# A card\n\n{begin}\nold\n{end}\n")
     rows.to_csv(tmp_path / "table.csv", index=False)
 
-    folder = experiment.folder_of(OURS, recipe, tmp_path, bundled)
-    with pytest.raises(ValueError, match="no model tuned from the present emoji"):
+    folder = experiment.folder_of(OURS, recipe, tmp_path, clip)
+    with pytest.raises(ValueError, match="no model tuned from the present emoji-aided"):
         fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
     folder.mkdir()
-    Tuned(bundled, recipe, pd.DataFrame()).save(folder / experiment.MODEL)
+    Tuned(clip, recipe, pd.DataFrame()).save(folder / experiment.MODEL)
     fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
     card = (tmp_path / fine.CARD).read_text()
     assert card.startswith("# A card")
