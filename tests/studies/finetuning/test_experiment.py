@@ -11,6 +11,7 @@ import torch
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.files import weights_digest
+from gradeclip_utils.models import load_clip
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, phrase
 from studies.finetuning import Tuned, arms, evaluate, experiment
 from studies.finetuning.arms import BEFORE, GLOBAL, OURS, RECIPE, RECOGNISED, TUNED_FOR
