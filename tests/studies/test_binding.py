@@ -10,13 +10,18 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import COLOURS
 from studies import binding
 from studies.binding import (
+    TOKEN_SETS,
     WORDS,
     answers_by_maps,
-    colour_directions,
+    direction_norms,
     fit_text_map,
     main,
     mapped,
+    patch_colours,
+    patching_means,
+    plot_patching,
     plot_vote,
+    with_word,
     word_maps,
 )
 from studies.pairs import Embedded, answers, draw_pairs, embed_pairs, judge
@@ -84,17 +89,67 @@ def test_a_linear_map_learns_to_bind_where_texts_hold_the_binding_in_another_pla
     assert torch.equal(matrix, fit_text_map(development, steps=300))
 
 
-def test_directions_of_one_colour_are_compared_with_each_other(bundled, pairs):
-    cosines = colour_directions(Explainer(bundled), pairs)
-    assert set(cosines.index) <= set(COLOURS)
-    assert (cosines.abs() <= 1 + 1e-6).all()
+def test_a_colour_rather_than_absent_ones_is_the_caption_less_those_with_absent_colours(
+    bundled, pairs
+):
+    explainer = Explainer(bundled)
+    differences = []
+    for pair in pairs[:1]:
+        for side in (0, 1):
+            scene = pair.scenes[side]
+            shown = {thing.colour for thing in scene.objects}
+            for span in pair.words(side):
+                texts = [
+                    with_word(scene.caption, span.start, span.end, colour)[0]
+                    for colour in COLOURS
+                    if colour not in shown
+                ]
+                mean = explainer.embed_texts(texts).mean(0)
+                differences.append((explainer.embed_texts(scene.caption)[0] - mean).norm())
+    norms = direction_norms(explainer, pairs[:1])
+    assert list(norms.index) == list(WORDS)
+    assert norms["rather than absent"] == pytest.approx(np.mean(differences), rel=1e-4)
 
 
 def test_the_vote_shows_two_models_without_their_names(bundled):
     pairs = draw_pairs("swapped colours", 8)
     figure = plot_vote({"emoji": bundled, "again": bundled}, pairs, n=1)
-    assert figure.alt.count("A: ") == figure.alt.count("B: ") == 2
+    assert figure.alt.count("A: ") == figure.alt.count("B: ") == 1
     assert "emoji" not in figure.alt
+
+
+def test_exchanging_all_tokens_exchanges_the_lead_and_none_changes_nothing(
+    bundled, pairs, monkeypatch
+):
+    def sets(explainer, pairs, grid, token_count, rng):
+        everything = np.ones((len(pairs), token_count), dtype=bool)
+        return {"both objects": everything, "background": ~everything}
+
+    monkeypatch.setattr(binding, "_token_sets", sets)
+    table = patch_colours(bundled, pairs)
+    falls = table.set_index("tokens")["fall"]
+    assert np.allclose(falls["both objects"], table.set_index("tokens")["whole"]["both objects"])
+    assert np.allclose(falls["background"], 0, atol=1e-5)
+
+
+def test_pixels_of_the_objects_carry_the_colours_and_the_class_token_carries_them_out(
+    bundled, pairs
+):
+    """The images of a pair differ on two objects alone, and the last layer's class token reads."""
+    table = patch_colours(bundled, pairs)
+    assert set(table["tokens"]) == set(TOKEN_SETS)
+    assert len(table) == len(pairs) * 6 * len(TOKEN_SETS)
+    means = patching_means(table)
+    moved = means["mean"]
+    assert (means["low"] <= moved + 1e-9).all() and (moved <= means["high"] + 1e-9).all()
+    assert moved["both objects", 1] == pytest.approx(1, abs=0.1)
+    assert moved["background", 1] == pytest.approx(0, abs=0.02)
+    assert moved["class token", 1] == pytest.approx(0, abs=1e-4)
+    assert moved["class token", 6] > moved["class token", 2]
+
+    figure = plot_patching({"emoji": table})
+    assert "emoji, from the first to the last layer: both objects 1.0" in figure.alt
+    pd.testing.assert_frame_equal(table, patch_colours(bundled, pairs))
 
 
 def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
