@@ -94,8 +94,8 @@ def cases(clip: Clip) -> list[Case]:
         for colour, thing in itertools.product(COLOURS.split(), THINGS.split())
     ]
     pair_prompts = prompts[: len(images)]
-    explainer = Explainer(clip)
-    leave_out = Explainer(clip, method="leave-one-out")
+    explainer = Explainer(clip, words="grad-eclip")
+    leave_out = Explainer(clip)
     embedding = explainer.embed_images(image)
 
     return [

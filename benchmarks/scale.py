@@ -108,7 +108,8 @@ def study(name: str, count: int) -> Callable[[], object]:
 
 def method(name: str, count: int) -> Callable[[], object]:
     """A call that explains `count` images with a prompt each, words and all."""
-    explainer = Explainer(random_clip(), method=name)
+    words = name if METHODS[name].text is not None else None
+    explainer = Explainer(random_clip(), method=name, words=words)
     return lambda: [explainer.explain(photograph(scene), scene.caption) for scene in scenes(count)]
 
 

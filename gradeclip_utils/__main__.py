@@ -154,6 +154,13 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
         "--caption", metavar="TEXT", nargs="+", help="one caption or more for each image"
     )
     parser.add_argument(
+        "--words",
+        metavar="METHOD",
+        default="leave-one-out",
+        help="the method of the word scores: leave-one-out, grad-eclip (as published), replace or "
+        "another one; none for no scores; default: %(default)s",
+    )
+    parser.add_argument(
         "--out",
         metavar="FILE",
         default="explanation.png",
@@ -187,7 +194,7 @@ def _run_command(options: argparse.Namespace) -> str:
         device=options.device,
         precision=options.precision,
     )
-    explainer = Explainer(clip)
+    explainer = Explainer(clip, words=None if options.words == "none" else options.words)
     lines = [str(clip)]
     for name, figure in zip(tqdm(images, unit="image", delay=1), figures, strict=True):
         explanation = explainer.explain(images[name], captions)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from .errors import GradeclipError, UnsupportedModel, short, warn
 from .explanation import Explanation, Interactions, Provenance
 from .files import version
 from .images import DRAWN, Box, ImageLike, View, model_view, native_view, read_image
-from .methods import Method, Options, layers_to_explain
+from .methods import METHODS, Method, Options, layers_to_explain
 from .methods.interactions import word_directions, word_masks
 from .methods.registry import Side, find_method
 from .models import Clip
@@ -50,6 +50,7 @@ from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
 
 PROMPT_BATCH = 64  # prompts in one forward pass
+SAME = "same"  # words of a call: by the explainer's own method
 _LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers")
 _VERSIONS = {library: version(library) for library in _LIBRARIES}
 
@@ -65,6 +66,10 @@ class EncodedPrompts:
     explained_similarity: Tensor | None = None  # (P,), of another network that the method explains
 
 
+# prompts, and the other prompts of a contrast
+Sides: TypeAlias = tuple[EncodedPrompts, EncodedPrompts | None]
+
+
 class Explainer:
     """Explains what a CLIP matched in an image and in a prompt, by Grad-ECLIP or by another method.
 
@@ -72,15 +77,21 @@ class Explainer:
         explanation = explainer.explain("dog.png", ["a dog", "a red car"])
         explanation.similarity, explanation.image_maps.shape
         Explainer(load_clip(), method="maskclip").explain("dog.png", "a dog")
+        Explainer(load_clip(), words="grad-eclip").explain("dog.png", "a dog")  # as published
 
     Threads and pickling are the caller's: an opened model belongs to one thread, and another
     process makes an explainer of its own.
 
     Args:
         clip: a model with its preprocessing and tokenizer.
-        method: a name in `methods.METHODS`, or a `methods.Method` of your own. If it is not defined
-            for prompts, explanations have no words. If it is not defined for images, they have no
+        method: of the maps: a name in `methods.METHODS`, or a `methods.Method` of your own. One
+            that is not defined for images scores the words in place of `words`, and there are no
             maps.
+        words: the method of the word scores. By default a word's score is what the similarity loses
+            when the word is left out, so each word of each prompt is one more short text to read:
+            about a tenth more time for one prompt, and as long as the plain forward pass for a
+            hundred. "grad-eclip" gives the scores of the paper, "replace" puts other words in a
+            word's place, None gives no scores.
         seed: for the methods that draw random numbers (RISE, M2IB).
         image_layers: how many of the last image layers are explained and summed; by default as many
             as the method explains, for Grad-ECLIP `clip.image_layers`, or one, as published.
@@ -98,7 +109,8 @@ class Explainer:
             is traced once. For a model whose weights do not change meanwhile.
 
     Attributes:
-        clip, method, seed, resolution, null_captions, batch_size: as given, or the default.
+        clip, seed, resolution, null_captions, batch_size: as given, or the default.
+        method, words: the methods of maps and of word scores; `words` may be None.
         image_tower: the image encoder, opened.
         text_tower: the text encoder, opened, or None if that is not possible; then `text_refusal`
             is the reason.
@@ -114,6 +126,7 @@ class Explainer:
         clip: Clip,
         *,
         method: str | Method = "grad-eclip",
+        words: str | Method | None = "leave-one-out",
         seed: int = 0,
         image_layers: int | None = None,
         text_layers: int | None = None,
@@ -138,6 +151,7 @@ class Explainer:
 
         self.clip = clip
         self.method = find_method(method)
+        self.words = _words_method(self.method, words)
         self.seed = seed
         self.resolution = resolution
         self.null_captions = as_strings(null_captions)
@@ -151,10 +165,19 @@ class Explainer:
         self._open_towers()
 
     def __repr__(self) -> str:
-        sides = [f"{self.image_tower.layers} of {self.image_tower.depth} image layers"]
-        if self.text_tower is not None:
-            sides.append(f"{self.text_tower.layers} of {self.text_tower.depth} text layers")
-        return f"Explainer({self.clip.name}, {self.method.name}: last {', '.join(sides)})"
+        sides = []
+        if self.method.image is not None:
+            tower = self.image_tower
+            layers = f"the last {tower.layers} of {tower.depth} image layers"
+            sides.append(f"maps by {self.method.title} of {layers}")
+        if self.text_tower is not None and self.words is not None:
+            by = f"words by {self.words.title}"
+            if self.words.goes_through_text_layers:
+                by += (
+                    f" of the last {self.text_tower.layers} of {self.text_tower.depth} text layers"
+                )
+            sides.append(by)
+        return f"Explainer of {self.clip.name}: {', '.join(sides)}"
 
     @property
     def device(self) -> torch.device:
@@ -168,25 +191,36 @@ class Explainer:
         self._open_towers()
         return self
 
-    def with_method(self, method: str | Method) -> Self:
-        """An explainer by another method, with the same model, opened once."""
+    def with_method(
+        self,
+        method: str | Method,
+        *,
+        words: str | Method | None = SAME,
+    ) -> Self:
+        """An explainer by another method, with the same model, opened once.
+
+        Args:
+            method: of the maps.
+            words: of the word scores; by default that of this explainer.
+        """
         explainer = copy.copy(self)
         explainer.method = find_method(method)
+        explainer.words = _words_method(explainer.method, self.words if words == SAME else words)
         explainer._open_towers()
         return explainer
 
     def _open_towers(self) -> None:
         """Open both encoders; a text encoder that cannot be opened is refused when it is needed."""
-        self.image_tower = self._open("image")
+        self.image_tower = self._open("image", self.method)
         self.text_tower: Tower | None = None
         self.text_refusal: UnsupportedModel | None = None
         try:
-            self.text_tower = self._open("text")
+            self.text_tower = self._open("text", self.words or METHODS["leave-one-out"])
         except UnsupportedModel as refusal:
             self.text_refusal = refusal
 
-    def _open(self, side: Side) -> Tower:
-        """An encoder with the explained layers that the user, method or model asks for."""
+    def _open(self, side: Side, method: Method) -> Tower:
+        """An encoder with the explained layers that the user, a method or the model asks for."""
         if side == "image":
             open_tower = open_image_tower
             model_default = self.clip.image_layers
@@ -196,15 +230,13 @@ class Explainer:
 
         opened = [tower for (other, _), tower in self._towers.items() if other == side]
         tower = opened[0] if opened else open_tower(self.clip.model)
-        layers = layers_to_explain(
-            self._layers[side], model_default, self.method, tower.depth, side
-        )
+        layers = layers_to_explain(self._layers[side], model_default, method, tower.depth, side)
         if layers != tower.layers and (side, layers) not in self._towers:
             try:
                 tower = open_tower(self.clip.model, layers)
             except UnsupportedModel as refusal:
                 raise UnsupportedModel(
-                    f"{self.method.title} explains {layers} layers, and {refusal}"
+                    f"{method.title} explains {layers} layers, and {refusal}"
                 ) from refusal
         return self._towers.setdefault((side, layers), tower)
 
@@ -219,6 +251,7 @@ class Explainer:
         against: Prompts | None = None,
         method: str | Method | None = None,
         methods: None = None,
+        words: str | Method | None = SAME,
     ) -> Explanation: ...
 
     @overload
@@ -230,6 +263,7 @@ class Explainer:
         against: Prompts | None = None,
         method: None = None,
         methods: Sequence[str],
+        words: str | Method | None = SAME,
     ) -> dict[str, Explanation]: ...
 
     def explain(
@@ -240,6 +274,7 @@ class Explainer:
         against: Prompts | None = None,
         method: str | Method | None = None,
         methods: Sequence[str] | None = None,
+        words: str | Method | None = SAME,
     ) -> Explanation | dict[str, Explanation]:
         """Explain one image and T prompts: one explanation with T maps, from one pass of the image.
 
@@ -256,9 +291,10 @@ class Explainer:
                 embeddings (T, E), which have no words. An embedding of another image compares two
                 images: `explain(image, explainer.embed_images(other))`.
             against: one prompt (or embedding) for all, or one for each of `prompts`.
-            method: another method than this explainer's.
-            methods: several, which share one trace if they explain the same layers; then a dict of
-                explanations by their names.
+            method: another method of the maps than this explainer's.
+            methods: several, which share the words, and one trace if they explain the same layers;
+                then a dict of explanations by their names.
+            words: another method of the word scores than this explainer's, or None for no scores.
 
         Raises:
             GradeclipError: a prompt is empty, embeddings do not fit, the model or the method gives
@@ -269,14 +305,19 @@ class Explainer:
         contrast = _matched(against, len(prompts))
         images = [self._read_image(image)]
         if methods is None:
-            explainer = self if method is None else self.with_method(method)
+            explainer = self
+            if method is not None or words != SAME:
+                explainer = self.with_method(method or self.method, words=words)
             return explainer._explain(images, prompts, contrast)[0]
 
+        explanations: dict[str, Explanation] = {}
+        encoded_by_words: dict[str, Sides] = {}
         with self._memory.switched_on():
-            explanations = {
-                explainer.method.name: explainer._explain(images, prompts, contrast)[0]
-                for explainer in self._by_methods(methods)
-            }
+            for explainer in self._by_methods(methods, words):
+                (explanation,) = explainer._explain(
+                    images, prompts, contrast, encoded_by_words=encoded_by_words
+                )
+                explanations[explainer.method.name] = explanation
         return {name: explanations[name] for name in methods}
 
     def explain_batch(
@@ -317,8 +358,9 @@ class Explainer:
     def interactions(self, image: ImageLike, prompt: str) -> Interactions:
         """Word x region: signed maps (W, h, w) of the part of the image that each word matches.
 
-        See `methods.interactions`. A word's score is the same as from `explain`. To tell several
-        things of one prompt apart, subtract what their words share: `interactions(...).centred()`.
+        See `methods.interactions`. A word's score is the one that `words="grad-eclip"` gives. To
+        tell several things of one prompt apart, subtract what their words share:
+        `interactions(...).centred()`.
 
         Args:
             image: as for `explain`.
@@ -334,7 +376,7 @@ class Explainer:
             )
         image = self._read_image(image)
         with self._isolated():
-            tokens, text_embedding, directions = self._encode_words(as_strings(prompt))
+            tower, tokens, text_embedding, directions = self._encode_words(as_strings(prompt))
             directions = directions[:, 0]  # (W, E)
             (view,), trace = self._trace([image])
             maps = self._token_maps(trace, directions[None])  # (1, W, N)
@@ -348,7 +390,7 @@ class Explainer:
             words=(tokens.splits[0].words(scores.tolist()),),
             image=image,
             box=self._box(view, trace),
-            provenance=self._provenance(),
+            provenance=self._provenance(self.method, tower),
         )
 
     def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
@@ -543,12 +585,12 @@ class Explainer:
     ) -> list[tuple[Word, ...]]:
         """The words of P prompts, with their scores for targets embedding . direction.
 
-        No image is needed.
+        Scores are by the method `words`; without one, prompts have no words. No image is needed.
 
             explainer.score_words(prompts, explainer.embed_images(images))   # as in explain_batch
 
         Args:
-            prompts: P prompts. They have no words if the method is not defined for prompts.
+            prompts: P prompts.
             directions: (P, E), or P of (E,).
 
         Raises:
@@ -568,9 +610,9 @@ class Explainer:
         """The words of each prompt, and the directions (W, E) in which they push its embedding.
 
         A word's direction times an image's embedding is the word's score, and `maps(image,
-        directions)` are the regions that each word matches, as `interactions` shows them.
-        Directions are on the model's device, without a graph. See
-        `methods.interactions.word_directions`.
+        directions)` are the regions that each word matches, as `interactions` shows them. They are
+        Grad-ECLIP's, whatever this explainer's methods are, on the model's device, without a graph.
+        See `methods.interactions.word_directions`.
 
             ((split, directions),) = explainer.word_directions("a dog and an umbrella")
 
@@ -585,7 +627,7 @@ class Explainer:
         pairs: list[tuple[Split, Tensor]] = []
         with self._isolated():
             for batch in _in_batches(as_strings(prompts), PROMPT_BATCH):
-                tokens, _, directions = self._encode_words(batch)  # (W, B, E)
+                _, tokens, _, directions = self._encode_words(batch)  # (W, B, E)
                 for i, split in enumerate(tokens.splits):
                     pairs.append((split, directions[: len(split.spans), i]))
         return pairs
@@ -598,23 +640,32 @@ class Explainer:
         prompts: list[str] | Tensor,
         against: list[str] | Tensor | None,
         first_index: int = 0,
+        encoded_by_words: dict[str, Sides] | None = None,
     ) -> list[Explanation]:
-        """Explain B images of one size; their P = B * T prompts stand in the images' order."""
+        """Explain B images of one size; their P = B * T prompts stand in the images' order.
+
+        `encoded_by_words` keeps the prompts with their words for other methods of the same images.
+        """
         prompts_per_image = len(prompts) // len(images)
-        contrast = None
+        words = self.words.name if self.words is not None else ""
+        sides = (encoded_by_words or {}).get(words)
         with self._isolated():
-            # a wrong prompt is refused before anything is computed
-            tokens = self._tokenize(prompts, first_index)
-            if against is not None:
-                contrast_tokens = self._tokenize(against, first_index)
+            if sides is None:  # a wrong prompt is refused before anything is computed
+                tokens = self._tokenize(prompts, first_index)
+                contrast_tokens = None
+                if against is not None:
+                    contrast_tokens = self._tokenize(against, first_index)
 
             views, trace = self._trace(images)
             image_embedding = trace.embedding.repeat_interleave(prompts_per_image, dim=0)  # (P, E)
 
-            encoded = self._encode(tokens, image_embedding)
+            if sides is None:
+                sides = self._encode_sides(tokens, contrast_tokens, image_embedding)
+            if encoded_by_words is not None:
+                encoded_by_words[words] = sides
+            encoded, contrast = sides
             targets = encoded.embedding  # (P, E)
-            if against is not None:  # the target falls as the other similarity rises
-                contrast = self._encode(contrast_tokens, image_embedding, sign=-1)
+            if contrast is not None:  # the target falls as the other similarity rises
                 targets = targets - contrast.embedding
 
             targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
@@ -635,7 +686,12 @@ class Explainer:
                     words=encoded.words[rows],
                     image=image,
                     box=self._box(views[i], trace),
-                    provenance=self._provenance(encoded, explained_similarity, rows),
+                    provenance=self._provenance(
+                        self.words if any(encoded.words[rows]) else None,
+                        self.text_tower,
+                        explained_similarity=_as_floats(explained_similarity, rows),
+                        explained_word_similarity=_as_floats(encoded.explained_similarity, rows),
+                    ),
                     probability=self._probability(similarity),
                     **_contrast_fields(contrast, rows),
                     **_places(similarity, null_similarity, i),
@@ -671,9 +727,13 @@ class Explainer:
         directions = directions.to(trace.embedding)
         return _on_grid(self._token_maps(trace, directions, self._empty_prompt()), trace)
 
-    def _by_methods(self, methods: Sequence[str]) -> list[Self]:
+    def _by_methods(
+        self,
+        methods: Sequence[str],
+        words: str | Method | None = SAME,
+    ) -> list[Self]:
         """Explainers by several methods, first those whose trace also serves the others."""
-        explainers = [self.with_method(method) for method in methods]
+        explainers = [self.with_method(method, words=words) for method in methods]
         return sorted(explainers, key=lambda explainer: not explainer.method.needs_graph)
 
     def _read_image(self, image: ImageLike) -> Image.Image:
@@ -700,6 +760,19 @@ class Explainer:
         pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
         return views, self._memory.trace(self.image_tower, pixels, graph)
 
+    def _encode_sides(
+        self,
+        tokens: TokenizedPrompts,
+        contrast_tokens: TokenizedPrompts | None,
+        image_embedding: Tensor,
+    ) -> Sides:
+        """The prompts, and the other prompts of a contrast if there is one."""
+        contrast = None
+        encoded = self._encode(tokens, image_embedding)
+        if contrast_tokens is not None:
+            contrast = self._encode(contrast_tokens, image_embedding, sign=-1)
+        return encoded, contrast
+
     def _encode(
         self,
         tokens: TokenizedPrompts,
@@ -717,15 +790,17 @@ class Explainer:
 
         assert tokens.ids is not None
         tower = self._opened_text_tower()
-        has_words = self.method.text is not None and len(tokens.splits) > 0
+        has_words = self.words is not None and len(tokens.splits) > 0
         embedding = torch.empty_like(image_embedding)
         words: list[tuple[Word, ...]] = [()] * len(tokens.names)
-        explained_embedding = self.method.explained_embedding
+        explained_embedding = None
+        if self.words is not None:
+            explained_embedding = self.words.explained_embedding
         explained_similarity = torch.empty_like(image_embedding[:, 0])  # (P,)
 
         order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
         for batch in order.split(PROMPT_BATCH):
-            graph = has_words and self.method.needs_graph
+            graph = self.words is not None and has_words and self.words.needs_graph
             trace = self._memory.trace(tower, tokens.ids[batch], graph)
             embedding[batch] = trace.embedding
             if explained_embedding is not None:
@@ -763,7 +838,8 @@ class Explainer:
             tokenize=lambda prompts: token_ids(self.clip.tokenizer, prompts, tower),
             vocabulary=self.clip.vocabulary,
         )
-        scores = self._run(tower, trace, directions[:, None], options)[:, 0]  # (B, N)
+        assert self.words is not None
+        scores = self._run(self.words, tower, trace, directions[:, None], options)[:, 0]  # (B, N)
 
         words: list[tuple[Word, ...]] = []
         for split, row, ids in zip(splits, scores.cpu(), word_ids.cpu(), strict=True):
@@ -772,15 +848,17 @@ class Explainer:
             words.append(split.words(sums.tolist()))
         return words
 
-    def _encode_words(self, prompts: Sequence[str]) -> tuple[TokenizedPrompts, Tensor, Tensor]:
-        """Prompts, their embeddings (B, E), and the directions (W, B, E) of their words."""
+    def _encode_words(
+        self, prompts: Sequence[str]
+    ) -> tuple[Tower, TokenizedPrompts, Tensor, Tensor]:
+        """Tower, prompts, embeddings (B, E) and directions (W, B, E) of words, by Grad-ECLIP."""
         check_tokenizer(self.clip.tokenizer)
-        tower = self._opened_text_tower()
+        tower = self._open("text", METHODS["grad-eclip"])
         tokens = self._tokenize(list(prompts))
         assert tokens.ids is not None
         trace = tower.trace(tokens.ids)
         masks = pad_sequence([word_masks(split, trace) for split in tokens.splits])  # (W, B, N)
-        return tokens, trace.embedding, word_directions(tower, trace, masks)
+        return tower, tokens, trace.embedding, word_directions(tower, trace, masks)
 
     def _token_maps(
         self,
@@ -789,11 +867,19 @@ class Explainer:
         empty: Tensor | None = None,
     ) -> Tensor:
         """Maps (B, T, N) of images by the method."""
-        return self._run(self.image_tower, trace, directions, Options(self.seed, empty))
+        options = Options(self.seed, empty)
+        return self._run(self.method, self.image_tower, trace, directions, options)
 
-    def _run(self, tower: Tower, trace: Trace, directions: Tensor, options: Options) -> Tensor:
+    def _run(
+        self,
+        method: Method,
+        tower: Tower,
+        trace: Trace,
+        directions: Tensor,
+        options: Options,
+    ) -> Tensor:
         """A method's maps (B, T, N) of images or prompts, with shape and values checked."""
-        function = self.method.text if trace.grid is None else self.method.image
+        function = method.text if trace.grid is None else method.image
         assert function is not None
         maps = function(tower, trace, directions, options)
 
@@ -801,11 +887,11 @@ class Explainer:
         if not isinstance(maps, Tensor) or maps.shape != shape:
             got = tuple(maps.shape) if isinstance(maps, Tensor) else short(maps)
             raise GradeclipError(
-                f"the method {self.method.name!r} must give a tensor {shape}, got {got}"
+                f"the method {method.name!r} must give a tensor {shape}, got {got}"
             )
         if not torch.isfinite(maps).all():
             raise GradeclipError(
-                f"the method {self.method.name!r} gives NaN or infinity for this target"
+                f"the method {method.name!r} gives NaN or infinity for this target"
             )
         return maps
 
@@ -934,18 +1020,18 @@ class Explainer:
 
     def _provenance(
         self,
-        encoded: EncodedPrompts | None = None,
-        explained_similarity: Tensor | None = None,
-        rows: slice = slice(None),
+        words: Method | None,
+        text_tower: Tower | None,
+        *,
+        explained_similarity: tuple[float, ...] | None = None,
+        explained_word_similarity: tuple[float, ...] | None = None,
     ) -> Provenance:
-        """Where an explanation comes from; `explained_similarity` is that of another network."""
-        image_layers = text_layers = word_similarity = None
+        """Where an explanation comes from, with words scored by a method, if there are any."""
+        image_layers = text_layers = None
         if self.method.image is not None:
             image_layers = self.image_tower.layers
-        if self.method.text is not None and self.text_tower is not None:
-            text_layers = self.text_tower.layers
-        if encoded is not None and any(encoded.words[rows]):
-            word_similarity = encoded.explained_similarity
+        if words is not None and text_tower is not None and words.goes_through_text_layers:
+            text_layers = text_tower.layers
         return Provenance(
             model=self.clip.name,
             pretrained=self.clip.pretrained,
@@ -956,9 +1042,28 @@ class Explainer:
             text_layers=text_layers,
             resolution=self.resolution,
             versions=dict(_VERSIONS),
-            explained_similarity=_as_floats(explained_similarity, rows),
-            explained_word_similarity=_as_floats(word_similarity, rows),
+            words=None if words is None else words.name,
+            words_title="" if words is None else words.title,
+            word_change="" if words is None else words.word_change,
+            explained_similarity=explained_similarity,
+            explained_word_similarity=None if words is None else explained_word_similarity,
         )
+
+
+def _words_method(method: Method, words: str | Method | None) -> Method | None:
+    """The method of word scores: `method` itself, if it is defined for prompts alone."""
+    if method.image is None:
+        return method
+    if words is None:
+        return None
+    words_method = find_method(words)
+    if words_method.text is None:
+        names = [name for name, known in METHODS.items() if known.text is not None]
+        raise GradeclipError(
+            f"{words_method.title} explains images only: words must be None or one of "
+            f"{', '.join(names)}"
+        )
+    return words_method
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

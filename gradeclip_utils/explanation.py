@@ -36,13 +36,17 @@ class Provenance:
     Attributes:
         model: the model's name.
         pretrained: the source of its weights; "" if it was not given.
-        method: the method's name, such as "grad-eclip".
-        title: what figures call the method.
-        explains: which number the method explains.
-        image_layers, text_layers: how many of the last layers were explained; None where the method
-            has no maps of images, or no words.
+        method: the name of the maps' method, such as "grad-eclip".
+        title: what figures call it.
+        explains: which number it explains.
+        image_layers, text_layers: how many of the last layers were explained; None where there are
+            no maps, or no words, or a word's score does not look into the layers.
         resolution: "model" or "native".
         versions: of the libraries.
+        words: the name of the words' method; None if there are no words.
+        words_title: what figures call it.
+        word_change: what it does to a word, if a word's score is the fall of the similarity after
+            this change, such as "without this word"; else "".
         explained_similarity: for each prompt, if the method explains another network than the
             model: the similarity that the image's map explains.
         explained_word_similarity: the same, for the scores of the words.
@@ -58,6 +62,9 @@ class Provenance:
     text_layers: int | None
     resolution: str
     versions: dict[str, str]
+    words: str | None = None
+    words_title: str = ""
+    word_change: str = ""
     explained_similarity: tuple[float, ...] | None = None
     explained_word_similarity: tuple[float, ...] | None = None
     centred: tuple[tuple[int, ...], ...] | None = None
@@ -145,7 +152,36 @@ class Result:
             line += f", not {_listed(self.similarity)}"
         if known.centred is not None:
             line += ", things told apart by their mean"
+        if known.words not in (None, known.method):
+            line += f"; words: {known.words_title[0].lower()}{known.words_title[1:]}"
         return line
+
+    @property
+    def words_legend(self) -> str:
+        """What a word's score is, for a legend.
+
+        >>> explanation.words_legend                                             # doctest: +SKIP
+        'fall of the similarity without this word'
+        """
+        change = self.provenance.word_change
+        return f"fall of the {self._target} {change}" if change else "relevance of a word"
+
+    def word_sentence(self, word: Word) -> str:
+        """A word's score in a sentence.
+
+        >>> explanation.word_sentence(explanation.words[0][1])                   # doctest: +SKIP
+        'without this word the similarity is 0.041 lower'
+        """
+        change = self.provenance.word_change
+        if not change:
+            return f"relevance {word.score:+.4f}"
+        direction = "lower" if word.score >= 0 else "higher"
+        return f"{change} the {self._target} is {abs(word.score):.3f} {direction}"
+
+    @property
+    def _target(self) -> str:
+        """The number that words and maps are about."""
+        return "similarity"
 
     def heatmap(self, index: str | int = 0, *, signed: bool = False) -> np.ndarray:
         """One map in the image's own pixels, resized bilinearly: (H, W), zero outside of `box`.
@@ -252,6 +288,10 @@ class Result:
                 arrays = dict(file)
             record = json.loads(str(arrays.pop("record")))
             provenance = record.pop("provenance")
+            if "words" not in provenance and any(
+                record["words"]
+            ):  # saved before words had a method
+                provenance["words"] = provenance["method"]
             png = Image.open(io.BytesIO(arrays.pop("image").tobytes()))
             return cls(
                 image=read_image(png),
@@ -298,8 +338,9 @@ class Explanation(Result):
         similarity: (T,) the model's own cosine similarities.
         image_maps: (T, h, w) signed relevance of each patch for the target, on the token grid; None
             if the method has none for images.
-        words: for each prompt its words, with the signed relevance of each word for the target;
-            none if the prompt is an embedding, or the method has none for prompts.
+        words: for each prompt its words, with the signed score of each word for the target
+            (`words_legend`); none if the prompt is an embedding, or the explainer has no method for
+            words.
         image: the image as it was given, upright RGB.
         box: left, top, right, bottom of what the model saw, in the image's pixels; beyond it where
             it was padded.
@@ -331,6 +372,11 @@ class Explanation(Result):
     def _names(self) -> tuple[str, ...]:
         """The prompts."""
         return self.prompts
+
+    @property
+    def _target(self) -> str:
+        """The number that words and maps are about."""
+        return "similarity" if self.against is None else "lead"
 
     def _select(self, index: int) -> Self:
         """The explanation of one prompt, with T = 1."""
@@ -456,7 +502,7 @@ class Interactions(Result):
         image_maps: (W, h, w) signed interaction of each word with each patch. They do not sum to
             the similarity.
         words: the W words of the prompt, a tuple in a tuple, with their first-order scores (those
-            of `Explainer.explain`).
+            of `Explainer(words="grad-eclip")`).
         image, box, provenance: as in `Explanation`.
     """
 

@@ -230,7 +230,7 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     For each a key and its words, as word, part, place, length and scores.
     """
     captions = [example.caption for example in examples]
-    explainers = [Explainer(clip, method=name) for name in methods]
+    explainers = [Explainer(clip, words=name) for name in methods]
     images = np.array(image_numbers(examples))
     first = np.unique(images, return_index=True)[1]  # the first caption of each image
     embeddings = explainers[0].embed_images(examples[i].image() for i in first)

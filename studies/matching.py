@@ -109,7 +109,8 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     images = as_array(image_embeddings)  # (scenes, E)
     texts = embedded(explainer, captions)  # (scenes, E)
     texts_without = iter(embedded(explainer, [text for part in shorter for text in part]))
-    word_scores = explainer.score_words(captions, image_embeddings)
+    published = explainer.with_method("grad-eclip", words="grad-eclip")
+    word_scores = published.score_words(captions, image_embeddings)
 
     rows = []
     for i, (scene, words) in enumerate(zip(scenes, word_scores, strict=True)):
@@ -143,9 +144,10 @@ def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFr
         first, second = scene.objects
         exchanged.append(recoloured(scene, [second.colour, first.colour]).caption)
 
+    published = explainer.with_method("grad-eclip", words="grad-eclip")
     images = explainer.embed_images(images_of(explainer.clip, scenes))
-    scores = explainer.score_words(captions, images)
-    scores_exchanged = explainer.score_words(exchanged, images)
+    scores = published.score_words(captions, images)
+    scores_exchanged = published.score_words(exchanged, images)
     rows = []
     for i, scene in enumerate(scenes):
         table = {

@@ -113,7 +113,7 @@ def false_word_hits(
     images = images_of(clip, scenes)
     rows = []
     for method in methods:
-        explainer = Explainer(clip, method=method)
+        explainer = Explainer(clip, words=method)
         embeddings = explainer.embed_images(images)
         words_of_captions = explainer.score_words(
             [caption.caption for caption in captions], embeddings
@@ -195,7 +195,7 @@ def score_table(
     captions = [scene.caption for scene in scenes]
     rows = []
     for method in methods:
-        explainer = Explainer(clip, method=method)
+        explainer = Explainer(clip, words=method)
         words_of_captions = explainer.score_words(captions, explainer.embed_images(images))
         for number, (scene, words) in enumerate(zip(scenes, words_of_captions, strict=True)):
             for index, (word, kind) in enumerate(zip(words, word_kinds(scene), strict=True)):
@@ -243,7 +243,7 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
     word of several tokens has the mean of their lam and the sums of the others. Layers are counted
     from the last, which is 1.
     """
-    tower = explainer.text_tower
+    tower = explainer.with_method("grad-eclip", words="grad-eclip").text_tower
     split = split_read(prompt, explainer.clip.tokenizer, tower)
     direction = explainer.embed_images(image)[None]  # (1, 1, E)
     tokens = explainer.clip.tokenizer([prompt]).to(tower.device)

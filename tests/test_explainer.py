@@ -76,7 +76,8 @@ def test_an_explanation_holds_the_models_own_similarity_and_signed_maps(tiny, pi
     ("name", "options", "prompts"),
     [
         ("tiny", {}, PROMPTS),
-        ("tiny", {"method": "grad-eclip-single-head"}, PROMPTS),
+        ("tiny", {"words": "grad-eclip"}, PROMPTS),
+        ("tiny", {"method": "grad-eclip-single-head", "words": "grad-eclip-single-head"}, PROMPTS),
         ("tiny", {"resolution": "native"}, PROMPTS),
         ("averaging", {"image_layers": 2}, PROMPTS),
         # more than fit into one batch
@@ -152,7 +153,8 @@ def test_embeddings_are_explained_like_the_prompts_that_they_come_from(tiny, pic
 
 def test_single_head_explains_another_number_and_says_so(tiny, picture):
     model = Explainer(tiny).explain(picture, PROMPTS)
-    single = Explainer(tiny, method="grad-eclip-single-head").explain(picture, PROMPTS)
+    name = "grad-eclip-single-head"
+    single = Explainer(tiny, method=name, words=name).explain(picture, PROMPTS)
     np.testing.assert_allclose(single.similarity, model.similarity, atol=1e-6)  # the model's own
     assert not np.allclose(single.image_maps, model.image_maps, atol=1e-4)
 
@@ -173,7 +175,7 @@ def test_single_head_explains_another_number_and_says_so(tiny, picture):
     close(single.provenance.explained_word_similarity, single_texts @ image)
     assert model.provenance.explained_similarity is None
 
-    assert model.origin.endswith("Grad-ECLIP: explains the model's own similarity")
+    assert "Grad-ECLIP: explains the model's own similarity" in model.origin
     numbers = ", ".join(f"{number:.3f}" for number in single.provenance.explained_similarity)
     assert f"with one head: explains {numbers} (image) and" in single.origin
 
@@ -182,8 +184,9 @@ def test_interactions_have_a_map_and_the_first_order_score_for_every_word(tiny, 
     explainer = Explainer(tiny)
     prompt = "a red car, a bluish baaaall"
     interactions = explainer.interactions(picture, prompt)
-    explanation = explainer.explain(picture, prompt)
+    explanation = explainer.explain(picture, prompt, words="grad-eclip")
     assert interactions.prompts == explanation.prompts
+    assert interactions.provenance == explanation.provenance
     assert interactions.image_maps.shape == (6 + 1, 4, 4)
     assert interactions.similarity == pytest.approx(explanation.similarity, abs=1e-6)
     for word, expected in zip(interactions.words[0], explanation.words[0], strict=True):
@@ -205,6 +208,86 @@ def test_native_resolution_shows_the_whole_image_in_its_own_shape(tiny, picture)
     np.testing.assert_allclose(native.maps([picture], texts)[0], explanation.image_maps, atol=1e-6)
     with pytest.raises(GradeclipError, match="one at a time"):
         native.maps([picture, picture.crop((0, 0, 30, 50))], texts)
+
+
+# -------------------------------------------------------------------------- the words' own method
+
+
+def scores_of(explanation: Explanation, index: int = 0) -> list[float]:
+    return [word.score for word in explanation.words[index]]
+
+
+def test_a_words_score_is_what_the_similarity_loses_without_the_word(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, ["a red car", "a dog"])
+    assert explanation.provenance.words == "leave-one-out"
+    assert explanation.provenance.text_layers is None  # no layer is looked into
+    shorter = ["red car", "a car", "a red"]
+    with torch.no_grad():
+        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)
+        texts = tiny.model.encode_text(tiny.tokenizer(["a red car", *shorter]), normalize=True)
+    whole, *without = (image @ texts.T)[0].tolist()
+    np.testing.assert_allclose(scores_of(explanation), whole - np.array(without), atol=1e-6)
+
+    lower, higher = (
+        explanation.word_sentence(replace(explanation.words[0][0], score=score))
+        for score in (0.0414, -0.0414)
+    )
+    assert lower == "without this word the similarity is 0.041 lower"
+    assert higher == "without this word the similarity is 0.041 higher"
+    assert explanation.words_legend == "fall of the similarity without this word"
+
+
+def test_words_and_maps_have_methods_of_their_own(tiny, picture):
+    published = Explainer(tiny, words="grad-eclip")
+    expected = published.explain(picture, PROMPTS)
+    assert expected.words_legend == "relevance of a word"
+    assert "words:" not in expected.origin  # by the method of the maps
+
+    explanation = Explainer(tiny, method="maskclip", words="grad-eclip").explain(picture, PROMPTS)
+    assert scores_of(explanation, 1) == pytest.approx(scores_of(expected, 1), abs=1e-6)
+    maps = Explainer(tiny, method="maskclip").explain(picture, PROMPTS).image_maps
+    np.testing.assert_allclose(explanation.image_maps, maps, atol=1e-6)
+
+    for without in (
+        Explainer(tiny, words=None).explain(picture, PROMPTS),
+        published.explain(picture, PROMPTS, words=None),
+    ):
+        assert without.words == ((), (), ())
+        assert without.provenance.words is None
+        np.testing.assert_allclose(without.image_maps, expected.image_maps, atol=1e-6)
+        without.plot()  # the caption alone
+
+
+def test_a_call_by_another_method_keeps_the_words_unless_it_is_told_other_ones(tiny, picture):
+    explainer = Explainer(tiny, words="grad-eclip")
+    words = explainer.explain(picture, "a red car").words
+    for method in ("maskclip", "game"):
+        assert explainer.explain(picture, "a red car", method=method).words == words
+        assert explainer.with_method(method).explain(picture, "a red car").words == words
+    several = explainer.explain(picture, "a red car", methods=["game", "grad-eclip"])
+    assert several["game"].words == several["grad-eclip"].words == words
+
+    expected = Explainer(tiny).explain(picture, "a red car").words
+    for call in ({"method": "game"}, {}):
+        other = explainer.explain(picture, "a red car", words="leave-one-out", **call)
+        assert scores_of(other) == pytest.approx([word.score for word in expected[0]], abs=1e-6)
+    alone = explainer.explain(picture, "a red car", method="leave-one-out")
+    assert alone.image_maps is None  # a method of prompts alone scores the words
+    assert scores_of(alone) == pytest.approx([word.score for word in expected[0]], abs=1e-6)
+
+
+def test_words_of_a_contrast_are_what_the_lead_loses_without_them(tiny, picture):
+    explanation = Explainer(tiny).explain(picture, "a red car", against="a blue car")
+    with torch.no_grad():
+        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)
+        prompts = ["a red car", "a car", "a blue car"]
+        texts = tiny.model.encode_text(tiny.tokenizer(prompts), normalize=True)
+    red, neither, blue = (image @ texts.T)[0].tolist()
+    lead = red - blue
+    word, other = explanation.words[0][1], explanation.against_words[0][1]
+    assert word.score == pytest.approx(lead - (neither - blue), abs=1e-6)
+    assert other.score == pytest.approx(lead - (red - neither), abs=1e-6)
+    assert explanation.words_legend == "fall of the lead without this word"
 
 
 # ----------------------------------------------------------------- several methods, traced once
@@ -243,6 +326,8 @@ def test_several_methods_explain_as_each_alone_from_one_trace_of_the_same_layers
 
     assert list(explanations) == methods
     assert sorted(traces["image"]) == [1, 3]  # the last layer; all three for GAME and rollout
+    # the prompts and, in one batch, all of them without each of their words, for all methods
+    assert traces["text"] == [1, 1]
     for name, explanation in explanations.items():
         assert explanation.provenance.method == name
         assert (explanation.image_maps is None) == (METHODS[name].image is None)
@@ -675,9 +760,11 @@ def test_nearest_words_are_those_of_the_image_or_of_a_dense_feature(tiny, pictur
 
 def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny, picture):
     explainer = Explainer(replace(tiny, model=copy.deepcopy(tiny.model)), device="cpu")
-    assert repr(explainer) == (
-        "Explainer(tiny, grad-eclip: last 1 of 3 image layers, 2 of 3 text layers)"
-    )
+    maps = "Explainer of tiny: maps by Grad-ECLIP of the last 1 of 3 image layers"
+    assert repr(explainer) == f"{maps}, words by Leave one word out"
+    published = explainer.with_method("grad-eclip", words="grad-eclip")
+    assert repr(published) == f"{maps}, words by Grad-ECLIP of the last 2 of 3 text layers"
+    assert repr(published.with_method("grad-eclip", words=None)) == maps
     assert explainer.device == torch.device("cpu")
     expected = explainer.explain(picture, PROMPTS)
     half = explainer.to(torch.device("cpu"))

@@ -92,6 +92,19 @@ def test_a_saved_explanation_is_read_back_as_it_was(against, explainer, picture,
             assert getattr(loaded, name) == value
 
 
+def test_a_file_of_the_time_when_words_had_no_method_of_their_own_is_read(explanation, tmp_path):
+    path = explanation.save(tmp_path / "dog.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    record = json.loads(str(arrays["record"]))
+    for name in ("words", "words_title", "word_change"):
+        del record["provenance"][name]
+    np.savez(path, **(arrays | {"record": np.array(json.dumps(record))}))
+    loaded = Explanation.load(path)
+    assert loaded.words == explanation.words
+    assert loaded.provenance.words == loaded.provenance.method == "grad-eclip"
+
+
 def test_saved_interactions_are_read_back_and_another_file_is_refused(interactions, tmp_path):
     path = interactions.centred(over=[1, 2]).save(tmp_path / "words.npz")
     loaded = Interactions.load(path)
@@ -123,13 +136,17 @@ def test_regions_are_the_connected_parts_of_the_highest_pixels(explanation):
 def test_provenance_says_what_was_explained_and_with_how_many_layers(tiny, picture):
     clip = replace(tiny, name="some", pretrained="tag")
     explainer = Explainer(clip, image_layers=2)
-    provenance = explainer.explain(picture, "a dog").provenance
+    provenance = explainer.explain(picture, "a dog", words="grad-eclip").provenance
     assert json.loads(json.dumps(asdict(provenance))) == asdict(provenance)
     assert (provenance.model, provenance.pretrained) == ("some", "tag")
     assert (provenance.method, provenance.title) == ("grad-eclip", "Grad-ECLIP")
     assert (provenance.image_layers, provenance.text_layers) == (2, 2)
-    maskclip = explainer.explain(picture, "a dog", method="maskclip")
-    assert maskclip.provenance.text_layers is None
+    assert (provenance.words, provenance.words_title) == ("grad-eclip", "Grad-ECLIP")
+    left_out = explainer.explain(picture, "a dog", method="maskclip").provenance
+    assert (left_out.words, left_out.words_title) == ("leave-one-out", "Leave one word out")
+    assert left_out.text_layers is None  # leaving words out looks into no layer
+    without = explainer.explain(picture, "a dog", words=None).provenance
+    assert (without.words, without.text_layers) == (None, None)
 
 
 def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(

@@ -95,7 +95,7 @@ def write_scenes(clip: Clip, out: Path) -> None:
 
 def write_about(clip: Clip, tokens: dict[str, list[int]], context: int, out: Path) -> None:
     """Write about.json: words, colours, and (nulls.bin) the embeddings of the other captions."""
-    explainer = Explainer(clip)
+    explainer = Explainer(clip, words="grad-eclip")
     nulls = explainer.embed_texts(null_captions(clip.vocabulary)).numpy().astype("<f4")
     (out / "nulls.bin").write_bytes(nulls.tobytes())
     cells = title_of([Word(word, 0.0, 0, len(word)) for word in tokens])

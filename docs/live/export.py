@@ -43,7 +43,7 @@ CONTEXT = 48
 
 def export(clip: Clip, out: Path) -> dict[str, list[int]]:
     """Write the graphs of a model that knows few words; the ids of their tokens in caption.onnx."""
-    explainer = Explainer(clip)
+    explainer = Explainer(clip, words="grad-eclip")
     tower = explainer.image_tower
     rgba = torch.zeros(*tower.image_size, 4, dtype=torch.uint8)
     example = (rgba, torch.zeros(tower.width))  # any values will do

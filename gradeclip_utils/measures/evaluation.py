@@ -202,7 +202,7 @@ def _working_methods(clip: Clip) -> tuple[str, ...]:
     for name in tqdm(method_names("all"), unit="method", delay=1, leave=False):
         try:
             with warnings.catch_warnings(action="ignore"):
-                Explainer(clip, method=name).explain(image, "a")
+                Explainer(clip, method=name, words=None).explain(image, "a")
         except GradeclipError as refusal:
             refusals[name] = refusal
         else:
@@ -243,12 +243,17 @@ def _generator(example: Example, seed: int) -> np.random.Generator:
 
 def _open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     """An explainer for every row that a model computes."""
-    baseline = Explainer(clip, method=plan.baseline, seed=plan.seed)
+    baseline = Explainer(clip, method=plan.baseline, words=None, seed=plan.seed)
     explainers = {name: baseline.with_method(METHODS[name]) for name in plan.methods}
     if plan.references:
         random = randomised(clip, seed=plan.seed)
         method = METHODS[plan.baseline]
-        explainers["random weights"] = Explainer(random, method=method, seed=plan.seed)
+        explainers["random weights"] = Explainer(
+            random,
+            method=method,
+            words=None,
+            seed=plan.seed,
+        )
         explainers["wrong word"] = baseline
     return explainers
 

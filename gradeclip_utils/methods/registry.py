@@ -48,8 +48,10 @@ class Method:
             the method is not defined for images.
         text: the same for prompts.
         layers: the explained layers: "last" as many as the model and the paper suggest; "all",
-            "half", "sixth" that part, from the top.
+            "half", "sixth" that part, from the top; "none" if it looks into no layer.
         text_layers: the same for prompts, if it differs.
+        word_change: what the method does to a word, if the word's score is the fall of the
+            similarity after this change, such as "without this word".
         target: whether maps depend on the prompt.
         compares_targets: whether the map of a prompt also depends on the other prompts of a call,
             or, where there is none, on the empty prompt (`Options.empty`).
@@ -71,6 +73,7 @@ class Method:
     text: MapFunction | None = None
     layers: str = "last"
     text_layers: str | None = None
+    word_change: str = ""
     target: bool = True
     compares_targets: bool = False
     needs_graph: bool = False
@@ -83,10 +86,14 @@ class Method:
                 "give image= or text="
             )
         for layers in (self.layers, self.text_layers or self.layers):
-            if layers != "last" and layers not in _FRACTIONS:
-                raise GradeclipError(
-                    f"layers must be one of last, {', '.join(_FRACTIONS)}, got {layers!r}"
-                )
+            if layers not in ("last", "none", *_FRACTIONS):
+                choices = ", ".join(["last", *_FRACTIONS, "none"])
+                raise GradeclipError(f"layers must be one of {choices}, got {layers!r}")
+
+    @property
+    def goes_through_text_layers(self) -> bool:
+        """Whether word scores depend on how many layers are explained."""
+        return (self.text_layers or self.layers) != "none"
 
 
 def layers_to_explain(
@@ -114,6 +121,8 @@ def layers_to_explain(
     part = method.layers
     if side == "text" and method.text_layers is not None:
         part = method.text_layers
+    if part == "none":
+        return 1  # the quickest trace
     if part in _FRACTIONS:
         return max(1, round(depth * _FRACTIONS[part]))
 
@@ -392,6 +401,8 @@ _METHODS = [
         ),
         cost="a forward pass for each word",
         text=perturbation.leave_one_out,
+        layers="none",
+        word_change="without this word",
     ),
     Method(
         name="replace",
@@ -402,6 +413,8 @@ _METHODS = [
         ),
         cost="up to 16 forward passes for each word",
         text=replace_words,
+        layers="none",
+        word_change="with another word in its place",
     ),
 ]
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

@@ -110,6 +110,8 @@ def metagame(
             base.provenance,
             method="metagame",
             title=f"METAGAME of {explainer.method.title}",
+            words="metagame",
+            word_change="",
         ),
         pairs=_interaction_maps(maps, len(groups)) if len(groups) <= EXACT else None,
     )

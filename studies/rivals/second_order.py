@@ -75,7 +75,13 @@ def _interactions(
     with torch.no_grad():
         directions = of_words(tower, trace, word_masks(split, trace))  # (W, E)
 
-    rival = Explainer(clip, method=method, seed=explainer.seed, resolution=explainer.resolution)
+    rival = Explainer(
+        clip,
+        method=method,
+        words=None,
+        seed=explainer.seed,
+        resolution=explainer.resolution,
+    )
     maps = rival.maps(image, directions)[0]
     scores = (directions @ explainer.embed_images(image)[0]).tolist()
     words = [
@@ -83,7 +89,12 @@ def _interactions(
         for word, score in zip(base.words[0], scores, strict=True)
     ]
     provenance = replace(
-        base.provenance, method=method.name, title=method.title, image_layers=None, text_layers=None
+        base.provenance,
+        method=method.name,
+        title=method.title,
+        words=method.name,
+        image_layers=None,
+        text_layers=None,
     )
     return replace(
         base,

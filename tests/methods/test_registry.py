@@ -87,6 +87,9 @@ def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
     explanation = Explainer(tiny, method=name).explain(picture, SHORT)
     assert explanation.provenance.method == name
     assert method.title in explanation.origin
+    if method.image is not None:
+        assert explanation.provenance.words == "leave-one-out"
+        assert explanation.origin.endswith("; words: leave one word out")
     similarity = Explainer(tiny).explain(picture, SHORT).similarity
     np.testing.assert_allclose(explanation.similarity, similarity, atol=1e-6)
 
@@ -99,7 +102,10 @@ def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
 def test_the_explainers_word_scores_are_those_of_the_method(name, tiny, picture):
-    words = Explainer(tiny, method=name).explain(picture, SHORT).words[0]
+    explanation = Explainer(tiny, words=name).explain(picture, SHORT)
+    (words,) = explanation.words
+    assert explanation.provenance.words == name
+    assert explanation.provenance.method == "grad-eclip"
     assert [word.text for word in words] == SHORT.split()
     with torch.no_grad():
         image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)
@@ -111,7 +117,7 @@ def test_the_explainers_word_scores_are_those_of_the_method(name, tiny, picture)
 @pytest.mark.parametrize("name", TEXT_METHODS)
 def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_method(name, picture):
     clip = wrap(build(text={"embed_cls": True}, custom_text=True))
-    explainer = Explainer(clip, method=name, null_captions=[SHORT, LONG])
+    explainer = Explainer(clip, words=name, null_captions=[SHORT, LONG])
     scores = [word.score for word in explainer.explain(picture, SHORT).words[0]]
     assert len(scores) == 2
     assert np.isfinite(scores).all()
@@ -130,8 +136,9 @@ def test_a_method_goes_through_the_layers_that_it_asks_for_unless_the_user_choos
     assert layers_to_explain(None, 3, METHODS["grad-eclip"], 12) == 3  # the model's own choice
     assert layers_to_explain(None, 3, METHODS["maskclip"], 12) == 1
     assert Explainer(tiny, method="input-x-gradient").image_tower.layers == 1
-    assert Explainer(tiny, method="input-x-gradient").text_tower.layers == 3
-    assert Explainer(tiny).text_tower.layers == 2
+    for words, layers in (("input-x-gradient", 3), ("grad-eclip", 2), ("leave-one-out", 1)):
+        assert Explainer(tiny, words=words).text_tower.layers == layers
+    assert Explainer(tiny, words="grad-eclip", text_layers=1).text_tower.layers == 1
 
 
 def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused(picture):
@@ -162,7 +169,8 @@ def test_nothing_is_left_behind_on_a_model_in_training_or_frozen(name, picture):
     for training in (True, False):
         model = build({"patch_dropout": 0.5}).train(training).requires_grad_(training)
         before = state_of(model)
-        explainer = Explainer(wrap(model), method=name, null_captions=[SHORT, LONG])
+        words = name if METHODS[name].text else None
+        explainer = Explainer(wrap(model), method=name, words=words, null_captions=[SHORT, LONG])
         with torch.inference_mode():
             explanations.append(explainer.explain(picture, SHORT, against="a cow"))
         assert state_of(model) == before
@@ -197,7 +205,7 @@ def random_map(tower, trace, directions, options):
 
 def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     method = Method(name="mine", title="Mine", explains="a number of mine", image=feature_map)
-    explanation = Explainer(tiny, method=method).explain(picture, [SHORT, LONG])
+    explanation = Explainer(tiny, method=method, words=None).explain(picture, [SHORT, LONG])
     expected = Explainer(tiny, method="maskclip").explain(picture, [SHORT, LONG])
     np.testing.assert_array_equal(explanation.image_maps, expected.image_maps)
     assert explanation.words == ((), ())
@@ -216,7 +224,8 @@ def test_a_method_of_prompts_alone_has_no_maps_and_no_image_layers(tiny, picture
 def test_a_method_is_given_the_seed(tiny, picture):
     method = Method(name="mine", title="Mine", image=random_map, text=random_map)
     first, again, other = (
-        Explainer(tiny, method=method, seed=seed).explain(picture, SHORT) for seed in (1, 1, 2)
+        Explainer(tiny, method=method, words=method, seed=seed).explain(picture, SHORT)
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first.image_maps, again.image_maps)
     assert (first.image_maps != other.image_maps).any()
@@ -239,5 +248,5 @@ def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(ti
 def test_a_method_that_explains_nothing_is_refused():
     with pytest.raises(ValueError, match="'mine' explains neither images nor prompts"):
         Method(name="mine", title="Mine")
-    with pytest.raises(ValueError, match="one of last, all, half, sixth, got 'third'"):
+    with pytest.raises(ValueError, match="one of last, all, half, sixth, none, got 'third'"):
         Method(name="mine", title="Mine", image=feature_map, layers="third")

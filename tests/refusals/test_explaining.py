@@ -59,6 +59,11 @@ OPTIONS = [
     pytest.param({"method": "gradcam"}, "did you mean grad-cam", id="a method, misspelt"),
     pytest.param({"resolution": 224}, "'model' or 'native'", id="a resolution in pixels"),
     pytest.param({"image_layers": 4}, "3", id="more layers than there are"),
+    pytest.param({"text_layers": 4}, "3", id="more layers of text than there are"),
+    pytest.param({"words": "rise"}, "RISE explains images only", id="words by a method of images"),
+    pytest.param(
+        {"words": "grad-clip"}, "did you mean grad-eclip", id="words by a method that is none"
+    ),
 ]
 
 
