@@ -193,18 +193,20 @@ class Explainer:
 
     def with_method(
         self,
-        method: str | Method,
+        method: str | Method | None = None,
         *,
         words: str | Method | None = SAME,
     ) -> Self:
         """An explainer by another method, with the same model, opened once.
 
+            explainer.with_method("maskclip"), explainer.with_method(words="grad-eclip")
+
         Args:
-            method: of the maps.
+            method: of the maps; by default that of this explainer.
             words: of the word scores; by default that of this explainer.
         """
         explainer = copy.copy(self)
-        explainer.method = find_method(method)
+        explainer.method = find_method(method or self.method)
         explainer.words = _words_method(explainer.method, self.words if words == SAME else words)
         explainer._open_towers()
         return explainer
@@ -307,7 +309,7 @@ class Explainer:
         if methods is None:
             explainer = self
             if method is not None or words != SAME:
-                explainer = self.with_method(method or self.method, words=words)
+                explainer = self.with_method(method, words=words)
             return explainer._explain(images, prompts, contrast)[0]
 
         explanations: dict[str, Explanation] = {}

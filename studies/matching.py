@@ -109,7 +109,7 @@ def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
     images = as_array(image_embeddings)  # (scenes, E)
     texts = embedded(explainer, captions)  # (scenes, E)
     texts_without = iter(embedded(explainer, [text for part in shorter for text in part]))
-    published = explainer.with_method("grad-eclip", words="grad-eclip")
+    published = explainer.with_method(words="grad-eclip")
     word_scores = published.score_words(captions, image_embeddings)
 
     rows = []
@@ -144,7 +144,7 @@ def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFr
         first, second = scene.objects
         exchanged.append(recoloured(scene, [second.colour, first.colour]).caption)
 
-    published = explainer.with_method("grad-eclip", words="grad-eclip")
+    published = explainer.with_method(words="grad-eclip")
     images = explainer.embed_images(images_of(explainer.clip, scenes))
     scores = published.score_words(captions, images)
     scores_exchanged = published.score_words(exchanged, images)

@@ -243,7 +243,7 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
     word of several tokens has the mean of their lam and the sums of the others. Layers are counted
     from the last, which is 1.
     """
-    tower = explainer.with_method("grad-eclip", words="grad-eclip").text_tower
+    tower = explainer.with_method(words="grad-eclip").text_tower
     split = split_read(prompt, explainer.clip.tokenizer, tower)
     direction = explainer.embed_images(image)[None]  # (1, 1, E)
     tokens = explainer.clip.tokenizer([prompt]).to(tower.device)

@@ -762,9 +762,9 @@ def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny, picture):
     explainer = Explainer(replace(tiny, model=copy.deepcopy(tiny.model)), device="cpu")
     maps = "Explainer of tiny: maps by Grad-ECLIP of the last 1 of 3 image layers"
     assert repr(explainer) == f"{maps}, words by Leave one word out"
-    published = explainer.with_method("grad-eclip", words="grad-eclip")
+    published = explainer.with_method(words="grad-eclip")
     assert repr(published) == f"{maps}, words by Grad-ECLIP of the last 2 of 3 text layers"
-    assert repr(published.with_method("grad-eclip", words=None)) == maps
+    assert repr(published.with_method(words=None)) == maps
     assert explainer.device == torch.device("cpu")
     expected = explainer.explain(picture, PROMPTS)
     half = explainer.to(torch.device("cpu"))

@@ -67,7 +67,7 @@ def rows(folder):
 @pytest.fixture(scope="module")
 def expected(rows):
     """Explanation and word x region of the first scenes and their first captions."""
-    explainer = Explainer(load_clip("emoji"))
+    explainer = Explainer(load_clip("emoji"), words="grad-eclip")
     results = []
     for scene, row in zip(SCENES, rows, strict=False):
         image = scene.image()

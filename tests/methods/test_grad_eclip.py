@@ -160,7 +160,7 @@ def test_the_plain_method_gives_what_the_explainer_gives(name, request, picture)
     prompt = "a red car and a blue ball"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExplanationWarning)
-        explainer = Explainer(clip, image_layers=1)
+        explainer = Explainer(clip, words="grad-eclip", image_layers=1)
         explanation = explainer.explain(picture, prompt)
 
     pixels = clip.preprocess(picture)[None]

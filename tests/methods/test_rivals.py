@@ -78,7 +78,7 @@ def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_p
         tiny = wrap(build(text=text, custom_text=True))
     words = "a dog and cat".split()
     prompt = " ".join(words)
-    explainer = Explainer(tiny, method="metagame")
+    explainer = Explainer(tiny, words="metagame")
     image = explainer.embed_images(picture)[0]
 
     def similarity(players):

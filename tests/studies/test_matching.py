@@ -49,7 +49,7 @@ def test_word_scores_are_the_explainers_and_leaving_out_is_a_difference_of_simil
     explainer, scene
 ):
     table = matching.word_table(explainer, [scene])
-    explanation = explainer.explain(scene.image(96), scene.caption)
+    explanation = explainer.explain(scene.image(96), scene.caption, words="grad-eclip")
     positive = np.maximum([word.score for word in explanation.words[0]], 0)
     relevance = positive / positive.mean()
     assert table["relevance"].to_numpy() == pytest.approx(relevance, abs=1e-4)
@@ -67,7 +67,7 @@ def test_exchanged_scores_are_those_of_the_true_caption_and_of_the_one_with_exch
     first, second = scene.objects
     exchanged = recoloured(scene, [second.colour, first.colour])
     captions = [scene.caption, exchanged.caption]
-    explanation = explainer.explain(scene.image(96), captions)
+    explanation = explainer.explain(scene.image(96), captions, words="grad-eclip")
     for column, words in zip(("true", "exchanged"), explanation.words, strict=True):
         scores = [word.score for word in words]
         assert table[column].to_numpy() == pytest.approx(scores, abs=1e-5)

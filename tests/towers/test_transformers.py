@@ -158,7 +158,9 @@ def test_native_resolution_has_the_positions_that_transformers_would_give(name, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_goes_through_these_towers(method, picture):
-    explainer = Explainer(Clip.from_transformers(*tiny_clip("ChineseCLIP")), method=method)
+    clip = Clip.from_transformers(*tiny_clip("ChineseCLIP"))
+    words = method if METHODS[method].text is not None else None
+    explainer = Explainer(clip, method=method, words=words)
     explanation = explainer.explain(picture, PROMPTS[0])
     if METHODS[method].image is not None:
         assert np.isfinite(explanation.image_maps).all()
