@@ -9,8 +9,8 @@ import { View } from "./view.js";
 const LONGEST = 1024; // pixels of an image that is sent to the kernel
 const PATIENCE = 3000; // milliseconds without an answer
 const SILENT =
-  "The kernel has not answered for three seconds. It is busy, or it was restarted: " +
-  "then run this cell again.";
+  "The kernel has not answered for three seconds. It is busy, or it was restarted: then choose " +
+  "Run > Run All Above Selected Cell, and run this cell again.";
 
 // The state beside the kernel's: what was turned and not answered yet, and the last notice.
 class Desk {
@@ -69,6 +69,15 @@ class Desk {
   get caption() {
     const control = this.data.controls.find(({ name }) => name === "caption");
     return this.turned.caption ?? control.value;
+  }
+
+  // Go one change back, unless the browser has typing of its own to undo.
+  undo({ name, value }) {
+    const control = this.data.controls.find((spec) => spec.name === name);
+    if (control?.kind === "str" && value !== control.value) return false;
+    if (name === "file") return false;
+    if (this.data.undoable) this.send({ kind: "back" });
+    return true;
   }
 
   // Ask for another caption, as if it were typed.
@@ -284,6 +293,12 @@ const Head = ({ desk }) => {
       <${Scenes} desk=${desk} />
       <${Upload} desk=${desk} />
       <${Button}
+        title="One change back (Ctrl+Z)."
+        disabled=${!desk.data.undoable}
+        onClick=${() => desk.send({ kind: "back" })}
+        >back<//
+      >
+      <${Button}
         title="The start, with all settings as they were."
         onClick=${() => desk.send({ kind: "reset" })}
         >reset<//
@@ -382,7 +397,13 @@ const Explorer = ({ model, root }) => {
     };
   }, []);
   const onPick = (place) => desk.change(place);
-  return html`<${View} data=${desk.data} image=${model.get("image")} onPick=${onPick}>
+  const onUndo = (field) => desk.undo(field);
+  return html`<${View}
+    data=${desk.data}
+    image=${model.get("image")}
+    onPick=${onPick}
+    onUndo=${onUndo}
+  >
     <${Head} desk=${desk} />
     <${Folds} desk=${desk} />
   <//>`;

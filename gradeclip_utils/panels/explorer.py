@@ -114,6 +114,7 @@ class Explorer(AnyWidget):
         self._typed = caption  # as it stands in the field, with unknown words
         self._struck = self.view.struck
         self._refused: frozenset[str] = frozenset()  # fields with a wrong value
+        self._past: list[tuple[State, State | None, str]] = []  # state, pinned, typed
         self._turns = count()  # a new number lets the browser hear the same data again
         super().__init__()
         self.on_msg(lambda _, message, buffers: self.press(message, buffers))
@@ -129,6 +130,7 @@ class Explorer(AnyWidget):
         if {"caption", "source", "resolution", "method", "against"} & fields.keys():
             # A phrase and a patch belong to the map before.
             fields = {"phrase": None, "patch": None, **fields}
+        before = (self.view.state, self.pinned, self._typed)
         try:
             state = self._next_state(fields)
             view = self._session(state.model).view(state)
@@ -142,6 +144,8 @@ class Explorer(AnyWidget):
             self._say(f"{type(error).__name__}: {error}", "wrong")
             raise
         else:
+            if state != before[0]:
+                self._past.append(before)
             self.view = view
             self.beside = beside
             self._refused = frozenset()
@@ -222,6 +226,8 @@ class Explorer(AnyWidget):
                 self.change()
             case {"kind": "reset"}:
                 self.reset()
+            case {"kind": "back"}:
+                self.back()
             case {"kind": "save", "name": name}:
                 self.save(name)
             case _:
@@ -253,6 +259,17 @@ class Explorer(AnyWidget):
         """Show the start again, with all settings as they were."""
         self.pinned = None
         self.change(**vars(self._start))
+
+    def back(self) -> None:
+        """Show the state before the last change, as often as there were changes."""
+        if not self._past:
+            self.busy = {}  # pressed once too often
+            return
+        state, self.pinned, typed = self._past.pop()
+        count = len(self._past)
+        self.change(**{**vars(state), "caption": typed})
+        del self._past[count:]
+        self._say(self.message, "note")
 
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
@@ -312,6 +329,7 @@ class Explorer(AnyWidget):
             "turn": next(self._turns),
             "script": self.python() if self.view.explanation else "",
             "empty": not state.caption,
+            "undoable": bool(self._past),
         }
         with self.hold_sync():
             self.thumbnails = [source.thumbnail for source in self.shelf]

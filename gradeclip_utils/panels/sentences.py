@@ -28,11 +28,15 @@ def sentence(
     caption: str,
     start: int = 0,
     end: int | None = None,
+    relevance_name: str = "",
 ) -> str:
     """Where the map of a part of a caption has its relevance; "" if the image is no scene."""
     end = len(caption) if end is None else end
     part = f"“{caption[start:end]}”"
+    relevance_name = relevance_name or f"the relevance of {part}"
     relevance = np.maximum(map_, 0)
+    if not map_.any() and end - start < len(caption):
+        return f"The key of {part} fits the query least, so Grad-ECLIP gives it no weight."
     if not relevance.any():
         return f"The map of {part} has no relevance for it."
     if scene is None:
@@ -53,8 +57,8 @@ def sentence(
     names = _in_words(scene, things)
     verb = "covers" if len(things) == 1 else "cover"
     text = (
-        f"{share:.0%} of the relevance of {part} lies on {names}, "
-        f"which {verb} {covered.mean():.0%} of the image."
+        f"{100 * share:.0f} % of {relevance_name} lies on {names}, "
+        f"which {verb} {100 * covered.mean():.0f} % of the image."
     )
     maximum = covers.reshape(len(covers), -1)[:, relevance.argmax()]
     if maximum[things].max() > 0:

@@ -23,8 +23,18 @@ from ..images import read_image
 from ..methods import METHODS
 from ..methods.interactions import named_things
 from ..models import Clip
-from ..plots.colours import abs_max
-from ..plots.drawing import Drawing, Panel, Shade, of_explanation, scaled, title_of
+from ..plots.colours import abs_max, positive_part
+from ..plots.drawing import (
+    Drawing,
+    Panel,
+    Shade,
+    bar_values,
+    is_small,
+    of_explanation,
+    rounded,
+    scaled,
+    title_of,
+)
 from ..plots.figures import image_url
 from ..plots.page import payload
 from ..scenes import Scene, as_python, phrase, recoloured, without
@@ -33,6 +43,7 @@ from .sentences import nouns, sentence
 
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
+_NEAR = 0.75  # about one edit in four letters
 _MOST_UNKNOWN = 8  # words that are named
 
 
@@ -104,6 +115,7 @@ class State:
         against: another caption; then the lead over it is explained.
         phrase: first and last word of the caption whose map is wanted.
         patch: row and column, from 0, of the patch whose words are wanted.
+        signed: whether the map of a phrase shows relevance against, too.
         method, layers, resolution: as in `Explainer`.
     """
 
@@ -113,6 +125,7 @@ class State:
     against: str = ""
     phrase: tuple[int, int] | None = None
     patch: tuple[int, int] | None = None
+    signed: bool = False
     method: str = _GRAD_ECLIP
     layers: int = 1
     resolution: str = "model"
@@ -200,9 +213,7 @@ class ExplorerView:
         if self.state.patch:
             drawing = self._with_patch(drawing, words, *self.state.patch)
         if self.state.phrase:
-            first, last = self.state.phrase
-            text = " ".join(word.text for word in words[first : last + 1])
-            drawing = self._with_phrase(drawing, text)
+            drawing = self._with_phrase(drawing, words)
         return drawing
 
     def _with_patch(
@@ -216,13 +227,23 @@ class ExplorerView:
         scores = self._word_maps[:, row, column].tolist()
         shaded = [replace(word, score=score) for word, score in zip(words, scores, strict=True)]
         panel = replace(drawing.panels[0], cells=title_of(shaded))
-        return replace(drawing, panels=(panel,), word_scale=abs_max(self._word_maps))
+        return replace(drawing, panels=(panel,), word_scale=abs_max(scores))
 
-    def _with_phrase(self, drawing: Drawing, text: str) -> Drawing:
-        """The drawing with the map of the chosen words."""
-        scale = max(abs_max(self._word_maps), abs_max(self.map))
-        panel = replace(drawing.panels[0], map=self.map, scale=scale)
-        return replace(drawing, panels=(_with_name(panel, f"“{text}”"),), signed=True)
+    def _with_phrase(self, drawing: Drawing, words: Sequence[Word]) -> Drawing:
+        """The drawing with the map of the chosen words. Nouns and adjectives share a scale."""
+        assert self.state.phrase is not None
+        first, last = self.state.phrase
+        texts = [word.text for word in words]
+        is_content = [not is_small(text) for text in texts]
+
+        map_ = positive_part(self.map, self.state.signed)
+        scale = abs_max(map_)
+        if any(is_content[first : last + 1]):
+            compared = positive_part(self._word_maps[is_content], self.state.signed)
+            scale = max(scale, abs_max(compared))
+        panel = replace(drawing.panels[0], map=map_, scale=scale)
+        panel = _with_name(panel, f"“{' '.join(texts[first : last + 1])}”")
+        return replace(drawing, panels=(panel,), signed=self.state.signed)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
         """This view, a pinned one, and the difference of their maps, each over its maximum."""
@@ -245,13 +266,14 @@ class ExplorerView:
             title = title_of((), "first map minus second")
             panels.append(Panel("first map minus second", title, difference, abs_max(difference)))
 
+        null_counts = {drawing.null_count for drawing in drawings}
         null_maxima = [drawing.null_max for drawing in drawings if drawing.null_max is not None]
         return replace(
             drawings[0],
             panels=tuple(panels),
             word_scale=max(drawing.word_scale for drawing in drawings),
             null_max=max(null_maxima, default=None),
-            null_count=max(drawing.null_count for drawing in drawings),
+            null_count=null_counts.pop() if len(null_counts) == 1 else 0,
             origin="; ".join(dict.fromkeys(drawing.origin for drawing in drawings)),
             signed=True,
             shared=False,
@@ -295,6 +317,8 @@ class ExplorerView:
         scene = self.state.source.scene
         caption = self.state.caption
         sentences: dict[str, Any] = {"all": sentence(scene, self._caption_map, caption)}
+        if self.state.against:
+            sentences["all"] = self._sentence_of_lead()
         if self.words is None:
             return sentences
 
@@ -314,6 +338,29 @@ class ExplorerView:
             )
         return sentences
 
+    def _sentence_of_lead(self) -> str:
+        """By how much the caption leads the other one, and where what favours it lies."""
+        assert self.explanation is not None
+        state = self.state
+        lead = float(bar_values(self.explanation)[0])
+        verb = "leads" if lead >= 0 else "is behind"
+        text = f"“{state.caption}” {verb} “{state.against}” by {rounded(abs(lead))}."
+
+        (words,) = self.explanation.words
+        others = {word.lower() for word in state.against.split()}
+        different = [word for word in words if word.text.lower() not in others]
+        if not different or self._caption_map.max() <= 0:
+            return text
+        where = sentence(
+            state.source.scene,
+            self._caption_map,
+            state.caption,
+            start=different[0].start,
+            end=different[-1].end,
+            relevance_name="what favours it",
+        )
+        return f"{text} {where}".strip()
+
     # ------------------------------------------------------------------- browser and notebook
 
     def payload(self, pinned: "ExplorerView | None" = None) -> dict:
@@ -323,6 +370,8 @@ class ExplorerView:
             self._word_maps if self.words else None,
             phrase=self.state.phrase,
             patch=self.state.patch,
+            with_against=self.state.signed,
+            centred=self.words is not None and self.words.provenance.centred is not None,
             sentences=self.sentences,
         )
 
@@ -350,7 +399,7 @@ class ExplorerView:
         model = f"load_clip({clip.name!r})"
         if clip.pretrained != "bundled":
             model = f"...  # your {clip.name!r}"
-        signed = bool(state.against or state.phrase)
+        signed = bool(state.against or (state.phrase and state.signed))
         lines = [
             "from gradeclip_utils import Explainer, load_clip, read_image",
             "from gradeclip_utils.plots import paint",
@@ -412,7 +461,7 @@ class Session:
         if not caption:
             return ExplorerView(state)
 
-        shared = replace(state, phrase=None, patch=None, model="")
+        shared = replace(state, phrase=None, patch=None, signed=False, model="")
         explanation, words, notes = self._answer(shared)
         _check_places(state, words)
         return ExplorerView(state, explanation, words, struck, notes)
@@ -434,7 +483,7 @@ class Session:
             if caption[start:end].lower() in unknown:
                 caption = caption[:start] + caption[end:]
         struck: list[dict] = [
-            {"text": word, "near": nearest(word, known, cutoff=0.6)}
+            {"text": word, "near": nearest(word, known, cutoff=_NEAR)}
             for word in unknown[:_MOST_UNKNOWN]
         ]
         if len(unknown) > _MOST_UNKNOWN:

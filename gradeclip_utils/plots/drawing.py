@@ -33,11 +33,24 @@ _FUNCTION_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Shade:
-    """A word of a title. Without a score it has no colour. `small`: a function word or a sign."""
+    """A word of a title.
+
+    Attributes:
+        text: as it was written.
+        score: None: the word has no number and no colour.
+        small: a function word or a sign.
+        plain: the word has its number, but no colour.
+    """
 
     text: str
     score: float | None = None
     small: bool = False
+    plain: bool = False
+
+    @property
+    def shade(self) -> float:
+        """The score that is coloured."""
+        return 0.0 if self.score is None or self.plain else self.score
 
 
 # A word of a title and, in a contrast, the word below it in the other caption.
@@ -54,6 +67,7 @@ class Panel:
         map: (h, w) on the token grid, or in pixels of the box; None if the method has no maps.
         scale: the value of the darkest colour.
         value: the length of the bar: a similarity, or the lead in a contrast.
+        digits: of the value, as it is written.
         above: the percentage of the other captions below the similarity.
         median: the place of the tick, where half of the other captions lie below.
         best: whether the bar is dark.
@@ -65,6 +79,7 @@ class Panel:
     map: np.ndarray | None
     scale: float = 0.0
     value: float | None = None
+    digits: int = 2
     above: float | None = None
     median: float | None = None
     best: bool = True
@@ -83,7 +98,7 @@ class Panel:
         if self.value is None:
             return ()
 
-        value = two_digits(self.value)
+        value = rounded(self.value, self.digits)
         if self.above is None:
             return f"similarity {value}", value
         if self.above > 99.99:
@@ -109,7 +124,8 @@ class Drawing:
         word_scale: the value of the darkest word; 0 if no word has a score.
         shared: one scale for all maps, or each its own.
         lead: the bars are leads, from zero.
-        null_max, null_count: the largest similarity of the other captions, and their number.
+        null_max, null_count: the largest similarity of the other captions, and their number; 0 if
+            panels differ in it.
         origin: model, method and layers.
         upsample: "bilinear" or "nearest".
     """
@@ -134,19 +150,24 @@ class Drawing:
     @property
     def both(self) -> bool:
         """Whether anything in the drawing can be against."""
-        scores = [word.score or 0 for panel in self.panels for word in panel.words]
+        scores = [word.shade for panel in self.panels for word in panel.words]
         return self.signed or min(scores, default=0) < 0
 
     @property
     def bars(self) -> tuple[float, float]:
-        """The ends of the axis of the bars. The other captions set it, so no prompt changes it."""
+        """The ends of the axis of the bars. The other captions set it, so no prompt changes it.
+
+        A bar ends where the axis does. The axis has a part below zero for leads, and where half of
+        the other captions have a similarity below zero.
+        """
         values = [panel.value for panel in self.panels if panel.value is not None]
-        longest = max(map(abs, values), default=0.0)
         if self.null_max is None:
-            high = _BAR_AXIS * max(longest, 0.01)
+            high = _BAR_AXIS * max(abs_max(values), 0.01)
+            below_zero = self.lead or min(values, default=0.0) < 0
         else:
-            high = max(_BAR_AXIS * abs(self.null_max), longest, 0.01)
-        below_zero = self.lead or min(values, default=0.0) < 0
+            high = _BAR_AXIS * max(abs(self.null_max), 0.01)
+            medians = [panel.median for panel in self.panels if panel.median is not None]
+            below_zero = min(medians, default=0.0) < 0
         return (-high if below_zero else 0.0), high
 
     @property
@@ -154,7 +175,8 @@ class Drawing:
         """The lines below the strip of colours: the scale, the tick and the frame."""
         lines = self._scale_lines()
         if any(panel.median is not None for panel in self.panels):
-            lines.append(f"tick: half of {self.null_count} other captions")
+            count = self.null_count or "the"
+            lines.append(f"tick: half of {count} other captions")
         if self.framed:
             lines.append("frame: what the model saw")
         return lines
@@ -193,15 +215,30 @@ class Drawing:
         return f"An image and its relevance maps: {'; '.join(parts)}"
 
 
-def two_digits(value: float) -> str:
-    """A similarity with two digits, and zero without a sign."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
+def rounded(value: float, digits: int = 2) -> str:
+    """A similarity with two digits or more, and zero without a sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
+
+
+def digits_to_tell_apart(values: Iterable[float]) -> int:
+    """Two digits, or up to four where fewer would write different numbers alike."""
+    different = {round(value, 4) for value in values}
+    for digits in (2, 3):
+        if len({rounded(value, digits) for value in different}) == len(different):
+            return digits
+    return 4
 
 
 def _number(value: float) -> str:
     """A number above zero with two significant digits."""
     digits = 1 - math.floor(math.log10(value))
     return f"{value:.{max(0, min(6, digits))}f}"
+
+
+def is_boxed(cell: Cell) -> bool:
+    """Whether a cell has two words that make the difference of a contrast."""
+    upper, lower = cell
+    return lower is not None and not (upper.small and lower.small)
 
 
 def is_small(text: str) -> bool:
@@ -228,7 +265,7 @@ def _shade(word) -> Shade:
 def _stacked(words: Sequence, against: Sequence) -> tuple[Cell, ...]:
     """The cells of two captions: words that differ are stacked.
 
-    A shared word stands once, with the sum of its scores.
+    A shared word stands once, with the sum of its scores and without a colour.
     """
     cells: list[Cell] = []
     first = [word.text.lower() for word in words]
@@ -238,7 +275,7 @@ def _stacked(words: Sequence, against: Sequence) -> tuple[Cell, ...]:
         for upper, lower in zip_longest(words[a:b], against[c:d]):
             if kind == "equal":
                 shared = replace(upper, score=upper.score + lower.score)
-                cells.append((_shade(shared), None))
+                cells.append((replace(_shade(shared), plain=True), None))
             else:
                 cells.append((_shade(upper), _shade(lower)))
     return tuple(cells)
@@ -259,11 +296,17 @@ def of_explanation(
     is_contrast = explanation.against is not None
     values = bar_values(explanation)
     best = max(values[i] for i in indices)
+    digits = digits_to_tell_apart(values[i] for i in indices)
 
     panels = []
     for i in indices:
         panel = _prompt_panel(explanation, i)
-        panel = replace(panel, value=float(values[i]), best=bool(values[i] == best))
+        panel = replace(
+            panel,
+            value=float(values[i]),
+            digits=digits,
+            best=bool(values[i] == best),
+        )
         if is_contrast:
             panel = _contrasted(panel, explanation, i)
         panels.append(panel)
@@ -312,7 +355,7 @@ def _contrasted(panel: Panel, explanation, i: int) -> Panel:
         cells = panel.cells + title_of((), f"not {against}")
 
     lead = panel.value or 0.0
-    gap = two_digits(abs(lead))
+    gap = rounded(abs(lead))
     if gap == "0.00":
         gap = "less than 0.01"
     if abs(lead) <= 1e-6:
@@ -321,8 +364,8 @@ def _contrasted(panel: Panel, explanation, i: int) -> Panel:
         verdict = f"leads by {gap}"
     else:
         verdict = f"is behind by {gap}"
-    similarity = two_digits(explanation.similarity[i])
-    against_similarity = two_digits(explanation.against_similarity[i])
+    similarity = rounded(explanation.similarity[i])
+    against_similarity = rounded(explanation.against_similarity[i])
     return replace(
         panel,
         name=f"{panel.name}, not {against}",
@@ -370,7 +413,7 @@ def of_caption(interactions) -> Drawing:
 
 def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of a result, with its model, method and layers."""
-    scores = [word.score or 0 for panel in panels for word in panel.words]
+    scores = [word.shade for panel in panels for word in panel.words]
     layers = result.provenance.image_layers
     origin = result.origin
     if layers == 1:

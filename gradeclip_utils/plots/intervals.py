@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import GradeclipError
-from .drawing import two_digits
+from .drawing import rounded
 from .figures import FULL_WIDTH, PALETTE, SMALLEST_TYPE, fit_height, new_figure
 from .titles import characters, shortened
 
@@ -175,7 +175,7 @@ def _draw_values(
         axes.text(
             1.02,
             order.index(row.name) + offsets[kind],
-            two_digits(row.mean) if is_decided else "undecided",
+            rounded(row.mean) if is_decided else "undecided",
             color=_GREY if row.is_control else PALETTE[kind],
             va="center",
             fontsize=SMALLEST_TYPE,

@@ -321,17 +321,18 @@ def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None
     axes.spines[:].set_visible(False)
     axes.patch.set_visible(False)
     axes.barh(0.5, high - low, left=low, height=0.28, color="0.92")
-    axes.barh(0.5, panel.value, height=0.8, color="0.25" if panel.best else "0.65")
+    length = float(np.clip(panel.value, low, high))
+    axes.barh(0.5, length, height=0.8, color="0.25" if panel.best else "0.65")
 
-    tick = {"ymin": -0.3, "ymax": 1.3, "clip_on": False, "solid_capstyle": "butt"}
     if low < 0:
-        axes.axvline(0, color="0.6", linewidth=0.8, **tick)
+        axes.axvline(0, color="0.75", linewidth=0.6)
     if panel.median is not None:
-        axes.axvline(panel.median, color="black", linewidth=1.4, **tick)
+        tick = {"ymin": -0.3, "ymax": 1.3, "clip_on": False, "solid_capstyle": "butt"}
+        axes.axvline(panel.median, color="black", linewidth=1.6, **tick)
 
     fitting = [label for label in panel.labels if width_of(label) <= inches]
     label = fitting[0] if fitting else panel.labels[-1]
-    axes.set_xlabel(label, loc="left", labelpad=4, **_NOTE)
+    axes.set_xlabel(label, loc="left", labelpad=5, **_NOTE)
 
 
 def _legend_lines(drawings: Sequence[Drawing], inches: float) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from .colours import abs_max, colormap
-from .drawing import Drawing, Panel, of_caption, of_explanation
+from .drawing import Drawing, Panel, is_boxed, of_caption, of_explanation
 from .figures import image_url
 
 FRONT = Path(__file__).parent / "front"
@@ -78,6 +78,8 @@ def payload(
         "colormap": np.round(colormap()[::4], 4).tolist(),
         "phrase": None,
         "patch": None,
+        "with_against": False,
+        "centred": False,
         **more,
     }
 
@@ -86,8 +88,9 @@ def _panel(panel: Panel) -> dict[str, Any]:
     """A panel as JSON has it."""
     names = ("name", "scale", "value", "median", "best", "labels")
     cells = []
-    for upper, lower in panel.cells:
-        cells.append([asdict(upper), asdict(lower) if lower else None])
+    for cell in panel.cells:
+        upper, lower = cell
+        cells.append([asdict(upper), asdict(lower) if lower else None, is_boxed(cell)])
     return {
         **{name: getattr(panel, name) for name in names},
         "cells": cells,

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetBox, TextArea, VPacker
+from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetBox, PaddedBox, TextArea, VPacker
 from matplotlib.textpath import text_to_path
 
 from .colours import to_rgb
-from .drawing import Cell, Panel, Shade
+from .drawing import Cell, Panel, Shade, is_boxed
 from .figures import SMALLEST_TYPE
 
 _TYPE_SIZES = (13, 12, 11, 10, 9, SMALLEST_TYPE)  # points
@@ -114,7 +114,11 @@ def _cell_box(cell: Cell, word_scale: float, inches: float, fontsize: float) -> 
     if lower is None:
         return _word_box(upper, word_scale, inches, fontsize)
     words = [_word_box(word, word_scale, inches, fontsize) for word in (upper, lower)]
-    return VPacker(children=words, sep=0.45 * fontsize, pad=0, align="center")
+    pair = VPacker(children=words, sep=0.45 * fontsize, pad=0, align="center")
+    if not is_boxed(cell):
+        return pair
+    outline = {"facecolor": "none", "edgecolor": "0.4", "linewidth": 0.8}
+    return PaddedBox(pair, pad=0.35 * fontsize, draw_frame=True, patch_attrs=outline)
 
 
 def _word_box(word: Shade, word_scale: float, inches: float, fontsize: float) -> TextArea:
@@ -122,8 +126,8 @@ def _word_box(word: Shade, word_scale: float, inches: float, fontsize: float) ->
     size = max(0.82 * fontsize, SMALLEST_TYPE) if word.small else fontsize
     text = shortened(word.text, characters(inches, size))
     look: dict[str, Any] = {"fontsize": size, "parse_math": False}
-    if word.score and word_scale:
-        shade = to_rgb(word.score / word_scale)
+    if word.shade and word_scale:
+        shade = to_rgb(word.shade / word_scale)
         luminance = np.dot(shade**2.2, (0.2126, 0.7152, 0.0722))
         look["color"] = "white" if luminance < 0.179 else "black"
         if shade.min() < 0.995:

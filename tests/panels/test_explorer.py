@@ -97,12 +97,42 @@ def test_sentences_tell_where_relevance_lies_on_a_scene():
     scene = arrange(["dog", "umbrella"], seed=3)
     dog = scene.masks(96)[0].reshape(12, 8, 12, 8).mean((1, 3))
     assert sentence(scene, dog, "a dog") == (
-        "78% of the relevance of “a dog” lies on the dog, which covers 7% of the image."
+        "78 % of the relevance of “a dog” lies on the dog, which covers 7 % of the image."
     )
     assert sentence(scene, dog, "an umbrella").endswith("The maximum lies on the dog.")
     assert sentence(scene, dog, "a piano").startswith("There is no piano in this image.")
     assert sentence(None, dog, "a dog") == ""
     assert "no relevance" in sentence(scene, 0 * dog, "a dog")
+    assert "gives it no weight" in sentence(scene, 0 * dog, "a red dog", start=2, end=5)
+
+
+def test_a_pressed_word_shows_what_is_for_it_and_on_request_what_is_against_it(session, state):
+    view = session.view(replace(state, phrase=(2, 2)))
+    (panel,) = view.drawing().panels
+    np.testing.assert_allclose(panel.map, view.map.clip(min=0))
+    assert view.map.min() < 0
+    signed = session.view(replace(state, phrase=(2, 2), signed=True))
+    (panel,) = signed.drawing().panels
+    np.testing.assert_allclose(panel.map, view.map)
+    assert signed.drawing().signed
+
+
+def test_the_words_of_a_patch_are_scaled_by_its_own_largest_word(session, state):
+    drawing = session.view(replace(state, patch=(3, 1))).drawing()
+    assert drawing.word_scale == max(abs(word.score) for word in drawing.panels[0].words)
+
+
+def test_a_contrast_says_by_how_much_the_caption_leads_and_where_what_favours_it_lies(drawn):
+    drawn.change(caption="a dog and an umbrella", against="a dog and a piano")
+    lead = drawn.view.explanation.similarity - drawn.view.explanation.against_similarity
+    verb = "leads" if lead[0] >= 0 else "is behind"
+    expected = f"“a dog and an umbrella” {verb} “a dog and a piano” by {abs(lead[0]):.2f}."
+    assert drawn.data["sentences"]["all"].startswith(expected)
+
+    everywhere = replace(drawn.view.explanation, image_maps=np.ones((1, 4, 4)))
+    text = replace(drawn.view, explanation=everywhere).sentences["all"]
+    assert text.startswith(f"{expected} ")
+    assert " % of what favours it lies on the umbrella, which covers " in text
 
 
 def test_of_its_own_caption_a_scene_knows_what_each_word_is_about():
@@ -184,6 +214,29 @@ def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
     drawn.press({"kind": "scene", "name": "ask for a piano"})
     assert drawn.view.state.caption == "a piano"
     assert "ask for a piano" not in drawn.data["changes"]
+
+
+def test_changes_are_undone_one_by_one(drawn):
+    assert not drawn.data["undoable"]
+    start = drawn.view.state
+    drawn.change(caption="a happy dog")
+    drawn.change(phrase=(1, 1))
+    drawn.change(method="none")  # refused: nothing to undo
+    drawn.press({"kind": "back"})
+    assert drawn.view.state == replace(start, caption="a dog")
+    caption = next(spec for spec in drawn.data["controls"] if spec["name"] == "caption")
+    assert caption["value"] == "a happy dog"
+    for _ in range(2):  # the second press comes too late
+        drawn.press({"kind": "back"})
+        assert drawn.busy == {}
+    assert drawn.view.state == start
+    assert not drawn.data["undoable"]
+
+
+def test_only_words_that_differ_by_a_slip_are_offered(drawn):
+    drawn.change(caption="the umbrela and the happy dogg")
+    near = {word["text"]: word["near"] for word in drawn.data["struck"]}
+    assert near == {"umbrela": ["umbrella"], "happy": [], "dogg": ["dog"]}
 
 
 def test_a_computation_that_is_stopped_leaves_the_last_view(panel, monkeypatch):

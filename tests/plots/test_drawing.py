@@ -123,10 +123,24 @@ def test_no_prompt_changes_the_axis_of_the_bars():
     nulls = {**NULLS, "percentile": np.array([98.0])}
     result = explanation("a dog", **nulls)
     axes = set()
-    for similarity in (0.05, 0.2, 0.4):
+    for similarity in (-0.1, 0.05, 0.4, 0.9):
         changed = replace(result, similarity=np.array([similarity]))
         axes.add(of_explanation(changed).bars)
     assert axes == {(0.0, 1.45 * 0.41)}
+
+
+def test_the_axis_goes_below_zero_where_half_of_the_other_captions_lie():
+    drawing = of_explanation(explanation("a dog", "a piano", **{**NULLS, "null_median": -0.05}))
+    assert drawing.bars == (-1.45 * 0.41, 1.45 * 0.41)
+
+
+def test_similarities_have_digits_until_they_differ():
+    result = explanation("a dog", "a piano")
+    close = replace(result, similarity=np.array([-0.0012, 0.0031]))
+    labels = [panel.labels[0] for panel in of_explanation(close).panels]
+    assert labels == ["similarity −0.001", "similarity 0.003"]
+    same = replace(result, similarity=np.array([0.3, 0.3]))
+    assert of_explanation(same).panels[0].labels[0] == "similarity 0.30"
 
 
 def test_a_contrast_stacks_the_words_that_differ_and_shows_the_lead():
@@ -135,7 +149,10 @@ def test_a_contrast_stacks_the_words_that_differ_and_shows_the_lead():
     (panel,) = drawing.panels
     cells = [(upper.text, lower and lower.text) for upper, lower in panel.cells]
     assert cells == [("a", None), ("red", "blue"), ("car", None)]
-    assert panel.cells[0][0].score == pytest.approx(2 * result.words[0][0].score)
+    article, (red, blue), car = panel.cells[0][0], panel.cells[1], panel.cells[2][0]
+    assert article.score == pytest.approx(2 * result.words[0][0].score)
+    assert [word.shade for word in (article, car)] == [0, 0]  # both captions have them
+    assert [red.shade, blue.shade] == [red.score, blue.score]
     assert drawing.signed
     assert panel.value == pytest.approx(0.1)
     assert drawing.bars[0] == -drawing.bars[1]

@@ -114,7 +114,7 @@ def test_a_word_that_is_pressed_shows_its_map_and_its_number(page, tmp_path):
     before = canvas.evaluate("canvas => canvas.toDataURL()")
     word.click()
     expect(word).to_have_attribute("aria-pressed", "true")
-    expect(page.get_by_text("“ball”: relevance +0.020")).to_be_visible()
+    expect(page.get_by_text("map: “ball”")).to_be_visible()
     assert canvas.evaluate("canvas => canvas.toDataURL()") != before
     page.keyboard.press("Escape")
     expect(word).to_have_attribute("aria-pressed", "false")

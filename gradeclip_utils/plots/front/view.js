@@ -8,6 +8,7 @@ import { html, render, useLayoutEffect, useRef, useState } from "./htm-preact.js
 import { absMax, onWhite, paintMap, within, wordStyle } from "./pixels.js";
 
 const KEYS = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
+const NAMED_WORDS = 3; // of a patch
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(2);
@@ -24,13 +25,29 @@ const phraseText = (panel, [first, last]) => {
   return cells.map(([word]) => word.text).join(" ");
 };
 
-// The map of a panel in -1 to 1: of the whole prompt, or of the words from first to last.
-const scaledMap = ({ map, regions, scale }, phrase) => {
-  if (!phrase || !regions) return map.map((value) => value / (scale || 1));
+// The map of a panel and the value of its darkest colour: of the whole prompt, or of the words from
+// first to last. Relevance against words is shown on request.
+const mapOf = ({ map, regions, scale }, phrase, isSigned) => {
+  if (!phrase || !regions) return { values: map, top: scale };
   const words = regions.slice(phrase[0], phrase[1] + 1);
   const sum = map.map((_, i) => words.reduce((total, word) => total + word[i], 0));
-  const top = absMax([...regions, sum]);
-  return sum.map((value) => value / top);
+  const values = isSigned ? sum : sum.map((value) => Math.max(value, 0));
+  return { values, top: absMax(values) };
+};
+
+// The relevance of each word for one patch.
+const patchScores = ({ regions, shape }, [row, column]) =>
+  regions.map((region) => region[row * shape[1] + column]);
+
+// The words that match a patch most, in words: "dog +0.012, and −0.003".
+const patchText = (panel, patch) => {
+  const scores = patchScores(panel, patch);
+  const words = panel.cells.map(([word], i) => ({ text: word.text, score: scores[i] }));
+  words.sort((first, second) => Math.abs(second.score) - Math.abs(first.score));
+  const strongest = words
+    .slice(0, NAMED_WORDS)
+    .map(({ text, score }) => `${text} ${signed(score)}`);
+  return `this patch: ${strongest.join(", ")}`;
 };
 
 // ------------------------------------------------------------------------------ what is pointed at
@@ -38,7 +55,8 @@ const scaledMap = ({ map, regions, scale }, phrase) => {
 // A word or a patch that the mouse is over or that has the focus (`pointed`), or that was pressed
 // (`picked`). New data have a choice of their own.
 const usePointing = (data, onPick) => {
-  const start = { data, pointed: null, picked: { phrase: data.phrase, patch: data.patch } };
+  const { phrase, patch, with_against: isSigned } = data;
+  const start = { data, pointed: null, picked: { phrase, patch }, isSigned };
   const [state, setState] = useState(start);
   const current = state.data === data ? state : start;
   const { pointed, picked } = current;
@@ -47,10 +65,14 @@ const usePointing = (data, onPick) => {
   const pick = (place) => {
     const isPicked = same(place.phrase, picked.phrase) && same(place.patch, picked.patch);
     const next = isPicked ? {} : place;
-    setState({ data, pointed: null, picked: next });
+    setState({ ...current, pointed: null, picked: next });
     onPick?.({ phrase: next.phrase || null, patch: next.patch || null });
   };
-  return { active: pointed || picked, picked, pointed, point, pick };
+  const showAgainst = (isShown) => {
+    setState({ ...current, isSigned: isShown });
+    onPick?.({ signed: isShown });
+  };
+  return { ...current, active: pointed || picked, point, pick, showAgainst };
 };
 
 // What the mouse and the keys do on a map: a patch is pointed at or picked.
@@ -102,16 +124,17 @@ const Word = ({ data, panel, word, index, pointing }) => {
   let score = word.score;
   let top = data.word_scale;
   if (patch && panel.regions) {
-    const cell = patch[0] * panel.shape[1] + patch[1];
-    score = panel.regions[index]?.[cell];
-    top = absMax(panel.regions);
+    const scores = patchScores(panel, patch);
+    score = scores[index];
+    top = absMax(scores);
   }
 
+  const isShaded = score != null && top && (patch || !word.plain);
   const label = score == null ? word.text : `${word.text}: ${signed(score)}`;
   const look = {
     class: `gradeclip-word${word.small ? " gradeclip-small" : ""}`,
     title: label,
-    style: score == null || !top ? "" : wordStyle(data.colormap, score / top),
+    style: isShaded ? wordStyle(data.colormap, score / top) : "",
   };
   if (!hasMap) return html`<span ...${look}>${word.text}</span>`;
 
@@ -144,22 +167,23 @@ const Word = ({ data, panel, word, index, pointing }) => {
 };
 
 const Title = ({ data, panel, pointing }) => {
-  const cell = ([upper, lower], index) => {
+  const cell = ([upper, lower, isBoxed], index) => {
     const parts = { data, panel, pointing };
     if (!lower) return html`<${Word} ...${parts} word=${upper} index=${index} />`;
-    return html`<div class="gradeclip-pair">
+    return html`<div class=${`gradeclip-pair${isBoxed ? " gradeclip-boxed" : ""}`}>
       <${Word} ...${parts} word=${upper} /><${Word} ...${parts} word=${lower} />
     </div>`;
   };
   return html`<div class="gradeclip-title">${panel.cells.map(cell)}</div>`;
 };
 
-const MapCanvas = ({ data, panel, phrase }) => {
+const MapCanvas = ({ data, panel, phrase, isSigned }) => {
   const canvas = useRef();
-  useLayoutEffect(
-    () => paintMap(canvas.current, scaledMap(panel, phrase), panel.shape, data),
-    [data, panel, String(phrase)],
-  );
+  useLayoutEffect(() => {
+    const { values, top } = mapOf(panel, phrase, isSigned);
+    const scaled = values.map((value) => value / (top || 1));
+    paintMap(canvas.current, scaled, panel.shape, data);
+  }, [data, panel, String(phrase), isSigned]);
   return html`<canvas ref=${canvas} aria-hidden="true" />`;
 };
 
@@ -192,7 +216,12 @@ const Frame = ({ data, image, panel, pointing }) => {
     <img alt=${alt} src=${image} draggable=${false} />
     ${
       panel.map
-        ? html`<${MapCanvas} data=${data} panel=${panel} phrase=${isOwnMap ? null : phrase} />`
+        ? html`<${MapCanvas}
+            data=${data}
+            panel=${panel}
+            phrase=${isOwnMap ? null : phrase}
+            isSigned=${pointing.isSigned}
+          />`
         : html`<span class="gradeclip-none">no map: words alone</span>`
     }
     ${crop} ${panel.regions && cell && html`<div class="gradeclip-cursor" style=${placed(cell)} />`}
@@ -202,16 +231,16 @@ const Frame = ({ data, image, panel, pointing }) => {
 // The similarity or the lead as a bar, and a tick where half of the other captions lie below.
 const Bar = ({ data, panel, pointing }) => {
   const { value, median } = panel;
-  const { phrase } = pointing.active;
+  const { phrase, patch } = pointing.active;
   const [low, high] = data.bars;
-  const place = (number) => (number - low) / (high - low);
+  const place = (number) => (within(number, low, high) - low) / (high - low);
 
   let label = panel.labels[0];
   if (phrase && panel.regions && panel.cells[phrase[0]]) {
-    const [first, last] = phrase;
-    const [word] = panel.cells[first];
-    const score = first === last && word.score != null ? `: relevance ${signed(word.score)}` : "";
-    label = `“${phraseText(panel, phrase)}”${score}`;
+    const beside = data.centred && panel.cells.length > 1 ? ", beside the other words" : "";
+    label = `map: “${phraseText(panel, phrase)}”${beside}`;
+  } else if (patch && panel.regions) {
+    label = patchText(panel, patch);
   }
 
   const start = place(Math.min(0, value));
@@ -229,14 +258,35 @@ const Bar = ({ data, panel, pointing }) => {
   </div>`;
 };
 
-const Legend = ({ data }) => {
+// The strip of colours and its scale: of the maps, or of the words that are pointed at.
+const Legend = ({ data, pointing }) => {
+  const { phrase } = pointing.active;
+  const [panel] = data.panels;
+  const hasWordMap = Boolean(phrase && panel?.regions && data.panels.length === 1);
+  let lines = data.legend;
+  if (hasWordMap) {
+    const { top } = mapOf(panel, phrase, pointing.isSigned);
+    const scale = `relevance: darkest ${top.toPrecision(2)}`;
+    lines = [scale, ...lines.filter((line) => !line.startsWith("relevance"))];
+  }
+  const against = html`<label
+    class="gradeclip-control"
+    title="Show what is against the words, too."
+  >
+    <input
+      type="checkbox"
+      checked=${pointing.isSigned}
+      onChange=${({ target }) => pointing.showAgainst(target.checked)}
+    />
+    <span>against, too</span>
+  </label>`;
   const steps = Array.from({ length: 17 }, (_, i) => (data.both ? i / 8 - 1 : i / 16));
   const strip = steps.map((value) => `rgb(${onWhite(data.colormap, value)})`).join(", ");
   return html`<div class="gradeclip-legend">
     <span>${data.both ? "against" : ""}</span>
     <i style=${`background: linear-gradient(90deg, ${strip})`} />
     <span>for</span>
-    ${data.legend.map((line) => html`<small>${line}</small>`)}
+    ${hasWordMap && against} ${lines.map((line) => html`<small>${line}</small>`)}
   </div>`;
 };
 
@@ -260,14 +310,17 @@ const Panel = ({ data, image, panel, pointing }) => {
 };
 
 // `children` are what an explorer has above and below the view.
-export const View = ({ data, image, onPick, children }) => {
+export const View = ({ data, image, onPick, onUndo, children }) => {
   const pointing = usePointing(data, onPick);
   const [above, below] = children || [];
   const columns = Math.min(data.panels.length, 3) + 1;
   const onKey = (event) => {
     event.stopPropagation(); // a notebook would take the focus
     const isTyping = /^(INPUT|SELECT|PRE)$/.test(event.target.tagName);
-    if (event.type === "keydown" && event.key === "Escape" && !isTyping) pointing.pick({});
+    if (event.type !== "keydown") return;
+    if (event.key === "Escape" && !isTyping) pointing.pick({});
+    const isUndo = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey);
+    if (isUndo && !event.shiftKey && onUndo?.(event.target)) event.preventDefault();
   };
   const panels = data.panels.map(
     (panel) => html`<${Panel} data=${data} image=${image} panel=${panel} pointing=${pointing} />`,
@@ -284,7 +337,7 @@ export const View = ({ data, image, onPick, children }) => {
       <div class="gradeclip-side">
         <div class="gradeclip-title" />
         <${Frame} data=${data} image=${image} />
-        <${Legend} data=${data} />
+        <${Legend} data=${data} pointing=${pointing} />
       </div>
       ${panels}
     </div>
