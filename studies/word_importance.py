@@ -1,9 +1,10 @@
-"""Word importance: which scores of a caption's words can you believe?
+"""Word importance (lesson 04): which scores of a caption's words can you believe?
 
-    captions with one false word -> does the false word score lowest?       (`false_word_hits`)
+    captions with one false word -> does it score below the true words?     (`false_word_hits`)
     captions -> exact Shapley values of their words                         (`shapley_values`)
     captions -> rank correlation of each method's scores with these         (`agreement`)
     captions -> how often a function word scores highest                    (`function_word_wins`)
+    one caption -> its words' scores by each method, as a figure            (`plot_scores`)
     "a red dog" -> lam, its product with the gradient, layer by layer       (`score_parts`)
     "a dove tagged peace" -> two words that stand in for each other         (`redundancy`)
 
@@ -15,13 +16,16 @@ caption of n words has 2^n parts, which are few and short, so the values are exa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from itertools import count, islice
 from math import comb
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import (
@@ -30,19 +34,54 @@ from gradeclip_utils.methods.grad_eclip import (
     spatial_weights,
 )
 from gradeclip_utils.models import Clip
+from gradeclip_utils.plots.colours import to_rgb
+from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
 from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
 from gradeclip_utils.words import split_read
 
-from .matching import two_coloured, word_kinds
+from .lesson import FULL_WIDTH
+from .matching import shown_scene, two_coloured, word_kinds
 from .pairs import images_of
 from .relevance import as_array
 
 CONTENT = ("noun", "colour")  # the kinds of words that a caption can be false in
+COMPARED = (
+    "leave-one-out",
+    "replace",
+    "integrated-gradients",
+    "input-x-gradient",
+    "grad-eclip",
+    "grad-eclip-softmax",
+    "grad-eclip-no-spatial",
+    "game",
+    "rollout",
+    "attention",
+)
 
 
 def text_methods() -> list[str]:
     """The names of the methods that score words."""
     return [name for name, method in METHODS.items() if method.text is not None]
+
+
+def titles(methods: Sequence[str] = COMPARED) -> dict[str, str]:
+    """The titles of methods by their names."""
+    return {method: METHODS[method].title for method in methods}
+
+
+def scores_by(
+    clip: Clip, captions: Sequence[str], images: Sequence, methods: Sequence[str]
+) -> dict[str, list[np.ndarray]]:
+    """The scores of each caption's words beside its image: by method, an array (W,) a caption."""
+    opened = Explainer(clip)
+    embeddings = opened.embed_images(images)  # (captions, E)
+    scores: dict[str, list[np.ndarray]] = {}
+    for method in methods:
+        explainer = opened.with_method(words=method)
+        with redirect_stderr(StringIO()):  # a page of a lesson has no room for progress bars
+            words_of_captions = explainer.score_words(captions, embeddings)
+        scores[method] = [np.array([word.score for word in words]) for words in words_of_captions]
+    return scores
 
 
 # --------------------------------------------------------------------------------- captions
@@ -68,12 +107,11 @@ class FalseCaption:
 
 
 def false_captions(n: int, *, seed: int = 0) -> list[FalseCaption]:
-    """One false caption of each of the first `n` coloured test scenes; every third by colour."""
+    """Two false captions of each of the first `n` coloured test scenes: a noun, then a colour."""
     captions = []
     for number, scene in enumerate(two_coloured(n)):
         rng = np.random.default_rng([seed, number])
-        kind = "colour" if number % 3 == 2 else "noun"
-        captions.append(_with_false_word(scene, kind, rng))
+        captions += [_with_false_word(scene, kind, rng) for kind in CONTENT]
     return captions
 
 
@@ -103,30 +141,28 @@ def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> False
 def false_word_hits(
     clip: Clip, captions: Sequence[FalseCaption], methods: Sequence[str]
 ) -> pd.DataFrame:
-    """How often the false word scores below a true content word: one row per method and caption.
+    """Whether the false word scores below the true word of its kind, the other noun or colour.
 
-    Columns method, image, kind, hit. `hit` is the fraction of the caption's true nouns and colours
-    that score higher than the false word, with ties for one half. Its mean is the area under the
-    ROC curve within captions; chance is .5.
+    One row per method and caption: columns method, image, kind, hit. `hit` is 1, 0, or one half for
+    a tie, which is chance: a method that does not see the image cannot tell which noun is false.
     """
-    scenes = [caption.scene for caption in captions]
-    images = images_of(clip, scenes)
+    scenes = list(dict.fromkeys(caption.scene for caption in captions))
+    images = images_of(clip, [caption.scene for caption in captions])
+    texts = [caption.caption for caption in captions]
     rows = []
-    for method in methods:
-        explainer = Explainer(clip, words=method)
-        embeddings = explainer.embed_images(images)
-        words_of_captions = explainer.score_words(
-            [caption.caption for caption in captions], embeddings
-        )
-        for number, (caption, words) in enumerate(zip(captions, words_of_captions, strict=True)):
-            scores = np.array([word.score for word in words])
-            kinds = word_kinds(caption.scene)
-            is_true = [
-                kind in CONTENT and index != caption.index for index, kind in enumerate(kinds)
-            ]
-            lead = scores[is_true] - scores[caption.index]
-            hit = np.mean((lead > 0) + 0.5 * (lead == 0))
-            rows.append({"method": method, "image": number, "kind": caption.kind, "hit": hit})
+    for method, scores_of_captions in scores_by(clip, texts, images, methods).items():
+        for caption, scores in zip(captions, scores_of_captions, strict=True):
+            places = [i for i, kind in enumerate(word_kinds(caption.scene)) if kind == caption.kind]
+            (true_place,) = [i for i in places if i != caption.index]
+            lead = scores[true_place] - scores[caption.index]
+            rows.append(
+                {
+                    "method": method,
+                    "image": scenes.index(caption.scene),
+                    "kind": caption.kind,
+                    "hit": (np.sign(lead) + 1) / 2,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -193,23 +229,20 @@ def score_table(
     """
     images = images_of(clip, scenes if shown is None else shown)
     captions = [scene.caption for scene in scenes]
-    rows = []
-    for method in methods:
-        explainer = Explainer(clip, words=method)
-        words_of_captions = explainer.score_words(captions, explainer.embed_images(images))
-        for number, (scene, words) in enumerate(zip(scenes, words_of_captions, strict=True)):
-            for index, (word, kind) in enumerate(zip(words, word_kinds(scene), strict=True)):
-                rows.append(
-                    {
-                        "image": number,
-                        "index": index,
-                        "word": word.text,
-                        "kind": kind,
-                        "method": method,
-                        "score": word.score,
-                    }
-                )
-    return pd.DataFrame(rows)
+    tables = []
+    for method, scores_of_captions in scores_by(clip, captions, images, methods).items():
+        for number, (scene, scores) in enumerate(zip(scenes, scores_of_captions, strict=True)):
+            words = scene.caption.split()
+            columns = {
+                "image": number,
+                "index": range(len(words)),
+                "word": words,
+                "kind": word_kinds(scene),
+                "method": method,
+                "score": scores,
+            }
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 def agreement(scores: pd.DataFrame, shapley: pd.DataFrame) -> pd.DataFrame:
@@ -230,6 +263,55 @@ def function_word_wins(scores: pd.DataFrame) -> pd.DataFrame:
     highest = scores.loc[scores.groupby(["method", "image"], sort=False)["score"].idxmax()]
     wins = highest["kind"] == "function"
     return highest[["method", "image"]].assign(wins=wins).reset_index(drop=True)
+
+
+# --------------------------------------------------------------------------- the first figure
+
+
+def shown_caption(captions: Sequence[FalseCaption]) -> FalseCaption:
+    """The false caption of the first scene in which no thing is cut or small, or called a map."""
+    scene = shown_scene([caption.scene for caption in captions])
+    return next(caption for caption in captions if caption.scene == scene)
+
+
+def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMPARED) -> Figure:
+    """The image, and below each word of its caption the word's score by each method.
+
+    Each row has its own scale; the first one has the exact Shapley values.
+    """
+    images = images_of(clip, [caption.scene])
+    explainer = Explainer(clip)
+    embedding = as_array(explainer.embed_images(images))[0]
+    similarities = coalition_similarities(explainer, caption.caption, embedding)
+    rows = {"Exact Shapley values": shapley_values(similarities)}
+    for method, scores in scores_by(clip, [caption.caption], images, methods).items():
+        rows[METHODS[method].title] = scores[0]
+
+    words = caption.caption.split()
+    side = 2.1  # inches of the image
+    names = 2.3  # of the methods' names
+    above = 0.35  # of the words
+    row_height = 0.24
+    height = above + row_height * len(rows) + 0.05
+    alt = f"Word scores by {', '.join(rows)}: {caption.caption}"
+    figure = new_figure(FULL_WIDTH, max(height, side), alt)
+    show_image(axes_at(figure, 0, above, side, side), caption.scene.image())
+
+    axes = axes_at(
+        figure, side + names, above, FULL_WIDTH - side - names - 0.05, row_height * len(rows)
+    )
+    scaled = [scores / max(np.abs(scores).max(), 1e-12) for scores in rows.values()]
+    axes.imshow(to_rgb(np.array(scaled)), aspect="auto")
+    axes.set_xticks(range(len(words)), words, fontsize=10)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.set_xticks(np.arange(len(words) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.tick_params(which="minor", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
 
 
 # --------------------------------------------------------------------- the parts of a score

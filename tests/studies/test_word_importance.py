@@ -2,6 +2,7 @@
 
 from itertools import permutations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,13 +64,40 @@ def test_the_parts_of_a_caption_hold_the_caption_and_the_prompts_with_one_word_l
 
 
 def test_a_score_that_knows_the_truth_finds_every_false_word_and_a_blind_one_half(bundled):
-    captions = word_importance.false_captions(6)
+    captions = word_importance.false_captions(4)
     hits = word_importance.false_word_hits(bundled, captions, ["leave-one-out", "rollout"])
     assert set(hits.columns) == {"method", "image", "kind", "hit"}
-    assert len(hits) == 12
+    assert len(hits) == 2 * len(captions)
     by_method = hits.groupby("method")["hit"].mean()
     assert by_method["leave-one-out"] > 0.8
-    assert hits["hit"].between(0, 1).all()
+    assert hits["hit"].isin([0, 0.5, 1]).all()
+    assert set(hits["image"]) == {0, 1, 2, 3}
+
+
+def test_each_scene_has_a_false_noun_and_a_false_colour():
+    kinds = [false.kind for false in word_importance.false_captions(3)]
+    assert kinds == ["noun", "colour"] * 3
+
+
+def test_scores_by_a_method_are_those_of_an_explanation(bundled):
+    scene = two_coloured(1)[0]
+    scores = word_importance.scores_by(bundled, [scene.caption], [scene.image(96)], ["game"])
+    (words,) = Explainer(bundled, words="game").score_words(
+        [scene.caption], Explainer(bundled).embed_images(scene.image(96))
+    )
+    assert scores["game"][0] == pytest.approx([word.score for word in words], abs=1e-6)
+
+
+def test_the_figure_of_scores_has_a_row_for_each_method_and_one_for_shapley_values(bundled):
+    caption = word_importance.shown_caption(word_importance.false_captions(12))
+    figure = word_importance.plot_scores(bundled, caption, ["leave-one-out", "rollout"])
+    axes = figure.axes[1]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["Exact Shapley values", "Leave one word out", "Attention rollout"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == caption.caption.split()
+    rows = axes.images[0].get_array()
+    assert rows.shape[:2] == (3, len(caption.caption.split()))
+    plt.close(figure)
 
 
 def test_agreement_of_shapley_values_with_themselves_is_one():
