@@ -37,7 +37,8 @@ from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
 COLUMNS_OF_TEXT = 100  # that a notebook shows without a break
-RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or Path(__file__).parent.parent / "results")
+COMMITTED = Path(__file__).parent.parent / "results"  # of the models that the project knows
+RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or COMMITTED)  # where lessons write
 SECOND = "emoji-aided"  # trained with aids, which the lessons measure beside `emoji`
 COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "answer"]
 pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sentences
@@ -256,6 +257,15 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     columns = table.drop(columns=["lesson", "low", "high"])
     columns.insert(3, "95 % interval", lows + highs)
     return columns.round({"estimate": 2, "than": 2})
+
+
+def claim_cells(table: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """What a table found of each claim and model, to read: "0.40 [0.30, 0.50], undecided"."""
+    cells = {}
+    for row in table.itertuples():
+        interval = f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        cells[row.claim, row.model] = f"{interval}, {row.answer}"
+    return cells
 
 
 # ------------------------------------------------------------------------------------------ scenes

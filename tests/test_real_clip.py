@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 import studies.lesson
-from studies.__main__ import NOTEBOOKS, main, notebook_of
+from studies.__main__ import main
 from studies.lesson import results_name
+from studies.runs import NOTEBOOKS, notebook_of
 from tests.one_kernel import errors, execute_in_one_kernel
 from tests.studies.folders import write_coco, write_coco_captions, write_open_clip
 

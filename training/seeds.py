@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from gradeclip_utils.files import write_whole
-from studies.__main__ import run_lesson
 from studies.lesson import results_folder, results_name
+from studies.runs import run_lesson
 
 from .rounds import MODELS, Recipe
 from .scratch import train_rounds

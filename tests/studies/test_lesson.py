@@ -3,21 +3,25 @@
 Scenes that may be shown, the gallery, claims, their tables, and the command.
 """
 
+import re
+
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
 import studies.lesson
+import studies.runs
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.scenes import CANVAS
-from studies.__main__ import NOTEBOOKS, run_lesson
 from studies.__main__ import main as run_lessons
-from studies.lesson import COLUMNS, Claims, gallery, prompts_of, shown_scenes
+from studies.lesson import COLUMNS, COMMITTED, Claims, gallery, prompts_of, shown_scenes
 from studies.photographs import side_by_side
+from studies.runs import run_lesson
 
-COMMITTED = sorted((NOTEBOOKS.parent / "results").glob("*/*.csv"))
+TABLES = sorted(COMMITTED.glob("*/*.csv"))
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +224,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "file",
-    COMMITTED,
+    TABLES,
     ids=lambda file: f"{file.parent.name}-{file.stem}",
 )
 def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(file):
@@ -260,7 +264,7 @@ def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(fi
 def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(
     arguments, message, capsys, monkeypatch, results
 ):
-    monkeypatch.setattr("papermill.execute_notebook", None)
+    monkeypatch.setattr("nbclient.NotebookClient.execute", None)
     assert run_lessons(arguments) == 2 and not results.exists()
     refusal = capsys.readouterr().err
     assert refusal.startswith("gradeclip: ") and message in refusal and refusal.count("\n") == 1
@@ -275,3 +279,60 @@ def test_a_run_that_fails_keeps_the_results_of_the_run_before(results, tmp_path,
         run_lesson("03", "nix", None, "", None)
     assert [file.name for file in notebook.parent.iterdir()] == [notebook.name]
     assert notebook.read_text() == "earlier"
+
+
+LESSON = """\
+# What is it?
+
+It is a dog in .62 of the images, as `emoji` says.
+
+**Predict.** And here?
+
+<details><summary>Answer</summary>
+
+A cat.
+
+</details>
+
+## Method
+
+See [the paper](https://arxiv.org/abs/2502.18816).
+"""
+
+
+@pytest.mark.slow
+def test_a_lesson_on_another_model_begins_with_its_claims_and_folds_what_is_about_the_bundled_one(
+    results, tmp_path, monkeypatch, capsys
+):
+    cells = [
+        nbformat.v4.new_code_cell("MODEL = 'emoji'", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_markdown_cell(LESSON),
+        nbformat.v4.new_code_cell(
+            "import studies.lesson, pathlib\n"
+            f"studies.lesson.RESULTS = pathlib.Path({str(results)!r})\n"
+            "claims = studies.lesson.Claims('01', MODEL)\n"
+            "claims.add('the map of a thing lies on it', estimate=.25, bounds=(.2, .3))\n"
+            "claims.write()"
+        ),
+        nbformat.v4.new_markdown_cell("The map lies on the dog.\n\nThe next cell is the last."),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_short.ipynb")
+    monkeypatch.setattr(studies.runs, "NOTEBOOKS", tmp_path)
+
+    executed = nbformat.read(run_lesson("01", "mine", None, "", None), as_version=4)
+
+    first, _, _, text, _, reading = [cell.source for cell in executed.cells]
+    committed = pd.read_csv(COMMITTED / "emoji" / "01.csv").iloc[0]
+    assert "| claim | mine | emoji |" in first
+    assert (
+        f"| {committed['claim']} | 0.25 [0.20, 0.30], higher | {committed['estimate']:.2f} ["
+        in first
+    )
+    for folded in ("It is a dog in .62 of", "The map lies on the dog."):
+        assert re.search(
+            rf"<details>[^<]*<summary>[^/]*</code></summary>\n\n{folded}", text + reading
+        )
+    for shown in ("# What is it?", "**Predict.** And here?", "See [the paper]", "The next cell is"):
+        assert re.search(rf"(^|\n\n){re.escape(shown)}", text + "\n\n" + reading)
+        assert f"</summary>\n\n{shown}" not in text + reading
+    assert "01_short: What is it?" in capsys.readouterr().err

@@ -1,0 +1,270 @@
+"""Run a lesson on a model of your own: its own results first, then the lesson.
+
+A copy of the notebook is executed with other parameters. The executed notebook, its page and its
+table of claims lie in `results/MODEL-WEIGHTS/`. A run that fails changes none of these files. The
+notebooks of the course stay as they are.
+
+The text of a lesson describes the bundled model. The copy therefore begins with the claims of your
+model beside those of the bundled one, and folds the paragraphs that state numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from gradeclip_utils import load_clip
+from gradeclip_utils.errors import GradeclipError
+
+from .lesson import COMMITTED, Claims, claim_cells, results_folder, results_name
+from .photographs import add_claims, read_photographs
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+FEWEST = 20  # scenes or images of a lesson
+DESCRIBED = "emoji"  # the model that the text of the lessons describes
+SIGN_OF_LIFE = 2  # seconds between the dots of a section
+
+
+def notebook_of(lesson: str) -> Path:
+    """The notebook of a lesson, given by its number or by the beginning of its name."""
+    notebooks = []
+    if re.fullmatch(r"\w+", lesson):
+        notebooks = sorted(NOTEBOOKS.glob(f"{lesson}*.ipynb"))
+    if len(notebooks) != 1:
+        known = ", ".join(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
+        raise GradeclipError(f"there is no lesson {lesson!r}: choose from {known}")
+    return notebooks[0]
+
+
+def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: int | None) -> Path:
+    """Execute a lesson on a model, and return the executed notebook, beside which its page lies.
+
+    Raises:
+        GradeclipError: an unknown lesson or parameter, fewer than 20 scenes, results of other
+            weights of the same name, or an error in a cell.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    file = notebook_of(lesson)
+    notebook = nbformat.read(file, as_version=4)
+    parameters = {"MODEL": model}
+    for name, value in (("PRETRAINED", pretrained), ("DATA", data), ("N", n)):
+        if value is not None and value != "":
+            parameters[name] = value
+    _set_parameters(notebook, file.stem, parameters)
+    folder = results_folder(model, pretrained)
+
+    _execute(notebook, file.stem, results_name(model, pretrained))
+    if results_name(model, pretrained) != DESCRIBED:
+        _put_claims_first(notebook, folder / f"{file.name[:2]}.csv")
+
+    without_setup = Config(
+        TagRemovePreprocessor={"enabled": True, "remove_cell_tags": {"remove-cell"}}
+    )
+    page, _ = HTMLExporter(config=without_setup).from_notebook_node(notebook)
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / file.name
+    nbformat.write(notebook, out)
+    out.with_suffix(".html").write_text(page, encoding="utf-8")
+    return out
+
+
+def parameters_of(notebook) -> list[str]:
+    """The names that the cell of parameters assigns, also by `MODEL, PRETRAINED = ...`."""
+    names = []
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.append(node.id)
+    return names
+
+
+def measure_photographs(lesson: str, model: str, pretrained: str | None, data: str) -> Path:
+    """Measure the photographs of lesson 05 or 06 alone; the claims are printed and in a table."""
+    if lesson not in ("05", "06") or not data:
+        raise GradeclipError("N=0 measures the photographs of lesson 05 or 06 alone: give DATA")
+    photographs = read_photographs(lesson, data)
+    claims = Claims(lesson, model, pretrained)
+    add_claims(claims, load_clip(model, pretrained), photographs)
+
+    name = f"{lesson}-photographs"
+    print(claims.write(name).to_string(index=False))
+    return claims.folder / f"{name}.csv"
+
+
+# --------------------------------------------------------------------------------------- execution
+
+
+def _set_parameters(notebook, title: str, parameters: dict) -> None:
+    """Put a cell with these parameters behind the notebook's own, or refuse them."""
+    import nbformat
+
+    known = parameters_of(notebook)
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise GradeclipError(
+            f"lesson {title} takes no {unknown[0]}; its parameters are {', '.join(known) or 'none'}"
+        )
+    n = parameters.get("N", FEWEST)
+    if n < FEWEST:
+        raise GradeclipError(f"N must be at least {FEWEST}, got {n}")
+
+    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+    cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["injected-parameters"]})
+    for place, earlier in enumerate(notebook.cells):
+        if "parameters" in earlier.metadata.get("tags", ()):
+            notebook.cells.insert(place + 1, cell)
+            return
+
+
+def _execute(notebook, title: str, model: str) -> None:
+    """Execute a notebook in place; a line on stderr says where it is, and dots that it lives."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    class Client(NotebookClient):
+        """Shows the progress bars of long cells."""
+
+        def output(self, outs, msg, display_id, cell_index):
+            if msg["content"].get("name") == "stderr":
+                print(msg["content"]["text"], end="", file=sys.stderr, flush=True)
+            return super().output(outs, msg, display_id, cell_index)
+
+    headings = {}
+    for number, cell in enumerate(notebook.cells):
+        heading = re.search(r"^##? (.+)$", cell.source, re.M)
+        if cell.cell_type == "markdown" and heading:
+            headings[number] = heading[1]
+
+    with _signs_of_life(f"{title} on {model}: a kernel starts") as say:
+
+        def say_section(cell, cell_index):
+            if cell_index in headings:
+                say(f"{title}: {headings[cell_index]}")
+
+        client = Client(
+            notebook,
+            timeout=None,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(NOTEBOOKS)}},
+            record_timing=False,
+            extra_arguments=["--log-level=ERROR"],  # nothing about encryption on one machine
+            on_cell_start=say_section,
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise GradeclipError(
+                f"a cell of {title} failed on {model}: {error.ename}: {error.evalue}"
+            ) from error
+        except DeadKernelError as error:
+            raise GradeclipError(f"the kernel of {title} died on {model}: {error}") from error
+
+
+@contextmanager
+def _signs_of_life(first_line: str) -> Iterator:
+    """Say what happens, line by line, with a dot every two seconds: `say(line)`."""
+    start = time.monotonic()
+    ended = threading.Event()
+
+    def say(line: str) -> None:
+        print(f"\n{time.monotonic() - start:5.0f} s  {line} ", end="", file=sys.stderr, flush=True)
+
+    def show_dots() -> None:
+        while not ended.wait(SIGN_OF_LIFE):
+            print(".", end="", file=sys.stderr, flush=True)
+
+    say(first_line)
+    thread = threading.Thread(target=show_dots, daemon=True)
+    thread.start()
+    try:
+        yield say
+    finally:
+        ended.set()
+        thread.join()
+        print(file=sys.stderr)
+
+
+# ---------------------------------------------------------------------------- results of one's own
+
+
+def _put_claims_first(notebook, table: Path) -> None:
+    """Begin with the claims of this model beside the bundled one's, and fold its paragraphs."""
+    import nbformat
+
+    earlier = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _with_folds(cell.source, reads_result=earlier == "code")
+        earlier = cell.cell_type
+
+    head = f"**The text of this lesson describes `{DESCRIBED}`.** Its numbers are folded below."
+    if table.exists():
+        rows = pd.read_csv(table, dtype={"lesson": str})
+        model = table.parent.name
+        head = f"{head} Your model:\n\n{_claims_beside(rows, model)}"
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(head))
+
+
+def _claims_beside(rows: pd.DataFrame, model: str) -> str:
+    """The claims of a lesson on a model beside those of the bundled one, as Markdown."""
+    lines = [f"| claim | {model} | {DESCRIBED} |", "| --- | --- | --- |"]
+    described = {}
+    lesson = rows["lesson"].iloc[0] if len(rows) else ""
+    committed = COMMITTED / DESCRIBED / f"{lesson}.csv"
+    if committed.exists():
+        described = claim_cells(pd.read_csv(committed, dtype={"lesson": str}))
+
+    for (claim, measured), cell in claim_cells(rows).items():
+        name = claim if measured == model else f"{claim} ({measured})"
+        other = described.get((claim, DESCRIBED if measured == model else measured), "")
+        lines.append(f"| {name.replace('|', '/')} | {cell} | {other} |")
+    return "\n".join(lines)
+
+
+def _with_folds(source: str, reads_result: bool) -> str:
+    """A text whose paragraphs with numbers of the bundled model are folded.
+
+    If it reads the result of a cell, the first paragraph is folded, too. Headings, questions, code
+    and what is folded already stay.
+    """
+    parts = re.split(r"(<details>.*?</details>|^```.*?^```)", source, flags=re.M | re.S)
+    texts: list[str] = []
+    for place, part in enumerate(parts):
+        is_whole = place % 2 == 1
+        if is_whole:
+            texts.append(part.replace("<summary>Answer</summary>", _summary("Answer")))
+            continue
+        for paragraph in re.split(r"\n\s*\n", part.strip()):
+            is_reading = (
+                reads_result and not texts and not re.search(r"^#|^\*\*Pre|[?:]$", paragraph)
+            )
+            if is_reading or _states_numbers(paragraph):
+                paragraph = f"<details>{_summary('Text')}\n\n{paragraph}\n\n</details>"
+            texts.append(paragraph)
+    return "\n\n".join(text for text in texts if text)
+
+
+def _summary(name: str) -> str:
+    return f"<summary>{name} about <code>{DESCRIBED}</code></summary>"
+
+
+def _states_numbers(paragraph: str) -> bool:
+    """Whether a paragraph has a number that was measured, or names a bundled model."""
+    if paragraph.startswith("#"):
+        return False
+    prose = re.sub(r"\]\([^)]*\)|\$[^$]*\$|arXiv[: ]\d+\.\d+|https?://\S+", " ", paragraph)
+    without_code = re.sub(r"`[^`]*`", " ", prose)
+    has_number = re.search(r"(?<![\w.])\d*\.\d+|\d ?%", without_code)
+    return bool(has_number or f"`{DESCRIBED}" in prose)
