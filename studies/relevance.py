@@ -14,6 +14,12 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import as_levels
+from gradeclip_utils.methods.grad_eclip import (
+    attention_gradient,
+    channel_weights,
+    spatial_weights,
+)
+from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, IMAGE_SIZE, Scene
 from gradeclip_utils.words import Split
 
@@ -28,6 +34,14 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def embedded(explainer: Explainer, texts: Sequence[str]) -> np.ndarray:
     """Unit embeddings (T, E) of prompts, in float64."""
     return as_array(explainer.embed_texts(texts))
+
+
+def null_mean(explainer: Explainer) -> Tensor:
+    """The mean embedding (E,) of the null captions, which many prompts are compared with.
+
+    A prompt's embedding less this mean is the direction of its lead over other captions.
+    """
+    return explainer.embed_texts(explainer.null_captions).mean(0)
 
 
 def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
@@ -66,6 +80,56 @@ def maps_by(
             parts = [explainer.maps(images[batch], part) for part in targets]
             maps[name].append(torch.cat(parts, dim=1).float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in maps.items()}
+
+
+def layer_maps(
+    clip: Clip,
+    images: Sequence[Image.Image],
+    directions: Tensor,
+    kinds: Sequence[str] = ("loosened",),
+) -> dict[str, np.ndarray]:
+    """What each layer adds to the map of Grad-ECLIP: (B, T, L, h, w), the last layer first.
+
+    The cumulative sum over L is the map through the last one, two, ... layers. One trace serves all
+    depths and spatial weights.
+
+    Args:
+        clip: a model whose image encoder can be explained through all its layers.
+        images: B images.
+        directions: (B, T, E).
+        kinds: of spatial weights, as in `spatial_weights`.
+
+    Returns:
+        The maps by kind.
+    """
+    depth = Explainer(clip).image_tower.depth
+    tower = Explainer(clip, image_layers=depth).image_tower
+    maps: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+
+    for start in range(0, len(images), AT_ONCE):
+        batch = slice(start, start + AT_ONCE)
+        views = [model_view(clip.preprocess, image).pixels for image in images[batch]]
+        trace = tower.trace(torch.stack(views).to(tower.device), graph=True)
+        weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
+        lams = {
+            kind: [spatial_weights(layer, trace.valid_mask, kind) for layer in trace.layers]
+            for kind in kinds
+        }
+
+        layers: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        for place in reversed(range(depth)):
+            v = trace.layers[place].v
+            gradients = [attention_gradient(w, v) for w in weights[:, :, place].unbind(1)]
+            gradient = torch.stack(gradients, dim=1)  # (B, T, H, R, N)
+            for kind in kinds:
+                relevance = lams[kind][place][:, None] * gradient
+                layers[kind].append(relevance.sum((2, 3)))  # (B, T, N)
+
+        rows, columns = trace.grid
+        for kind, parts in layers.items():
+            patches = torch.stack(parts, dim=2)[..., -rows * columns :]  # (B, T, L, P)
+            maps[kind].append(patches.unflatten(-1, (rows, columns)).float().cpu().numpy())
+    return {kind: np.concatenate(parts) for kind, parts in maps.items()}
 
 
 # ----------------------------------------------------------------------------- one object in a map

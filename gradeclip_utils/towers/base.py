@@ -220,7 +220,15 @@ class Tower:
 
         The paper's published code does so.
         """
-        return self._trace_from(replace(trace, heads=1), graph=True)
+        return self.trace_again(replace(trace, heads=1))
+
+    @torch.no_grad()
+    def trace_again(self, entry: Entry) -> Trace:
+        """The explained layers computed again from a changed entry, such as one with a mask.
+
+        The trace is ready for channel weights.
+        """
+        return self._trace_from(entry, graph=True)
 
     def embed_from_attention(self, trace: Trace, delta: Tensor) -> Tensor:
         """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers.

@@ -6,7 +6,15 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.measures.localisation import localisation_scores
 from studies.lesson import prompts_of, shown_scenes
-from studies.relevance import AT_ONCE, located, maps_by, on_highest, on_own
+from studies.relevance import (
+    AT_ONCE,
+    layer_maps,
+    located,
+    maps_by,
+    null_mean,
+    on_highest,
+    on_own,
+)
 
 
 @pytest.fixture
@@ -76,3 +84,24 @@ def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundl
     for name, explainer in explainers.items():
         alone = explainer.maps(images, texts).numpy()
         assert np.abs(together[name] - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_the_sums_over_the_last_layers_are_the_maps_through_so_many_layers(bundled):
+    images = [scene.image(96) for scene in shown_scenes(2)]
+    texts = Explainer(bundled).embed_texts(["a dog", "a cat"]).expand(2, -1, -1)
+    by_kind = layer_maps(bundled, images, texts, ["loosened", "softmax"])
+    for kind, name in [("loosened", "grad-eclip"), ("softmax", "grad-eclip-softmax")]:
+        through = by_kind[kind].cumsum(axis=2)
+        for layers in (1, 3):
+            alone = Explainer(bundled, method=name, image_layers=layers).maps(images, texts).numpy()
+            difference = np.abs(through[:, :, layers - 1] - alone).max()
+            assert difference <= 1e-5 * np.abs(alone).max()
+
+
+def test_the_lead_is_a_similarity_less_its_mean_over_null_captions(bundled):
+    explainer = Explainer(bundled)
+    image = explainer.embed_images([shown_scenes(1)[0].image(96)])[0]
+    text = explainer.embed_texts(["a dog"])[0]
+    nulls = explainer.embed_texts(explainer.null_captions)
+    expected = image @ text - np.mean([float(image @ null) for null in nulls])
+    assert float(image @ (text - null_mean(explainer))) == pytest.approx(float(expected), abs=1e-6)
