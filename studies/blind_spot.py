@@ -195,7 +195,7 @@ def blind_words(
     """
     tokenizer = clip.tokenizer
     deepest = Explainer(clip, text_layers=Explainer(clip).text_tower.depth).text_tower
-    towers = {title: Explainer(clip, method=name).text_tower for title, name in methods.items()}
+    towers = {title: Explainer(clip, words=name).text_tower for title, name in methods.items()}
 
     rows = []
     for i, caption in enumerate(captions):

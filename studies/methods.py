@@ -1,27 +1,35 @@
-"""Methods compared: the maps of many methods, measured in three ways on drawn scenes. Lesson 03.
+"""Methods compared: the maps of many methods, measured in four ways on drawn scenes. Lesson 03.
 
     scenes of four things -> maps by every method -> a row per scene and method
 
-    python -m studies.methods    # data/methods.csv: the slow methods, on few scenes
+    python -m studies.methods    # data/methods.csv; goes on where it was stopped
 
 The measures ask different questions. *Average precision*: does the map of a prompt lie on the thing
-that the prompt names? *Deletion* (Petsiuk et al., arXiv 1806.07421): how high does the similarity
-stay if what the map ranks first becomes noise? Low is good. *Taken out*: a thing is taken out and
-the scene is drawn again, so that its effect on the similarity is known; does the map of a caption
-rank the things as their effects do (Spearman)?
+that the prompt names? *Taken out*: a thing is taken out and the scene is drawn again, so that its
+effect on the similarity is known; does the map of a caption rank the things that the caption names
+as their effects do (Spearman)? *Deletion* and *insertion* (Petsiuk et al., arXiv 1806.07421): how
+high is the similarity while pixels become noise, or come back, in the order of the map? Both are
+parts of the way from the empty image (0) to the intact one (1).
+
+The target of the first two is the similarity or, in columns that end in "(lead)", its lead over the
+mean similarity of null captions.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -29,15 +37,31 @@ from torch import Tensor
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view, onto_image, pool
-from gradeclip_utils.measures.faithfulness import Protocol, colours_of, curve_auc, image_curves
+from gradeclip_utils.measures.faithfulness import (
+    GAMES,
+    Protocol,
+    colours_of,
+    curve_auc,
+    image_curves,
+)
 from gradeclip_utils.measures.localisation import localisation_scores
 from gradeclip_utils.measures.sanity import time_methods
 from gradeclip_utils.measures.statistics import mean_interval
+from gradeclip_utils.methods import METHODS, Method
+from gradeclip_utils.methods.common import zero_maps
+from gradeclip_utils.methods.grad_eclip import (
+    attention_gradient,
+    channel_weights,
+    spatial_weights,
+)
+from gradeclip_utils.methods.options import DEFAULTS, Options
+from gradeclip_utils.plots.figures import FULL_WIDTH, SMALLEST_TYPE, new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, describe, without
+from gradeclip_utils.towers import Tower, Trace
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
 from .lesson import SECOND, prompts_of, shown_scenes
-from .relevance import maps_by
+from .relevance import maps_by, null_mean
 
 PAPER = "Grad-ECLIP (paper)"
 PACKAGE = "Grad-ECLIP (package)"
@@ -50,25 +74,69 @@ QUICK = {
     "Grad-CAM": "grad-cam",
     "MaskCLIP": "maskclip",
     "CLIP Surgery": "clip-surgery",
+    "rollout": "rollout",
     "raw attention": "attention",
 }
 SLOW = {
     "RISE": "rise",
     "FIxLIP": "fixlip",
     "integrated gradients": "integrated-gradients",
+    "M2IB": "m2ib",
 }
-SAME = "the same everywhere"  # two maps that need no model
+POSITIVE = "Grad-ECLIP, positive parts"
+SUMMED = {  # methods that sum over layers
+    "Grad-ECLIP": "grad-eclip",
+    POSITIVE: "positive-layers",
+    "softmax x gradient": "grad-eclip-softmax",
+    "GAME": "game",
+    "LeGrad": "legrad",
+}
+SAME = "the same everywhere"  # three rows that need no model
 TRUE = "the true masks"
-MEASURES = ("average precision", "deletion", "taken out")
+INDICATOR = "named or not"
+MEASURES = ("average precision", "taken out", "deletion", "insertion")
+LEADS = ("average precision (lead)", "taken out (lead)")
 NAMED = 3  # of the four things, the caption names the first three
-_STEPS = Protocol(points=3)  # of deletion
+CHUNK = 4  # scenes that are measured before the table is written
+CURVED = 8  # scenes of which deletion and insertion are measured where there is no table
+_PROTOCOL = Protocol(points=11)  # half of the pixels, read in steps of 5 %
+_ENDS = Protocol(span=1, points=2)
+_CURVES = (*GAMES, *(f"{game} range" for game in GAMES))
 
 
-def explainer_of(clip: Clip, title: str) -> Explainer:
-    """The explainer of a row of the table: through one layer, but for the package's Grad-ECLIP."""
-    if title != PACKAGE:
-        clip = replace(clip, image_layers=1)
-    return Explainer(clip, method=(QUICK | SLOW)[title])
+def positive_layers(
+    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
+) -> Tensor:
+    """Grad-ECLIP with the positive part taken in every layer, as published, and then summed."""
+    weights = channel_weights(tower, trace, directions)  # (B, T, L, R, D)
+    maps = zero_maps(trace, directions)
+    for place, layer in enumerate(trace.layers):
+        lam = spatial_weights(layer, trace.valid_mask)
+        for target in range(directions.shape[1]):
+            relevance = lam * attention_gradient(weights[:, target, place], layer.v)
+            maps[:, target] += relevance.sum(dim=(1, 2)).clamp(min=0)
+    return maps
+
+
+_POSITIVE_LAYERS = Method(
+    name="positive-layers",
+    title=POSITIVE,
+    paper=METHODS["grad-eclip"].paper,
+    image=positive_layers,
+    needs_graph=True,
+)
+
+
+def explainer_of(clip: Clip, title: str, layers: int | None = None) -> Explainer:
+    """The explainer of a row of the table, through `layers` or as many as the method explains.
+
+    The paper's Grad-ECLIP explains one layer, the package's as many as the model suggests.
+    """
+    name = (SUMMED | QUICK | SLOW)[title]
+    if title == PAPER:
+        layers = 1
+    method = _POSITIVE_LAYERS if title == POSITIVE else name
+    return Explainer(clip, method=method, image_layers=layers)
 
 
 # ----------------------------------------------------------------------------------------- measures
@@ -79,89 +147,165 @@ def measure(
     titles: Iterable[str],
     scenes: Sequence[Scene],
     controls: bool = True,
-    deletion: bool = True,
+    deletion: int = 0,
 ) -> pd.DataFrame:
     """Measure the maps of methods on scenes of four things.
 
-    A row per scene and method, with the three measures.
+    Args:
+        clip: the model.
+        titles: rows of `QUICK` and `SLOW`.
+        scenes: B scenes.
+        controls: add the rows that need no model.
+        deletion: of how many of the scenes deletion and insertion are measured; they take twenty
+            passes of the model a map.
 
-    Deletion takes two passes of the model a map, and can be left out.
+    Returns:
+        A row per scene and method: the measures, "all four" (as "taken out", with the thing that
+        the caption does not name) and NaN for what was not measured.
     """
     explainer = Explainer(clip)
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
-    captions = explainer.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
-    prompts = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
-    prompts = prompts.unflatten(0, (-1, 4))  # (B, 4, E)
-
-    # the maps of the caption, and of the prompts of all things
-    targets = torch.cat([captions[:, None], prompts], dim=1)  # (B, 5, E)
+    targets = _targets(explainer, scenes)  # (B, 5, E)
+    leads = targets - null_mean(explainer)
     maps = maps_by(
         {title: explainer_of(clip, title) for title in titles},
         images,
-        targets,
+        torch.cat([targets, leads], dim=1),
     )
     if controls:
-        grid = next(iter(maps.values())).shape[2:]
-        things = np.array([[pool(mask, grid) for mask in scene_masks] for scene_masks in masks])
-        named = things[:, :NAMED].max(axis=1, keepdims=True)
-        maps[TRUE] = np.concatenate([named, things], axis=1)
-        maps[SAME] = np.ones_like(maps[TRUE])
+        maps |= _controls(masks, maps[next(iter(maps))].shape[2:])
 
-    effects = _effects(explainer, scenes, images, captions)
+    falls = _falls(explainer, scenes, images)  # (B, 4, E)
+    effects = torch.einsum("bne,be->bn", falls, targets[:, 0]).cpu().numpy()
+    effects_on_lead = torch.einsum("bne,be->bn", falls, leads[:, 0]).cpu().numpy()
     rows = []
     for k, image in enumerate(images):
-        similarity_left = {}
-        if deletion:
+        curves: dict[str, dict[str, float]] = {}
+        if k < deletion:
             first_prompt = {title: method_maps[k, 1] for title, method_maps in maps.items()}
-            similarity_left = _deletion(
-                explainer,
-                image,
-                prompts[k, 0],
-                first_prompt,
-            )
+            curves = _curves(explainer, image, targets[k, 1], first_prompt)
         for title, method_maps in maps.items():
-            caption_heat = _heat(method_maps[k, 0])
-            on_things = [caption_heat[mask].sum() for mask in masks[k]]
+            caption = _on_things(method_maps[k, 0], masks[k])
+            lead_caption = _on_things(method_maps[k, 5], masks[k])
             row = {
                 "model": clip.name,
                 "method": title,
                 "scene": k,
-                "average precision": precision_on(method_maps[[k], 1:], [masks[k]])[0],
-                "deletion": similarity_left.get(title, np.nan),
-                "taken out": np.nan_to_num(spearmanr(on_things, effects[k]).statistic),
+                "average precision": _mean_precision(method_maps[k, 1:5], masks[k]),
+                "average precision (lead)": _mean_precision(method_maps[k, 6:], masks[k]),
+                "taken out": _agreement(caption, effects[k], NAMED),
+                "taken out (lead)": _agreement(lead_caption, effects_on_lead[k], NAMED),
+                "all four": _agreement(caption, effects[k], 4),
             }
-            rows.append(row)
+            rows.append(row | dict.fromkeys(_CURVES, np.nan) | curves.get(title, {}))
+        if controls:
+            is_named = np.arange(4) < NAMED
+            row = dict.fromkeys(rows[-1], np.nan)
+            row |= {"model": clip.name, "method": INDICATOR, "scene": k}
+            row |= {"taken out": 0.0, "taken out (lead)": 0.0}  # it has no order of named things
+            rows.append(row | {"all four": _agreement(is_named, effects[k], 4)})
     return pd.DataFrame(rows)
 
 
-def _effects(
-    explainer: Explainer, scenes: Sequence[Scene], images: Sequence[Image.Image], captions: Tensor
-) -> np.ndarray:
-    """How far the similarity to its caption falls when a scene is drawn without each of its things.
+def _targets(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
+    """The caption of three of the four things and the prompt of each thing, (B, 5, E)."""
+    captions = explainer.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
+    prompts = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
+    return torch.cat([captions[:, None], prompts.unflatten(0, (-1, 4))], dim=1)
 
-    (B, 4).
-    """
+
+def _controls(masks: Sequence[np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Maps (B, 10, h, w) that need no model: the true masks, and a constant one."""
+    things = np.array([[pool(mask, grid) for mask in scene_masks] for scene_masks in masks])
+    named = things[:, :NAMED].max(axis=1, keepdims=True)
+    true = np.concatenate([named, things, named, things], axis=1)
+    return {TRUE: true, SAME: np.ones_like(true)}
+
+
+def _falls(explainer: Explainer, scenes: Sequence[Scene], images: Sequence[Image.Image]) -> Tensor:
+    """The image's embedding less that of the scene drawn without each of its things, (B, 4, E)."""
     fewer = [without(scene, i).image(CANVAS) for scene in scenes for i in range(4)]
     embeddings_without = explainer.embed_images(fewer).unflatten(0, (-1, 4))
-    falls = explainer.embed_images(images)[:, None] - embeddings_without  # (B, 4, E)
-    return torch.einsum("bne,be->bn", falls, captions).cpu().numpy()
+    return explainer.embed_images(images)[:, None] - embeddings_without
 
 
-def _deletion(
+def _on_things(map_: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The relevance of a map on each thing, (things,)."""
+    heat = _heat(map_)
+    return np.array([heat[mask].sum() for mask in masks])
+
+
+def _agreement(relevance: np.ndarray, effects: np.ndarray, count: int) -> float:
+    """The rank correlation of relevance and effects of the first things; no order is zero."""
+    relevance = np.asarray(relevance[:count], dtype=float)
+    if np.ptp(relevance) == 0 or np.ptp(effects[:count]) == 0:
+        return 0.0
+    return float(spearmanr(relevance, effects[:count]).statistic)
+
+
+def _curves(
     explainer: Explainer, image: Image.Image, text: Tensor, maps: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """The mean similarity of image and text while the image becomes noise as each map ranks it."""
+) -> dict[str, dict[str, float]]:
+    """Deletion and insertion of each map: the mean height of its curve above the empty image.
+
+    "deletion range" and "insertion range" are the height of the intact image above noise or black.
+    """
     preprocess = explainer.clip.preprocess
-    curves = image_curves(
+    draw = partial(
+        image_curves,
         lambda pixels: explainer.image_tower.forward(pixels) @ text,
         model_view(preprocess, image).pixels,
-        maps,
-        _STEPS,
         colours=colours_of(preprocess),
-        games=["deletion"],
     )
-    return dict(curve_auc(curves)[["method", "auc"]].to_numpy())
+    heights = curve_auc(draw(maps, _PROTOCOL)).pivot(index="method", columns="game", values="auc")
+    first_map = dict([next(iter(maps.items()))])
+    ends = draw(first_map, _ENDS).set_index(["game", "fraction"])["score"]
+    empty = {"deletion": ends["deletion", 1.0], "insertion": ends["insertion", 0.0]}
+    for game in GAMES:
+        heights[game] -= empty[game]
+        heights[f"{game} range"] = ends["deletion", 0.0] - empty[game]
+    return heights.to_dict("index")
+
+
+def in_parts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with deletion and insertion as parts of the way from the empty to the intact image.
+
+    The way is the mean of a model's scenes: in one scene it can be so short that a part of it says
+    nothing.
+    """
+    parts = rows.copy()
+    for game in GAMES:
+        way = rows.groupby("model")[f"{game} range"].transform("mean")
+        parts[game] = rows[game] / way
+    return parts
+
+
+def _mean_precision(maps: np.ndarray, masks: np.ndarray) -> float:
+    """The mean average precision of maps (T, h, w) of T things with masks."""
+    return float(precision_on(maps[None], [masks])[0])
+
+
+def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """The average precision of methods that sum over layers, through equally many layers.
+
+    Columns model, method, layers, scene, average precision.
+    """
+    explainer = Explainer(clip)
+    depth = explainer.image_tower.depth
+    package = explainer.image_tower.layers
+    images = [scene.image(CANVAS) for scene in scenes]
+    masks = [scene.masks(CANVAS) for scene in scenes]
+    prompts = _targets(explainer, scenes)[:, 1:]
+
+    rows = []
+    for layers in sorted({1, package, depth}):
+        explainers = {title: explainer_of(clip, title, layers) for title in SUMMED}
+        for title, maps in maps_by(explainers, images, prompts).items():
+            for k, precision in enumerate(precision_on(maps, masks)):
+                row = {"model": clip.name, "method": title, "layers": layers, "scene": k}
+                rows.append(row | {"average precision": precision})
+    return pd.DataFrame(rows)
 
 
 def _heat(map_: np.ndarray) -> np.ndarray:
@@ -208,24 +352,25 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
 # ------------------------------------------------------------------------------------------- tables
 
 
-def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
-    """The table of lesson 03.
-
-    Mean and 95 % interval of every measure, the most precise method first.
-    """
+def as_table(
+    rows: pd.DataFrame, costs: pd.Series, measures: Sequence[str] = MEASURES
+) -> pd.DataFrame:
+    """Mean and 95 % interval of every measure, the most precise method first."""
     table = {}
     for title, part in rows.groupby("method", sort=False):
         cost = costs.get(title, np.nan)
         row = {"cost in passes": f"{cost:.0f}" if cost > 0 else ""}
-        for name in MEASURES:
+        for name in measures:
             row[name] = _with_interval(part[name], "{:.2f}")
         row["scenes"] = len(part)
         table[title] = row
-    order = rows.groupby("method")[MEASURES[0]].mean().sort_values(ascending=False, kind="stable")
+    order = rows.groupby("method")[measures[0]].mean().sort_values(ascending=False, kind="stable")
     return pd.DataFrame(table).T.loc[order.index].rename_axis(index=None)
 
 
-def differences(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def differences(
+    rows: pd.DataFrame, baseline: str, measures: Sequence[str] = MEASURES
+) -> pd.DataFrame:
     """How far every method lies above another, on the scenes of both.
 
     Mean difference and 95 % interval.
@@ -234,45 +379,152 @@ def differences(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
     table = {}
     for title in rows["method"].drop_duplicates():
         row = {}
-        for name in MEASURES:
+        for name in measures:
             difference = (wide[name, title] - wide[name, baseline]).dropna()
             row[name] = _with_interval(difference, "{:+.2f}")
-            row.setdefault("scenes", len(difference))
+            row["scenes"] = max(len(difference), row.get("scenes", 0))
         table[title] = row
-    return pd.DataFrame(table).T[[*MEASURES, "scenes"]].drop(index=baseline)
+    return pd.DataFrame(table).T[[*measures, "scenes"]].drop(index=baseline)
 
 
 def _with_interval(values: pd.Series, form: str) -> str:
+    values = values.dropna()
+    if len(values) < 2:
+        return ""
     low, high = mean_interval(values)
     return f"{form.format(values.mean())} [{low:.2f}, {high:.2f}]"
 
 
-# ------------------------------------------------------------------------------------- slow methods
+def plot_methods(rows: pd.DataFrame, costs: pd.Series) -> Figure:
+    """Average precision against "taken out", a panel a model, a dot a method, its size the cost."""
+    means = rows.groupby(["model", "method"], sort=False)[list(MEASURES)].mean().reset_index()
+    means = means.dropna(subset=["average precision"])
+    passes = means["method"].map(costs)
+    means["passes"] = passes.fillna(0.3)
+    means["kind"] = np.where(passes.isna(), "needs no model", "method")
+    models = list(means["model"].unique())
+
+    figure = new_figure(
+        FULL_WIDTH,
+        4.6,
+        "Average precision of methods against how they rank what is taken out, by model",
+        layout="constrained",
+    )
+    panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, model in zip(panels, models, strict=True):
+        part = means[means["model"] == model].sort_values("average precision")
+        sns.scatterplot(
+            part,
+            x="taken out",
+            y="average precision",
+            size="passes",
+            size_norm=LogNorm(0.3, 500),
+            sizes=(12, 220),
+            hue="kind",
+            hue_order=["method", "needs no model"],
+            palette=["#1b7f79", "0.6"],
+            alpha=0.75,
+            legend=False,
+            ax=axes,
+        )
+        axes.set_title(model, fontsize=11, loc="left")
+        axes.set(xlim=(-0.3, 1), ylim=(0, 1.02))
+        sns.despine(ax=axes)
+        _name_dots(axes, part)
+    panels[0].set_ylabel("average precision of a prompt")
+    for axes in panels:
+        axes.set_xlabel("taken out: rank correlation")
+    return figure
 
 
-def read_slow(model: str) -> tuple[pd.DataFrame, pd.Series]:
-    """The rows of the slow methods of a model in `data/methods.csv`, and their cost in passes."""
-    rows = pd.read_csv(data_path("methods.csv"))
-    rows = rows[rows["model"] == model]
-    return rows.drop(columns="passes"), rows.groupby("method")["passes"].first()
+def _name_dots(axes: Axes, part: pd.DataFrame) -> None:
+    """Write the names beside the dots, the lowest first, each above the one below it."""
+    lowest = -np.inf
+    for name, x, y in part[["method", "taken out", "average precision"]].itertuples(index=False):
+        lowest = max(y, lowest + 0.048)
+        axes.annotate(
+            name,
+            (x, y),
+            (x + 0.05, lowest),
+            fontsize=SMALLEST_TYPE,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
+        )
+
+
+# -------------------------------------------------------------------------------- the table on disk
+
+
+def measured(clip: Clip, n: int) -> tuple[pd.DataFrame, pd.Series]:
+    """The rows of a model and the costs in passes: from `data/methods.csv`, or measured now.
+
+    The table has the bundled models, with slow methods and deletion on fewer scenes. It is used
+    where its weights are those of the model.
+    """
+    rows = _read(data_path("methods.csv"))
+    rows = rows[(rows["model"] == clip.name) & (rows["weights"] == _weights(clip.name))]
+    rows = rows[rows["scene"] < n]
+    if rows.empty:
+        scenes = shown_scenes(n, 4, whole=False)
+        rows = measure(clip, QUICK, scenes, deletion=CURVED)
+        return in_parts(rows), passes(clip, QUICK)
+    costs = rows.groupby("method")["passes"].first()
+    return in_parts(rows.drop(columns=["weights", "passes"]).reset_index(drop=True)), costs
+
+
+def _weights(model: str) -> str:
+    """The beginning of the SHA-256 of a bundled model's weights; "" for another model."""
+    file = data_path("methods.csv").parent / f"{model}.safetensors"
+    if not file.exists():
+        return ""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:8]
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """A table on disk; an empty one where there is none."""
+    if not file.exists():
+        return pd.DataFrame(columns=["model", "weights", "method", "scene", "passes"])
+    return pd.read_csv(file, dtype={"weights": str})
 
 
 def main() -> None:
-    """Measure the slow methods and write their table."""
+    """Measure all methods and write their table; rows that are there are not measured again."""
     parser = argparse.ArgumentParser(prog="python -m studies.methods", description=main.__doc__)
     parser.add_argument("--models", nargs="+", default=["emoji", SECOND])
-    parser.add_argument("--n", type=int, default=8, help="scenes (%(default)s)")
+    parser.add_argument("--n", type=int, default=200, help="scenes (%(default)s)")
+    parser.add_argument(
+        "--slow", type=int, default=32, help="scenes of slow methods and deletion (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=data_path("methods.csv"))
     options = parser.parse_args()
 
-    scenes = shown_scenes(options.n, 4, whole=False)
-    tables = []
+    scenes = shown_scenes(max(options.n, options.slow), 4, whole=False)
+    table = _read(options.out)
+    current = table["model"].map({model: _weights(model) for model in options.models})
+    table = table[table["weights"] == current]
     for clip in map(load_clip, options.models):
-        for title in SLOW:
-            rows = measure(clip, [title], scenes, controls=False)
-            cost = passes(clip, [title], repeats=1)[title]
-            tables.append(rows.assign(passes=cost.round()))
-            pd.concat(tables).round(4).to_csv(options.out, index=False)
+        tasks = [([*QUICK], options.n)] + [([title], options.slow) for title in SLOW]
+        for titles, count in tasks:
+            is_there = (table["model"] == clip.name) & (table["method"] == titles[0])
+            first = int(table[is_there]["scene"].max() + 1) if is_there.any() else 0
+            costs = passes(clip, titles, repeats=1).round() if first < count else {}
+            for start in range(first, count, CHUNK):
+                chunk = scenes[start : min(start + CHUNK, count)]
+                rows = measure(
+                    clip,
+                    titles,
+                    chunk,
+                    controls=len(titles) > 1,
+                    deletion=options.slow - start,
+                )
+                rows = rows.assign(
+                    scene=rows["scene"] + start,
+                    passes=rows["method"].map(costs),
+                    weights=_weights(clip.name),
+                )
+                table = pd.concat([table, rows.round(3)])
+                table.to_csv(options.out, index=False)
 
 
 if __name__ == "__main__":
