@@ -154,6 +154,11 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
         "--caption", metavar="TEXT", nargs="+", help="one caption or more for each image"
     )
     parser.add_argument(
+        "--against",
+        metavar="TEXT",
+        help="explain the lead over this caption; 'others': over all other captions",
+    )
+    parser.add_argument(
         "--words",
         metavar="METHOD",
         default="leave-one-out",
@@ -197,14 +202,14 @@ def _run_command(options: argparse.Namespace) -> str:
     explainer = Explainer(clip, words=None if options.words == "none" else options.words)
     lines = [str(clip)]
     for name, figure in zip(tqdm(images, unit="image", delay=1), figures, strict=True):
-        explanation = explainer.explain(images[name], captions)
+        explanation = explainer.explain(images[name], captions, against=options.against)
         figure.parent.mkdir(parents=True, exist_ok=True)
         with plt.rc_context({"pdf.fonttype": 42}):  # TrueType, as many journals ask for
             explanation.plot().savefig(figure)
         plt.close("all")
         for index, caption in enumerate(captions):
             lines.append(f"{name}, {caption!r}:")
-            lines += _numbers(explainer, explanation, index)
+            lines += _numbers(explainer, explanation, index, options.against)
         lines += _crop_note(explanation)
         lines.append(f"figure: {figure}")
     return "\n".join(lines)
@@ -231,17 +236,27 @@ def _name_figures(options: argparse.Namespace) -> list[Path]:
     return figures
 
 
-def _numbers(explainer: Explainer, explanation: Explanation, index: int) -> list[str]:
+def _numbers(
+    explainer: Explainer,
+    explanation: Explanation,
+    index: int,
+    against: str | None,
+) -> list[str]:
     """The numbers of one caption, a line each."""
     caption = explanation.prompts[index]
     lines = [f"  similarity  {explanation.similarity[index]:.4f}"]
+    if explanation.lead is not None:
+        lines.append(
+            f"  lead        {explanation.lead[index]:+.4f} over {explanation.lead_over}, "
+            "which the map explains"
+        )
     if explanation.percentile is not None:
         percentile = explanation.percentile[index]
         lines.append(
             f"  percentile  {percentile:.0f} (the image is more similar to this caption than to "
             f"{percentile:.0f} % of {explanation.null_count} other captions)"
         )
-    null_maps = explainer.null_maps(explanation.image, caption)
+    null_maps = explainer.null_maps(explanation.image, caption, against=against)
     value, low, high = explanation.prompt_dependence(null_maps, index)
     lines.append(
         f"  dependence  {value:.2f} [{low:.2f}, {high:.2f}] (0: the map is the same for any "

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 from .errors import GradeclipError, UnsupportedModel, short, warn
 from .explanation import Explanation, Interactions, Provenance
@@ -51,6 +52,8 @@ from .words import Split, Word, check_tokenizer
 
 PROMPT_BATCH = 64  # prompts in one forward pass
 SAME = "same"  # words of a call: by the explainer's own method
+OTHERS = "others"  # the other side of a contrast: all null captions
+_NULLS_AT_ONCE = 32  # null captions in one forward pass, so that a bar can show their number
 _LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers")
 _VERSIONS = {library: version(library) for library in _LIBRARIES}
 
@@ -167,16 +170,15 @@ class Explainer:
     def __repr__(self) -> str:
         sides = []
         if self.method.image is not None:
-            tower = self.image_tower
-            layers = f"the last {tower.layers} of {tower.depth} image layers"
-            sides.append(f"maps by {self.method.title} of {layers}")
-        if self.text_tower is not None and self.words is not None:
-            by = f"words by {self.words.title}"
-            if self.words.goes_through_text_layers:
-                by += (
-                    f" of the last {self.text_tower.layers} of {self.text_tower.depth} text layers"
-                )
-            sides.append(by)
+            sides.append(f"maps by {self.method.title}")
+            if self.method.goes_through("image"):
+                tower = self.image_tower
+                sides[-1] += f" of the last {tower.layers} of {tower.depth} image layers"
+        if self.words is not None and self.text_tower is not None:
+            sides.append(f"words by {self.words.title}")
+            if self.words.goes_through("text"):
+                tower = self.text_tower
+                sides[-1] += f" of the last {tower.layers} of {tower.depth} text layers"
         return f"Explainer of {self.clip.name}: {', '.join(sides)}"
 
     @property
@@ -282,9 +284,10 @@ class Explainer:
 
         With `against`, the target is the difference S(image, prompt) - S(image, against): maps are
         signed for it, and so are the scores of both prompts' words (a word of `against` that lowers
-        the other similarity is positive). Raw attention and rollout do not depend on the target. If
-        the tokenizer does not say which tokens make up a word, the prompt has maps but no words,
-        and a warning says so.
+        the other similarity is positive). With `against="others"` it is the lead over the mean
+        similarity of all null captions: what any caption shares is taken away. It costs no pass.
+        Raw attention and rollout do not depend on the target. If the tokenizer does not say which
+        tokens make up a word, the prompt has maps but no words, and a warning says so.
 
         Args:
             image: a PIL image, a path, a uint8 array (H, W, 3), or a float tensor (3, H, W) in 0
@@ -292,7 +295,8 @@ class Explainer:
             prompts: a prompt or several (a list, an array, a column of pandas), or prompt
                 embeddings (T, E), which have no words. An embedding of another image compares two
                 images: `explain(image, explainer.embed_images(other))`.
-            against: one prompt (or embedding) for all, or one for each of `prompts`.
+            against: one prompt (or embedding) for all, or one for each of `prompts`; or "others",
+                the null captions (a list `["others"]` is the prompt of this word).
             method: another method of the maps than this explainer's.
             methods: several, which share the words, and one trace if they explain the same layers;
                 then a dict of explanations by their names.
@@ -352,7 +356,7 @@ class Explainer:
             explanations += self._explain(
                 [self._read_image(image) for image in images[rows]],
                 prompts[rows],
-                None if against is None else against[rows],
+                against if against is None or isinstance(against, str) else against[rows],
                 first_index=rows.start,
             )
         return explanations
@@ -395,7 +399,14 @@ class Explainer:
             provenance=self._provenance(self.method, tower),
         )
 
-    def null_maps(self, image: ImageLike, prompt: str, count: int = 16) -> np.ndarray:
+    def null_maps(
+        self,
+        image: ImageLike,
+        prompt: str,
+        count: int = 16,
+        *,
+        against: str | None = None,
+    ) -> np.ndarray:
         """Signed maps (count, h, w) of an image for prompts that are not about it.
 
             explainer.explain(image, prompt).prompt_dependence(explainer.null_maps(image, prompt))
@@ -405,6 +416,7 @@ class Explainer:
             prompt: the null prompts have its form, with other nouns (`language.with_other_nouns`,
                 by this explainer's seed).
             count: how many, two or more; the last one is the empty prompt.
+            against: of the targets, as for `explain`, one prompt or "others".
 
         Raises:
             GradeclipError: the method has no maps of images; and the reasons of `explain`.
@@ -415,6 +427,10 @@ class Explainer:
             prompt, count - 1, known=self.clip.vocabulary, seed=self.seed
         )
         embeddings = self.embed_texts([*null_prompts, ""])
+        if against == OTHERS:
+            embeddings = embeddings - self._null_embeddings().mean(0)
+        elif against is not None:
+            embeddings = embeddings - self.embed_texts(against)
         prompts_per_call = 1 if self.method.compares_targets else count
         maps = [self.maps(image, part)[0] for part in embeddings.split(prompts_per_call)]
         return _as_numpy(torch.cat(maps))
@@ -640,7 +656,7 @@ class Explainer:
         self,
         images: list[Image.Image],
         prompts: list[str] | Tensor,
-        against: list[str] | Tensor | None,
+        against: list[str] | Tensor | str | None,
         first_index: int = 0,
         encoded_by_words: dict[str, Sides] | None = None,
     ) -> list[Explanation]:
@@ -655,7 +671,7 @@ class Explainer:
             if sides is None:  # a wrong prompt is refused before anything is computed
                 tokens = self._tokenize(prompts, first_index)
                 contrast_tokens = None
-                if against is not None:
+                if against is not None and not isinstance(against, str):
                     contrast_tokens = self._tokenize(against, first_index)
 
             views, trace = self._trace(images)
@@ -669,9 +685,11 @@ class Explainer:
             targets = encoded.embedding  # (P, E)
             if contrast is not None:  # the target falls as the other similarity rises
                 targets = targets - contrast.embedding
+            elif against is not None:
+                targets = targets - self._null_embeddings().mean(0).to(targets)
 
             targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
-            empty = self._empty_prompt() if contrast is None else None
+            empty = self._empty_prompt() if against is None else None
             maps = self._image_maps(trace, targets, empty, encoded.names)  # (B, T, h, w)
             explained_similarity = self._explained_similarity(trace, encoded)  # (P,)
             null_similarity = self._null_similarity(trace.embedding)  # (B, K)
@@ -697,6 +715,7 @@ class Explainer:
                     probability=self._probability(similarity),
                     **_contrast_fields(contrast, rows),
                     **_places(similarity, null_similarity, i),
+                    against_others=isinstance(against, str),
                 )
             )
         return explanations
@@ -912,20 +931,34 @@ class Explainer:
 
     def _null_similarity(self, image_embedding: Tensor) -> Tensor | None:
         """Similarities (B, K) of images with the null captions; None if none can be embedded."""
-        embeds_text = self.text_tower is not None or hasattr(self.clip.model, "encode_text")
-        if not (
-            embeds_text
-            and self.null_captions
-            and self.image_tower.unit
-            and callable(self.clip.tokenizer)
-        ):
+        if not self._embeds_nulls:
             return None
+        return image_embedding @ self._null_embeddings().to(image_embedding).T
 
+    @property
+    def _embeds_nulls(self) -> bool:
+        """Whether the model embeds the null captions."""
+        embeds_text = self.text_tower is not None or hasattr(self.clip.model, "encode_text")
+        return embeds_text and self.image_tower.unit and callable(self.clip.tokenizer)
+
+    def _null_embeddings(self) -> Tensor:
+        """The embeddings (K, E) of the null captions, computed once for the model's weights."""
+        if not self._embeds_nulls:
+            raise GradeclipError(
+                f"{self.clip.name!r} embeds no captions, so there are no others to compare with: "
+                "against must be a prompt embedding"
+            )
         weights = sum(parameter._version for parameter in self.clip.model.parameters())
         if weights not in self._nulls:
             self._nulls.clear()
-            self._nulls[weights] = self.embed_texts(self.null_captions)
-        return image_embedding @ self._nulls[weights].to(image_embedding).T
+            starts = range(0, len(self.null_captions), _NULLS_AT_ONCE)
+            title = f"embedding {len(self.null_captions)} other captions"
+            parts = [
+                self.embed_texts(self.null_captions[start : start + _NULLS_AT_ONCE])
+                for start in tqdm(starts, desc=title, delay=2, leave=False)
+            ]
+            self._nulls[weights] = torch.cat(parts)
+        return self._nulls[weights]
 
     def _probability(self, similarity: np.ndarray) -> np.ndarray | None:
         """The probability (T,) of each prompt, as the model was trained to give it."""
@@ -1030,9 +1063,9 @@ class Explainer:
     ) -> Provenance:
         """Where an explanation comes from, with words scored by a method, if there are any."""
         image_layers = text_layers = None
-        if self.method.image is not None:
+        if self.method.image is not None and self.method.goes_through("image"):
             image_layers = self.image_tower.layers
-        if words is not None and text_tower is not None and words.goes_through_text_layers:
+        if words is not None and text_tower is not None and words.goes_through("text"):
             text_layers = text_tower.layers
         return Provenance(
             model=self.clip.name,
@@ -1084,10 +1117,12 @@ def _in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | None:
-    """One prompt for each of `count` others, from one for all or one for each."""
+def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | str | None:
+    """One prompt for each of `count` others, from one for all or one for each; or `OTHERS`."""
     if against is None:
         return None
+    if isinstance(against, str) and against == OTHERS:
+        return OTHERS
     prompts = as_prompts(against)
     if len(prompts) not in (1, count):
         raise GradeclipError(
@@ -1150,6 +1185,7 @@ def _places(
     equal = (np.abs(difference) <= 1e-6).mean(axis=1)
     return {
         "percentile": 100 * (below + equal / 2),
+        "null_mean": float(nulls.mean()),
         "null_median": float(np.median(nulls)),
         "null_max": float(nulls.max()),
         "null_count": len(nulls),

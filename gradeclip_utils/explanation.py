@@ -139,7 +139,7 @@ class Result:
         """The line under a figure: the model, the method, and the number that was explained.
 
         >>> explanation.origin                                                   # doctest: +SKIP
-        'emoji (bundled), Grad-ECLIP: explains the model's own similarity'
+        'emoji (bundled), Grad-ECLIP: explains the model's own similarity, last 3 layers'
         """
         known = self.provenance
         line = f"{known.model} ({known.pretrained or 'weights not named'}), {known.title}"
@@ -152,6 +152,10 @@ class Result:
             line += f", not {_listed(self.similarity)}"
         if known.centred is not None:
             line += ", things told apart by their mean"
+        if known.image_layers == 1:
+            line += ", last layer"
+        elif known.image_layers is not None:
+            line += f", last {known.image_layers} layers"
         if known.words not in (None, known.method):
             line += f"; words: {known.words_title[0].lower()}{known.words_title[1:]}"
         return line
@@ -348,10 +352,12 @@ class Explanation(Result):
         against, against_similarity, against_words: the other prompts of a contrastive target, their
             own similarities (T,), and their words, whose scores are for the *target*: positive
             where a word lowers S(image, against).
+        against_others: the target is the lead over the mean of the null captions, `null_mean`.
         percentile: (T,) the place of each similarity among the similarities of the same image with
             null captions ("a photo of a dog", "a photo of a bridge", ...): the percentage of them
             below it. None where the model embeds no captions.
-        null_median: the median of these similarities: half of the null captions lie below.
+        null_mean: the mean of these similarities.
+        null_median: the median: half of the null captions lie below.
         null_max: the largest of them.
         null_count: how many null captions there are.
         probability: (T,) what the model was trained to give: for SigLIP
@@ -362,7 +368,9 @@ class Explanation(Result):
     against: tuple[str, ...] | None = None
     against_similarity: np.ndarray | None = None
     against_words: tuple[tuple[Word, ...], ...] | None = None
+    against_others: bool = False
     percentile: np.ndarray | None = None
+    null_mean: float | None = None
     null_median: float | None = None
     null_max: float | None = None
     null_count: int = 0
@@ -374,9 +382,28 @@ class Explanation(Result):
         return self.prompts
 
     @property
+    def lead(self) -> np.ndarray | None:
+        """The target (T,) of a contrast: by how much each similarity is above the other one."""
+        if self.against_others:
+            assert self.null_mean is not None
+            return self.similarity - self.null_mean
+        return None if self.against is None else self.similarity - self.against_similarity
+
+    @property
+    def lead_over(self) -> str:
+        """What a contrast compares with, in words; "" if there is none.
+
+        >>> explainer.explain(image, "a dog", against="others").lead_over        # doctest: +SKIP
+        '193 other captions'
+        """
+        if self.against_others:
+            return f"{self.null_count} other captions"
+        return ", ".join(f"“{prompt}”" for prompt in dict.fromkeys(self.against or ()))
+
+    @property
     def _target(self) -> str:
         """The number that words and maps are about."""
-        return "similarity" if self.against is None else "lead"
+        return "similarity" if self.lead is None else "lead"
 
     def _select(self, index: int) -> Self:
         """The explanation of one prompt, with T = 1."""

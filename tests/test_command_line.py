@@ -54,6 +54,22 @@ def test_a_user_gets_a_description_numbers_and_a_figure(model, capsys):
     assert Image.open("explanation.png").size[0] > 400
 
 
+@pytest.mark.parametrize(
+    ("against", "over"), [("others", r"\d+ other captions"), ("a blue car", "“a blue car”")]
+)
+def test_a_lead_and_words_by_another_method_are_explained_on_request(model, capsys, against, over):
+    write_photo("photo.jpg")
+    arguments = ["--image", "photo.jpg", "--caption", "a red car", "--words", "grad-eclip"]
+    assert main(["explain", *model, *arguments, "--against", against]) == 0
+    output = capsys.readouterr().out
+    similarity = float(re.search(r"similarity +(\S+)", output)[1])
+    lead = re.search(rf"lead +(\S+) over {over}, which the map explains", output)
+    explainer = Explainer(load_clip("emoji", model[-1]))
+    explanation = explainer.explain("photo.jpg", "a red car", against=against)
+    assert similarity == pytest.approx(explanation.similarity[0], abs=1e-4)
+    assert float(lead[1]) == pytest.approx(explanation.lead[0], abs=1e-4)
+
+
 @pytest.mark.parametrize(("ending", "start"), [(".pdf", b"%PDF"), (".SVG", b"<?xml")])
 def test_each_of_several_images_has_a_figure_of_all_captions_with_its_name(
     model, capsys, ending, start

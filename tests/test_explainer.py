@@ -121,6 +121,75 @@ def test_a_contrast_is_the_difference_of_two_explanations(tiny, picture):
     assert explainer.explain(picture, PROMPTS, against="a cow").against == ("a cow",) * 3
 
 
+@pytest.fixture
+def others():
+    return ["a cow", "a boat", "a red car", "two pears"]
+
+
+def test_the_lead_over_others_is_the_mean_of_the_contrasts_with_each_of_them(tiny, picture, others):
+    explainer = Explainer(tiny, null_captions=others)
+    lead = explainer.explain(picture, ["a dog", "a cat"], against="others")
+    contrasts = [explainer.explain(picture, ["a dog", "a cat"], against=other) for other in others]
+    mean_maps = np.mean([contrast.image_maps for contrast in contrasts], axis=0)
+    np.testing.assert_allclose(lead.image_maps, mean_maps, atol=1e-6)
+    np.testing.assert_allclose(
+        lead.lead, np.mean([contrast.lead for contrast in contrasts], axis=0), atol=1e-6
+    )
+
+    plain = explainer.explain(picture, ["a dog", "a cat"])
+    np.testing.assert_array_equal(lead.similarity, plain.similarity)
+    np.testing.assert_array_equal(lead.percentile, plain.percentile)
+    # the others do not change with the prompt: a word takes the same from the lead
+    assert scores_of(lead) == pytest.approx(scores_of(plain), abs=1e-6)
+    assert lead.words_legend == "fall of the lead without this word"
+    assert (lead.lead_over, plain.lead_over, plain.lead) == ("4 other captions", "", None)
+
+
+def test_a_prompt_among_the_others_has_its_lead_over_the_rest_made_smaller(tiny, picture, others):
+    explainer = Explainer(tiny, null_captions=others)
+    lead = explainer.explain(picture, "a red car", against="others")
+    rest = Explainer(tiny, null_captions=[other for other in others if other != "a red car"])
+    lead_over_rest = rest.explain(picture, "a red car", against="others")
+    np.testing.assert_allclose(lead.image_maps, 3 / 4 * lead_over_rest.image_maps, atol=1e-6)
+    np.testing.assert_allclose(lead.lead, 3 / 4 * lead_over_rest.lead, atol=1e-6)
+
+
+def test_the_lead_over_others_is_the_same_in_every_call(tiny, pictures, others):
+    explainer = Explainer(tiny, null_captions=others, batch_size=2)
+    prompts = ["a dog", "a cat", "a red car"]
+    batch = explainer.explain_batch(pictures[:3], prompts, against="others")
+    several = explainer.explain(pictures[0], prompts, against="others", methods=["game"])
+    for image, prompt, explanation in zip(pictures, prompts, batch, strict=False):
+        assert_same(explanation, explainer.explain(image, prompt, against="others"))
+    expected = explainer.with_method("game").explain(pictures[0], prompts, against="others")
+    np.testing.assert_allclose(several["game"].image_maps, expected.image_maps, atol=1e-6)
+
+    directions = explainer.embed_texts(prompts) - explainer.embed_texts(others).mean(0)
+    maps = explainer.maps(pictures[0], directions[:1])[0]
+    np.testing.assert_allclose(batch[0].image_maps, maps, atol=1e-6)
+    nulls = explainer.null_maps(pictures[0], "a red dog", 3)
+    null_leads = explainer.null_maps(pictures[0], "a red dog", 3, against="others")
+    shared = explainer.maps(pictures[0], explainer.embed_texts(others).mean(0)[None])[0]
+    np.testing.assert_allclose(null_leads, nulls - shared.numpy(), atol=1e-6)
+
+
+def test_a_caption_may_be_the_word_others(tiny, picture):
+    explainer = Explainer(tiny)
+    contrast = explainer.explain(picture, "a dog", against=["others"])
+    assert contrast.against == ("others",)
+    assert not contrast.against_others
+
+
+def test_a_bias_of_siglip_takes_no_part_in_a_lead(picture, others):
+    model = build(init_logit_bias=-10.0)
+    lead = Explainer(wrap(model), null_captions=others).explain(picture, "a dog", against="others")
+    model.logit_bias.data.zero_()
+    same = Explainer(wrap(model), null_captions=others).explain(picture, "a dog", against="others")
+    np.testing.assert_array_equal(lead.image_maps, same.image_maps)
+    np.testing.assert_array_equal(lead.lead, same.lead)
+    assert (lead.probability < same.probability).all()  # of the pair, as the model gives it
+
+
 def test_a_map_of_zeros_is_said_with_its_reason_and_a_word_of_zero_is_not(tiny, picture):
     explainer = Explainer(tiny)
     with pytest.warns(ExplanationWarning, match="zero everywhere: the two prompts are the same"):
@@ -435,12 +504,12 @@ def test_null_captions_are_embedded_once_and_again_for_other_weights(picture, mo
     explainer = Explainer(wrap(model))
     before = explainer.explain(picture, "a dog")
     explainer.explain(picture, "a cat")
-    assert embedded == [before.null_count]
+    assert sum(embedded) == before.null_count
 
     with torch.no_grad():
         model.text_projection.mul_(-1)
     after = explainer.explain(picture, "a dog")
-    assert len(embedded) == 2
+    assert sum(embedded) == 2 * before.null_count
     assert after.null_median == pytest.approx(-before.null_median, abs=1e-6)
 
 
@@ -765,6 +834,8 @@ def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny, picture):
     published = explainer.with_method(words="grad-eclip")
     assert repr(published) == f"{maps}, words by Grad-ECLIP of the last 2 of 3 text layers"
     assert repr(published.with_method(words=None)) == maps
+    rise = explainer.with_method("rise", words=None)  # it looks into no layer
+    assert repr(rise) == "Explainer of tiny: maps by RISE"
     assert explainer.device == torch.device("cpu")
     expected = explainer.explain(picture, PROMPTS)
     half = explainer.to(torch.device("cpu"))

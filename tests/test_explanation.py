@@ -81,7 +81,7 @@ def test_a_method_of_prompts_alone_has_no_maps(tiny, picture):
         explanation.heatmap()
 
 
-@pytest.mark.parametrize("against", [None, "a cow"])
+@pytest.mark.parametrize("against", [None, "a cow", "others"])
 def test_a_saved_explanation_is_read_back_as_it_was(against, explainer, picture, tmp_path):
     explanation = explainer.explain(picture, ["日本 <b> 🍕", "a dog"], against=against)
     loaded = Explanation.load(explanation.save(tmp_path / "dog.npz"))

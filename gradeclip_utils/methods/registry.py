@@ -90,10 +90,10 @@ class Method:
                 choices = ", ".join(["last", *_FRACTIONS, "none"])
                 raise GradeclipError(f"layers must be one of {choices}, got {layers!r}")
 
-    @property
-    def goes_through_text_layers(self) -> bool:
-        """Whether word scores depend on how many layers are explained."""
-        return (self.text_layers or self.layers) != "none"
+    def goes_through(self, side: Side) -> bool:
+        """Whether maps, or word scores, depend on how many layers are explained."""
+        layers = self.text_layers if side == "text" else None
+        return (layers or self.layers) != "none"
 
 
 def layers_to_explain(
@@ -355,6 +355,7 @@ _METHODS = [
         ),
         cost="500 forward passes, for all targets together",
         image=perturbation.rise,
+        layers="none",
     ),
     Method(
         name="legrad",

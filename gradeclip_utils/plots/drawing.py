@@ -414,18 +414,12 @@ def of_caption(interactions) -> Drawing:
 def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
     """The drawing of panels of a result, with its model, method and layers."""
     scores = [word.shade for panel in panels for word in panel.words]
-    layers = result.provenance.image_layers
-    origin = result.origin
-    if layers == 1:
-        origin += ", last layer"
-    elif layers:
-        origin += f", last {layers} layers"
     drawing = Drawing(
         result.image,
         result.box,
         tuple(panels),
         word_scale=abs_max(scores),
-        origin=origin,
+        origin=result.origin,
         **look,
     )
     return scaled([drawing])[0]

@@ -210,7 +210,7 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     np.testing.assert_array_equal(explanation.image_maps, expected.image_maps)
     assert explanation.words == ((), ())
     assert "mine" not in METHODS
-    assert explanation.origin.endswith("Mine: explains a number of mine")
+    assert explanation.origin.endswith("Mine: explains a number of mine, last layer")
     assert of_explanation(explanation).panels[0].map is not None
 
 

@@ -85,6 +85,13 @@ CALLS = [
         id="two contrasts for three prompts",
     ),
     pytest.param(
+        lambda explainer, image: Explainer(replace(explainer.clip, tokenizer=None)).explain(
+            image, torch.ones(1, 48), against="others"
+        ),
+        "embeds no captions, so there are no others",
+        id="a lead over others of a model without captions",
+    ),
+    pytest.param(
         lambda explainer, image: explainer.maps(image, torch.ones(1, 3)),
         "48",
         id="a direction of another width",
