@@ -146,7 +146,7 @@ def run_layers(options: argparse.Namespace) -> None:
     table = layers.measure(trained_clip(options))
     wide = table.pivot(index=["measure", "objects"], columns="layers", values="mean")
     print(wide.round(3).to_string())
-    print(f"fewest layers within .05 of the best: {layers.fewest(table)}")
+    print(f"fewest layers within .02 of the best: {layers.fewest(table)}")
     if options.write:
         weights = options.weights or data_path(f"{options.model}.safetensors")
         layers.write(layers.fewest(table), weights)

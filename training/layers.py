@@ -4,7 +4,7 @@
     python -m training layers --weights FILE --write   # and put the number into FILE's config
 
 The paper explains one layer. More layers put more relevance on the things that a prompt names, up
-to a point. The number is the smallest that comes within .05 of the best, both in the relevance of
+to a point. The number is the smallest that comes within .02 of the best, both in the relevance of
 "a dog" that lies on the dog and in how often the maximum does, in scenes of two and three things.
 """
 
@@ -21,7 +21,7 @@ from gradeclip_utils.models import Clip
 from studies.pointing_game import games, play
 
 LAYERS = (1, 2, 4)
-_MARGIN = 0.05
+_MARGIN = 0.02
 # of `located_means`, and the columns of `play`
 _MEASURES = {
     "relevance on X": "on_thing",
@@ -69,7 +69,7 @@ def measure(clip: Clip, split: str = "development", n: int = 150) -> pd.DataFram
 
 
 def fewest(table: pd.DataFrame) -> int:
-    """The smallest number of layers within .05 of the best in relevance and maximum on X."""
+    """The smallest number of layers within .02 of the best in relevance and maximum on X."""
     means = table.pivot_table(index="layers", columns="measure", values="mean")
     means = means[["relevance on X", "maximum on X"]]
     is_near = (means >= means.max() - _MARGIN).all(axis=1)
