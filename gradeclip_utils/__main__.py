@@ -1,4 +1,4 @@
-"""The command line: `gradeclip explain | report | evaluate`; `gradeclip COMMAND --help` for more.
+"""The command line: `gradeclip explain | report | evaluate | diff`; `gradeclip COMMAND --help` for more.
 
     gradeclip explain                      # does the bundled model work here?
     gradeclip explain --image dog.jpg --caption "a dog" --model ViT-B-16 --pretrained openai
@@ -36,11 +36,12 @@ OVERWRITING = (
 
 
 class Command(NamedTuple):
-    """A command: its purpose, calls to show, and the module with `command`."""
+    """A command: its purpose, calls to show, the module with `command`, and if it has --model."""
 
     purpose: str
     examples: tuple[str, ...]
     module: str
+    has_model: bool = True
 
 
 COMMANDS = {
@@ -62,6 +63,15 @@ COMMANDS = {
         "measure which map is better on a data set, by how much, and how sure that is",
         ("evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",),
         "gradeclip_utils.measures.evaluation",
+    ),
+    "diff": Command(
+        "find what changed from one model to another: one page, the pairs that moved most first",
+        (
+            "diff emoji emoji-fine --null emoji-aided --data scenes:development:100 --out diff",
+            "diff ViT-B-16@openai ViT-B-16-quickgelu@mine.pt --data photos",
+        ),
+        "gradeclip_utils.measures.model_diff",
+        has_model=False,
     ),
 }
 
@@ -108,14 +118,16 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in arguments:  # torch takes seconds to import: only for the command that is called
-            _add_model_arguments(subparser)
+            if command.has_model:
+                _add_model_arguments(subparser)
+            _add_common_arguments(subparser)
             module = import_module(command.module)
             subparser.set_defaults(run=module.command(subparser))
     return parser
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what all commands have: the model, and whether a result is replaced."""
+    """Add the arguments that name a model."""
     parser.add_argument(
         "--model",
         help="a name that open_clip knows, 'transformers:NAME_OR_FOLDER', or 'emoji'; by default "
@@ -124,6 +136,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pretrained", metavar="TAG_OR_PATH", help="weights: a tag of open_clip, or a file"
     )
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands have: how models compute, and whether a result is replaced."""
     parser.add_argument(
         "--precision",
         default="fp32",

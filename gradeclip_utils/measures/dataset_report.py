@@ -13,29 +13,22 @@ import argparse
 import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import Template
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..datasets import Example, captioned_images, load
 from ..errors import GradeclipError
 from ..explainer import Explainer
-from ..explanation import Explanation
 from ..models import Clip, load_clip
 from ..plots import paint
 from .evaluation import describe_run, method_names
 from .localisation import localisation_scores
+from .page import PAGE, render_page, shorten, sortable, write_thumbnail
 from .table import Table
 
-PAGE = "index.html"
-TEMPLATE = Path(__file__).with_name("report.html")
 SAMPLE_SIZE = 64  # images of the data set that every caption is compared with
-THUMBNAIL_HEIGHT = 160  # pixels
-THUMBNAIL_GAP = 4  # pixels between the image and its map
-CAPTION_LENGTH = 120  # letters of a caption that the page shows
 OUTLIER = 3.5  # robust deviations from the median (Iglewicz and Hoaglin 1993)
 ENOUGH_PAIRS = 8  # from which on a deviation is known
 MEANINGS = {  # column -> its meaning, for the head of the page
@@ -150,7 +143,9 @@ def _explain_pair(
         row["error"] = str(refusal)
         return row
 
-    _write_thumbnail(thumbnail, explanation)
+    assert explanation.image_maps is not None  # `method_names` has methods of images alone
+    painted = paint(image, explanation.image_maps[0], box=explanation.box)
+    write_thumbnail(thumbnail, [explanation.image, painted])
     row["thumbnail"] = f"{thumbnail.parent.name}/{thumbnail.name}"
     row["similarity"] = float(explanation.similarity[0])
 
@@ -169,21 +164,6 @@ def _explain_pair(
     if mask is not None:
         row |= localisation_scores(heat, mask)
     return row
-
-
-def _write_thumbnail(file: Path, explanation: Explanation) -> None:
-    """Write the image and its map side by side."""
-    assert explanation.image_maps is not None  # `method_names` has methods of images alone
-    image = explanation.image
-    assert explanation.image_maps is not None  # `report` takes methods that have maps
-    width = round(image.width * THUMBNAIL_HEIGHT / image.height)
-    size = (min(4 * THUMBNAIL_HEIGHT, max(1, width)), THUMBNAIL_HEIGHT)
-    painted = paint(image, explanation.image_maps[0], box=explanation.box)
-
-    strip = Image.new("RGB", (2 * size[0] + THUMBNAIL_GAP, THUMBNAIL_HEIGHT), "white")
-    strip.paste(image.resize(size, Image.Resampling.LANCZOS))
-    strip.paste(painted.resize(size, Image.Resampling.LANCZOS), (size[0] + THUMBNAIL_GAP, 0))
-    strip.save(file, quality=85)
 
 
 def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
@@ -218,7 +198,7 @@ def _render_page(table: pd.DataFrame, clip: Clip, method: str) -> str:
     failed = table["error"] != ""
     warnings = table["warnings"].mask(failed, table["warnings"] + ": " + table["error"])
     cells = {
-        "caption": table["prompt"].map(_shorten),
+        "caption": table["prompt"].map(shorten),
         "warnings": warnings.map(html.escape),
         f"image, {method}": [_thumbnail_cell(row) for row in table.itertuples()],
     }
@@ -228,46 +208,30 @@ def _render_page(table: pd.DataFrame, clip: Clip, method: str) -> str:
         low = table["low"].map(" [{:.2f}, ".format)
         cells["dependence"] += low + table["high"].map("{:.2f}]".format)
 
-    heads = [f"<button>{name.replace('_', ' ')}</button>" for name in cells]
-    with pd.option_context("display.max_colwidth", None):
-        rows = pd.DataFrame(cells).set_axis(heads, axis=1)
-        rows = rows.to_html(index=False, escape=False, na_rep="")
-
     counts = []
     for name, meaning in WARNINGS.items():
         if name in ("not explained", *columns):
             counts.append(f"{meaning}: {table['warnings'].str.contains(name).sum()}")
-    meanings = []
-    for name, meaning in MEANINGS.items():
-        if name in columns:
-            meanings.append(f"<dt>{name}</dt><dd>{html.escape(meaning)}</dd>")
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     about = (
-        f"{model}; {'; '.join(counts)}. Pairs with most warnings come first; a click on a head "
+        f"<p>{model}; {'; '.join(counts)}. Pairs with most warnings come first; a click on a head "
         "sorts. Each map has its own scale, from no colour (zero or less) to dark (its largest "
-        "value)."
+        "value).</p>"
     )
-    template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    return template.substitute(
-        title=f"Report of {len(table)} pair{'s' * (len(table) != 1)}",
-        about=about,
-        meanings="".join(meanings),
-        table=rows,
+    return render_page(
+        f"Report of {len(table)} pair{'s' * (len(table) != 1)}",
+        about,
+        {name: meaning for name, meaning in MEANINGS.items() if name in columns},
+        sortable(cells),
     )
-
-
-def _shorten(caption: str) -> str:
-    if len(caption) > CAPTION_LENGTH:
-        caption = f"{caption[:CAPTION_LENGTH]}..."
-    return html.escape(caption)
 
 
 def _thumbnail_cell(row) -> str:
     """The image and map of a pair, or the name of one that could not be explained."""
-    key = _shorten(row.image)
+    key = shorten(row.image)
     if row.error:
         return key
-    alt = f"{key}, and its map for: {_shorten(row.prompt)}"
+    alt = f"{key}, and its map for: {shorten(row.prompt)}"
     source = html.escape(row.thumbnail)
     return f'<img src="{source}" loading="lazy" alt="{alt}" title="{key}">'
 
@@ -275,19 +239,41 @@ def _thumbnail_cell(row) -> str:
 # -------------------------------------------------------------------------------- the command
 
 
-def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str]:
-    """Add the arguments of the command, and return the function that runs it."""
+def load_pairs(data: str, captions: str | None) -> list[Example]:
+    """The examples of a folder of images with a table of captions, or of a data set."""
+    if captions is not None:
+        return captioned_images(data, captions)
+    folder = Path(data)
+    if not folder.is_dir():
+        return load(data)
+    table = folder / "captions.csv"
+    if not table.is_file():
+        msg = "a folder of images needs --captions, a table with the columns image and caption"
+        raise GradeclipError(f"{msg}, or {table}; a data set is named KIND:WHERE, without it")
+    images = folder / "images"
+    return captioned_images(images if images.is_dir() else folder, table, folder / "masks")
+
+
+def add_pairs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name pairs of images and captions."""
     parser.add_argument(
         "--data", required=True, help="a folder of images, or a data set, KIND:WHERE"
     )
     parser.add_argument(
-        "--captions", help="with a folder: a table with the columns image and caption"
+        "--captions",
+        help="with a folder: a table with the columns image and caption; by default captions.csv "
+        "in the folder",
     )
-    parser.add_argument("--out", required=True, help="the folder of the report")
-    parser.add_argument("--method", default="grad-eclip", help="default: %(default)s")
     parser.add_argument(
         "--limit", type=int, help="at most this many pairs, spread over the data set"
     )
+
+
+def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str]:
+    """Add the arguments of the command, and return the function that runs it."""
+    add_pairs(parser)
+    parser.add_argument("--out", required=True, help="the folder of the report")
+    parser.add_argument("--method", default="grad-eclip", help="default: %(default)s")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the prompts that maps are compared with"
     )
@@ -295,13 +281,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _run_command(options: argparse.Namespace) -> str:
-    if options.captions is None and Path(options.data).is_dir():
-        msg = "a folder of images needs --captions, a table with the columns image and caption"
-        raise GradeclipError(f"{msg}; a data set is named KIND:WHERE, without --captions")
-    if options.captions is None:
-        data = load(options.data)
-    else:
-        data = captioned_images(options.data, options.captions)
+    data = load_pairs(options.data, options.captions)
     method_names(options.method)  # before a model is loaded, which may take minutes
 
     clip = load_clip(

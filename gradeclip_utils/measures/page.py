@@ -1,0 +1,58 @@
+"""Pages of results: one HTML file with tables that a click sorts, and thumbnails beside it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+import pandas as pd
+from PIL import Image
+
+PAGE = "index.html"
+TEMPLATE = Path(__file__).with_name("report.html")
+THUMBNAIL_HEIGHT = 160  # pixels
+THUMBNAIL_GAP = 4  # pixels between the panels of a thumbnail
+CAPTION_LENGTH = 120  # letters of a caption that a page shows
+
+
+def render_page(title: str, about: str, meanings: Mapping[str, str], tables: str) -> str:
+    """An HTML page of `sortable` tables; `about` and `tables` are HTML, all else is text."""
+    terms = []
+    for name, meaning in meanings.items():
+        terms.append(f"<dt>{html.escape(name)}</dt><dd>{html.escape(meaning)}</dd>")
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return template.substitute(
+        title=html.escape(title), about=about, meanings="".join(terms), tables=tables
+    )
+
+
+def sortable(cells: Mapping[str, Sequence]) -> str:
+    """A table of HTML cells by the heads of its columns, which sort it."""
+    heads = [f"<button>{html.escape(name.replace('_', ' '))}</button>" for name in cells]
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(dict(cells)).set_axis(heads, axis=1)
+        content = table.to_html(index=False, escape=False, na_rep="", border=0)
+    return f'<div class="table">{content}</div>'
+
+
+def shorten(caption: str) -> str:
+    """A caption as HTML, cut off if it is long."""
+    if len(caption) > CAPTION_LENGTH:
+        caption = f"{caption[:CAPTION_LENGTH]}..."
+    return html.escape(caption)
+
+
+def write_thumbnail(file: Path, panels: Sequence[Image.Image]) -> None:
+    """Write an image and its maps side by side; all get the size of the first."""
+    first = panels[0]
+    width = round(first.width * THUMBNAIL_HEIGHT / first.height)
+    width = min(4 * THUMBNAIL_HEIGHT, max(1, width))
+
+    step = width + THUMBNAIL_GAP
+    strip = Image.new("RGB", (len(panels) * step - THUMBNAIL_GAP, THUMBNAIL_HEIGHT), "white")
+    for number, panel in enumerate(panels):
+        resized = panel.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+        strip.paste(resized, (number * step, 0))
+    strip.save(file, quality=85)

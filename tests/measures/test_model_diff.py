@@ -1,0 +1,209 @@
+"""A diff of two models: what moved comes first, a null says how far is far, and itself is nothing."""
+
+import copy
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from gradeclip_utils import Explainer
+from gradeclip_utils.__main__ import main
+from gradeclip_utils.datasets import Example
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.measures import diff
+from gradeclip_utils.scenes import concepts, draw_scene
+from gradeclip_utils.towers import Tower
+
+NOUNS = set(concepts()["noun"])
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Scenes of two things, drawn once, with their captions."""
+    return [example_of(draw_scene([6, i], split="development", n_objects=2)) for i in range(24)]
+
+
+def example_of(scene):
+    image = scene.image()
+    return Example(scene.caption, scene.caption, scene.caption, scene.caption, (), lambda: image)
+
+
+def with_rotated_word(clip, word, seed):
+    """A copy of a model that misreads one word: its embedding is turned by 90 degrees."""
+    model = copy.deepcopy(clip.model)
+    ids = clip.tokenizer([word])[0].tolist()
+    tokens = ids[1 : ids.index(max(ids))]  # between SOT and EOT
+    with torch.no_grad():
+        for token in tokens:
+            row = model.token_embedding.weight[token]
+            noise = torch.randn(row.shape, generator=torch.Generator().manual_seed(seed))
+            sideways = noise - (noise @ row) / (row @ row) * row
+            row.copy_(sideways / sideways.norm() * row.norm())
+    return replace(clip, model=model, name=f"misreads {word}")
+
+
+def planted(clip, pool, seed):
+    """Six pairs, of which a copy of the model misreads a noun of one: its caption, and the diff."""
+    rng = np.random.default_rng(seed)
+    examples = [pool[i] for i in rng.choice(len(pool), 6, replace=False)]
+    counts = Counter(word for example in examples for word in set(example.prompt.split()))
+    scene_words = [word for word in examples[0].prompt.split() if counts[word] == 1]
+    nouns = [word for word in scene_words if word in NOUNS]
+    if not nouns:
+        return planted(clip, pool, seed + 1000)
+    changed = with_rotated_word(clip, str(rng.choice(nouns)), seed)
+    return examples[0].prompt, diff(clip, changed, examples)
+
+
+@pytest.mark.slow
+def test_a_planted_change_comes_first_in_95_of_100_trials(bundled, pool):
+    trials = [planted(bundled, pool, seed) for seed in range(100)]
+    first = [caption == result.pairs["prompt"].iloc[0] for caption, result in trials]
+    assert sum(first) >= 95
+
+
+def test_a_model_against_itself_says_that_nothing_changed(bundled, pool, tmp_path):
+    result = diff(bundled, bundled, pool[:4], tmp_path, null=with_rotated_word(bundled, "a", 0))
+    assert result.answer == "unchanged"
+    assert result.conclusion.startswith("Nothing changed: both models give 4 pairs the same")
+    assert (result.pairs["moved"] == 0).all()
+    assert (result.pairs["map"].abs() < 1e-6).all()
+    assert (result.words["moved"] == 0).all()
+    assert "Nothing changed" in (tmp_path / "index.html").read_text()
+
+
+def test_a_pair_moves_by_the_difference_of_its_percentiles(bundled, pool):
+    changed = with_rotated_word(bundled, "a", 1)
+    result = diff(bundled, changed, pool[:5])
+    assert result.answer == ""  # without a null nothing says how far is far
+    for row in result.pairs.itertuples():
+        (example,) = [example for example in pool if example.prompt == row.prompt]
+        before, after = (
+            Explainer(clip).explain(example.image(), example.prompt) for clip in (bundled, changed)
+        )
+        assert row.similarity_b - row.similarity_a == pytest.approx(
+            after.similarity[0] - before.similarity[0], abs=1e-5
+        )
+        assert row.moved == pytest.approx(after.percentile[0] - before.percentile[0], abs=1e-3)
+        correlation = np.corrcoef(before.heatmap().ravel(), after.heatmap().ravel())[0, 1]
+        assert row.map == pytest.approx(1 - correlation, abs=0.15)  # on another canvas, unsigned
+    assert result.pairs["moved"].abs().is_monotonic_decreasing
+
+
+def test_the_shares_of_a_prompts_words_are_their_scores_over_all_magnitudes(bundled, pool):
+    changed = with_rotated_word(bundled, "a", 2)
+    result = diff(bundled, changed, pool[:5])
+    shares = []
+    for example in pool[:5]:
+        explainer = Explainer(bundled, words="grad-eclip")
+        (words,) = explainer.explain(example.image(), example.prompt).words
+        total = sum(abs(word.score) for word in words)
+        shares += [(word.text, word.score / total) for word in words]
+    expected = pd.DataFrame(shares, columns=["word", "share"]).groupby("word")["share"].mean()
+    table = result.words.set_index("word")
+    assert set(table.index) == set(expected.index)
+    for word, share in expected.items():
+        assert table.loc[word, "share_a"] == pytest.approx(share, abs=1e-4)
+    assert result.words["moved"].abs().is_monotonic_decreasing
+
+    kinds = result.kinds.set_index("kind")
+    assert {"noun", "function"} <= set(kinds.index)
+    assert kinds.loc["noun", "pairs"] == 5
+    assert (kinds["low"] <= kinds["moved"]).all()
+    assert (kinds["moved"] <= kinds["high"]).all()
+
+
+def test_a_change_is_compared_with_what_a_second_training_moves(bundled, pool):
+    examples = pool[:8]
+    changed = with_rotated_word(bundled, "a", 3)
+    no_noise = diff(bundled, changed, examples, null=bundled)
+    assert no_noise.answer == "higher"
+    assert "more than two trainings" in no_noise.conclusion
+    assert no_noise.pairs["as_far"].iloc[0] == 0
+
+    same_noise = diff(bundled, changed, examples, null=changed)
+    assert same_noise.answer == "about equal"
+    assert (same_noise.pairs["moved"] == same_noise.pairs["moved_null"]).all()
+    assert same_noise.pairs["as_far"].iloc[0] == 100 / len(examples)
+    assert (same_noise.kinds["moved"] == same_noise.kinds["moved_null"]).all()
+
+
+def test_each_model_reads_every_image_and_every_caption_once(tiny, pool, monkeypatch):
+    images, prompts = [], []
+    trace = Tower.trace
+
+    def counted(self, inputs, graph=False):
+        (images if inputs.ndim == 4 else prompts).extend([id(self.model)] * len(inputs))
+        return trace(self, inputs, graph)
+
+    monkeypatch.setattr(Tower, "trace", counted)
+    other = replace(tiny, model=copy.deepcopy(tiny.model))
+    diff(tiny, other, pool)
+    null_captions = len(Explainer(tiny).null_captions)
+    for clip in (tiny, other):
+        assert images.count(id(clip.model)) == len(pool)
+        assert prompts.count(id(clip.model)) == len(pool) + null_captions
+
+
+def test_the_page_shows_the_pairs_with_both_maps_and_fetches_nothing(tiny, bundled, tmp_path):
+    noise = [Image.effect_noise((60 + 10 * i, 60), 64 + i).convert("RGB") for i in range(3)]
+    captions = ["<b>a dog</b>", "a red car", "two cats"]
+    examples = []
+    for caption, image in zip(captions, noise, strict=True):
+        examples.append(Example(caption, caption, caption, "", (), lambda image=image: image))
+    result = diff(bundled, tiny, examples, tmp_path / "diff")
+
+    page = BeautifulSoup((tmp_path / "diff" / "index.html").read_text(), "html.parser")
+    pairs, kinds, words = page.find_all("table")
+    rows = [row.find_all("td") for row in pairs.find("tbody").find_all("tr")]
+    assert [row[0].text for row in rows] == list(result.pairs["prompt"])
+    for row, prompt in zip(rows, result.pairs["prompt"], strict=True):
+        with Image.open(tmp_path / "diff" / row[1].img["src"]) as strip:
+            image = noise[captions.index(prompt)]
+            width = round(image.width * 160 / image.height)
+            assert strip.size == (3 * width + 8, 160)
+    assert len(kinds.find_all("tr")) == 1 + len(result.kinds)
+    assert len(words.find_all("tr")) == 1 + len(result.words)
+    assert not page.find_all(["link", "iframe"])
+    stored = pd.read_csv(tmp_path / "diff" / "pairs.csv")
+    assert list(stored["prompt"]) == list(result.pairs["prompt"])
+
+
+def test_the_command_reads_a_folder_with_its_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = ["image,caption"]
+    for i in range(2):
+        draw_scene([6, i], n_objects=1).image().save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,a dog")
+    (tmp_path / "captions.csv").write_text("\n".join(lines))
+
+    arguments = ["diff", "emoji", "emoji", "--data", ".", "--out", "page"]
+    assert main(arguments) == 0
+    assert "Nothing changed" in capsys.readouterr().out
+    assert (tmp_path / "page" / "index.html").is_file()
+    assert main(arguments) == 2
+    assert "exists: choose another" in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_refused_in_a_sentence(tiny, pool):
+    with pytest.raises(GradeclipError, match="pairs of two images or more, got 1 pairs"):
+        diff(tiny, tiny, pool[:1])
+    with pytest.raises(GradeclipError, match="not a method that explains images"):
+        diff(tiny, tiny, pool, method="leave-one-out")
+    with pytest.raises(GradeclipError, match=r"1 of 2 pairs are not compared: .*gone\.png"):
+        diff(tiny, tiny, [pool[0], broken()])
+
+
+def test_a_pair_that_cannot_be_read_is_left_out_with_a_warning(tiny, pool):
+    with pytest.warns(UserWarning, match="1 of 4 pairs are not compared"):
+        result = diff(tiny, tiny, [*pool[:3], broken()])
+    assert len(result.pairs) == 3
+
+
+def broken():
+    return Example("gone", "a cat", "cat", "", (), lambda: Image.open("gone.png"))
