@@ -319,6 +319,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "measures.summary",
             "measures.report_best",
             "measures.report",
+            "measures.diff",
         ],
     ),
 }

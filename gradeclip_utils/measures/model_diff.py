@@ -119,6 +119,7 @@ def diff(
     *,
     null: Clip | None = None,
     method: str = "grad-eclip",
+    words: str = "grad-eclip",
     limit: int | None = None,
     overwrite: bool = False,
 ) -> Diff:
@@ -128,7 +129,7 @@ def diff(
                       null=load_clip("emoji-aided"))
         print(change.conclusion)
 
-    Each model reads every image once and every caption once.
+    Each model reads every image once and, with Grad-ECLIP's words, every caption once.
 
     Args:
         first: model A, say before fine-tuning.
@@ -138,7 +139,9 @@ def diff(
             tables as `pairs.csv`, `words.csv` and `kinds.csv`.
         null: a second training of A. What it moves is chance; without it nothing says whether
             a change is large.
-        method: of `methods.METHODS`, one with maps of images.
+        method: of the maps.
+        words: the method of the word scores. Grad-ECLIP's cost no further pass. "leave-one-out", the
+            default of `Explainer`, reads a caption once more for each of its words.
         limit: at most this many pairs, spread over the data.
         overwrite: write over the page of another diff.
 
@@ -153,7 +156,8 @@ def diff(
     if null is not None:
         clips["null"] = null
 
-    pairs = _read_pairs(clips, load(data, limit), method)
+    explainers = _open_explainers(clips, method, words)
+    pairs = _read_pairs(explainers, load(data, limit))
     table = _table_of_pairs(pairs)
     shares = _table_of_shares(pairs)
     answer, conclusion = _conclude(pairs, table)
@@ -172,13 +176,8 @@ def diff(
 # ------------------------------------------------------------------------------------- reading
 
 
-def _read_pairs(
-    clips: Mapping[str, Clip],
-    examples: Sequence[Example],
-    method: str,
-) -> list[Pair]:
+def _read_pairs(explainers: Mapping[str, Explainer], examples: Sequence[Example]) -> list[Pair]:
     """The pairs that can be read, with what each model says of them."""
-    explainers = _open_explainers(clips, method)
     pairs: list[Pair] = []
     errors: list[str] = []
     with tqdm(total=len(examples), unit="pair", delay=1) as progress:
@@ -223,14 +222,15 @@ def _read_batch(
     return pairs
 
 
-def _open_explainers(clips: Mapping[str, Clip], method: str) -> dict[str, Explainer]:
+def _open_explainers(clips: Mapping[str, Clip], method: str, words: str) -> dict[str, Explainer]:
     """An explainer for each model; all compare with captions whose words every model knows."""
     vocabularies = [clip.vocabulary for clip in clips.values() if clip.vocabulary is not None]
     known = frozenset.intersection(*vocabularies) if vocabularies else None
     captions = null_captions(known)
-    return {
-        name: Explainer(clip, method=method, null_captions=captions) for name, clip in clips.items()
-    }
+    explainers = {}
+    for name, clip in clips.items():
+        explainers[name] = Explainer(clip, method=method, words=words, null_captions=captions)
+    return explainers
 
 
 def _reading_of(explanation: Explanation) -> Reading:
@@ -555,7 +555,13 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
     parser.add_argument(
         "--out", default="diff", help="the folder of the page; default: %(default)s"
     )
-    parser.add_argument("--method", default="grad-eclip", help="default: %(default)s")
+    parser.add_argument("--method", default="grad-eclip", help="of maps; default: %(default)s")
+    parser.add_argument(
+        "--words",
+        default="grad-eclip",
+        help="the method of word scores; 'leave-one-out' reads a caption once more for each word; "
+        "default: %(default)s",
+    )
     return _run_command
 
 
@@ -576,6 +582,7 @@ def _run_command(options: argparse.Namespace) -> str:
         options.out,
         null=null,
         method=options.method,
+        words=options.words,
         limit=options.limit,
         overwrite=options.overwrite,
     )

@@ -15,7 +15,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.__main__ import main
 from gradeclip_utils.datasets import Example
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.measures import diff
+from gradeclip_utils.measures import diff, randomised
 from gradeclip_utils.scenes import concepts, draw_scene
 from gradeclip_utils.towers import Tower
 
@@ -120,7 +120,7 @@ def test_the_shares_of_a_prompts_words_are_their_scores_over_all_magnitudes(bund
 
 def test_a_change_is_compared_with_what_a_second_training_moves(bundled, pool):
     examples = pool[:8]
-    changed = with_rotated_word(bundled, "a", 3)
+    changed = randomised(bundled)
     no_noise = diff(bundled, changed, examples, null=bundled)
     assert no_noise.answer == "higher"
     assert "more than two trainings" in no_noise.conclusion
