@@ -32,8 +32,8 @@ def write_photo(name):
     Image.effect_noise((90, 60), 60).convert("RGB").save(name)
 
 
-def test_the_three_commands_are_a_console_script():
-    assert list(COMMANDS) == ["explain", "report", "evaluate"]
+def test_the_four_commands_are_a_console_script():
+    assert list(COMMANDS) == ["explain", "report", "evaluate", "diff"]
     project = Path(gradeclip_utils.__file__).parent.parent / "pyproject.toml"
     scripts = tomllib.loads(project.read_text())["project"]["scripts"]
     assert scripts == {"gradeclip": "gradeclip_utils.__main__:main"}
