@@ -1,4 +1,4 @@
-"""The command `gradeclip explain | report | evaluate | diff`; `gradeclip COMMAND --help` tells more.
+"""The command `gradeclip explain | report | evaluate | diff`; `gradeclip COMMAND --help` for more.
 
     gradeclip explain                      # does the bundled model work here?
     gradeclip explain --image dog.jpg --caption "a dog" --model ViT-B-16 --pretrained openai
