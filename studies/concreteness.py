@@ -3,6 +3,8 @@
 How much each word of a caption counts, and what else goes with that.
 
     images with captions -> word_rows -> word_table -> correlate, reliability, figures
+    word_rows, ratings of other words -> permuted    (what can this world answer?)
+    word_rows, a planted effect -> planted_effects   (would the plan have found it?)
 
 All functions take any list of examples, such as COCO's captions. An image is embedded once, however
 many captions it has. The unit of inference is the word: an interval of a correlation draws images
@@ -45,15 +47,16 @@ from .pairs import image_pixels
 METHODS = ("leave-one-out", "grad-eclip")
 LEFT_OUT = "leave-one-out score"  # columns: the scores as the methods give them
 GRAD_ECLIP = "grad-eclip score"
+ALONE = "something"  # what a caption calls a thing of which it says a hint alone
 NAME = "names a thing"  # the two roles of a word in the captions of the drawn world
 HINT = "hints at a thing"
 CONCEPTS = 120  # that the drawn scenes show
 FEWEST = 3  # images that must hold a word, or its mean says too little
 TAGGED = 0.25  # how often the captions of training tag a thing
 NOUNLESS = 0.5  # how often they leave out the noun of such a thing
+_CONTROLS = ("group", "exposure", "drawings", "alone", "frequency", "place", "length")
 _CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 _SEED = 64  # of the scenes of this study
-_FEWEST_POINTS = 5  # that get a line
 _IMAGES = 86  # whose captions are scored at a time, 258 of drawn scenes
 
 
@@ -218,10 +221,15 @@ def word_rows(
     columns = ["image", "caption", "word", "part", "place", "length", *scores]
     words = pd.DataFrame(rows, columns=columns)
     for name in methods:
-        positive = words[f"{name} score"].clip(lower=0)
-        total = positive.groupby(words["caption"]).transform("sum")
-        words[name] = positive / total.where(total > 0) * words["length"]
+        words[name] = _relevance(words, words[f"{name} score"])
     return words
+
+
+def _relevance(rows: pd.DataFrame, scores: pd.Series) -> pd.Series:
+    """Each word's share of the positive scores of its caption, times the caption's words."""
+    positive = scores.clip(lower=0)
+    total = positive.groupby(rows["caption"]).transform("sum")
+    return positive / total.where(total > 0) * rows["length"]
 
 
 def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> list[dict]:
@@ -297,9 +305,10 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
 
     Its group, its means over captions, its ratings and how common it is.
 
-    In the drawn world the group is the word's role (it names a thing or hints at one) and
-    `exposure` is the logarithm of how often training said it; elsewhere the group is the part of
-    speech.
+    In the drawn world the group is the word's role (it names a thing or hints at one), `exposure`
+    is the logarithm of how often training said it, `drawings` that of how many things share it, and
+    `alone` is the fraction of its captions in which no name of its thing stands before it;
+    elsewhere the group is the part of speech.
     """
     words = rows.groupby("word")
     table = words.agg(
@@ -313,22 +322,30 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
     if drawn:
         table = table.join(drawn_words(), how="inner")
         table["group"] = table["role"]
+        table["alone"] = _stands_alone(rows).groupby(rows["word"]).mean()
     else:
         table = table[table["part"].isin(_CONTENT)]
         table = table.assign(group=table["part"])
     return table[table["captions"] >= FEWEST]
 
 
+def _stands_alone(rows: pd.DataFrame) -> pd.Series:
+    """Whether a word is the hint in "something tagged peace"."""
+    caption = rows["caption"]
+    second_before = rows["word"].shift(2).where(caption.shift(2) == caption)
+    return (second_before == ALONE).astype(float)
+
+
 def controls(table: pd.DataFrame) -> list[str]:
     """The columns of a table of words that are held constant."""
-    return [name for name in ("group", "exposure", "frequency", "place", "length") if name in table]
+    return [name for name in _CONTROLS if name in table]
 
 
 def drawn_words() -> pd.DataFrame:
-    """The words of the drawn world that name things or hint at them, with their role and exposure.
+    """The words of the drawn world that name things or hint at them: role, exposure, drawings.
 
     Exposure is the logarithm of how often the captions of training say the word of a thing that is
-    shown.
+    shown, `drawings` that of how many kinds of thing the word stands for.
     """
     keywords = concepts()["keywords"]
     names = pd.Series(1 - TAGGED * NOUNLESS * (keywords.map(len) > 0), index=keywords.index)
@@ -340,9 +357,11 @@ def drawn_words() -> pd.DataFrame:
     hints = hints[~hints.index.isin([*names.index, *concepts()["plural"]])]
 
     frequency = pd.concat([names, hints]) / len(keywords)
+    drawings = pairs.value_counts().reindex(frequency.index[len(names) :])
     table = {
         "role": [NAME] * len(names) + [HINT] * len(hints),
         "exposure": np.log(frequency.to_numpy()),
+        "drawings": np.log([1] * len(names) + list(drawings)),
     }
     return pd.DataFrame(table, index=frequency.index.rename("word"))
 
@@ -521,6 +540,112 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int 
     return 2 * r / (1 + r)
 
 
+def permuted(
+    rows: pd.DataFrame, words: pd.DataFrame, y: str = METHODS[0], *, draws: int = 200
+) -> pd.DataFrame:
+    """The correlation of concreteness and y, and with ratings of other words of the same group.
+
+    Ratings are permuted among the words of each group. What a model knows of a word's *meaning*
+    cannot survive that; what it knows of the word's group does.
+
+    Returns:
+        One row for all words and one a group: n, correlation, and of the permuted ratings the mean
+        correlation and its central 95 % (permuted, low, high).
+    """
+    words = words.dropna(subset=["concreteness"])
+    means = rows.groupby("word")[y].mean()[words.index]
+    rng = np.random.default_rng(0)
+    parts = {"all words": words.index}
+    parts |= {name: part.index for name, part in words.groupby("group", sort=False)}
+
+    by_draw = []
+    for _ in range(draws):
+        ratings = words.groupby("group")["concreteness"].transform(rng.permutation)
+        by_draw.append({name: spearmanr(ratings[i], means[i])[0] for name, i in parts.items()})
+    drawn = pd.DataFrame(by_draw)
+
+    table = {
+        "n": {name: len(i) for name, i in parts.items()},
+        "correlation": {
+            name: spearmanr(words["concreteness"][i], means[i])[0] for name, i in parts.items()
+        },
+        "permuted": drawn.mean(),
+        "low": drawn.quantile(0.025),
+        "high": drawn.quantile(0.975),
+    }
+    return pd.DataFrame(table).loc[list(parts)]
+
+
+def plant(
+    rows: pd.DataFrame, words: pd.DataFrame, effect: float, y: str = METHODS[0], seed: int = 0
+) -> pd.DataFrame:
+    """Rows of a simulated CLIP in which concreteness has an effect of this size.
+
+    It reads the same captions. A word's mean score is that of its group plus an effect of the word
+    itself, whose correlation with concreteness within the group is `effect`; the scores of one word
+    scatter around its mean as the model's do. Words that have no rating keep their scores.
+    """
+    rng = np.random.default_rng([seed, round(1000 * effect)])
+    words = words.dropna(subset=["concreteness"])
+    scores = rows[f"{y} score"]
+    of_words = scores.groupby(rows["word"])
+    by_group = of_words.mean()[words.index].groupby(words["group"])
+    noise = of_words.var() / of_words.size()  # in the variance of the words' means
+    noise = noise[words.index].groupby(words["group"]).transform("mean")
+    spread = np.sqrt((by_group.transform("var") - noise).clip(lower=0))
+
+    ratings = words["concreteness"].groupby(words["group"]).rank()
+    ratings = ratings.groupby(words["group"]).transform(
+        lambda part: (part - part.mean()) / part.std()
+    )
+    chance = rng.normal(size=len(words))
+    latent = effect * ratings + np.sqrt(1 - effect**2) * chance
+    planted = by_group.transform("mean") + spread * latent
+
+    # the scatter of the model's own scores around their means, drawn anew among the words' rows
+    is_rated = rows["word"].isin(words.index)
+    scatter = (scores - of_words.transform("mean"))[is_rated]
+    simulated = scores.copy()
+    simulated[is_rated] = rows["word"][is_rated].map(planted) + rng.permutation(scatter)
+    return rows.assign(**{f"{y} score": simulated, y: _relevance(rows, simulated)})
+
+
+def planted_effects(
+    rows: pd.DataFrame,
+    words: pd.DataFrame,
+    effects: Sequence[float] = (0, 0.1, 0.3),
+    *,
+    y: str = METHODS[0],
+    simulations: int = 40,
+) -> pd.DataFrame:
+    """What the plan finds in simulated CLIPs in which the effect of concreteness is known.
+
+    Returns:
+        One row per effect: planted; estimate, the mean correlation with everything held constant;
+        low and high, between which 95 % of the simulations lie; and power, the fraction of them
+        outside the central 95 % of the simulations without an effect.
+    """
+    rated = words.dropna(subset=["concreteness", *controls(words)])
+    ratings = rated["concreteness"].to_numpy(float)
+    columns = _numbers(rated, controls(rated))
+    estimates: dict[float, list[float]] = {effect: [] for effect in (0, *effects)}
+    for effect, values in estimates.items():
+        for seed in range(simulations):
+            simulated = plant(rows, rated, effect, y, seed)
+            means = simulated.groupby("word")[y].mean()[rated.index]
+            values.append(partial_spearman(ratings, means.to_numpy(), columns))
+
+    null_low, null_high = np.quantile(estimates[0], [0.025, 0.975])
+    table = []
+    for effect in effects:
+        values = np.array(estimates[effect])
+        low, high = np.quantile(values, [0.025, 0.975])
+        seen = (values < null_low) | (values > null_high)
+        row = {"planted": effect, "estimate": values.mean(), "low": low, "high": high}
+        table.append(row | {"power": seen.mean()})
+    return pd.DataFrame(table).set_index("planted")
+
+
 def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.Series:
     """By image, the rank correlation of two columns over a caption's words, mean over captions."""
     ranks = rows.groupby("caption")[[x, y]].rank()
@@ -547,64 +672,59 @@ def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
 
 
 def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> Figure:
-    """Draw a point a word, coloured by group, with a line for all words and one a group."""
-    words = words.dropna(subset=[x, method])
-    names = words["group"].value_counts().index[: len(PALETTE)]
-    groups = {name: words[words["group"] == name] for name in names}
-    correlations = [
-        f"{name} {partial_spearman(group[x].to_numpy(float), group[method].to_numpy(float)):+.2f}"
-        for name, group in {"all": words, **groups}.items()
-    ]
-    alt = f"{len(words)} words: relevance by {method} over {x}; {'; '.join(correlations)}"
-    figure = new_figure(7.6, 3.9, alt)
+    """Draw a point a word by its rank of relevance, a strip a group, darker the higher x is.
+
+    The diamond is the group's mean rank with its 95 % interval over words.
+    """
+    words = words.dropna(subset=[x, method]).reset_index()
+    names = list(words["group"].value_counts().index)
+    words["rank"] = 100 * words[method].rank() / len(words)
+    words[f"rank of {x}"] = 100 * words[x].rank() / len(words)
+    alt = "; ".join(
+        f"{name}: {len(group)} words, mean rank {group['rank'].mean():.0f}"
+        for name, group in words.groupby("group", sort=False)
+    )
+
+    figure = new_figure(7.6, 0.9 + 0.85 * len(names), f"Words by rank of relevance: {alt}")
     axes = figure.subplots()
-
-    for (name, group), colour in zip(groups.items(), PALETTE, strict=False):
-        sns.regplot(
-            group,
-            x=x,
-            y=method,
-            ax=axes,
-            ci=None,
-            color=colour,
-            fit_reg=len(group) >= _FEWEST_POINTS,
-            label=f"{name} ({len(group)})",
-            scatter_kws={"s": 16, "alpha": 0.55, "linewidths": 0},
-            line_kws={"linewidth": 2},
-        )
-    sns.regplot(
+    sns.stripplot(
         words,
-        x=x,
-        y=method,
+        x="rank",
+        y="group",
+        order=names,
+        hue=f"rank of {x}",
+        palette="crest",
+        jitter=0.28,
+        size=5,
         ax=axes,
-        ci=None,
+    )
+    sns.pointplot(
+        words,
+        x="rank",
+        y="group",
+        order=names,
         color="black",
-        scatter=False,
-        fit_reg=len(words) >= _FEWEST_POINTS,
-        label="all words",
-        line_kws={"linewidth": 1.5, "linestyle": "--"},
+        linestyle="none",
+        marker="D",
+        markersize=5,
+        err_kws={"linewidth": 2},
+        seed=0,
+        ax=axes,
     )
-
-    for word, row in words.nsmallest(4, x).iterrows():
+    for row in words.nsmallest(4, x).itertuples():
         axes.annotate(
-            word,
-            (row[x], row[method]),
-            xytext=(5, 4),
-            textcoords="offset points",
+            row.word,
+            (row.rank, names.index(row.group) + 0.3),
+            ha="center",
+            va="top",
             fontsize=8,
-            bbox={"facecolor": "white", "linewidth": 0, "pad": 0},
         )
-    axes.set_ylim(bottom=-0.1)
-    axes.set_xlabel(f"{x} of the word, as people rate it")
-    axes.set_ylabel(f"relevance by {method} (average: 1)")
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=len(groups) + 1,
-    )
-    sns.despine(ax=axes)
+    axes.set_xlabel(f"rank of relevance by {method}, of 100 (100: the highest)")
+    axes.set_ylabel("")
+    axes.tick_params(axis="y", length=0)
+    sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9)
+    axes.get_legend().set_title(f"rank of {x} (dark: the highest)", prop={"size": 9})
+    sns.despine(ax=axes, left=True)
     return figure
 
 

@@ -253,8 +253,69 @@ def test_the_study_runs_on_captions_of_coco(rows):
     assert plain.n >= 8
     assert np.isfinite([*plain, *controlled]).all()
 
-    (axes,) = study.plot_words(table, "grad-eclip").axes
+    figure = study.plot_words(table, "grad-eclip")
+    (axes,) = figure.axes
     assert "idea" in [text.get_text() for text in axes.texts]
+    assert f"noun: {(table['group'] == 'noun').sum()} words" in figure.alt
+
+
+def captions_of_words(meaning=0.0, seed=0):
+    """Captions of four words; names score higher than hints, and are rated higher."""
+    rng = np.random.default_rng(seed)
+    words = pd.Index([f"w{i:03d}" for i in range(80)], name="word")
+    is_name = np.arange(80) < 40
+    table = pd.DataFrame({"group": np.where(is_name, study.NAME, study.HINT)}, index=words)
+    table["concreteness"] = 4.0 * is_name + rng.normal(size=80)
+    effect = meaning * (table["concreteness"] - 4.0 * is_name)
+
+    drawn = np.concatenate([rng.choice(80, 4, replace=False) for _ in range(600)])
+    rows = pd.DataFrame({"word": words[drawn], "image": np.arange(2400) // 4})
+    rows["caption"] = rows["image"]
+    rows["length"] = 4
+    means = 3.0 + 2.0 * is_name + effect.to_numpy()
+    rows["leave-one-out score"] = means[drawn] + 0.5 * rng.normal(size=2400)
+    rows["leave-one-out"] = study._relevance(rows, rows["leave-one-out score"])
+    return rows, table
+
+
+def test_ratings_of_other_words_of_the_role_do_as_well_where_only_the_role_counts():
+    table = study.permuted(*captions_of_words(meaning=0), draws=60)
+    assert table["n"].tolist() == [80, 40, 40]
+    assert table.loc["all words", "low"] > 0.5  # the role alone makes a correlation
+    assert (table["correlation"].between(table["low"], table["high"])).all()
+
+    table = study.permuted(*captions_of_words(meaning=1), draws=60)
+    assert (table["correlation"] > table["high"]).all()
+    assert abs(table.loc[study.HINT, "permuted"]) < 0.1
+
+
+def test_a_planted_effect_comes_out_and_none_is_seen_where_none_is_planted():
+    rows, table = captions_of_words(meaning=1)  # words differ, and their means are reliable
+    effects = study.planted_effects(rows, table, (0, 0.3, 0.8), simulations=20)
+    assert abs(effects.loc[0, "estimate"]) < 0.1
+    assert effects["estimate"].is_monotonic_increasing
+    assert effects.loc[0.8, "estimate"] == pytest.approx(0.8, abs=0.15)
+    assert effects.loc[0.8, "power"] == 1
+    assert effects.loc[0, "power"] <= 0.2
+
+
+def test_a_simulated_model_keeps_the_captions_and_the_scatter_of_the_scores():
+    rows, table = captions_of_words()
+    simulated = study.plant(rows, table, 0.3)
+    columns = ["word", "image", "caption", "length"]
+    pd.testing.assert_frame_equal(simulated[columns], rows[columns])
+    scores = simulated["leave-one-out score"]
+    within = scores.groupby(rows["word"]).std().mean()
+    assert within == pytest.approx(0.5, abs=0.05)
+    assert np.allclose(simulated["leave-one-out"].groupby(rows["caption"]).mean(), 1)
+
+
+def test_a_hint_stands_alone_behind_something():
+    words = "something tagged peace and a dove tagged peace".split()
+    rows = pd.DataFrame({"word": words, "caption": 0})
+    assert np.flatnonzero(study._stands_alone(rows)).tolist() == [2]
+    rows["caption"] = [0, 0, 1, 1, 1, 1, 1, 1]
+    assert not study._stands_alone(rows).any()
 
 
 def test_scores_are_split_into_whether_and_how_much(rows):
@@ -294,6 +355,8 @@ def test_words_of_the_drawn_world_name_or_hint():
     assert table["role"]["dove"] == study.NAME
     assert table["role"]["peace"] == study.HINT
     assert table["exposure"]["dove"] > table["exposure"]["peace"]
+    things = concepts()["keywords"].map(lambda hints: "peace" in hints).sum()
+    assert np.exp(table["drawings"][["dove", "peace"]]).tolist() == pytest.approx([1, things])
 
 
 @pytest.mark.slow
