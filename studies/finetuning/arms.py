@@ -18,10 +18,10 @@ import pandas as pd
 from statsmodels.stats.weightstats import DescrStatsW
 
 from gradeclip_utils.files import data_path
-from gradeclip_utils.scenes import CANVAS, Scene, draw_scene
+from gradeclip_utils.scenes import CANVAS, Scene, concepts, draw_scene, phrase
 
 from .losses import GROUND_TRUTH, OTHER, UNIFORM, WORDS
-from .pairs import Pair
+from .pairs import Pair, noun_phrases
 from .run import Tuning
 
 START = "emoji-aided"  # whose weights all arms begin from
@@ -40,7 +40,14 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "map of another image": {"maps": OTHER},
     "true mask": {"maps": GROUND_TRUTH},
     GLOBAL_AS_OURS: {"regions": 0.0, "learning_rate": 3e-4},
+    "grad-cam": {"maps": "grad-cam"},
+    "game": {"maps": "game"},
+    "maskclip": {"maps": "maskclip"},
+    "grad-eclip, false phrases": {},
+    "grad-eclip without w, false phrases": {"weighted": False},
 }
+FALSE_PHRASES = ("grad-eclip, false phrases", "grad-eclip without w, false phrases")
+FALSE_PART = 0.3  # of the phrases of these arms, what is not in the image
 RECIPE = Tuning(steps=100, batch=32, learning_rate=3e-4, warmup=10, regions=0.25)
 
 # the search for recipes maximises the sum of these two figures
@@ -68,9 +75,13 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class ScenePairs:
-    """`n` training scenes as pairs, drawn one by one; they know which pixels a phrase describes."""
+    """`n` training scenes as pairs, drawn one by one; they know which pixels a phrase describes.
+
+    `false_part` of the phrases, on average, name a thing that the image does not show.
+    """
 
     n: int
+    false_part: float = 0.0
 
     def __len__(self) -> int:
         return self.n
@@ -79,7 +90,21 @@ class ScenePairs:
         if not 0 <= i < self.n:
             raise IndexError(f"there are {self.n} pairs, got number {i}")
         scene = draw_scene([70, i], split="train")
-        return Pair(partial(scene.image, CANVAS), scene.caption, partial(described_mask, scene))
+        caption = scene.caption
+        if self.false_part:
+            caption = with_false_phrases(scene, self.false_part, np.random.default_rng([71, i]))
+        return Pair(partial(scene.image, CANVAS), caption, partial(described_mask, scene))
+
+
+def with_false_phrases(scene: Scene, part: float, rng: np.random.Generator) -> str:
+    """A scene's caption and, behind it, names of things that are not there."""
+    true_phrases = len(noun_phrases(scene.caption))
+    # so many false ones a true one that they are this part of both
+    count = int(rng.binomial(max(true_phrases, 1), part / (1 - part)))
+    shown = {thing.noun for thing in scene.objects}
+    absent = [noun for noun in concepts().index if noun not in shown]
+    false_phrases = [phrase(str(noun)) for noun in rng.choice(absent, count, replace=False)]
+    return " and ".join([scene.caption, *false_phrases])
 
 
 def described_mask(scene: Scene, start: int, end: int) -> np.ndarray | None:

@@ -32,6 +32,8 @@ from .arms import (
     ARMS,
     BEFORE,
     COLUMNS,
+    FALSE_PART,
+    FALSE_PHRASES,
     GLOBAL,
     PILOTS,
     RECIPE,
@@ -46,6 +48,7 @@ from .evaluate import AMOUNT, PILOT, Amount, measure
 from .run import Tuning, fine_tune
 
 RATES = (1e-4, 3e-4, 1e-3)
+_PAST_BORDER = 3  # times the largest rate, and so on
 WEIGHTS = (0.1, 0.25, 1.0)
 MODEL = "tuned.safetensors"
 RECIPE_COLUMNS = ["learning_rate", "regions", "steps"]
@@ -125,7 +128,8 @@ def tune(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
     if not log_file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "state.pt"
-        pairs = ScenePairs(recipe.steps * recipe.batch)
+        false_part = FALSE_PART if arm in FALSE_PHRASES else 0.0
+        pairs = ScenePairs(recipe.steps * recipe.batch, false_part)
         tuned = fine_tune(clip, pairs, recipe, checkpoint=checkpoint, save_every=20)
         tuned.save(file)
         write_whole({log_file: tuned.log.to_csv(index=False).encode()})
@@ -143,7 +147,8 @@ def choose(
 ) -> dict[str, Tuning]:
     """The recipe of each arm, by pilots on development scenes.
 
-    The best learning rate is searched first, then with it the best weight.
+    The best learning rate is searched first, past the largest of `RATES` for as long as a larger
+    one is better, then with it the best weight.
     """
     recipes = {}
     for arm in arms:
@@ -152,6 +157,10 @@ def choose(
         score = partial(pilot_score, table, runs, arm)
         if arm != BEFORE and "learning_rate" not in changes:
             best = max((replace(best, learning_rate=rate) for rate in RATES), key=score)
+            larger = replace(best, learning_rate=_PAST_BORDER * RATES[-1])
+            while best.learning_rate >= RATES[-1] and score(larger) > score(best):
+                best = larger
+                larger = replace(best, learning_rate=_PAST_BORDER * best.learning_rate)
             if arm != GLOBAL:
                 best = max((replace(best, regions=weight) for weight in WEIGHTS), key=score)
         recipes[arm] = best

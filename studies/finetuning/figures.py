@@ -1,4 +1,4 @@
-"""Figures of lesson 07: regions with the names that models give them."""
+"""Figures of lesson 08: regions with the names that models give them, and where a name lies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,51 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradeclip_utils.images import pool
 from gradeclip_utils.models import Clip
+from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
-from gradeclip_utils.scenes import IMAGE_SIZE, Scene
+from gradeclip_utils.scenes import IMAGE_SIZE, Scene, concepts, phrase
 
 from ..lesson import FULL_WIDTH
-from .evaluate import named_regions
+from .evaluate import concept_prompts, dense_features, named_regions
 
 RIGHT = "#0a7d78"
 WRONG = "#777777"
 TITLE_HEIGHT = 0.22  # inches
 GAP = 0.06
+
+
+def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
+    """An image, and where each model's dense features resemble the name of its first object."""
+    noun = scene.objects[0].noun
+    mask = scene.masks(IMAGE_SIZE)[0]
+    maps = {model: name_map(clip, scene, noun) for model, clip in clips.items()}
+    largest = max(float(map_.max()) for map_ in maps.values())
+
+    side = FULL_WIDTH / (1 + len(maps))
+    figure = new_figure(FULL_WIDTH, side + TITLE_HEIGHT)
+    show_image(axes_at(figure, 0, TITLE_HEIGHT, side - GAP, side - GAP), scene.image())
+    sentences = []
+    for column, (model, map_) in enumerate(maps.items(), start=1):
+        axes = axes_at(figure, column * side, TITLE_HEIGHT, side - GAP, side - GAP)
+        show_image(axes, paint(scene.image(), map_, vmax=largest))
+        title = f"{phrase(noun)}: {model}"
+        axes.set_title(title, fontsize=10, loc="left", pad=3)
+        patches = np.maximum(map_, 0)
+        inside = pool(mask.astype(float), map_.shape)
+        on_object = (patches * inside).sum() / max(patches.sum(), 1e-12)
+        sentences.append(f"{title}, {on_object:.2f} of the positive similarity on the object")
+    figure.alt = f"{scene.caption}; {'; '.join(sentences)}"
+    return figure
+
+
+def name_map(clip: Clip, scene: Scene, noun: str) -> np.ndarray:
+    """How much more alike each patch's dense feature is to a name than to all names: (h, w)."""
+    prompts = concept_prompts(clip)  # (concepts, E)
+    _, dense, _, _ = next(dense_features(clip, [scene]))  # (h, w, E)
+    similarity = dense @ prompts[list(concepts().index).index(noun)]
+    return (similarity - (dense @ prompts.T).mean(-1)).numpy()
 
 
 def plot_named_regions(clips: Mapping[str, Clip], scenes: Sequence[Scene]) -> Figure:

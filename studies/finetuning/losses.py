@@ -5,7 +5,8 @@
 
 CLIP aligns whole images with whole captions. Its maps say where in the image it found a phrase, so
 they can serve as region labels that nobody had to draw (Zhao, Wang, Hsiao and Chan, arXiv
-2502.18816). For a phrase t,
+2502.18816). The weight of a phrase is that of SFF-CLIP (Zhao, Lin, Chan and Hsiao, "Fine-grained
+CLIP fine-tuning with self-annotated region alignment", Eq. 3). For a phrase t,
 
     map_i  = relu(lam_i * dS/d alpha_i)    Grad-ECLIP of S = cos(image, t), without a graph: a label
     f_i    = dense feature of patch i      the last block without self-attention (`Tower.dense`)

@@ -13,7 +13,7 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.files import weights_digest
 from gradeclip_utils.models import load_clip
 from gradeclip_utils.scenes import arrange, concepts, draw_scene, phrase
-from studies.finetuning import Tuned, arms, evaluate, experiment
+from studies.finetuning import Tuned, arms, evaluate, experiment, figures
 from studies.finetuning.arms import BEFORE, GLOBAL, OURS, RECIPE, RECOGNISED, TUNED_FOR
 from studies.finetuning.pairs import noun_phrases
 from tests.scenes import is_trained
@@ -89,6 +89,38 @@ def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
                 assert (pair.where(part.start, part.end) == expected).all()
 
 
+def test_a_part_of_the_phrases_names_what_the_image_does_not_show():
+    pairs = arms.ScenePairs(150, false_part=0.3)
+    phrases = 0
+    false_phrases = 0
+    for i, pair in enumerate(pairs):
+        caption = draw_scene([70, i], split="train").caption
+        assert pair.caption.startswith(caption)
+        for part in noun_phrases(pair.caption):
+            phrases += 1
+            is_false = part.start > len(caption)
+            false_phrases += is_false
+            assert not is_false or pair.where(part.start, part.end) is None
+    assert false_phrases / phrases == pytest.approx(0.3, abs=0.06)
+
+
+def test_the_map_of_a_name_shows_where_dense_features_resemble_it(bundled, monkeypatch):
+    scene = arrange(["cat", "dog"])
+    nouns = list(concepts().index)
+    prompts = evaluate.concept_prompts(bundled)
+    dense = prompts[nouns.index("dog")].expand(12, 12, -1).clone()
+    dense[3, 4] = prompts[nouns.index("cat")]
+    features = [(scene, dense, 96, (0, 0, 96, 96))]
+    monkeypatch.setattr(figures, "dense_features", lambda clip, scenes: iter(features))
+    map_ = figures.name_map(bundled, scene, "cat")
+    assert map_.shape == (12, 12)
+    assert np.unravel_index(map_.argmax(), map_.shape) == (3, 4)
+
+    figure = figures.plot_name_maps({"before": bundled, "after": bundled}, scene)
+    assert len(figure.axes) == 3
+    assert "a cat: before" in figure.alt
+
+
 # ------------------------------------------------------------------------------ experiment
 
 
@@ -98,7 +130,7 @@ def quick(monkeypatch, bundled):
 
     Gives the list of all recipes that were trained.
     """
-    best_recipes = {"grad-eclip": (1e-3, 0.1), "uniform": (1e-4, 0.25)}
+    best_recipes = {"grad-eclip": (1e-3, 0.1), "uniform": (1e-4, 0.25), "game": (9e-3, 0.25)}
     trained = []
 
     def fine_tune(clip, pairs, tuning, **options):
@@ -131,10 +163,28 @@ def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice
     assert (recipes[OURS].learning_rate, recipes[OURS].regions) == (1e-3, 0.1)
     assert recipes["uniform map"].learning_rate == 1e-4
     assert recipes["uniform map"].maps == "uniform"
+    (beyond,) = experiment.choose(table, tmp_path / "runs", ["game"]).values()
+    assert beyond.learning_rate == pytest.approx(9e-3)
 
     trainings = len(quick)
     assert experiment.choose(table, tmp_path / "runs", names) == recipes
     assert len(quick) == trainings
+
+
+def test_arms_with_false_phrases_are_trained_on_captions_that_have_some(
+    tmp_path, quick, monkeypatch
+):
+    pairs_of_arms = []
+    fine_tune = experiment.fine_tune
+
+    def watched(clip, pairs, tuning, **options):
+        pairs_of_arms.append(pairs)
+        return fine_tune(clip, pairs, tuning, **options)
+
+    monkeypatch.setattr(experiment, "fine_tune", watched)
+    for arm in (OURS, *arms.FALSE_PHRASES):
+        experiment.tune(arm, RECIPE, tmp_path)
+    assert [pairs.false_part for pairs in pairs_of_arms] == [0, 0.3, 0.3]
 
 
 def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick):
