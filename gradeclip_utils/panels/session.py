@@ -29,7 +29,6 @@ from ..plots.drawing import (
     Panel,
     Shade,
     bar_values,
-    is_small,
     of_explanation,
     rounded,
     scaled,
@@ -152,6 +151,7 @@ class ExplorerView:
         state: without the words of the caption that the model does not know.
         explanation: of the whole caption; None if there is no caption.
         words: word x region; None where the method does not tell words apart.
+        without: the similarity of the caption without the phrase; None if nothing is left of it.
         struck: unknown words as {"text", "near"}, with known words near each.
         notes: the warnings of the explainer.
     """
@@ -159,6 +159,7 @@ class ExplorerView:
     state: State
     explanation: Explanation | None = None
     words: Interactions | None = None
+    without: float | None = None
     struck: Sequence[dict] = ()
     notes: tuple[str, ...] = ()
 
@@ -213,7 +214,9 @@ class ExplorerView:
         if self.state.patch:
             drawing = self._with_patch(drawing, words, *self.state.patch)
         if self.state.phrase:
-            drawing = self._with_phrase(drawing, words)
+            first, last = self.state.phrase
+            text = " ".join(word.text for word in words[first : last + 1])
+            drawing = self._with_phrase(drawing, text)
         return drawing
 
     def _with_patch(
@@ -229,20 +232,19 @@ class ExplorerView:
         panel = replace(drawing.panels[0], cells=title_of(shaded))
         return replace(drawing, panels=(panel,), word_scale=abs_max(scores))
 
-    def _with_phrase(self, drawing: Drawing, words: Sequence[Word]) -> Drawing:
-        """The drawing with the map of the chosen words. Nouns and adjectives share a scale."""
+    def _with_phrase(self, drawing: Drawing, text: str) -> Drawing:
+        """The drawing with the map of the chosen words."""
         assert self.state.phrase is not None
         first, last = self.state.phrase
-        texts = [word.text for word in words]
-        is_content = [not is_small(text) for text in texts]
-
         map_ = positive_part(self.map, self.state.signed)
-        scale = abs_max(map_)
-        if any(is_content[first : last + 1]):
-            compared = positive_part(self._word_maps[is_content], self.state.signed)
-            scale = max(scale, abs_max(compared))
-        panel = replace(drawing.panels[0], map=map_, scale=scale)
-        panel = _with_name(panel, f"“{' '.join(texts[first : last + 1])}”")
+        panel = replace(drawing.panels[0], map=map_, scale=abs_max(map_))
+        if self.without is not None and panel.value is not None:
+            cells = list(panel.cells)
+            for i in range(first, last + 1):
+                cells[i] = (replace(cells[i][0], struck=True), None)
+            note = f"without “{text}”: {rounded(self.without)}, not {rounded(panel.value)}"
+            panel = replace(panel, cells=tuple(cells), value=self.without, note=note)
+        panel = _with_name(panel, f"“{text}”")
         return replace(drawing, panels=(panel,), signed=self.state.signed)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
@@ -370,6 +372,7 @@ class ExplorerView:
             self._word_maps if self.words else None,
             phrase=self.state.phrase,
             patch=self.state.patch,
+            without=self.without,
             with_against=self.state.signed,
             centred=self.words is not None and self.words.provenance.centred is not None,
             sentences=self.sentences,
@@ -464,7 +467,23 @@ class Session:
         shared = replace(state, phrase=None, patch=None, signed=False, model="")
         explanation, words, notes = self._answer(shared)
         _check_places(state, words)
-        return ExplorerView(state, explanation, words, struck, notes)
+        without = self._similarity_without(state, explanation) if state.phrase else None
+        return ExplorerView(state, explanation, words, without, struck, notes)
+
+    def _similarity_without(self, state: State, explanation: Explanation) -> float | None:
+        """The similarity of a caption without its phrase; None if nothing is left of it."""
+        assert state.phrase is not None
+        first, last = state.phrase
+        words = explanation.words[0]
+        if last - first + 1 == len(words):
+            return None
+        if first == last and explanation.provenance.words == "leave-one-out":
+            return float(explanation.similarity[0] - words[first].score)
+        start, end = words[first].start, words[last].end
+        shorter = state.caption[:start] + state.caption[end:]
+        explainer = self._explainer_of(state)
+        embedding = explainer.embed_texts(" ".join(shorter.split()))[0]
+        return float(embedding @ explainer.embed_images(state.source.image)[0])
 
     def _known_part(self, caption: str) -> tuple[str, list[dict]]:
         """A caption without unknown words, and these, each with known words near it."""
@@ -499,6 +518,11 @@ class Session:
         error.struck = struck
         return error
 
+    def _explainer_of(self, state: State) -> Explainer:
+        """The explainer of a state's method, layers and resolution."""
+        layers = state.layers if state.layered else None
+        return self._explainer(state.method, layers, state.resolution)
+
     def _open(self, method: str, layers: int | None, resolution: str) -> Explainer:
         """An explainer that traces the same image once."""
         return Explainer(
@@ -512,8 +536,7 @@ class Session:
     def _explain(self, state: State) -> tuple[Explanation, Interactions | None, tuple[str, ...]]:
         """The explanation of a state, its word x region maps if there are any, and warnings."""
         notes: list[str] = []
-        layers = state.layers if state.layered else None
-        explainer = self._explainer(state.method, layers, state.resolution)
+        explainer = self._explainer_of(state)
         image = state.source.image
         words = None
         with heard_by(notes.append):

@@ -40,12 +40,16 @@ class Shade:
         score: None: the word has no number and no colour.
         small: a function word or a sign.
         plain: the word has its number, but no colour.
+        struck: the word is struck out: it is left out, or the model does not know it.
+        sentence: the score in words.
     """
 
     text: str
     score: float | None = None
     small: bool = False
     plain: bool = False
+    struck: bool = False
+    sentence: str = ""
 
     @property
     def shade(self) -> float:
@@ -122,6 +126,8 @@ class Drawing:
         panels: from left to right.
         signed: whether the maps show relevance against.
         word_scale: the value of the darkest word; 0 if no word has a score.
+        word_legend: what the score of a word is.
+        strikes: a word's score is what the bar loses without this word.
         shared: one scale for all maps, or each its own.
         lead: the bars are leads, from zero.
         null_max, null_count: the largest similarity of the other captions, and their number; 0 if
@@ -135,6 +141,8 @@ class Drawing:
     panels: tuple[Panel, ...]
     signed: bool = False
     word_scale: float = 0.0
+    word_legend: str = "relevance of a word"
+    strikes: bool = False
     shared: bool = True
     lead: bool = False
     null_max: float | None = None
@@ -182,26 +190,21 @@ class Drawing:
         return lines
 
     def _scale_lines(self) -> list[str]:
-        """The largest relevance of the maps and of the words."""
+        """The largest relevance of the maps, and the largest score of the words."""
         scales = [panel.scale for panel in self.panels if panel.map is not None]
         darkest = max(scales, default=0.0)
-        words = f"words {_number(self.word_scale)}" if self.word_scale else ""
 
-        if not scales:
-            line = ""
-        elif darkest == 0:
-            line = "relevance: " + ("zero everywhere" if self.signed else "nowhere above zero")
+        lines = []
+        if scales and darkest == 0:
+            nothing = "zero everywhere" if self.signed else "nowhere above zero"
+            lines.append(f"relevance: {nothing}")
         elif len(scales) > 1 and not self.shared:
-            lines = [OWN_SCALE]
-            return [*lines, f"words: darkest {_number(self.word_scale)}"] if words else lines
-        else:
-            line = f"relevance: darkest {_number(darkest)}"
-
-        if line and words:
-            return [f"{line}, {words}"]
-        if words:
-            return [f"words: darkest {_number(self.word_scale)}"]
-        return [line] if line else []
+            lines.append(OWN_SCALE)
+        elif scales:
+            lines.append(f"relevance: darkest {_number(darkest)}")
+        if self.word_scale:
+            lines.append(f"words: {self.word_legend}, darkest {_number(self.word_scale)}")
+        return lines
 
     @property
     def alt(self) -> str:
@@ -249,20 +252,29 @@ def is_small(text: str) -> bool:
 # ------------------------------------------------------------------------------------- titles
 
 
-def title_of(words: Sequence, name: str = "") -> tuple[Cell, ...]:
-    """The cells of a prompt: its words, or its name if it has none."""
+def title_of(words: Sequence, name: str = "", result=None) -> tuple[Cell, ...]:
+    """The cells of a prompt: its words, or its name if it has none; with sentences of a result."""
     if words:
-        return tuple((_shade(word), None) for word in words)
+        return tuple((_shade(word, result), None) for word in words)
     return tuple((Shade(part), None) for part in name.split())
 
 
-def _shade(word) -> Shade:
+def _shade(word, result=None) -> Shade:
+    """A word of a title. A function word has no colour under the published scores."""
     if word is None:
         return Shade("")
-    return Shade(word.text, float(word.score), is_small(word.text))
+    shade = Shade(word.text, float(word.score), is_small(word.text))
+    if result is None:
+        return shade
+    is_published = result.provenance.words == "grad-eclip"
+    return replace(
+        shade,
+        plain=shade.small and is_published,
+        sentence=result.word_sentence(word),
+    )
 
 
-def _stacked(words: Sequence, against: Sequence) -> tuple[Cell, ...]:
+def _stacked(words: Sequence, against: Sequence, result) -> tuple[Cell, ...]:
     """The cells of two captions: words that differ are stacked.
 
     A shared word stands once, with the sum of its scores and without a colour.
@@ -275,9 +287,12 @@ def _stacked(words: Sequence, against: Sequence) -> tuple[Cell, ...]:
         for upper, lower in zip_longest(words[a:b], against[c:d]):
             if kind == "equal":
                 shared = replace(upper, score=upper.score + lower.score)
-                cells.append((replace(_shade(shared), plain=True), None))
+                cells.append((replace(_shade(shared, result), plain=True), None))
             else:
-                cells.append((_shade(upper), _shade(lower)))
+                cell = (_shade(upper, result), _shade(lower, result))
+                if not is_boxed(cell):
+                    cell = (replace(cell[0], plain=True), replace(cell[1], plain=True))
+                cells.append(cell)
     return tuple(cells)
 
 
@@ -338,7 +353,7 @@ def _prompt_panel(explanation, i: int) -> Panel:
     if explanation.image_maps is not None:
         map_ = positive_part(explanation.image_maps[i], explanation.against is not None)
         scale = abs_max(map_)
-    panel = Panel(name, title_of(explanation.words[i], name), map_, scale)
+    panel = Panel(name, title_of(explanation.words[i], name, explanation), map_, scale)
     if explanation.percentile is None:
         return panel
     above = float(explanation.percentile[i])
@@ -350,7 +365,7 @@ def _contrasted(panel: Panel, explanation, i: int) -> Panel:
     against = explanation.against[i]
     against_words = explanation.against_words[i]
     if explanation.words[i] and against_words:
-        cells = _stacked(explanation.words[i], against_words)
+        cells = _stacked(explanation.words[i], against_words, explanation)
     else:
         cells = panel.cells + title_of((), f"not {against}")
 
@@ -402,7 +417,7 @@ def of_caption(interactions) -> Drawing:
     map_ = interactions.image_maps.sum(0)
     panel = Panel(
         interactions.prompts[0],
-        title_of(interactions.words[0]),
+        title_of(interactions.words[0], result=interactions),
         map_,
         abs_max(map_),
         float(interactions.similarity[0]),
@@ -419,6 +434,8 @@ def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
         result.box,
         tuple(panels),
         word_scale=abs_max(scores),
+        word_legend=result.words_legend,
+        strikes=result.provenance.words == "leave-one-out" and not look.get("lead"),
         origin=result.origin,
         **look,
     )

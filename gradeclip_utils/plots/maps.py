@@ -338,10 +338,12 @@ def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None
 def _legend_lines(drawings: Sequence[Drawing], inches: float) -> list[str]:
     """The lines of the legend, folded to a width."""
     lines = list(dict.fromkeys(line for drawing in drawings for line in drawing.legend))
-    if sum("darkest" in line for line in lines) > 1:
-        lines = [line for line in lines if "darkest" not in line]
-        if OWN_SCALE not in lines:
-            lines = ["each row has its own scale", *lines]
+    for kind in ("relevance: darkest", "words: "):
+        scales = [line for line in lines if line.startswith(kind)]
+        if len(scales) > 1:
+            lines = [line for line in lines if line not in scales]
+            if OWN_SCALE not in lines:
+                lines = list(dict.fromkeys(["each row has its own scale", *lines]))
     return [part for line in lines for part in textwrap.wrap(line, characters(inches))]
 
 

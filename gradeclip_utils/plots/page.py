@@ -28,14 +28,19 @@ from .figures import image_url
 FRONT = Path(__file__).parent / "front"
 STYLE = (FRONT / "view.css").read_text(encoding="utf-8")
 # Parts of a Drawing that the browser takes as they are.
-_LOOK = ("signed", "word_scale", "legend", "both", "bars", "framed", "origin", "alt")
+_LOOK = ("signed", "word_scale", "strikes", "legend", "both", "bars", "framed", "origin", "alt")
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
-<style>body {{ margin: 16px; font-family: system-ui, sans-serif }}</style>
+<style>
+:root {{ color-scheme: light dark; --jp-ui-font-color1: CanvasText; }}
+body {{ margin: 16px; font-family: system-ui, sans-serif }}
+</style>
+<main>
 {body}
+</main>
 </html>
 """
 

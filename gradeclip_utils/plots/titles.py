@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetBox, PaddedBox, TextArea, VPacker
 from matplotlib.textpath import text_to_path
 
@@ -121,6 +122,18 @@ def _cell_box(cell: Cell, word_scale: float, inches: float, fontsize: float) -> 
     return PaddedBox(pair, pad=0.35 * fontsize, draw_frame=True, patch_attrs=outline)
 
 
+class _StruckText(TextArea):
+    """A word that is struck out."""
+
+    def draw(self, renderer) -> None:
+        """Draw the word, and a line through it."""
+        super().draw(renderer)
+        box = self._text.get_window_extent(renderer)
+        middle = box.y0 + 0.45 * box.height
+        line = Line2D([box.x0 - 2, box.x1 + 2], [middle, middle], color="black", linewidth=1.4)
+        line.draw(renderer)
+
+
 def _word_box(word: Shade, word_scale: float, inches: float, fontsize: float) -> TextArea:
     """A word on its shade, in black or white, the one with more contrast (WCAG's luminance)."""
     size = max(0.82 * fontsize, SMALLEST_TYPE) if word.small else fontsize
@@ -137,4 +150,4 @@ def _word_box(word: Shade, word_scale: float, inches: float, fontsize: float) ->
                 "facecolor": shade,
                 "linewidth": 0,
             }
-    return TextArea(text, textprops=look)
+    return _StruckText(text, textprops=look) if word.struck else TextArea(text, textprops=look)

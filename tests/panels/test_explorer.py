@@ -117,6 +117,18 @@ def test_a_pressed_word_shows_what_is_for_it_and_on_request_what_is_against_it(s
     assert signed.drawing().signed
 
 
+@pytest.mark.parametrize(("phrase", "rest"), [((6, 6), "a red car and a blue"), ((3, 6), "a red car")])
+def test_without_a_pressed_word_the_bar_falls(session, state, tiny, phrase, rest):
+    view = session.view(replace(state, phrase=phrase))
+    expected = Explainer(tiny).explain(state.source.image, rest).similarity[0]
+    assert view.without == pytest.approx(expected, abs=1e-5)
+    (panel,) = view.drawing().panels
+    assert panel.value == view.without
+    first, last = phrase
+    assert all(word.struck for word in panel.words[first : last + 1])
+    assert not any(word.struck for word in panel.words[:first])
+
+
 def test_the_words_of_a_patch_are_scaled_by_its_own_largest_word(session, state):
     drawing = session.view(replace(state, patch=(3, 1))).drawing()
     assert drawing.word_scale == max(abs(word.score) for word in drawing.panels[0].words)

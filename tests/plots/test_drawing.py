@@ -19,7 +19,7 @@ from gradeclip_utils.plots.drawing import (
     scaled,
 )
 
-from .cases import NULLS, explanation, interactions
+from .cases import NULLS, PROVENANCE, explanation, interactions
 
 GREY = Image.new("RGB", (320, 320), (128, 128, 128))
 BASE = 0.62 + 0.38 * 128 / 255  # of the grey image below a map
@@ -94,6 +94,28 @@ def test_a_panel_has_the_words_of_its_prompt_with_scores_its_map_and_its_similar
     assert [word.small for word in first.words] == [True, False, False]
     assert [first.value, second.value] == pytest.approx(result.similarity.tolist())
     np.testing.assert_allclose(first.map, np.maximum(result.image_maps[0], 0))
+
+
+def test_function_words_have_a_number_and_no_colour_under_the_published_scores():
+    result = explanation("a red car")
+    published = replace(result, provenance=replace(PROVENANCE, words="grad-eclip"))
+    drawing = of_explanation(published)
+    (panel,) = drawing.panels
+    assert [word.shade for word in panel.words][0] == 0
+    assert [word.score for word in panel.words] == [word.score for word in result.words[0]]
+    assert drawing.word_scale == max(abs(word.score) for word in result.words[0][1:])
+    assert not drawing.strikes
+
+
+def test_a_words_score_is_what_the_bar_loses_where_words_are_left_out():
+    change = {"words": "leave-one-out", "word_change": "without this word"}
+    result = replace(explanation("a red car"), provenance=replace(PROVENANCE, **change))
+    drawing = of_explanation(result)
+    assert drawing.strikes
+    assert drawing.legend[1] == "words: fall of the similarity without this word, darkest 0.020"
+    article, _, car = drawing.panels[0].words
+    assert article.shade == pytest.approx(-0.01)
+    assert car.sentence == "without this word the similarity is 0.020 lower"
 
 
 def test_prompts_share_one_scale_unless_each_has_its_own():

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.page import FRONT, payload
 from tests.browser import BROWSER, browser_context_args, browser_type_launch_args, in_a_browser
 
-from .cases import NULLS, explanation, interactions
+from .cases import NULLS, PROVENANCE, explanation, interactions
 
 __all__ = ["browser_context_args", "browser_type_launch_args"]
 EVIL = "a red </script><script>alert(1)</script> car"
@@ -118,3 +119,20 @@ def test_a_word_that_is_pressed_shows_its_map_and_its_number(page, tmp_path):
     assert canvas.evaluate("canvas => canvas.toDataURL()") != before
     page.keyboard.press("Escape")
     expect(word).to_have_attribute("aria-pressed", "false")
+
+
+@in_a_browser
+def test_a_word_that_is_pressed_is_struck_out_and_its_own_bar_falls(page, tmp_path):
+    change = {"words": "leave-one-out", "word_change": "without this word"}
+    result = explanation("a red car", "a red dog")
+    result = replace(result, provenance=replace(PROVENANCE, **change))
+    page.goto(f"file://{result.to_html(tmp_path / 'page.html')}")
+    bars = page.locator(".gradeclip-bar i")
+    widths = "nodes => nodes.map(node => node.getBoundingClientRect().width)"
+    first, second = bars.evaluate_all(widths)
+    word = page.locator("button.gradeclip-word", has_text="car")
+    word.click()
+    expect(word).to_have_css("text-decoration-line", "line-through")
+    expect(page.get_by_text("without “car”: 0.38, not 0.40")).to_be_visible()
+    fallen, same = bars.evaluate_all(widths)
+    assert (fallen / first, same) == pytest.approx((0.38 / 0.40, second))

@@ -4,20 +4,26 @@
 //
 //     description, what is pointed at -> View
 
-import { html, render, useLayoutEffect, useRef, useState } from "./htm-preact.js";
+import { html, render, useLayoutEffect, useMemo, useRef, useState } from "./htm-preact.js";
 import { absMax, onWhite, paintMap, within, wordStyle } from "./pixels.js";
 
 const KEYS = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
-const NAMED_WORDS = 3; // of a patch
+const NAMED_WORDS = 3; // of a patch, if their numbers are not nearly zero:
+const LEAST = 5e-5;
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(2);
+const minus = (text) => text.replace(/^-/, "−").replace(/^−(0\.0+)$/, "$1");
 const percent = (part) => `${100 * part}%`;
 const same = (first, second) => String(first) === String(second);
 const placed = (box) => {
   const [left, top, width, height] = box.map(percent);
   return `left: ${left}; top: ${top}; width: ${width}; height: ${height}`;
 };
+
+// The words of a panel's title that are pointed at or picked: their first and last, or nothing.
+const phraseOn = (panel, { phrase, panel: index }) =>
+  phrase && (index || 0) === panel.index ? phrase : null;
 
 // The words of a panel's title from first to last.
 const phraseText = (panel, [first, last]) => {
@@ -35,6 +41,15 @@ const mapOf = ({ map, regions, scale }, phrase, isSigned) => {
   return { values, top: absMax(values) };
 };
 
+// The similarity without the words from first to last, where it is known.
+const similarityWithout = (data, panel, [first, last]) => {
+  if (panel.index === 0 && data.without != null && same([first, last], data.phrase)) {
+    return data.without;
+  }
+  const score = panel.cells[first]?.[0].score;
+  return data.strikes && first === last && score != null ? panel.value - score : null;
+};
+
 // The relevance of each word for one patch.
 const patchScores = ({ regions, shape }, [row, column]) =>
   regions.map((region) => region[row * shape[1] + column]);
@@ -45,9 +60,10 @@ const patchText = (panel, patch) => {
   const words = panel.cells.map(([word], i) => ({ text: word.text, score: scores[i] }));
   words.sort((first, second) => Math.abs(second.score) - Math.abs(first.score));
   const strongest = words
+    .filter(({ score }) => Math.abs(score) >= LEAST)
     .slice(0, NAMED_WORDS)
     .map(({ text, score }) => `${text} ${signed(score)}`);
-  return `this patch: ${strongest.join(", ")}`;
+  return `this patch: ${strongest.join(", ") || "nearly nothing for any word"}`;
 };
 
 // ------------------------------------------------------------------------------ what is pointed at
@@ -63,7 +79,10 @@ const usePointing = (data, onPick) => {
 
   const point = (place) => setState({ ...current, pointed: place });
   const pick = (place) => {
-    const isPicked = same(place.phrase, picked.phrase) && same(place.patch, picked.patch);
+    const isPicked =
+      same(place.phrase, picked.phrase) &&
+      same(place.patch, picked.patch) &&
+      (place.panel || 0) === (picked.panel || 0);
     const next = isPicked ? {} : place;
     setState({ ...current, pointed: null, picked: next });
     onPick?.({ phrase: next.phrase || null, patch: next.patch || null });
@@ -119,8 +138,8 @@ const patchHandlers = (data, [rows, columns], { active, pointed, point, pick }) 
 // A word of a title, shaded by its score. One that has a map can be pointed at and picked.
 const Word = ({ data, panel, word, index, pointing }) => {
   const { patch } = pointing.active;
-  const { phrase } = pointing.picked;
-  const hasMap = Boolean(panel.regions?.[index]);
+  const phrase = phraseOn(panel, pointing.picked);
+  const canBePressed = panel.regions?.[index] || (data.strikes && word.score != null);
   let score = word.score;
   let top = data.word_scale;
   if (patch && panel.regions) {
@@ -130,31 +149,36 @@ const Word = ({ data, panel, word, index, pointing }) => {
   }
 
   const isShaded = score != null && top && (patch || !word.plain);
-  const label = score == null ? word.text : `${word.text}: ${signed(score)}`;
+  const isPicked = Boolean(phrase) && phrase[0] <= index && index <= phrase[1];
+  const number = score === word.score && word.sentence ? word.sentence : signed(score || 0);
+  const label = score == null ? word.text : `${word.text}: ${number}`;
+  const classes = ["gradeclip-word", word.small && "gradeclip-small"];
+  if (word.struck || (isPicked && data.strikes)) classes.push("gradeclip-struck");
   const look = {
-    class: `gradeclip-word${word.small ? " gradeclip-small" : ""}`,
+    class: classes.filter(Boolean).join(" "),
     title: label,
     style: isShaded ? wordStyle(data.colormap, score / top) : "",
   };
-  if (!hasMap) return html`<span ...${look}>${word.text}</span>`;
+  if (!canBePressed) return html`<span ...${look}>${word.text}</span>`;
 
   const [first, last] = phrase || [index, index];
   const pick = ({ shiftKey }) => {
     const longer = [Math.min(first, index), Math.max(last, index)];
-    pointing.pick({ phrase: shiftKey ? longer : [index, index] });
+    const canBeLonger = shiftKey && panel.regions;
+    pointing.pick({ phrase: canBeLonger ? longer : [index, index], panel: panel.index });
   };
   const onKeyDown = (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault(); // the click that it would make does not know of Shift
     pick(event);
   };
-  const point = () => pointing.point({ phrase: [index, index] });
+  const point = () => pointing.point({ phrase: [index, index], panel: panel.index });
   const leave = () => pointing.point(null);
   return html`<button
     type="button"
     ...${look}
     aria-label=${label}
-    aria-pressed=${Boolean(phrase) && first <= index && index <= last}
+    aria-pressed=${isPicked}
     onClick=${pick}
     onKeyDown=${onKeyDown}
     onFocus=${point}
@@ -196,7 +220,8 @@ const Frame = ({ data, image, panel, pointing }) => {
     </div>`;
   }
 
-  const { patch, phrase } = pointing.active;
+  const { patch } = pointing.active;
+  const phrase = phraseOn(panel, pointing.active);
   const [left, top, width, height] = data.box;
   const [rows, columns] = panel.shape;
   const cell = patch && [
@@ -229,19 +254,29 @@ const Frame = ({ data, image, panel, pointing }) => {
 };
 
 // The similarity or the lead as a bar, and a tick where half of the other captions lie below.
+// Without the words that are pointed at, the bar falls.
 const Bar = ({ data, panel, pointing }) => {
-  const { value, median } = panel;
-  const { phrase, patch } = pointing.active;
+  const { median } = panel;
+  const { patch } = pointing.active;
+  const phrase = phraseOn(panel, pointing.active);
+  const without = phrase && similarityWithout(data, panel, phrase);
+  const value = without ?? panel.value;
   const [low, high] = data.bars;
   const place = (number) => (within(number, low, high) - low) / (high - low);
 
-  let label = panel.labels[0];
-  if (phrase && panel.regions && panel.cells[phrase[0]]) {
-    const beside = data.centred && panel.cells.length > 1 ? ", beside the other words" : "";
-    label = `map: “${phraseText(panel, phrase)}”${beside}`;
-  } else if (patch && panel.regions) {
-    label = patchText(panel, patch);
+  const labels = [];
+  if (without != null) {
+    const [before, after] = [panel.value, without].map((number) => number.toFixed(2));
+    labels.push(`without “${phraseText(panel, phrase)}”: ${minus(after)}, not ${minus(before)}`);
   }
+  if (phrase && panel.regions && panel.cells[phrase[0]]) {
+    const beside = data.centred ? ", beside the other words" : "";
+    labels.push(`map: “${phraseText(panel, phrase)}”${beside}`);
+  } else if (patch && panel.regions) {
+    labels.push(patchText(panel, patch));
+  }
+  if (!labels.length) labels.push(panel.labels[0] || "");
+  const canBePointedAt = panel.regions || data.strikes;
 
   const start = place(Math.min(0, value));
   const length = place(Math.max(0, value)) - start;
@@ -254,15 +289,18 @@ const Bar = ({ data, panel, pointing }) => {
     ${median != null && html`<b style=${`left: ${percent(place(median))}`} />`}
   </div>`;
   return html`<div class="gradeclip-match">
-    ${value != null && bar}<small>${label || ""}</small>
+    ${value != null && bar}
+    <div class=${canBePointedAt ? "gradeclip-two-lines" : ""}>
+      ${labels.map((label) => html`<small>${label}</small>`)}
+    </div>
   </div>`;
 };
 
 // The strip of colours and its scale: of the maps, or of the words that are pointed at.
 const Legend = ({ data, pointing }) => {
-  const { phrase } = pointing.active;
   const [panel] = data.panels;
-  const hasWordMap = Boolean(phrase && panel?.regions && data.panels.length === 1);
+  const phrase = panel && phraseOn(panel, pointing.active);
+  const hasWordMap = Boolean(phrase && panel.regions && data.panels.length === 1);
   let lines = data.legend;
   if (hasWordMap) {
     const { top } = mapOf(panel, phrase, pointing.isSigned);
@@ -310,7 +348,11 @@ const Panel = ({ data, image, panel, pointing }) => {
 };
 
 // `children` are what an explorer has above and below the view.
-export const View = ({ data, image, onPick, onUndo, children }) => {
+export const View = ({ data: drawing, image, onPick, onUndo, children }) => {
+  const data = useMemo(() => {
+    const panels = drawing.panels.map((panel, index) => ({ ...panel, index }));
+    return { ...drawing, panels };
+  }, [drawing]);
   const pointing = usePointing(data, onPick);
   const [above, below] = children || [];
   const columns = Math.min(data.panels.length, 3) + 1;
