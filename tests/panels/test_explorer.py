@@ -117,7 +117,9 @@ def test_a_pressed_word_shows_what_is_for_it_and_on_request_what_is_against_it(s
     assert signed.drawing().signed
 
 
-@pytest.mark.parametrize(("phrase", "rest"), [((6, 6), "a red car and a blue"), ((3, 6), "a red car")])
+@pytest.mark.parametrize(
+    ("phrase", "rest"), [((6, 6), "a red car and a blue"), ((3, 6), "a red car")]
+)
 def test_without_a_pressed_word_the_bar_falls(session, state, tiny, phrase, rest):
     view = session.view(replace(state, phrase=phrase))
     expected = Explainer(tiny).explain(state.source.image, rest).similarity[0]
