@@ -101,14 +101,18 @@ def test_function_words_have_a_number_and_no_colour_under_the_published_scores()
     published = replace(result, provenance=replace(PROVENANCE, words="grad-eclip"))
     drawing = of_explanation(published)
     (panel,) = drawing.panels
-    assert [word.shade for word in panel.words][0] == 0
+    assert panel.words[0].shade == 0
     assert [word.score for word in panel.words] == [word.score for word in result.words[0]]
     assert drawing.word_scale == max(abs(word.score) for word in result.words[0][1:])
     assert not drawing.strikes
 
 
 def test_a_words_score_is_what_the_bar_loses_where_words_are_left_out():
-    change = {"words": "leave-one-out", "word_change": "without this word"}
+    change = {
+        "words": "leave-one-out",
+        "words_title": "Leave one word out",
+        "word_change": "without this word",
+    }
     result = replace(explanation("a red car"), provenance=replace(PROVENANCE, **change))
     drawing = of_explanation(result)
     assert drawing.strikes

@@ -123,7 +123,11 @@ def test_a_word_that_is_pressed_shows_its_map_and_its_number(page, tmp_path):
 
 @in_a_browser
 def test_a_word_that_is_pressed_is_struck_out_and_its_own_bar_falls(page, tmp_path):
-    change = {"words": "leave-one-out", "word_change": "without this word"}
+    change = {
+        "words": "leave-one-out",
+        "words_title": "Leave one word out",
+        "word_change": "without this word",
+    }
     result = explanation("a red car", "a red dog")
     result = replace(result, provenance=replace(PROVENANCE, **change))
     page.goto(f"file://{result.to_html(tmp_path / 'page.html')}")
