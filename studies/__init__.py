@@ -3,11 +3,12 @@
     lesson          parts that all lessons share: models, claims, scenes that are shown
     methods         lesson 03: the maps of many methods, measured in three ways
     pointing_game   several things in one caption
-    matching        lesson 04: the parts of a caption
-    binding         lesson 05: which colour belongs to which thing; `pairs` asks
-    concreteness    lesson 06: words and their ratings
-    finetuning      lesson 07: arms and seeds of an experiment
-    architectures   lesson 08: the same question to other encoders
+    word_importance lesson 04: which scores of words to believe
+    matching        lesson 05: the parts of a caption
+    binding         lesson 06: which colour belongs to which thing; `pairs` asks
+    concreteness    lesson 07: words and their ratings
+    finetuning      lesson 08: arms and seeds of an experiment
+    architectures   lesson 09: the same question to other encoders
     photographs     the lessons' measurements on data sets of photographs
     rivals          other methods, added to the package from outside
 

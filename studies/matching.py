@@ -1,7 +1,8 @@
 """Image-text matching (lesson 05): does a caption match an image word by word?
 
-    captions -> word scores beside leaving words out          (`word_table`)
-    two things of one noun -> maps with and without a colour  (`adjective_shift`)
+    captions with two words exchanged -> whose scores change? (`exchanged_scores`)
+    phrases -> what is lost without words, without the phrase (`phrase_losses`)
+    two things of one noun -> maps with and without a colour  (`adjective_shift`, `plot_twins`)
     sentences -> the plane of their parts' embeddings         (`span_fractions`)
     words x things                                            (`region_table`, `region_hits`)
 
@@ -18,11 +19,14 @@ from itertools import count, islice
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.language import tagged_words
+from gradeclip_utils.models import Clip
+from gradeclip_utils.plots import plot_maps
 from gradeclip_utils.scenes import (
     CANVAS,
     COLOURS,
@@ -44,6 +48,8 @@ from gradeclip_utils.scenes.scene import is_withheld_colour, is_withheld_pair
 
 from .pairs import images_of
 from .relevance import as_array, embedded, fraction_on_first, object_coverage
+
+LARGE = 40  # units of the canvas, of a thing whose map is shown
 
 # -------------------------------------------------------------------------------------------- words
 
@@ -97,76 +103,65 @@ def word_kinds(scene: Scene) -> list[str]:
     return kinds
 
 
-def word_table(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Word scores of captions beside their own image: one row per word.
+def exchanged(scene: Scene, kind: str) -> str:
+    """The caption of a scene of two things with its two words of a kind exchanged.
 
-    `relevance` is the word's part of the caption's positive relevance, times the number of words: 1
-    is an average word. `left_out` is what the similarity loses without the word.
+    "noun" and "colour" give captions that say the same, in another order.
     """
-    captions = [scene.caption for scene in scenes]
-    shorter = [without_each_word(caption) for caption in captions]
-    image_embeddings = explainer.embed_images(images_of(explainer.clip, scenes))
-    images = as_array(image_embeddings)  # (scenes, E)
-    texts = embedded(explainer, captions)  # (scenes, E)
-    texts_without = iter(embedded(explainer, [text for part in shorter for text in part]))
-    published = explainer.with_method(words="grad-eclip")
-    word_scores = published.score_words(captions, image_embeddings)
-
-    rows = []
-    for i, (scene, words) in enumerate(zip(scenes, word_scores, strict=True)):
-        without = np.stack(list(islice(texts_without, len(words))))  # (words, E)
-        positive = np.maximum([word.score for word in words], 0)
-        relevance = np.ones(len(words))
-        if positive.any():
-            relevance = positive / positive.mean()
-        table = {
-            "image": i,
-            "word": [word.text for word in words],
-            "kind": word_kinds(scene),
-            "relevance": relevance,
-            "left_out": (texts[i] - without) @ images[i],
-        }
-        rows.append(pd.DataFrame(table))
-    return pd.concat(rows, ignore_index=True)
-
-
-def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Scores in the true caption and in the one with colours exchanged, place by place.
-
-    One row per word.
-
-    Columns image, kind, true, exchanged; nouns and function words stay the same, and colour words
-    change places.
-    """
-    captions = [scene.caption for scene in scenes]
-    exchanged = []
-    for scene in scenes:
+    if kind == "colour":  # the article before a colour changes with it
         first, second = scene.objects
-        exchanged.append(recoloured(scene, [second.colour, first.colour]).caption)
+        return recoloured(scene, [second.colour, first.colour]).caption
+    words = scene.caption.split()
+    i, j = [place for place, word_kind in enumerate(word_kinds(scene)) if word_kind == kind]
+    words[i], words[j] = words[j], words[i]
+    return " ".join(words)
 
-    published = explainer.with_method(words="grad-eclip")
+
+def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene], kind: str) -> pd.DataFrame:
+    """Word scores in the true caption and in the one with two words exchanged, place by place.
+
+    One row per word: columns image, kind, change. All other words stay in their places.
+    """
     images = explainer.embed_images(images_of(explainer.clip, scenes))
-    scores = published.score_words(captions, images)
-    scores_exchanged = published.score_words(exchanged, images)
+    scores = explainer.score_words([scene.caption for scene in scenes], images)
+    scores_exchanged = explainer.score_words([exchanged(scene, kind) for scene in scenes], images)
+
     rows = []
     for i, scene in enumerate(scenes):
-        table = {
-            "image": i,
-            "kind": word_kinds(scene),
-            "true": [word.score for word in scores[i]],
-            "exchanged": [word.score for word in scores_exchanged[i]],
-        }
+        true = np.array([word.score for word in scores[i]])
+        other = np.array([word.score for word in scores_exchanged[i]])
+        table = {"image": i, "kind": word_kinds(scene), "change": np.abs(true - other)}
         rows.append(pd.DataFrame(table))
     return pd.concat(rows, ignore_index=True)
 
 
-def without_each_word(caption: str) -> list[str]:
-    """The caption without each of its words, one after the other."""
-    shorter = []
-    for word in tagged_words(caption):
-        text = caption[: word.start] + caption[word.end :]
-        shorter.append(" ".join(text.split()).replace(" ,", ","))
-    return shorter
+def phrase_losses(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """What the similarity loses without a colour, without its noun, and without the whole phrase.
+
+    One row per scene of two coloured things, about the first: columns colour, noun, phrase. Without
+    its phrase, "a red car and a blue owl" is "a blue owl".
+    """
+    images = as_array(explainer.embed_images(images_of(explainer.clip, scenes)))
+    texts = []
+    for scene in scenes:
+        words = scene.caption.split()
+        kinds = word_kinds(scene)
+        second = scene.objects[1]
+        texts += [
+            scene.caption,
+            _without(words, kinds.index("colour")),
+            _without(words, kinds.index("noun")),
+            phrase(second.noun, colour=second.colour),
+        ]
+    embeddings = embedded(explainer, texts).reshape(len(scenes), 4, -1)
+    whole, *parts = np.einsum("pte,pe->tp", embeddings, images)
+    return pd.DataFrame(
+        {"colour": whole - parts[0], "noun": whole - parts[1], "phrase": whole - parts[2]}
+    )
+
+
+def _without(words: Sequence[str], place: int) -> str:
+    return " ".join([*words[:place], *words[place + 1 :]])
 
 
 # --------------------------------------------------------------------------------------- adjectives
@@ -243,6 +238,19 @@ def colour_prompts(pair: ColourPair) -> dict[str, str]:
         "the other's colour": phrase(pair.noun, colour=pair.other),
         "a colour of neither": phrase(pair.noun, colour=pair.absent),
     }
+
+
+def plot_twins(clip: Clip, pairs: Sequence[ColourPair], plain: bool = False) -> Figure:
+    """The maps of the four prompts about the first pair of large things.
+
+    `plain` shows the image whose second thing has its own colours.
+    """
+    pair = next((pair for pair in pairs if pair.scene.objects[0].size > LARGE), pairs[0])
+    scene = pair.plain if plain else pair.scene
+    prompts = list(colour_prompts(pair).values())
+    explanation = Explainer(clip).explain(scene.image(), prompts)
+    maps = {prompt: explanation.heatmap(i) for i, prompt in enumerate(prompts)}
+    return plot_maps(scene.image(), maps, columns=4)
 
 
 def adjective_shift(

@@ -1,6 +1,6 @@
 """Word importance (lesson 04): which scores of a caption's words can you believe?
 
-    captions with one false word -> does it score below the true words?     (`false_word_hits`)
+    captions with one false word -> does the false word score lowest?       (`false_word_hits`)
     captions -> exact Shapley values of their words                         (`shapley_values`)
     captions -> rank correlation of each method's scores with these         (`agreement`)
     captions -> how often a function word scores highest                    (`function_word_wins`)
@@ -141,10 +141,12 @@ def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> False
 def false_word_hits(
     clip: Clip, captions: Sequence[FalseCaption], methods: Sequence[str]
 ) -> pd.DataFrame:
-    """Whether the false word scores below the true word of its kind, the other noun or colour.
+    """Whether the false word scores lowest: one row per method and caption.
 
-    One row per method and caption: columns method, image, kind, hit. `hit` is 1, 0, or one half for
-    a tie, which is chance: a method that does not see the image cannot tell which noun is false.
+    Columns method, image, kind, lowest, below. `lowest`: of the caption's nouns and colours, shared
+    among ties. A method that does not see the image is right in one of four, over both kinds
+    together. `below`: below the true word of its kind, the other noun or colour, one half for a
+    tie; chance is one half for each kind.
     """
     scenes = list(dict.fromkeys(caption.scene for caption in captions))
     images = images_of(clip, [caption.scene for caption in captions])
@@ -152,15 +154,19 @@ def false_word_hits(
     rows = []
     for method, scores_of_captions in scores_by(clip, texts, images, methods).items():
         for caption, scores in zip(captions, scores_of_captions, strict=True):
-            places = [i for i, kind in enumerate(word_kinds(caption.scene)) if kind == caption.kind]
-            (true_place,) = [i for i in places if i != caption.index]
+            kinds = word_kinds(caption.scene)
+            content = [i for i, kind in enumerate(kinds) if kind in CONTENT]
+            is_lowest = scores[content] == scores[content].min()
+            of_kind = [i for i in content if kinds[i] == caption.kind]
+            (true_place,) = [i for i in of_kind if i != caption.index]
             lead = scores[true_place] - scores[caption.index]
             rows.append(
                 {
                     "method": method,
                     "image": scenes.index(caption.scene),
                     "kind": caption.kind,
-                    "hit": (np.sign(lead) + 1) / 2,
+                    "lowest": is_lowest[content.index(caption.index)] / is_lowest.sum(),
+                    "below": (np.sign(lead) + 1) / 2,
                 }
             )
     return pd.DataFrame(rows)

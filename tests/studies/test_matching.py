@@ -1,11 +1,14 @@
 """Matching: scenes whose truth is known, and measures that equal what they are defined as."""
 
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.scenes import arrange, phrase, recoloured, showable
+from gradeclip_utils.scenes import arrange, phrase, showable
 from studies import matching
 from studies.relevance import fraction_on_first, object_coverage
 
@@ -41,36 +44,39 @@ def test_words_have_the_kind_that_the_grammar_gave_them():
     assert matching.word_kinds(scene) == expected.split()
 
 
-def test_leaving_out_takes_one_word_and_leaves_the_rest():
-    assert matching.without_each_word("a red car") == ["red car", "a car", "a red"]
-
-
-def test_word_scores_are_the_explainers_and_leaving_out_is_a_difference_of_similarities(
-    explainer, scene
-):
-    table = matching.word_table(explainer, [scene])
-    explanation = explainer.explain(scene.image(96), scene.caption, words="grad-eclip")
-    positive = np.maximum([word.score for word in explanation.words[0]], 0)
-    relevance = positive / positive.mean()
-    assert table["relevance"].to_numpy() == pytest.approx(relevance, abs=1e-4)
-
-    shorter = matching.without_each_word(scene.caption)
-    without = explainer.explain(scene.image(96), shorter).similarity
-    left_out = explanation.similarity[0] - without
-    assert table["left_out"].to_numpy() == pytest.approx(left_out, abs=1e-5)
-
-
-def test_exchanged_scores_are_those_of_the_true_caption_and_of_the_one_with_exchanged_colours(
-    explainer, scene
-):
-    table = matching.exchanged_scores(explainer, [scene])
+def test_exchanged_colours_and_exchanged_nouns_say_the_same(scene):
     first, second = scene.objects
-    exchanged = recoloured(scene, [second.colour, first.colour])
-    captions = [scene.caption, exchanged.caption]
-    explanation = explainer.explain(scene.image(96), captions, words="grad-eclip")
-    for column, words in zip(("true", "exchanged"), explanation.words, strict=True):
-        scores = [word.score for word in words]
-        assert table[column].to_numpy() == pytest.approx(scores, abs=1e-5)
+    by_colour = matching.exchanged(scene, "colour").split()
+    by_noun = matching.exchanged(scene, "noun").split()
+    assert sorted(by_colour) == sorted(by_noun)
+    pairs = {(second.colour, first.noun), (first.colour, second.noun)}
+    for words in (by_colour, by_noun):
+        assert set(pairwise(words)) >= pairs
+
+
+@pytest.mark.parametrize("kind", ["colour", "noun"])
+def test_exchanged_scores_are_changes_of_the_explainers_scores(explainer, scene, kind):
+    table = matching.exchanged_scores(explainer, [scene], kind)
+    image = explainer.embed_images(scene.image(96))
+    captions = [scene.caption, matching.exchanged(scene, kind)]
+    true, other = explainer.score_words(captions, image.expand(2, -1))
+    expected = [abs(a.score - b.score) for a, b in zip(true, other, strict=True)]
+    assert table["change"].to_numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_phrase_loses_what_the_caption_has_beyond_the_other_phrase(explainer):
+    scene = arrange(["red car", "blue owl"], seed=1)
+    (row,) = matching.phrase_losses(explainer, [scene]).to_dict("records")
+    prompts = [
+        "a red car and a blue owl",
+        "a car and a blue owl",
+        "a red and a blue owl",
+        "a blue owl",
+    ]
+    assert scene.caption == prompts[0]
+    whole, *parts = explainer.explain(scene.image(96), prompts).similarity
+    losses = [whole - part for part in parts]
+    assert [row["colour"], row["noun"], row["phrase"]] == pytest.approx(losses, abs=1e-5)
 
 
 # --------------------------------------------------------------------------------------- adjectives
@@ -87,6 +93,14 @@ def test_things_of_a_colour_pair_differ_in_colour_and_place_alone():
         assert len({pair.colour, pair.other, pair.absent}) == 3
         prompts = matching.colour_prompts(pair)
         assert prompts["its colour"] == phrase(pair.noun, colour=pair.colour)
+
+
+def test_the_figure_of_twins_shows_the_image_and_the_map_of_each_prompt(bundled):
+    pairs = matching.colour_pairs(3)
+    for plain in (False, True):
+        figure = matching.plot_twins(bundled, pairs, plain=plain)
+        assert len(figure.axes) >= 5
+        plt.close(figure)
 
 
 def test_what_a_colour_moves_is_read_from_the_explainers_maps(explainer):
