@@ -13,7 +13,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self, TypeAlias, overload
 
@@ -67,6 +67,7 @@ class EncodedPrompts:
     similarity: Tensor  # (P,), the model's own
     words: tuple[tuple[Word, ...], ...]
     explained_similarity: Tensor | None = None  # (P,), of another network that the method explains
+    unknown: tuple[tuple[str, ...], ...] = ()  # the words of each that the model does not know
 
 
 # prompts, and the other prompts of a contrast
@@ -396,7 +397,12 @@ class Explainer:
             words=(tokens.splits[0].words(scores.tolist()),),
             image=image,
             box=self._box(view, trace),
-            provenance=self._provenance(self.method, tower),
+            provenance=self._provenance(
+                self.method,
+                tower,
+                unknown_words=tuple(dict.fromkeys(chain(*tokens.unknown))),
+                is_guess=self._guesses(image),
+            ),
         )
 
     def null_maps(
@@ -709,6 +715,8 @@ class Explainer:
                     provenance=self._provenance(
                         self.words if any(encoded.words[rows]) else None,
                         self.text_tower,
+                        unknown_words=_unknown_words(sides, rows),
+                        is_guess=self._guesses(image),
                         explained_similarity=_as_floats(explained_similarity, rows),
                         explained_word_similarity=_as_floats(encoded.explained_similarity, rows),
                     ),
@@ -760,10 +768,14 @@ class Explainer:
     def _read_image(self, image: ImageLike) -> Image.Image:
         """An image to explain, with a warning if the model has seen nothing like it."""
         picture = read_image(image)
-        if self.clip.trained_on_drawn_scenes and DRAWN not in picture.info:
+        if self._guesses(picture):
             about = "and this image is not marked as one: on a photograph it can only guess"
             warn(f"the model {self.clip.name!r} was trained on drawn scenes alone, {about}")
         return picture
+
+    def _guesses(self, image: Image.Image) -> bool:
+        """Whether the model was trained on drawn scenes alone, and an image is not marked as one."""
+        return self.clip.trained_on_drawn_scenes and DRAWN not in image.info
 
     def _tokenize(self, prompts: list[str] | Tensor, first_index: int = 0) -> TokenizedPrompts:
         """Prompts with their token ids and words, or embeddings."""
@@ -839,6 +851,7 @@ class Explainer:
             similarity=(image_embedding * embedding).sum(-1),
             words=tuple(words),
             explained_similarity=None if explained_embedding is None else explained_similarity,
+            unknown=tokens.unknown,
         )
 
     def _score_splits(
@@ -925,6 +938,8 @@ class Explainer:
                 reason = f"{self.method.title} tells no patch from another"
                 if is_same:
                     reason = "the two prompts are the same to the model"
+                elif self.method.name == "grad-eclip":
+                    reason = "the keys of all patches fit the query alike, so lambda is 0"
                 warn(f"the map of {short(name, 40)} is zero everywhere: {reason}")
 
     # -------------------------------------------------------------------------------- what it needs
@@ -1058,6 +1073,8 @@ class Explainer:
         words: Method | None,
         text_tower: Tower | None,
         *,
+        unknown_words: tuple[str, ...] = (),
+        is_guess: bool = False,
         explained_similarity: tuple[float, ...] | None = None,
         explained_word_similarity: tuple[float, ...] | None = None,
     ) -> Provenance:
@@ -1080,6 +1097,8 @@ class Explainer:
             words=None if words is None else words.name,
             words_title="" if words is None else words.title,
             word_change="" if words is None else words.word_change,
+            unknown_words=unknown_words,
+            is_guess=is_guess,
             explained_similarity=explained_similarity,
             explained_word_similarity=None if words is None else explained_word_similarity,
         )
@@ -1155,6 +1174,15 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)
+
+
+def _unknown_words(sides: Sides, rows: slice) -> tuple[str, ...]:
+    """The words of some prompts, on both sides of a contrast, that the model does not know."""
+    unknown: list[str] = []
+    for encoded in sides:
+        if encoded is not None:
+            unknown += chain(*encoded.unknown[rows])
+    return tuple(dict.fromkeys(unknown))
 
 
 def _contrast_fields(contrast: EncodedPrompts | None, rows: slice) -> dict[str, Any]:

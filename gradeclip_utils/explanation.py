@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from .errors import GradeclipError, hint, short
 from .files import write_whole
 from .images import DRAWN, Box, onto_image, read_image
+from .language import is_function_word
 from .methods.interactions import centred, named_things
 from .words import Word
 
@@ -50,6 +51,8 @@ class Provenance:
         explained_similarity: for each prompt, if the method explains another network than the
             model: the similarity that the image's map explains.
         explained_word_similarity: the same, for the scores of the words.
+        unknown_words: words of the prompts that the model was never shown, in lower case.
+        is_guess: whether the model was trained on drawn scenes alone, and the image is none.
         centred: the things that maps of words tell apart (`Interactions.centred`), by index.
     """
 
@@ -67,6 +70,8 @@ class Provenance:
     word_change: str = ""
     explained_similarity: tuple[float, ...] | None = None
     explained_word_similarity: tuple[float, ...] | None = None
+    unknown_words: tuple[str, ...] = ()
+    is_guess: bool = False
     centred: tuple[tuple[int, ...], ...] | None = None
 
 
@@ -177,10 +182,43 @@ class Result:
         'without this word the similarity is 0.041 lower'
         """
         change = self.provenance.word_change
+        if not change and word.score == 0 and self._has_published_words:
+            return "relevance 0: its key fits the query least, so lambda is 0 by definition"
         if not change:
             return f"relevance {word.score:+.4f}"
         direction = "lower" if word.score >= 0 else "higher"
         return f"{change} the {self._target} is {abs(word.score):.3f} {direction}"
+
+    def is_filled(self, word: Word) -> bool:
+        """Whether a drawing gives a word a colour, and counts it for the scale of colours.
+
+        Grad-ECLIP gives function words ("a", "and") as much relevance as others, while leaving them
+        out changes little (lesson 04): they have a number and no colour.
+        """
+        return not (self._has_published_words and is_function_word(word.text))
+
+    def is_unknown(self, word: Word) -> bool:
+        """Whether the model was never shown a word: a drawing strikes it out."""
+        return word.text.lower() in self.provenance.unknown_words
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever sees a drawing must know of the model, a line each.
+
+        >>> explainer.explain("astronaut.jpg", "an astronaut").notes             # doctest: +SKIP
+        ('the model does not know: astronaut', 'trained on drawn scenes alone: a guess')
+        """
+        notes = []
+        if self.provenance.unknown_words:
+            notes.append(f"the model does not know: {', '.join(self.provenance.unknown_words)}")
+        if self.provenance.is_guess:
+            notes.append("trained on drawn scenes alone: a guess")
+        return tuple(notes)
+
+    @property
+    def _has_published_words(self) -> bool:
+        """Whether words are scored by Grad-ECLIP or a variant of it."""
+        return (self.provenance.words or "").startswith("grad-eclip")
 
     @property
     def _target(self) -> str:
@@ -420,10 +458,18 @@ class Explanation(Result):
             **changes,
             provenance=replace(
                 known,
+                unknown_words=self._unknown_in(index),
                 explained_similarity=_one_of(known.explained_similarity, index),
                 explained_word_similarity=_one_of(known.explained_word_similarity, index),
             ),
         )
+
+    def _unknown_in(self, index: int) -> tuple[str, ...]:
+        """The unknown words of one prompt, and of the one that it is compared with."""
+        text = self.prompts[index]
+        if self.against is not None:
+            text += f" {self.against[index]}"
+        return tuple(word for word in self.provenance.unknown_words if word in text.lower())
 
     def plot(
         self,

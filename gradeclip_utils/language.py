@@ -32,6 +32,11 @@ _PRONOUNS = frozenset(
 _FUNCTION_WORDS = _PRONOUNS | frozenset(
     "am is are was were be been being has have had do does did 's 're 've 'm".split()
 )
+_CLOSED_CLASS = frozenset(
+    "a an the and or but of in on at to by for from with under over near behind beside between "
+    "into onto is are was were be been being has have had it its this that these those there as "
+    "than".split()
+)
 _PLACES = frozenset(  # "to the left of"
     "left right top bottom front back side middle center centre edge".split()
 )
@@ -75,6 +80,15 @@ class Phrase:
     end: int
     head: str
     words: tuple[TaggedWord, ...]
+
+
+def is_function_word(text: str) -> bool:
+    """Whether a word is of a closed class ("the", "of"), or a sign. Needs no tagger.
+
+    >>> [word for word in "a dog and an umbrella .".split() if not is_function_word(word)]
+    ['dog', 'umbrella']
+    """
+    return text.lower() in _CLOSED_CLASS or not any(map(str.isalnum, text))
 
 
 def tagged_words(prompt: str) -> list[TaggedWord]:

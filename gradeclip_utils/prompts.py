@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,6 +46,7 @@ class TokenizedPrompts:
     splits: tuple[Split, ...] = ()
     ids: Tensor | None = None  # (P, context length)
     embedding: Tensor | None = None  # (P, E)
+    unknown: tuple[tuple[str, ...], ...] = ()  # the words of each that the model does not know
 
 
 def as_prompts(prompts: Prompts) -> list[str] | Tensor:
@@ -109,13 +111,13 @@ def tokenize(prompts: Sequence[str], clip: Clip, tower: Tower) -> TokenizedPromp
             )
         splits.append(split)
 
+    unknown: tuple[tuple[str, ...], ...] = ()
     if clip.vocabulary is not None:
-        unknown: dict[str, None] = {}  # in order, each word once
-        for split in splits:
-            unknown |= dict.fromkeys(unknown_words(split, clip.vocabulary))
-        if unknown:
-            warn(f"the model {clip.name!r} does not know these words: {', '.join(unknown)}")
-    return TokenizedPrompts(tuple(prompts), tuple(splits), ids)
+        unknown = tuple(tuple(unknown_words(split, clip.vocabulary)) for split in splits)
+        if any(unknown):
+            words = dict.fromkeys(chain(*unknown))  # in order, each word once
+            warn(f"the model {clip.name!r} does not know these words: {', '.join(words)}")
+    return TokenizedPrompts(tuple(prompts), tuple(splits), ids, unknown=unknown)
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], tower: Tower) -> Tensor:

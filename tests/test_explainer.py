@@ -198,7 +198,7 @@ def test_a_map_of_zeros_is_said_with_its_reason_and_a_word_of_zero_is_not(tiny, 
 
     model = build()
     model.visual.positional_embedding.data.zero_()  # patches of one colour are then the same token
-    with pytest.warns(ExplanationWarning, match="zero everywhere: Grad-ECLIP tells no patch"):
+    with pytest.warns(ExplanationWarning, match="keys of all patches fit the query alike"):
         explanation = Explainer(wrap(model)).explain(Image.new("RGB", (64, 64), "red"), "a dog")
     assert (explanation.image_maps == 0).all()
 
@@ -343,6 +343,25 @@ def test_a_call_by_another_method_keeps_the_words_unless_it_is_told_other_ones(t
     alone = explainer.explain(picture, "a red car", method="leave-one-out")
     assert alone.image_maps is None  # a method of prompts alone scores the words
     assert scores_of(alone) == pytest.approx([word.score for word in expected[0]], abs=1e-6)
+
+
+def test_function_words_have_no_colour_under_the_published_scores_alone(tiny, picture):
+    prompt = "a photo of a red car."
+    for words, filled in (
+        ("leave-one-out", ["a", "photo", "of", "a", "red", "car", "."]),
+        ("grad-eclip", ["photo", "red", "car"]),
+    ):
+        explanation = Explainer(tiny, words=words).explain(picture, prompt)
+        colours = [word.text for word in explanation.words[0] if explanation.is_filled(word)]
+        assert colours == filled
+
+
+def test_a_published_score_of_zero_is_explained_when_it_is_asked_for(tiny, picture):
+    explanation = Explainer(tiny, words="grad-eclip").explain(picture, "a red car")
+    word = explanation.words[0][1]
+    assert explanation.word_sentence(word) == f"relevance {word.score:+.4f}"
+    zero = explanation.word_sentence(replace(word, score=0.0))
+    assert zero == "relevance 0: its key fits the query least, so lambda is 0 by definition"
 
 
 def test_words_of_a_contrast_are_what_the_lead_loses_without_them(tiny, picture):

@@ -19,16 +19,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..language import is_function_word
 from .colours import abs_max, is_whole, positive_part
 
 OWN_SCALE = "each map has its own scale"
 MINUS = "\N{MINUS SIGN}"
 _BAR_AXIS = 1.45  # length of a bar's axis, in units of the largest similarity
-_FUNCTION_WORDS = frozenset(
-    "a an the and or but of in on at to by for from with under over near behind beside between "
-    "into onto is are was were be been being has have had it its this that these those there as "
-    "than".split()
-)
 
 
 @dataclass(frozen=True)
@@ -246,7 +242,7 @@ def is_boxed(cell: Cell) -> bool:
 
 def is_small(text: str) -> bool:
     """Whether a word is a function word or a sign."""
-    return text.lower() in _FUNCTION_WORDS or not any(map(str.isalnum, text))
+    return is_function_word(text)
 
 
 # ------------------------------------------------------------------------------------- titles

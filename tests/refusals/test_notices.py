@@ -1,6 +1,7 @@
 """Warnings about explanations that are valid all the same."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,22 @@ def test_words_that_the_model_never_saw_are_named_once(knowing, scene, prompts, 
     else:
         (note,) = notes
         assert note.endswith(f": {unknown}")
+
+
+def test_a_result_says_what_its_model_does_not_know(knowing, scene, picture):
+    explainer = Explainer(replace(knowing, trained_on_drawn_scenes=True))
+    drawn = explainer.explain(scene, ["a RED skateboarding dog", "a dog"], against="a cat")
+    assert drawn.provenance.unknown_words == ("skateboarding", "cat")
+    assert drawn.notes == ("the model does not know: skateboarding, cat",)
+    unknown = [word.text for word in drawn.words[0] if drawn.is_unknown(word)]
+    assert unknown == ["skateboarding"]
+    assert drawn["a dog"].provenance.unknown_words == ("cat",)
+
+    photograph = explainer.explain(picture, "a dog")
+    assert photograph.provenance.unknown_words == ()
+    assert photograph.notes == ("trained on drawn scenes alone: a guess",)
+    assert explainer.interactions(picture, "a dog").notes == photograph.notes
+    assert explainer.interactions(scene, "a Cat").provenance.unknown_words == ("cat",)
 
 
 def test_a_listener_hears_every_warning_of_its_block_and_no_one_else_does(bundled, picture):
