@@ -86,7 +86,7 @@ def noise_images(count: int) -> list[Image.Image]:
 
 
 def cases(clip: Clip) -> list[Case]:
-    """The rows of the table; word scores are the published ones, or those of leaving words out."""
+    """The rows of the table: one prompt, a hundred of one image and pairs, by word scores."""
     images = noise_images(16)
     image = images[0]
     prompts = [
@@ -94,9 +94,10 @@ def cases(clip: Clip) -> list[Case]:
         for colour, thing in itertools.product(COLOURS.split(), THINGS.split())
     ]
     pair_prompts = prompts[: len(images)]
-    explainer = Explainer(clip, words="grad-eclip")
-    leave_out = Explainer(clip)
-    embedding = explainer.embed_images(image)
+    left_out = Explainer(clip)
+    published = left_out.with_method(words="grad-eclip")
+    maps_alone = left_out.with_method(words=None)
+    embedding = left_out.embed_images(image)
 
     return [
         Case(
@@ -105,23 +106,63 @@ def cases(clip: Clip) -> list[Case]:
             1.00,
             [image],
             [CAPTION],
-            partial(explainer.explain, image, CAPTION),
+            partial(published.explain, image, CAPTION),
         ),
         Case(
-            "100 prompts, one image: the same",
+            "one prompt: map, and each word left out",
+            1.10,
+            1.30,
+            [image],
+            [CAPTION],
+            partial(left_out.explain, image, CAPTION),
+        ),
+        Case(
+            "one prompt: map alone",
+            0.85,
+            1.00,
+            [image],
+            [CAPTION],
+            partial(maps_alone.explain, image, CAPTION),
+        ),
+        Case(
+            "100 prompts, one image: maps and published word scores",
             0.16,
             0.35,
             [image],
             prompts,
-            partial(explainer.explain, image, prompts),
+            partial(published.explain, image, prompts),
         ),
         Case(
-            "16 pairs: the same",
+            "100 prompts, one image: maps, and each word left out",
+            1.10,
+            1.40,
+            [image],
+            prompts,
+            partial(left_out.explain, image, prompts),
+        ),
+        Case(
+            "100 prompts, one image: maps alone",
+            0.13,
+            0.30,
+            [image],
+            prompts,
+            partial(maps_alone.explain, image, prompts),
+        ),
+        Case(
+            "16 pairs: maps and published word scores",
             0.85,
             1.00,
             images,
             pair_prompts,
-            partial(explainer.explain_batch, images, pair_prompts),
+            partial(published.explain_batch, images, pair_prompts),
+        ),
+        Case(
+            "16 pairs: maps, and each word left out",
+            1.10,
+            1.30,
+            images,
+            pair_prompts,
+            partial(left_out.explain_batch, images, pair_prompts),
         ),
         Case(
             "one prompt: words alone, by leaving out",
@@ -129,15 +170,7 @@ def cases(clip: Clip) -> list[Case]:
             0.50,
             [image],
             [CAPTION],
-            partial(leave_out.score_words, [CAPTION], embedding),
-        ),
-        Case(
-            "100 prompts: words alone, by leaving out",
-            1.00,
-            1.40,
-            [image],
-            prompts,
-            partial(leave_out.score_words, prompts, embedding.expand(len(prompts), -1)),
+            partial(left_out.score_words, [CAPTION], embedding),
         ),
         Case(
             "every word of ten x every region",
@@ -145,7 +178,7 @@ def cases(clip: Clip) -> list[Case]:
             1.10,
             [image],
             [CAPTION],
-            partial(explainer.interactions, image, CAPTION),
+            partial(left_out.interactions, image, CAPTION),
         ),
     ]
 
