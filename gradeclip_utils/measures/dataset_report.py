@@ -21,11 +21,14 @@ from tqdm.auto import tqdm
 from ..datasets import Example, captioned_images, load
 from ..errors import GradeclipError
 from ..explainer import Explainer
+from ..explanation import Explanation
+from ..methods import METHODS
 from ..models import Clip, load_clip
 from ..plots import paint
+from ..words import Word
 from .evaluation import describe_run, method_names
 from .localisation import localisation_scores
-from .page import PAGE, render_page, shorten, sortable, write_thumbnail
+from .page import PAGE, render_page, shaded_caption, shorten, sortable, write_thumbnail
 from .table import Table
 
 SAMPLE_SIZE = 64  # images of the data set that every caption is compared with
@@ -56,6 +59,7 @@ def report(
     out: str | Path,
     *,
     method: str = "grad-eclip",
+    words: str | None = "leave-one-out",
     limit: int | None = None,
     nulls: int = 16,
     seed: int = 0,
@@ -68,6 +72,7 @@ def report(
         data: a data set as `datasets.load` takes it, or a list of `Example`.
         out: a folder for the report: `index.html`, `thumbnails/`, and the rows as `rows.jsonl`.
         method: of `methods.METHODS`, one with maps of images.
+        words: the method by which the words of captions are shaded; None for no shades.
         limit: at most this many examples, spread over the data.
         nulls: how many prompts about other things a map is compared with (`Explainer.null_maps`).
         seed: of these prompts.
@@ -77,8 +82,10 @@ def report(
         One row per pair, the worst first: image, prompt, error (why it could not be explained),
         thumbnail, similarity, fit (fraction of up to 64 other images that the caption fits less),
         dependence, low and high (its interval), largest (value of the map), the measures of
-        `localisation_scores` if there is a mask, deviation (of the similarity from the median, in
-        robust deviations) and warnings.
+        `localisation_scores` if there is a mask, words (of the caption, each with its place, score,
+        and whether the model does not know it), guess (the model knows drawn scenes alone, and the
+        image is none), deviation (of the similarity from the median, in robust deviations) and
+        warnings.
 
     Raises:
         GradeclipError: an unknown method, no examples, or a folder of another report.
@@ -88,13 +95,14 @@ def report(
     settings = {
         **describe_run(clip, data, examples),
         "report": method,
+        "words": words,
         "nulls": nulls,
         "seed": seed,
     }
     table = Table(out, settings, ("image",), overwrite=overwrite)
     thumbnails = Path(out) / "thumbnails"
     thumbnails.mkdir(exist_ok=True)
-    explainer = Explainer(clip, method=method, seed=seed, keep_trace=True)
+    explainer = Explainer(clip, method=method, words=words, seed=seed, keep_trace=True)
     sample: dict[int, np.ndarray] = {}
     if len(table.rows) < len(examples):
         sample = _embed_sample(explainer, examples)
@@ -109,7 +117,7 @@ def report(
         rows.append(row)
 
     frame = _worst_first(rows)
-    page = _render_page(frame, clip, method)
+    page = _render_page(frame, clip, method, words)
     (Path(out) / PAGE).write_text(page, encoding="utf-8", errors="backslashreplace")
     return frame
 
@@ -161,15 +169,29 @@ def _explain_pair(
     row["dependence"], row["low"], row["high"] = explanation.prompt_dependence(null_maps)
     heat = explanation.heatmap(0, signed=True)
     row["largest"] = float(heat.max())
+    row["guess"] = explanation.provenance.is_guess
+    row["words"] = [_word_record(explanation, word) for word in explanation.words[0]]
     if mask is not None:
         row |= localisation_scores(heat, mask)
     return row
 
 
+def _word_record(explanation: Explanation, word: Word) -> dict:
+    """A word of a caption for the page."""
+    return {
+        "start": word.start,
+        "end": word.end,
+        "score": word.score,
+        "filled": explanation.is_filled(word),
+        "unknown": explanation.is_unknown(word),
+        "sentence": explanation.word_sentence(word),
+    }
+
+
 def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
     """The rows of a report as a table, the worst first, with deviation and warnings."""
     blank: dict = dict.fromkeys(TEXT_COLUMNS, "") | dict.fromkeys(NUMBER_COLUMNS, np.nan)
-    table = pd.DataFrame([{**blank, **row} for row in rows])
+    table = pd.DataFrame([{**blank, "words": (), "guess": False, **row} for row in rows])
     table = table.astype(dict.fromkeys(NUMBER_COLUMNS, float))
 
     distance = (table["similarity"] - table["similarity"].median()).abs()
@@ -192,13 +214,18 @@ def _worst_first(rows: Sequence[Mapping]) -> pd.DataFrame:
     return table.loc[order.index].reset_index(drop=True)
 
 
-def _render_page(table: pd.DataFrame, clip: Clip, method: str) -> str:
+def _render_page(
+    table: pd.DataFrame,
+    clip: Clip,
+    method: str,
+    words: str | None = None,
+) -> str:
     """The page of a report, as HTML."""
     columns = [name for name in SHOWN_COLUMNS if name in table and table[name].notna().any()]
     failed = table["error"] != ""
     warnings = table["warnings"].mask(failed, table["warnings"] + ": " + table["error"])
     cells = {
-        "caption": table["prompt"].map(shorten),
+        "caption": [shaded_caption(row.prompt, row.words) for row in table.itertuples()],
         "warnings": warnings.map(html.escape),
         f"image, {method}": [_thumbnail_cell(row) for row in table.itertuples()],
     }
@@ -218,6 +245,16 @@ def _render_page(table: pd.DataFrame, clip: Clip, method: str) -> str:
         "sorts. Each map has its own scale, from no colour (zero or less) to dark (its largest "
         "value).</p>"
     )
+    if words is not None:
+        change = METHODS[words].word_change
+        meaning = f"the fall of the similarity {change}" if change else "its relevance"
+        about += (
+            f"<p>A word's shade is {meaning} ({METHODS[words].title}), red for, blue against.</p>"
+        )
+    if table["guess"].any():
+        about += "<p>The model was trained on drawn scenes alone: on other images it guesses.</p>"
+    if table["words"].map(lambda row: any(word["unknown"] for word in row)).any():
+        about += "<p>Words that the model does not know are struck out.</p>"
     return render_page(
         f"Report of {len(table)} pair{'s' * (len(table) != 1)}",
         about,
@@ -265,6 +302,12 @@ def add_pairs(parser: argparse.ArgumentParser) -> None:
         "in the folder",
     )
     parser.add_argument(
+        "--words",
+        metavar="METHOD",
+        default="leave-one-out",
+        help="the method by which words are shaded, or none; default: %(default)s",
+    )
+    parser.add_argument(
         "--limit", type=int, help="at most this many pairs, spread over the data set"
     )
 
@@ -295,6 +338,7 @@ def _run_command(options: argparse.Namespace) -> str:
         data,
         options.out,
         method=options.method,
+        words=None if options.words == "none" else options.words,
         limit=options.limit,
         seed=options.seed,
         overwrite=options.overwrite,

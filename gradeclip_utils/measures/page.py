@@ -7,14 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
+import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 from PIL import Image
+
+from ..plots.colours import abs_max, to_rgb
 
 PAGE = "index.html"
 TEMPLATE = Path(__file__).with_name("report.html")
 THUMBNAIL_HEIGHT = 160  # pixels
 THUMBNAIL_GAP = 4  # pixels between the panels of a thumbnail
 CAPTION_LENGTH = 120  # letters of a caption that a page shows
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (WCAG)
+DARK = 0.179  # luminance below which white is easier to read than black
 
 
 def render_page(title: str, about: str, meanings: Mapping[str, str], tables: str) -> str:
@@ -42,6 +48,31 @@ def shorten(caption: str) -> str:
     if len(caption) > CAPTION_LENGTH:
         caption = f"{caption[:CAPTION_LENGTH]}..."
     return html.escape(caption)
+
+
+def shaded_caption(caption: str, words: Sequence[Mapping]) -> str:
+    """A caption as HTML, its words on shades of their scores; unknown words are struck out.
+
+    Each word has `start`, `end`, `score`, a `sentence`, and whether it is `filled` and `unknown`.
+    """
+    shown = [word for word in words if word["end"] <= CAPTION_LENGTH]
+    scale = abs_max([word["score"] for word in shown if word["filled"]])
+    parts = []
+    end = 0
+    for word in shown:
+        text = html.escape(caption[word["start"] : word["end"]])
+        if word["unknown"]:
+            text = f"<s>{text}</s>"
+        look = ""
+        if word["filled"] and scale > 0:
+            shade = to_rgb(word["score"] / scale)
+            ink = "white" if shade**2.2 @ LUMINANCE < DARK else "black"
+            look = f"background: {to_hex(shade)}; color: {ink}"
+        parts.append(html.escape(caption[end : word["start"]]))
+        parts.append(f'<span style="{look}" title="{html.escape(word["sentence"])}">{text}</span>')
+        end = word["end"]
+    rest = caption[end:CAPTION_LENGTH] + "..." * (len(caption) > CAPTION_LENGTH)
+    return "".join(parts) + html.escape(rest)
 
 
 def write_thumbnail(file: Path, panels: Sequence[Image.Image]) -> None:

@@ -65,6 +65,32 @@ def test_a_row_says_how_well_the_caption_fits_and_how_much_the_map_depends_on_it
         assert row["average_precision"] == pytest.approx(scores["average_precision"], abs=1e-4)
 
 
+def test_words_of_captions_are_shaded_by_their_scores_and_unknown_ones_struck_out(
+    tiny, picture, tmp_path
+):
+    clip = replace(tiny, vocabulary=frozenset({"a", "dog"}), trained_on_drawn_scenes=True)
+    example = Example("photo", "a <b> dog", "dog", "", (), lambda: picture)
+    for words in ("leave-one-out", "grad-eclip", None):
+        out = tmp_path / str(words)
+        rows = report(clip, [example], out, words=words, nulls=3)
+        explanation = Explainer(clip, words=words).explain(picture, "a <b> dog")
+        scores = [word["score"] for word in rows["words"][0]]
+        assert scores == pytest.approx([word.score for word in explanation.words[0]], abs=1e-6)
+
+        page = (out / "index.html").read_text(encoding="utf-8")
+        assert "trained on drawn scenes alone" in page
+        assert "a <b>" not in page
+        filled = re.findall(r'<span style="background: #[^>]*>(?:<s>)?([^<]+)', page)
+        expected = {
+            "leave-one-out": ["a", "&lt;", "b", "&gt;", "dog"],
+            "grad-eclip": ["b", "dog"],
+            None: [],
+        }
+        assert filled == expected[words]
+        assert ("<s>b</s>" in page) == (words is not None)
+        assert ("without this word the similarity is" in page) == (words == "leave-one-out")
+
+
 def test_the_pair_that_is_wrong_among_five_comes_first(bundled, tmp_path):
     captions = {
         "dog": "a dog",
