@@ -29,7 +29,9 @@ def left_and_right(image):
     """The colours in the middle of both halves."""
     quarter = image.width // 4
     middle = image.height // 2
-    return image.getpixel((quarter, middle)), image.getpixel((3 * quarter, middle))
+    left = image.getpixel((quarter, middle))
+    right = image.getpixel((3 * quarter, middle))
+    return left, right
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -47,7 +49,8 @@ def test_ordinary_files_come_as_they_are(tmp_path, monkeypatch, suffix):
 
 def test_an_array_of_red_green_and_blue_is_the_image():
     array = np.asarray(stripes())[:, ::-1]
-    assert np.array_equal(np.asarray(read_image(array)), array)
+    image = read_image(array)
+    assert np.array_equal(np.asarray(image), array)
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "RGBA", "YCbCr", "LA", "1"])
@@ -70,26 +73,34 @@ def test_other_colour_modes_are_converted_and_the_argument_stays(mode):
 def test_transparent_pixels_are_laid_over_white(tmp_path):
     palette = stripes("P")
     palette.save(tmp_path / "image.png", transparency=palette.getpixel((5, 5)))
-    assert left_and_right(read_image(tmp_path / "image.png")) == (WHITE, WHITE)
+    colours = left_and_right(read_image(tmp_path / "image.png"))
+    assert colours == (WHITE, WHITE)
 
     half_transparent = stripes("RGBA")
     half_transparent.putalpha(128)
     left, right = left_and_right(read_image(half_transparent))
-    assert np.allclose(left, (np.array(RED) + 255) / 2, atol=2)
+    on_white = (np.array(RED) + 255) / 2
+    assert np.allclose(left, on_white, atol=2)
     assert right == WHITE
 
 
 def test_16_bits_are_scaled_and_not_clipped(tmp_path):
-    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(1, -1).repeat(4, 0)
-    Image.fromarray(ramp).save(tmp_path / "image.png")
-    of_32_bits = Image.fromarray(ramp.astype(np.int32))
-    for image in (read_image(tmp_path / "image.png"), read_image(of_32_bits)):
-        assert np.array_equal(np.asarray(image)[0, :, 0], np.arange(256))
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16)
+    row = ramp[None]
+    Image.fromarray(row).save(tmp_path / "image.png")
+    of_32_bits = Image.fromarray(row.astype(np.int32))
+    for source in (tmp_path / "image.png", of_32_bits):
+        red, _, _ = np.asarray(read_image(source)).T
+        assert np.array_equal(red[:, 0], np.arange(256))
 
 
 @pytest.mark.parametrize(
     ("orientation", "size", "in_the_red_half"),
-    [(3, (40, 20), (35, 10)), (6, (20, 40), (10, 5)), (8, (20, 40), (10, 35))],
+    [
+        (3, (40, 20), (35, 10)),
+        (6, (20, 40), (10, 5)),
+        (8, (20, 40), (10, 35)),
+    ],
 )
 def test_an_image_is_turned_as_its_exif_data_say(tmp_path, orientation, size, in_the_red_half):
     exif = Image.Exif()
@@ -105,7 +116,8 @@ def test_an_image_is_turned_as_its_exif_data_say(tmp_path, orientation, size, in
 def test_the_first_frame_of_an_animation_is_taken(tmp_path):
     black = Image.new("RGB", (40, 20))
     stripes().save(tmp_path / "image.gif", save_all=True, append_images=[black])
-    assert np.allclose(left_and_right(read_image(tmp_path / "image.gif")), (RED, WHITE), atol=6)
+    colours = left_and_right(read_image(tmp_path / "image.gif"))
+    assert np.allclose(colours, (RED, WHITE), atol=6)
 
 
 # ------------------------------------------------------------------------------ what the model sees
@@ -113,22 +125,30 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path):
 
 def ramps(width, height):
     """An image whose red says how far right a pixel is, and its green how far down, 0 to 255."""
-    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([red, green, 0 * red], axis=-1).round().astype(np.uint8))
+    across = np.linspace(0, 255, width)
+    down = np.linspace(0, 255, height)
+    red, green = np.meshgrid(across, down)
+    blue = np.zeros_like(red)
+    pixels = np.stack([red, green, blue], axis=-1).round()
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def transform(size, resize_mode):
     """A preprocessing that keeps colours as they are."""
     if resize_mode == "cropped before":
-        steps = [transforms.CenterCrop(30), transforms.Resize(size), transforms.ToTensor()]
+        steps = [
+            transforms.CenterCrop(30),
+            transforms.Resize(size),
+            transforms.ToTensor(),
+        ]
         return transforms.Compose(steps)
-    unchanged = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     return open_clip.image_transform(
         size,
         is_train=False,
         resize_mode=resize_mode,
         fill_color=0,
-        **unchanged,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
     )
 
 
@@ -137,13 +157,22 @@ def largest_error(colours, start, end, length):
     pixel = (end - start) / len(colours)
     by_box = start + (np.arange(len(colours)) + 0.5) * pixel
     by_colours = colours * (length - 1) + 0.5
+    errors = np.abs(by_box - by_colours)
     inside = (by_box > 1) & (by_box < length - 1)
-    return np.abs(by_box - by_colours)[inside].max()
+    return errors[inside].max()
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest", "cropped before"])
 @pytest.mark.parametrize("size", [32, (32, 48)])
-@pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (1000, 90), (31, 31)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (80, 50),
+        (50, 80),
+        (1000, 90),
+        (31, 31),
+    ],
+)
 def test_the_box_says_where_the_models_pixels_come_from(width, height, size, resize_mode):
     """Read the place off the pixels themselves: the ramps tell where each came from."""
     view = model_view(transform(size, resize_mode), ramps(width, height))
@@ -156,8 +185,9 @@ def test_the_box_says_where_the_models_pixels_come_from(width, height, size, res
 
     # three quarters of a pixel of the model's, and the steps of 8 bits
     pixel = max(1, (right - left) / columns)
-    assert error_x < 0.75 * pixel + width / 255
-    assert error_y < 0.75 * pixel + height / 255
+    rounding = width / 255
+    assert error_x < 0.75 * pixel + rounding
+    assert error_y < 0.75 * pixel + rounding
 
 
 @pytest.mark.parametrize("size", [(80, 50), (50, 80)])
@@ -171,14 +201,22 @@ def test_steps_of_torchvisions_second_version_and_of_timm_are_followed(size):
             v2.Normalize([0.0] * 3, [1.0] * 3),
         ]
     )
-    border = create_transform(32, mean=(0.0,) * 3, std=(1.0,) * 3, crop_mode="border", crop_pct=1.0)
+    border = create_transform(
+        32,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        crop_mode="border",
+        crop_pct=1.0,
+    )
+    image = ramps(*size)
     for mode, preprocess in (("shortest", second), ("longest", border)):
-        expected = model_view(transform(32, mode), ramps(*size))
-        view = model_view(preprocess, ramps(*size))
-        colours = view.pixels.mean((1, 2))
+        expected = model_view(transform(32, mode), image)
+        view = model_view(preprocess, image)
         assert view.box == expected.box
-        torch.testing.assert_close(colours, expected.pixels.mean((1, 2)), atol=2e-2, rtol=0)
-    assert native_view(second, ramps(*size), (8, 8)).box == (0, 0, *size)
+        colours = view.pixels.mean((1, 2))
+        expected_colours = expected.pixels.mean((1, 2))
+        torch.testing.assert_close(colours, expected_colours, atol=2e-2, rtol=0)
+    assert native_view(second, image, (8, 8)).box == (0, 0, *size)
 
 
 def test_an_unknown_step_is_taken_to_show_the_whole_image_with_a_warning():
@@ -191,9 +229,19 @@ def test_an_unknown_step_is_taken_to_show_the_whole_image_with_a_warning():
     assert view.pixels.shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 50), (50, 80), (1, 1), (5000, 4000), (3, 900)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (80, 50),
+        (50, 80),
+        (1, 1),
+        (5000, 4000),
+        (3, 900),
+    ],
+)
 def test_native_sides_are_whole_patches_near_the_images_own(width, height):
-    view = native_view(transform(32, "shortest"), Image.new("RGB", (width, height)), (8, 8))
+    image = Image.new("RGB", (width, height))
+    view = native_view(transform(32, "shortest"), image, (8, 8))
     rows = view.pixels.shape[1] // 8
     columns = view.pixels.shape[2] // 8
 
@@ -210,7 +258,8 @@ def test_native_sides_are_whole_patches_near_the_images_own(width, height):
 def test_native_resolution_normalises_colours_as_the_model_does():
     image = ramps(32, 32)
     preprocess = open_clip.image_transform(32, is_train=False)
-    torch.testing.assert_close(native_view(preprocess, image, (8, 8)).pixels, preprocess(image))
+    view = native_view(preprocess, image, (8, 8))
+    torch.testing.assert_close(view.pixels, preprocess(image))
 
 
 def test_native_resolution_needs_a_step_that_normalises():
@@ -237,11 +286,29 @@ def test_a_heat_map_is_the_map_resized_bilinearly():
     map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
     batch = torch.tensor(map_)[None, None]
     expected = torch.nn.functional.interpolate(batch, (60, 100), mode="bilinear")[0, 0]
-    np.testing.assert_allclose(onto_image(map_, (0, 0, 100, 60), (100, 60)), expected, atol=1e-6)
+    heat = onto_image(map_, (0, 0, 100, 60), (100, 60))
+    np.testing.assert_allclose(heat, expected, atol=1e-6)
 
 
 def test_pooling_takes_means_of_cells_and_counts_what_lies_outside_as_zero():
     values = np.random.default_rng(0).random((6, 8))
-    by_blocks = values.reshape(3, 2, 2, 4).mean(axis=(1, 3))
-    np.testing.assert_allclose(pool(values, (3, 2)), by_blocks)
-    np.testing.assert_allclose(pool(np.ones((4, 4)), (1, 2), (-4, 0, 4, 4)), [[0, 1]])
+    blocks = values.reshape(3, 2, 2, 4)
+    means = pool(values, (3, 2))
+    np.testing.assert_allclose(means, blocks.mean(axis=(1, 3)))
+    np.testing.assert_allclose(pool(values, (6, 8)), values)
+
+    left_half_is_outside = (-4, 0, 4, 4)
+    means = pool(np.ones((4, 4)), (1, 2), left_half_is_outside)
+    np.testing.assert_allclose(means, [[0, 1]])
+
+
+def test_pooling_counts_a_part_of_a_pixel_as_this_part():
+    values = np.random.default_rng(0).random((6, 8))
+    left, top, right, bottom = box = (0.7, 0.2, 7.9, 5.3)
+    means = pool(values, (3, 3), box)
+
+    rows = [0.8, 1, 1, 1, 1, 0.3]  # how much of each row and column the box covers
+    columns = [0.3, 1, 1, 1, 1, 1, 1, 0.9]
+    total = np.array(rows) @ values @ columns
+    area = (right - left) * (bottom - top)
+    assert means.mean() * area == pytest.approx(total)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
@@ -20,7 +19,8 @@ from gradeclip_utils.measures.faithfulness import (
 )
 from gradeclip_utils.words import Word
 
-PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # colours that are not normalised: black is zero
+# colours that are not normalised: black is zero
+PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 EVERY_PIXEL = Protocol(span=1.0, points=8 * 12 + 1, fill="black")  # of `additive`
 
 
@@ -33,11 +33,23 @@ def additive():
     def score(images):
         return (images * weights).sum(dim=(1, 2, 3))
 
-    return score, pixels, (weights * pixels).sum(0).numpy()
+    parts = (weights * pixels).sum(dim=0)
+    return score, pixels, parts.numpy()
+
+
+def total(images):
+    return images.sum(dim=(1, 2, 3))
+
+
+def denormalised(images, colours):
+    """Images in colours from 0 to 1."""
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in colours)
+    return images * deviation + mean
 
 
 def curve(curves: pd.DataFrame, method: str, game: str) -> np.ndarray:
-    return curves[(curves["method"] == method) & (curves["game"] == game)]["score"].to_numpy()
+    rows = curves.query("method == @method and game == @game")
+    return rows["score"].to_numpy()
 
 
 def scored_images(*arguments, **options) -> torch.Tensor:
@@ -46,7 +58,7 @@ def scored_images(*arguments, **options) -> torch.Tensor:
 
     def score(images):
         batches.append(images)
-        return images.sum((1, 2, 3))
+        return total(images)
 
     image_curves(score, *arguments, **options)
     return torch.cat(batches)
@@ -55,20 +67,25 @@ def scored_images(*arguments, **options) -> torch.Tensor:
 def test_curves_of_an_additive_model_are_the_sums_that_can_be_worked_out_by_hand(additive):
     score, pixels, parts = additive
     curves = image_curves(score, pixels, {"true": parts}, EVERY_PIXEL, colours=PLAIN)
-    sums = np.concatenate([[0], np.cumsum(np.sort(parts.ravel())[::-1])])
-    np.testing.assert_allclose(curve(curves, "true", "insertion"), sums, atol=1e-4)
-    np.testing.assert_allclose(curve(curves, "true", "deletion"), parts.sum() - sums, atol=1e-4)
+    insertion = curve(curves, "true", "insertion")
+    deletion = curve(curves, "true", "deletion")
+    best_first = np.sort(parts.ravel())[::-1]
+    sums = np.concatenate([[0], best_first.cumsum()])
+    np.testing.assert_allclose(insertion, sums, atol=1e-4)
+    np.testing.assert_allclose(deletion, sums[-1] - sums, atol=1e-4)
 
     areas = curve_auc(curves).set_index("game")["auc"]
-    expected = (sums[1:] + sums[:-1]).mean() / 2
+    trapezoids = (sums[1:] + sums[:-1]) / 2
+    expected = trapezoids.mean()
     assert areas["insertion"] == pytest.approx(expected, abs=1e-4)
-    assert areas["deletion"] == pytest.approx(parts.sum() - expected, abs=1e-4)
+    assert areas["deletion"] == pytest.approx(sums[-1] - expected, abs=1e-4)
 
 
 def test_the_published_protocol_removes_half_and_reads_every_twentieth():
-    pixels, maps = torch.ones(3, 20, 20), {"m": np.eye(20)}
-    curves = image_curves(lambda images: images.mean((1, 2, 3)), pixels, maps, colours=PLAIN)
-    assert curves["fraction"].unique().tolist() == pytest.approx(np.arange(11) / 20)
+    pixels = torch.ones(3, 20, 20)
+    curves = image_curves(total, pixels, {"m": np.eye(20)}, colours=PLAIN)
+    fractions = curves["fraction"].unique()
+    np.testing.assert_allclose(fractions, np.arange(11) / 20)
     published = PROTOCOLS["published"]
     assert published == Protocol()
     assert (published.fill, published.canvas) == ("random", "black")
@@ -86,21 +103,23 @@ def test_an_image_half_deleted_holds_the_fill_on_exactly_the_higher_half_of_the_
 
 def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(additive):
     _, pixels, parts = additive
-    colours, maps = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), {"a": parts, "b": -parts}
+    colours = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    maps = {"a": parts, "b": -parts}
 
     def filled(seed):
         protocol = Protocol(span=1.0, points=2, seed=seed)
         return scored_images(pixels, maps, protocol, colours=colours, games=["deletion"])
 
     state = torch.get_rng_state()
-    first, again, other = filled(0), filled(0), filled(1)
+    first = filled(0)
+    again = filled(0)
+    other = filled(1)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(first) == 2  # all of it and none of it, once for both maps
     assert torch.equal(first[0], pixels)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in colours)
-    colour = first[1] * deviation + mean
+    colour = denormalised(first[1], colours)
     assert colour.min() >= -1e-6
     assert colour.max() <= 1 + 1e-6
     assert 0.4 < colour.mean() < 0.6
@@ -108,39 +127,48 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
 
 def test_black_is_black_in_the_models_own_colours(tiny, pixels):
     colours = colours_of(tiny.preprocess)
-    maps, protocol = {"m": np.eye(32)}, Protocol(points=2)
-    images = scored_images(pixels[0], maps, protocol, colours=colours, games=["insertion"])
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in colours)
-    black = images[0] * deviation + mean
+    images = scored_images(
+        pixels[0],
+        {"m": np.eye(32)},
+        Protocol(points=2),
+        colours=colours,
+        games=["insertion"],
+    )
+    black = denormalised(images[0], colours)
     torch.testing.assert_close(black, torch.zeros_like(black), atol=1e-6, rtol=0)
 
 
 def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
-    explanation = Explainer(tiny).explain(np.zeros((32, 32, 3), np.uint8), "a dog")
-    map_ = np.random.default_rng(0).normal(size=explanation.image_maps.shape[1:])
-    explanation = replace(explanation, image_maps=map_[None].astype(np.float32))
-    maps = {"grid": map_, "pixels": explanation.heatmap(0, signed=True)}
+    black = np.zeros((32, 32, 3), np.uint8)
+    explanation = Explainer(tiny).explain(black, "a dog")
+    map_ = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    explanation = replace(explanation, image_maps=map_[None])
+    heat = explanation.heatmap(0, signed=True)
     weights = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
     curves = image_curves(
-        lambda images: (images * weights).sum((1, 2, 3)),
+        lambda images: total(images * weights),
         pixels[0],
-        maps,
+        {"grid": map_, "pixels": heat},
         Protocol(span=1.0, points=21, fill="mean", canvas="mean"),
     )
     for game in ("deletion", "insertion"):
-        grid, in_pixels = curve(curves, "grid", game), curve(curves, "pixels", game)
-        np.testing.assert_allclose(grid, in_pixels, rtol=1e-5)
+        on_grid = curve(curves, "grid", game)
+        in_pixels = curve(curves, "pixels", game)
+        np.testing.assert_allclose(on_grid, in_pixels, rtol=1e-5)
 
 
 def test_batches_make_no_difference_and_images_that_all_maps_share_are_scored_once(additive):
     score, pixels, parts = additive
-    sizes, maps = [], {"a": parts, "b": -parts}
+    maps = {"a": parts, "b": -parts}
+    sizes = []
 
     def counted(images):
         sizes.append(len(images))
         return score(images)
 
-    apart = [image_curves(score, pixels, {name: maps[name]}, colours=PLAIN) for name in maps]
+    apart = []
+    for name, map_ in maps.items():
+        apart.append(image_curves(score, pixels, {name: map_}, colours=PLAIN))
     together = image_curves(counted, pixels, maps, colours=PLAIN, batch=7)
     pd.testing.assert_frame_equal(together, pd.concat(apart, ignore_index=True))
     shared = 2  # where each of the two games begins
@@ -169,7 +197,8 @@ def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
 
 
 def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, picture):
-    explainer, caption = Explainer(tiny), "a red car, and a dog"
+    explainer = Explainer(tiny)
+    caption = "a red car, and a dog"
     explanation = explainer.explain(picture, caption)
     image = explainer.embed_images(picture)[0]
 
@@ -177,21 +206,22 @@ def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, 
         return explainer.embed_texts(texts) @ image
 
     curves = word_curves(score, caption, {"m": explanation.words[0]})
+    ids = tiny.tokenizer([""])
     with torch.no_grad():
-        empty = F.normalize(tiny.model.encode_text(tiny.tokenizer([""])), dim=-1)[0]
+        (empty,) = tiny.model.encode_text(ids, normalize=True)
     ends = [float(explanation.similarity[0]), float(empty @ image)]
-    np.testing.assert_allclose(curve(curves, "m", "deletion")[[0, -1]], ends, atol=1e-5)
-    np.testing.assert_allclose(curve(curves, "m", "insertion")[[-1, 0]], ends, atol=1e-5)
+    deletion = curve(curves, "m", "deletion")
+    insertion = curve(curves, "m", "insertion")
+    np.testing.assert_allclose(deletion[[0, -1]], ends, atol=1e-5)
+    np.testing.assert_allclose(insertion[[-1, 0]], ends, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("maps", "protocol", "message"),
-    [
-        ({"m": np.ones((9, 8))}, "mean-colour", r"map of 'm' has shape \(9, 8\): it must be on"),
-        ({"m": np.eye(8)}, "published", "'random' pixels need colours"),
-        ({"m": np.eye(8)}, "publisht", "there is no protocol 'publisht': did you mean published"),
-    ],
-)
-def test_curves_that_cannot_be_drawn_are_refused(maps, protocol, message):
-    with pytest.raises(GradeclipError, match=message):
-        image_curves(lambda images: images.sum((1, 2, 3)), torch.zeros(3, 8, 8), maps, protocol)
+def test_curves_that_cannot_be_drawn_are_refused():
+    pixels = torch.zeros(3, 8, 8)
+    maps = {"m": np.eye(8)}
+    with pytest.raises(GradeclipError, match=r"map of 'm' has shape \(9, 8\): it must be on"):
+        image_curves(total, pixels, {"m": np.ones((9, 8))}, "mean-colour")
+    with pytest.raises(GradeclipError, match="'random' pixels need colours"):
+        image_curves(total, pixels, maps, "published")
+    with pytest.raises(GradeclipError, match="there is no protocol 'publisht': did you mean"):
+        image_curves(total, pixels, maps, "publisht")

@@ -27,13 +27,16 @@ def patch_sums(values):
 def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     tower = open_image_tower(tiny.model)
     target = directions(1, 2)
-    maps = gradients.input_x_gradient(tower, tower.trace(pixels[:1]), target)[0]
+    image = pixels[:1]
+    maps = gradients.input_x_gradient(tower, tower.trace(image), target)[0]
 
-    x = pixels[:1].clone().requires_grad_()
+    image = image.clone().requires_grad_()
     for t in range(2):
-        score = plain.embed(tiny.model, "image", x)[0] @ target[0, t]
-        (slope,) = torch.autograd.grad(score, x)
-        close(maps[t, 1:], patch_sums((slope * x)[0].sum(dim=0).detach()))
+        (embedding,) = plain.embed(tiny.model, "image", image)
+        score = embedding @ target[0, t]
+        (slope,) = torch.autograd.grad(score, image)
+        products = (slope * image)[0].detach()
+        close(maps[t, 1:], patch_sums(products.sum(dim=0)))
     assert maps[:, 0].eq(0).all()
 
 
@@ -42,11 +45,14 @@ def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     target = directions(1, 1)
     recording = plain.Recording(tiny.model, "text", ids)
     tokens = recording.entering[0]
-    (slope,) = torch.autograd.grad(recording.embedding[0] @ target[0, 0], tokens)
-    expected = (slope * tokens)[0].sum(dim=-1).detach()
+    score = recording.embedding[0] @ target[0, 0]
+    (slope,) = torch.autograd.grad(score, tokens)
+    products = (slope * tokens)[0].detach()
+    expected = products.sum(dim=-1)
 
     tower = open_text_tower(tiny.model, 3)
-    row = gradients.input_x_gradient(tower, tower.trace(ids), target)[0, 0]
+    maps = gradients.input_x_gradient(tower, tower.trace(ids), target)
+    row = maps[0, 0]
     close(row, expected[: len(row)])
 
 
@@ -55,17 +61,26 @@ def test_integrated_gradients_are_captums(tiny, pixels):
     steps = 20  # more points of two images than one batch holds
     tower = open_image_tower(tiny.model)
     target = directions(2, 3)
-    maps = gradients.integrated_gradients(tower, tower.trace(pixels), target, steps=steps)
+    maps = gradients.integrated_gradients(
+        tower,
+        tower.trace(pixels),
+        target,
+        steps=steps,
+    )
 
     def score(images, direction):
         return (tower.embed_pixels(images) * direction).sum(dim=-1)
 
+    reference = attr.IntegratedGradients(score)
     for t, direction in enumerate(target.unbind(dim=1)):
-        attributions = attr.IntegratedGradients(score).attribute(
-            pixels, additional_forward_args=(direction,), n_steps=steps
+        attributions = reference.attribute(
+            pixels,
+            additional_forward_args=(direction,),
+            n_steps=steps,
         )
-        expected = torch.stack([patch_sums(values.sum(dim=0)) for values in attributions])
-        close(maps[:, t, 1:], expected.float().detach())
+        of_pixels = attributions.sum(dim=1).float().detach()
+        expected = torch.stack([patch_sums(values) for values in of_pixels])
+        close(maps[:, t, 1:], expected)
 
 
 def test_integrated_gradients_of_tokens_add_up_to_what_the_words_bring(tiny):
@@ -84,8 +99,10 @@ def test_integrated_gradients_of_tokens_add_up_to_what_the_words_bring(tiny):
     model = copy.deepcopy(tiny.model)
     model.transformer.resblocks[0].register_forward_pre_hook(without_words)
     with torch.no_grad():
-        gain = plain.embed(tiny.model, "text", ids) - plain.embed(model, "text", ids)
-    close(maps.sum(dim=-1), torch.einsum("be,bte->bt", gain, target), 1e-2)
+        with_words = plain.embed(tiny.model, "text", ids)
+        without = plain.embed(model, "text", ids)
+    expected = torch.einsum("be,bte->bt", with_words - without, target)
+    close(maps.sum(dim=-1), expected, 1e-2)
     for row, end in zip(maps, ends, strict=True):
         assert row[:, 1:end].ne(0).all()
         assert row[:, 0].eq(0).all()
@@ -111,12 +128,15 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
 
     light = perturbation.mask_maker(masks, (32, 32), seed=3)(torch.arange(masks))
     with torch.no_grad():
-        embeddings = [plain.embed(tiny.model, "image", pixels[:1] * mask)[0] for mask in light]
-    scores = torch.stack(embeddings) @ target[0].T  # (masks, T)
+        images = pixels[:1] * light[:, None]
+        embeddings = plain.embed(tiny.model, "image", images)
+    scores = embeddings @ target[0].T  # (masks, T)
     for t in range(2):
+        changes = scores[:, t] - scores[:, t].mean()
         expected = torch.zeros(16)
-        for score, mask in zip(scores[:, t] - scores[:, t].mean(), light, strict=True):
-            expected += score * patch_sums(mask) / 64 / (masks * 0.5)
+        for change, mask in zip(changes, light, strict=True):
+            mean_light = patch_sums(mask) / 64
+            expected += change * mean_light / (masks * 0.5)
         close(maps[t, 1:], expected, 1e-3)
 
 
@@ -129,19 +149,23 @@ def bottleneck_by_hand(tokens, noise, score, beta, steps):
 
     def nats(a):
         lam = torch.sigmoid(a)
-        return torch.distributions.kl_divergence(normal(lam * tokens, 1 - lam), normal(0.0, 1.0))
+        mixed = normal(lam * tokens, 1 - lam)
+        return torch.distributions.kl_divergence(mixed, normal(0.0, 1.0))
 
     for step in range(steps):
         a = openness.clone().requires_grad_()
         lam = torch.sigmoid(a)
-        mixed = lam * tokens + (1 - lam) * noise[:, step].transpose(0, 1)
-        loss = beta * nats(a).mean() - score(mixed).mean()
+        drawn = noise[:, step].transpose(0, 1)
+        mixed = lam * tokens + (1 - lam) * drawn
+        information = nats(a).mean()
+        loss = beta * information - score(mixed).mean()
         (slope,) = torch.autograd.grad(loss, a)
 
         first = 0.9 * first + 0.1 * slope
         second = 0.999 * second + 0.001 * slope**2
-        corrected = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
-        openness = openness - first / (1 - 0.9 ** (step + 1)) / corrected
+        mean = first / (1 - 0.9 ** (step + 1))
+        variance = second / (1 - 0.999 ** (step + 1))
+        openness = openness - mean / (variance.sqrt() + 1e-8)
     return nats(openness).sum(dim=-1)
 
 
@@ -155,13 +179,17 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
         tower = open_text_tower(precise.model, 1)
     target = directions(1, 1).double()
     trace = tower.trace(inputs)
-    nats = perturbation.m2ib(tower, trace, target, Options(seed=1), samples=2, steps=3)[0, 0]
+    options = Options(seed=1)
+    nats = perturbation.m2ib(tower, trace, target, options, samples=2, steps=3)
+    nats = nats[0, 0]
 
     model = copy.deepcopy(precise.model)
-    entering = plain.Recording(model, side, inputs).entering[-1].detach()[0]
+    recording = plain.Recording(model, side, inputs)
+    entering = recording.entering[-1][0].detach()
     count = len(nats)
     generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(count, 3, 2, entering.shape[-1], generator=generator).double()
+    shape = (count, 3, 2, entering.shape[-1])
+    noise = torch.randn(shape, generator=generator).double()
     replaced = []
     last_block = plain.blocks_of(model, side)[-1]
     last_block.register_forward_pre_hook(lambda _, tokens: (replaced[-1],))
@@ -180,10 +208,10 @@ def test_m2ib_is_the_information_that_is_left_after_squeezing(side, precise, pix
 
 @pytest.mark.parametrize("method", ["rise", "m2ib"])
 def test_a_seed_gives_the_same_map_again_and_another_seed_another(method, tiny, picture):
-    maps = [
-        Explainer(tiny, method=method, seed=seed).explain(picture, "a dog").image_maps
-        for seed in (0, 0, 1)
-    ]
+    maps = []
+    for seed in (0, 0, 1):
+        explainer = Explainer(tiny, method=method, seed=seed)
+        maps.append(explainer.explain(picture, "a dog").image_maps)
     np.testing.assert_array_equal(maps[0], maps[1])
     assert not np.allclose(maps[0], maps[2], rtol=1e-3)
 
@@ -197,16 +225,23 @@ def test_leaving_one_word_out_is_the_prompt_written_without_it(full, tiny, pictu
         length = len(tiny.tokenizer.encode(PROMPT)) + 2
         text = {"embed_cls": True, "pad_id": 0, "context_length": length}
         tiny = wrap(build(text=text, custom_text=True))
-    words = Explainer(tiny, method="leave-one-out").explain(picture, PROMPT).words[0]
+    explainer = Explainer(tiny, method="leave-one-out")
+    words = explainer.explain(picture, PROMPT).words[0]
     texts = PROMPT.split()
     assert [word.text for word in words] == texts
 
-    shorter = [" ".join(texts[:i] + texts[i + 1 :]) for i in range(len(texts))]
+    prompts = [PROMPT]
+    for i in range(len(texts)):
+        others = texts[:i] + texts[i + 1 :]
+        prompts.append(" ".join(others))
+    pixels = tiny.preprocess(picture)[None]
     with torch.no_grad():
-        image = plain.embed(tiny.model, "image", tiny.preprocess(picture)[None])[0]
-        similarity = plain.embed(tiny.model, "text", tiny.tokenizer([PROMPT, *shorter])) @ image
+        image = plain.embed(tiny.model, "image", pixels)[0]
+        embeddings = plain.embed(tiny.model, "text", tiny.tokenizer(prompts))
+    whole, *shorter = embeddings @ image
+    falls = [whole - similarity for similarity in shorter]
     scores = [word.score for word in words]
-    np.testing.assert_allclose(scores, similarity[0] - similarity[1:], atol=1e-6)
+    np.testing.assert_allclose(scores, falls, atol=1e-6)
 
 
 def test_costs_are_as_many_passes_of_the_model_as_the_registry_says(pixels):

@@ -14,7 +14,8 @@ from tests.test_explainer import state_of
 # with the methods of studies.rivals
 IMAGE_METHODS = [name for name, method in METHODS.items() if method.image]
 TEXT_METHODS = [name for name, method in METHODS.items() if method.text]
-PAIRS = [(name, "image") for name in IMAGE_METHODS] + [(name, "text") for name in TEXT_METHODS]
+PAIRS = [(name, "image") for name in IMAGE_METHODS]
+PAIRS += [(name, "text") for name in TEXT_METHODS]
 SHORT = "a dog"
 LONG = "a red car and a blue ball"
 LINEAR = (
@@ -40,7 +41,8 @@ def run_on(name, side, clip, pixels, prompts, target):
     if side == "image":
         return run(name, side, clip.model, pixels, target)
     ids = clip.tokenizer(prompts)
-    return run(name, side, clip.model, ids, target, prompt_options(clip, prompts))
+    options = prompt_options(clip, prompts)
+    return run(name, side, clip.model, ids, target, options)
 
 
 # ------------------------------------------------------------------------------------- all maps
@@ -54,7 +56,14 @@ def test_a_batch_of_two_is_explained_as_each_alone(name, side, tiny, pixels):
     assert maps.isfinite().all()
     for i in range(2):
         part = slice(i, i + 1)
-        single = run_on(name, side, tiny, pixels[part], prompts[part], target[part])[0]
+        single = run_on(
+            name,
+            side,
+            tiny,
+            pixels[part],
+            prompts[part],
+            target[part],
+        )[0]
         length = single.shape[-1]  # a shorter prompt alone has fewer tokens
         assert maps[i, :, length:].eq(0).all()
         close(maps[i, :, :length], single)
@@ -63,10 +72,11 @@ def test_a_batch_of_two_is_explained_as_each_alone(name, side, tiny, pixels):
 @pytest.mark.parametrize("name", LINEAR)
 def test_maps_are_linear_in_the_direction(name, tiny, pixels):
     side = "image" if METHODS[name].image else "text"
-    a, b = directions(1, 2)[0]
-    target = torch.stack([a, b, a - b])[None]
-    maps = run_on(name, side, tiny, pixels[:1], [LONG], target)[0]
-    close(maps[2], maps[0] - maps[1])
+    first, second = directions(1, 2)[0]
+    target = torch.stack([first, second, first - second])
+    maps = run_on(name, side, tiny, pixels[:1], [LONG], target[None])
+    of_first, of_second, of_difference = maps[0]
+    close(of_difference, of_first - of_second)
 
 
 @pytest.mark.parametrize("name", IMAGE_METHODS)
@@ -107,11 +117,13 @@ def test_the_explainers_word_scores_are_those_of_the_method(name, tiny, picture)
     assert explanation.provenance.words == name
     assert explanation.provenance.method == "grad-eclip"
     assert [word.text for word in words] == SHORT.split()
+
+    pixels = tiny.preprocess(picture)[None]
     with torch.no_grad():
-        image = tiny.model.encode_image(tiny.preprocess(picture)[None], normalize=True)
-    row = run_on(name, "text", tiny, None, [SHORT], image[:, None])[0, 0]
+        image = tiny.model.encode_image(pixels, normalize=True)
+    maps = run_on(name, "text", tiny, None, [SHORT], image[:, None])
     scores = [word.score for word in words]
-    np.testing.assert_allclose(scores, row[1:3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores, maps[0, 0, 1:3], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
@@ -124,7 +136,8 @@ def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_meth
     assert any(scores)
 
     batch = explainer.explain(picture, [SHORT, LONG]).words[0]
-    np.testing.assert_allclose([word.score for word in batch], scores, rtol=1e-3, atol=1e-6)
+    scores_in_batch = [word.score for word in batch]
+    np.testing.assert_allclose(scores_in_batch, scores, rtol=1e-3, atol=1e-6)
 
 
 def test_a_method_goes_through_the_layers_that_it_asks_for_unless_the_user_chooses(tiny):
@@ -167,16 +180,19 @@ def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused(pi
 def test_nothing_is_left_behind_on_a_model_in_training_or_frozen(name, picture):
     explanations = []
     for training in (True, False):
-        model = build({"patch_dropout": 0.5}).train(training).requires_grad_(training)
+        model = build({"patch_dropout": 0.5})
+        model.train(training).requires_grad_(training)
         before = state_of(model)
         words = name if METHODS[name].text else None
         explainer = Explainer(wrap(model), method=name, words=words, null_captions=[SHORT, LONG])
         with torch.inference_mode():
-            explanations.append(explainer.explain(picture, SHORT, against="a cow"))
+            explanation = explainer.explain(picture, SHORT, against="a cow")
         assert state_of(model) == before
-    trained, frozen = (explanation.image_maps for explanation in explanations)
+        explanations.append(explanation)
     if METHODS[name].image:
-        np.testing.assert_allclose(trained, frozen, atol=1e-4 * np.abs(trained).max() + 1e-9)
+        trained, frozen = (explanation.image_maps for explanation in explanations)
+        tolerance = 1e-4 * np.abs(trained).max() + 1e-9
+        np.testing.assert_allclose(trained, frozen, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.target])
@@ -194,13 +210,16 @@ def test_nothing_is_left_behind_after_an_exception_inside_the_method(name, pixel
 
 def feature_map(tower, trace, directions, options):
     """A method of somebody else: how much each token's last feature points along the target."""
-    return torch.einsum("bne,bte->btn", tower.dense(trace), directions) * trace.valid_mask[:, None]
+    features = tower.dense(trace)
+    maps = torch.einsum("bne,bte->btn", features, directions)
+    return maps * trace.valid_mask[:, None]
 
 
 def random_map(tower, trace, directions, options):
     generator = torch.Generator().manual_seed(options.seed)
     shape = (*directions.shape[:2], trace.valid_mask.shape[1])
-    return torch.rand(shape, generator=generator) * trace.valid_mask[:, None]
+    maps = torch.rand(shape, generator=generator)
+    return maps * trace.valid_mask[:, None]
 
 
 def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):

@@ -1,7 +1,7 @@
 """The rivals of `studies`, against their definitions over all coalitions or by full Jacobians."""
 
 from dataclasses import replace
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +30,14 @@ SPANS = ("a red car", "and a blue ball", "on grass")
 
 def near(actual, expected, tolerance):
     """`close` for arrays and lists."""
-    close(torch.as_tensor(np.asarray(actual)), torch.as_tensor(np.asarray(expected)), tolerance)
+    actual = torch.tensor(np.asarray(actual))
+    expected = torch.as_tensor(np.asarray(expected), dtype=actual.dtype)
+    close(actual, expected, tolerance)
 
 
 def join(parts, indices):
-    return " ".join(part for i, part in enumerate(parts) if i in indices)
+    chosen = [part for i, part in enumerate(parts) if i in indices]
+    return " ".join(chosen)
 
 
 def scores_of(words):
@@ -52,19 +55,26 @@ def value_by_orders(players, value):
     orders = list(permutations(range(players)))
     for order in orders:
         for place, player in enumerate(order):
-            values[player] += (value(order[: place + 1]) - value(order[:place])) / len(orders)
-    return values
+            without_player = value(order[:place])
+            with_player = value(order[: place + 1])
+            values[player] += with_player - without_player
+    return values / len(orders)
 
 
 def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_many():
     game = np.random.default_rng(0).normal(size=2**6)  # a number for each set of players
-    exact = value_by_orders(6, lambda players: game[sum(2**player for player in players)])
+
+    def value(players):
+        return game[sum(2**player for player in players)]
+
+    exact = value_by_orders(6, value)
     errors = []
     for orders in (3, 400):
         coalitions, weights = sampled_weights(6, orders, seed=1)
         numbers = coalitions.int() @ 2 ** torch.arange(6, dtype=torch.int)
         values = weights.numpy() @ game[numbers]
-        assert values.sum() == pytest.approx(game[-1] - game[0])
+        total = game[-1] - game[0]
+        assert values.sum() == pytest.approx(total)
         errors.append(np.abs(values - exact).max())
     assert errors[1] < 0.2 * errors[0]
 
@@ -83,13 +93,16 @@ def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_p
 
     def similarity(players):
         ids = tiny.tokenizer([join(words, players)])
-        return float(plain.embed(tiny.model, "text", ids)[0].detach() @ image)
+        (text,) = plain.embed(tiny.model, "text", ids).detach()
+        return float(text @ image)
 
     expected = value_by_orders(4, similarity)
     scores = scores_of(explainer.explain(picture, prompt).words[0])
     np.testing.assert_allclose(scores, expected, atol=1e-6)
-    maps = metagame(Explainer(tiny), picture, prompt, over=[(i,) for i in range(4)])
-    np.testing.assert_allclose(scores_of(maps.words[0]), expected, atol=1e-6)
+    every_word = [(0,), (1,), (2,), (3,)]
+    explanation = metagame(Explainer(tiny), picture, prompt, over=every_word)
+    scores = scores_of(explanation.words[0])
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add_up(tiny, picture):
@@ -100,17 +113,26 @@ def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add
 
     def map_of(players):
         embedding = explainer.embed_texts([join(SPANS, players)])
-        return explainer.maps(picture, embedding)[0, 0].numpy().astype(float)
+        map_ = explainer.maps(picture, embedding)[0, 0]
+        return map_.double().numpy()
 
-    near(maps, value_by_orders(3, map_of).astype(np.float32), 1e-5)
-    near(maps.sum(axis=0), (map_of(range(3)) - map_of(())).astype(np.float32), 1e-5)
-    pair = map_of((0, 1)) - map_of((0,)) - map_of((1,)) + map_of(())
-    all_three = map_of((0, 1, 2)) - map_of((0, 2)) - map_of((1, 2)) + map_of((2,))
-    near(explanation.pairs[0, 1], ((pair + all_three) / 2).astype(np.float32), 1e-4)
+    near(maps, value_by_orders(3, map_of), 1e-5)
+    total = map_of(range(3)) - map_of(())
+    near(maps.sum(axis=0), total, 1e-5)
 
-    embeddings = explainer.embed_texts([NOUNS, ""])
-    full, empty = (explainer.embed_images(picture) @ embeddings.T)[0].tolist()
-    assert sum(scores_of(explanation.words[0])) == pytest.approx(full - empty, abs=1e-6)
+    first_alone = map_of((0,)) - map_of(())
+    first_beside_second = map_of((0, 1)) - map_of((1,))
+    pair = first_beside_second - first_alone
+    first_beside_third = map_of((0, 2)) - map_of((2,))
+    first_beside_both = map_of((0, 1, 2)) - map_of((1, 2))
+    pair_beside_third = first_beside_both - first_beside_third
+    expected = (pair + pair_beside_third) / 2
+    near(explanation.pairs[0, 1], expected, 1e-4)
+
+    image_embedding = explainer.embed_images(picture)[0]
+    full, empty = explainer.embed_texts([NOUNS, ""]) @ image_embedding
+    scores = scores_of(explanation.words[0])
+    assert sum(scores) == pytest.approx(float(full - empty), abs=1e-6)
     assert explanation.provenance.title == f"METAGAME of {explainer.method.title}"
 
 
@@ -120,7 +142,8 @@ def test_words_of_no_player_stay_in_every_prompt(tiny, picture):
     maps = explainer.explain(picture, ["a red dog", "a dog"]).image_maps
     assert explanation.words[0][0].text == "red"
     assert explanation.pairs.shape == (1, 1, 4, 4)
-    np.testing.assert_allclose(explanation.image_maps[0], maps[0] - maps[1], atol=1e-6)
+    brought_by_red = maps[0] - maps[1]
+    np.testing.assert_allclose(explanation.image_maps[0], brought_by_red, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -141,59 +164,78 @@ class Scene(NamedTuple):
 
 @pytest.fixture(scope="module")
 def scene(small):
-    noise = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    random = np.random.default_rng(3)
+    noise = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     to_pixels = wrap(small.model).preprocess
     clip = replace(small, preprocess=lambda image: to_pixels(image).double())
+
     tower = open_text_tower(clip.model, 3)
-    trace = tower.trace(clip.tokenizer([CAPTION]))
-    return Scene(Explainer(clip), image, clip.preprocess(image)[None], tower, trace)
+    return Scene(
+        explainer=Explainer(clip),
+        image=image,
+        pixels=clip.preprocess(image)[None],
+        text_tower=tower,
+        text_trace=tower.trace(clip.tokenizer([CAPTION])),
+    )
 
 
 def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
     model = small.model
-    explanation = exclip(scene.explainer, scene.image, CAPTION, steps=3)
     end = scene.text_trace.tokens.shape[1] - 1
     ids = small.tokenizer([CAPTION])[0, : end + 1]
-    tokens = (model.token_embedding(ids) + model.positional_embedding[: end + 1]).detach()
+    positions = model.positional_embedding[: end + 1]
+    tokens = (model.token_embedding(ids) + positions).detach()
     start = tokens.clone()
     start[1:end] = 0
+    change = tokens - start
 
     def embed_pixels(pixels):
         return plain.embed(model, "image", pixels)[0]
 
     def embed_tokens(tokens):
         """Unit embedding of tokens (N, D) with their positions, by the model's own modules."""
-        x = model.transformer(tokens[None], attn_mask=model.attn_mask[: end + 1, : end + 1])
-        return F.normalize(model.ln_final(x)[0, end] @ model.text_projection, dim=-1)
+        causal = model.attn_mask[: end + 1, : end + 1]
+        x = model.transformer(tokens[None], attn_mask=causal)
+        eot = model.ln_final(x)[0, end]
+        return F.normalize(eot @ model.text_projection, dim=-1)
 
     jacobian = torch.autograd.functional.jacobian
     by_pixel = 0
     by_token = 0
-    places, weights = np.polynomial.legendre.leggauss(3)
-    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        slope = jacobian(embed_pixels, place * scene.pixels)
-        by_pixel = by_pixel + weight * slope * scene.pixels  # (E, 1, 3, 32, 32)
-        slope = jacobian(embed_tokens, start + place * (tokens - start))
-        by_token = by_token + weight * slope * (tokens - start)  # (E, N, D)
+    places, weights = np.polynomial.legendre.leggauss(3)  # from -1 to 1
+    for place, weight in zip(places, weights, strict=True):
+        part = (place + 1) / 2
+        slope = jacobian(embed_pixels, part * scene.pixels)
+        by_pixel = by_pixel + weight / 2 * slope * scene.pixels  # (E, 1, 3, 32, 32)
+        slope = jacobian(embed_tokens, start + part * change)
+        by_token = by_token + weight / 2 * slope * change  # (E, N, D)
 
-    by_patch = by_pixel[:, 0].sum(dim=1).unflatten(1, (2, 16)).unflatten(3, (2, 16))
-    by_patch = by_patch.sum(dim=(2, 4)).flatten(1)  # (E, P)
-    expected = torch.einsum("en,ep->np", by_token.sum(dim=-1), by_patch)[1:end]
-    near(explanation.image_maps.reshape(3, 4), expected.float(), 1e-5)  # a word is one token
+    by_patch = by_pixel[:, 0].reshape(-1, 3, 2, 16, 2, 16)
+    by_patch = by_patch.sum(dim=(1, 3, 5)).flatten(1)  # (E, P)
+    by_word = by_token[:, 1:end].sum(dim=-1)  # (E, N): a word is one token
+    expected = torch.einsum("en,ep->np", by_word, by_patch)
+
+    explanation = exclip(scene.explainer, scene.image, CAPTION, steps=3)
+    near(explanation.image_maps.reshape(3, 4), expected, 1e-5)
     assert explanation.provenance.title == "exCLIP"
 
 
-def nearest_game_of_second_order(values, players, p):
+def nearest_game_of_second_order(value, players, p):
     """Coefficients of all pairs in the game of order two that is nearest to all values."""
     coalitions = np.array(list(product([0, 1], repeat=players)))
-    pairs = [(i, j) for i in range(players) for j in range(i)]
-    products = [coalitions[:, i] * coalitions[:, j] for i, j in pairs]
-    design = np.column_stack([np.ones(len(coalitions)), coalitions, *products])
-    root = np.sqrt(np.prod(np.where(coalitions, p, 1 - p), axis=1))
-    heights = np.array([values(row) for row in coalitions])
-    fitted, *_ = np.linalg.lstsq(root[:, None] * design, root * heights, rcond=None)
-    return dict(zip(pairs, fitted[1 + players :], strict=True))
+    pairs = list(combinations(range(players), 2))
+    first, second = np.transpose(pairs)
+    products = coalitions[:, first] * coalitions[:, second]
+    constant = np.ones((len(coalitions), 1))
+    design = np.hstack([constant, coalitions, products])
+
+    probability = np.where(coalitions, p, 1 - p).prod(axis=1)
+    root = np.sqrt(probability)[:, None]
+    heights = np.array([[value(row)] for row in coalitions])
+    coefficients, *_ = np.linalg.lstsq(root * design, root * heights, rcond=None)
+    of_pairs = coefficients[1 + players :, 0]
+    return dict(zip(pairs, of_pairs, strict=True))
 
 
 def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words_and_patches(
@@ -203,49 +245,57 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
         patches = torch.tensor(row[:4], dtype=torch.float64).reshape(2, 2)
         visible = patches.kron(torch.ones(16, 16, dtype=torch.float64))
         caption = join(CAPTION.split(), np.flatnonzero(row[4:]))
+        ids = small.tokenizer([caption])
         with torch.no_grad():
-            image = plain.embed(small.model, "image", scene.pixels * visible)[0]
-            text = plain.embed(small.model, "text", small.tokenizer([caption]))[0]
-        return float(image @ text)
+            image = plain.embed(small.model, "image", scene.pixels * visible)
+            text = plain.embed(small.model, "text", ids)
+        return float(image[0] @ text[0])
 
     pairs = nearest_game_of_second_order(value, 7, p=0.3)
-    expected = np.array([[pairs[4 + j, i] for i in range(4)] for j in range(3)])
+    expected = np.zeros((3, 4))
+    for word in range(3):
+        for patch in range(4):
+            expected[word, patch] = pairs[patch, 4 + word]
+
     maps = fixlip(scene.explainer, scene.image, CAPTION, p=0.3).image_maps
-    near(maps.reshape(3, 4), expected.astype(np.float32), 1e-4)
+    near(maps.reshape(3, 4), expected, 1e-4)
 
 
 def test_drawn_coalitions_find_an_additive_game_exactly():
-    parts = np.random.default_rng(1).normal(size=12)
+    parts = torch.randn(12, generator=torch.Generator().manual_seed(1)).double()
     coalitions, weights = banzhaf_weights(12, samples=200, seed=2)
-    np.testing.assert_allclose(
-        weights @ (coalitions.double() @ torch.from_numpy(parts) + 3), parts, atol=1e-9
-    )
+    game = coalitions.double() @ parts + 3
+    np.testing.assert_allclose(weights @ game, parts, atol=1e-9)
 
 
 def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
     image_tower = open_image_tower(small.model)
     trace = image_tower.trace(scene.pixels)
     text = scene.text_trace
-    coalitions = torch.tensor(list(product([0.0, 1.0], repeat=4)), dtype=torch.float64)
-    visible = F.interpolate(coalitions.unflatten(1, (1, 2, 2)), (32, 32))
+    coalitions = torch.tensor(list(product([0.0, 1.0], repeat=4)))
+    grids = coalitions.double().reshape(-1, 1, 2, 2)
+    visible = F.interpolate(grids, (32, 32))
     with torch.no_grad():
-        image_map = fixlip_of_patches(image_tower, trace, text.embedding[None])[0, 0, 1:]
-        words = fixlip_of_words(scene.text_tower, text, trace.embedding[None])[0, 0, 1:4]
-        scores = plain.embed(small.model, "image", scene.pixels * visible) @ text.embedding[0]
+        maps = fixlip_of_patches(image_tower, trace, text.embedding[None])
+        scores = fixlip_of_words(scene.text_tower, text, trace.embedding[None])
+        images = plain.embed(small.model, "image", scene.pixels * visible)
+    similarities = images @ text.embedding[0]
 
     differences = []
-    for patch in coalitions.bool().T:
-        differences.append(scores[patch].mean() - scores[~patch].mean())
-    near(image_map, torch.stack(differences), 1e-6)
+    for is_shown in coalitions.bool().T:
+        difference = similarities[is_shown].mean() - similarities[~is_shown].mean()
+        differences.append(difference)
+    on_patches = maps[0, 0, 1:]
+    near(on_patches, torch.stack(differences), 1e-6)
     explanation = fixlip(scene.explainer, scene.image, CAPTION)
-    near(words, scores_of(explanation.words[0]), 1e-6)
+    expected = scores_of(explanation.words[0])
+    near(scores[0, 0, 1:4], expected, 1e-6)
 
 
-@pytest.mark.parametrize("over", [[(0,), (0, 1)], [(3,)], [()]])
-def test_players_hold_each_word_once_at_most(tiny, picture, over):
+def test_players_hold_each_word_once_at_most(tiny, picture):
     message = "over must hold words 0 to 2, each at most once, got"
     with pytest.raises(GradeclipError, match=message):
-        metagame(Explainer(tiny), picture, "a red dog", over)
+        metagame(Explainer(tiny), picture, "a red dog", over=[(0,), (0, 1)])
 
 
 def test_a_caption_without_a_noun_has_no_players(tiny, picture):
@@ -254,25 +304,33 @@ def test_a_caption_without_a_noun_has_no_players(tiny, picture):
 
 
 def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):
+    image = pixels[:1]
     tower = open_image_tower(tiny.model, 3)
     target = directions(1, 2)
-    maps = cci(tower, tower.trace(pixels[:1]), target, Options(seed=3), clusters=4)[0]
+    trace = tower.trace(image)
+    maps = cci(tower, trace, target, Options(seed=3), clusters=4)[0]
 
-    recording = plain.Recording(tiny.model, "image", pixels[:1])
-    patches = recording.leaving[-1][0, 1:].detach().numpy()
-    labels = KMeans(4, random_state=3).fit_predict(patches)
+    recording = plain.Recording(tiny.model, "image", image)
+    patches = recording.leaving[-1][0, 1:].detach()
+    labels = KMeans(4, random_state=3).fit_predict(patches.numpy())
 
     def embed_without(cluster):
+        hidden_tokens = 1 + np.flatnonzero(labels == cluster)
+
         def hide(_, alpha):
             alpha = alpha.clone()
-            alpha[..., 1 + np.flatnonzero(labels == cluster)] = 0
+            alpha[..., hidden_tokens] = 0
             return alpha / alpha.sum(dim=-1, keepdim=True)
 
-        return plain.Recording(tiny.model, "image", pixels[:1], hide).embedding[0].detach()
+        return plain.Recording(tiny.model, "image", image, hide).embedding
 
-    embedding = recording.embedding[0].detach()
-    falls = torch.stack([target[0] @ (embedding - embed_without(k)) for k in range(4)])  # (K, T)
-    close(maps[:, 1:], (falls / falls.abs().sum(dim=0)).T[:, labels])
+    falls = []
+    for cluster in range(4):
+        change = recording.embedding - embed_without(cluster)
+        falls.append(target[0] @ change[0].detach())
+    falls = torch.stack(falls, dim=1)  # (T, K)
+    parts = falls / falls.abs().sum(dim=1, keepdim=True)
+    close(maps[:, 1:], parts[:, labels])
     assert maps[:, 0].eq(0).all()
 
 
@@ -286,6 +344,10 @@ def test_integrated_attention_adds_up_to_what_words_bring(small, layers):
         changes = []
         for layer in trace.layers:
             alpha = layer.attention[0, :, 0, 1:-1]  # of the words
-            changes.append(-torch.einsum("hn,nhc->hc", alpha, layer.v[0, 1:-1]).flatten())
-        without_words = tower.embed_from_attention(trace, torch.stack(changes)[:, None, None])
-    near(scores.sum(), (trace.embedding - without_words)[0] @ target[0, 0], 1e-5)
+            values = layer.v[0, 1:-1]
+            o = torch.einsum("hn,nhc->hc", alpha, values)
+            changes.append(-o.flatten())
+        changes = torch.stack(changes)[:, None, None]  # (L, B, R, D)
+        without_words = tower.embed_from_attention(trace, changes)
+    difference = (trace.embedding - without_words)[0] @ target[0, 0]
+    near(scores.sum(), difference, 1e-5)

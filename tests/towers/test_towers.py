@@ -26,9 +26,11 @@ from tests.towers.test_architectures import close, coherent
 
 def traced(model, side, inputs, **options):
     """The trace is the model's own pass, and holds together."""
-    tower = (open_image_tower if side == "image" else open_text_tower)(model, **options)
+    open_tower = open_image_tower if side == "image" else open_text_tower
+    tower = open_tower(model, **options)
     trace = tower.trace(inputs)
-    close(trace.embedding, plain.embed(model, side, inputs).detach())
+    expected = plain.embed(model, side, inputs).detach()
+    close(trace.embedding, expected)
     coherent(tower, trace)
 
 
@@ -49,12 +51,10 @@ VARIANTS = {  # beside those that open_clip registers
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_traces_equal_the_plain_forward_pass(variant, pixels):
     model = build(**VARIANTS[variant])
-    tokenizer = open_clip.SimpleTokenizer(
-        context_length=getattr(model, "text", model).context_length
-    )
-    ids = tokenizer(
-        ["a red car and a blue ball", "a dog", "", "a word more than the context can hold " * 20]
-    )
+    context_length = getattr(model, "text", model).context_length
+    tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+    too_long = "a word more than the context can hold " * 20
+    ids = tokenizer(["a red car and a blue ball", "a dog", "", too_long])
     for layers in (1, 2, 3):
         traced(model, "image", pixels, layers=layers)
         traced(model, "text", ids, layers=layers)
@@ -77,31 +77,34 @@ def test_traces_of_the_bundled_model_and_of_blocks_with_the_batch_second(
 def test_matrices_in_half_precision_are_traced_to_it_and_explained_in_float32(pixels, ids):
     model = build(cast_dtype=torch.float16)
     open_clip.convert_weights_to_lp(model, torch.float16)  # norms stay in float32
+    largest_error = torch.finfo(torch.float16).eps
     for tower, inputs in ((open_image_tower(model), pixels), (open_text_tower(model), ids)):
         trace = tower.trace(inputs)
-        assert trace.embedding.dtype == trace.layers[0].o.dtype == torch.float32
-        assert (trace.embedding - tower.forward(inputs)).abs().max() < torch.finfo(
-            torch.float16
-        ).eps
+        assert trace.embedding.dtype == torch.float32
+        assert trace.layers[0].o.dtype == torch.float32
+        close(trace.embedding, tower.forward(inputs), largest_error)
 
 
 def test_padding_after_eot_is_neither_real_nor_attended(tiny, ids):
     trace = open_text_tower(tiny.model).trace(ids)
     assert trace.valid_mask.sum(-1).tolist() == [9, 4]  # SOT, pieces, EOT
     assert trace.tokens.shape[1] == 9  # cropped after the last EOT of the batch
+    is_padding = ~trace.valid_mask[:, None, None]
     for layer in trace.layers:
-        assert (layer.attention.masked_select(~trace.valid_mask[:, None, None]) == 0).all()
+        assert layer.attention.masked_select(is_padding).eq(0).all()
 
 
 def test_another_grid_gets_the_positions_that_open_clip_would_give_it(pixels):
-    small, large = build(), build({"image_size": (32, 56)})
+    small = build()
+    large = build({"image_size": (32, 56)})
     state = small.state_dict()
     open_clip.model.resize_pos_embed(state, large)  # as open_clip does when a checkpoint is loaded
     large.load_state_dict(state)
+
     wide = F.interpolate(pixels, (32, 56))
     trace = open_image_tower(small).trace(wide)
     assert trace.grid == (4, 7)
-    assert (trace.embedding - plain.embed(large, "image", wide)).abs().max() < 1e-5
+    close(trace.embedding, plain.embed(large, "image", wide))
 
 
 BROKEN = {

@@ -30,16 +30,26 @@ def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_oth
     assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
     for scene in scenes:
         assert is_trained(scene.objects)
-        assert len({thing.noun for thing in scene.objects}) == len(scene.objects)
+        nouns = {thing.noun for thing in scene.objects}
+        assert len(nouns) == len(scene.objects)
+    objects = {scene.objects for scene in scenes}
     pilots = evaluate.region_scenes(8, evaluate.PILOT.split)
-    assert not {scene.objects for scene in scenes} & {scene.objects for scene in pilots}
+    assert objects.isdisjoint(scene.objects for scene in pilots)
 
 
 def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, monkeypatch):
     """Dense features from the truth: a cell has the prompt of the object that covers it most."""
     nouns = list(concepts().index)
-    prompts = Explainer(bundled).embed_texts([phrase(noun) for noun in nouns]).cpu()
-    scenes = [arrange(nouns[:1]), arrange(nouns[5:7]), arrange(nouns[9:12]), arrange(nouns[20:24])]
+    texts = [phrase(noun) for noun in nouns]
+    prompts = Explainer(bundled).embed_texts(texts).cpu()
+    prompt_of = dict(zip(nouns, prompts, strict=True))
+    first = arrange(nouns[:1])
+    scenes = [
+        first,
+        arrange(nouns[5:7]),
+        arrange(nouns[9:12]),
+        arrange(nouns[20:24]),
+    ]
     monkeypatch.setattr(evaluate, "region_scenes", lambda n, split: scenes)
     features = list(evaluate.dense_features(bundled, scenes))
 
@@ -47,16 +57,19 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
         for scene, dense, size, box in features:
             truth = torch.zeros_like(dense)
             for thing, mask in zip(scene.objects, scene.masks(96), strict=True):
-                share = torch.from_numpy(mask.reshape(12, 8, 12, 8).mean((1, 3))).float()
-                truth += share[..., None] * prompts[nouns.index(thing.noun)]
+                cells = mask.reshape(12, 8, 12, 8).mean(axis=(1, 3))
+                share = torch.from_numpy(cells).float()
+                truth += share[..., None] * prompt_of[thing.noun]
             yield scene, truth, size, box
 
     monkeypatch.setattr(evaluate, "dense_features", true_features)
-    figures = evaluate.summary(evaluate.region_rows(bundled)).set_index("figure")
+    rows = evaluate.region_rows(bundled)
+    figures = evaluate.summary(rows).set_index("figure")
     assert set(figures.index) == {"boxes, top-1", "boxes, top-5", "masks, top-1", "masks, top-5"}
     assert (figures["estimate"] == 1).all()
     assert (figures["low"] < 1).all()
-    assert evaluate.named_regions(bundled, scenes[0])[nouns[0]] == nouns[0]
+    regions = evaluate.named_regions(bundled, first)
+    assert regions[nouns[0]] == nouns[0]
 
 
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
@@ -70,7 +83,8 @@ def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
     assert counts["binding, swapped colours"] == 4
 
     regions = evaluate.measure(bundled, FEW, only=["regions"])
-    expected = figures[figures["figure"].isin(regions["figure"])].reset_index(drop=True)
+    is_region = figures["figure"].isin(regions["figure"])
+    expected = figures[is_region].reset_index(drop=True)
     pd.testing.assert_frame_equal(regions, expected)
 
 
@@ -81,12 +95,16 @@ def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
         scene = draw_scene([70, i], split="train")
         assert pair.caption == scene.caption
         assert pair.image().size == (96, 96)
+        masks = scene.masks(96)
         for part in noun_phrases(scene.caption):
-            spans = [s for s in scene.spans if part.start <= s.start and s.end <= part.end]
-            objects = {k for span in spans for k in span.objects}
+            objects = set()
+            for span in scene.spans:
+                if part.start <= span.start and span.end <= part.end:
+                    objects.update(span.objects)
             if objects:
-                expected = scene.masks(96)[list(objects)].any(0)
-                assert (pair.where(part.start, part.end) == expected).all()
+                expected = masks[list(objects)].any(axis=0)
+                mask = pair.where(part.start, part.end)
+                assert np.array_equal(mask, expected)
 
 
 def test_a_part_of_the_phrases_names_what_the_image_does_not_show():
@@ -135,18 +153,19 @@ def quick(monkeypatch, bundled):
 
     def fine_tune(clip, pairs, tuning, **options):
         trained.append(tuning)
-        return Tuned(clip, tuning, pd.DataFrame({"cpu_seconds": [10.0, 20.0]}))
+        log = pd.DataFrame({"cpu_seconds": [10.0, 20.0]})
+        return Tuned(clip, tuning, log)
 
     def measure(clip, amount, only=()):
         distance = 9.0
         if trained:
-            rate, weight = best_recipes[trained[-1].maps]
-            distance = abs(np.log(trained[-1].learning_rate / rate))
-            distance += abs(np.log(trained[-1].regions / weight))
-        row = {"low": 0.0, "high": 1.0, "n": 9, "chance": 0.1}
-        regions = {"figure": TUNED_FOR, "estimate": 1 - distance / 100, **row}
-        whole = {"figure": RECOGNISED, "estimate": 0.5, **row}
-        return pd.DataFrame([regions, whole])
+            tuning = trained[-1]
+            rate, weight = best_recipes[tuning.maps]
+            ratios = [tuning.learning_rate / rate, tuning.regions / weight]
+            distance = np.abs(np.log(ratios)).sum()
+        figures = pd.DataFrame({"figure": [TUNED_FOR, RECOGNISED]})
+        figures["estimate"] = [1 - distance / 100, 0.5]
+        return figures.assign(low=0.0, high=1.0, n=9, chance=0.1)
 
     monkeypatch.setattr(experiment, "fine_tune", fine_tune)
     monkeypatch.setattr(experiment, "measure", measure)
@@ -160,7 +179,8 @@ def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice
     table = tmp_path / "pilots.csv"
     names = [BEFORE, OURS, "uniform map"]
     recipes = experiment.choose(table, tmp_path / "runs", names)
-    assert (recipes[OURS].learning_rate, recipes[OURS].regions) == (1e-3, 0.1)
+    best = recipes[OURS]
+    assert (best.learning_rate, best.regions) == (1e-3, 0.1)
     assert recipes["uniform map"].learning_rate == 1e-4
     assert recipes["uniform map"].maps == "uniform"
     (beyond,) = experiment.choose(table, tmp_path / "runs", ["game"]).values()
@@ -189,48 +209,55 @@ def test_arms_with_false_phrases_are_trained_on_captions_that_have_some(
 
 def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick):
     table = tmp_path / "table.csv"
-    recipes = {BEFORE: RECIPE, OURS: RECIPE, "uniform map": replace(RECIPE, maps="uniform")}
+    uniform = replace(RECIPE, maps="uniform")
+    recipes = {BEFORE: RECIPE, OURS: RECIPE, "uniform map": uniform}
     experiment.run(table, tmp_path / "runs", recipes, range(1))
     experiment.run(table, tmp_path / "runs", recipes, range(2))
 
     rows = arms.read(table)
     assert list(rows) == arms.COLUMNS
     assert not rows.duplicated(["arm", "seed", "figure"]).any()
-    seeds = rows.groupby("arm")["seed"].unique().map(list).to_dict()
-    assert seeds == {BEFORE: [0], OURS: [0, 1], "uniform map": [0, 1]}
+    seeds = rows.groupby("arm")["seed"].unique()
+    assert seeds.map(list).to_dict() == {BEFORE: [0], OURS: [0, 1], "uniform map": [0, 1]}
     assert len(quick) == 4
-    assert set(rows.loc[rows["arm"] == OURS, "cpu_minutes"]) == {0.5}
+    minutes = rows.loc[rows["arm"] == OURS, "cpu_minutes"]
+    assert (minutes == 0.5).all()
 
 
 def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
     table = tmp_path / "table.csv"
-    experiment.run(table, tmp_path / "runs", {BEFORE: RECIPE, OURS: RECIPE}, range(1))
+    runs = tmp_path / "runs"
+    experiment.run(table, runs, {BEFORE: RECIPE, OURS: RECIPE}, range(1))
+    longer = replace(RECIPE, steps=400)
     with pytest.raises(ValueError, match="holds 'grad-eclip' by another recipe"):
-        experiment.run(table, tmp_path / "runs", {OURS: replace(RECIPE, steps=400)}, range(2))
+        experiment.run(table, runs, {OURS: longer}, range(2))
 
-    arms.read(table).assign(weights="another").to_csv(table, index=False)
+    of_other_weights = arms.read(table).assign(weights="another")
+    of_other_weights.to_csv(table, index=False)
     with pytest.raises(ValueError, match="holds arms of a different `emoji-aided`"):
-        experiment.run(table, tmp_path / "runs", {OURS: RECIPE}, range(2))
+        experiment.run(table, runs, {OURS: RECIPE}, range(2))
 
 
 def test_a_training_from_other_weights_has_another_folder(bundled, tmp_path):
     other = replace(bundled, model=copy.deepcopy(bundled.model))
     with torch.no_grad():
         other.model.logit_scale += 1
-    folders = {experiment.folder_of(OURS, RECIPE, tmp_path, clip) for clip in (bundled, other)}
-    assert len(folders) == 2
+    folder = experiment.folder_of(OURS, RECIPE, tmp_path, bundled)
+    assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != folder
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
-    estimates = {OURS: {0: 0.5, 1: 0.6, 2: 0.55}, GLOBAL: {0: 0.2, 1: 0.25, 7: 0.9}}
-    rows = [
-        {"arm": arm, "seed": seed, "figure": TUNED_FOR, "estimate": value}
-        for arm, values in estimates.items()
-        for seed, value in values.items()
-    ]
-    comparison = arms.compare(pd.DataFrame(rows), OURS, GLOBAL)
+    rows = pd.DataFrame(
+        {
+            "arm": [OURS, OURS, OURS, GLOBAL, GLOBAL, GLOBAL],
+            "seed": [0, 1, 2, 0, 1, 7],
+            "estimate": [0.5, 0.6, 0.55, 0.2, 0.25, 0.9],
+        }
+    )
+    comparison = arms.compare(rows.assign(figure=TUNED_FOR), OURS, GLOBAL)
     differences = np.array([0.3, 0.35])
-    half_width = 12.7062 * differences.std(ddof=1) / np.sqrt(2)  # Student's, one degree of freedom
+    standard_error = differences.std(ddof=1) / np.sqrt(2)
+    half_width = 12.7062 * standard_error  # Student's, one degree of freedom
     assert comparison["n"] == 2
     assert comparison["difference"] == pytest.approx(0.325)
     assert comparison["low"] == pytest.approx(0.325 - half_width, rel=1e-4)
@@ -240,21 +267,25 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
 def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(tmp_path):
     clip = load_clip(arms.START)
     rows = arms.read()
-    row = rows[(rows["arm"] == OURS) & (rows["seed"] == 0)].iloc[0]
-    before = rows.set_index(["arm", "figure"]).loc[(BEFORE, TUNED_FOR), "estimate"].item()
-    recipe = replace(RECIPE, learning_rate=row["learning_rate"], regions=row["regions"])
+    estimates = rows.set_index(["arm", "figure"])["estimate"]
+    before = estimates.loc[BEFORE, TUNED_FOR].item()
+    (row,) = rows.query("arm == @OURS and seed == 0 and figure == @TUNED_FOR").itertuples()
+    recipe = replace(RECIPE, learning_rate=row.learning_rate, regions=row.regions)
     begin = "<!-- figures: written by python -m training emoji-fine -->"
     end = "<!-- end of figures -->"
-    (tmp_path / fine.CARD).write_text(f"# A card\n\n{begin}\nold\n{end}\n")
-    rows.to_csv(tmp_path / "table.csv", index=False)
+    card = tmp_path / fine.CARD
+    card.write_text(f"# A card\n\n{begin}\nold\n{end}\n")
+    table = tmp_path / "table.csv"
+    rows.to_csv(table, index=False)
 
     folder = experiment.folder_of(OURS, recipe, tmp_path, clip)
     with pytest.raises(ValueError, match="no model tuned from the present emoji-aided"):
-        fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
+        fine.ship(table, tmp_path, tmp_path)
     folder.mkdir()
-    Tuned(clip, recipe, pd.DataFrame()).save(folder / experiment.MODEL)
-    fine.ship(tmp_path / "table.csv", tmp_path, tmp_path)
-    card = (tmp_path / fine.CARD).read_text()
-    assert card.startswith("# A card")
-    assert f"| {TUNED_FOR} | {before:.3f} " in card
-    assert "old" not in card
+    tuned = Tuned(clip, recipe, pd.DataFrame())
+    tuned.save(folder / experiment.MODEL)
+    fine.ship(table, tmp_path, tmp_path)
+    text = card.read_text()
+    assert text.startswith("# A card")
+    assert f"| {TUNED_FOR} | {before:.3f} " in text
+    assert "old" not in text
