@@ -1,14 +1,15 @@
 # make run     set up, execute every notebook and build the site of them in build/ (the committed ones stay as they are)
-# make test    everything that CI runs         make lab     JupyterLab on the notebooks
+# make test    the tests, notebooks among them   make lab     JupyterLab on the notebooks
 # make quick   tests without notebooks, browser, studies and training
 # make lesson NOTEBOOK=06 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model; N=0: DATA alone
 # make lint    style, types, security          make notebooks   execute in place, to commit the outputs
-# make fuzz    a thousand drawn inputs each    make bench       speed as ratios within one run
+# make fuzz    a thousand drawn inputs each    make weekly  what is built and installed for a release
+# make bench   speed as ratios within one run
 # make site    the site and the live page, from the committed notebooks, in build/site
 # make slides  make assignments  make figures  make dist  make audit   see the recipes below
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test quick lesson fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
+.PHONY: run test quick weekly lesson fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -45,10 +46,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 # Tests wait for browsers, kernels and clocks a sixth of the time: one process more than there are cores.
 test: $(STAMP)
-	$(PYTEST) --numprocesses $$((1 + $(CORES))) --no-loadscope-reorder tests
+	$(PYTEST) --numprocesses $$((1 + $(CORES))) --no-loadscope-reorder -m 'not weekly' tests
 
 quick: $(STAMP)
 	$(PYTEST) -m 'not slow and not browser' tests
+
+weekly: $(STAMP)
+	$(PYTEST) -m weekly tests
 
 fuzz: $(STAMP)
 	GRADECLIP_FUZZ=1000 $(PYTEST) tests/fuzz.py  # inputs of each test

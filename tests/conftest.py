@@ -59,7 +59,8 @@ def pytest_collection_modifyitems(items):
     weights = Counter()
     for item in items:
         fixtures = set(item.fixturenames)
-        if {"executed", "registry", "by_number"} & fixtures:
+        takes_long = {"executed", "registry", "by_number"} & fixtures
+        if takes_long or item.get_closest_marker("weekly"):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("browser"):
             weights[item.path] += 1

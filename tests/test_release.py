@@ -13,6 +13,7 @@ import yaml
 from tests.environments import PROJECT, ROOT, make_environment
 
 BUNDLED = {"emoji.safetensors", "emoji.json", "art.zip", "concepts.csv", "photos/cat.jpg"}
+WEEKLY = pytest.mark.weekly
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def plain(wheel, tmp_path_factory):
     return make_environment(tmp_path_factory.mktemp("plain"), wheel=wheel)
 
 
-@pytest.mark.slow
+@WEEKLY
 def test_the_sdist_carries_every_file_of_the_repository(wheel):
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
@@ -43,7 +44,7 @@ def test_the_sdist_carries_every_file_of_the_repository(wheel):
     assert set(listing.stdout.split()) <= names
 
 
-@pytest.mark.slow
+@WEEKLY
 def test_the_wheel_carries_the_package_one_model_and_the_drawings_in_fifteen_megabytes(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     version = wheel.name.split("-")[1]
@@ -56,7 +57,7 @@ def test_the_wheel_carries_the_package_one_model_and_the_drawings_in_fifteen_meg
     assert wheel.stat().st_size <= 15_000_000
 
 
-@pytest.mark.slow
+@WEEKLY
 def test_every_command_and_every_example_of_its_help_works_after_pip_install(plain):
     """The release runs the same script on its wheel."""
     output = plain.run(ROOT / ".ci" / "try_commands.py")
@@ -64,7 +65,7 @@ def test_every_command_and_every_example_of_its_help_works_after_pip_install(pla
         assert f"gradeclip {command} --help" in output
 
 
-@pytest.mark.slow
+@WEEKLY
 def test_the_readmes_lines_of_python_run_after_pip_install(plain):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     draw_a_dog = (
@@ -82,7 +83,7 @@ def test_the_readmes_lines_of_python_run_after_pip_install(plain):
     assert str(plain.folder) in output  # and nothing came from the checkout
 
 
-@pytest.mark.slow
+@WEEKLY
 def test_what_needs_more_than_the_wheel_says_so_in_one_line(plain):
     code = (
         "import gradeclip_utils\n"
