@@ -12,14 +12,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from gradeclip_utils import Explainer, read_image
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import onto_image, pool
-from gradeclip_utils.measures import localisation_scores
-from gradeclip_utils.scenes import draw_scene
 
 settings.register_profile(
     "fuzz",
@@ -106,28 +104,3 @@ def test_a_map_on_the_image_stays_within_its_range_and_its_cells_have_its_means(
 
     nearest = values.repeat(10, axis=0).repeat(10, axis=1)
     np.testing.assert_allclose(pool(nearest, (4, 5)), values, atol=1e-6)
-
-
-@given(data=st.data(), shape=array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=9))
-def test_localisation_is_from_zero_to_one_and_knows_no_scale(data, shape):
-    heat = data.draw(arrays(np.float64, shape, elements=st.integers(-5, 5)))
-    mask = data.draw(arrays(np.bool_, shape))
-    if not mask.any():
-        return
-    scores = localisation_scores(heat, mask)
-    scaled = localisation_scores(4 * heat, mask)
-    for name, value in scores.items():
-        assert -1e-9 <= value <= 1 + 1e-9, name
-        assert scaled[name] == pytest.approx(value), name
-
-
-@given(seed=st.integers(0, 2**40), count=st.integers(1, 4))
-def test_a_random_scene_is_what_its_caption_says(seed, count):
-    scene = draw_scene(seed, n_objects=count)
-    masks = scene.masks(96)
-    assert masks.shape == (count, 96, 96)
-    assert masks.sum(axis=0).max() <= 1  # a pixel belongs to one thing
-    assert scene == draw_scene(seed, n_objects=count)
-    for span in scene.spans:
-        assert scene.caption[span.start : span.end].strip()
-        assert set(span.objects) <= set(range(count))

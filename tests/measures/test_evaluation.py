@@ -98,14 +98,6 @@ def test_a_row_holds_the_measures_of_the_map_that_the_explainer_gives(rows, tiny
             assert row[list(MEASURES)].to_dict() == pytest.approx(scores, abs=1e-4)
 
 
-def test_the_area_scores_the_objects_part_of_the_image_in_every_measure(rows, data):
-    area = rows[rows["method"] == "area"].set_index("image")
-    for example in load(data):
-        part = example.mask().mean()
-        scores = area.loc[example.key, list(MEASURES)]
-        assert scores.tolist() == pytest.approx([part] * len(MEASURES))
-
-
 def test_faithfulness_adds_deletion_and_insertion_by_a_protocol_or_its_name(tiny, data):
     by_name = evaluate(tiny, data, references=False, limit=3, faithfulness="mean-colour")
     protocol = Protocol(fill="mean", canvas="mean")

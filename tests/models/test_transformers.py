@@ -36,11 +36,12 @@ def folder(tmp_path_factory):
 
 
 def test_a_folder_is_loaded_as_the_model_in_hand_is_explained(folder, picture):
-    expected = Explainer(Clip.from_transformers(*tiny_clip("CLIP"))).explain(picture, "a red car")
+    expected = Explainer(Clip.from_transformers(*tiny_clip("CLIP")))
+    expected_maps = expected.explain(picture, "a red car").image_maps
     for name in (f"transformers:{folder}", str(folder)):
         clip = load_clip(name)
         explanation = Explainer(clip).explain(picture, "a red car")
-        np.testing.assert_allclose(explanation.image_maps, expected.image_maps, atol=1e-6)
+        np.testing.assert_allclose(explanation.image_maps, expected_maps, atol=1e-6)
         assert [word.text for word in explanation.words[0]] == ["a", "red", "car"]
         assert clip.name == f"transformers:{folder}"
         assert not clip.model.training
@@ -58,14 +59,12 @@ def test_a_folder_is_loaded_in_half_precision(folder, precision, dtype, picture)
 
 def test_a_processor_that_lacks_a_part_or_makes_other_images_is_refused():
     model, processor = tiny_clip("CLIP")
-    images, tokenizer = processor.image_processor, processor.tokenizer
-    for incomplete, missing in (
-        (None, "image processor"),
-        (tokenizer, "image processor"),
-        (processor_of(images), "tokenizer"),
-    ):
-        with pytest.raises(GradeclipError, match=f"needs its processor.*got no {missing}"):
-            Clip.from_transformers(model, incomplete)
+    images = processor.image_processor
+    tokenizer = processor.tokenizer
+    with pytest.raises(GradeclipError, match=r"needs its processor.*got no image processor"):
+        Clip.from_transformers(model, tokenizer)
+    with pytest.raises(GradeclipError, match=r"needs its processor.*got no tokenizer"):
+        Clip.from_transformers(model, processor_of(images))
 
     sizes = "makes images of 24 x 24 pixels, and CLIPModel reads 32 x 32"
     with pytest.raises(GradeclipError, match=sizes):
@@ -75,7 +74,8 @@ def test_a_processor_that_lacks_a_part_or_makes_other_images_is_refused():
 @pytest.mark.parametrize("half", ["Text", "Vision"])
 def test_one_encoder_of_two_is_refused(half, folder, tmp_path):
     kind = getattr(transformers, f"CLIP{half}ModelWithProjection")
-    model = kind(getattr(build_tiny("CLIP").config, f"{half.lower()}_config"))
+    config = build_tiny("CLIP").config
+    model = kind(getattr(config, f"{half.lower()}_config"))
     with pytest.raises(UnsupportedModel, match="is one encoder of two, and a similarity needs"):
         Clip.from_transformers(model, tiny_clip("CLIP")[1])
     model.save_pretrained(tmp_path)
@@ -83,7 +83,7 @@ def test_one_encoder_of_two_is_refused(half, folder, tmp_path):
         load_clip(f"transformers:{tmp_path}")
 
 
-@pytest.mark.parametrize("kind", ["Bert", "Siglip2", "Blip"])
+@pytest.mark.parametrize("kind", ["Bert", "Siglip2"])
 def test_another_kind_of_model_is_refused_by_name(kind, tmp_path):
     getattr(transformers, f"{kind}Config")().save_pretrained(tmp_path)
     message = f"{kind}Model is none of the known models: load one of CLIPModel, "

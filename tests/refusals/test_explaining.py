@@ -58,8 +58,6 @@ def test_what_is_no_prompt_is_refused_on_both_sides_of_a_contrast(tiny, picture,
 OPTIONS = [
     pytest.param({"method": "gradcam"}, "did you mean grad-cam", id="a method, misspelt"),
     pytest.param({"resolution": 224}, "'model' or 'native'", id="a resolution in pixels"),
-    pytest.param({"image_layers": 4}, "3", id="more layers than there are"),
-    pytest.param({"text_layers": 4}, "3", id="more layers of text than there are"),
     pytest.param({"words": "rise"}, "RISE explains images only", id="words by a method of images"),
     pytest.param(
         {"words": "grad-clip"}, "did you mean grad-eclip", id="words by a method that is none"

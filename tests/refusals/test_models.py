@@ -1,7 +1,6 @@
 """A name, a file or a device that is no model is refused with what to write instead."""
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from gradeclip_utils import load_clip
@@ -15,7 +14,6 @@ ARGUMENTS = [
     pytest.param(["ViT-B-16"], "pretrained", id="no weights"),
     pytest.param(["ViT-B-16", "opnai"], "openai", id="an unknown tag"),
     pytest.param(["ViT-B-16-gelu", "/x/y.pt"], "/x/y.pt", id="a missing file"),
-    pytest.param(["emoji", "openai"], "emoji", id="a tag for a bundled model"),
 ]
 
 
@@ -28,13 +26,6 @@ def test_what_names_no_model_is_refused(arguments, message):
 def test_an_unknown_precision_is_refused_with_the_known_ones():
     with pytest.raises(GradeclipError, match="fp32.*bf16"):
         load_clip("emoji", precision="int8")
-
-
-def test_a_file_that_does_not_say_its_activation_needs_a_name_that_does(tmp_path):
-    """Weights that were trained with QuickGELU give wrong numbers with GELU, and no error."""
-    save_file({"visual.proj": torch.zeros(1)}, tmp_path / "weights.safetensors")
-    with pytest.raises(GradeclipError, match="quickgelu"):
-        load_clip("ViT-B-16", tmp_path / "weights.safetensors")
 
 
 def test_weights_of_another_width_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import chi2_contingency, ks_2samp
 
 from gradeclip_utils import scenes
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.scenes import Object, arrange, concepts, draw_scene
 from gradeclip_utils.scenes.emoji import NOT_MIRRORED, covered, render
@@ -372,3 +373,18 @@ def test_a_scene_shows_itself_and_says_what_it_shows():
     description = f"a scene: {scene.caption}"
     assert data["text/plain"] == description
     assert metadata["image/png"]["alt"] == description
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        pytest.param(lambda: Object("dgo"), "did you mean .*dog", id="a noun, misspelt"),
+        pytest.param(lambda: Object("dog", colour="mauve"), "red", id="an unknown colour"),
+        pytest.param(lambda: arrange(["mauve car"]), "mauve car", id="words of no scene"),
+        pytest.param(lambda: draw_scene(1, split="val"), "development", id="an unknown split"),
+        pytest.param(lambda: arrange(["dog"]).masks(150), "multiple of 96", id="pixels between"),
+    ],
+)
+def test_what_is_no_scene_is_refused_with_what_is_one(ask, message):
+    with pytest.raises(GradeclipError, match=message):
+        ask()

@@ -1,17 +1,13 @@
 """Compact files: small on disk, and ordinary open_clip models in memory."""
 
-import json
-
 import open_clip
 import pytest
 import torch
-from safetensors import safe_open
 
-from gradeclip_utils import Explainer, load_clip
+from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path
 from gradeclip_utils.models.bundled import build_model
-from training.compact import describe_training, save_compact
+from training.compact import save_compact
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32}
@@ -90,44 +86,9 @@ def test_a_word_that_a_model_does_not_know_is_the_mean_of_those_that_it_knows(tm
     torch.testing.assert_close(rows[12345], mean, atol=1e-6, rtol=0)
 
 
-def test_the_config_says_how_many_layers_are_explained(tmp_path):
-    path = save(random_model(VIT), {**VIT, "image_layers": 2}, tmp_path / "two.safetensors")
-    clip = load_clip("emoji", path)
-    assert Explainer(clip).image_tower.layers == 2
-    assert Explainer(clip, image_layers=1).image_tower.layers == 1
-
-
-def test_weights_that_a_bundled_model_has_too_are_left_out_and_found_there(tmp_path):
-    emoji = data_path("emoji.safetensors")
-    config = json.loads(emoji.with_suffix(".json").read_text())
-    words = config.pop("words").split()
-    student = load_clip().model
-    student.visual.proj.data += 1
-    path = tmp_path / "student.safetensors"
-    save_compact(student, path, words=words, config=config, shared=emoji)
-
-    with safe_open(path, framework="pt") as file:
-        assert list(file.keys()) == ["visual.proj"]
-    state = load_clip("emoji", path).model.state_dict()
-    for name, value in student.state_dict().items():
-        torch.testing.assert_close(state[name], value, atol=2e-3, rtol=0)
-
-
 def test_a_model_that_half_precision_cannot_hold_is_not_saved(tmp_path):
     model = random_model(VIT)
     model.logit_scale.data.fill_(1e6)
     with pytest.raises(GradeclipError, match="logit_scale is not finite in half precision"):
         save(model, VIT, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_recipe_is_told_in_one_sentence():
-    recipe = {
-        "hard_negatives": False,
-        "sparse_values": 0.0,
-        "logit_scale": 0.0,
-        "shuffled_colours": False,
-    }
-    assert describe_training(recipe) == "on drawn scenes, with the loss of CLIP alone"
-    aided = describe_training({**recipe, "hard_negatives": True, "logit_scale": 100.0})
-    assert "hard negatives in every batch, a fixed scale of 100 in the loss; CLIP's own" in aided

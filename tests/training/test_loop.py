@@ -1,5 +1,7 @@
 """The loop that every training shares: its state, a kill, its learning rate, and its optimiser."""
 
+import copy
+import multiprocessing
 import os
 import signal
 from dataclasses import dataclass, replace
@@ -13,10 +15,8 @@ from torch import nn
 from gradeclip_utils.errors import GradeclipError
 from studies.finetuning import Tuning
 from studies.finetuning.run import cosine_decay
-from tests.forked import FORKED
 from training.loop import linear_decay, train
 from training.optimiser import muon_of
-from training.tables import markdown_table, write_figures
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run(file, batches=None, recipe=Recipe(), **options):
 
 def test_a_run_that_is_killed_goes_on_to_the_same_weights_and_the_same_log(tmp_path):
     model, log = run(tmp_path / "whole.pt")
-    process = FORKED.Process(
+    process = multiprocessing.get_context("forkserver").Process(
         target=run,
         args=(tmp_path / "cut.pt", LethalBatches()),
         kwargs={"save_every": 2},
@@ -103,7 +103,8 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
         run(tmp_path / "state.pt", BrokenBatches(), save_every=1)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert len(state["log"]) == 2
-    assert all(torch.isfinite(value).all() for value in state["model"].values())
+    for weight in state["model"].values():
+        assert torch.isfinite(weight).all()
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -123,36 +124,29 @@ def test_the_learning_rate_rises_and_falls():
 def test_muon_steps_as_timms_does_but_with_its_iteration_in_float32(monkeypatch):
     iterate = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
     monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", iterate)
-    models = [nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4)) for _ in range(2)]
-    models[1].load_state_dict(models[0].state_dict())
+    ours = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4))
+    theirs = copy.deepcopy(ours)
 
-    matrices = [layer.weight for layer in models[1]]
-    biases = [layer.bias for layer in models[1]]
     groups = [
-        {"params": matrices, "weight_decay": 0.1},
-        {"params": biases, "use_fallback": True, "weight_decay": 0.0},
+        {
+            "params": [layer.weight for layer in theirs],
+            "weight_decay": 0.1,
+        },
+        {
+            "params": [layer.bias for layer in theirs],
+            "use_fallback": True,
+            "weight_decay": 0.0,
+        },
     ]
     optimisers = [
-        muon_of(models[0], is_matrix, 0.01, 0.1),
+        muon_of(ours, is_matrix, 0.01, 0.1),
         timm.optim.muon.Muon(groups, lr=0.01, nesterov=True, fallback_lr_scale=0.5),
     ]
     for step in range(3):
         x = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
-        for model, optimiser in zip(models, optimisers, strict=True):
+        for model, optimiser in zip((ours, theirs), optimisers, strict=True):
             optimiser.zero_grad()
             model(x).square().mean().backward()
             optimiser.step()
-    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_table_is_written_between_its_markers_and_nothing_else_changes(tmp_path):
-    card = tmp_path / "card.md"
-    begin = "<!-- figures: written by python -m training art -->"
-    end = "<!-- end of figures -->"
-    card.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    write_figures(card, "art", markdown_table(("x", "y"), [("1", "2")]))
-    table = "| x | y |\n| --- | --- |\n| 1 | 2 |"
-    assert card.read_text() == f"before\n{begin}\n\n{table}\n\n{end}\nafter\n"
-    with pytest.raises(GradeclipError, match="card.md needs the lines"):
-        write_figures(card, "cards", "new")
+    for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(parameter, expected)

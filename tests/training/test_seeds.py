@@ -20,10 +20,10 @@ def test_a_seed_has_the_plain_recipe_in_half_the_steps_with_seeds_that_nobody_el
         for recipe, plain in zip(rounds, MODELS[seeds.MODEL], strict=True):
             assert recipe.steps == plain.steps // 2
             assert replace(recipe, steps=plain.steps, seed=plain.seed) == plain
-    shipped = {recipe.seed for rounds in MODELS.values() for recipe in rounds}
-    all_seeds = [recipe.seed for recipe in recipes]
-    assert len(set(all_seeds)) == len(all_seeds)
-    assert not set(all_seeds) & shipped
+    seeds_of_recipes = [recipe.seed for recipe in recipes]
+    assert len(set(seeds_of_recipes)) == len(seeds_of_recipes)
+    for rounds in MODELS.values():
+        assert not {recipe.seed for recipe in rounds} & set(seeds_of_recipes)
 
 
 def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
@@ -47,12 +47,8 @@ def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
     seeds.make(tmp_path / "runs", tmp_path / "seeds.csv", **options)
     table = pd.read_csv(tmp_path / "seeds.csv", dtype={"lesson": str})
     assert list(table.columns[:3]) == ["seed", "lesson", "claim"]
-    assert table[["seed", "lesson"]].values.tolist() == [
-        [31, "02"],
-        [31, "06"],
-        [32, "02"],
-        [32, "06"],
-    ]
+    keys = zip(table["seed"], table["lesson"], strict=True)
+    assert list(keys) == [(31, "02"), (31, "06"), (32, "02"), (32, "06")]
     weights = tmp_path / "runs" / "seed-31.safetensors"
     scale = load_clip("emoji", weights).model.logit_scale.item()
     assert abs(table["estimate"].iloc[0] - scale) < 1e-3

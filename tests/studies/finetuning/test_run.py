@@ -17,7 +17,6 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from studies.finetuning import Pair, Tuning, fine_tune
 from studies.finetuning.__main__ import main
-from studies.finetuning.arithmetic import quick_arithmetic
 from studies.finetuning.losses import Features, Learner, detach, global_loss, region_loss
 from studies.finetuning.pairs import PairBatches, noun_phrases
 from tests.conftest import build, wrap
@@ -406,20 +405,6 @@ def test_a_tower_without_dense_features_is_refused_by_name(pairs):
 def test_a_tuning_that_makes_no_sense_is_refused(tiny, pairs, tuning, message):
     with pytest.raises(GradeclipError, match=message):
         tune(tiny, pairs, replace(SHORT, **tuning))
-
-
-@pytest.mark.parametrize(
-    ("capability", "native"),
-    [("avx512_bf16", True), ("amx_bf16", True), ("avx2", False)],
-)
-def test_bfloat16_is_used_only_where_the_processor_has_it(capability, native, monkeypatch):
-    capabilities = {capability: True}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    for enabled in (True, False):
-        with quick_arithmetic(torch.device("cpu"), enabled):
-            product = torch.ones(2, 2) @ torch.ones(2, 2)
-        is_half = product.dtype == torch.bfloat16
-        assert is_half == (native and enabled)
 
 
 # --------------------------------------------------------------------------------- command
