@@ -88,7 +88,8 @@ def registry() -> dict[str, dict]:
 
 def read_config(name: str) -> dict:
     model = without_memory(name)
-    image, text = describe(open_image_tower, model), describe(open_text_tower, model)
+    image = describe(open_image_tower, model)
+    text = describe(open_text_tower, model)
     if "hf_model_name" in config_of(name)["text_cfg"]:
         text += HUB
     return {
@@ -152,19 +153,25 @@ def test_the_committed_table_is_what_the_code_says(registry):
     before, rest = TABLE.read_text().split(BEGIN)
     written, after = rest.split(END)
     if WRITE in os.environ:
-        TABLE.write_text(f"{before}{BEGIN}\n{table(registry)}\n{END}{after}")
+        new_table = f"{BEGIN}\n{table(registry)}\n{END}"
+        TABLE.write_text(f"{before}{new_table}{after}")
     elif f"open_clip {open_clip.__version__} " not in written:
         pytest.skip(f"the table is of another open_clip than {open_clip.__version__}")
     else:
         assert written.strip() == table(registry), f"run with {WRITE}=1"
 
 
-@pytest.mark.parametrize(("side", "part_of"), [("image", lambda m: m.visual), ("text", text_side)])
+def image_side(model):
+    return model.visual
+
+
+@pytest.mark.parametrize(("side", "part_of"), [("image", image_side), ("text", text_side)])
 def test_no_combination_of_parts_is_missing_from_those_that_are_executed(registry, side, part_of):
     executed = {fingerprint(part_of(small(name))) for name in EXECUTED}
     for name, encoders in registry.items():
         if not encoders[side].startswith("refused"):
-            assert encoders[f"{side}_parts"] in executed, f"no {side} tower like that of {name}"
+            parts = encoders[f"{side}_parts"]
+            assert parts in executed, f"no {side} tower like that of {name}"
 
 
 def inputs_of(tower):
@@ -179,14 +186,20 @@ def close(a, b, tolerance=1e-5):
     torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
 
 
+def close_to_one(values):
+    close(values, torch.ones_like(values))
+
+
 def coherent(tower, trace):
     """Attention collects o, and o leads to the embedding."""
-    nothing = torch.zeros_like(torch.stack([layer.o for layer in trace.layers]))
+    outputs = torch.stack([layer.o for layer in trace.layers])
+    nothing = torch.zeros_like(outputs)
     close(tower.embed_from_attention(trace, nothing), trace.embedding)
     close(tower.forward_from(trace, tower.first, trace.tokens), trace.embedding)
     for layer in trace.layers:
-        close(layer.attention.sum(-1), torch.ones_like(layer.attention[..., 0]))
-        close(torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2), layer.o)
+        close_to_one(layer.attention.sum(dim=-1))
+        collected = torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v)
+        close(collected.flatten(2), layer.o)
 
 
 def lowest_tokens(tower, model, inputs):
@@ -204,7 +217,8 @@ def lowest_tokens(tower, model, inputs):
 
 
 def three_directions(tower):
-    return torch.eye(tower.width)[None, :3].expand(2, -1, -1)
+    first_channels = torch.eye(tower.width)[:3]
+    return first_channels.expand(2, -1, -1)
 
 
 @pytest.mark.parametrize("opens", [open_image_tower, open_text_tower])
@@ -214,16 +228,18 @@ def test_an_architecture_is_traced_as_it_computes(name, opens):
     tower = opens(model)
     inputs = inputs_of(tower)
     expected = tower.forward(inputs)
-    assert (expected[0] - expected[1]).abs().max() > 1e-3, "the inputs must matter"
+    difference = expected[0] - expected[1]
+    assert difference.abs().max() > 1e-3, "the inputs must matter"
 
     trace = tower.trace(inputs)
     close(trace.embedding, expected)
-    one_by_one = [tower.trace(inputs[i : i + 1]).embedding for i in range(2)]
+    one_by_one = [tower.trace(single).embedding for single in inputs.split(1)]
     close(trace.embedding, torch.cat(one_by_one))
     coherent(tower, trace)
 
     # no tower goes beyond the last EOT
-    tokens = lowest_tokens(tower, model, inputs)[:, : trace.tokens.shape[1]]
+    tokens_read = trace.tokens.shape[1]
+    tokens = lowest_tokens(tower, model, inputs)[:, :tokens_read]
     close(tower.forward_from(trace, 0, tokens), trace.embedding)
 
     maps = grad_eclip(tower, trace, three_directions(tower))
@@ -239,11 +255,12 @@ def test_an_image_encoder_has_dense_features_and_deeper_layers_unless_it_ends_in
     tower = open_image_tower(model)
     inputs = inputs_of(tower)
     trace = tower.trace(inputs)
-    assert int(trace.valid_mask[0].sum()) == trace.grid[0] * trace.grid[1]
+    rows, columns = trace.grid
+    assert trace.valid_mask[0].sum() == rows * columns
 
     dense = tower.dense(trace)
     assert dense.shape == (*trace.valid_mask.shape, tower.width)
-    close(dense.norm(dim=-1), torch.ones_like(dense[..., 0]))
+    close_to_one(dense.norm(dim=-1))
 
     if tower.blocks[-1].latent:
         message = r"attention pool .*the one layer where .*got image_layers=2"
@@ -292,8 +309,11 @@ RESIZED = ["ViT-B-16-SigLIP", "PE-Core-T-16-384", "EVA02-B-16", "EVA02-E-14", "V
 def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
     model = small(name)
     tower = open_image_tower(model)
-    height, width = 4 * tower.patch_size[0], 6 * tower.patch_size[1]
-    pixels = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    patch_height, patch_width = tower.patch_size
+    height = 4 * patch_height
+    width = 6 * patch_width
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(1, 3, height, width, generator=generator)
     trace = tower.trace(pixels)
     assert trace.grid == (4, 6)
 
@@ -312,5 +332,7 @@ def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
     embedding = resized.visual.attnpool.positional_embedding
     square = embedding.data[1:].T.reshape(1, -1, 2, 2)
     square = F.interpolate(square, (3, 5), mode="bicubic", antialias=True)
-    embedding.data = torch.cat([embedding.data[:1], square[0].flatten(1).T])
-    close(trace.embedding, F.normalize(resized.encode_image(pixels), dim=-1).detach())
+    of_patches = square[0].flatten(1).T
+    embedding.data = torch.cat([embedding.data[:1], of_patches])
+    expected = F.normalize(resized.encode_image(pixels), dim=-1)
+    close(trace.embedding, expected.detach())
