@@ -2,6 +2,7 @@
 # make test    the tests, notebooks among them   make lab     JupyterLab on the notebooks
 # make quick   tests without notebooks, browser, studies and training
 # make lesson NOTEBOOK=06 MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER] [N=5000]   on your own model; N=0: DATA alone
+# make replicate MODEL=ViT-B-16 PRETRAINED=openai [DATA=coco:FOLDER]   all lessons on it, and a page: predicted and found
 # make lint    style, types, security          make notebooks   execute in place, to commit the outputs
 # make fuzz    a thousand drawn inputs each    make weekly  what is built and installed for a release
 # make bench   speed as ratios within one run
@@ -9,7 +10,7 @@
 # make slides  make assignments  make figures  make dist  make audit   see the recipes below
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test quick weekly lesson fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
+.PHONY: run test quick weekly lesson replicate fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -57,8 +58,13 @@ weekly: $(STAMP)
 fuzz: $(STAMP)
 	GRADECLIP_FUZZ=1000 $(PYTEST) tests/fuzz.py  # inputs of each test
 
+ON_MODEL = $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)') $(if $(DATA),--data '$(DATA)') $(if $(N),--n '$(N)')
+
 lesson: $(STAMP)
-	$(BIN)/python -m studies $(NOTEBOOK) $(if $(MODEL),--model '$(MODEL)') $(if $(PRETRAINED),--pretrained '$(PRETRAINED)') $(if $(DATA),--data '$(DATA)') $(if $(N),--n '$(N)')
+	$(BIN)/python -m studies $(NOTEBOOK) $(ON_MODEL)
+
+replicate: $(STAMP)  # the same call goes on after a kill
+	$(BIN)/python -m studies all $(ON_MODEL)
 
 lab: $(STAMP)  # root is who one is in a container, and JupyterLab wants to be told that this is meant
 	$(BIN)/jupyter-lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -1,16 +1,18 @@
 """The measurements of the lessons that are too long for a cell. The notebooks are the studies.
 
-    lesson          parts that all lessons share: models, claims, scenes that are shown
-    methods         lesson 03: the maps of many methods, measured in three ways
-    pointing_game   several things in one caption
-    word_importance lesson 04: which scores of words to believe
-    matching        lesson 05: the parts of a caption
-    binding         lesson 06: which colour belongs to which thing; `pairs` asks
-    concreteness    lesson 07: words and their ratings
-    finetuning      lesson 08: arms and seeds of an experiment
-    architectures   lesson 09: the same question to other encoders
-    photographs     the lessons' measurements on data sets of photographs
-    rivals          other methods, added to the package from outside
+    lesson            parts that all lessons share: models, claims, scenes that are shown
+    methods           lesson 03: the maps of many methods, measured in three ways
+    pointing_game     several things in one caption
+    word_importance   lesson 04: which scores of words to believe
+    matching          lesson 05: the parts of a caption
+    binding           lesson 06: which colour belongs to which thing; `pairs` asks
+    concreteness      lesson 07: words and their ratings
+    finetuning        lesson 08: arms and seeds of an experiment
+    architectures     lesson 09: the same question to other encoders
+    photographs       the lessons' measurements on data sets of photographs
+    rivals            other methods, added to the package from outside
+    runs              a lesson on a model of your own
+    replication       all lessons on it, and what was predicted; `power` says how much data it takes
 
 `python -m studies 06 --model ViT-B-16 --pretrained openai` runs a lesson on a model of your own.
 """

@@ -1,5 +1,8 @@
 """Run a lesson on a model of your own: `python -m studies 06 --model ViT-B-16 --pretrained openai`.
 
+`python -m studies all` runs those that measure a model one after the other, goes on after a kill,
+and ends with one page: what was predicted, and what was found.
+
 The executed notebook, its page and its table of claims lie in `results/MODEL-WEIGHTS/`. With
 `--n 0`, the photographs of lesson 05 or 06 are measured alone: their claims are printed and written
 to a table.
@@ -15,6 +18,7 @@ from gradeclip_utils.errors import GradeclipError
 
 from .lesson import is_model_folder
 from .photographs import split_sources
+from .replication import replicate
 from .runs import measure_photographs, run_lesson
 
 
@@ -43,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m studies", description="Run a lesson on a model of your own."
     )
-    parser.add_argument("lesson", help="a number such as 06")
+    parser.add_argument("lesson", help="a number such as 06; all of them: all")
     parser.add_argument(
         "--model", default="emoji", help="a name that load_clip takes; default: %(default)s"
     )
@@ -68,6 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
     data = _absolute_data(options.data)
 
     try:
+        if options.lesson == "all":
+            page = replicate(model, pretrained, data, options.n)
+            print(page.read_text(encoding="utf-8"))
+            print(page)
+            return 0
         if options.n == 0:
             print(measure_photographs(options.lesson, model, pretrained, data))
             return 0

@@ -259,6 +259,26 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return columns.round({"estimate": 2, "than": 2})
 
 
+def result_rows(results: str | Path = COMMITTED) -> pd.DataFrame:
+    """The claims of all models of a folder of results: the columns of lessons, one row each.
+
+    Of a claim that several runs measured of one model, the run with most measurements counts.
+
+    Raises:
+        GradeclipError: there are no results.
+    """
+    files = sorted(Path(results).glob("*/*.csv"))
+    if not files:
+        raise GradeclipError(
+            f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=06`"
+        )
+    rows = pd.concat([pd.read_csv(file, dtype={"lesson": str}) for file in files])
+    rows = rows.reset_index(drop=True)
+    largest = rows.sort_values("n", ascending=False, kind="stable")
+    largest = largest.drop_duplicates(["lesson", "claim", "model"])
+    return rows.loc[largest.index.sort_values()]
+
+
 def claim_cells(table: pd.DataFrame) -> dict[tuple[str, str], str]:
     """What a table found of each claim and model, to read: "0.40 [0.30, 0.50], undecided"."""
     cells = {}

@@ -44,7 +44,7 @@ from gradeclip_utils.scenes import COLOURS
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
 from .concreteness import check_captions, image_numbers
-from .lesson import RESULTS, Claims, mean_and_interval, readable
+from .lesson import COMMITTED, Claims, mean_and_interval, readable, result_rows
 from .relevance import direction_of, located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
@@ -534,25 +534,15 @@ def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarra
 # -------------------------------------------------------------------------------- models in columns
 
 
-def side_by_side(results: str | Path = RESULTS) -> pd.DataFrame:
+def side_by_side(results: str | Path = COMMITTED) -> pd.DataFrame:
     """The claims of all results, a column per model and weights, with published numbers last.
 
     Of a claim that several runs measured of one model, the run with most measurements counts.
+
+    Raises:
+        GradeclipError: there are no results.
     """
-    files = sorted(Path(results).glob("*/*.csv"))
-    if not files:
-        raise GradeclipError(
-            f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=06`"
-        )
-    rows = pd.concat([pd.read_csv(file, dtype={"lesson": str}) for file in files])
-    rows = rows.reset_index(drop=True)
-    keys = ["lesson", "claim", "model"]
-    largest = rows.sort_values(
-        "n",
-        ascending=False,
-        kind="stable",
-    ).drop_duplicates(keys)
-    rows = rows.loc[largest.index.sort_values()]
+    rows = result_rows(results)
     rows["cell"] = [
         f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows.itertuples()
     ]

@@ -90,6 +90,13 @@ def parameters_of(notebook) -> list[str]:
     return names
 
 
+def takes(lesson: str, parameter: str) -> bool:
+    """Whether a lesson has a parameter, such as "DATA"."""
+    import nbformat
+
+    return parameter in parameters_of(nbformat.read(notebook_of(lesson), as_version=4))
+
+
 def measure_photographs(lesson: str, model: str, pretrained: str | None, data: str) -> Path:
     """Measure the photographs of lesson 05 or 06 alone; the claims are printed and in a table."""
     if lesson not in ("05", "06") or not data:

@@ -66,6 +66,16 @@ class Environment:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
+    @property
+    def site(self) -> Path:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.folder / "lib" / version / "site-packages"
+
+    def install(self, *arguments: str | Path) -> None:
+        """What pip installs into it; packages that are links must not be among them."""
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet"]
+        subprocess.run([*pip, *arguments], check=True)
+
     def run(self, *arguments: str | Path, **variables: str) -> str:
         """What a call of this environment's Python prints."""
         inherited = ("PATH", "LANG", "OMP_NUM_THREADS", "TMPDIR")
@@ -82,27 +92,35 @@ class Environment:
         return result.stdout
 
 
-def make_environment(folder: Path, *extras: str, wheel: Path | None = None) -> Environment:
-    """An environment with gradeclip and these extras: of a wheel, or editable."""
+def empty_environment(folder: Path) -> Environment:
+    """An environment without any package, not even pip."""
     home = folder / "home"
     home.mkdir(parents=True)
     environment = Environment(folder / "environment", home)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment.folder], check=True)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site = environment.folder / "lib" / version / "site-packages"
+    return environment
 
-    for package in closure(declared(*extras)):
+
+def link_packages(environment: Environment, packages: list[Distribution]) -> None:
+    """Links to packages of this environment."""
+    for package in packages:
         for file in package.files or ():
             name = file.parts[0]
-            if name not in ("..", "__pycache__") and not (site / name).exists():
-                (site / name).symlink_to(package.locate_file(name))
+            link = environment.site / name
+            if name not in ("..", "__pycache__") and not link.exists():
+                link.symlink_to(package.locate_file(name))
+
+
+def make_environment(folder: Path, *extras: str, wheel: Path | None = None) -> Environment:
+    """An environment with gradeclip and these extras: of a wheel, or editable."""
+    environment = empty_environment(folder)
+    link_packages(environment, closure(declared(*extras)))
 
     # kernels and the templates of pages lie outside of the packages
     (environment.folder / "share").symlink_to(Path(sys.prefix) / "share")
 
     if wheel is None:
-        (site / "gradeclip.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+        (environment.site / "gradeclip.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     else:
-        pip = [sys.executable, "-m", "pip", "--python", environment.python, "install", "--quiet"]
-        subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
+        environment.install("--no-deps", "--no-index", wheel)
     return environment

@@ -4,24 +4,43 @@ The packages of an environment are those that its extras declare (`environments`
 or random weights stand in for those that would be downloaded.
 """
 
+import importlib.util
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import textwrap
 import tomllib
 
+import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from PIL import Image
 
 from gradeclip_utils.files import data_path
-from tests.environments import ROOT, make_environment
+from tests.environments import (
+    ROOT,
+    closure,
+    declared,
+    empty_environment,
+    link_packages,
+    make_environment,
+)
 from tests.studies.folders import write_coco, write_noise, write_transformers
 
 pytestmark = pytest.mark.slow
 
 INSTALL = re.compile(r"pip install (?P<editable>--editable )?'?\.(?:\[(?P<extras>[\w,]+)\])?'?")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BUILD_SYSTEM = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+COLAB = ["ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1"]  # of August 2026
+OLDER = ["backcall", "decorator", "ipython-genutils", "pickleshare"]  # which only these need
+ADDRESS = "https://example.org/gradeclip"
 OPENAI = '"ViT-B-16", pretrained="openai"'
 
 
@@ -130,6 +149,103 @@ def test_every_line_of_use_it_runs(environment):
     environment().run("-c", setting + code)
 
 
+# ------------------------------------------------------------------------------------ opened alone
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A repository with a release, whose notebooks have its address."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("this is no checkout, so what belongs to the project is not known")
+    folder = tmp_path_factory.mktemp("release")
+    for name in listing.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+    spec = importlib.util.spec_from_file_location("addresses", ROOT / ".ci" / "addresses.py")
+    addresses = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(addresses)
+    addresses.main(folder, ADDRESS)
+    _, tag = addresses.published(folder)
+
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for call in (["init"], ["add", "--all"], [*author, "commit", "-m", "release"], ["tag", tag]):
+        subprocess.run(["git", *call], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colab(release, tmp_path_factory):
+    """What Colab's kernel has, and what the extra brings; git finds the release at its address."""
+    wheels = ROOT / "build" / "colab"  # kept, so that the network is needed once
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels]
+    if not wheels.exists() and subprocess.run([*download, *COLAB, *OLDER]).returncode:
+        pytest.skip("Colab's versions cannot be downloaded here")
+
+    requirements = [Requirement(line) for line in ["ipykernel", "pip", *BUILD_SYSTEM["requires"]]]
+    packages = closure([*declared("lessons"), *requirements])
+    others = [package for package in packages if package.name not in ("ipython", "ipykernel")]
+    environment = empty_environment(tmp_path_factory.mktemp("colab"))
+    link_packages(environment, [package for package in others if "widgets" not in package.name])
+    offline = ["--no-deps", "--no-index", "--find-links", wheels]
+    environment.install(*offline, *COLAB, *OLDER)
+
+    elsewhere = f'[url "file://{release}"]\n    insteadOf = {ADDRESS}\n'
+    (environment.home / ".gitconfig").write_text(elsewhere)
+    return environment
+
+
+def shows_figure(cell):
+    """Whether a figure or a panel is among the outputs of a cell."""
+    data = [output.get("data", {}) for output in cell.get("outputs", ())]
+    return any("image/png" in kinds or "widget-view" in str(list(kinds)) for kinds in data)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_alone_in_an_empty_folder_sets_itself_up_and_shows_its_first_figure(
+    path, release, colab, tmp_path, monkeypatch
+):
+    """By the kernel, IPython and ipywidgets of Colab, from the release alone."""
+    notebook = nbformat.read(release / "notebooks" / path.name, as_version=4)
+    first = next(number for number, cell in enumerate(notebook.cells) if shows_figure(cell))
+    notebook.cells = notebook.cells[: first + 1]
+    kernel = tmp_path / "kernels" / "colab"
+    kernel.mkdir(parents=True)
+    argv = [str(colab.python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv += ["--log-level=ERROR"]
+    spec = {"argv": argv, "display_name": "Colab", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    kernels = KernelSpecManager(kernel_dirs=[str(tmp_path / "kernels")])
+
+    for name, value in {
+        "HOME": str(colab.home),
+        "PYTHONPATH": "",
+        "PIP_NO_DEPS": "1",  # all that the extra brings is there
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # which means without isolation
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "MPLBACKEND": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    manager = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=kernels)
+    NotebookClient(
+        notebook,
+        km=manager,
+        timeout=1200,
+        resources={"metadata": {"path": str(folder)}},
+    ).execute()
+
+    assert shows_figure(notebook.cells[-1])
+    assert (folder / "gradeclip" / "studies").is_dir()
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
 def write_data(home):
     """The folders that the page about data names, small."""
     photographs = data_path("photos")
@@ -186,8 +302,7 @@ def test_a_scheduler_of_the_cluster_extra_takes_the_work(environment):
 
 def test_the_classroom_collects_what_builds_an_editable_package():
     """Without a network nothing else can bring the tools that `pip install --editable` runs."""
-    build = tomllib.loads(read("pyproject.toml"))["build-system"]["requires"]
-    tools = {Requirement(line).name for line in build}
+    tools = {Requirement(line).name for line in BUILD_SYSTEM["requires"]}
     (block,) = blocks(read("notebooks/README.md"), "sh")
     collecting, installing = block.splitlines()
     assert tools | {"editables"} <= set(shlex.split(collecting))

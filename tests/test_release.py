@@ -1,6 +1,9 @@
 """What a tag releases works where nothing of this checkout is, and is what a release says."""
 
+import importlib.util
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -132,3 +135,72 @@ def test_the_release_installs_its_wheel_with_each_extra_by_itself():
     release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
     tried = set(release["jobs"]["install"]["strategy"]["matrix"]["extra"])
     assert tried == {"", *(f"[{extra}]" for extra in PROJECT["optional-dependencies"])}
+
+
+# --------------------------------------------------------------------------------------- addresses
+
+ADDRESS = "https://github.com/Some/gradeclip"
+
+
+@pytest.fixture(scope="module")
+def addresses():
+    """The script that writes where the project is published."""
+    spec = importlib.util.spec_from_file_location("addresses", ROOT / ".ci" / "addresses.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The files that have addresses."""
+    for name in ("README.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    return tmp_path
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_is_committed_has_the_addresses_of_the_citation_and_every_notebook_its_setup(
+    addresses, checkout
+):
+    before = contents(checkout)
+    addresses.main(checkout)
+    assert contents(checkout) == before
+
+
+def test_before_a_release_nothing_leads_to_an_address(addresses):
+    if addresses.published(ROOT)[0]:
+        pytest.skip("the project is published")
+    for file in (ROOT / "README.md", *(ROOT / "notebooks").glob("*.ipynb")):
+        text = file.read_text(encoding="utf-8")
+        assert "colab.research" not in text
+        assert "Try it in your browser" not in text
+
+
+def test_a_release_writes_its_address_and_its_tag_into_every_notebook_and_the_readme(
+    addresses, checkout
+):
+    addresses.main(checkout, f"{ADDRESS}.git")
+    _, tag = addresses.published(checkout)
+    readme = (checkout / "README.md").read_text()
+    assert f"repository-code: {ADDRESS}\n" in (checkout / "CITATION.cff").read_text()
+    assert "**[Try it in your browser](https://some.github.io/gradeclip/live/)** · " in readme
+
+    notebooks = sorted((checkout / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) >= 10
+    for file in notebooks:
+        badges, *cells = json.loads(file.read_text())["cells"]
+        opened = f"Some/gradeclip/blob/{tag}/notebooks/{file.name}"
+        for text in ("".join(badges["source"]), readme):
+            assert f"(https://colab.research.google.com/github/{opened})" in text
+            assert f"(https://kaggle.com/kernels/welcome?src=https://github.com/{opened})" in text
+        (setup,) = [cell for cell in cells if cell["id"] == "setup"]
+        assert f'"{ADDRESS}", "{tag}"' in "".join(setup["source"])
+
+    written = contents(checkout)
+    addresses.main(checkout, ADDRESS)
+    assert contents(checkout) == written

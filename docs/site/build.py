@@ -124,6 +124,13 @@ def fill_marks(pages: Path) -> None:
     fill(pages / "index.md", "<!-- the lines of the README -->", lines)
     fill(pages / "index.md", "<!-- the figure of the README -->", figure)
 
+    if (ROOT / "build" / "live").is_dir():  # `make site` puts it beside the pages
+        fill(
+            pages / "index.md",
+            ":link: live\n:link-type: doc",
+            ":link: live/index.html\n:link-type: url",
+        )
+
     link = 'Here it is: <a href="live/index.html"><b>open it</b></a>.'
     fill(pages / "live.md", "<!-- the link to the live page, on the site -->", link)
 
@@ -157,6 +164,9 @@ def complete(notebook: Path) -> None:
     citation would be a key in braces.
     """
     content = nbformat.read(notebook, as_version=4)
+    content.cells = [
+        cell for cell in content.cells if cell.id != "open"
+    ]  # badges; a page has buttons
     for cell in content.cells:
         if cell.cell_type == "markdown":
             cell.source = with_citations(cell.source)

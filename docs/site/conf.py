@@ -1,7 +1,9 @@
 """Sphinx's settings for the site; `build.py` gathers the pages and calls Sphinx with them."""
 
-import os
 import re
+from pathlib import Path
+
+import yaml
 
 from gradeclip_utils import __version__
 
@@ -55,11 +57,11 @@ html_theme_options = {
 no_pages_below = ("index", "docs/start", "methods", "docs/architectures", "gallery")
 html_sidebars = {page: [] for page in no_pages_below}
 templates_path = ["_templates"]
-# GitHub's workflows say where the public repository is; a site that is built at home has no links
-# to it.
+# CITATION.cff says where the project is published, and which release; before, no page links there
+_citation = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text("utf-8"))
 html_context = {
-    "repository": os.environ.get("GITHUB_REPOSITORY", ""),
-    "revision": os.environ.get("GITHUB_REF_NAME", "main"),
+    "repository": _citation.get("repository-code", "").removeprefix("https://github.com/"),
+    "revision": f"v{_citation['version']}",
 }
 
 

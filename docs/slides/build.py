@@ -214,6 +214,8 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it."""
     deck = Deck()
     for cell in notebook.cells:
+        if "remove-cell" in cell.metadata.get("tags", ()):
+            continue
         if cell.cell_type == "markdown":
             deck.add_text(cell.source)
         else:

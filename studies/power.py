@@ -1,0 +1,144 @@
+"""How much data does "undecided" need? The power of two lessons, by simulation.
+
+    power_of_correlation(words=800, correlation=0.1, reliability=0.6)   # lesson 07
+    power_of_choices(pairs=150, right=0.6, agreement=0.2)               # lesson 06
+    power_table(agreement=0.2)                                          # both, for many sizes
+
+The power is the part of simulated studies whose 95 % interval excludes the reference, as the
+lesson's own interval does. All draws come from generators with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, rankdata
+
+from gradeclip_utils.measures.statistics import mean_interval
+
+STUDIES = 1000  # simulated, for each number
+CORRELATION = 0.1
+RELIABILITIES = (0.4, 0.6, 0.8)
+RIGHT = (0.55, 0.6, 0.7)
+SIZES = (50, 100, 200, 400, 800, 1600, 3200)
+_WANTED = 0.8
+_SPREAD = 1.06  # of the arctanh of a rank correlation: Fieller, Hartley and Pearson 1957
+
+
+def power_of_correlation(
+    words: int,
+    correlation: float = CORRELATION,
+    reliability: float = 1.0,
+    *,
+    studies: int = STUDIES,
+    seed: int = 0,
+) -> float:
+    """How often a rank correlation is seen to differ from 0.
+
+    Ratings and true scores of words are normal with a correlation. A measured score is the true one
+    with so much noise that two measurements correlate by the reliability.
+
+    Args:
+        words: how many have a rating and a score.
+        correlation: of ratings and true scores.
+        reliability: of the measured scores, from 0 to 1.
+        studies: how many are simulated.
+        seed: of the draws.
+
+    Returns:
+        The part of the studies whose interval excludes 0, from 0 to 1.
+    """
+    rng = np.random.default_rng(seed)
+    rating, unrelated, noise = rng.normal(size=(3, studies, words))
+    truth = correlation * rating + np.sqrt(1 - correlation**2) * unrelated
+    measured = np.sqrt(reliability) * truth + np.sqrt(1 - reliability) * noise
+
+    ranks = rankdata(rating, axis=1), rankdata(measured, axis=1)
+    deviations = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
+    covariance = (deviations[0] * deviations[1]).sum(axis=1)
+    norms = [np.linalg.norm(deviation, axis=1) for deviation in deviations]
+    observed = covariance / (norms[0] * norms[1])
+    error = np.sqrt(_SPREAD / (words - 3))
+    return float((np.abs(np.arctanh(observed)) > norm.ppf(0.975) * error).mean())
+
+
+def power_of_choices(
+    pairs: int,
+    right: float,
+    agreement: float = 0.0,
+    *,
+    studies: int = STUDIES,
+    seed: int = 0,
+) -> float:
+    """How often a model that finds its caption in a part of the cases is seen to beat a guess.
+
+    Each pair gives two answers. The interval is that of claims: Wilson's, a pair counted once.
+
+    Args:
+        pairs: how many.
+        right: the part of right answers, from .5 to 1.
+        agreement: the correlation of the two answers of a pair.
+        studies: how many are simulated.
+        seed: of the draws.
+
+    Returns:
+        The part of the studies whose interval is above .5, from 0 to 1.
+    """
+    rng = np.random.default_rng(seed)
+    answers = rng.random((studies, pairs, 2)) < right
+    is_alike = rng.random((studies, pairs)) < agreement
+    answers[..., 1] = np.where(is_alike, answers[..., 0], answers[..., 1])
+    counts = answers.sum(axis=(1, 2))
+
+    clusters = np.repeat(np.arange(pairs), 2)
+    lows = {}
+    for count in np.unique(counts):
+        alike = np.arange(2 * pairs) < count  # the interval depends on the count alone
+        lows[count], _ = mean_interval(alike, clusters, kind="proportion")
+    return float(np.mean([lows[count] > 0.5 for count in counts]))
+
+
+def pair_agreement(right: Sequence[float], pairs: Sequence) -> float:
+    """The correlation of the two answers of a pair, from the answers and the pair of each."""
+    answers = pd.Series(np.asarray(right, dtype=float)).groupby(np.asarray(pairs))
+    first, second = answers.first(), answers.last()
+    pooled = np.concatenate([first, second])
+    if pooled.std() == 0:
+        return 0.0
+    covariance = ((first - pooled.mean()) * (second - pooled.mean())).mean()
+    return float(covariance / pooled.var())
+
+
+def images_needed(reliability: float, images: int, wanted: float) -> int:
+    """How many images give a reliability, if so many give another (Spearman-Brown)."""
+    factor = wanted * (1 - reliability) / (reliability * (1 - wanted))
+    return int(np.ceil(images * factor))
+
+
+def power_table(
+    agreement: float = 0.0, sizes: Sequence[int] = SIZES, *, studies: int = STUDIES, seed: int = 0
+) -> pd.DataFrame:
+    """The power of both lessons: a row per effect, a column per number of words or pairs.
+
+    The last column has the smallest of these numbers whose power is .8, or "more".
+    """
+    rows = {}
+    for reliability in RELIABILITIES:
+        name = f"07, words: correlation {CORRELATION}, reliability {reliability}"
+        rows[name] = [
+            power_of_correlation(n, CORRELATION, reliability, studies=studies, seed=seed)
+            for n in sizes
+        ]
+    for right in RIGHT:
+        name = f"06, pairs: right in {right:.2f}"
+        rows[name] = [
+            power_of_choices(n, right, agreement, studies=studies, seed=seed) for n in sizes
+        ]
+
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(sizes))
+    is_enough = table.ge(_WANTED)
+    needed = is_enough.idxmax(axis=1).astype(object)
+    table[f"power {_WANTED} from"] = needed.where(is_enough.any(axis=1), "more")
+    return table

@@ -1,0 +1,223 @@
+"""All lessons on one model, and what was predicted beside what was found.
+
+    predictions()                                   # data/predictions.csv: a row per claim
+    predicted_and_found()                           # every model in results/, claim by claim
+    hits(predicted_and_found())                     # how many predictions came true, by model
+    replicate("ViT-B-16", "openai", "coco:FOLDER")  # the lessons one after the other, and a page
+
+A prediction was written down before the model was measured: "higher", "lower" or "about equal" to
+the claim's reference, with the smallest effect that counts. It is
+
+    hit      if the interval and the size of the effect say so
+    missed   if the interval excludes every effect that counts (or, of "about equal", lies beyond it)
+    open     otherwise
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gradeclip_utils import load_clip
+from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import data_path, version, weights_digest, write_whole
+
+from .choices import KINDS
+from .lesson import COMMITTED, claim_cells, result_rows, results_folder, results_name
+from .photographs import split_sources
+from .runs import notebook_of, run_lesson, takes
+
+# lesson 08 fine-tunes the bundled model; 10 reads results
+LESSONS = ("01", "02", "03", "04", "05", "06", "07", "09")
+EXPECTED = ("higher", "lower", "about equal", "not predicted")
+LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers", "numpy")
+PAGE = "replication.md"
+_RECORD = "replication.json"
+
+
+# ------------------------------------------------------------------------------------- predictions
+
+
+def predictions() -> pd.DataFrame:
+    """What is predicted of real CLIP: lesson, claim, expected, smallest (effect), reason."""
+    return pd.read_csv(data_path("predictions.csv"), dtype={"lesson": str})
+
+
+def outcome(row, expected: str, smallest: float) -> str:
+    """Whether a claim, a row with estimate, low, high and than, is a "hit", "missed" or "open".
+
+    >>> row = pd.Series({"estimate": 0.6, "low": 0.55, "high": 0.65, "than": 0.5})
+    >>> outcome(row, "higher", 0.05), outcome(row, "lower", 0.05), outcome(row, "higher", 0.2)
+    ('hit', 'missed', 'missed')
+    """
+    effect = np.array([row.low, row.estimate, row.high]) - row.than
+    if expected not in EXPECTED[:3] or not np.isfinite(effect).all():
+        return "open"
+
+    if expected == "about equal":
+        if (np.abs(effect) <= smallest).all():
+            return "hit"
+        is_beyond = effect[0] > smallest or effect[2] < -smallest
+        return "missed" if is_beyond else "open"
+
+    low, estimate, high = effect if expected == "higher" else -effect[::-1]
+    if low > 0 and estimate >= smallest:
+        return "hit"
+    return "missed" if high < smallest else "open"
+
+
+def predicted_and_found(
+    results: str | Path = COMMITTED, models: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """A row per predicted claim and model that was measured.
+
+    Args:
+        results: a folder with a folder per model.
+        models: those to look at; all by default.
+
+    Returns:
+        lesson, claim, expected, smallest, model, found ("0.40 [0.30, 0.50], undecided"), outcome.
+
+    Raises:
+        GradeclipError: there are no results.
+    """
+    rows = result_rows(results)
+    if models is not None:
+        rows = rows[rows["model"].isin(list(models))]
+    cells = claim_cells(rows)
+    table = predictions().merge(rows, on=["lesson", "claim"])
+    table = table[table["expected"].isin(EXPECTED[:3])]
+
+    table["found"] = [cells[row.claim, row.model] for row in table.itertuples()]
+    table["outcome"] = [outcome(row, row.expected, row.smallest) for row in table.itertuples()]
+    columns = ["lesson", "claim", "expected", "smallest", "model", "found", "outcome"]
+    return table[columns].reset_index(drop=True)
+
+
+def hits(table: pd.DataFrame) -> pd.DataFrame:
+    """How many predictions were hit, missed and left open: a row per model."""
+    counts = pd.crosstab(table["model"], table["outcome"])
+    counts = counts.reindex(columns=["hit", "missed", "open"], fill_value=0)
+    order = list(dict.fromkeys(table["model"]))
+    return counts.loc[order].rename_axis(columns=None)
+
+
+# ----------------------------------------------------------------------------------------- one page
+
+
+def replicate(model: str, pretrained: str | None, data: str = "", n: int | None = None) -> Path:
+    """Run the lessons on a model one after the other, and return the page that sums them up.
+
+    The same call goes on after a kill: lessons that ended are not run again. A lesson that fails is
+    named on the page, and the others are run.
+
+    Args:
+        model: as `load_clip` takes it.
+        pretrained: its weights.
+        data: photographs, such as "coco:FOLDER,colorswap:FOLDER"; each lesson takes what it can.
+        n: how many scenes or images; each lesson's own number by default.
+
+    Raises:
+        GradeclipError: a model that cannot be loaded, or results of other weights.
+    """
+    digest = weights_digest(load_clip(model, pretrained).model)
+    folder = results_folder(model, pretrained)
+    record_file = folder / _RECORD
+    record: dict = {"weights": digest, "lessons": {}}
+    if record_file.exists():
+        record = json.loads(record_file.read_text())
+        if record["weights"] != digest:
+            raise GradeclipError(f"{folder} has results of other weights: rename it")
+
+    for lesson in LESSONS:
+        file = notebook_of(lesson)
+        run = {"data": _data_for(lesson, data), "n": n, "version": version("gradeclip")}
+        earlier = record["lessons"].get(lesson, {})
+        is_same = {name: earlier.get(name) for name in run} == run
+        if is_same and "seconds" in earlier and (folder / f"{lesson}.csv").exists():
+            print(f"{file.stem}: done before", file=sys.stderr)
+            continue
+
+        start = time.monotonic()
+        try:
+            run_lesson(lesson, model, pretrained, run["data"], n)
+            run["seconds"] = round(time.monotonic() - start)
+        except GradeclipError as error:
+            print(f"gradeclip: {error}", file=sys.stderr)
+            run["failed"] = str(error)
+        record["lessons"][lesson] = run
+        write_whole({record_file: json.dumps(record, indent=1).encode()})
+
+    page = folder / PAGE
+    write_whole({page: _page(results_name(model, pretrained), folder, record).encode()})
+    return page
+
+
+def _data_for(lesson: str, data: str) -> str:
+    """The data sets that a lesson can measure."""
+    sources = split_sources(data)
+    with_captions = [source for source in sources if source.partition(":")[0] not in KINDS]
+    if lesson == "06":
+        return data
+    if lesson == "07":
+        return ",".join(with_captions[:1])
+    return ",".join(with_captions) if takes(lesson, "DATA") else ""
+
+
+def _page(name: str, folder: Path, record: dict) -> str:
+    """Claims predicted and found, hours, versions and the hash of the weights, as Markdown."""
+    tables = [folder / f"{lesson}.csv" for lesson in LESSONS]
+    found = pd.concat(
+        [pd.read_csv(table, dtype={"lesson": str}) for table in tables if table.exists()]
+        or [pd.DataFrame(columns=["lesson", "claim", "model"])]
+    )
+    own = found[found["model"] == name]
+    predicted = predictions().set_index(["lesson", "claim"])
+    cells = claim_cells(own)
+
+    lines = ["| lesson | claim | predicted | found | |", "| --- | --- | --- | --- | --- |"]
+    outcomes = []
+    for row in own.itertuples():
+        expected, answer = "not predicted", ""
+        if (row.lesson, row.claim) in predicted.index:
+            prediction = predicted.loc[(row.lesson, row.claim)]
+            expected = prediction["expected"]
+        if expected in EXPECTED[:3]:
+            answer = outcome(row, expected, prediction["smallest"])
+            outcomes.append(answer)
+            expected = f"{expected} (from {prediction['smallest']:g})"
+        cell = cells[row.claim, row.model]
+        lines.append(f"| {row.lesson} | {row.claim} | {expected} | {cell} | {answer} |")
+
+    counts = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("hit", "missed", "open"))
+    libraries = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    head = [
+        f"# {name}: predicted and found",
+        "",
+        f"Of {len(outcomes)} predictions: {counts}. They were written down before this model was "
+        "measured (data/predictions.csv).",
+        "",
+        f"- weights: {record['weights']} (the beginning of the SHA-256 of all tensors)",
+        f"- versions: Python {platform.python_version()}, {libraries}",
+        f"- hours: {_hours(record)}",
+    ]
+    for lesson, run in record["lessons"].items():
+        if "failed" in run:
+            head.append(f"- lesson {lesson} failed: {run['failed']}")
+    return "\n".join([*head, "", *lines, ""])
+
+
+def _hours(record: dict) -> str:
+    hours = {}
+    for lesson, run in record["lessons"].items():
+        if "seconds" in run:
+            hours[lesson] = run["seconds"] / 3600
+    parts = ", ".join(f"{lesson}: {time_taken:.2f}" for lesson, time_taken in hours.items())
+    return f"{sum(hours.values()):.2f} ({parts})"
