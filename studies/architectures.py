@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from gradeclip_utils import Explainer
@@ -28,10 +29,11 @@ from gradeclip_utils.plots.figures import new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
+from .lesson import results_name
 from .pairs import images_of
 
-LABELS = {
-    "emoji": "CLS",
+LABELS = {  # the teacher, and its students
+    "emoji-aided": "CLS",
     "emoji-average": "average",
     "emoji-siglip": "latent query",
     "emoji-resnet": "ResNet",
@@ -41,10 +43,13 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 
 def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
-    """The bundled model and its students by what reads their images, with one layer each."""
+    """A teacher and its students by what reads their images, and the lesson's model, by its name.
+
+    Each is explained through one layer, because an attention pool has only one.
+    """
     clips = {label: load_clip(name) for name, label in LABELS.items()}
-    if model != "emoji":
-        clips[model] = load_clip(model, pretrained)
+    if model not in LABELS:
+        clips[results_name(model, pretrained)] = load_clip(model, pretrained)
     return {label: replace(clip, image_layers=1) for label, clip in clips.items()}
 
 
@@ -171,6 +176,24 @@ def maps_of_things(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarray:
     return maps.cpu().numpy()
 
 
+def maps_again(explainer: Explainer, scenes: Sequence[Scene]) -> dict[str, np.ndarray]:
+    """Signed maps (N, h, w) of the first thing of each scene, when the same is asked in other ways.
+
+    "mirrored" explains the mirrored image, and its map is mirrored back; "photo" asks for "a photo
+    of a dog" in place of "a dog". Neither changes where the thing is: how far these maps agree with
+    those of `maps_of_things` is a ceiling for how far two models can agree.
+    """
+    images = images_of(explainer.clip, scenes)
+    mirrored = [ImageOps.mirror(image) for image in images]
+    names = [phrase(scene.objects[0].noun) for scene in scenes]
+    prompts = explainer.embed_texts(names)[:, None]  # (N, 1, E)
+    in_other_words = explainer.embed_texts([f"a photo of {name}" for name in names])[:, None]
+    return {
+        "mirrored": explainer.maps(mirrored, prompts)[:, 0].cpu().numpy()[:, :, ::-1],
+        "photo": explainer.maps(images, in_other_words)[:, 0].cpu().numpy(),
+    }
+
+
 def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
     """One row per scene and thing: the fraction of positive relevance on the thing, by four maps.
 
@@ -203,6 +226,23 @@ def _fraction_on(positive: np.ndarray, coverage: np.ndarray) -> float:
 def on_common_grid(maps: np.ndarray) -> np.ndarray:
     """Maps (N, h, w) averaged over the cells of a grid that all models can fill."""
     return np.stack([pool(map_, _GRID) for map_ in maps])
+
+
+def plot_agreement(correlations: pd.DataFrame) -> Figure:
+    """Draw a table of rank correlations: a row per model, a column per map it is compared with."""
+    rows = []
+    for name, values in correlations.iterrows():
+        cells = ", ".join(f"{column} {value:.2f}" for column, value in values.dropna().items())
+        rows.append(f"{name}: {cells}")
+    figure = new_figure(
+        8.1, 0.9 + 0.42 * len(rows), f"Rank correlations of maps. {'; '.join(rows)}"
+    )
+    axes = figure.subplots()
+    sns.heatmap(correlations, annot=True, fmt=".2f", cmap="crest", vmin=-0.2, cbar=False, ax=axes)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, rotation=0)
+    figure.tight_layout()
+    return figure
 
 
 def plot_model_maps(

@@ -44,7 +44,7 @@ from gradeclip_utils.scenes import COLOURS
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
 from .concreteness import check_captions, image_numbers
-from .lesson import COMMITTED, Claims, mean_and_interval, readable, result_rows
+from .lesson import Claims, mean_and_interval, readable
 from .relevance import direction_of, located
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
@@ -529,28 +529,3 @@ def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarra
     weights = len(cases) / (cases["kind"].nunique() * sizes[counts])
     mean, bounds, n = mean_and_interval(weights * cases[column], cases["image"])
     return mean, np.clip(bounds, 0, 1), n
-
-
-# -------------------------------------------------------------------------------- models in columns
-
-
-def side_by_side(results: str | Path = COMMITTED) -> pd.DataFrame:
-    """The claims of all results, a column per model and weights, with published numbers last.
-
-    Of a claim that several runs measured of one model, the run with most measurements counts.
-
-    Raises:
-        GradeclipError: there are no results.
-    """
-    rows = result_rows(results)
-    rows["cell"] = [
-        f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows.itertuples()
-    ]
-
-    published = pd.read_csv(data_path("published.csv"), dtype={"lesson": str})
-    published["cell"] = published["model"] + " " + published["value"].map("{:.2f}".format)
-    rows = pd.concat([rows, published.assign(model="published")])
-    table = rows.pivot_table(
-        index=["lesson", "claim"], columns="model", values="cell", aggfunc=", ".join, sort=False
-    )
-    return table.fillna("").rename_axis(columns=None)

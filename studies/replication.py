@@ -30,7 +30,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, version, weights_digest, write_whole
 
 from .choices import KINDS
-from .lesson import COMMITTED, claim_cells, result_rows, results_folder, results_name
+from .lesson import COMMITTED, SECOND, claim_cells, result_rows, results_folder, results_name
 from .photographs import split_sources
 from .runs import notebook_of, run_lesson, takes
 
@@ -80,7 +80,7 @@ def predicted_and_found(
 
     Args:
         results: a folder with a folder per model.
-        models: those to look at; all by default.
+        models: those to look at; by default each that has a folder, and the lessons' second model.
 
     Returns:
         lesson, claim, expected, smallest, model, found ("0.40 [0.30, 0.50], undecided"), outcome.
@@ -89,8 +89,9 @@ def predicted_and_found(
         GradeclipError: there are no results.
     """
     rows = result_rows(results)
-    if models is not None:
-        rows = rows[rows["model"].isin(list(models))]
+    if models is None:
+        models = [folder.name for folder in Path(results).iterdir()] + [SECOND]
+    rows = rows[rows["model"].isin(list(models))]
     cells = claim_cells(rows)
     table = predictions().merge(rows, on=["lesson", "claim"])
     table = table[table["expected"].isin(EXPECTED[:3])]

@@ -17,8 +17,15 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.scenes import CANVAS
 from studies.__main__ import main as run_lessons
-from studies.lesson import COLUMNS, COMMITTED, Claims, gallery, prompts_of, shown_scenes
-from studies.photographs import side_by_side
+from studies.lesson import (
+    COLUMNS,
+    COMMITTED,
+    Claims,
+    gallery,
+    prompts_of,
+    result_rows,
+    shown_scenes,
+)
 from studies.runs import run_lesson
 
 TABLES = sorted(COMMITTED.glob("*/*.csv"))
@@ -195,31 +202,22 @@ def test_rows_of_each_model_and_data_set_have_a_folder_of_their_own(results):
     assert {folder.parts[-3] for folder in folders} == {"ViT-B-32-openai", "emoji-aided"}
 
 
-def test_weights_of_one_model_stand_side_by_side_with_published_numbers_last(results):
-    claim = "photographs: colorswap: all four right"
-    for pretrained, estimate in (("openai", 0.5), ("laion2b", 0.6)):
-        claims = Claims("06", "ViT-B-16", pretrained)
-        claims.add(claim, estimate=estimate, bounds=(0.4, 0.7), n=40)
-        claims.add(
-            "finds its caption",
-            estimate=estimate,
-            bounds=(0.4, 0.7),
-            n=40,
-            model="other",
-        )
-        claims.write()
+def test_of_a_claim_that_was_measured_twice_the_larger_run_counts(results):
+    for name, n in (("", 40), ("06-photographs", 80)):
+        claims = Claims("06", "ViT-B-16", "openai")
+        claims.add("it is right", estimate=n / 100, bounds=(0.3, 0.9), n=n)
+        claims.add("it is blue", estimate=0.5, bounds=(0.3, 0.9), n=n, model="other")
+        claims.write(name)
 
-    table = side_by_side(results)
-    assert list(table.columns) == ["ViT-B-16-laion2b", "other", "ViT-B-16-openai", "published"]
-    assert table.loc[("06", claim), "ViT-B-16-openai"] == "0.50 [0.40, 0.70]"
-    assert table.loc[("06", claim), "ViT-B-16-laion2b"] == "0.60 [0.40, 0.70]"
-    assert table.loc[("06", "finds its caption"), "other"].count("[") == 1
-    assert table["published"].iloc[0].startswith("CLIP 0.12, SigLIP 0.30")
+    rows = result_rows(results)
+    assert rows["claim"].tolist() == ["it is right", "it is blue"]
+    assert rows["model"].tolist() == ["ViT-B-16-openai", "other"]
+    assert rows["estimate"].tolist() == [0.8, 0.5]
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(GradeclipError, match="has no results: run a lesson first"):
-        side_by_side(tmp_path)
+        result_rows(tmp_path)
 
 
 @pytest.mark.parametrize(
