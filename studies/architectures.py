@@ -238,7 +238,9 @@ def plot_agreement(correlations: pd.DataFrame) -> Figure:
         8.1, 0.9 + 0.42 * len(rows), f"Rank correlations of maps. {'; '.join(rows)}"
     )
     axes = figure.subplots()
-    sns.heatmap(correlations, annot=True, fmt=".2f", cmap="crest", vmin=-0.2, cbar=False, ax=axes)
+    labels = [column.replace(", ", ",\n") for column in correlations.columns]
+    style = {"annot": True, "fmt": ".2f", "cmap": "crest", "vmin": -0.2, "cbar": False}
+    sns.heatmap(correlations, xticklabels=labels, ax=axes, **style)
     axes.xaxis.tick_top()
     axes.tick_params(length=0, rotation=0)
     figure.tight_layout()

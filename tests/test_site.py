@@ -59,6 +59,14 @@ def test_a_notebook_that_was_executed_here_replaces_the_committed_one(build, tmp
     assert page.cells == []
 
 
+def test_the_sidebar_has_the_numbers_of_the_lessons(pages):
+    (block,) = re.findall(
+        r"```\{toctree\}\n(.*?)```", (pages / "notebooks/README.md").read_text(), re.S
+    )
+    for notebook in (ROOT / "notebooks").glob("[01]*.ipynb"):
+        assert re.search(rf"^{notebook.stem[:2]} .+ <{notebook.stem}>$", block, re.M)
+
+
 def test_every_name_of_the_reference_has_a_docstring_and_stands_once(build):
     names = [name for _, entries in build.API.values() for name in entries]
     assert len(names) == len(set(names))

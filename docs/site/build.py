@@ -145,10 +145,13 @@ def list_lessons(pages: Path) -> None:
     """Add the navigation of the lessons to the course page: in its order, then all others."""
     course = pages / "notebooks" / "README.md"
     mark = "## For teachers"
-    listed = re.findall(r"^\| \[[^]]+\]\((\w+)\.ipynb\) \|", course.read_text("utf-8"), re.M)
-    existing = [notebook.stem for notebook in sorted(pages.glob("notebooks/*.ipynb"))]
-    names = dict.fromkeys([*listed, *existing])
-    fill(course, mark, f"{toctree(list(names))}\n\n{mark}")
+    entries = {}
+    row = r"^\| \[([^]]+)\]\((\w+)\.ipynb\) \|"
+    for title, name in re.findall(row, course.read_text("utf-8"), re.M):
+        entries[name] = f"{title} <{name}>"  # with the number of the lesson
+    for notebook in sorted(pages.glob("notebooks/*.ipynb")):
+        entries.setdefault(notebook.stem, notebook.stem)
+    fill(course, mark, f"{toctree(list(entries.values()))}\n\n{mark}")
 
 
 def toctree(names: list[str]) -> str:

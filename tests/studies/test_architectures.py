@@ -1,6 +1,7 @@
 """Architectures: one method for all, its promises, and measures that are fair to every grid."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,13 +12,16 @@ from gradeclip_utils.scenes import phrase
 from studies import architectures
 from studies.architectures import (
     architecture_table,
+    maps_again,
     maps_by_query,
     maps_of_things,
     on_things,
+    plot_agreement,
     plot_model_maps,
     trace_deviations,
     two_thing_scenes,
 )
+from studies.pairs import images_of
 from tests.conftest import build, wrap
 from tests.shrinking import stir
 
@@ -105,3 +109,31 @@ def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(tiny, averaging, pic
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["a dog", "CLS", "average", "a car", "CLS", "average"]
     assert figure.alt == "Maps of a dog, a car by CLS, average, each divided by its own maximum"
+
+
+def test_asked_again_of_the_mirrored_image_and_in_other_words_a_map_is_of_the_same_place(tiny):
+    """A model that does not tell left from right has the same map of the mirrored image."""
+    scenes = two_thing_scenes(2)
+
+    class Mirrored(Explainer):
+        def maps(self, images, directions):
+            pixels = torch.stack([self.clip.preprocess(image) for image in images])
+            return pixels.mean(1)[:, None]  # what the model sees, as a map
+
+    again = maps_again(Mirrored(tiny), scenes)
+    assert np.abs(again["mirrored"] - again["photo"]).max() < 0.05
+
+    again = maps_again(Explainer(tiny), scenes)
+    for i, scene in enumerate(scenes):
+        prompt = f"a photo of {phrase(scene.objects[0].noun)}"
+        image = images_of(tiny, [scene])[0]
+        expected = Explainer(tiny).explain(image, prompt).image_maps[0]
+        np.testing.assert_allclose(again["photo"][i], expected, atol=1e-6)
+
+
+def test_the_figure_of_agreement_has_its_numbers_in_words():
+    table = pd.DataFrame(
+        {"CLS": [1.0, 0.42], "itself, mirrored": [0.62, np.nan]}, ["CLS", "ResNet"]
+    )
+    figure = plot_agreement(table)
+    assert figure.alt.endswith("CLS: CLS 1.00, itself, mirrored 0.62; ResNet: CLS 0.42")
