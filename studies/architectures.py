@@ -29,11 +29,11 @@ from gradeclip_utils.plots.figures import new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
-from .lesson import results_name
+from .lesson import SECOND, results_name
 from .pairs import images_of
 
 LABELS = {  # the teacher, and its students
-    "emoji-aided": "CLS",
+    "emoji": "CLS",
     "emoji-average": "average",
     "emoji-siglip": "latent query",
     "emoji-resnet": "ResNet",
@@ -43,12 +43,15 @@ _STEP = 1e-4  # by which an attention weight is changed to see what the similari
 
 
 def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[str, Clip]:
-    """A teacher and its students by what reads their images, and the lesson's model, by its name.
+    """A teacher and its students by what reads their images, and one model that learnt on its own.
 
-    Each is explained through one layer, because an attention pool has only one.
+    That is the lesson's second model, or the user's, by its name. Each is explained through one
+    layer, because an attention pool has only one.
     """
     clips = {label: load_clip(name) for name, label in LABELS.items()}
-    if model not in LABELS:
+    if model == "emoji":
+        clips[SECOND] = load_clip(SECOND)
+    else:
         clips[results_name(model, pretrained)] = load_clip(model, pretrained)
     return {label: replace(clip, image_layers=1) for label, clip in clips.items()}
 
