@@ -74,12 +74,14 @@ def read_image(image: ImageLike) -> Image.Image:
     try:
         with Image.open(Path(image).expanduser()) as opened:
             return _to_rgb(opened)
+    except FileNotFoundError:
+        raise GradeclipError(f"there is no image {image}") from None
     except UnidentifiedImageError:
         msg = f"{image} is not an image that Pillow can read: save it as JPEG or PNG"
         raise GradeclipError(msg) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow raises a SyntaxError for a broken chunk of a PNG
-        raise GradeclipError(f"{image} cannot be read as an image: {first_line(error)}") from error
+        raise GradeclipError(f"{image} cannot be read as an image: {first_line(error)}") from None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

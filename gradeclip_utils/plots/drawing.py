@@ -128,6 +128,7 @@ class Drawing:
         lead: the bars are leads, from zero.
         null_max, null_count: the largest similarity of the other captions, and their number; 0 if
             panels differ in it.
+        notes: what the model does not know, lines of the legend.
         origin: model, method and layers.
         upsample: "bilinear" or "nearest".
     """
@@ -143,6 +144,7 @@ class Drawing:
     lead: bool = False
     null_max: float | None = None
     null_count: int = 0
+    notes: tuple[str, ...] = ()
     origin: str = ""
     upsample: str = "bilinear"
 
@@ -183,7 +185,7 @@ class Drawing:
             lines.append(f"tick: half of {count} other captions")
         if self.framed:
             lines.append("frame: what the model saw")
-        return lines
+        return [*lines, *self.notes]
 
     def _scale_lines(self) -> list[str]:
         """The largest relevance of the maps, and the largest score of the words."""
@@ -262,10 +264,10 @@ def _shade(word, result=None) -> Shade:
     shade = Shade(word.text, float(word.score), is_small(word.text))
     if result is None:
         return shade
-    is_published = result.provenance.words == "grad-eclip"
     return replace(
         shade,
-        plain=shade.small and is_published,
+        plain=not result.is_filled(word),
+        struck=result.is_unknown(word),
         sentence=result.word_sentence(word),
     )
 
@@ -432,6 +434,7 @@ def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
         word_scale=abs_max(scores),
         word_legend=result.words_legend,
         strikes=result.provenance.words == "leave-one-out" and not look.get("lead"),
+        notes=result.notes,
         origin=result.origin,
         **look,
     )

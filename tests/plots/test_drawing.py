@@ -145,6 +145,19 @@ def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     assert best.labels[0].endswith("above all other captions")
 
 
+def test_unknown_words_are_struck_out_and_the_legend_says_that_the_model_guesses():
+    result = explanation("an astronaut", "a dog")
+    provenance = replace(result.provenance, unknown_words=("astronaut",), is_guess=True)
+    drawing = of_explanation(replace(result, provenance=provenance))
+    words = [word for panel in drawing.panels for word in panel.words]
+    assert [word.text for word in words if word.struck] == ["astronaut"]
+    assert drawing.legend[-2:] == [
+        "the model does not know: astronaut",
+        "trained on drawn scenes alone: a guess",
+    ]
+    assert of_explanation(result).notes == ()
+
+
 def test_no_prompt_changes_the_axis_of_the_bars():
     nulls = {**NULLS, "percentile": np.array([98.0])}
     result = explanation("a dog", **nulls)
