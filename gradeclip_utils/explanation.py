@@ -150,6 +150,8 @@ class Result:
         line = f"{known.model} ({known.pretrained or 'weights not named'}), {known.title}"
         if known.explained_similarity is None:
             line += f": explains {known.explains}"
+            if self.lead_over and "similarity" in known.explains:
+                line += f" less that of {self.lead_over}"
         else:
             line += f": explains {_listed(known.explained_similarity)} (image)"
             if known.explained_word_similarity is not None:
@@ -219,6 +221,11 @@ class Result:
     def _has_published_words(self) -> bool:
         """Whether words are scored by Grad-ECLIP or a variant of it."""
         return (self.provenance.words or "").startswith("grad-eclip")
+
+    @property
+    def lead_over(self) -> str:
+        """What the target is a lead over, in words; "" if it is the similarity itself."""
+        return ""
 
     @property
     def _target(self) -> str:

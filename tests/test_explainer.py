@@ -143,6 +143,10 @@ def test_the_lead_over_others_is_the_mean_of_the_contrasts_with_each_of_them(tin
     assert scores_of(lead) == pytest.approx(scores_of(plain), abs=1e-6)
     assert lead.words_legend == "fall of the lead without this word"
     assert (lead.lead_over, plain.lead_over, plain.lead) == ("4 other captions", "", None)
+    explains = "explains the model's own similarity"
+    assert f"{explains} less that of 4 other captions, last layer" in lead.origin
+    assert f"{explains} less that of “a cow”, last layer" in contrasts[0].origin
+    assert f"{explains}, last layer" in plain.origin
 
 
 def test_a_prompt_among_the_others_has_its_lead_over_the_rest_made_smaller(tiny, picture, others):
