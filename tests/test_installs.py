@@ -85,6 +85,7 @@ def test_a_lesson_runs_as_make_lesson_runs_it(environment, tmp_path):
     assert page.stat().st_size > 100_000
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", ["01_start_here", "explorer"])
 def test_a_notebook_runs_in_a_kernel_that_was_there_before(environment, tmp_path, name):
     """`[lessons]` brings no Jupyter; the cells run in IPython, as in any kernel."""
@@ -203,6 +204,7 @@ def shows_figure(cell):
     return any("image/png" in kinds or "widget-view" in str(list(kinds)) for kinds in data)
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_alone_in_an_empty_folder_sets_itself_up_and_shows_its_first_figure(
     path, release, colab, tmp_path, monkeypatch
@@ -287,6 +289,7 @@ def test_every_block_of_the_page_about_data_runs(environment):
     data.run("-c", f"{no_network}{hub}assert len(examples) == 2")
 
 
+@pytest.mark.weekly
 def test_a_scheduler_of_the_cluster_extra_takes_the_work(environment):
     assert ("cluster", False) in installs("docs/site/howto/problems.md")
     (code,) = blocks(read("docs/site/howto/problems.md"), "py")
