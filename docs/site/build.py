@@ -48,11 +48,12 @@ FIGURES = ("explained.png", "explained-narrow.png")
 METHODS_HEAD = """\
 # Methods
 
-`Explainer(method=...)` takes each of these methods (`gradeclip_utils.methods.METHODS`). Only maps
-that explain *the model's own similarity* say why the model gave its number. Cost counts forward
-passes beyond the trace.
+`Explainer(method=...)` takes those with "yes" under image for its maps, `Explainer(words=...)`
+those with "yes" under words for its word scores (`gradeclip_utils.methods.METHODS`). Only what
+explains *the model's own similarity* says why the model gave its number. Cost counts forward passes
+beyond the trace.
 
-| `method=` | name | explains | cost | image | words | paper |
+| `method=`, `words=` | name | explains | cost | image | words | paper |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 

@@ -167,7 +167,7 @@ def word_curves(
 
     >>> image = explainer.embed_images([image])[0]                             # doctest: +SKIP
     >>> score = lambda texts: explainer.embed_texts(texts) @ image             # doctest: +SKIP
-    >>> word_curves(score, caption, {"grad-eclip": explanation.words[0]})      # doctest: +SKIP
+    >>> word_curves(score, caption, {"leave-one-out": explanation.words[0]})   # doctest: +SKIP
 
     Args:
         score: a list of B captions -> numbers (B,).
