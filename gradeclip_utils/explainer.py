@@ -257,6 +257,7 @@ class Explainer:
         method: str | Method | None = None,
         methods: None = None,
         words: str | Method | None = SAME,
+        heads: str = "joint",
     ) -> Explanation: ...
 
     @overload
@@ -269,6 +270,7 @@ class Explainer:
         method: None = None,
         methods: Sequence[str],
         words: str | Method | None = SAME,
+        heads: str = "joint",
     ) -> dict[str, Explanation]: ...
 
     def explain(
@@ -280,6 +282,7 @@ class Explainer:
         method: str | Method | None = None,
         methods: Sequence[str] | None = None,
         words: str | Method | None = SAME,
+        heads: str = "joint",
     ) -> Explanation | dict[str, Explanation]:
         """Explain one image and T prompts: one explanation with T maps, from one pass of the image.
 
@@ -289,6 +292,9 @@ class Explainer:
         similarity of all null captions: what any caption shares is taken away. It costs no pass.
         Raw attention and rollout do not depend on the target. If the tokenizer does not say which
         tokens make up a word, the prompt has maps but no words, and a warning says so.
+
+            explainer.explain("dog.png", "a dog", methods=["grad-eclip", "maskclip"])
+            explainer.explain("dog.png", "a dog", heads="separate").head_maps
 
         Args:
             image: a PIL image, a path, a uint8 array (H, W, 3), or a float tensor (3, H, W) in 0
@@ -302,12 +308,16 @@ class Explainer:
             methods: several, which share the words, and one trace if they explain the same layers;
                 then a dict of explanations by their names.
             words: another method of the word scores than this explainer's, or None for no scores.
+            heads: "separate" also gives `head_maps`, the part of each attention head in each map.
 
         Raises:
             GradeclipError: a prompt is empty, embeddings do not fit, the model or the method gives
-                NaN, the file is not an image, or the tokenizer drops tokens at random.
+                NaN, the file is not an image, the tokenizer drops tokens at random, or heads are to
+                be separate in a method whose maps are no sum over heads.
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
         """
+        if heads not in ("joint", "separate"):
+            raise GradeclipError(f"heads must be 'joint' or 'separate', got {short(heads)}")
         prompts = as_prompts(prompts)
         contrast = _matched(against, len(prompts))
         images = [self._read_image(image)]
@@ -315,14 +325,14 @@ class Explainer:
             explainer = self
             if method is not None or words != SAME:
                 explainer = self.with_method(method, words=words)
-            return explainer._explain(images, prompts, contrast)[0]
+            return explainer._explain(images, prompts, contrast, heads=heads)[0]
 
         explanations: dict[str, Explanation] = {}
         encoded_by_words: dict[str, Sides] = {}
         with self._memory.switched_on():
             for explainer in self._by_methods(methods, words):
                 (explanation,) = explainer._explain(
-                    images, prompts, contrast, encoded_by_words=encoded_by_words
+                    images, prompts, contrast, encoded_by_words=encoded_by_words, heads=heads
                 )
                 explanations[explainer.method.name] = explanation
         return {name: explanations[name] for name in methods}
@@ -665,11 +675,17 @@ class Explainer:
         against: list[str] | Tensor | str | None,
         first_index: int = 0,
         encoded_by_words: dict[str, Sides] | None = None,
+        heads: str = "joint",
     ) -> list[Explanation]:
         """Explain B images of one size; their P = B * T prompts stand in the images' order.
 
         `encoded_by_words` keeps the prompts with their words for other methods of the same images.
         """
+        if heads == "separate" and self.method.heads is None:
+            able = ", ".join(name for name, method in METHODS.items() if method.heads is not None)
+            raise GradeclipError(
+                f"maps of {self.method.title} are no sum over heads: ask for one of {able}"
+            )
         prompts_per_image = len(prompts) // len(images)
         words = self.words.name if self.words is not None else ""
         sides = (encoded_by_words or {}).get(words)
@@ -697,6 +713,7 @@ class Explainer:
             targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
             empty = self._empty_prompt() if against is None else None
             maps = self._image_maps(trace, targets, empty, encoded.names)  # (B, T, h, w)
+            head_maps = self._head_maps(trace, targets) if heads == "separate" else None
             explained_similarity = self._explained_similarity(trace, encoded)  # (P,)
             null_similarity = self._null_similarity(trace.embedding)  # (B, K)
 
@@ -720,6 +737,7 @@ class Explainer:
                         explained_similarity=_as_floats(explained_similarity, rows),
                         explained_word_similarity=_as_floats(encoded.explained_similarity, rows),
                     ),
+                    head_maps=None if head_maps is None else head_maps[i],
                     probability=self._probability(similarity),
                     **_contrast_fields(contrast, rows),
                     **_places(similarity, null_similarity, i),
@@ -740,6 +758,12 @@ class Explainer:
             return None
         maps = self._token_maps(trace, targets, empty)  # (B, T, N)
         self._warn_of_empty_maps(maps, targets, names)
+        return _as_numpy(_on_grid(maps, trace))
+
+    def _head_maps(self, trace: Trace, targets: Tensor) -> np.ndarray:
+        """The part of each layer and head in the maps, (B, T, L, H, h, w)."""
+        assert self.method.heads is not None
+        maps = self.method.heads(self.image_tower, trace, targets, Options(self.seed))
         return _as_numpy(_on_grid(maps, trace))
 
     def _explained_similarity(self, trace: Trace, encoded: EncodedPrompts) -> Tensor | None:

@@ -864,3 +864,41 @@ def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny, picture):
     half = explainer.to(torch.device("cpu"))
     assert half is explainer
     assert_same(explainer.explain(picture, PROMPTS), expected)
+
+
+def test_maps_of_heads_sum_to_the_joint_map_and_each_is_that_of_its_own_values(tiny, picture):
+    explainer = Explainer(tiny, image_layers=2)
+    explanation = explainer.explain(picture, PROMPTS, heads="separate")
+    prompts, layers, heads, *grid = explanation.head_maps.shape
+    assert (prompts, layers, heads) == (3, 2, 4)
+    assert grid == list(explanation.image_maps.shape[1:])
+    total = explanation.head_maps.sum(axis=(1, 2))
+    np.testing.assert_allclose(total, explanation.image_maps, atol=1e-6)
+    np.testing.assert_array_equal(explanation["cat"].head_maps, explanation.head_maps[2:])
+
+    # the map of a model in whose last layer one head alone has values
+    tower = explainer.image_tower
+    trace = tower.trace(tiny.preprocess(picture)[None], graph=True)
+    texts = explainer.embed_texts(PROMPTS)[None]
+    silent = [replace(layer, v=torch.zeros_like(layer.v)) for layer in trace.layers]
+    v = torch.zeros_like(trace.layers[-1].v)
+    v[:, :, 2] = trace.layers[-1].v[:, :, 2]
+    alone = replace(trace, layers=(silent[0], replace(trace.layers[-1], v=v)))
+    maps = METHODS["grad-eclip"].image(tower, alone, texts)[0, :, 1:]
+    expected = maps.unflatten(-1, trace.grid).numpy()
+    np.testing.assert_allclose(explanation.head_maps[:, 1, 2], expected, atol=1e-6)
+
+
+def test_maps_of_heads_are_kept_in_a_file_and_refused_where_a_map_is_no_sum(
+    tiny, picture, tmp_path
+):
+    explainer = Explainer(tiny)
+    explanation = explainer.explain(picture, "a dog", heads="separate")
+    stored = Explanation.load(explanation.save(tmp_path / "dog.npz"))
+    np.testing.assert_array_equal(stored.head_maps, explanation.head_maps)
+    assert explainer.explain(picture, "a dog").head_maps is None
+
+    with pytest.raises(GradeclipError, match="GAME are no sum over heads: ask for one of grad-ecl"):
+        explainer.explain(picture, "a dog", method="game", heads="separate")
+    with pytest.raises(GradeclipError, match="heads must be 'joint' or 'separate', got 'all'"):
+        explainer.explain(picture, "a dog", heads="all")

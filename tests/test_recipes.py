@@ -16,7 +16,7 @@ RECIPES = dict(
     )
 )
 HOWTO = ROOT / "docs" / "site" / "howto"
-PAGES = ("problems", "measure", "scenes")  # `data` needs data sets, `teach` has no code
+PAGES = ("problems", "measure", "network", "scenes")  # `data` needs data sets, `teach` has no code
 
 
 @pytest.fixture

@@ -153,6 +153,27 @@ def grad_eclip_of_batch(tower: Tower, trace: Trace, directions: Tensor, spatial:
     return maps
 
 
+def grad_eclip_of_heads(
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
+    *,
+    spatial: str = "loosened",
+) -> Tensor:
+    """The part of each layer and head in the maps of `grad_eclip`, (B, T, L, H, N)."""
+    weights = channel_weights(tower, trace, directions)  # (B, T, L, R, D)
+    layers = []
+    for position, layer in enumerate(trace.layers):
+        lam = spatial_weights(layer, trace.valid_mask, spatial)
+        targets = []
+        for target in range(directions.shape[1]):
+            relevance = lam * attention_gradient(weights[:, target, position], layer.v)
+            targets.append(relevance.sum(dim=2))  # (B, H, R, N) -> (B, H, N)
+        layers.append(torch.stack(targets, dim=1))
+    return torch.stack(layers, dim=2)
+
+
 def channel_weights(
     tower: Tower,
     trace: Trace,

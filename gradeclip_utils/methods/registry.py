@@ -24,7 +24,7 @@ from ..towers import Tower, Trace
 from . import gradients, perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
-from .grad_eclip import grad_eclip
+from .grad_eclip import grad_eclip, grad_eclip_of_heads
 from .options import DEFAULTS, Options
 from .replacement import replace_words
 
@@ -47,6 +47,8 @@ class Method:
         image: a function `(tower, trace, directions, options) -> maps`, as the module says; None if
             the method is not defined for images.
         text: the same for prompts.
+        heads: the same as `image`, a part for each explained layer and head, (B, T, L, H, N); None
+            if its maps are no sum over heads.
         layers: the explained layers: "last" as many as the model and the paper suggest; "all",
             "half", "sixth" that part, from the top; "none" if it looks into no layer.
         text_layers: the same for prompts, if it differs.
@@ -71,6 +73,7 @@ class Method:
     cost: str = ""
     image: MapFunction | None = None
     text: MapFunction | None = None
+    heads: MapFunction | None = None
     layers: str = "last"
     text_layers: str | None = None
     word_change: str = ""
@@ -229,6 +232,7 @@ _METHODS = [
         cost=_GRAD_ECLIP_COST,
         image=grad_eclip,
         text=grad_eclip,
+        heads=grad_eclip_of_heads,
         needs_graph=True,
     ),
     Method(
@@ -238,6 +242,7 @@ _METHODS = [
         cost=_GRAD_ECLIP_COST,
         image=partial(grad_eclip, spatial="none"),
         text=partial(grad_eclip, spatial="none"),
+        heads=partial(grad_eclip_of_heads, spatial="none"),
         needs_graph=True,
     ),
     Method(
@@ -247,6 +252,7 @@ _METHODS = [
         cost=_GRAD_ECLIP_COST,
         image=partial(grad_eclip, spatial="softmax"),
         text=partial(grad_eclip, spatial="softmax"),
+        heads=partial(grad_eclip_of_heads, spatial="softmax"),
         needs_graph=True,
     ),
     Method(
