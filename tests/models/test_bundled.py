@@ -29,9 +29,7 @@ def test_a_bundled_model_is_found_by_its_name_and_says_how_it_was_trained(name):
 
 
 def test_a_students_missing_weights_are_its_teachers():
-    teacher, student = (
-        load_clip(name).model.state_dict() for name in ("emoji", "emoji-resnet")
-    )
+    teacher, student = (load_clip(name).model.state_dict() for name in ("emoji", "emoji-resnet"))
     for name, value in student.items():
         if not name.startswith("visual."):
             assert torch.equal(value, teacher[name]), name
