@@ -57,7 +57,6 @@ TEXT_METHODS = {
     "one head (published code)": "grad-eclip-single-head",
     "GAME": "game",
     "input x gradient": "input-x-gradient",
-    "integrated gradients": "integrated-gradients",
     "integrated attention": "integrated-attention",
     "raw attention": "attention",
     "rollout": "rollout",

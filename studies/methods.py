@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,7 @@ from gradeclip_utils.methods.grad_eclip import (
     spatial_weights,
 )
 from gradeclip_utils.methods.options import DEFAULTS, Options
+from gradeclip_utils.plots import plot_maps
 from gradeclip_utils.plots.figures import FULL_WIDTH, SMALLEST_TYPE, new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 from gradeclip_utils.towers import Tower, Trace
@@ -395,6 +396,17 @@ def _with_interval(values: pd.Series, form: str) -> str:
     return f"{form.format(values.mean())} [{low:.2f}, {high:.2f}]"
 
 
+def plot_quick(clip: Clip, scene: Scene) -> Figure:
+    """The maps of all quick methods for the first thing of a scene, each on its own scale."""
+    image = scene.image()
+    prompt = prompts_of(scene)[0]
+    maps = {}
+    for title in QUICK:
+        explanation = explainer_of(clip, title).explain(image, prompt, words=None)
+        maps[title] = explanation.image_maps[0]
+    return plot_maps(image, maps, shared_scale=False, columns=4)
+
+
 def plot_methods(rows: pd.DataFrame, costs: pd.Series) -> Figure:
     """Average precision against "taken out", a panel a model, a dot a method, its size the cost."""
     means = rows.groupby(["model", "method"], sort=False)[list(MEASURES)].mean().reset_index()
@@ -461,15 +473,31 @@ def measured(clip: Clip, n: int) -> tuple[pd.DataFrame, pd.Series]:
     The table has the bundled models, with slow methods and deletion on fewer scenes. It is used
     where its weights are those of the model.
     """
-    rows = _read(data_path("methods.csv"))
-    rows = rows[(rows["model"] == clip.name) & (rows["weights"] == _weights(clip.name))]
-    rows = rows[rows["scene"] < n]
+    table = _table_of(clip, n)
+    rows = table[table["layers"].isna()]
     if rows.empty:
         scenes = shown_scenes(n, 4, whole=False)
-        rows = measure(clip, QUICK, scenes, deletion=CURVED)
-        return in_parts(rows), passes(clip, QUICK)
+        return in_parts(measure(clip, QUICK, scenes, deletion=CURVED)), passes(clip, QUICK)
     costs = rows.groupby("method")["passes"].first()
-    return in_parts(rows.drop(columns=["weights", "passes"]).reset_index(drop=True)), costs
+    rows = rows.drop(columns=["weights", "passes", "layers"]).reset_index(drop=True)
+    return in_parts(rows), costs
+
+
+def measured_depths(clip: Clip, n: int) -> pd.DataFrame:
+    """The rows of `measure_depths` for n scenes: from `data/methods.csv`, or for a tenth now."""
+    table = _table_of(clip, n)
+    rows = table[table["layers"].notna()]
+    if rows.empty:
+        return measure_depths(clip, shown_scenes(max(2, n // 10), 4, whole=False))
+    columns = ["model", "method", "layers", "scene", "average precision"]
+    return rows[columns].astype({"layers": int}).reset_index(drop=True)
+
+
+def _table_of(clip: Clip, n: int) -> pd.DataFrame:
+    """The rows of a model's first n scenes on disk that were measured with its weights."""
+    table = _read(data_path("methods.csv"))
+    is_current = (table["model"] == clip.name) & (table["weights"] == _weights(clip.name))
+    return table[is_current & (table["scene"] < n)]
 
 
 def _weights(model: str) -> str:
@@ -483,9 +511,11 @@ def _weights(model: str) -> str:
 
 def _read(file: Path) -> pd.DataFrame:
     """A table on disk; an empty one where there is none."""
-    if not file.exists():
-        return pd.DataFrame(columns=["model", "weights", "method", "scene", "passes"])
-    return pd.read_csv(file, dtype={"weights": str})
+    if file.exists():
+        table = pd.read_csv(file, dtype={"weights": str})
+        if {"weights", "layers"} <= set(table):
+            return table
+    return pd.DataFrame(columns=["model", "weights", "method", "layers", "scene", "passes"])
 
 
 def main() -> None:
@@ -496,35 +526,56 @@ def main() -> None:
     parser.add_argument(
         "--slow", type=int, default=32, help="scenes of slow methods and deletion (%(default)s)"
     )
+    parser.add_argument("--depths", type=int, default=50, help="scenes of depths (%(default)s)")
     parser.add_argument("--out", type=Path, default=data_path("methods.csv"))
     options = parser.parse_args()
 
-    scenes = shown_scenes(max(options.n, options.slow), 4, whole=False)
+    count = max(options.n, options.slow, options.depths)
+    scenes = shown_scenes(count, 4, whole=False)
     table = _read(options.out)
+    others = ~table["model"].isin(options.models)
     current = table["model"].map({model: _weights(model) for model in options.models})
-    table = table[table["weights"] == current]
+    table = table[others | (table["weights"] == current)]
     for clip in map(load_clip, options.models):
-        tasks = [([*QUICK], options.n)] + [([title], options.slow) for title in SLOW]
-        for titles, count in tasks:
-            is_there = (table["model"] == clip.name) & (table["method"] == titles[0])
-            first = int(table[is_there]["scene"].max() + 1) if is_there.any() else 0
-            costs = passes(clip, titles, repeats=1).round() if first < count else {}
-            for start in range(first, count, CHUNK):
+        for titles, count in [
+            ([*QUICK], options.n),
+            (["depths"], options.depths),
+            *(([title], options.slow) for title in SLOW),
+        ]:
+            for start in range(_first_missing(table, clip, titles), count, CHUNK):
                 chunk = scenes[start : min(start + CHUNK, count)]
-                rows = measure(
-                    clip,
-                    titles,
-                    chunk,
-                    controls=len(titles) > 1,
-                    deletion=options.slow - start,
-                )
-                rows = rows.assign(
-                    scene=rows["scene"] + start,
-                    passes=rows["method"].map(costs),
-                    weights=_weights(clip.name),
-                )
+                if titles == ["depths"]:
+                    rows = measure_depths(clip, chunk)
+                else:
+                    rows = _with_costs(clip, titles, chunk, options.slow - start)
+                rows = rows.assign(scene=rows["scene"] + start, weights=_weights(clip.name))
                 table = pd.concat([table, rows.round(3)])
                 table.to_csv(options.out, index=False)
+
+
+def _first_missing(table: pd.DataFrame, clip: Clip, titles: Sequence[str]) -> int:
+    """The first scene that a table lacks of methods, or of depths."""
+    rows = table[table["model"] == clip.name]
+    if list(titles) == ["depths"]:
+        rows = rows[rows["layers"].notna()]
+    else:
+        rows = rows[rows["layers"].isna() & (rows["method"] == titles[0])]
+    return 0 if rows.empty else int(rows["scene"].max()) + 1
+
+
+def _with_costs(
+    clip: Clip, titles: Sequence[str], scenes: Sequence[Scene], deletion: int
+) -> pd.DataFrame:
+    """The rows of `measure`, with the cost of each method in passes and without layers."""
+    rows = measure(clip, titles, scenes, controls=len(titles) > 1, deletion=deletion)
+    costs = _costs(clip, tuple(titles))
+    return rows.assign(passes=rows["method"].map(costs), layers=np.nan)
+
+
+@cache
+def _costs(clip: Clip, titles: tuple[str, ...]) -> dict[str, float]:
+    """Costs in passes, measured once."""
+    return passes(clip, titles, repeats=1).round().to_dict()
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ def layer_maps(
     images: Sequence[Image.Image],
     directions: Tensor,
     kinds: Sequence[str] = ("loosened",),
+    layers: int | None = None,
 ) -> dict[str, np.ndarray]:
     """What each layer adds to the map of Grad-ECLIP: (B, T, L, h, w), the last layer first.
 
@@ -98,12 +99,13 @@ def layer_maps(
         images: B images.
         directions: (B, T, E).
         kinds: of spatial weights, as in `spatial_weights`.
+        layers: L; by default all.
 
     Returns:
         The maps by kind.
     """
-    depth = Explainer(clip).image_tower.depth
-    tower = Explainer(clip, image_layers=depth).image_tower
+    layers = layers or Explainer(clip).image_tower.depth
+    tower = Explainer(clip, image_layers=layers).image_tower
     maps: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
 
     for start in range(0, len(images), AT_ONCE):
@@ -116,17 +118,17 @@ def layer_maps(
             for kind in kinds
         }
 
-        layers: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-        for place in reversed(range(depth)):
+        relevances: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        for place in reversed(range(layers)):
             v = trace.layers[place].v
             gradients = [attention_gradient(w, v) for w in weights[:, :, place].unbind(1)]
             gradient = torch.stack(gradients, dim=1)  # (B, T, H, R, N)
             for kind in kinds:
                 relevance = lams[kind][place][:, None] * gradient
-                layers[kind].append(relevance.sum((2, 3)))  # (B, T, N)
+                relevances[kind].append(relevance.sum((2, 3)))  # (B, T, N)
 
         rows, columns = trace.grid
-        for kind, parts in layers.items():
+        for kind, parts in relevances.items():
             patches = torch.stack(parts, dim=2)[..., -rows * columns :]  # (B, T, L, P)
             maps[kind].append(patches.unflatten(-1, (rows, columns)).float().cpu().numpy())
     return {kind: np.concatenate(parts) for kind, parts in maps.items()}

