@@ -99,7 +99,8 @@ MEASURES = ("average precision", "taken out", "deletion", "insertion")
 LEADS = ("average precision (lead)", "taken out (lead)")
 NAMED = 3  # of the four things, the caption names the first three
 CHUNK = 4  # scenes that are measured before the table is written
-CURVED = 8  # scenes of which deletion and insertion are measured where there is no table
+LIVE = 8  # where there is no table, one in so many scenes is measured
+CURVED = 4  # and deletion and insertion of so many
 _PROTOCOL = Protocol(points=11)  # half of the pixels, read in steps of 5 %
 _ENDS = Protocol(span=1, points=2)
 _CURVES = (*GAMES, *(f"{game} range" for game in GAMES))
@@ -471,12 +472,13 @@ def measured(clip: Clip, n: int) -> tuple[pd.DataFrame, pd.Series]:
     """The rows of a model and the costs in passes: from `data/methods.csv`, or measured now.
 
     The table has the bundled models, with slow methods and deletion on fewer scenes. It is used
-    where its weights are those of the model.
+    where its weights are those of the model; else the quick methods are measured on an eighth of
+    the scenes.
     """
     table = _table_of(clip, n)
     rows = table[table["layers"].isna()]
     if rows.empty:
-        scenes = shown_scenes(n, 4, whole=False)
+        scenes = shown_scenes(max(2, n // LIVE), 4, whole=False)
         return in_parts(measure(clip, QUICK, scenes, deletion=CURVED)), passes(clip, QUICK)
     costs = rows.groupby("method")["passes"].first()
     rows = rows.drop(columns=["weights", "passes", "layers"]).reset_index(drop=True)
@@ -484,11 +486,11 @@ def measured(clip: Clip, n: int) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def measured_depths(clip: Clip, n: int) -> pd.DataFrame:
-    """The rows of `measure_depths` for n scenes: from `data/methods.csv`, or for a tenth now."""
+    """The rows of `measure_depths` for n scenes: from `data/methods.csv`, or for a few now."""
     table = _table_of(clip, n)
     rows = table[table["layers"].notna()]
     if rows.empty:
-        return measure_depths(clip, shown_scenes(max(2, n // 10), 4, whole=False))
+        return measure_depths(clip, shown_scenes(max(2, n // (2 * LIVE)), 4, whole=False))
     columns = ["model", "method", "layers", "scene", "average precision"]
     return rows[columns].astype({"layers": int}).reset_index(drop=True)
 
