@@ -17,6 +17,7 @@ IMAGES = {
     "01": 12,
     "02": 20,
     "03": 6,
+    "04": 6,
     "05": 24,
     "06": 12,
 }  # 08 tunes and 09 compares bundled models; 10 prints no name
