@@ -992,9 +992,10 @@ class Explainer:
             self._nulls.clear()
             starts = range(0, len(self.null_captions), _NULLS_AT_ONCE)
             title = f"embedding {len(self.null_captions)} other captions"
+            small = self.image_tower.small  # which takes less than a second
             parts = [
                 self.embed_texts(self.null_captions[start : start + _NULLS_AT_ONCE])
-                for start in tqdm(starts, desc=title, delay=2, leave=False)
+                for start in tqdm(starts, desc=title, delay=2, leave=False, disable=small)
             ]
             self._nulls[weights] = torch.cat(parts)
         return self._nulls[weights]

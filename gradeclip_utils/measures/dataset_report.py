@@ -302,12 +302,6 @@ def add_pairs(parser: argparse.ArgumentParser) -> None:
         "in the folder",
     )
     parser.add_argument(
-        "--words",
-        metavar="METHOD",
-        default="leave-one-out",
-        help="the method by which words are shaded, or none; default: %(default)s",
-    )
-    parser.add_argument(
         "--limit", type=int, help="at most this many pairs, spread over the data set"
     )
 
@@ -317,6 +311,12 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
     add_pairs(parser)
     parser.add_argument("--out", required=True, help="the folder of the report")
     parser.add_argument("--method", default="grad-eclip", help="default: %(default)s")
+    parser.add_argument(
+        "--words",
+        metavar="METHOD",
+        default="leave-one-out",
+        help="the method by which words are shaded, or none; default: %(default)s",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the prompts that maps are compared with"
     )

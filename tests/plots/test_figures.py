@@ -102,7 +102,7 @@ def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():
     assert shades["car"] == to_hex(to_rgb(1.0))  # scores go from -0.01 to 0.02
     assert shades["a"] == to_hex(to_rgb(-0.5))
     areas = [area.get_text() for area in figure.findobj(TextArea)]
-    assert sum("darkest" in text for text in areas) == 1
+    assert sum("relevance: darkest" in text for text in areas) == 1
     assert areas.count("for") == 1
 
 
