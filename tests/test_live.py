@@ -67,7 +67,7 @@ def rows(folder):
 @pytest.fixture(scope="module")
 def expected(rows):
     """Explanation and word x region of the first scenes and their first captions."""
-    explainer = Explainer(load_clip("emoji"), words="grad-eclip")
+    explainer = Explainer(load_clip("emoji"))
     results = []
     for scene, row in zip(SCENES, rows, strict=False):
         image = scene.image()
@@ -108,7 +108,7 @@ class Graphs:
         caption = self.run("caption", ids=padded)
         ends = np.cumsum([1, *map(len, pieces)])
         directions = [caption["directions"][a:b].sum(0) for a, b in pairwise(ends)]
-        return caption["text_embedding"], np.stack(directions)
+        return caption["text_embedding"], np.reshape(directions, (len(words), -1))
 
 
 @pytest.mark.slow
@@ -123,7 +123,12 @@ def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expecte
         maps = [graphs.run("map", direction=d, **scene)["map"] for d in (text, *directions)]
 
         assert_alike(image @ text, explanation.similarity[0])
-        assert_alike(directions @ image, [word.score for word in explanation.words[0]])
+        assert_alike(directions @ image, [word.score for word in interactions.words[0]])
+        scores = []
+        for i, _ in enumerate(explanation.words[0]):
+            shorter, _ = graphs.read(explanation.words[0][:i] + explanation.words[0][i + 1 :])
+            scores.append(image @ (text - shorter))
+        assert_alike(scores, [word.score for word in explanation.words[0]])
         assert_alike(maps[0], explanation.image_maps[0])
         assert_alike(maps[1:], interactions.image_maps)
 
@@ -202,17 +207,28 @@ def test_the_page_has_the_colours_of_the_package_and_at_most_30_megabytes(page, 
 @in_a_browser
 def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_holds(page, address):
     open_page(page, address)
+    page.click("#question-title")
     captions = page.locator("#captions button").all_inner_texts()
     assert captions == ["a dog", "an umbrella", "a piano"]
     page.locator("#question button", has_text="a dog").click()
     page.wait_for_function("document.querySelector('#answer').textContent.startsWith('No')")
     page.locator("#question button", has_text="a piano").click()
     page.wait_for_function("document.querySelector('#answer').textContent.startsWith('Right')")
-    assert page.locator("#stops li").count() == 5
-    page.set_viewport_size({"width": 390, "height": 500})  # which is scrolled to the button
-    page.locator("#stops button").nth(3).click()
-    page.wait_for_selector("#words button:nth-of-type(5)[aria-pressed=true]")
-    page.wait_for_function("document.querySelector('#map').getBoundingClientRect().top >= 0")
+    page.locator("#captions button", has_text="a dog").click()
+    page.wait_for_function("document.querySelector('#answer').textContent === ''")
+
+    whole = page.locator("#filled").bounding_box()["width"]
+    for stop in (2, 3, 4):
+        page.click("#next")
+        page.wait_for_function(f"document.querySelector('#tour').innerText.startsWith('{stop} of 5')")
+    word = page.locator("#words button:nth-of-type(5)[aria-pressed=true]")
+    word.wait_for()
+    assert word.evaluate("node => getComputedStyle(node).textDecorationLine") == "line-through"
+    label = page.inner_text("#similarity")
+    without, similarity = map(float, re.findall(r"[0-9.]+", label))
+    assert label.startswith("without “umbrella”: ")
+    assert without < similarity
+    assert page.locator("#filled").bounding_box()["width"] != whole
     assert urlencode({"caption": "a dog and an umbrella"}) in page.url
     assert "word=5" in page.url
     copy = page.context.new_page()
@@ -224,14 +240,23 @@ def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_ho
 
 
 @in_a_browser
-def test_unknown_words_are_refused_in_a_sentence_and_markup_stays_text(page, address):
+def test_unknown_words_are_struck_out_and_markup_stays_text(page, address):
     open_page(page, address)
-    page.fill("#caption", "a zebu and a <b>cat</b> qa qb qc qd qe qf")
+    page.fill("#caption", "A happy dogg and a <b>cat</b>")
+    page.press("#caption", "Enter")
+    page.wait_for_selector("#unknown s")
+    struck = page.locator("#unknown s").all_inner_texts()
+    assert {"happy", "dogg"} <= set(struck)
+    assert page.locator("#unknown b").count() == 0
+    assert page.locator("#words button").all_inner_texts()[0] == "A"
+    page.locator("#unknown button", has_text=re.compile("^dog$")).click()
+    page.wait_for_function("document.querySelector('#caption').value.includes('happy dog and')")
+
+    page.fill("#caption", "qa qb qc qd qe qf qg qh qi")
     page.press("#caption", "Enter")
     page.wait_for_function("document.querySelector('#refusal').textContent")
     refusal = page.inner_text("#refusal")
-    assert re.match("The model knows .* never shown “zebu”, (“[^”]+”, ){7}…$", refusal)
-    assert page.locator("#refusal b").count() == 0
+    assert re.match("The model knows .* never shown “qa”, (“[^”]+”, ){7}…$", refusal)
 
 
 @in_a_browser

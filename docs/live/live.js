@@ -15,15 +15,27 @@ const STOPS = [
   ],
   ["Two things in one caption share one map.", { scene: 0, caption: "a dog and an umbrella" }],
   [
-    "A word of a caption has a map of its own.",
+    "Without “umbrella” the bar falls. This word has a map of its own.",
     { scene: 0, caption: "a dog and an umbrella", word: 4 },
   ],
-  ["Now your own: choose another scene and type what you see.", { scene: 1 }],
+  [
+    "Now your own: press a word, or type another caption.",
+    { scene: 2, caption: "a shirt and a candle" },
+  ],
 ];
 
 const root = document.querySelector("main");
 export const shown = { scene: 0, caption: "", word: null }; // and numbers, for tests
-const page = { status: "", refusal: "", answer: "", view: null, areScenesShown: false };
+const page = {
+  status: "",
+  refusal: "",
+  unknown: [], // words of the last caption
+  answer: "",
+  view: null,
+  stop: 0, // of the tour
+  isSigned: false, // whether a word's map shows relevance against, too
+  areScenesShown: false,
+};
 let model;
 let scenes;
 
@@ -48,16 +60,18 @@ const read = (caption) => {
   return readings.get(caption);
 };
 
-// A scene with the model's trace of it, and one scale for the maps of all its captions.
+// A scene with the model's trace of it, and one scale for the maps and the words of its captions.
 const openScene = async (scene) => {
   const [seen, image] = await Promise.all([pixelsOf(scene.seen), pixelsOf(scene.image)]);
   const trace = await model.look(seen);
   let scale = 0;
+  let wordScale = 0;
   for (const caption of scene.captions) {
-    const { embedding } = await read(caption);
-    scale = Math.max(scale, ...(await model.mapOf(trace, embedding)));
+    const reading = await read(caption);
+    scale = Math.max(scale, ...(await model.mapOf(trace, reading.embedding)));
+    wordScale = Math.max(wordScale, absMax(model.scores(trace, reading)));
   }
-  return { image, trace, scale };
+  return { image, trace, scale, wordScale };
 };
 
 const openScenes = new Map();
@@ -71,6 +85,8 @@ const sceneAt = (index) => {
 };
 
 // ---------------------------------------------------------------------------------------- changes
+
+const mostOf = (map) => (page.isSigned ? absMax([...map]) : Math.max(...map, 0));
 
 // Change what is shown, and give it. The newest change wins. A caption that the model cannot read
 // changes nothing.
@@ -87,6 +103,7 @@ export const redraw = async (change = {}) => {
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     page.refusal = error.message;
+    page.unknown = error.cause ?? [];
     draw();
     return;
   }
@@ -95,22 +112,25 @@ export const redraw = async (change = {}) => {
   const mine = newest;
   const scene = await sceneAt(next.scene);
   const isCaption = next.word === null;
-  const direction = isCaption ? reading.embedding : reading.directions[next.word];
+  const direction = isCaption ? reading.embedding : model.directionOf(reading, next.word);
   const map = await model.mapOf(scene.trace, direction);
   if (mine !== newest) return;
 
   const others = model.others(scene.trace);
   const similarity = model.similarity(scene.trace, reading);
   const below = others.filter((other) => other < similarity).length;
-  if (next.scene !== shown.scene) page.answer = "";
+  if (next.scene !== shown.scene || next.caption !== shown.caption) page.answer = "";
+  const scores = model.scores(scene.trace, reading);
   Object.assign(shown, next, {
     map,
-    most: isCaption ? Math.max(scene.scale, ...map) : absMax([...map]),
+    most: isCaption ? Math.max(scene.scale, ...map) : mostOf(map),
     similarity,
     percentile: (100 * below) / others.length,
-    scores: model.scores(scene.trace, reading),
+    scores,
+    wordScale: Math.max(scene.wordScale, absMax(scores)),
   });
   page.refusal = "";
+  page.unknown = reading.unknown;
   page.view = { ...shown, image: scene.image, words: reading.words, others };
   draw();
 
@@ -118,6 +138,12 @@ export const redraw = async (change = {}) => {
   if (!isCaption) state.word = shown.word + 1;
   history.replaceState(null, "", `#${new URLSearchParams(state)}`);
   return { ...shown };
+};
+
+// Show a stop of the tour.
+const go = (stop) => {
+  page.stop = stop;
+  return redraw(STOPS[stop][1]);
 };
 
 // On a long page the view may be off the screen.
@@ -200,17 +226,54 @@ const CaptionForm = ({ caption, refusal }) => {
     <p id="refusal" role="alert">${refusal}</p>`;
 };
 
-const Words = ({ words, scores, word }) => {
-  const most = absMax(scores);
+// Words that the model does not know, each with known ones that look alike.
+const Unknown = ({ unknown, typed }) => {
+  const retype = (word, near) => redraw({ caption: typed.replace(word, near) });
+  const item = (word) =>
+    html`<span
+      ><s>${word}</s>${" "}
+      ${model
+        .near(word)
+        .map((near) => html`<${Button} onClick=${() => retype(word, near)}>${near}<//>`)}
+    </span>`;
+  return html`<p id="unknown" class="row" role="status" hidden=${!unknown.length}>
+    ${unknown.length > 0 && html`<span>The model does not know:</span>`} ${unknown.map(item)}
+  </p>`;
+};
+
+const KnownWords = ({ caption }) => {
+  const add = (word) => redraw({ caption: `${caption} ${word}` });
+  const group = ([kind, words]) =>
+    html`<h3>${kind}</h3>
+      <div class="row">
+        ${words.map((word) => html`<${Button} onClick=${() => add(word)}>${word}<//>`)}
+      </div>`;
+  return html`<details id="known">
+    <summary>${model.about.words} known words</summary>
+    ${model.about.known.map(group)}
+  </details>`;
+};
+
+const Tour = ({ stop }) =>
+  html`<section id="tour" class="row" aria-label="Tour">
+    <p aria-live="polite"><b>${stop + 1} of ${STOPS.length}</b> · ${STOPS[stop][0]}</p>
+    <${Button} disabled=${stop === 0} onClick=${() => go(stop - 1)}>Back<//>
+    <${Button} id="next" onClick=${() => go((stop + 1) % STOPS.length)}
+      >${stop + 1 < STOPS.length ? "Next" : "Begin again"}<//
+    >
+  </section>`;
+
+const Words = ({ words, scores, word, wordScale }) => {
   const part = (text, i) => {
-    const title = number(scores[i], 3);
+    const direction = scores[i] < 0 ? "higher" : "lower";
+    const title = `without it the similarity is ${number(Math.abs(scores[i]), 3)} ${direction}`;
     const isSmall = model.about.small.includes(text.toLowerCase());
     return html`<${Button}
       title=${title}
       aria-label=${`${text}: ${title}`}
       aria-pressed=${word === i}
-      class=${isSmall ? "small" : ""}
-      style=${wordStyle(model.about.colormap, scores[i] / most)}
+      class=${`${isSmall ? "small" : ""}${word === i ? " struck" : ""}`}
+      style=${wordStyle(model.about.colormap, scores[i] / wordScale)}
       onClick=${() => redraw({ word: word === i ? null : i })}
       >${text}<//
     >`;
@@ -219,33 +282,38 @@ const Words = ({ words, scores, word }) => {
     id="words"
     class="row"
     role="group"
-    aria-label="Words of the caption: press one for its own map"
+    aria-label="Words of the caption: press one to leave it out and to see its map"
   >
     ${words.map(part)}
   </figcaption>`;
 };
 
 // The similarity as a bar. The other captions set its axis, so no caption changes it.
-const Bar = ({ similarity, percentile, others }) => {
+// Without a word that is pressed, the bar falls.
+const Bar = ({ similarity, percentile, others, word, words, scores }) => {
   const sorted = [...others].sort((a, b) => a - b);
   const median = sorted[Math.floor(sorted.length / 2)];
   const longest = BAR_AXIS * Math.max(absMax([sorted.at(-1)]), 0.01);
   const place = (value) => `${100 * within(value / longest, 0, 1)}%`;
-  return html`<div id="meter" aria-hidden="true">
-      <div id="filled" style=${`width: ${place(similarity)}`} />
+  const shorter = similarity - (scores[word] ?? 0);
+  let label = `similarity ${number(similarity)}, above ${share(percentile)} of ${others.length} other captions`;
+  if (word !== null) {
+    label = `without “${words[word]}”: ${number(shorter)}, not ${number(similarity)}`;
+  }
+  return html`<div>
+    <div id="meter" aria-hidden="true">
+      <div id="filled" style=${`width: ${place(shorter)}`} />
       <div id="tick" style=${`left: ${place(median)}`} />
     </div>
-    <p id="similarity" aria-live="polite">
-      similarity ${number(similarity)}, above ${share(percentile)} of ${others.length} other
-      captions
-    </p>`;
+    <p id="similarity" aria-live="polite">${label}</p>
+  </div>`;
 };
 
 const Panels = ({ view, about }) => {
   const { image, map, most, word, words, caption } = view;
   const { colormap } = model.about;
   const subject = word === null ? caption : `“${words[word]}” in “${caption}”`;
-  const painted = paint(image, map, { colormap, signed: word !== null, most });
+  const painted = paint(image, map, { colormap, signed: word !== null && page.isSigned, most });
   return html`<div id="panels">
     <figure>
       <figcaption>the image</figcaption>
@@ -260,29 +328,26 @@ const Panels = ({ view, about }) => {
 };
 
 const Question = ({ captions }) =>
-  html`<section aria-labelledby="question-title">
-    <h2 id="question-title">Which caption is false?</h2>
+  html`<details>
+    <summary id="question-title">Which caption is false?</summary>
     <div id="question" class="row" role="group" aria-labelledby="question-title">
       ${[...captions]
         .sort()
         .map((text) => html`<${Button} onClick=${() => answer(text)}>${text}<//>`)}
     </div>
     <p id="answer" aria-live="polite">${page.answer}</p>
-  </section>`;
+  </details>`;
 
-const Stops = () =>
-  html`<section aria-labelledby="stops-title">
-    <h2 id="stops-title">Five stops</h2>
-    <ol id="stops">
-      ${STOPS.map(
-        ([text, change], i) =>
-          html`<li>
-            ${text}${" "}
-            <${Button} aria-label=${`Show stop ${i + 1}`} onClick=${() => show(change)}>Show<//>
-          </li>`,
-      )}
-    </ol>
-  </section>`;
+const Signed = ({ word }) => {
+  const onChange = ({ target }) => {
+    page.isSigned = target.checked;
+    redraw();
+  };
+  return html`<label id="signed" hidden=${word === null}>
+    <input type="checkbox" checked=${page.isSigned} onChange=${onChange} /> show what is against the
+    word, too
+  </label>`;
+};
 
 const Scenes = ({ scene }) => {
   const thumbnail = ({ seen, about }, i) =>
@@ -302,23 +367,29 @@ const Scenes = ({ scene }) => {
 
 const Explorer = ({ view }) => {
   const scene = scenes[view.scene];
+  const note =
+    "Map: red is relevance for the caption. Words: red where the similarity falls without the " +
+    "word, blue where it rises. The tick marks the similarity that half of " +
+    `${view.others.length} other captions reach.`;
   return html`<div id="explorer">
     <${Captions} captions=${scene.captions} caption=${view.caption} />
     <${CaptionForm} caption=${view.caption} refusal=${page.refusal} />
-    <${Panels} view=${view} about=${scene.about} />
-    <p class="note">
-      Red: relevance for the caption. Blue: against. The tick marks the similarity that half of
-      ${" "}${view.others.length} other captions reach.
-    </p>
+    <${Unknown} unknown=${page.unknown} typed=${document.querySelector("#caption")?.value ?? ""} />
+    <${KnownWords} caption=${view.caption} />
+    <div id="stage">
+      <${Tour} stop=${page.stop} />
+      <${Panels} view=${view} about=${scene.about} />
+    </div>
+    <${Signed} word=${view.word} />
+    <p class="note">${note}</p>
     <${Question} captions=${scene.captions} />
-    <${Stops} />
     <${Scenes} scene=${view.scene} />
     <p class="note" id="provenance">${model.about.provenance}</p>
   </div>`;
 };
 
 const Page = ({ status, view }) =>
-  html`<p id="status" role="status">${status}</p>
+  html`<p id="status" role="status" hidden=${!status}>${status}</p>
     ${view && html`<${Explorer} view=${view} />`}`;
 
 const draw = () => render(html`<${Page} ...${page} />`, root);
@@ -330,8 +401,8 @@ const say = (status) => {
 
 const start = async () => {
   root.replaceChildren();
-  say("The model is loading …");
-  const loaded = (count) => say(`The model is loading: ${count} of 3 parts are there …`);
+  say("The model is loading, 28 megabytes …");
+  const loaded = (count) => say(`The model is loading, 28 megabytes: ${count} of 3 parts …`);
   const [answer, whole] = await Promise.all([
     fetch(new URL("scenes.json", import.meta.url)),
     Model.load(loaded),
@@ -341,7 +412,7 @@ const start = async () => {
   window.onhashchange = follow;
   await follow();
   page.areScenesShown = true; // after the first map, whose image would wait for theirs
-  say(`Ready: ${scenes.length} scenes, and a model that knows ${model.about.words} words.`);
+  say("");
 };
 
 start().catch((error) => {

@@ -24,6 +24,20 @@ const fetched = async (name) => {
   return answer;
 };
 
+// How many letters must be added, dropped or changed to make one word of another.
+const edits = (first, second) => {
+  let row = Array.from({ length: second.length + 1 }, (_, i) => i);
+  for (const [i, letter] of [...first].entries()) {
+    const next = [i + 1];
+    for (const [j, other] of [...second].entries()) {
+      const changed = row[j] + (letter === other ? 0 : 1);
+      next.push(Math.min(changed, row[j + 1] + 1, next[j] + 1));
+    }
+    row = next;
+  }
+  return row.at(-1);
+};
+
 export class Refusal extends Error {} // what is wrong with a caption, in one sentence
 
 export class Model {
@@ -38,6 +52,7 @@ export class Model {
       model[name] = await ort.InferenceSession.create(bytes, OPTIONS);
       loaded(i + 1);
     }
+    model.encoded = new Map();
     model.nulls = new Float32Array(await nulls.arrayBuffer());
     return model;
   }
@@ -48,22 +63,42 @@ export class Model {
     return this.scene.run({ rgba: new ort.Tensor("uint8", new Uint8Array(rgba), [side, side, 4]) });
   }
 
-  // A caption as the model reads it: { words, embedding, directions }, or a Refusal.
+  // A caption as the model reads it: { words, unknown, embedding, directions, shorter }, or a
+  // Refusal. `words` are those that it knows, and `shorter` are the embeddings without each of them.
   async read(caption) {
-    const { tokens, context } = this.about;
     // as CLIP's tokenizer cuts it: runs of letters or of punctuation, single digits
-    const words = caption.match(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu);
-    if (!words)
+    const typed = caption.match(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu);
+    if (!typed)
       throw new Refusal("The caption is empty. Type what to look for, for example: a dog");
-    const lowered = words.map((word) => word.toLowerCase());
-    const unknown = [...new Set(lowered.filter((word) => !Object.hasOwn(tokens, word)))];
-    if (unknown.length) {
+    const isKnown = (word) => Object.hasOwn(this.about.tokens, word.toLowerCase());
+    const words = typed.filter(isKnown);
+    const unknown = [...new Set(typed.filter((word) => !isKnown(word)))];
+    if (!words.length) {
       const quoted = unknown.slice(0, 8).map((word) => `“${word}”`);
       const list = quoted.join(", ") + (unknown.length > 8 ? ", …" : ".");
-      throw new Refusal(`The model knows ${this.about.words} words and was never shown ${list}`);
+      const message = `The model knows ${this.about.words} words and was never shown ${list}`;
+      throw new Refusal(message, { cause: unknown });
     }
+    const shorter = [];
+    for (const [i] of words.entries()) {
+      const { embedding } = await this.encode(words.toSpliced(i, 1));
+      shorter.push(embedding);
+    }
+    return { words, unknown, shorter, ...(await this.encode(words)) };
+  }
+
+  // Words as { embedding, directions }. What was encoded once is kept.
+  async encode(words) {
+    const lowered = words.map((word) => word.toLowerCase());
+    const key = lowered.join(" ");
+    if (!this.encoded.has(key)) this.encoded.set(key, await this.run(lowered));
+    return this.encoded.get(key);
+  }
+
+  async run(words) {
+    const { tokens, context } = this.about;
     const ids = [...tokens["<start>"]];
-    const places = lowered.map((word) => tokens[word].map((id) => ids.push(id) - 1));
+    const places = words.map((word) => tokens[word].map((id) => ids.push(id) - 1));
     if (ids.push(...tokens["<end>"]) > context) {
       const rule = `the model reads ${context - 2} tokens, and these are ${ids.length - 2}`;
       throw new Refusal(`The caption is too long: ${rule}.`);
@@ -73,12 +108,31 @@ export class Model {
     const width = encoded.text_embedding.size;
     const row = (i) => encoded.directions.data.subarray(i * width, (i + 1) * width);
     const directions = places.map((tokensOfWord) => sum(tokensOfWord.map(row)));
-    return { words, embedding: encoded.text_embedding.data, directions };
+    return { embedding: encoded.text_embedding.data, directions };
+  }
+
+  // The direction of a word; of a noun beside others, less what all nouns share.
+  directionOf({ words, directions }, word) {
+    const isNoun = (text) => this.about.nouns.includes(text.toLowerCase());
+    const nouns = directions.filter((_, i) => isNoun(words[i]));
+    if (nouns.length < 2 || !isNoun(words[word])) return directions[word];
+    const total = sum(nouns);
+    return directions[word].map((value, i) => value - total[i] / nouns.length);
+  }
+
+  // Known words that differ from another by one edit in four letters.
+  near(word) {
+    const typed = word.toLowerCase();
+    const isNear = (known) => edits(typed, known) <= Math.floor(typed.length / 4);
+    return Object.keys(this.about.tokens).filter(isNear).slice(0, 3);
   }
 
   similarity = (scene, reading) => dot(scene.image_embedding.data, reading.embedding);
+  // What the similarity loses without each word.
   scores = (scene, reading) =>
-    reading.directions.map((direction) => dot(scene.image_embedding.data, direction));
+    reading.shorter.map(
+      (embedding) => this.similarity(scene, reading) - dot(scene.image_embedding.data, embedding),
+    );
 
   // The similarities of a scene with the other captions.
   others(scene) {

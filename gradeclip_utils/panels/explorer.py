@@ -27,7 +27,8 @@ from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import figure_tag
 from ..plots.maps import draw
 from ..plots.page import STYLE, embedded, script
-from ..scenes import COLOURS, arrange, concepts, draw_scene, showable
+from ..scenes import arrange, draw_scene, showable
+from ..scenes.emoji import words_by_kind
 from .session import ExplorerView, Session, Source, State
 
 _BUSY = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}
@@ -334,7 +335,7 @@ class Explorer(AnyWidget):
         with self.hold_sync():
             self.thumbnails = [source.thumbnail for source in self.shelf]
             self.image = state.source.url
-            self.vocabulary = _grouped(self._shown.clip.vocabulary)
+            self.vocabulary = words_by_kind(self._shown.clip.vocabulary)
             self.data = data
             self.busy = {}
 
@@ -424,14 +425,3 @@ def _sentences(*messages: str | Exception) -> str:
             text = text[0].upper() + text[1:]
         sentences.append(f"{text.rstrip('.')}.")
     return " ".join(sentences)
-
-
-def _grouped(words: frozenset[str] | None) -> list:
-    """The words that a model knows as pairs of a category and its words."""
-    if not words:
-        return []
-    known = concepts()[concepts()["noun"].isin(words)]
-    groups = [[kind, list(rows["noun"])] for kind, rows in known.groupby("category")]
-    colours = sorted(words & set(COLOURS))
-    rest = sorted(words - {*known["noun"], *known["plural"], *colours})
-    return [["colours", colours], *groups, ["other words", rest]]

@@ -104,6 +104,17 @@ def concepts() -> pd.DataFrame:
     return table.set_index("noun", drop=False)
 
 
+def words_by_kind(words: frozenset[str] | None) -> list:
+    """The words that a model knows as pairs of a category and its words; none of None."""
+    if not words:
+        return []
+    known = concepts()[concepts()["noun"].isin(words)]
+    groups = [[kind, list(rows["noun"])] for kind, rows in known.groupby("category")]
+    colours = sorted(words & set(COLOURS))
+    rest = sorted(words - {*known["noun"], *known["plural"], *colours})
+    return [["colours", colours], *groups, ["other words", rest]]
+
+
 @cache
 def concept(noun: str) -> dict:
     """One row of `concepts`, quickly."""
