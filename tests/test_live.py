@@ -220,7 +220,9 @@ def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_ho
     whole = page.locator("#filled").bounding_box()["width"]
     for stop in (2, 3, 4):
         page.click("#next")
-        page.wait_for_function(f"document.querySelector('#tour').innerText.startsWith('{stop} of 5')")
+        page.wait_for_function(
+            f"document.querySelector('#tour').innerText.startsWith('{stop} of 5')"
+        )
     word = page.locator("#words button:nth-of-type(5)[aria-pressed=true]")
     word.wait_for()
     assert word.evaluate("node => getComputedStyle(node).textDecorationLine") == "line-through"
