@@ -108,7 +108,7 @@ class Graphs:
         caption = self.run("caption", ids=padded)
         ends = np.cumsum([1, *map(len, pieces)])
         directions = [caption["directions"][a:b].sum(0) for a, b in pairwise(ends)]
-        return caption["text_embedding"], np.reshape(directions, (len(words), -1))
+        return caption["text_embedding"], np.array(directions)
 
 
 @pytest.mark.slow
