@@ -21,6 +21,7 @@ from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.plots import paint
 from tests.browser import (
     ROOT,
+    WAIT,
     browser_context_args,
     browser_type_launch_args,
     in_a_browser,
@@ -160,7 +161,7 @@ def open_page(page, address):
     errors = []
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(WAIT)
     page.goto(address)
     page.wait_for_selector("#words button")
     return requests, errors
