@@ -49,7 +49,8 @@ WARNINGS = {  # warning -> what the page counts
     "deviation": "similarities far from those of the other pairs",
 }
 SHOWN_COLUMNS = ("similarity", *MEANINGS, "pointing_game", "average_precision")
-TEXT_COLUMNS = ("image", "prompt", "error", "thumbnail")
+PAGES = "pages"  # a folder with the page of each pair
+TEXT_COLUMNS = ("image", "prompt", "error", "thumbnail", "page")
 NUMBER_COLUMNS = ("similarity", "fit", "dependence", "low", "high", "largest")
 
 
@@ -70,7 +71,7 @@ def report(
     Args:
         clip: the model.
         data: a data set as `datasets.load` takes it, or a list of `Example`.
-        out: a folder for the report: `index.html`, `thumbnails/`, and the rows as `rows.jsonl`.
+        out: a folder for the report: `index.html`, `thumbnails/`, `pages/` with the page of each pair, and the rows as `rows.jsonl`.
         method: of `methods.METHODS`, one with maps of images.
         words: the method by which the words of captions are shaded; None for no shades.
         limit: at most this many examples, spread over the data.
@@ -102,6 +103,7 @@ def report(
     table = Table(out, settings, ("image",), overwrite=overwrite)
     thumbnails = Path(out) / "thumbnails"
     thumbnails.mkdir(exist_ok=True)
+    (Path(out) / PAGES).mkdir(exist_ok=True)
     explainer = Explainer(clip, method=method, words=words, seed=seed, keep_trace=True)
     sample: dict[int, np.ndarray] = {}
     if len(table.rows) < len(examples):
@@ -155,6 +157,8 @@ def _explain_pair(
     painted = paint(image, explanation.image_maps[0], box=explanation.box)
     write_thumbnail(thumbnail, [explanation.image, painted])
     row["thumbnail"] = f"{thumbnail.parent.name}/{thumbnail.name}"
+    page = explanation.to_html(thumbnail.parent.parent / PAGES / f"{thumbnail.stem}.html")
+    row["page"] = f"{PAGES}/{page.name}"
     row["similarity"] = float(explanation.similarity[0])
 
     text_embedding = explainer.embed_texts([example.prompt])[0].cpu().numpy()
@@ -222,11 +226,9 @@ def _render_page(
 ) -> str:
     """The page of a report, as HTML."""
     columns = [name for name in SHOWN_COLUMNS if name in table and table[name].notna().any()]
-    failed = table["error"] != ""
-    warnings = table["warnings"].mask(failed, table["warnings"] + ": " + table["error"])
     cells = {
         "caption": [shaded_caption(row.prompt, row.words) for row in table.itertuples()],
-        "warnings": warnings.map(html.escape),
+        "warnings": [_warning_cell(row) for row in table.itertuples()],
         f"image, {method}": [_thumbnail_cell(row) for row in table.itertuples()],
     }
     for name in columns:
@@ -242,7 +244,7 @@ def _render_page(
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     about = (
         f"<p>{model}; {'; '.join(counts)}. Pairs with most warnings come first; a click on a head "
-        "sorts. Each map has its own scale, from no colour (zero or less) to dark (its largest "
+        "sorts, a click on an image opens its page. Each map has its own scale, from no colour (zero or less) to dark (its largest "
         "value).</p>"
     )
     if words is not None:
@@ -270,7 +272,20 @@ def _thumbnail_cell(row) -> str:
         return key
     alt = f"{key}, and its map for: {shorten(row.prompt)}"
     source = html.escape(row.thumbnail)
-    return f'<img src="{source}" loading="lazy" alt="{alt}" title="{key}">'
+    image = f'<img src="{source}" loading="lazy" alt="{alt}" title="{key}">'
+    return f'<a href="{html.escape(row.page)}">{image}</a>' if row.page else image
+
+
+def _warning_cell(row) -> str:
+    """The warnings of a pair in words, as HTML."""
+    if row.error:
+        return html.escape(f"{row.warnings}: {row.error}")
+    warnings = []
+    for warning in row.warnings.split(", "):
+        if warning == "fit":
+            warning = f"fits {100 * (1 - row.fit):.0f} % of other images as well or better"
+        warnings.append(warning)
+    return html.escape(", ".join(warnings))
 
 
 # -------------------------------------------------------------------------------- the command

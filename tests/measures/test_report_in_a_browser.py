@@ -24,6 +24,7 @@ def report(tmp_path, tiny):
             "high": [1.0, 0.06, 0.5],
             "average_precision": [0.1, 0.2, None],
             "thumbnail": ["0.jpg", "1.jpg", "2.jpg"],
+            "page": ["0.html", "1.html", ""],
         }
     )
     for name in rows["thumbnail"]:
@@ -59,5 +60,12 @@ def test_a_click_on_a_head_sorts_up_and_then_down_and_what_is_not_known_comes_la
     page.get_by_role("button", name="caption").click()
     assert column(page, caption)[-1] == "two cows"
     assert page.locator("img").first.evaluate("image => image.naturalWidth") == 160
+    page.get_by_role("searchbox").fill("COWS two")
+    assert page.locator("tbody tr:visible").all_text_contents()[0].startswith("two cows")
+    assert page.locator("output").inner_text() == "1 of 3"
+    page.get_by_role("searchbox").fill("")
+    assert page.locator("tbody tr:visible").count() == 3
+    pages = page.locator("tbody a").evaluate_all("links => links.map(a => a.getAttribute('href'))")
+    assert sorted(pages) == ["0.html", "1.html"]
     assert wrong == []
     assert all(url.startswith("file:") for url in asked)
