@@ -157,8 +157,12 @@ def test_the_page_shows_every_pair_escapes_captions_and_fetches_nothing(written)
     rows, out = written
     page = (out / "index.html").read_text()
     assert page.count("<tr") == 1 + len(rows)
+    text = re.sub(r"</?(?:span|s)\b[^>]*>", "", page)  # the shades of words
     for prompt in rows["prompt"]:
-        assert f"<td>{html.escape(prompt)}</td>" in page
+        assert f"<td>{html.escape(prompt)}</td>" in text
+    for link in rows["page"]:
+        assert f'<a href="{link}">' in page
+        assert (out / link).is_file()
     assert "<script>alert" not in page
     assert page.count("<script>") == 1
     assert not re.search(r"https?:|//\w|@import|url\(", page)
