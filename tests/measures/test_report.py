@@ -181,7 +181,7 @@ def test_a_report_goes_on_and_explains_nothing_twice(written, tiny, data, tmp_pa
     pd.testing.assert_frame_equal(report(tiny, data, out, nulls=3), rows)
     assert (out / "index.html").read_bytes() == (done / "index.html").read_bytes()
     names = {file.name for file in out.iterdir()}
-    assert names == {"index.html", "rows.jsonl", "settings.json", "thumbnails"}
+    assert names == {"index.html", "pages", "rows.jsonl", "settings.json", "thumbnails"}
     with pytest.raises(GradeclipError, match="holds another run: seed was 0, is 1"):
         report(tiny, data, out, seed=1, nulls=3)
 
