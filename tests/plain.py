@@ -105,7 +105,9 @@ class Recording:
 
     def read(self, tokens):
         """Unit embeddings of image tokens (..., D) that leave the last block, each read alone."""
-        return F.normalize(self.model.visual.ln_post(tokens) @ self.model.visual.proj, dim=-1)
+        visual = self.model.visual
+        embedding = visual.ln_post(tokens) @ visual.proj
+        return F.normalize(embedding, dim=-1)
 
 
 def grad_eclip(encode, direction, layers, readers, valid):

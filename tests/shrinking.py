@@ -18,7 +18,10 @@ FOLDER = Path(open_clip.__file__).parent / "model_configs"
 NAMES = sorted((path.stem for path in FOLDER.glob("*.json")), key=str.lower)
 SMALL_TEXT = {"width": 64, "heads": 4, "layers": 2, "context_length": 12, "vocab_size": 60}
 IDS = torch.tensor(
-    [[50, 5, 7, 9, 3, 59, 0, 0, 0, 0, 0, 0], [50, 8, 11, 59, 0, 0, 0, 0, 0, 0, 0, 0]]
+    [
+        [50, 5, 7, 9, 3, 59, 0, 0, 0, 0, 0, 0],
+        [50, 8, 11, 59, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
 )
 
 SMALL_ROBERTA = {

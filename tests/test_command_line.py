@@ -97,10 +97,13 @@ def test_each_of_several_images_has_a_figure_of_all_captions_with_its_name(
 
 def test_without_an_image_a_scene_is_explained_and_an_unknown_word_is_a_note(model, capsys):
     assert main(["explain", *model, "--out", "scene.png"]) == 0
-    assert "a drawn scene, " in capsys.readouterr().out and Path("scene.png").is_file()
+    assert "a drawn scene, " in capsys.readouterr().out
+    assert Path("scene.png").is_file()
     assert main(["explain", *model, "--caption", "a red zeppelin", "--out", "other.png"]) == 0
     notes = capsys.readouterr().err
-    assert "note: " in notes and "zeppelin" in notes and ".py" not in notes
+    assert "note: " in notes
+    assert "zeppelin" in notes
+    assert ".py" not in notes
 
 
 REFUSED = [
@@ -123,7 +126,9 @@ def test_invalid_input_is_one_message_and_exit_code_2(arguments, message, capsys
     write_photo("photo.png")
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("gradeclip: ") and message in error and "Traceback" not in error
+    assert error.startswith("gradeclip: ")
+    assert message in error
+    assert "Traceback" not in error
     assert not Path("explanation.png").exists()
 
 
@@ -136,7 +141,8 @@ def test_debug_shows_the_traceback_of_an_error():
 def test_a_command_or_argument_that_does_not_exist_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    assert caught.value.code == 2 and "error: " in capsys.readouterr().err
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["photo.png", "x/../photo.png", "link.png", "hard.png"])

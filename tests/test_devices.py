@@ -106,7 +106,9 @@ def test_a_tower_traces_the_same_on_cuda(family, open_tower):
         tower = open_tower(copy.deepcopy(small(family)).to(device))
         with torch.no_grad():
             trace = tower.trace(inputs_of(tower).to(device))
-            directions = torch.eye(tower.width, device=device)[None, :3].expand(2, -1, -1)
+            three_channels = torch.eye(tower.width, device=device)[:3]
+            directions = three_channels.expand(2, -1, -1)
             maps = grad_eclip(tower, trace, directions)
-        numbers.append([trace.embedding.float().cpu(), maps.float().cpu()])
+        embedding = trace.embedding.float().cpu()
+        numbers.append([embedding, maps.float().cpu()])
     assert_close(*reversed(numbers))

@@ -93,7 +93,9 @@ def test_many_prompts_are_explained_as_each_alone(name, options, prompts, pictur
 
 @pytest.mark.parametrize("resolution", ["model", "native"])
 def test_a_batch_of_pairs_is_explained_as_each_pair_alone(resolution, tiny, picture):
-    pictures = [picture, picture.rotate(90, expand=True), picture.crop((0, 0, 40, 40))] * 6
+    upright = picture.rotate(90, expand=True)
+    square = picture.crop((0, 0, 40, 40))
+    pictures = [picture, upright, square] * 6
     prompts = PROMPTS * 6
     explainer = Explainer(tiny, resolution=resolution)  # 18 images are more than one batch
     batch = explainer.explain_batch((image for image in pictures), prompts, against="a cow")
@@ -221,7 +223,8 @@ def test_embeddings_are_explained_like_the_prompts_that_they_come_from(tiny, pic
     difference = expected.image_maps[0] - expected.image_maps[1]
     np.testing.assert_allclose(contrast.image_maps[0], difference, atol=1e-6)
     batch = explainer.explain_batch([picture] * 18, embeddings[[0] * 18])
-    assert [pair.prompts for pair in batch] == [(f"embedding {i}",) for i in range(18)]
+    for i, pair in enumerate(batch):
+        assert pair.prompts == (f"embedding {i}",)
 
 
 def test_single_head_explains_another_number_and_says_so(tiny, picture):
@@ -232,17 +235,17 @@ def test_single_head_explains_another_number_and_says_so(tiny, picture):
     assert not np.allclose(single.image_maps, model.image_maps, atol=1e-4)
 
     changed = copy.deepcopy(tiny.model)
-    for block in (changed.visual.transformer.resblocks[-1], *changed.transformer.resblocks[-2:]):
+    last_image_block = changed.visual.transformer.resblocks[-1]
+    for block in (last_image_block, *changed.transformer.resblocks[-2:]):
         block.attn.num_heads = 1
         block.attn.head_dim = 64
+    pixels = tiny.preprocess(picture)[None]
+    ids = tiny.tokenizer(PROMPTS)
     with torch.no_grad():
-        pixels, ids = tiny.preprocess(picture)[None], tiny.tokenizer(PROMPTS)
-        image, single_image = (
-            network.encode_image(pixels, normalize=True)[0] for network in (tiny.model, changed)
-        )
-        texts, single_texts = (
-            network.encode_text(ids, normalize=True) for network in (tiny.model, changed)
-        )
+        (image,) = tiny.model.encode_image(pixels, normalize=True)
+        texts = tiny.model.encode_text(ids, normalize=True)
+        (single_image,) = changed.encode_image(pixels, normalize=True)
+        single_texts = changed.encode_text(ids, normalize=True)
     close = partial(np.testing.assert_allclose, atol=1e-6)
     close(single.provenance.explained_similarity, texts @ single_image)
     close(single.provenance.explained_word_similarity, single_texts @ image)
@@ -376,7 +379,8 @@ def test_words_of_a_contrast_are_what_the_lead_loses_without_them(tiny, picture)
         texts = tiny.model.encode_text(tiny.tokenizer(prompts), normalize=True)
     red, neither, blue = (image @ texts.T)[0].tolist()
     lead = red - blue
-    word, other = explanation.words[0][1], explanation.against_words[0][1]
+    _, word, _ = explanation.words[0]
+    _, other, _ = explanation.against_words[0]
     assert word.score == pytest.approx(lead - (neither - blue), abs=1e-6)
     assert other.score == pytest.approx(lead - (red - neither), abs=1e-6)
     assert explanation.words_legend == "fall of the lead without this word"
@@ -488,10 +492,11 @@ def test_the_percentile_counts_captions_below_and_half_of_the_equal_ones(tiny, p
     explanation = explainer.explain(picture, [*PROMPTS, captions[4]])
     nulls = explainer.explain(picture, captions).similarity
 
+    *of_prompts, of_caption = explanation.percentile
     expected = [100 * (nulls < similarity).mean() for similarity in explanation.similarity[:3]]
-    np.testing.assert_allclose(explanation.percentile[:3], expected)
+    np.testing.assert_allclose(of_prompts, expected)
     below = (nulls < nulls[4]).sum() + 0.5
-    assert explanation.percentile[3] == pytest.approx(100 * below / len(captions))
+    assert of_caption == pytest.approx(100 * below / len(captions))
     assert explanation.null_median == pytest.approx(np.median(nulls), abs=1e-6)
     assert explanation.null_max == pytest.approx(nulls.max(), abs=1e-6)
     assert explanation.null_count == len(captions)
@@ -499,8 +504,9 @@ def test_the_percentile_counts_captions_below_and_half_of_the_equal_ones(tiny, p
     rows = zip(explanation.percentile[:3], explanation.percentile_interval, strict=False)
     for percentile, interval in rows:
         count = round(percentile / 100 * len(captions))
-        wilson = binomtest(count, len(captions)).proportion_ci(method="wilson")
-        np.testing.assert_allclose(interval, 100 * np.array(wilson), atol=0.01)
+        test = binomtest(count, len(captions))
+        bounds = np.array(test.proportion_ci(method="wilson"))
+        np.testing.assert_allclose(interval, 100 * bounds, atol=0.01)
 
 
 def test_null_captions_are_the_users_and_without_a_tokenizer_there_are_none(tiny, picture):
@@ -518,11 +524,12 @@ def test_null_captions_are_the_users_and_without_a_tokenizer_there_are_none(tiny
 def test_null_captions_are_embedded_once_and_again_for_other_weights(picture, monkeypatch):
     embedded = []
     embed_texts = Explainer.embed_texts
-    monkeypatch.setattr(
-        Explainer,
-        "embed_texts",
-        lambda explainer, prompts: embedded.append(len(prompts)) or embed_texts(explainer, prompts),
-    )
+
+    def counted(explainer, prompts):
+        embedded.append(len(prompts))
+        return embed_texts(explainer, prompts)
+
+    monkeypatch.setattr(Explainer, "embed_texts", counted)
     model = build()
     explainer = Explainer(wrap(model))
     before = explainer.explain(picture, "a dog")
@@ -564,7 +571,13 @@ def state_of(model):
     return modules, parameters, modes
 
 
-@pytest.mark.parametrize(("options", "training"), [({}, True), ({"image_layers": 2}, False)])
+@pytest.mark.parametrize(
+    ("options", "training"),
+    [
+        ({}, True),
+        ({"image_layers": 2}, False),
+    ],
+)
 def test_nothing_is_left_behind_after_success_and_after_bad_input(options, training, picture):
     model = build({"patch_dropout": 0.5}).train(training)
     model.visual.conv1.weight.requires_grad = False
@@ -574,7 +587,8 @@ def test_nothing_is_left_behind_after_success_and_after_bad_input(options, train
     explainer.interactions(picture, "a red car")
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         explainer.maps(picture, explainer.embed_texts(PROMPTS))
-    for image, prompts in (("no.png", "a dog"), (picture, torch.ones(1, 2)), (picture, [])):
+    bad_input = [("no.png", "a dog"), (picture, torch.ones(1, 2)), (picture, [])]
+    for image, prompts in bad_input:
         with pytest.raises((GradeclipError, OSError)):
             explainer.explain(image, prompts)
     assert state_of(model) == before
@@ -617,7 +631,9 @@ def test_the_callers_modes_do_not_matter(mode, tiny, picture):
         explainer.interactions(picture, PROMPTS[1])
         embeddings = explainer.embed_images(picture), explainer.embed_texts(PROMPTS)
         maps = explainer.maps(picture, embeddings[1])
-    assert not any(value.requires_grad or value.is_inference() for value in (*embeddings, maps))
+    for value in (*embeddings, maps):
+        assert not value.requires_grad
+        assert not value.is_inference()
     torch.testing.assert_close(embeddings, expected_embeddings)
     for i in range(3):
         assert_same(explanation, expected, i, i)
@@ -675,9 +691,14 @@ def test_a_model_in_half_precision_is_explained_nearly_the_same(dtype, method, t
     assert explanation.image_maps.dtype == np.float32
 
     eps = torch.finfo(dtype).eps
-    assert np.abs(explanation.similarity - expected.similarity).max() < 4 * eps
-    difference = np.abs(explanation.image_maps - expected.image_maps).max()
-    assert difference < 40 * eps * np.abs(expected.image_maps).max()
+    np.testing.assert_allclose(explanation.similarity, expected.similarity, atol=4 * eps, rtol=0)
+    tolerance = 40 * eps * np.abs(expected.image_maps).max()
+    np.testing.assert_allclose(
+        explanation.image_maps,
+        expected.image_maps,
+        atol=tolerance,
+        rtol=0,
+    )
 
 
 def test_text_that_cannot_be_opened_leaves_embeddings_that_can_be_explained(picture):
@@ -747,7 +768,8 @@ def test_embeddings_are_those_of_the_unmodified_model_whatever_the_batches(tiny,
     close = partial(torch.testing.assert_close, atol=1e-5, rtol=0)
     close(explainer.embed_images(pictures), images)
     close(explainer.embed_texts(prompts), texts)
-    close(explainer.embed_images(np.asarray(pictures[0])), images[:1])
+    first = np.asarray(pictures[0])
+    close(explainer.embed_images(first), images[:1])
     assert explainer.embed_texts("a dog").shape == (1, 48)
 
 
@@ -762,7 +784,13 @@ def test_a_generator_is_asked_for_a_batch_at_a_time(tiny, pictures, monkeypatch)
         return trace(pixels, graph)
 
     monkeypatch.setattr(explainer.image_tower, "trace", recorded)
-    embeddings = explainer.embed_images(drawn.append(image) or image for image in pictures * 4)
+
+    def images():
+        for image in pictures * 4:
+            drawn.append(image)
+            yield image
+
+    embeddings = explainer.embed_images(images())
     assert batches == [(8, 8), (16, 8), (20, 4)]
     torch.testing.assert_close(embeddings, explainer.embed_images(pictures * 4))
 
@@ -783,7 +811,8 @@ def test_every_image_may_have_directions_of_its_own_which_keep_their_length(tiny
     directions = torch.randn(5, 3, 48, generator=generator, dtype=torch.float64)
     maps = explainer.maps(pictures, directions.numpy())
     for i, image in enumerate(pictures):
-        torch.testing.assert_close(maps[i], explainer.maps(image, directions[i])[0])
+        (expected,) = explainer.maps(image, directions[i])
+        torch.testing.assert_close(maps[i], expected)
     torch.testing.assert_close(explainer.maps(pictures, 2 * directions), 2 * maps)
 
 
@@ -795,14 +824,17 @@ def test_maps_of_word_directions_are_interactions(tiny, picture):
         maps = explainer.maps(picture, directions)[0]
         np.testing.assert_allclose(maps, interactions.image_maps, atol=1e-6)
         words = interactions.words[0]
-        assert [prompt[start:end] for start, end in split.spans] == [word.text for word in words]
+        texts = [prompt[start:end] for start, end in split.spans]
+        assert texts == [word.text for word in words]
         scores = directions @ explainer.embed_images(picture)[0]
-        np.testing.assert_allclose(scores, [word.score for word in words], atol=1e-6)
+        expected = [word.score for word in words]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_a_tensor_is_explained_as_the_image_that_it_holds_and_a_batch_as_its_images(tiny, picture):
     explainer = Explainer(tiny)
-    tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(np.array(picture))
+    tensor = pixels.permute(2, 0, 1) / 255
     assert_same(explainer.explain(tensor, PROMPTS), explainer.explain(picture, PROMPTS))
     batch = torch.stack([tensor, tensor.flip(2)])
     embeddings = explainer.embed_images(batch)
@@ -829,7 +861,7 @@ def test_the_probability_of_siglip_is_that_of_each_pair_alone(picture):
     with torch.no_grad():
         pixels = clip.preprocess(picture)[None]
         logits = clip.model.get_logits(pixels, clip.tokenizer(PROMPTS))[0][0]
-    np.testing.assert_allclose(explanation.probability, 1 / (1 + (-logits).exp()), rtol=1e-4)
+    np.testing.assert_allclose(explanation.probability, logits.sigmoid(), rtol=1e-4)
     assert Explainer(clip).explain(picture, "cat").probability == explanation.probability[2:]
 
 
@@ -840,13 +872,15 @@ def test_nearest_words_are_those_of_the_image_or_of_a_dense_feature(tiny, pictur
     similarity = explainer.explain(picture, captions).similarity
     nearest = explainer.nearest_words(picture, vocabulary=words, count=2)
     best = np.argsort(-similarity)[:2]
-    assert [word for word, _ in nearest] == [words[i] for i in best]
-    np.testing.assert_allclose([value for _, value in nearest], similarity[best], atol=1e-6)
+    nearest_words, values = zip(*nearest, strict=True)
+    assert list(nearest_words) == [words[i] for i in best]
+    np.testing.assert_allclose(values, similarity[best], atol=1e-6)
 
     maps = explainer.with_method("maskclip").explain(picture, captions).image_maps
+    of_patch = maps[:, 1, 2]
     ((word, value),) = explainer.nearest_words(picture, (1, 2), vocabulary=words, count=1)
-    assert word == words[maps[:, 1, 2].argmax()]
-    assert value == pytest.approx(maps[:, 1, 2].max(), abs=1e-6)
+    assert word == words[of_patch.argmax()]
+    assert value == pytest.approx(of_patch.max(), abs=1e-6)
     assert len(explainer.nearest_words(picture)) == 5
 
 

@@ -283,9 +283,10 @@ def test_a_heat_map_is_zero_outside_the_box():
 
 
 def test_a_heat_map_is_the_map_resized_bilinearly():
-    map_ = np.random.default_rng(0).random((3, 5)).astype(np.float32)
+    map_ = np.random.default_rng(0).random((3, 5), dtype=np.float32)
     batch = torch.tensor(map_)[None, None]
-    expected = torch.nn.functional.interpolate(batch, (60, 100), mode="bilinear")[0, 0]
+    resized = torch.nn.functional.interpolate(batch, (60, 100), mode="bilinear")
+    expected = resized[0, 0]
     heat = onto_image(map_, (0, 0, 100, 60), (100, 60))
     np.testing.assert_allclose(heat, expected, atol=1e-6)
 

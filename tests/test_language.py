@@ -74,7 +74,13 @@ def test_the_head_of_a_group_of_scenes_is_a_noun_of_the_scene(without_nltk_data)
         assert heads == [noun for noun, _ in scene.words_of("noun")]
 
 
-@pytest.mark.parametrize(("has_data", "tag"), [(True, "NN"), (False, "RB")])
+@pytest.mark.parametrize(
+    ("has_data", "tag"),
+    [
+        (True, "NN"),
+        (False, "RB"),
+    ],
+)
 def test_the_tagger_is_nltks_where_its_data_is_and_textblobs_elsewhere(has_data, tag, monkeypatch):
     monkeypatch.setattr(nltk, "pos_tag", lambda words: [(word, "NN") for word in words])
     monkeypatch.setattr(language, "_has_nltk_tagger", lambda: has_data)

@@ -23,7 +23,8 @@ def split(prompt, pieces=None):
 def words_by_pieces(prompt):
     """The words of a prompt, each with the number of its pieces for a score."""
     result = split(prompt)
-    return result.words([result.word_ids.count(i) for i in range(len(result.spans))])
+    counts = [result.word_ids.count(i) for i in range(len(result.spans))]
+    return result.words(counts)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,8 @@ def test_any_text_is_covered_by_ordered_words_that_share_no_character_and_lose_n
         assert word.score >= 1
         assert word.text
         assert prompt[word.start : word.end] == word.text
-    assert all(before.end <= after.start for before, after in pairwise(words))
+    for before, after in pairwise(words):
+        assert before.end <= after.start
 
 
 @pytest.mark.parametrize(

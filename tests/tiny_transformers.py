@@ -22,7 +22,12 @@ LAYERS = {
 VISION = {**LAYERS, "image_size": 32, "patch_size": 8}
 VOCABULARY = 120
 # two prompts: CLS, words, SEP, padding
-IDS = torch.tensor([[1, 9, 14, 7, 30, 2] + [0] * 6, [1, 17, 8, 2] + [0] * 8])
+IDS = torch.tensor(
+    [
+        [1, 9, 14, 7, 30, 2, 0, 0, 0, 0, 0, 0],
+        [1, 17, 8, 2, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+)
 TEXTS = {
     "CLIP": {"max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 2},
     "Siglip": {"max_position_embeddings": 12, "projection_size": 64},

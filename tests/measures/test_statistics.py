@@ -48,7 +48,13 @@ def test_an_interval_is_the_textbook_bootstrap_written_plainly():
     np.testing.assert_allclose(mean_interval(values), expected)
 
 
-@pytest.mark.parametrize(("n", "covers"), [(3, 0.74), (12, 0.95)])
+@pytest.mark.parametrize(
+    ("n", "covers"),
+    [
+        (3, 0.74),
+        (12, 0.95),
+    ],
+)
 def test_intervals_cover_the_true_mean_about_as_often_as_they_say(n, covers):
     rng = np.random.default_rng(3)
     trials = 150
@@ -100,7 +106,14 @@ def assert_wilson(bounds, proportion, n):
         assert abs(p - proportion) == pytest.approx(1.959964 * error, abs=1e-6)
 
 
-@pytest.mark.parametrize(("right", "of"), [(0, 5), (3, 40), (20, 20)])
+@pytest.mark.parametrize(
+    ("right", "of"),
+    [
+        (0, 5),
+        (3, 40),
+        (20, 20),
+    ],
+)
 def test_the_interval_of_a_proportion_holds_those_whose_score_test_does_not_reject(right, of):
     answers = np.arange(of) < right
     assert_wilson(mean_interval(answers, kind="proportion"), right / of, of)

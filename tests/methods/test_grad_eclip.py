@@ -130,7 +130,14 @@ def test_every_towers_map_is_the_formula_on_the_models_own_attention(name, opene
     close(maps[0, 0], expected, TOLERANCE)
 
 
-@pytest.mark.parametrize(("image_layers", "text_layers"), [(1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize(
+    ("image_layers", "text_layers"),
+    [
+        (1, 1),
+        (1, 3),
+        (2, 2),
+    ],
+)
 def test_interactions_without_lam_are_the_mixed_second_difference(
     image_layers, text_layers, precise, pixels
 ):

@@ -141,7 +141,8 @@ def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_meth
 
 
 def test_a_method_goes_through_the_layers_that_it_asks_for_unless_the_user_chooses(tiny):
-    for name, layers in (("grad-eclip", 1), ("rollout", 3), ("clip-surgery", 2), ("m2ib", 1)):
+    by_method = {"grad-eclip": 1, "rollout": 3, "clip-surgery": 2, "m2ib": 1}
+    for name, layers in by_method.items():
         assert Explainer(tiny, method=name).image_tower.layers == layers
         assert Explainer(tiny, method=name, image_layers=2).image_tower.layers == 2
     assert layers_to_explain(None, None, METHODS["clip-surgery"], 12) == 6

@@ -132,7 +132,8 @@ def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add
     image_embedding = explainer.embed_images(picture)[0]
     full, empty = explainer.embed_texts([NOUNS, ""]) @ image_embedding
     scores = scores_of(explanation.words[0])
-    assert sum(scores) == pytest.approx(float(full - empty), abs=1e-6)
+    gain = float(full - empty)
+    assert sum(scores) == pytest.approx(gain, abs=1e-6)
     assert explanation.provenance.title == f"METAGAME of {explainer.method.title}"
 
 
@@ -233,7 +234,8 @@ def nearest_game_of_second_order(value, players, p):
     probability = np.where(coalitions, p, 1 - p).prod(axis=1)
     root = np.sqrt(probability)[:, None]
     heights = np.array([[value(row)] for row in coalitions])
-    coefficients, *_ = np.linalg.lstsq(root * design, root * heights, rcond=None)
+    weighted_heights = root * heights
+    coefficients, *_ = np.linalg.lstsq(root * design, weighted_heights, rcond=None)
     of_pairs = coefficients[1 + players :, 0]
     return dict(zip(pairs, of_pairs, strict=True))
 
@@ -242,9 +244,10 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
     small, scene
 ):
     def value(row):
-        patches = torch.tensor(row[:4], dtype=torch.float64).reshape(2, 2)
+        patches, words = row[:4], row[4:]
+        patches = torch.tensor(patches, dtype=torch.float64).reshape(2, 2)
         visible = patches.kron(torch.ones(16, 16, dtype=torch.float64))
-        caption = join(CAPTION.split(), np.flatnonzero(row[4:]))
+        caption = join(CAPTION.split(), np.flatnonzero(words))
         ids = small.tokenizer([caption])
         with torch.no_grad():
             image = plain.embed(small.model, "image", scene.pixels * visible)
@@ -262,7 +265,8 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
 
 
 def test_drawn_coalitions_find_an_additive_game_exactly():
-    parts = torch.randn(12, generator=torch.Generator().manual_seed(1)).double()
+    generator = torch.Generator().manual_seed(1)
+    parts = torch.randn(12, generator=generator).double()
     coalitions, weights = banzhaf_weights(12, samples=200, seed=2)
     game = coalitions.double() @ parts + 3
     np.testing.assert_allclose(weights @ game, parts, atol=1e-9)
@@ -283,8 +287,9 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
 
     differences = []
     for is_shown in coalitions.bool().T:
-        difference = similarities[is_shown].mean() - similarities[~is_shown].mean()
-        differences.append(difference)
+        with_patch = similarities[is_shown].mean()
+        without_patch = similarities[~is_shown].mean()
+        differences.append(with_patch - without_patch)
     on_patches = maps[0, 0, 1:]
     near(on_patches, torch.stack(differences), 1e-6)
     explanation = fixlip(scene.explainer, scene.image, CAPTION)
@@ -293,9 +298,10 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
 
 
 def test_players_hold_each_word_once_at_most(tiny, picture):
+    explainer = Explainer(tiny)
     message = "over must hold words 0 to 2, each at most once, got"
     with pytest.raises(GradeclipError, match=message):
-        metagame(Explainer(tiny), picture, "a red dog", over=[(0,), (0, 1)])
+        metagame(explainer, picture, "a red dog", over=[(0,), (0, 1)])
 
 
 def test_a_caption_without_a_noun_has_no_players(tiny, picture):
@@ -330,7 +336,8 @@ def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixel
         falls.append(target[0] @ change[0].detach())
     falls = torch.stack(falls, dim=1)  # (T, K)
     parts = falls / falls.abs().sum(dim=1, keepdim=True)
-    close(maps[:, 1:], parts[:, labels])
+    on_patches = maps[:, 1:]
+    close(on_patches, parts[:, labels])
     assert maps[:, 0].eq(0).all()
 
 
@@ -349,5 +356,5 @@ def test_integrated_attention_adds_up_to_what_words_bring(small, layers):
             changes.append(-o.flatten())
         changes = torch.stack(changes)[:, None, None]  # (L, B, R, D)
         without_words = tower.embed_from_attention(trace, changes)
-    difference = (trace.embedding - without_words)[0] @ target[0, 0]
-    near(scores.sum(), difference, 1e-5)
+    (change,) = trace.embedding - without_words
+    near(scores.sum(), change @ target[0, 0], 1e-5)

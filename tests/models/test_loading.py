@@ -81,7 +81,8 @@ def with_quick_gelu(model):
 
 
 def embeddings(model):
-    pixels = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    shades = torch.linspace(-1, 1, 3 * 32 * 32)
+    pixels = shades.reshape(1, 3, 32, 32)
     tokenizer = open_clip.SimpleTokenizer(context_length=20)
     tokens = tokenizer(["a red car and a car"])
     with torch.no_grad():
@@ -101,7 +102,8 @@ def test_a_file_gives_the_model_that_was_saved(model, file, tmp_path, suffix):
     assert_same(clip.model, model)
     assert (clip.name, clip.pretrained) == ("ViT-tiny", str(file))
     assert not clip.model.training
-    assert clip.preprocess(Image.new("RGB", (40, 50))).shape == (3, 32, 32)
+    image = Image.new("RGB", (40, 50))
+    assert clip.preprocess(image).shape == (3, 32, 32)
     assert clip.tokenizer(["a"]).shape == (1, 20)
 
 

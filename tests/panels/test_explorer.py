@@ -66,13 +66,15 @@ def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state
     phrase = session.view(replace(state, phrase=(1, 2)))
     np.testing.assert_allclose(phrase.map, maps[1] + maps[2], atol=1e-6)
     (patch,) = session.view(replace(state, patch=(3, 1))).drawing().panels
-    np.testing.assert_allclose([word.score for word in patch.words], maps[:, 3, 1], atol=1e-6)
+    scores = [word.score for word in patch.words]
+    np.testing.assert_allclose(scores, maps[:, 3, 1], atol=1e-6)
 
 
 def test_things_are_told_apart_by_what_they_share(session, state, tiny):
     whole = Explainer(tiny).interactions(state.source.image, CAPTION)
     view = session.view(replace(state, phrase=(2, 2)))
-    np.testing.assert_allclose(view.map, whole.centred([2, 6]).image_maps[2], atol=1e-6)
+    centred = whole.centred([2, 6])
+    np.testing.assert_allclose(view.map, centred.image_maps[2], atol=1e-6)
 
 
 def test_an_image_is_traced_once_for_all_captions(session, state, tiny):
@@ -95,7 +97,8 @@ def test_what_is_not_there_is_refused(session, state, fields):
 
 def test_sentences_tell_where_relevance_lies_on_a_scene():
     scene = arrange(["dog", "umbrella"], seed=3)
-    dog = scene.masks(96)[0].reshape(12, 8, 12, 8).mean((1, 3))
+    mask, *_ = scene.masks(96)
+    dog = mask.reshape(12, 8, 12, 8).mean(axis=(1, 3))
     assert sentence(scene, dog, "a dog") == (
         "78 % of the relevance of “a dog” lies on the dog, which covers 7 % of the image."
     )
@@ -133,7 +136,8 @@ def test_without_a_pressed_word_the_bar_falls(session, state, tiny, phrase, rest
 
 def test_the_words_of_a_patch_are_scaled_by_its_own_largest_word(session, state):
     drawing = session.view(replace(state, patch=(3, 1))).drawing()
-    assert drawing.word_scale == max(abs(word.score) for word in drawing.panels[0].words)
+    scores = [word.score for word in drawing.panels[0].words]
+    assert drawing.word_scale == np.abs(scores).max()
 
 
 def test_a_contrast_says_by_how_much_the_caption_leads_and_where_what_favours_it_lies(drawn):
@@ -283,7 +287,10 @@ def test_two_models_are_named_in_the_titles(panel):
     panel.pin()
     panel.models["twin"] = replace(panel.models["tiny"], name="twin")
     panel.change(model="twin")
-    ends = [view["cells"][-1][0]["text"] for view in panel.data["panels"][:2]]
+    ends = []
+    for view in panel.data["panels"][:2]:
+        last_word, *_ = view["cells"][-1]
+        ends.append(last_word["text"])
     assert ends == ["· twin", "· tiny"]
 
 

@@ -43,7 +43,13 @@ def test_a_panel_has_named_controls_and_the_figure_of_their_values(shown):
     assert shown._repr_mimebundle_()["text/html"] == image(shown)  # of a page without a kernel
 
 
-@pytest.mark.parametrize(("name", "value"), [("power", 5), ("colour", "green")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("power", 5),
+        ("colour", "green"),
+    ],
+)
 def test_every_control_redraws_the_figure(shown, name, value):
     before = source(shown)
     shown.controls[name].value = value

@@ -30,11 +30,21 @@ def upper_texts(panel):
     return [upper.text for upper, _ in panel.cells]
 
 
+def painted(image, heat, **options):
+    """The pixels of a painted map as numbers."""
+    return np.asarray(paint(image, heat, **options), dtype=float)
+
+
+def first_label(panel):
+    return panel.labels[0]
+
+
 def test_zero_has_no_colour_for_is_warm_and_against_is_blue():
     assert colormap()[256, 3] == 0
     assert (to_rgb(0.0) == 1).all()
-    warm = to_rgb(np.linspace(0.05, 1, 50))
-    blue = to_rgb(-np.linspace(0.05, 1, 50))
+    values = np.linspace(0.05, 1, 50)
+    warm = to_rgb(values)
+    blue = to_rgb(-values)
     assert (warm[:, 0] > warm[:, 2]).all()
     assert (blue[:, 2] > blue[:, 0]).all()
 
@@ -42,35 +52,44 @@ def test_zero_has_no_colour_for_is_warm_and_against_is_blue():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_opacity_and_darkness_rise_with_relevance(sign):
     rgba = colormap()[256::sign]
-    on_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-    assert (np.diff(rgba[:, 3]) > 0).all()
+    rgb = rgba[:, :3]
+    alpha = rgba[:, 3:]
+    on_white = rgb * alpha + (1 - alpha)
+    assert (np.diff(alpha[:, 0]) > 0).all()
     assert (np.diff(on_white @ LUMINANCE) < 0).all()
 
 
 def test_the_image_below_is_light_grey_and_its_luminance_survives():
-    values = np.random.default_rng(0).integers(0, 255, (320, 320, 3), dtype=np.uint8)
-    pixels = np.asarray(paint(Image.fromarray(values), np.zeros((4, 4))), dtype=float)
+    random = np.random.default_rng(0)
+    values = random.integers(0, 255, (320, 320, 3), dtype=np.uint8)
+    nothing = np.zeros((4, 4))
+    pixels = painted(Image.fromarray(values), nothing)
     assert np.ptp(pixels, axis=-1).max() <= 1
-    expected = 0.62 * 255 + 0.38 * (values @ LUMINANCE)
+    luminance = values @ LUMINANCE
+    expected = 0.62 * 255 + 0.38 * luminance
     np.testing.assert_allclose(pixels[..., 0], expected, atol=1.5)
 
 
 def test_a_map_has_the_colours_of_the_law_and_shows_what_is_against_only_if_signed():
     heat = np.array([[1.0, 0.0], [0.5, -1.0]], dtype=np.float32)
     corners = [10, 10, 310, 310], [10, 310, 10, 310]
-    signed = np.asarray(paint(GREY, heat, signed=True))[corners] / 255
-    np.testing.assert_allclose(signed, to_rgb(np.array([1, 0, 0.5, -1]), BASE), atol=0.01)
-    positive = np.asarray(paint(GREY, heat))[corners] / 255
+    signed = painted(GREY, heat, signed=True)[corners] / 255
+    expected = to_rgb(np.array([1, 0, 0.5, -1]), BASE)
+    np.testing.assert_allclose(signed, expected, atol=0.01)
+    positive = painted(GREY, heat)[corners] / 255
     np.testing.assert_allclose(positive[3], BASE, atol=0.01)
 
 
 def test_a_map_ends_at_the_frame_of_what_the_model_saw():
-    painted = np.asarray(paint(GREY, np.ones((4, 4)), box=(80, 0, 240, 320)), dtype=int)
-    assert np.ptp(painted[:, :70], axis=-1).max() == 0  # no colour outside
-    edge = np.abs(painted[20:300, 80:84] - 90).max(-1) < 25
-    assert edge.any()
-    whole = np.asarray(paint(GREY, np.zeros((4, 4))))
-    assert len(np.unique(whole)) == 1
+    pixels = painted(GREY, np.ones((4, 4)), box=(80, 0, 240, 320))
+    outside = pixels[:, :70]
+    assert np.ptp(outside, axis=-1).max() == 0
+    edge = pixels[20:300, 80:84]
+    is_dark_grey = np.abs(edge - 90).max(axis=-1) < 25
+    assert is_dark_grey.any()
+
+    without_frame = painted(GREY, np.zeros((4, 4)))
+    assert len(np.unique(without_frame)) == 1
 
 
 @pytest.mark.parametrize(
@@ -90,10 +109,12 @@ def test_a_panel_has_the_words_of_its_prompt_with_scores_its_map_and_its_similar
     first, second = of_explanation(result).panels
     assert upper_texts(first) == ["a", "red", "car"]
     assert upper_texts(second) == ["a", "dog"]
-    assert [word.score for word in first.words] == [word.score for word in result.words[0]]
+    scores = [word.score for word in result.words[0]]
+    assert [word.score for word in first.words] == scores
     assert [word.small for word in first.words] == [True, False, False]
     assert [first.value, second.value] == pytest.approx(result.similarity.tolist())
-    np.testing.assert_allclose(first.map, np.maximum(result.image_maps[0], 0))
+    positive = np.maximum(result.image_maps[0], 0)
+    np.testing.assert_allclose(first.map, positive)
 
 
 def test_function_words_have_a_number_and_no_colour_under_the_published_scores():
@@ -124,25 +145,26 @@ def test_a_words_score_is_what_the_bar_loses_where_words_are_left_out():
 
 def test_prompts_share_one_scale_unless_each_has_its_own():
     result = explanation("a dog", "a cat")
-    assert len({panel.scale for panel in of_explanation(result).panels}) == 1
-    own = of_explanation(result, shared=False)
-    assert len({panel.scale for panel in own.panels}) == 2
-    assert own.legend[0] == "each map has its own scale"
+    shared = of_explanation(result)
+    assert len({panel.scale for panel in shared.panels}) == 1
+    apart = of_explanation(result, shared=False)
+    assert len({panel.scale for panel in apart.panels}) == 2
+    assert apart.legend[0] == "each map has its own scale"
 
 
 def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     drawing = of_explanation(explanation("a dog", "a piano", **NULLS))
     dog, piano = drawing.panels
-    assert dog.labels[0] == "similarity 0.40, above 98 % of captions"
-    assert piano.labels[0] == "similarity 0.30, above 33 % of captions"
+    assert first_label(dog) == "similarity 0.40, above 98 % of captions"
+    assert first_label(piano) == "similarity 0.30, above 33 % of captions"
     assert dog.median == piano.median == 0.34
     assert "tick: half of 243 other captions" in drawing.legend
 
     (bare,) = of_explanation(explanation("a dog")).panels
-    assert bare.labels[0] == "similarity 0.40"
+    assert first_label(bare) == "similarity 0.40"
     assert bare.median is None
     best = Panel("", (), None, value=0.5, above=100.0)
-    assert best.labels[0].endswith("above all other captions")
+    assert first_label(best).endswith("above all other captions")
 
 
 def test_unknown_words_are_struck_out_and_the_legend_says_that_the_model_guesses():
@@ -169,28 +191,32 @@ def test_no_prompt_changes_the_axis_of_the_bars():
 
 
 def test_the_axis_goes_below_zero_where_half_of_the_other_captions_lie():
-    drawing = of_explanation(explanation("a dog", "a piano", **{**NULLS, "null_median": -0.05}))
+    nulls = {**NULLS, "null_median": -0.05}
+    drawing = of_explanation(explanation("a dog", "a piano", **nulls))
     assert drawing.bars == (-1.45 * 0.41, 1.45 * 0.41)
 
 
 def test_similarities_have_digits_until_they_differ():
     result = explanation("a dog", "a piano")
     close = replace(result, similarity=np.array([-0.0012, 0.0031]))
-    labels = [panel.labels[0] for panel in of_explanation(close).panels]
-    assert labels == ["similarity −0.001", "similarity 0.003"]
+    first, second = of_explanation(close).panels
+    assert first_label(first) == "similarity −0.001"
+    assert first_label(second) == "similarity 0.003"
     same = replace(result, similarity=np.array([0.3, 0.3]))
-    assert of_explanation(same).panels[0].labels[0] == "similarity 0.30"
+    first, _ = of_explanation(same).panels
+    assert first_label(first) == "similarity 0.30"
 
 
 def test_a_contrast_stacks_the_words_that_differ_and_shows_the_lead():
     result = explanation("a red car", against="a blue car")
     drawing = of_explanation(result)
     (panel,) = drawing.panels
-    cells = [(upper.text, lower and lower.text) for upper, lower in panel.cells]
-    assert cells == [("a", None), ("red", "blue"), ("car", None)]
-    article, (red, blue), car = panel.cells[0][0], panel.cells[1], panel.cells[2][0]
-    assert article.score == pytest.approx(2 * result.words[0][0].score)
-    assert [word.shade for word in (article, car)] == [0, 0]  # both captions have them
+    (article, below_article), (red, blue), (car, below_car) = panel.cells
+    assert (article.text, red.text, blue.text, car.text) == ("a", "red", "blue", "car")
+    assert below_article is below_car is None
+    score = result.words[0][0].score
+    assert article.score == pytest.approx(2 * score)
+    assert article.shade == car.shade == 0  # both captions have them
     assert [red.shade, blue.shade] == [red.score, blue.score]
     assert drawing.signed
     assert panel.value == pytest.approx(0.1)
@@ -210,22 +236,28 @@ def test_the_lead_of_a_contrast_stands_at_its_bar(lead, label):
     result = explanation("a red car", against="a blue car")
     changed = replace(result, against_similarity=result.similarity - lead)
     (panel,) = of_explanation(changed).panels
-    assert panel.labels[0].startswith(f"{label} (0.40, other")
+    assert first_label(panel).startswith(f"{label} (0.40, other")
     assert panel.median is None
 
 
 def test_a_contrast_of_captions_of_different_lengths_loses_no_word():
-    (panel,) = of_explanation(explanation("a red car", against="two cars and a boat")).panels
+    result = explanation("a red car", against="two cars and a boat")
+    (panel,) = of_explanation(result).panels
     texts = [word.text for word in panel.words if word.text]
     assert sorted(texts) == sorted("a red car two cars and boat".split())
 
 
 def test_word_x_region_draws_nouns_and_adjectives_and_function_words_on_request():
     result = interactions("a red car and a ball")
-    assert [panel.name for panel in of_interactions(result).panels] == ["red", "car", "ball"]
-    assert len(of_interactions(result, "all").panels) == 6
-    assert [panel.name for panel in of_interactions(result, ["ball"]).panels] == ["ball"]
-    assert of_interactions(interactions("the of")).panels  # of function words alone, all
+
+    def names(drawing):
+        return [panel.name for panel in drawing.panels]
+
+    assert names(of_interactions(result)) == ["red", "car", "ball"]
+    assert len(names(of_interactions(result, "all"))) == 6
+    assert names(of_interactions(result, ["ball"])) == ["ball"]
+    function_words = interactions("the of")
+    assert names(of_interactions(function_words)) == ["the", "of"]
 
 
 def test_a_caption_has_the_sum_of_its_words_maps():
@@ -237,18 +269,22 @@ def test_a_caption_has_the_sum_of_its_words_maps():
 def test_maps_of_several_images_share_a_scale_whose_end_has_two_digits():
     large = of_maps(GREY, [("a", np.eye(4))])
     small = of_maps(GREY, [("a", 0.0923 * np.eye(4))])
-    assert [drawing.panels[0].scale for drawing in scaled([large, small])] == [1, 1]
+    for drawing in scaled([large, small]):
+        assert drawing.panels[0].scale == 1
     assert small.legend == ["relevance: darkest 0.092"]
 
 
 def test_the_legend_says_what_is_zero_and_that_the_model_saw_a_part():
     result = explanation("a dog", box=(15, 0, 105, 90))
-    drawing = of_explanation(replace(result, image_maps=result.image_maps * 0))
+    without_maps = replace(result, image_maps=np.zeros_like(result.image_maps))
+    drawing = of_explanation(without_maps)
     assert "nowhere above zero" in drawing.legend[0]
     assert "frame: what the model saw" in drawing.legend
 
 
 def test_an_embedding_has_a_name_and_no_shades(tiny, picture):
     embedding = np.eye(48, dtype="float32")[:1]
-    (panel,) = of_explanation(Explainer(tiny).explain(picture, embedding)).panels
-    assert all(word.score is None for word in panel.words)
+    result = Explainer(tiny).explain(picture, embedding)
+    (panel,) = of_explanation(result).panels
+    for word in panel.words:
+        assert word.score is None

@@ -65,24 +65,30 @@ def test_the_library_of_components_is_the_one_of_npm_with_its_licence():
 @in_a_browser
 def test_both_backends_agree_on_the_colours_of_maps_and_words(page, tmp_path):
     result = explanation("a red car", "a dog", size=(288, 216), against="a blue dog")
-    page.goto(f"file://{result.to_html(tmp_path / 'page.html')}")
-    url = page.locator("canvas").first.evaluate("canvas => canvas.toDataURL('image/png')")
-    png = base64.b64decode(url.split(",")[1])
-    rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), dtype=float) / 255
-    on_white = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    path = result.to_html(tmp_path / "page.html")
+    page.goto(f"file://{path}")
+    canvas = page.locator("canvas").first
+    url = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
+    _, png = url.split(",")
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
+    rgba = np.asarray(image, dtype=float) / 255
+    alpha = rgba[..., 3:]
+    on_white = rgba[..., :3] * alpha + (1 - alpha)
 
     white = Image.new("RGB", (576, 432), "white")
-    top = np.abs(result.image_maps).max()
-    painted = paint(white, result.image_maps[0], signed=True, vmax=top)
+    abs_max = np.abs(result.image_maps).max()
+    painted = paint(white, result.image_maps[0], signed=True, vmax=abs_max)
     painted = painted.resize((288, 216), Image.Resampling.BOX)
-    assert np.abs(on_white - np.asarray(painted) / 255).mean() < 0.01
+    difference = on_white - np.asarray(painted) / 255
+    assert np.abs(difference).mean() < 0.01
 
     drawing = of_explanation(result)
     word = next(word for word in drawing.panels[0].words if word.text == "car")
     node = page.locator(".gradeclip-word", has_text="car").first
     style = node.evaluate("node => getComputedStyle(node).backgroundColor")
-    shade = [float(part) for part in re.findall(r"[\d.]+", style)][:3]
-    np.testing.assert_allclose(shade, to_rgb(word.score / drawing.word_scale) * 255, atol=3)
+    red, green, blue, *_ = [float(part) for part in re.findall(r"[\d.]+", style)]
+    expected = 255 * to_rgb(word.score / drawing.word_scale)
+    np.testing.assert_allclose((red, green, blue), expected, atol=3)
 
 
 @pytest.mark.parametrize("width", [pytest.param(width, marks=BROWSER) for width in (390, 860)])

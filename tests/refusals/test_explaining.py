@@ -148,8 +148,10 @@ def test_a_model_whose_parts_do_not_fit_is_refused_by_the_part(tiny, picture, ch
 def test_a_preprocessing_for_training_is_refused(tiny):
     """Its random crops would put every map in another place."""
     training = open_clip.image_transform(32, is_train=True)
+    clip = replace(tiny, preprocess=training)
+    image = Image.new("RGB", (40, 40))
     with pytest.raises(GradeclipError, match="train"):
-        Explainer(replace(tiny, preprocess=training)).explain(Image.new("RGB", (40, 40)), "a dog")
+        Explainer(clip).explain(image, "a dog")
 
 
 def test_a_method_that_gives_maps_of_another_shape_is_refused_by_its_name(tiny, picture):

@@ -28,7 +28,9 @@ def test_a_model_of_drawn_scenes_warns_of_a_photograph(bundled, picture):
 
 
 def test_a_scene_is_known_as_one_after_it_was_changed_by_pillow(bundled, scene):
-    for image in (scene, scene.resize((40, 40)), scene.crop((3, 3, 90, 90)).convert("L")):
+    small = scene.resize((40, 40))
+    part_in_grey = scene.crop((3, 3, 90, 90)).convert("L")
+    for image in (scene, small, part_in_grey):
         assert notes_of(Explainer(bundled), image, "a dog") == []
 
 

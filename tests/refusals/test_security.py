@@ -28,7 +28,9 @@ def test_explaining_with_the_bundled_model_asks_no_network(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("door", ["explain", "interactions"])
 def test_what_a_result_shows_of_itself_has_no_markup_of_a_prompt(tiny, picture, door):
-    result = getattr(Explainer(tiny), door)(picture, f"a dog {EVIL}"[:40])
+    explain = getattr(Explainer(tiny), door)
+    prompt = f"a dog {EVIL}"[:40]
+    result = explain(picture, prompt)
     bundle = result._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
 

@@ -11,4 +11,5 @@ def is_trained(objects) -> bool:
     for thing in objects:
         if thing.artist == UNSEEN_ARTIST or is_withheld_colour(thing.noun, thing.colour):
             return False
-    return not any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(objects, 2))
+    pairs = combinations([thing.noun for thing in objects], 2)
+    return not any(is_withheld_pair(first, second) for first, second in pairs)

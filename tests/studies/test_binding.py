@@ -141,7 +141,8 @@ def test_pixels_of_the_objects_carry_the_colours_and_the_class_token_carries_the
     assert len(table) == len(pairs) * 6 * len(TOKEN_SETS)
     means = patching_means(table)
     moved = means["mean"]
-    assert (means["low"] <= moved + 1e-9).all() and (moved <= means["high"] + 1e-9).all()
+    assert (means["low"] <= moved + 1e-9).all()
+    assert (moved <= means["high"] + 1e-9).all()
     assert moved["both objects", 1] == pytest.approx(1, abs=0.1)
     assert moved["background", 1] == pytest.approx(0, abs=0.02)
     assert moved["class token", 1] == pytest.approx(0, abs=1e-4)

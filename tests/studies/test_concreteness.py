@@ -31,16 +31,19 @@ SAID = [
 def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
     table = study.norms(["apple", "idea", "apples", "xyzzy"])
     assert list(table.index) == ["apple", "idea", "apples", "xyzzy"]
-    assert table.loc["apple", "concreteness"] == 5.0 and table["concreteness"]["idea"] < 2
-    assert np.isnan(table.loc["xyzzy", "concreteness"]) and table.loc["xyzzy", "frequency"] == 0
+    assert table.loc["apple", "concreteness"] == 5.0
+    assert table.loc["idea", "concreteness"] < 2
+    unknown = table.loc["xyzzy"]
+    assert np.isnan(unknown["concreteness"])
+    assert unknown["frequency"] == 0
     assert table["frequency"]["apple"] > table["frequency"]["apples"]
 
 
 def world(words=120, images_per_word=8, slope=1.0, noise=0.5, seed=0):
     """Words with a rating x and a nuisance z, each in some images; the value y follows x."""
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame({"x": rng.normal(size=words), "z": rng.normal(size=words)})
-    table.index = pd.Index([f"w{i:03d}" for i in range(words)], name="word")
+    names = pd.Index([f"w{i:03d}" for i in range(words)], name="word")
+    table = pd.DataFrame({"x": rng.normal(size=words), "z": rng.normal(size=words)}, names)
 
     images = words * images_per_word // 6
     pairs = []
@@ -51,7 +54,8 @@ def world(words=120, images_per_word=8, slope=1.0, noise=0.5, seed=0):
     rows["caption"] = rows["image"]
 
     values = slope * table["x"] + noise * rng.normal(size=words)
-    rows["y"] = rows["word"].map(values) + 0.3 * rng.normal(size=len(rows))
+    deviations = 0.3 * rng.normal(size=len(rows))
+    rows["y"] = rows["word"].map(values) + deviations
     return rows, table
 
 
@@ -71,7 +75,8 @@ def test_the_estimate_is_spearmans_correlation_over_word_means():
     rows, table = world()
     correlation = study.correlate(rows, table, "y", "x", draws=50)
     means = rows.groupby("word")["y"].mean()
-    assert correlation.value == pytest.approx(spearmanr(table["x"], means[table.index])[0])
+    expected = spearmanr(table["x"], means[table.index])
+    assert correlation.value == pytest.approx(expected.statistic)
     assert correlation.low < correlation.value < correlation.high
     assert correlation.n == len(table)
 
@@ -110,7 +115,8 @@ def test_words_without_a_rating_or_in_few_images_are_left_out():
 def test_holding_a_confounder_constant_takes_its_part_away():
     rows, table = world(slope=1.0)
     table["z"] = table["x"]
-    table["x"] = table["z"] + 0.7 * np.random.default_rng(1).normal(size=len(table))
+    noise = np.random.default_rng(1).normal(size=len(table))
+    table["x"] = table["z"] + 0.7 * noise
     plain, controlled, difference = study.hold_constant(
         rows,
         table,
@@ -133,7 +139,8 @@ def test_the_partial_correlation_is_that_of_the_formula():
     xy = spearmanr(x, y).statistic
     xz = spearmanr(x, z).statistic
     yz = spearmanr(y, z).statistic
-    expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    unexplained = (1 - xz**2) * (1 - yz**2)
+    expected = (xy - xz * yz) / np.sqrt(unexplained)
     assert study.partial_spearman(x, y, z[:, None]) == pytest.approx(expected)
 
 
@@ -233,7 +240,10 @@ def test_relevance_is_one_on_average_and_marks_are_no_words(rows):
 def test_the_study_runs_on_captions_of_coco(rows):
     copies = []
     for k in range(3):
-        copies.append(rows.assign(image=rows["image"] + 5 * k, caption=rows["caption"] + 10 * k))
+        copy = rows.copy()
+        copy["image"] += 5 * k
+        copy["caption"] += 10 * k
+        copies.append(copy)
     rows = pd.concat(copies, ignore_index=True)
     table = study.word_table(study.two_parts(rows), drawn=False)
     assert table["group"]["bus"] == table["group"]["idea"] == "noun"
@@ -345,7 +355,9 @@ def test_examples_whose_images_are_read_alike_show_one_image():
     examples = study.captioned_scenes(60, captions_per_image=3)
     assert len(examples) == 180
     assert len(set(study.image_numbers(examples))) == 60
-    by_name = [replace(example, image=partial(int, x=i)) for i, example in enumerate(examples[:3])]
+    by_name = []
+    for i, example in enumerate(examples[:3]):
+        by_name.append(replace(example, image=partial(int, x=i)))
     assert study.image_numbers(by_name) == [0, 1, 2]
 
 
@@ -365,5 +377,6 @@ def test_exposure_is_how_often_captions_of_training_say_a_word():
     counts = Counter(word for scene in scenes for word, _ in scene.words_of("keyword"))
     table = study.drawn_words()
     hints = table.index[table["role"] == study.HINT]
-    expected = np.exp(table.loc[hints, "exposure"]).sum() * len(scenes)
+    exposures = np.exp(table.loc[hints, "exposure"])
+    expected = exposures.sum() * len(scenes)
     assert sum(counts[word] for word in hints) == pytest.approx(expected, rel=0.25)

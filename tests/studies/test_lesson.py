@@ -133,7 +133,8 @@ def test_a_number_that_cannot_be_had_is_undecided(values, clusters):
     claims = Claims("10")
     claims.add("too few", values, clusters=clusters, than=0.5)
     row = claims.table.iloc[0]
-    assert row["answer"] == "undecided" and np.isnan([row["low"], row["high"]]).all()
+    assert row["answer"] == "undecided"
+    assert np.isnan([row["low"], row["high"]]).all()
     assert row["n"] == np.isfinite(values).sum()
 
 
@@ -175,8 +176,10 @@ def test_results_are_named_by_model_and_weights(model, pretrained, name, results
     claims.write()
 
     table = pd.read_csv(results / name / "10.csv")
-    assert line.startswith(f"it is larger ({name}): 0.69") and line.endswith("higher than 0.50")
-    assert table.loc[0, "model"] == name and table.loc[0, "n"] == 20
+    assert line.startswith(f"it is larger ({name}): 0.69")
+    assert line.endswith("higher than 0.50")
+    assert table.loc[0, "model"] == name
+    assert table.loc[0, "n"] == 20
 
 
 def test_results_of_other_weights_of_the_same_name_are_not_replaced(results, tmp_path):
@@ -227,7 +230,8 @@ def test_a_folder_without_results_is_refused(tmp_path):
 )
 def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(file):
     table = pd.read_csv(file, dtype={"lesson": str})
-    assert list(table.columns) == COLUMNS and len(table)
+    assert list(table.columns) == COLUMNS
+    assert len(table)
     assert set(table["lesson"]) == {file.stem[:2]}
     assert (table["low"] <= table["estimate"] + 1e-4).all()
     assert (table["estimate"] <= table["high"] + 1e-4).all()
@@ -263,9 +267,12 @@ def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(
     arguments, message, capsys, monkeypatch, results
 ):
     monkeypatch.setattr("nbclient.NotebookClient.execute", None)
-    assert run_lessons(arguments) == 2 and not results.exists()
+    assert run_lessons(arguments) == 2
+    assert not results.exists()
     refusal = capsys.readouterr().err
-    assert refusal.startswith("gradeclip: ") and message in refusal and refusal.count("\n") == 1
+    assert refusal.startswith("gradeclip: ")
+    assert message in refusal
+    assert refusal.count("\n") == 1
 
 
 @pytest.mark.slow

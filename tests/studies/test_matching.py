@@ -30,11 +30,13 @@ def test_scenes_have_two_things_in_two_colours_and_the_caption_says_both():
     scenes = matching.two_coloured(6)
     for scene in scenes:
         first, second = scene.objects
-        assert first.noun != second.noun and first.colour != second.colour
-        words = [word for word, _ in scene.words_of("colour")]
-        assert sorted(words) == sorted([first.colour, second.colour])
+        assert first.noun != second.noun
+        assert first.colour != second.colour
+        words = {word for word, _ in scene.words_of("colour")}
+        assert words == {first.colour, second.colour}
     assert scenes == matching.two_coloured(9)[:6]
-    assert showable(matching.shown_scene(matching.two_coloured(30)))
+    many = matching.two_coloured(30)
+    assert showable(matching.shown_scene(many))
 
 
 def test_words_have_the_kind_that_the_grammar_gave_them():
@@ -88,8 +90,9 @@ def test_things_of_a_colour_pair_differ_in_colour_and_place_alone():
         assert first != second
         for name in ("noun", "size", "artist"):
             assert getattr(first, name) == getattr(second, name)
-        assert [thing.colour for thing in pair.scene.objects] == [pair.colour, pair.other]
-        assert [thing.colour for thing in pair.plain.objects] == [pair.colour, None]
+        first_plain, second_plain = pair.plain.objects
+        assert (first.colour, second.colour) == (pair.colour, pair.other)
+        assert (first_plain.colour, second_plain.colour) == (pair.colour, None)
         assert len({pair.colour, pair.other, pair.absent}) == 3
         prompts = matching.colour_prompts(pair)
         assert prompts["its colour"] == phrase(pair.noun, colour=pair.colour)
@@ -112,9 +115,10 @@ def test_what_a_colour_moves_is_read_from_the_explainers_maps(explainer):
     prompts = list(matching.colour_prompts(pair).values())
     maps = explainer.explain(pair.scene.image(96), prompts).image_maps
     coverage = object_coverage(explainer, pair.scene, maps.shape[1:])
-    fractions = np.array([fraction_on_first(map_, coverage) for map_ in maps])
-    assert table["fraction"].to_numpy() == pytest.approx(fractions, abs=1e-4)
-    assert table["moved"].to_numpy() == pytest.approx(fractions - fractions[0], abs=1e-4)
+    fractions = [fraction_on_first(map_, coverage) for map_ in maps]
+    moved = np.array(fractions) - fractions[0]
+    np.testing.assert_allclose(table["fraction"], fractions, atol=1e-4)
+    np.testing.assert_allclose(table["moved"], moved, atol=1e-4)
 
 
 # --------------------------------------------------------------------------------- sums and regions
@@ -130,18 +134,19 @@ class Sums:
     def embed_texts(self, texts):
         embeddings = []
         for text in texts:
-            nouns = [noun for noun in self.vectors if noun in text.split()]
-            embeddings.append(sum(self.vectors[noun] for noun in nouns))
+            words = text.split()
+            vectors = [vector for noun, vector in self.vectors.items() if noun in words]
+            embeddings.append(sum(vectors))
         return torch.stack(embeddings)
 
 
 def test_a_sum_lies_in_the_plane_of_its_parts_and_a_foreign_plane_holds_little_of_it():
-    pairs = [pair for pair in matching.noun_pairs(20) if " " not in "".join(pair)]
-    encoder = Sums([noun for pair in pairs for noun in pair])
-    table = matching.span_fractions(encoder, pairs)
+    pairs = [(a, b) for a, b in matching.noun_pairs(20) if " " not in a + b]
+    nouns = [noun for pair in pairs for noun in pair]
+    table = matching.span_fractions(Sums(nouns), pairs)
     assert table["own"].min() > 0.9
     assert table["foreign"].mean() < 0.1
-    assert table[["first", "second"]].to_numpy() == pytest.approx(1, abs=0.2)
+    np.testing.assert_allclose(table[["first", "second"]], 1, atol=0.2)
 
 
 def test_words_x_things_are_means_of_the_words_maps(explainer, scene):
@@ -151,9 +156,10 @@ def test_words_x_things_are_means_of_the_words_maps(explainer, scene):
 
     maps = explainer.interactions(scene.image(96), scene.caption).image_maps
     coverage = object_coverage(explainer, scene, maps.shape[1:])
-    expected = np.einsum("whv,rhv->wr", maps, coverage) / coverage.sum((1, 2))
+    sums = np.einsum("whv,rhv->wr", maps, coverage)
+    expected = sums / coverage.sum(axis=(1, 2))
     tolerance = 1e-4 * np.abs(expected).max()
-    assert table.to_numpy() == pytest.approx(expected, abs=tolerance)
+    np.testing.assert_allclose(table, expected, atol=tolerance)
 
     hits = matching.region_hits(explainer, [scene])
     assert sorted(hits["kind"]) == ["colour", "colour", "noun", "noun"]
@@ -164,8 +170,9 @@ def test_coverage_holds_as_much_as_the_masks(tiny):
     scene = arrange(["red car", "blue car"])
     coverage = object_coverage(Explainer(tiny), scene, (4, 4))
     assert coverage.shape == (2, 4, 4)
-    areas = scene.masks(96).mean((1, 2))
-    assert np.allclose(coverage.mean((1, 2)), areas, atol=1e-6)
+    areas = scene.masks(96).mean(axis=(1, 2))
+    mean_coverage = coverage.mean(axis=(1, 2))
+    np.testing.assert_allclose(mean_coverage, areas, atol=1e-6)
 
 
 def test_fractions_of_two_things_add_up_and_ignore_what_speaks_against():

@@ -65,10 +65,12 @@ def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(
     assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN
     fractions = rows.filter(regex="^[xy]_")
     assert fractions.shape[1] == 8
-    assert fractions.ge(0).all(axis=None) and fractions.le(1).all(axis=None)
+    assert fractions.ge(0).all(axis=None)
+    assert fractions.le(1).all(axis=None)
 
     correlations = rows[["embeddings", "embeddings_other", "maps"]]
-    assert correlations.abs().le(1.0001).all(axis=None) and len(correlations) == 5
+    assert correlations.abs().le(1.0001).all(axis=None)
+    assert len(correlations) == 5
     assert rows.equals(matching_rows(clip, load(coco), tmp_path / "rows"))
 
 
@@ -138,8 +140,10 @@ def test_a_constant_map_is_about_equal_to_chance_in_both_lessons(bundled, monkey
         claims = Claims(lesson)
         add_claims(claims, bundled, {"folder:mine": wide_examples(8)})
         row = claims.table.iloc[0]
-        assert row["claim"].endswith("beyond chance") and row["answer"] == "about equal"
-        assert row["estimate"] == pytest.approx(0, abs=1e-6) and row["n"] >= 8
+        assert row["claim"].endswith("beyond chance")
+        assert row["answer"] == "about equal"
+        assert row["estimate"] == pytest.approx(0, abs=1e-6)
+        assert row["n"] >= 8
 
 
 def test_chance_is_the_masks_part_of_what_the_model_saw(bundled):
@@ -239,7 +243,8 @@ def choices(tmp_path_factory):
 
 def test_choices_are_asked_beside_the_captions_alone(clip, choices):
     rows = choice_rows(clip, load_choices(choices.split(",")[0]))
-    assert len(rows) == 4 and set(rows["kind"]) == {"swap_att"}
+    assert len(rows) == 4
+    assert set(rows["kind"]) == {"swap_att"}
     assert rows["right"].isin([0, 0.5, 1]).all()
     if clip.name == "emoji":  # which knows the true captions of drawn scenes
         assert rows["right"].mean() >= 0.75
@@ -324,7 +329,8 @@ def test_aro_is_scored_as_published_relation_by_relation(right, score, bundled, 
     test = kinds[0].partition(":")[0]
     assert row["claim"] == f"photographs: aro, {test}: finds its caption"
     if score is None:
-        assert np.isnan(row["estimate"]) and row["answer"] == "undecided"
+        assert np.isnan(row["estimate"])
+        assert row["answer"] == "undecided"
     else:
         assert row["estimate"] == pytest.approx(score)
         assert 0 <= row["low"] <= score <= row["high"] <= 1

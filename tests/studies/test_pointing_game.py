@@ -67,7 +67,8 @@ def test_caption_prompt_and_contrast_are_those_of_explain(played, tiny):
     explainer = Explainer(tiny)
     (image,) = images_of(tiny, [scene])
     names = [arrange([thing.noun]).caption for thing in scene.objects]
-    fewer = arrange(list(scene.objects[:1] + scene.objects[2:])).caption
+    first, _, *others = scene.objects
+    fewer = arrange([first, *others]).caption
     explanation = explainer.explain(image, [scene.caption, *names])
     contrast = explainer.explain(image, scene.caption, against=fewer)
 
@@ -105,7 +106,8 @@ def test_words_are_those_of_interactions_and_a_noun_of_two_words_is_their_sum(ti
 def test_images_in_a_batch_score_what_they_score_alone(played, tiny):
     keys = ["image", "objects", "noun", "question"]
     together = play(tiny, played).set_index(keys).sort_index()
-    alone = pd.concat([play(tiny, [game]) for game in played]).set_index(keys).sort_index()
+    tables = [play(tiny, [game]) for game in played]
+    alone = pd.concat(tables).set_index(keys).sort_index()
     pd.testing.assert_frame_equal(together, alone, atol=1e-5, check_exact=False)
 
 

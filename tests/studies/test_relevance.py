@@ -30,7 +30,8 @@ def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things):
     rng = np.random.default_rng(0)
     for _ in range(20):
         heat = rng.normal(size=(6, 8))
-        for mask, place in zip(two_things, located(heat, two_things), strict=True):
+        places = located(heat, two_things)
+        for mask, place in zip(two_things, places, strict=True):
             alone = localisation_scores(heat, mask)
             assert place.hit == pytest.approx(alone["pointing_game"])
             assert place.on_thing == pytest.approx(alone["energy_pointing_game"])
@@ -38,26 +39,32 @@ def test_of_several_things_each_is_measured_as_it_would_be_alone(two_things):
 
 
 def test_what_lies_on_one_thing_lies_on_the_others_other_thing(two_things):
-    heat = 3.0 * two_things[0] + 1.0 * two_things[1] - 1.0 * ~two_things.any(0)
+    first, second = two_things
+    outside = ~(first | second)
+    heat = 3.0 * first + 1.0 * second - 1.0 * outside
     first, second = located(heat, two_things)
     assert first == pytest.approx((1, 0.75, 0.25, 0))
     assert second == pytest.approx((0, 0.25, 0.75, 0))
 
 
 def test_a_map_that_knows_nothing_scores_the_areas(two_things):
-    areas = two_things.mean((1, 2))
-    first, second = located(np.full((6, 8), -2.0), two_things)
-    nothing = 1 - areas.sum()
-    assert first == pytest.approx((areas[0], areas[0], areas[1], nothing))
-    assert second == pytest.approx((areas[1], areas[1], areas[0], nothing))
+    first_area, second_area = two_things.mean(axis=(1, 2))
+    nothing = 1 - first_area - second_area
+    constant = np.full((6, 8), -2.0)
+    first, second = located(constant, two_things)
+    assert first == pytest.approx((first_area, first_area, second_area, nothing))
+    assert second == pytest.approx((second_area, second_area, first_area, nothing))
 
 
 def test_of_each_thing_its_own_map_is_measured_and_how_concentrated_it_is(two_things):
     on_thing = two_things.astype(float)
     on_second = on_thing[::-1]
-    parts = on_own(np.stack([on_thing, on_second]), [two_things, two_things])
-    assert parts[0] == pytest.approx(np.array([[1, 0, 0], [1, 0, 0]]))
-    assert parts[1] == pytest.approx(np.array([[0, 1, 0], [0, 1, 0]]))
+    maps = np.stack([on_thing, on_second])
+    of_first, of_second = on_own(maps, [two_things, two_things])
+    on_own_thing = [1, 0, 0]
+    on_other_thing = [0, 1, 0]
+    np.testing.assert_allclose(of_first, [on_own_thing] * 2)
+    np.testing.assert_allclose(of_second, [on_other_thing] * 2)
 
     empty = -on_thing
     highest = on_highest(np.stack([on_thing, empty]))
@@ -67,7 +74,9 @@ def test_of_each_thing_its_own_map_is_measured_and_how_concentrated_it_is(two_th
 def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundled):
     scenes = shown_scenes(AT_ONCE + 1)
     images = [scene.image(96) for scene in scenes]
-    prompts = [text for scene in scenes for text in prompts_of(scene)]
+    prompts = []
+    for scene in scenes:
+        prompts += prompts_of(scene)
     texts = Explainer(bundled).embed_texts(prompts).unflatten(0, (-1, 2))
     explainers = {
         "last layer": Explainer(bundled, image_layers=1),
@@ -83,7 +92,8 @@ def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundl
     together = maps_by(explainers, images, texts)
     for name, explainer in explainers.items():
         alone = explainer.maps(images, texts).numpy()
-        assert np.abs(together[name] - alone).max() <= 1e-5 * np.abs(alone).max()
+        tolerance = 1e-5 * np.abs(alone).max()
+        np.testing.assert_allclose(together[name], alone, atol=tolerance, rtol=0)
 
 
 def test_the_sums_over_the_last_layers_are_the_maps_through_so_many_layers(bundled):

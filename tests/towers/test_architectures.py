@@ -139,7 +139,13 @@ def table(registry) -> str:
     return "\n".join([count, "", *lines])
 
 
-@pytest.mark.parametrize(("side", "refused"), [("image", REFUSED_IMAGES), ("text", REFUSED_TEXTS)])
+@pytest.mark.parametrize(
+    ("side", "refused"),
+    [
+        ("image", REFUSED_IMAGES),
+        ("text", REFUSED_TEXTS),
+    ],
+)
 def test_every_registered_config_is_opened_or_of_a_kind_that_is_refused(registry, side, refused):
     assert len(registry) > 140
     refused_parts = {registry[name][f"{side}_parts"] for name in refused}
@@ -165,7 +171,13 @@ def image_side(model):
     return model.visual
 
 
-@pytest.mark.parametrize(("side", "part_of"), [("image", image_side), ("text", text_side)])
+@pytest.mark.parametrize(
+    ("side", "part_of"),
+    [
+        ("image", image_side),
+        ("text", text_side),
+    ],
+)
 def test_no_combination_of_parts_is_missing_from_those_that_are_executed(registry, side, part_of):
     executed = {fingerprint(part_of(small(name))) for name in EXECUTED}
     for name, encoders in registry.items():

@@ -140,14 +140,16 @@ def test_a_compiled_encoder_is_opened_as_the_one_inside(pixels):
 
 def test_a_dynamically_quantised_model_is_refused_as_quantised():
     model = build()
-    model.visual.transformer.resblocks[0].mlp.c_fc = torch.ao.nn.quantized.dynamic.Linear(64, 256)
+    mlp = model.visual.transformer.resblocks[0].mlp
+    mlp.c_fc = torch.ao.nn.quantized.dynamic.Linear(64, 256)
     with pytest.raises(UnsupportedModel, match="are quantised .*: load the model unquantised"):
         open_image_tower(model)
 
 
 def test_nan_weights_are_refused_by_their_name(pixels, ids):
     model = build()
-    model.visual.transformer.resblocks[1].mlp.c_fc.weight.data[0, 0] = torch.nan
+    mlp = model.visual.transformer.resblocks[1].mlp
+    mlp.c_fc.weight.data[0, 0] = torch.nan
     with pytest.raises(
         GradeclipError,
         match=r"its weight 'visual.transformer.resblocks.1.mlp.c_fc.weight' holds NaN",
@@ -157,12 +159,13 @@ def test_nan_weights_are_refused_by_their_name(pixels, ids):
 
 
 def test_layers_that_do_not_exist_are_refused():
+    model = build()
     for layers in (0, 4, -1):
         with pytest.raises(GradeclipError, match="image_layers must be"):
-            open_image_tower(build(), layers)
+            open_image_tower(model, layers)
         with pytest.raises(GradeclipError, match="text_layers must be"):
-            open_text_tower(build(), layers)
-    assert open_text_tower(build()).layers == 2
+            open_text_tower(model, layers)
+    assert open_text_tower(model).layers == 2
     assert open_text_tower(build(text={"layers": 12})).layers == 8
 
 
@@ -214,7 +217,8 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
     assert not heat[:, 64:].any()
     assert heat[:64, :64].any()
 
-    contrast = explainer.explain(image, torch.eye(7)[[2]], against=torch.eye(7)[[5]])
+    second, fifth = torch.eye(7)[[2, 5]]
+    contrast = explainer.explain(image, second, against=fifth)
     difference = explanation.image_maps[0] - explanation.image_maps[1]
     assert contrast.image_maps[0] == pytest.approx(difference, abs=1e-5)
 
@@ -240,7 +244,8 @@ class Linear(nn.Module):
 
     def encode_image(self, pixels):
         x = self.patches(pixels).flatten(2).transpose(1, 2)
-        alpha = (x[:, :1] @ x.transpose(1, 2) / 4).softmax(-1)
+        similarity = x[:, :1] @ x.transpose(1, 2)
+        alpha = torch.softmax(similarity / 4, dim=-1)
         return self.out(alpha @ x)[:, 0]
 
 
@@ -281,12 +286,13 @@ def linear():
 
 def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, picture):
     directions = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
-    explanation = Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, directions)
+    clip = Clip(linear, tiny.preprocess, None)
+    explanation = Explainer(clip).explain(picture, directions)
     with torch.no_grad():
-        image = F.normalize(linear.encode_image(tiny.preprocess(picture)[None]), dim=-1)
-    torch.testing.assert_close(
-        torch.tensor(explanation.similarity), (image @ F.normalize(directions, dim=-1).T)[0]
-    )
+        image = linear.encode_image(tiny.preprocess(picture)[None])
+        image = F.normalize(image, dim=-1)
+    expected = F.normalize(directions, dim=-1) @ image[0]
+    torch.testing.assert_close(torch.tensor(explanation.similarity), expected)
     assert explanation.image_maps.shape == (2, 4, 4)
     assert explanation.image_maps.any()
     assert open_image_tower(tiny.model).kind == "VisionTransformer", "others are opened as before"
@@ -294,7 +300,7 @@ def test_a_family_of_your_own_is_opened_and_explained_like_others(linear, tiny, 
     with pytest.raises(
         UnsupportedModel, match=r"the image encoder of this Linear does not compute what its"
     ):
-        Explainer(Clip(linear, tiny.preprocess, None)).explain(picture, torch.ones(1, 48))
+        Explainer(clip).explain(picture, torch.ones(1, 48))
     register_tower(
         "prompts", "text", lambda model: isinstance(model, Linear), lambda model, layers: layers
     )

@@ -65,12 +65,16 @@ def test_every_kind_of_model_comes_back_as_it_was_in_half_precision(config, tmp_
     assert clip.vocabulary == set(WORDS)
     half = model.half().float()  # rounded as the file is
     size = config["vision_cfg"]["image_size"]
-    pixels = torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)
+    shades = torch.linspace(-1, 1, 3 * size * size)
+    pixels = shades.reshape(1, 3, size, size)
     prompt = clip.tokenizer(["a red unbelievable car"])
     with torch.no_grad():
-        image, text = half.encode_image(pixels), half.encode_text(prompt)
-        torch.testing.assert_close(clip.model.encode_image(pixels), image, atol=1e-5, rtol=0)
-        torch.testing.assert_close(clip.model.encode_text(prompt), text, atol=1e-5, rtol=0)
+        expected_image = half.encode_image(pixels)
+        expected_text = half.encode_text(prompt)
+        image = clip.model.encode_image(pixels)
+        text = clip.model.encode_text(prompt)
+    torch.testing.assert_close(image, expected_image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, expected_text, atol=1e-5, rtol=0)
 
 
 def test_a_word_that_a_model_does_not_know_is_the_mean_of_those_that_it_knows(tmp_path):
@@ -81,7 +85,8 @@ def test_a_word_that_a_model_does_not_know_is_the_mean_of_those_that_it_knows(tm
     known = {tokenizer.sot_token_id, tokenizer.eot_token_id}
     for word in [*WORDS, ",", "."]:
         known.update(tokenizer.encode(word))
-    mean = model.token_embedding.weight[sorted(known)].half().float().mean(0)
+    known_rows = model.token_embedding.weight[sorted(known)]
+    mean = known_rows.half().float().mean(dim=0)
     assert 12345 not in known
     torch.testing.assert_close(rows[12345], mean, atol=1e-6, rtol=0)
 

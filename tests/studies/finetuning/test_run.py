@@ -415,7 +415,8 @@ def command(tmp_path, pairs):
     """The arguments of a short run on three pictures in a folder."""
     lines = ["image,caption", "0.png,a red car", "1.png,a dog", "2.png,something"]
     for i in range(3):
-        pairs[i].image.resize((96, 96)).save(tmp_path / f"{i}.png")
+        image = pairs[i].image.resize((96, 96))
+        image.save(tmp_path / f"{i}.png")
     (tmp_path / "captions.csv").write_text("\n".join(lines))
     arguments = ["--captions", str(tmp_path / "captions.csv"), "--images", str(tmp_path)]
     return [*arguments, "--model", "emoji", "--steps", "2", "--batch", "3"]
