@@ -78,7 +78,8 @@ def maps_by(
             if explainer.method.compares_targets:  # of a call
                 targets = list(directions[batch].split(1, dim=1))
             parts = [explainer.maps(images[batch], part) for part in targets]
-            maps[name].append(torch.cat(parts, dim=1).float().cpu().numpy())
+            maps_of_batch = torch.cat(parts, dim=1)
+            maps[name].append(maps_of_batch.float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in maps.items()}
 
 
@@ -147,14 +148,15 @@ def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -
 def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
     grey = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-    sides = np.array(model_view(preprocess, grey).box) * CANVAS / IMAGE_SIZE
-    left, upper, right, lower = sides.tolist()
-    return left, upper, right, lower
+    view = model_view(preprocess, grey)
+    left, upper, right, lower = np.array(view.box) * CANVAS / IMAGE_SIZE
+    return float(left), float(upper), float(right), float(lower)
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
     """Of a map's positive relevance on all objects, the fraction on the first, 0 to 1."""
-    on_objects = (np.maximum(map_, 0) * coverage).sum((1, 2))
+    positive = np.maximum(map_, 0)
+    on_objects = (positive * coverage).sum(axis=(1, 2))
     if not on_objects.any():
         return 1 / len(coverage)
     return float(on_objects[0] / on_objects.sum())
@@ -214,7 +216,8 @@ def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     for scene_maps, things in zip(maps, masks, strict=True):
         for i, map_ in enumerate(scene_maps):
             heat = onto_image(map_, (0, 0, width, height), (width, height))
-            rows.append(located(heat, things)[i][1:])
+            _, *fractions = located(heat, things)[i]
+            rows.append(fractions)
     return np.reshape(rows, (*maps.shape[:2], 3))
 
 
@@ -224,8 +227,9 @@ def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:
     The mean of a scene. A map without a positive part counts as constant.
     """
     values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)  # (N, T, patches)
-    empty = ~values.any(-1, keepdims=True)
-    values = np.sort(np.where(empty, 1, values))
+    is_empty = ~values.any(axis=-1, keepdims=True)
+    values = np.sort(np.where(is_empty, 1, values))
     count = round(part * values.shape[-1])
-    fractions = values[..., -count:].sum(-1) / values.sum(-1)  # (N, T)
-    return fractions.mean(1)
+    highest = values[..., -count:].sum(axis=-1)
+    fractions = highest / values.sum(axis=-1)  # (N, T)
+    return fractions.mean(axis=1)

@@ -13,8 +13,11 @@ from gradeclip_utils.files import write_whole
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, without a line end behind its last row."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rule = ["---"] * len(columns)
+    lines = []
+    for cells in (columns, rule, *rows):
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def by_model(table: pd.DataFrame, digits: int) -> pd.DataFrame:
@@ -22,12 +25,14 @@ def by_model(table: pd.DataFrame, digits: int) -> pd.DataFrame:
 
     The table has the columns figure, model, value, low and high.
     """
-    cells = [
-        f"{row.value:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
-        for row in table.itertuples()
-    ]
-    wide = table.assign(cell=cells).pivot(index="figure", columns="model", values="cell").fillna("")
-    return wide.loc[table["figure"].drop_duplicates(), table["model"].drop_duplicates()]
+    cells = []
+    for row in table.itertuples():
+        value, low, high = (f"{n:.{digits}f}" for n in (row.value, row.low, row.high))
+        cells.append(f"{value} [{low}, {high}]")
+    wide = table.assign(cell=cells).pivot(index="figure", columns="model", values="cell")
+    figures = table["figure"].drop_duplicates()
+    models = table["model"].drop_duplicates()
+    return wide.fillna("").loc[figures, models]
 
 
 def write_figures(file: Path, command: str, text: str) -> None:

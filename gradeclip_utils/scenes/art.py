@@ -10,6 +10,7 @@ import io
 import math
 import zipfile
 from functools import cache, lru_cache
+from pathlib import PurePosixPath
 
 import numpy as np
 import resvg_py
@@ -25,6 +26,7 @@ RASTERS = ("fluent",)  # the artists whose drawings are stored as pixels
 
 _LEVELS = (48, 68, 96, 136, 192, 272)  # pixels of the longest side of the rasters that are cached
 _SMALL_LEVEL = 136  # rasters up to this one, which training draws, are cached for every drawing,
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _MASTER = 192  # and reduced from one raster of the whole square, this many pixels on a side
 
 
@@ -35,11 +37,11 @@ def _archive() -> zipfile.ZipFile:
 
 @cache
 def _artists_by_noun() -> dict[str, tuple[str, ...]]:
-    names: dict[str, list[str]] = {}
-    for path in _archive().namelist():
-        artist, file = path.split("/")
-        names.setdefault(file.rpartition(".")[0], []).append(artist)
-    return {noun: tuple(a for a in ARTISTS if a in artists) for noun, artists in names.items()}
+    names = {PurePosixPath(path).with_suffix("").parts for path in _archive().namelist()}
+    artists = {}
+    for noun in sorted({noun for _, noun in names}):
+        artists[noun] = tuple(artist for artist in ARTISTS if (artist, noun) in names)
+    return artists
 
 
 def artists_of(noun: str) -> tuple[str, ...]:
@@ -56,14 +58,21 @@ def artists_of(noun: str) -> tuple[str, ...]:
 def _square(noun: str, artist: str, pixels: int) -> Image.Image:
     """The whole square that a drawing stands in, `pixels` on a side, RGBA."""
     if artist in RASTERS:
-        stored = Image.open(io.BytesIO(_archive().read(f"{artist}/{noun}.webp"))).convert("RGBA")
+        webp = _archive().read(f"{artist}/{noun}.webp")
+        stored = Image.open(io.BytesIO(webp)).convert("RGBA")
         return stored.resize((pixels, pixels), Image.Resampling.LANCZOS)
-    return draw_svg(_archive().read(f"{artist}/{noun}.svg").decode(), pixels)
+    svg = _archive().read(f"{artist}/{noun}.svg")
+    return draw_svg(svg.decode(), pixels)
 
 
 def draw_svg(svg: str, pixels: int) -> Image.Image:
     """Draw an SVG as a square, RGBA."""
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels, skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg,
+        width=pixels,
+        height=pixels,
+        skip_system_fonts=True,
+    )
     return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
@@ -74,9 +83,11 @@ def _small(noun: str, artist: str) -> tuple[Image.Image, tuple[float, ...]]:
     The box is (left, top, right, bottom).
     """
     square = _square(noun, artist, _MASTER)
-    box = square.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
+    visible = square.getchannel("A").point(lambda a: 255 * (a > 8))
+    box = visible.getbbox()
     assert box is not None, f"{artist}'s {noun} is empty"
-    return square.crop(box), tuple(side / _MASTER for side in box)
+    fractions = tuple(side / _MASTER for side in box)
+    return square.crop(box), fractions
 
 
 def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
@@ -84,8 +95,9 @@ def _raster(noun: str, artist: str, pixels: int) -> Image.Image:
     small, box = _small(noun, artist)
     ratio = pixels / max(small.size)
     if ratio <= 1:
-        size = [max(1, round(side * ratio)) for side in small.size]
-        return small.resize(size, Image.Resampling.LANCZOS)
+        width, height = (max(1, round(side * ratio)) for side in small.size)
+        return small.resize((width, height), Image.Resampling.LANCZOS)
+
     square = _square(noun, artist, math.ceil(_MASTER * ratio))
     left, top, right, bottom = (round(side * square.width) for side in box)
     return square.crop((left, top, right, bottom))
@@ -105,14 +117,24 @@ def _layer(noun: str, artist: str, level: int, tinted: bool) -> Image.Image:
         shade = _shade(values, alpha)
         dark = np.minimum(shade, 1)
         light = np.maximum(shade - 1, 0)
-        planes = [dark * alpha * 255, light * alpha * 255, alpha * 255]
+        planes = [
+            dark * alpha * 255,
+            light * alpha * 255,
+            alpha * 255,
+        ]
     else:
         mode = "CMYK"  # four such bands
-        planes = [*(values[..., i] * alpha for i in range(3)), values[..., 3]]
+        planes = [
+            values[..., 0] * alpha,
+            values[..., 1] * alpha,
+            values[..., 2] * alpha,
+            values[..., 3],
+        ]
 
     # one plane after the other is three times as fast as all of them at once
-    bands = np.stack([np.rint(plane).astype(np.uint8) for plane in planes], -1)
-    return Image.frombuffer(mode, rgba.size, bands.tobytes(), "raw", mode, 0, 1)
+    bands = [np.rint(plane).astype(np.uint8) for plane in planes]
+    pixels = np.stack(bands, axis=-1)
+    return Image.frombuffer(mode, rgba.size, pixels.tobytes(), "raw", mode, 0, 1)
 
 
 def _shade(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -120,10 +142,11 @@ def _shade(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Its own range of light and dark fills the tint's; one flat shade stays in the middle of it.
     """
-    luminance = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+    luminance = values[..., :3] @ _LUMINANCE
     low, high = np.percentile(luminance[alpha > 0.5], [5, 95])
     middle = (low + high) / 2
-    return np.clip(0.5 + (luminance - middle) / max(high - low, 110), 0, 1) * 2
+    spread = max(high - low, 110)
+    return np.clip(0.5 + (luminance - middle) / spread, 0, 1) * 2
 
 
 _small_layer = cache(_layer)
@@ -133,5 +156,6 @@ _large_layer = lru_cache(maxsize=512)(_layer)
 def drawing(noun: str, artist: str, pixels: float, tinted: bool) -> Image.Image:
     """The drawing on the smallest raster that is at least `pixels` long, or else on the largest."""
     level = next((n for n in _LEVELS if n >= pixels), _LEVELS[-1])
-    layer = _small_layer if level <= _SMALL_LEVEL else _large_layer
-    return layer(noun, artist, level, tinted)
+    if level <= _SMALL_LEVEL:
+        return _small_layer(noun, artist, level, tinted)
+    return _large_layer(noun, artist, level, tinted)
