@@ -88,7 +88,8 @@ class Environment:
             capture_output=True,
             text=True,
         )
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+        ends = result.stdout[-2000:] + result.stderr[-4000:]
+        assert result.returncode == 0, ends
         return result.stdout
 
 

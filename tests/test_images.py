@@ -41,7 +41,8 @@ def left_and_right(image):
 def test_ordinary_files_come_as_they_are(tmp_path, monkeypatch, suffix):
     stripes().save(tmp_path / f"image.{suffix}")
     monkeypatch.setenv("HOME", str(tmp_path))
-    for path in (tmp_path / f"image.{suffix}", f"~/image.{suffix}"):
+    name = f"image.{suffix}"
+    for path in (tmp_path / name, f"~/{name}"):
         image = read_image(path)
         assert (image.mode, image.size) == ("RGB", (40, 20))
         assert np.allclose(left_and_right(image), (RED, WHITE), atol=6)

@@ -138,7 +138,9 @@ def html():
 
 @built
 def test_every_internal_link_of_the_built_site_leads_to_a_place(html):
-    places = {file: {tag["id"] for tag in page.find_all(id=True)} for file, page in html.items()}
+    places = {}
+    for file, page in html.items():
+        places[file] = {tag["id"] for tag in page.find_all(id=True)}
     lost = set()
     for file, page in html.items():
         if "_modules" in file.parts:

@@ -235,7 +235,8 @@ def test_holms_correction_is_monotone_and_is_statsmodels_own():
     base = rng.normal(size=25)
     values = {"grad-eclip": base}
     for i in range(5):
-        values[f"m{i}"] = base + rng.normal(i / 5, 1, 25)
+        differences = rng.normal(i / 5, 1, 25)
+        values[f"m{i}"] = base + differences
     differences = paired_differences(table(values), "score").sort_values("p")
 
     p = differences["p"]

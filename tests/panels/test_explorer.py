@@ -220,7 +220,8 @@ def test_a_model_of_drawn_scenes_warns_of_other_images(panel, drawn):
 
 
 def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
-    assert [len(source.scene.objects) for source in drawn.shelf] == [2, 1, 2, 3, 4]
+    counts = [len(source.scene.objects) for source in drawn.shelf]
+    assert counts == [2, 1, 2, 3, 4]
     for _ in range(2):  # the second press comes too late
         drawn.press({"kind": "scene", "name": "take the dog away"})
         assert drawn.message == ""
@@ -350,5 +351,6 @@ def test_save_writes_the_whole_figure_and_overwrites_nothing(panel, tmp_path, mo
 def test_a_page_without_a_kernel_shows_the_same_view(drawn):
     text = drawn._repr_mimebundle_()[0]["text/html"]
     data = re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1]
-    assert json.loads(data)["data"]["panels"] == json.loads(json.dumps(drawn.data["panels"]))
+    panels = json.loads(data)["data"]["panels"]
+    assert panels == json.loads(json.dumps(drawn.data["panels"]))
     assert "<img" in text

@@ -44,7 +44,8 @@ def words(text, scores=None):
 def explanation(*prompts, size=(120, 90), against=None, box=None, **more):
     """An explanation of prompts, whose maps are noise."""
     random = np.random.default_rng(0)
-    maps = (0.004 * random.normal(size=(len(prompts), 6, 8))).astype(np.float32)
+    maps = 0.004 * random.normal(size=(len(prompts), 6, 8))
+    maps = maps.astype(np.float32)
     result = Explanation(
         prompts,
         np.linspace(0.4, 0.3, len(prompts)),

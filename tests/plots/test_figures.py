@@ -273,10 +273,13 @@ def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_l
     figure = plot_intervals(TABLE, group="model", control=["random"], chance=0.25, label="hits")
     assert_whole(figure)
     assert row_names(figure) == ["Grad-ECLIP", "rollout", "random"]
+    first_colour = to_hex(PALETTE[0])
+    second_colour = to_hex(PALETTE[1])
+    grey = to_hex("0.6")
     assert points(figure) == {
-        to_hex(PALETTE[0]): pytest.approx([0.3, 0.8]),
-        to_hex(PALETTE[1]): pytest.approx([0.2, 0.5]),
-        to_hex("0.6"): pytest.approx([0.1, 0.9]),
+        first_colour: pytest.approx([0.3, 0.8]),
+        second_colour: pytest.approx([0.2, 0.5]),
+        grey: pytest.approx([0.1, 0.9]),
     }
     assert "chance" in texts(figure)
     assert "Grad-ECLIP emoji 0.80, 0.70 to 0.90" in figure.alt
@@ -306,7 +309,8 @@ def test_a_row_without_an_interval_has_its_point_alone_and_is_undecided():
     unknown.loc[[0, 2], ["low", "high"]] = np.nan
     unknown.loc[2, "mean"] = np.nan
     figure = plot_intervals(unknown)
-    assert points(figure) == {to_hex(PALETTE[0]): pytest.approx([0.3, 0.8])}
+    first_colour = to_hex(PALETTE[0])
+    assert points(figure) == {first_colour: pytest.approx([0.3, 0.8])}
     assert texts(figure).count("undecided") == 2
     assert len(row_names(figure)) == 3
 

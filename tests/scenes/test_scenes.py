@@ -97,7 +97,8 @@ def test_a_tint_leaves_one_hue():
         scene = arrange([f"{colour} car"])
         (mask,) = scene.masks(96)
         mean = np.asarray(scene.image(96))[mask].mean(axis=0)
-        cosine = mean @ rgb / (np.linalg.norm(mean) * np.linalg.norm(rgb))
+        lengths = np.linalg.norm([mean, rgb], axis=1)
+        cosine = mean @ rgb / lengths.prod()
         assert cosine > 0.97, colour
 
 

@@ -214,6 +214,7 @@ def write_open_clip(folder):
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}})
     )
-    state = {key: value.contiguous() for key, value in build(vision, text).state_dict().items()}
+    model = build(vision, text)
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return folder

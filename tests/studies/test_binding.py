@@ -40,7 +40,8 @@ def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
     assert rows["index"].between(0, 1).all()
 
     scene = pairs[0].scenes[0]
-    rows = rows[(rows["pair"] == pairs[0].name) & (rows["side"] == 0)]
+    is_first_pair = rows["pair"] == pairs[0].name
+    rows = rows[is_first_pair & (rows["side"] == 0)]
     rows = rows[rows["word"] == "true caption"].set_index("thing")
     interactions = explainer.interactions(scene.image(96), scene.caption)
     coverage = object_coverage(explainer, scene, interactions.image_maps.shape[1:])
@@ -48,7 +49,8 @@ def test_the_index_is_that_of_the_maps_the_explainer_draws(bundled, pairs):
         for thing in (0, 1):
             if word.text == scene.objects[thing].colour:
                 heat = np.maximum(map_, 0)
-                means = (heat * coverage).sum((1, 2)) / coverage.sum((1, 2))
+                sums = (heat * coverage).sum(axis=(1, 2))
+                means = sums / coverage.sum(axis=(1, 2))
                 expected = means[thing] / means.sum() if means.any() else 0.5
                 assert rows.loc[thing, "index"] == pytest.approx(expected, abs=1e-4)
 

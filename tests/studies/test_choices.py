@@ -71,7 +71,8 @@ def test_colorswap_asks_each_of_its_two_images(tmp_path):
     for i in (1, 2):
         image(i).save(tmp_path / f"images/0_{i}.png")
     for split, number in (("test", 0), ("train", 7)):
-        (tmp_path / f"{split}.json").write_text(json.dumps([{**entry, "id": number}]))
+        entries = [{**entry, "id": number}]
+        (tmp_path / f"{split}.json").write_text(json.dumps(entries))
     first, second = load_choices(f"colorswap:{tmp_path}")
     assert (first.key, first.kind, first.caption) == ("0/1", "human", entry["caption_1"])
     assert (second.caption, second.negative) == (first.negative, first.caption)
@@ -107,7 +108,8 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
     assert (choice.kind, choice.negative) == ("relation: behind", "the car is behind the dog")
     assert choice.image_key == "0.png"  # the whole image's, whichever part is asked about
     whole = np.asarray(image(0))
-    assert np.array_equal(np.asarray(choice.image()), whole[1:6, 2:8])
+    part = np.asarray(choice.image())
+    assert np.array_equal(part, whole[1:6, 2:8])
     del entry["bbox_w"]
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps([entry]))
     with pytest.raises(GradeclipError, match="entry 0 of .*relation.json has no bbox_w"):

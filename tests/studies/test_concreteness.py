@@ -42,8 +42,10 @@ def test_norms_are_the_published_ratings_of_the_word_as_it_is_written():
 def world(words=120, images_per_word=8, slope=1.0, noise=0.5, seed=0):
     """Words with a rating x and a nuisance z, each in some images; the value y follows x."""
     rng = np.random.default_rng(seed)
-    names = pd.Index([f"w{i:03d}" for i in range(words)], name="word")
-    table = pd.DataFrame({"x": rng.normal(size=words), "z": rng.normal(size=words)}, names)
+    names = [f"w{i:03d}" for i in range(words)]
+    table = pd.DataFrame(index=pd.Index(names, name="word"))
+    table["x"] = rng.normal(size=words)
+    table["z"] = rng.normal(size=words)
 
     images = words * images_per_word // 6
     pairs = []

@@ -124,12 +124,9 @@ def test_seen_compositions_were_trained_and_withheld_ones_were_in_neither_image(
     for composition in ("seen", "withheld"):
         for pair in drawn(kind, objects=objects, composition=composition):
             for scene in pair.scenes:
-                colours = any(
-                    is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects
-                )
-                pairs = any(
-                    is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2)
-                )
+                things = scene.objects
+                colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in things)
+                pairs = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(things, 2))
                 assert (colours or pairs) == (composition == "withheld")
                 assert {thing.artist for thing in scene.objects} <= set(TRAINED_ARTISTS)
 

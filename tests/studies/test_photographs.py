@@ -114,7 +114,9 @@ def wide_examples(count, outside=False):
         noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         image = Image.fromarray(noise)
         for k, noun in enumerate(("dog", "cat")):
-            left = 0 if outside else 60 + 40 * k + int(rng.integers(10))
+            left = 0
+            if not outside:
+                left = 60 + 40 * k + int(rng.integers(10))
             top = 5 + 45 * k
             mask = np.zeros((height, width), bool)
             mask[top : top + 30, left : left + 25] = True
@@ -173,7 +175,8 @@ def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
         scene.image(SIDE).save(tmp_path / f"images/a/{number}.png")
         for name, mask in zip(pair, scene.masks(SIDE), strict=True):
             Image.fromarray(mask).save(tmp_path / f"masks/{number}-{name}.png")
-            lines.append(f"a/{number}.png,{caption},{name},{number}-{name}.png")
+            cells = (f"a/{number}.png", caption, name, f"{number}-{name}.png")
+            lines.append(",".join(cells))
     (tmp_path / "captions.csv").write_text("\n".join(lines))
 
     examples = load(f"folder:{tmp_path}")
@@ -304,7 +307,7 @@ def aro_choices(kinds):
 @pytest.mark.parametrize(
     ("right", "score"),
     [
-        ({"relation: behind": [1, 1, 1, 0], "relation: on": [0]}, (0.75 + 0) / 2),
+        ({"relation: behind": [1, 1, 1, 0], "relation: on": [0]}, 0.375),
         ({"relation: behind": [1, 0], "relation: next to": [0] * 9}, 0.5),  # a symmetric relation
         ({"attribution: red_big": [1] * 20 + [0] * 5, "attribution: a_b": [0] * 24}, 0.8),
         ({"attribution: red_big": [1] * 24}, None),
@@ -356,7 +359,11 @@ def test_a_lesson_adds_claims_about_photographs_and_keeps_their_rows(
     bundled, coco, choices, results
 ):
     matching, binding = Claims("05"), Claims("06")
-    for claims, data, count in ((matching, coco, 5), (binding, f"{coco},{choices}", 2 + 2 + 3)):
+    cases = [
+        (matching, coco, 5),
+        (binding, f"{coco},{choices}", 2 + 2 + 3),
+    ]
+    for claims, data, count in cases:
         figure = show_photographs(
             claims,
             bundled,
