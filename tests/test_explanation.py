@@ -161,7 +161,7 @@ def test_dependence_is_one_less_the_mean_correlation_with_maps_of_other_prompts(
     explainer, picture, explanation
 ):
     nulls = explainer.null_maps(picture, "a dog", 9)
-    map_ = explanation.image_maps[0].ravel()
+    map_ = explanation.image_maps[0].ravel().astype(float)
     distances = []
     for null in nulls:
         correlation, _ = pearsonr(map_, null.ravel())

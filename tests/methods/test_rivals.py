@@ -183,9 +183,10 @@ def scene(small):
 
 def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
     model = small.model
-    end = scene.text_trace.tokens.shape[1] - 1
-    ids = small.tokenizer([CAPTION])[0, : end + 1]
-    positions = model.positional_embedding[: end + 1]
+    count = scene.text_trace.tokens.shape[1]
+    end = count - 1
+    ids = small.tokenizer([CAPTION])[0, :count]
+    positions = model.positional_embedding[:count]
     tokens = (model.token_embedding(ids) + positions).detach()
     start = tokens.clone()
     start[1:end] = 0
@@ -196,7 +197,7 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
 
     def embed_tokens(tokens):
         """Unit embedding of tokens (N, D) with their positions, by the model's own modules."""
-        causal = model.attn_mask[: end + 1, : end + 1]
+        causal = model.attn_mask[:count, :count]
         x = model.transformer(tokens[None], attn_mask=causal)
         eot = model.ln_final(x)[0, end]
         return F.normalize(eot @ model.text_projection, dim=-1)
@@ -244,10 +245,10 @@ def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words
     small, scene
 ):
     def value(row):
-        patches, words = row[:4], row[4:]
-        patches = torch.tensor(patches, dtype=torch.float64).reshape(2, 2)
+        patches = torch.tensor(row[:4], dtype=torch.float64).reshape(2, 2)
         visible = patches.kron(torch.ones(16, 16, dtype=torch.float64))
-        caption = join(CAPTION.split(), np.flatnonzero(words))
+        words_present = np.flatnonzero(row[4:])
+        caption = join(CAPTION.split(), words_present)
         ids = small.tokenizer([caption])
         with torch.no_grad():
             image = plain.embed(small.model, "image", scene.pixels * visible)

@@ -217,7 +217,7 @@ def test_a_classifier_is_explained_by_its_logits_on_the_pixels_that_it_reads(cla
     assert not heat[:, 64:].any()
     assert heat[:64, :64].any()
 
-    second, fifth = torch.eye(7)[[2, 5]]
+    second, fifth = torch.eye(7)[[2, 5]].split(1)
     contrast = explainer.explain(image, second, against=fifth)
     difference = explanation.image_maps[0] - explanation.image_maps[1]
     assert contrast.image_maps[0] == pytest.approx(difference, abs=1e-5)
