@@ -101,7 +101,7 @@ const Fold = ({ summary, children, ...more }) =>
 // ------------------------------------------------------------------------------- controls
 
 const Control = ({ desk, spec }) => {
-  const { name, kind, options, label, help, max, disabled, refused } = spec;
+  const { name, kind, options, label, help, max, refused } = spec;
   const input = useRef();
   const isSlider = kind === "int";
   const value = desk.turned[name] ?? spec.value;
@@ -116,7 +116,6 @@ const Control = ({ desk, spec }) => {
   };
   const shared = {
     name,
-    disabled,
     "aria-invalid": Boolean(refused),
     onChange: (event) => {
       const value = read(event);
@@ -167,7 +166,7 @@ const Control = ({ desk, spec }) => {
 
 const Controls = ({ desk, place }) =>
   desk.data.controls
-    .filter((spec) => spec.place === place)
+    .filter((spec) => spec.place === place && !spec.hidden)
     .map((spec) => html`<${Control} key=${spec.name} desk=${desk} spec=${spec} />`);
 
 // Send a photograph. A large one is made smaller: a kernel refuses long messages without a word.

@@ -32,6 +32,10 @@ from ..scenes.emoji import words_by_kind
 from .session import ExplorerView, Session, Source, State
 
 _BUSY = {"kind": "busy", "text": "Working ... (the button ■ above the notebook stops it)"}
+_WITHOUT_KERNEL = (
+    "Words and patches can be pressed here. Other captions and images need a running notebook, or "
+    "the live page."
+)
 _STAYS = "The panel still shows the last view"
 
 
@@ -54,10 +58,16 @@ _CONTROLS = (
         "The prompt whose similarity to the image is explained. Enter applies it.",
     ),
     _Control(
+        "compared",
+        "compare",
+        "compared with",
+        "Nothing: the similarity is explained. Else the lead over other captions, or over yours.",
+    ),
+    _Control(
         "against",
         "compare",
         "rather than",
-        "Another caption: the lead over it is explained. Empty: none.",
+        "Another caption: the lead over it is explained.",
     ),
     _Control("method", "method", "method", "How relevance is computed."),
     _Control(
@@ -128,7 +138,7 @@ class Explorer(AnyWidget):
 
         A wrong value changes nothing, and `message` holds the error; else it holds the note.
         """
-        if {"caption", "source", "resolution", "method", "against"} & fields.keys():
+        if {"caption", "source", "resolution", "method", "compared", "against"} & fields.keys():
             # A phrase and a patch belong to the map before.
             fields = {"phrase": None, "patch": None, **fields}
         before = (self.view.state, self.pinned, self._typed)
@@ -162,6 +172,10 @@ class Explorer(AnyWidget):
         for name in fields:
             if name not in vars(self._start):
                 raise GradeclipError(f"there is no field {name!r}: {hint(name, vars(self._start))}")
+        if fields.get("against"):
+            fields = {**fields, "compared": "caption"}
+        elif fields.get("compared", "caption") != "caption":
+            fields = {**fields, "against": ""}
         session = self._session(fields.get("model", self.view.state.model))
         if session is not self._shown:
             fields = {"layers": session.clip.image_layers or 1, "patch": None, **fields}
@@ -308,7 +322,7 @@ class Explorer(AnyWidget):
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         still = figure_tag(self.figure())
         page = embedded(self.view.payload(self.beside), self.view.state.source.image, still)
-        return data | {"text/html": page}, metadata
+        return data | {"text/html": f"{page}<small>{_WITHOUT_KERNEL}</small>"}, metadata
 
     def _say(self, text: str, kind: str) -> None:
         """Send the view with a message to the browser."""
@@ -348,8 +362,17 @@ class Explorer(AnyWidget):
             options = {name: name for name in self.models}
         elif name == "method":
             options = {method.title: key for key, method in METHODS.items() if method.image}
+        elif name == "compared":
+            options = {
+                "nothing": "nothing",
+                "other captions": "others",
+                "a caption of your own": "caption",
+            }
         elif name == "resolution":
             options = {"the model's own": "model", "the image's own": "native"}
+        is_unused = (name == "layers" and not state.layered) or (
+            name == "against" and state.compared == "others"
+        )
         value = getattr(state, name)
         return {
             "name": name,
@@ -358,7 +381,7 @@ class Explorer(AnyWidget):
             "place": control.place,
             "refused": name in self._refused,
             "value": self._typed if name == "caption" else value,
-            "disabled": name == "layers" and not state.layered,
+            "hidden": is_unused,
             "options": list(options.items()),
             "max": self._shown.depth,
             "kind": "choice" if options else type(value).__name__,

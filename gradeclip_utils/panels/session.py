@@ -111,6 +111,7 @@ class State:
         source: an image of any form.
         caption: "" shows the image alone.
         model: the name of one that the panel can choose from.
+        compared: "nothing", "others" (the lead over other captions is explained) or "caption".
         against: another caption; then the lead over it is explained.
         phrase: first and last word of the caption whose map is wanted.
         patch: row and column, from 0, of the patch whose words are wanted.
@@ -121,6 +122,7 @@ class State:
     source: Source
     caption: str
     model: str = ""
+    compared: str = "nothing"
     against: str = ""
     phrase: tuple[int, int] | None = None
     patch: tuple[int, int] | None = None
@@ -136,6 +138,11 @@ class State:
             if place is not None:
                 first, second = place
                 object.__setattr__(self, name, (first, second))
+
+    @property
+    def contrast(self) -> str | None:
+        """What the caption is explained against, as `Explainer.explain` takes it."""
+        return "others" if self.compared == "others" else self.against or None
 
     @property
     def layered(self) -> bool:
@@ -191,6 +198,8 @@ class ExplorerView:
         if self.explanation is None:
             return "an image without a caption"
         caption = f"“{self.state.caption}”"
+        if self.state.compared == "others":
+            caption += " rather than other captions"
         if self.state.against:
             caption += f" rather than “{self.state.against}”"
         similarity = self.explanation.similarity[0]
@@ -215,7 +224,7 @@ class ExplorerView:
             drawing = self._with_patch(drawing, words, *self.state.patch)
         if self.state.phrase:
             first, last = self.state.phrase
-            text = " ".join(word.text for word in words[first : last + 1])
+            text = self.state.caption[words[first].start : words[last].end]
             drawing = self._with_phrase(drawing, text)
         return drawing
 
@@ -385,8 +394,8 @@ class ExplorerView:
         if state.layered:
             options += f", image_layers={state.layers}"
         arguments = f"image, {state.caption!r}"
-        if state.against:
-            arguments += f", against={state.against!r}"
+        if state.contrast:
+            arguments += f", against={state.contrast!r}"
 
         map_ = "explanation.image_maps[0]"
         if state.phrase and self.words:
@@ -540,7 +549,7 @@ class Session:
         image = state.source.image
         words = None
         with heard_by(notes.append):
-            explanation = explainer.explain(image, state.caption, against=state.against or None)
+            explanation = explainer.explain(image, state.caption, against=state.contrast)
             if state.method == _GRAD_ECLIP and explanation.words[0] and not state.against:
                 words = explainer.interactions(image, state.caption)
                 things = self._things(words)

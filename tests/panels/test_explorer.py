@@ -235,6 +235,24 @@ def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
     assert "ask for a piano" not in drawn.data["changes"]
 
 
+def test_a_caption_is_compared_with_nothing_with_others_or_with_a_caption(drawn):
+    def shown():
+        return [spec["name"] for spec in drawn.data["controls"] if not spec["hidden"]]
+
+    drawn.change(compared="others")
+    assert "against" not in shown()
+    assert drawn.view.explanation.against_others
+    assert "against='others'" in drawn.python()
+    drawn.change(compared="caption")
+    assert "against" in shown()
+    assert not drawn.view.explanation.against_others
+    drawn.change(against="a cat")
+    assert drawn.view.explanation.against == ("a cat",)
+    drawn.change(compared="others")
+    assert drawn.view.explanation.against is None
+    assert drawn.view.state.against == ""
+
+
 def test_changes_are_undone_one_by_one(drawn):
     assert not drawn.data["undoable"]
     start = drawn.view.state

@@ -28,7 +28,8 @@ const phraseOn = (panel, { phrase, panel: index }) =>
 // The words of a panel's title from first to last.
 const phraseText = (panel, [first, last]) => {
   const cells = panel.cells.slice(first, last + 1);
-  return cells.map(([word]) => word.text).join(" ");
+  const text = cells.map(([word]) => word.text).join(" ");
+  return text.replace(/ (?=[,.;:!?])/g, "");
 };
 
 // The map of a panel and the value of its darkest colour: of the whole prompt, or of the words from
