@@ -811,11 +811,13 @@ class Explainer:
         self, images: list[Image.Image], graph: bool | None = None
     ) -> tuple[list[View], Trace]:
         """What the model sees of B images, and their trace, with a graph if one is needed."""
+        needs_pixel_graph = graph is None and self.method.needs_pixel_graph
         if graph is None:
             graph = self.method.needs_graph
         views = [self._view(image) for image in images]
         pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
-        return views, self._memory.trace(self.image_tower, pixels, graph)
+        trace = self._memory.trace(self.image_tower, pixels, graph, needs_pixel_graph)
+        return views, trace
 
     def _encode_sides(
         self,

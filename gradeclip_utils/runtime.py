@@ -53,14 +53,24 @@ class TraceMemory:
             if not before:
                 self._last.clear()
 
-    def trace(self, tower: Tower, inputs: Tensor, graph: bool = False) -> Trace:
+    def trace(
+        self,
+        tower: Tower,
+        inputs: Tensor,
+        graph: bool = False,
+        pixel_graph: bool = False,
+    ) -> Trace:
         """The trace of inputs by a tower, the kept one if it is of the same inputs."""
         if not self.enabled:
-            return tower.trace(inputs, graph)
+            return tower.trace(inputs, graph, pixel_graph)
 
         trace = self._last.get(tower)
-        lacks_graph = trace is not None and graph and trace.graph is None
-        if trace is None or lacks_graph or not torch.equal(trace.inputs, inputs):
-            trace = tower.trace(inputs, graph)
+        is_kept = trace is not None and torch.equal(trace.inputs, inputs)
+        if is_kept and graph:
+            is_kept = trace.graph is not None
+        if is_kept and pixel_graph:
+            is_kept = trace.pixel_graph is not None
+        if not is_kept:
+            trace = tower.trace(inputs, graph, pixel_graph)
             self._last[tower] = trace
         return trace

@@ -29,10 +29,11 @@ def input_x_gradient(
 ) -> Tensor:
     """Input x gradient: sum of x * dS/dx over the pixels x of a patch, or over a token."""
     embed, inputs = _differentiable(tower, trace)
-    products = [
-        _sum_channels(trace, slope * inputs)
-        for slope in target_gradients(embed, inputs, directions)
-    ]
+    if trace.pixel_graph is None:
+        slopes = target_gradients(embed, inputs, directions)
+    else:
+        slopes = _slopes(*trace.pixel_graph, directions)
+    products = [_sum_channels(trace, slope * inputs) for slope in slopes]
     return _over_tokens(tower, trace, torch.stack(products, dim=1))
 
 
@@ -81,6 +82,11 @@ def target_gradients(
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         embedding = embed(inputs)
+    yield from _slopes(embedding, inputs, directions)
+
+
+def _slopes(embedding: Tensor, inputs: Tensor, directions: Tensor) -> Iterator[Tensor]:
+    """The same from a graph that is there."""
     for direction in directions.unbind(dim=1):
         (slope,) = torch.autograd.grad(embedding, inputs, direction, retain_graph=True)
         yield slope

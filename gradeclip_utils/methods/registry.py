@@ -58,6 +58,7 @@ class Method:
         compares_targets: whether the map of a prompt also depends on the other prompts of a call,
             or, where there is none, on the empty prompt (`Options.empty`).
         needs_graph: whether it takes channel weights from the graph of the trace.
+        needs_pixel_graph: whether it takes gradients of pixels from the graph of the trace.
         explained_embedding: `(tower, trace) -> (B, E)`, the embedding of another network than the
             model whose similarity is explained; the explanation's provenance then has this number.
 
@@ -80,6 +81,7 @@ class Method:
     target: bool = True
     compares_targets: bool = False
     needs_graph: bool = False
+    needs_pixel_graph: bool = False
     explained_embedding: Callable[[Tower, Trace], Tensor] | None = None
 
     def __post_init__(self):
@@ -382,10 +384,11 @@ _METHODS = [
             "Shrikumar et al., Not Just a Black Box: Learning Important Features Through "
             "Propagating Activation Differences, arXiv 1605.01713"
         ),
-        cost="1 forward pass, and a backward pass for each target",
+        cost="a backward pass for each target",
         image=gradients.input_x_gradient,
         text=gradients.input_x_gradient,
         text_layers="all",
+        needs_pixel_graph=True,
     ),
     Method(
         name="integrated-gradients",

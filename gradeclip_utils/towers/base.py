@@ -67,6 +67,8 @@ class Trace(Entry):
     embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
     # embedding and each layer's o, as autograd knows them
     graph: tuple[Tensor, tuple[Tensor, ...]] | None = None
+    # embedding and inputs, the same
+    pixel_graph: tuple[Tensor, Tensor] | None = None
 
     @property
     def readers(self) -> Tensor:
@@ -199,14 +201,18 @@ class Tower:
         return sum(weight.numel() for weight in self.part.parameters()) < SMALL_TOWER
 
     @torch.no_grad()
-    def trace(self, inputs: Tensor, graph: bool = False) -> Trace:
+    def trace(self, inputs: Tensor, graph: bool = False, pixel_graph: bool = False) -> Trace:
         """Trace pixels (B, 3, H, W) or token ids (B, context_length).
 
-        With `graph`, the trace is ready for channel weights.
+        With `graph`, the trace is ready for channel weights; with `pixel_graph`, for gradients of
+        pixels.
         """
         if not self.verified:
             self._verify(inputs[:INPUTS_VERIFIED])
-        trace = self._trace_from(self._enter_in_eval_mode(inputs), graph)
+        if pixel_graph:
+            trace = self._trace_with_pixel_graph(inputs)
+        else:
+            trace = self._trace_from(self._enter_in_eval_mode(inputs), graph)
         self._check_finite(trace)
         return trace
 
@@ -325,6 +331,26 @@ class Tower:
             layers=tuple(detached),
             embedding=embedding.detach(),
             graph=(embedding, tuple(layer.o for layer in layers)),
+        )
+
+    def _trace_with_pixel_graph(self, inputs: Tensor) -> Trace:
+        """The trace of pixels, whose embedding alone has a graph."""
+        pixels = inputs.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            trace = self._trace_from(self._enter_in_eval_mode(pixels))
+
+        layers = [
+            Layer(*(part.detach() for part in vars(layer).values())) for layer in trace.layers
+        ]
+        positions = trace.positions
+        return replace(
+            trace,
+            inputs=inputs,
+            tokens=trace.tokens.detach(),
+            positions=None if positions is None else positions.detach(),
+            layers=tuple(layers),
+            embedding=trace.embedding.detach(),
+            pixel_graph=(trace.embedding, pixels),
         )
 
     def _forward_explained(

@@ -40,6 +40,20 @@ def test_input_x_gradient_of_pixels_is_what_backward_gives(tiny, pixels):
     assert maps[:, 0].eq(0).all()
 
 
+def test_input_x_gradient_of_a_trace_with_a_pixel_graph_costs_no_further_pass(tiny, pixels):
+    tower = open_image_tower(tiny.model)
+    target = directions(len(pixels), 2)
+    expected = gradients.input_x_gradient(tower, tower.trace(pixels), target)
+
+    trace = tower.trace(pixels, pixel_graph=True)
+    close(trace.embedding, tower.trace(pixels).embedding)
+    for part in (trace.tokens, trace.embedding, *vars(trace.layers[0]).values()):
+        assert not part.requires_grad
+    tower._encode = None  # the model's own pass is not there
+    close(gradients.input_x_gradient(tower, trace, target), expected)
+    close(gradients.input_x_gradient(tower, trace, target), expected)  # the graph is kept
+
+
 def test_input_x_gradient_of_tokens_is_what_backward_gives(tiny):
     ids = tiny.tokenizer([PROMPT])
     target = directions(1, 1)
