@@ -451,6 +451,7 @@ def plot_patching(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set_xlabel("layer that the tokens enter", fontsize=9)
         axes.set_ylabel("part of the lead that changes sides", fontsize=9)
         axes.set_xticks(rows["layer"].unique())
+        axes.set_ylim(-0.3, 1.3)  # the band of a model with hardly any lead is wider
 
     handles, labels = panels[0].get_legend_handles_labels()
     panels[0].get_legend().remove()

@@ -711,10 +711,12 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
         seed=0,
         ax=axes,
     )
-    for row in words.nsmallest(4, x).itertuples():
+    abstract = words.nsmallest(4, x).sort_values("rank")
+    for k, row in enumerate(abstract.itertuples()):
+        below = 0.29 + 0.1 * (k % 3)  # neighbours do not cover each other
         axes.annotate(
             row.word,
-            (row.rank, names.index(row.group) + 0.3),
+            (row.rank, names.index(row.group) + below),
             ha="center",
             va="top",
             fontsize=8,
