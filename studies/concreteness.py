@@ -423,35 +423,6 @@ def hold_constant(
     return plain, controlled, difference
 
 
-def correlation_gap(
-    rows: pd.DataFrame,
-    second_rows: pd.DataFrame,
-    words: pd.DataFrame,
-    y: str,
-    x: str = "concreteness",
-    *,
-    draws: int = 300,
-) -> Correlation:
-    """How much higher the correlation is by a second model's rows of the same captions.
-
-    Both draw alike.
-    """
-    words = words.dropna(subset=[x])
-    rating = words[x].to_numpy(float)
-    first = _sums(rows, words.index, y)
-    second = _sums(second_rows, words.index, y)
-
-    def gap(picked: np.ndarray, weights: np.ndarray) -> list[float]:
-        picked, _ = _means(*first, picked, weights)
-        picked, second_means = _means(*second, picked, weights)
-        _, first_means = _means(*first, picked, weights)
-        ratings = rating[picked]
-        return [partial_spearman(ratings, second_means) - partial_spearman(ratings, first_means)]
-
-    frequent = np.intersect1d(_in_enough_images(first[1]), _in_enough_images(second[1]))
-    return _with_intervals(gap, frequent, first[1].shape[1], draws)[0]
-
-
 def _with_intervals(
     estimate: Callable, words: np.ndarray, images: int, draws: int
 ) -> list[Correlation]:
@@ -656,16 +627,6 @@ def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.S
     correlations = (sums["both"] / spread.where(spread > 0)).dropna()
     images = rows.groupby("caption")["image"].first()
     return correlations.groupby(images.reindex(correlations.index)).mean()
-
-
-def two_parts(rows: pd.DataFrame, method: str = METHODS[0]) -> pd.DataFrame:
-    """Rows with two more columns.
-
-    Whether a score is positive, and the logarithm of its relevance if it is.
-    """
-    positive = rows[f"{method} score"] > 0
-    relevance = rows[method].where(positive & (rows[method] > 0))
-    return rows.assign(positive=positive.astype(float), size=np.log(relevance))
 
 
 # ------------------------------------------------------------------------------------------ figures

@@ -156,19 +156,6 @@ def bounding_box(mask: np.ndarray) -> np.ndarray:
     return box
 
 
-def named_regions(clip: Clip, scene: Scene) -> pd.Series:
-    """The nearest name of the dense features of each object, by its noun."""
-    nouns = list(concepts().index)
-    prompts = concept_prompts(clip)
-    _, dense, size, box = next(dense_features(clip, [scene]))
-
-    names = {}
-    for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
-        scores = prompts @ region_embedding(dense, mask, box)
-        names[thing.noun] = nouns[int(scores.argmax())]
-    return pd.Series(names)
-
-
 # ---------------------------------------------------------------------- what else may change
 
 

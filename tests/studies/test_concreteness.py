@@ -247,7 +247,7 @@ def test_the_study_runs_on_captions_of_coco(rows):
         copy["caption"] += 10 * k
         copies.append(copy)
     rows = pd.concat(copies, ignore_index=True)
-    table = study.word_table(study.two_parts(rows), drawn=False)
+    table = study.word_table(rows, drawn=False)
     assert table["group"]["bus"] == table["group"]["idea"] == "noun"
     assert table["concreteness"]["bus"] > 4.5
     assert table["concreteness"]["idea"] < 2
@@ -328,14 +328,6 @@ def test_a_hint_stands_alone_behind_something():
     assert np.flatnonzero(study._stands_alone(rows)).tolist() == [2]
     rows["caption"] = [0, 0, 1, 1, 1, 1, 1, 1]
     assert not study._stands_alone(rows).any()
-
-
-def test_scores_are_split_into_whether_and_how_much(rows):
-    split = study.two_parts(rows)
-    assert (split["positive"] == (rows[study.LEFT_OUT] > 0)).all()
-    with_size = split.dropna(subset=["size"])
-    assert (with_size["positive"] == 1).all()
-    assert np.allclose(np.exp(with_size["size"]), with_size["leave-one-out"])
 
 
 def test_drawn_captions_are_true_and_say_hints_of_a_thing_equally_often():
