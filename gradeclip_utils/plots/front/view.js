@@ -308,6 +308,7 @@ const Legend = ({ data, pointing }) => {
     const scale = `relevance: darkest ${top.toPrecision(2)}`;
     lines = [scale, ...lines.filter((line) => !line.startsWith("relevance"))];
   }
+  const isTwoSided = data.both || (hasWordMap && pointing.isSigned);
   const against = html`<label
     class="gradeclip-control"
     title="Show what is against the words, too."
@@ -319,10 +320,10 @@ const Legend = ({ data, pointing }) => {
     />
     <span>against, too</span>
   </label>`;
-  const steps = Array.from({ length: 17 }, (_, i) => (data.both ? i / 8 - 1 : i / 16));
+  const steps = Array.from({ length: 17 }, (_, i) => (isTwoSided ? i / 8 - 1 : i / 16));
   const strip = steps.map((value) => `rgb(${onWhite(data.colormap, value)})`).join(", ");
   return html`<div class="gradeclip-legend">
-    <span>${data.both ? "against" : ""}</span>
+    <span>${isTwoSided ? "against" : ""}</span>
     <i style=${`background: linear-gradient(90deg, ${strip})`} />
     <span>for</span>
     ${hasWordMap && against} ${lines.map((line) => html`<small>${line}</small>`)}
