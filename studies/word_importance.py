@@ -15,10 +15,9 @@ caption of n words has 2^n parts, which are few and short, so the values are exa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
 from itertools import count, islice
 from math import comb
 
@@ -64,6 +63,11 @@ def text_methods() -> list[str]:
     return [name for name, method in METHODS.items() if method.text is not None]
 
 
+def words_of(caption: str) -> list[str]:
+    """The words of a caption; a comma is one of them, as it is for an explainer."""
+    return re.findall(r"\w+|[^\w\s]", caption)
+
+
 def titles(methods: Sequence[str] = COMPARED) -> dict[str, str]:
     """The titles of methods by their names."""
     return {method: METHODS[method].title for method in methods}
@@ -77,9 +81,7 @@ def scores_by(
     embeddings = opened.embed_images(images)  # (captions, E)
     scores: dict[str, list[np.ndarray]] = {}
     for method in methods:
-        explainer = opened.with_method(words=method)
-        with redirect_stderr(StringIO()):  # a page of a lesson has no room for progress bars
-            words_of_captions = explainer.score_words(captions, embeddings)
+        words_of_captions = opened.with_method(words=method).score_words(captions, embeddings)
         scores[method] = [np.array([word.score for word in words]) for words in words_of_captions]
     return scores
 
@@ -117,7 +119,7 @@ def false_captions(n: int, *, seed: int = 0) -> list[FalseCaption]:
 
 def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> FalseCaption:
     """Exchange one word of a kind for another of its kind that is not in the scene."""
-    words = scene.caption.split()
+    words = words_of(scene.caption)
     places = [index for index, word_kind in enumerate(word_kinds(scene)) if word_kind == kind]
     index = int(rng.choice(places))
 
@@ -181,7 +183,7 @@ def coalition_similarities(explainer: Explainer, caption: str, image: np.ndarray
     Bit j of an index says whether word j is in the part: index 0 is the empty prompt, and the last
     index is the whole caption.
     """
-    words = caption.split()
+    words = words_of(caption)
     parts = []
     for coalition in range(2 ** len(words)):
         parts.append(" ".join(word for j, word in enumerate(words) if coalition >> j & 1))
@@ -210,7 +212,7 @@ def shapley_table(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     tables = []
     for number, scene in enumerate(scenes):
         similarities = coalition_similarities(explainer, scene.caption, embeddings[number])
-        words = scene.caption.split()
+        words = words_of(scene.caption)
         columns = {
             "image": number,
             "index": range(len(words)),
@@ -238,7 +240,7 @@ def score_table(
     tables = []
     for method, scores_of_captions in scores_by(clip, captions, images, methods).items():
         for number, (scene, scores) in enumerate(zip(scenes, scores_of_captions, strict=True)):
-            words = scene.caption.split()
+            words = words_of(scene.caption)
             columns = {
                 "image": number,
                 "index": range(len(words)),

@@ -140,6 +140,15 @@ def test_the_parts_of_a_score_multiply_and_add_up_to_the_score(explainer):
         assert total[word.text] == pytest.approx(word.score, abs=1e-6)
 
 
+def test_a_comma_is_a_word_of_its_own_in_the_tables_of_scores_and_of_shapley_values(bundled):
+    scene = arrange(["dog", "piano", "drum"])
+    assert "," in scene.caption
+    scores = word_importance.score_table(bundled, [scene], ["leave-one-out"])
+    shapley = word_importance.shapley_table(bundled, [scene])
+    assert list(scores["word"]) == list(shapley["word"])
+    assert list(scores["kind"]).count("punctuation") == scene.caption.count(",")
+
+
 def test_scores_of_a_caption_beside_another_image_differ_from_those_beside_its_own(bundled):
     scenes = two_coloured(2)
     own = word_importance.score_table(bundled, scenes, ["grad-eclip"])
