@@ -4,7 +4,7 @@
 
 A heading opens a slide, and so does every figure or table after the first one on a slide, and what
 follows when a slide with a figure has as many words as a class can read from afar. A lesson's
-findings come after its first figure. Lists, short paragraphs, figures and tables are shown, of
+folded findings have a slide of their own. Lists, short paragraphs, figures and tables are shown, of
 longer prose the first sentence; the answer to a question to predict comes after one more step. What
 is left of the prose is a note of the speaker (key S). A panel is shown by its figure. Code and
 printed lines are left out, except in cells that are tagged `slide`.
@@ -36,6 +36,7 @@ CARRIED = {  # package: checksum, and beginnings of the paths of the files to ta
     ),
 }
 SHORT = 30  # words of a paragraph that a slide shows
+FINDINGS = "<details><summary>What we found</summary>"
 FULL = 50  # words after which nothing more comes to a slide with a figure
 
 
@@ -82,8 +83,6 @@ def shown_outputs(cell: NotebookNode, tagged: bool) -> list[NotebookNode]:
 
 def paragraphs(source: str) -> list[str]:
     """The headings, paragraphs and folded answers of a cell of text."""
-    # The list of findings belongs to the line above it.
-    source = re.sub(r"^(\*\*What we find.*)\n\n", r"\1\n", source, flags=re.MULTILINE)
     parts = r"<details>.*?</details>|^#[^\n]*|(?:(?!^#|<details>)[^\n]+\n?)+"
     return re.findall(parts, source, re.MULTILINE | re.DOTALL)
 
@@ -100,7 +99,6 @@ class Deck:
 
     Attributes:
         cells: those of the slides.
-        findings: "What we find", which comes after the first slide.
         words: of the present slide.
         has_figure: whether the present slide has a figure or a table.
         is_question: whether a question to predict waits for its figure.
@@ -109,7 +107,6 @@ class Deck:
 
     def __init__(self) -> None:
         self.cells: list[NotebookNode] = []
-        self.findings: list[str] = []
         self.words = 0
         self.has_figure = False
         self.is_question = False
@@ -129,10 +126,13 @@ class Deck:
         self.lead = None
         follows_paragraph = False
         for text in paragraphs(source):
-            if text.startswith("**What we find"):
-                self.findings.append(text)
-                continue
             kind = self._kind_of(text)
+            if text.startswith(FINDINGS):
+                text = text.replace(FINDINGS, "**What we found**", 1)
+                shown = text.removesuffix("</details>").strip()
+                self.add(nbformat.v4.new_markdown_cell(shown), kind)
+                self.has_figure = True  # the slide is full
+                continue
             if text.startswith("<details>"):
                 text = re.sub(r"</?details>|<summary>.*?</summary>", "", text).strip()
             shown, spoken = divided(with_links_to_slides(text))
@@ -151,6 +151,8 @@ class Deck:
         if text.startswith("#"):
             kind = "slide" if re.match(r"#{1,2} ", text) else "subslide"
             self.is_question = False
+        elif text.startswith(FINDINGS):
+            kind = "subslide"
         elif text.startswith("<details>"):
             kind = "fragment"
         elif text.startswith("**Predict"):
@@ -196,19 +198,6 @@ class Deck:
             if slideshow.slide_type == "-":
                 slideshow.slide_type = "notes"
 
-    def with_findings(self) -> list[NotebookNode]:
-        """All cells, with the findings before the second heading."""
-        place = len(self.cells)
-        for i, cell in enumerate(self.cells):
-            if i > 0 and cell.metadata.slideshow.slide_type == "slide":
-                place = i
-                break
-        metadata = nbformat.from_dict({"slideshow": {"slide_type": "subslide"}})
-        findings = [
-            nbformat.v4.new_markdown_cell(text, metadata=metadata) for text in self.findings
-        ]
-        return [*self.cells[:place], *findings, *self.cells[place:]]
-
 
 def as_slides(notebook: NotebookNode) -> NotebookNode:
     """The notebook as nbconvert's exporter of slides wants it."""
@@ -220,7 +209,7 @@ def as_slides(notebook: NotebookNode) -> NotebookNode:
             deck.add_text(cell.source)
         else:
             deck.add_code(cell)
-    return NotebookNode(notebook, cells=deck.with_findings())
+    return NotebookNode(notebook, cells=deck.cells)
 
 
 def write_page(notebook: Path, out: Path) -> None:
