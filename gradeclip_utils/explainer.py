@@ -798,7 +798,7 @@ class Explainer:
         return picture
 
     def _guesses(self, image: Image.Image) -> bool:
-        """Whether the model was trained on drawn scenes alone, and an image is not marked as one."""
+        """Whether the model was trained on drawn scenes alone, and an image is no such scene."""
         return self.clip.trained_on_drawn_scenes and DRAWN not in image.info
 
     def _tokenize(self, prompts: list[str] | Tensor, first_index: int = 0) -> TokenizedPrompts:

@@ -394,8 +394,8 @@ class Explanation(Result):
         box: left, top, right, bottom of what the model saw, in the image's pixels; beyond it where
             it was padded.
         provenance: model, method, layers and versions, a `Provenance`.
-        head_maps: (T, L, H, h, w) the part of each head of the L explained layers, the lowest first,
-            which sum to `image_maps`; None unless they are asked for (`heads="separate"`).
+        head_maps: (T, L, H, h, w) the part of each head of the L explained layers, the lowest
+            first, which sum to `image_maps`; None unless they are asked for (`heads="separate"`).
         against, against_similarity, against_words: the other prompts of a contrastive target, their
             own similarities (T,), and their words, whose scores are for the *target*: positive
             where a word lowers S(image, against).

@@ -64,13 +64,13 @@ class TraceMemory:
         if not self.enabled:
             return tower.trace(inputs, graph, pixel_graph)
 
-        trace = self._last.get(tower)
-        is_kept = trace is not None and torch.equal(trace.inputs, inputs)
-        if is_kept and graph:
-            is_kept = trace.graph is not None
-        if is_kept and pixel_graph:
-            is_kept = trace.pixel_graph is not None
-        if not is_kept:
-            trace = tower.trace(inputs, graph, pixel_graph)
-            self._last[tower] = trace
+        kept = self._last.get(tower)
+        if kept is not None and torch.equal(kept.inputs, inputs):
+            has_graph = kept.graph is not None or not graph
+            has_pixel_graph = kept.pixel_graph is not None or not pixel_graph
+            if has_graph and has_pixel_graph:
+                return kept
+
+        trace = tower.trace(inputs, graph, pixel_graph)
+        self._last[tower] = trace
         return trace

@@ -9,7 +9,7 @@ A prediction was written down before the model was measured: "higher", "lower" o
 the claim's reference, with the smallest effect that counts. It is
 
     hit      if the interval and the size of the effect say so
-    missed   if the interval excludes every effect that counts (or, of "about equal", lies beyond it)
+    missed   if the interval excludes every effect that counts (of "about equal", lies beyond it)
     open     otherwise
 """
 

@@ -70,7 +70,7 @@ def chosen_scenes() -> list[Scene]:
 
 
 def absent_noun(clip: Clip, scene: Scene, number: int) -> str:
-    """A noun that the model knows and a scene lacks, of another category than the scene's things."""
+    """A noun that the model knows and a scene lacks, of another category than its things."""
     if number == 0:
         return ABSENT
     categories = {concept(thing.noun)["category"] for thing in scene.objects}

@@ -71,7 +71,8 @@ def report(
     Args:
         clip: the model.
         data: a data set as `datasets.load` takes it, or a list of `Example`.
-        out: a folder for the report: `index.html`, `thumbnails/`, `pages/` with the page of each pair, and the rows as `rows.jsonl`.
+        out: a folder for the report: `index.html`, `thumbnails/`, `pages/` with the page of each
+            pair, and the rows as `rows.jsonl`.
         method: of `methods.METHODS`, one with maps of images.
         words: the method by which the words of captions are shaded; None for no shades.
         limit: at most this many examples, spread over the data.
@@ -244,8 +245,8 @@ def _render_page(
     model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     about = (
         f"<p>{model}; {'; '.join(counts)}. Pairs with most warnings come first; a click on a head "
-        "sorts, a click on an image opens its page. Each map has its own scale, from no colour (zero or less) to dark (its largest "
-        "value).</p>"
+        "sorts, a click on an image opens its page. Each map has its own scale, from no colour "
+        "(zero or less) to dark (its largest value).</p>"
     )
     if words is not None:
         change = METHODS[words].word_change

@@ -140,8 +140,8 @@ def diff(
         null: a second training of A. What it moves is chance; without it nothing says whether
             a change is large.
         method: of the maps.
-        words: the method of the word scores. Grad-ECLIP's cost no further pass. "leave-one-out", the
-            default of `Explainer`, reads a caption once more for each of its words.
+        words: the method of the word scores. Grad-ECLIP's cost no further pass. "leave-one-out",
+            the default of `Explainer`, reads a caption once more for each of its words.
         limit: at most this many pairs, spread over the data.
         overwrite: write over the page of another diff.
 
@@ -396,8 +396,8 @@ def _conclude(pairs: Sequence[Pair], table: pd.DataFrame) -> tuple[str, str]:
     sentence = f"A place moves by {moves.mean():.1f} [{low:.1f}, {high:.1f}] points of a hundred"
     if "moved_null" not in table:
         return "", (
-            f"{sentence}, the mean of {len(pairs)} pairs. A second training of A (null) would say how "
-            "much of it is chance."
+            f"{sentence}, the mean of {len(pairs)} pairs. A second training of A (null) would say "
+            "how much of it is chance."
         )
 
     moves_null = table["moved_null"].abs().to_numpy()
@@ -410,9 +410,9 @@ def _conclude(pairs: Sequence[Pair], table: pd.DataFrame) -> tuple[str, str]:
         "undecided": "It is undecided whether B differs from A by more than two trainings of A do",
     }[answer]
     return answer, (
-        f"{verdict}. {sentence}, and by {moves_null.mean():.1f} between the trainings: a "
-        f"difference of {(moves - moves_null).mean():+.1f} [{low:+.1f}, {high:+.1f}], 95 % interval "
-        f"of {len(pairs)} pairs."
+        f"{verdict}. {sentence}, and by {moves_null.mean():.1f} between the trainings: "
+        f"a difference of {(moves - moves_null).mean():+.1f} [{low:+.1f}, {high:+.1f}], 95 % "
+        f"interval of {len(pairs)} pairs."
     )
 
 

@@ -316,6 +316,7 @@ def _draw_map(axes: Axes, drawing: Drawing, panel: Panel) -> None:
 
 def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None:
     """Draw the similarity or the lead as a bar, the tick, and what the bar is."""
+    assert panel.value is not None  # else there is no bar
     low, high = drawing.bars
     axes.set(xlim=(low, high), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

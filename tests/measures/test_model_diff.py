@@ -1,4 +1,4 @@
-"""A diff of two models: what moved comes first, a null says how far is far, and itself is nothing."""
+"""A diff of two models: what moved comes first, a null says how far is far."""
 
 import copy
 from collections import Counter
