@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from itertools import count, islice
 from math import comb
 
@@ -81,7 +83,9 @@ def scores_by(
     embeddings = opened.embed_images(images)  # (captions, E)
     scores: dict[str, list[np.ndarray]] = {}
     for method in methods:
-        words_of_captions = opened.with_method(words=method).score_words(captions, embeddings)
+        explainer = opened.with_method(words=method)
+        with redirect_stderr(StringIO()):  # a page of a lesson has no room for progress bars
+            words_of_captions = explainer.score_words(captions, embeddings)
         scores[method] = [np.array([word.score for word in words]) for words in words_of_captions]
     return scores
 
