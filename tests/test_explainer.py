@@ -779,9 +779,9 @@ def test_a_generator_is_asked_for_a_batch_at_a_time(tiny, pictures, monkeypatch)
     batches = []
     trace = explainer.image_tower.trace
 
-    def recorded(pixels, graph):
+    def recorded(pixels, *graphs):
         batches.append((len(drawn), len(pixels)))
-        return trace(pixels, graph)
+        return trace(pixels, *graphs)
 
     monkeypatch.setattr(explainer.image_tower, "trace", recorded)
 

@@ -43,6 +43,8 @@ _NARROW = 6  # inches: below, one prompt is in a row
 _BAR = 0.16  # inches
 _NOTHING = 0.01
 _LINE = 0.16  # of the smallest type
+_TALLEST_LINE = 0.5  # inches of a title that boxes two words, one above the other
+_WIDEST_LETTER = 0.12  # inches
 _NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST_TYPE, "parse_math": False}
 
 
@@ -210,7 +212,9 @@ def draw(
 
     alt = ". ".join(drawing.alt for drawing in drawings)
     # The text takes some inches a row, which `fit_height` finds out.
-    total = sum(heights) + len(heights)
+    longest = max((len(panel.name) for panel in panels), default=0)
+    lines = longest * _WIDEST_LETTER / side
+    total = sum(heights) + len(heights) + lines * _TALLEST_LINE
     figure = new_figure((columns + 1) * (side + _GAP), total, alt, layout="constrained")
     figure.get_layout_engine().set(w_pad=_GAP / 2, h_pad=0.04, wspace=0, hspace=0)
     fontsize = type_size(panels, side, figure)

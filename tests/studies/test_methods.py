@@ -79,7 +79,9 @@ def test_deletion_and_insertion_are_parts_of_the_way_to_the_intact_image(bundled
         heights = curve[curve.index < 0.51] - curve[empty_at]
         area = (heights.iloc[0] / 2 + heights.iloc[1:-1].sum() + heights.iloc[-1] / 2) / 10
         assert row[game] == pytest.approx(area, abs=1e-4)
-        assert row[f"{game} range"] == pytest.approx(curve[1 - empty_at] - curve[empty_at])
+        assert row[f"{game} range"] == pytest.approx(
+            curve[1 - empty_at] - curve[empty_at], abs=1e-6
+        )
 
         scaled = in_parts(rows)
         ways = rows[f"{game} range"].mean()
@@ -95,7 +97,7 @@ def test_the_target_of_a_lead_is_the_prompt_less_the_mean_of_null_captions(bundl
         maps = explainer.maps(scene.image(96), directions).numpy()
         row = rows[(rows["method"] == PACKAGE) & (rows["scene"] == k)]
         expected = precision_on(maps, [scene.masks(96)])
-        assert row["average precision (lead)"].item() == pytest.approx(expected.item(), abs=1e-6)
+        assert row["average precision (lead)"].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_positive_parts_are_taken_in_each_layer_before_they_are_added(bundled):
