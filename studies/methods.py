@@ -439,13 +439,16 @@ def plot_methods(rows: pd.DataFrame, costs: pd.Series) -> Figure:
             ax=axes,
         )
         axes.set_title(model, fontsize=11, loc="left")
-        axes.set(xlim=(-0.2, 1.3), ylim=(0, 1.02), xticks=np.arange(0, 0.8, 0.2))
+        axes.set(xlim=(-0.2, _NAMES_AT + 0.55), ylim=(0, 1.02), xticks=np.arange(0, 1.0, 0.2))
         sns.despine(ax=axes)
         _name_dots(axes, part)
     panels[0].set_ylabel("average precision of a prompt")
     for axes in panels:
         axes.set_xlabel("taken out: rank correlation")
     return figure
+
+
+_NAMES_AT = 0.95  # the rank correlation right of all dots
 
 
 def _name_dots(axes: Axes, part: pd.DataFrame) -> None:
@@ -456,7 +459,7 @@ def _name_dots(axes: Axes, part: pd.DataFrame) -> None:
         axes.annotate(
             name,
             (x, y),
-            (0.78, lowest),
+            (_NAMES_AT, lowest),
             fontsize=SMALLEST_TYPE,
             va="center",
             arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6},

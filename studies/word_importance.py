@@ -209,6 +209,13 @@ def shapley_values(similarities: np.ndarray) -> np.ndarray:
     return values
 
 
+def _word_table(scene: Scene, number: int) -> pd.DataFrame:
+    """The words of a scene's caption: columns image, index, word, kind."""
+    words = words_of(scene.caption)
+    columns = {"image": number, "index": range(len(words)), "word": words}
+    return pd.DataFrame(columns).assign(kind=word_kinds(scene))
+
+
 def shapley_table(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Exact Shapley values of words: columns image, index, word, kind, shapley."""
     explainer = Explainer(clip)
@@ -216,15 +223,8 @@ def shapley_table(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     tables = []
     for number, scene in enumerate(scenes):
         similarities = coalition_similarities(explainer, scene.caption, embeddings[number])
-        words = words_of(scene.caption)
-        columns = {
-            "image": number,
-            "index": range(len(words)),
-            "word": words,
-            "kind": word_kinds(scene),
-            "shapley": shapley_values(similarities),
-        }
-        tables.append(pd.DataFrame(columns))
+        values = shapley_values(similarities)
+        tables.append(_word_table(scene, number).assign(shapley=values))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -244,16 +244,7 @@ def score_table(
     tables = []
     for method, scores_of_captions in scores_by(clip, captions, images, methods).items():
         for number, (scene, scores) in enumerate(zip(scenes, scores_of_captions, strict=True)):
-            words = words_of(scene.caption)
-            columns = {
-                "image": number,
-                "index": range(len(words)),
-                "word": words,
-                "kind": word_kinds(scene),
-                "method": method,
-                "score": scores,
-            }
-            tables.append(pd.DataFrame(columns))
+            tables.append(_word_table(scene, number).assign(method=method, score=scores))
     return pd.concat(tables, ignore_index=True)
 
 
