@@ -57,8 +57,8 @@ html_theme_options = {
 no_pages_below = ("index", "docs/start", "methods", "docs/architectures", "gallery")
 html_sidebars = {page: [] for page in no_pages_below}
 templates_path = ["_templates"]
-# CITATION.cff says where the project is published, and which release; before, no page links there
-_citation = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text("utf-8"))
+# copied here by build.py: where the project is published, and which release; before, no page links
+_citation = yaml.safe_load((Path(__file__).parent / "CITATION.cff").read_text("utf-8"))
 html_context = {
     "repository": _citation.get("repository-code", "").removeprefix("https://github.com/"),
     "revision": f"v{_citation['version']}",
