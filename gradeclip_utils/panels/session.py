@@ -28,7 +28,6 @@ from ..plots.drawing import (
     Drawing,
     Panel,
     Shade,
-    bar_values,
     of_explanation,
     rounded,
     scaled,
@@ -145,6 +144,14 @@ class State:
         return "others" if self.compared == "others" else self.against or None
 
     @property
+    def names(self) -> dict[str, str]:
+        """What tells a map from another one of the same caption, by kind."""
+        target = "similarity"
+        if self.contrast:
+            target = "lead over others" if self.compared == "others" else "contrast"
+        return {"model": self.model, "method": METHODS[self.method].title, "target": target}
+
+    @property
     def layered(self) -> bool:
         """Whether the method has a number of layers to choose."""
         return self.method.startswith(_GRAD_ECLIP)
@@ -251,7 +258,9 @@ class ExplorerView:
             cells = list(panel.cells)
             for i in range(first, last + 1):
                 cells[i] = (replace(cells[i][0], struck=True), None)
-            note = f"without “{text}”: {rounded(self.without)}, not {rounded(panel.value)}"
+            after = rounded(self.without - panel.start)
+            lead = "lead " if panel.lead_over else ""
+            note = f"without “{text}”: {lead}{after}, not {rounded(panel.value - panel.start)}"
             panel = replace(panel, cells=tuple(cells), value=self.without, note=note)
         panel = _with_name(panel, f"“{text}”")
         return replace(drawing, panels=(panel,), signed=self.state.signed)
@@ -259,17 +268,14 @@ class ExplorerView:
     def _compared(self, pinned: "ExplorerView") -> Drawing:
         """This view, a pinned one, and the difference of their maps, each over its maximum."""
         drawings = [self.drawing(), pinned.drawing()]
-        differs = [
-            name
-            for name in ("model", "method")
-            if getattr(self.state, name) != getattr(pinned.state, name)
-        ]
-        if not differs:
+        both_names = [view.state.names for view in (self, pinned)]
+        first_names, second_names = both_names
+        differs = [name for name in first_names if first_names[name] != second_names[name]]
+        if differs in ([], ["target"]):
             drawings = scaled(drawings)  # the same units
 
         panels = []
-        for view, drawing in zip((self, pinned), drawings, strict=True):
-            names = {"model": view.state.model, "method": METHODS[view.state.method].title}
+        for names, drawing in zip(both_names, drawings, strict=True):
             panels.append(_with_name(drawing.panels[0], *(names[name] for name in differs)))
         first, second = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
         if first.shape == second.shape:
@@ -328,7 +334,7 @@ class ExplorerView:
         scene = self.state.source.scene
         caption = self.state.caption
         sentences: dict[str, Any] = {"all": sentence(scene, self._caption_map, caption)}
-        if self.state.against:
+        if self.state.contrast:
             sentences["all"] = self._sentence_of_lead()
         if self.words is None:
             return sentences
@@ -350,16 +356,20 @@ class ExplorerView:
         return sentences
 
     def _sentence_of_lead(self) -> str:
-        """By how much the caption leads the other one, and where what favours it lies."""
+        """By how much the caption leads the other ones, and where what favours it lies."""
         assert self.explanation is not None
+        assert self.explanation.lead is not None
         state = self.state
-        lead = float(bar_values(self.explanation)[0])
+        lead = float(self.explanation.lead[0])
         verb = "leads" if lead >= 0 else "is behind"
-        text = f"“{state.caption}” {verb} “{state.against}” by {rounded(abs(lead))}."
+        others = self.explanation.lead_over
+        if self.explanation.against_others:
+            others = f"the mean of {others}"
+        text = f"“{state.caption}” {verb} {others} by {rounded(abs(lead))}."
 
         (words,) = self.explanation.words
-        others = {word.lower() for word in state.against.split()}
-        different = [word for word in words if word.text.lower() not in others]
+        shared = {word.lower() for word in state.against.split()}
+        different = [word for word in words if word.text.lower() not in shared]
         if not different or self._caption_map.max() <= 0:
             return text
         where = sentence(
@@ -376,6 +386,9 @@ class ExplorerView:
 
     def payload(self, pinned: "ExplorerView | None" = None) -> dict:
         """What `front/view.js` shows, as JSON has it; a pinned view stands beside this one."""
+        sentences = self.sentences
+        if pinned is not None:
+            sentences = {place: _of_first_map(text) for place, text in sentences.items()}
         return payload(
             self.drawing(pinned, whole=pinned is None),
             self._word_maps if self.words else None,
@@ -384,7 +397,7 @@ class ExplorerView:
             without=self.without,
             with_against=self.state.signed,
             centred=self.words is not None and self.words.provenance.centred is not None,
-            sentences=self.sentences,
+            sentences=sentences,
         )
 
     def python(self, clip: Clip) -> str:
@@ -426,6 +439,13 @@ class ExplorerView:
             "",
         ]
         return "\n".join(lines)
+
+
+def _of_first_map(text):
+    """A sentence, or sentences, that say which of several maps they are about."""
+    if isinstance(text, str):
+        return text and f"First map: {text}"
+    return [_of_first_map(part) for part in text]
 
 
 def _with_name(panel: Panel, *names: str) -> Panel:

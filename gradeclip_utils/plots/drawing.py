@@ -24,6 +24,7 @@ from .colours import abs_max, is_whole, positive_part
 
 OWN_SCALE = "each map has its own scale"
 MINUS = "\N{MINUS SIGN}"
+LEAD_SHADE = 0.75  # of the colour scale: a lead in a bar
 _BAR_AXIS = 1.45  # length of a bar's axis, in units of the largest similarity
 
 
@@ -69,7 +70,8 @@ class Panel:
         value: the length of the bar: a similarity, or the lead in a contrast.
         digits: of the value, as it is written.
         above: the percentage of the other captions below the similarity.
-        median: the place of the tick, where half of the other captions lie below.
+        tick: a place on the axis: the median of the other captions, under a lead their mean.
+        lead_over: what the value leads, in words; then the bar is coloured from the tick on.
         best: whether the bar is dark.
         note: text at the bar in place of the similarity.
     """
@@ -81,7 +83,8 @@ class Panel:
     value: float | None = None
     digits: int = 2
     above: float | None = None
-    median: float | None = None
+    tick: float | None = None
+    lead_over: str = ""
     best: bool = True
     note: str = ""
 
@@ -91,12 +94,20 @@ class Panel:
         return [word for cell in self.cells for word in cell if word is not None]
 
     @property
+    def start(self) -> float:
+        """Where the bar's number begins: at zero, or a lead at the tick."""
+        return self.tick or 0.0 if self.lead_over else 0.0
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Wordings of the text at the bar, the longest first."""
         if self.note:
             return (self.note,)
         if self.value is None:
             return ()
+        if self.lead_over:
+            lead = f"lead {rounded(self.value - self.start, self.digits)}"
+            return f"{lead} over {self.lead_over}", f"{lead} over others", lead
 
         value = rounded(self.value, self.digits)
         if self.above is None:
@@ -172,15 +183,17 @@ class Drawing:
             below_zero = self.lead or min(values, default=0.0) < 0
         else:
             high = _BAR_AXIS * max(abs(self.null_max), 0.01)
-            medians = [panel.median for panel in self.panels if panel.median is not None]
-            below_zero = min(medians, default=0.0) < 0
+            ticks = [panel.tick for panel in self.panels if panel.tick is not None]
+            below_zero = min(ticks, default=0.0) < 0
         return (-high if below_zero else 0.0), high
 
     @property
     def legend(self) -> list[str]:
         """The lines below the strip of colours: the scale, the tick and the frame."""
         lines = self._scale_lines()
-        if any(panel.median is not None for panel in self.panels):
+        leads = {panel.lead_over for panel in self.panels if panel.lead_over}
+        lines += [f"tick: mean of {others}, coloured: the lead" for others in sorted(leads)]
+        if any(panel.tick is not None and not panel.lead_over for panel in self.panels):
             count = self.null_count or "the"
             lines.append(f"tick: half of {count} other captions")
         if self.framed:
@@ -309,7 +322,8 @@ def of_explanation(
     is_contrast = explanation.against is not None
     values = bar_values(explanation)
     best = max(values[i] for i in indices)
-    digits = digits_to_tell_apart(values[i] for i in indices)
+    numbers = values if explanation.lead is None else explanation.lead
+    digits = digits_to_tell_apart(numbers[i] for i in indices)
 
     panels = []
     for i in indices:
@@ -322,6 +336,13 @@ def of_explanation(
         )
         if is_contrast:
             panel = _contrasted(panel, explanation, i)
+        elif explanation.against_others:
+            panel = replace(
+                panel,
+                above=None,
+                tick=explanation.null_mean,
+                lead_over=explanation.lead_over,
+            )
         panels.append(panel)
 
     return _of_result(
@@ -336,7 +357,7 @@ def of_explanation(
 
 
 def bar_values(explanation) -> np.ndarray:
-    """The lengths (T,) of the bars: similarities, or in a contrast the leads."""
+    """The ends (T,) of the bars: similarities, or in a contrast of two the leads."""
     similarity = np.asarray(explanation.similarity, dtype=float)
     if explanation.against is None:
         return similarity
@@ -355,7 +376,7 @@ def _prompt_panel(explanation, i: int) -> Panel:
     if explanation.percentile is None:
         return panel
     above = float(explanation.percentile[i])
-    return replace(panel, above=above, median=explanation.null_median)
+    return replace(panel, above=above, tick=explanation.null_median)
 
 
 def _contrasted(panel: Panel, explanation, i: int) -> Panel:
@@ -385,7 +406,7 @@ def _contrasted(panel: Panel, explanation, i: int) -> Panel:
         cells=cells,
         note=f"{verdict} ({similarity}, other {against_similarity})",
         above=None,
-        median=None,
+        tick=None,
     )
 
 

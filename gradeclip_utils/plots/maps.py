@@ -23,6 +23,7 @@ from ..errors import GradeclipError, hint, short
 from ..images import read_image
 from .colours import paint, to_rgb
 from .drawing import (
+    LEAD_SHADE,
     OWN_SCALE,
     Drawing,
     Panel,
@@ -326,14 +327,19 @@ def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None
     axes.spines[:].set_visible(False)
     axes.patch.set_visible(False)
     axes.barh(0.5, high - low, left=low, height=0.28, color="0.92")
-    length = float(np.clip(panel.value, low, high))
-    axes.barh(0.5, length, height=0.8, color="0.25" if panel.best else "0.65")
+    end = float(np.clip(panel.value, low, high))
+    if panel.lead_over:
+        lead = end - panel.start
+        axes.barh(0.5, min(end, panel.start), height=0.8, color="0.65")
+        axes.barh(0.5, lead, 0.8, panel.start, color=to_rgb(np.sign(lead) * LEAD_SHADE))
+    else:
+        axes.barh(0.5, end, height=0.8, color="0.25" if panel.best else "0.65")
 
     if low < 0:
         axes.axvline(0, color="0.75", linewidth=0.6)
-    if panel.median is not None:
+    if panel.tick is not None:
         tick = {"ymin": -0.3, "ymax": 1.3, "clip_on": False, "solid_capstyle": "butt"}
-        axes.axvline(panel.median, color="black", linewidth=1.6, **tick)
+        axes.axvline(panel.tick, color="black", linewidth=1.6, **tick)
 
     fitting = [label for label in panel.labels if width_of(label) <= inches]
     label = fitting[0] if fitting else panel.labels[-1]

@@ -91,7 +91,7 @@ def payload(
 
 def _panel(panel: Panel) -> dict[str, Any]:
     """A panel as JSON has it."""
-    names = ("name", "scale", "value", "median", "best", "labels")
+    names = ("name", "scale", "value", "tick", "start", "lead_over", "best", "labels")
     cells = []
     for cell in panel.cells:
         upper, lower = cell

@@ -153,6 +153,30 @@ def test_a_contrast_says_by_how_much_the_caption_leads_and_where_what_favours_it
     assert " % of what favours it lies on the umbrella, which covers " in text
 
 
+def test_a_lead_over_other_captions_is_the_bar_and_the_sentence(drawn):
+    drawn.change(caption="a dog", compared="others")
+    explanation = drawn.view.explanation
+    lead = explanation.similarity[0] - explanation.null_mean
+    (panel,) = drawn.data["panels"]
+    assert panel["labels"][0].startswith("lead ")
+    assert panel["value"] - panel["start"] == pytest.approx(lead)
+    verb = "leads" if lead >= 0 else "is behind"
+    expected = f"“a dog” {verb} the mean of {explanation.null_count} other captions by "
+    assert drawn.data["sentences"]["all"].startswith(expected)
+
+
+def test_beside_a_pinned_map_a_sentence_says_which_one_it_is_about(drawn):
+    assert not drawn.data["sentences"]["all"].startswith("First map: ")
+    drawn.pin()
+    drawn.change(compared="others")
+    sentences = drawn.data["sentences"]
+    for text in (sentences["all"], sentences["words"][1]):
+        assert text.startswith("First map: ")
+    first, second, _ = drawn.data["panels"]
+    names = [panel["cells"][-1][0]["text"] for panel in (first, second)]
+    assert names == ["· lead over others", "· similarity"]
+
+
 def test_of_its_own_caption_a_scene_knows_what_each_word_is_about():
     scene = arrange(["bee"], tag=["honey"], named=[False])
     assert " lies on the bee, " in sentence(scene, np.ones((12, 12)), scene.caption)

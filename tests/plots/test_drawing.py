@@ -157,14 +157,27 @@ def test_the_similarity_has_a_tick_and_its_place_among_other_captions():
     dog, piano = drawing.panels
     assert first_label(dog) == "similarity 0.40, above 98 % of captions"
     assert first_label(piano) == "similarity 0.30, above 33 % of captions"
-    assert dog.median == piano.median == 0.34
+    assert dog.tick == piano.tick == 0.34
     assert "tick: half of 243 other captions" in drawing.legend
 
     (bare,) = of_explanation(explanation("a dog")).panels
     assert first_label(bare) == "similarity 0.40"
-    assert bare.median is None
+    assert bare.tick is None
     best = Panel("", (), None, value=0.5, above=100.0)
     assert first_label(best).endswith("above all other captions")
+
+
+def test_a_lead_over_other_captions_begins_at_the_tick_which_is_their_mean():
+    nulls = {**NULLS, "null_mean": 0.35, "against_others": True}
+    drawing = of_explanation(explanation("a dog", "a piano", **nulls))
+    dog, piano = drawing.panels
+    assert first_label(dog) == "lead 0.05 over 243 other captions"
+    assert first_label(piano) == "lead −0.05 over 243 other captions"
+    assert dog.start == dog.tick == piano.start == 0.35
+    assert (dog.value, piano.value) == (0.4, 0.3)  # the bars end at the similarities
+    assert drawing.bars == (0.0, 1.45 * 0.41)
+    assert "tick: mean of 243 other captions, coloured: the lead" in drawing.legend
+    assert not drawing.lead
 
 
 def test_unknown_words_are_struck_out_and_the_legend_says_that_the_model_guesses():
@@ -237,7 +250,7 @@ def test_the_lead_of_a_contrast_stands_at_its_bar(lead, label):
     changed = replace(result, against_similarity=result.similarity - lead)
     (panel,) = of_explanation(changed).panels
     assert first_label(panel).startswith(f"{label} (0.40, other")
-    assert panel.median is None
+    assert panel.tick is None
 
 
 def test_a_contrast_of_captions_of_different_lengths_loses_no_word():

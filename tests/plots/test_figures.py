@@ -133,12 +133,25 @@ def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():
 def test_each_bar_has_its_own_tick_where_half_of_the_other_captions_lie():
     drawing = of_explanation(explanation("a dog", "a piano", **NULLS))
     dog, piano = drawing.panels
-    moved = replace(piano, median=0.2)
-    without = replace(piano, median=None)
+    moved = replace(piano, tick=0.2)
+    without = replace(piano, tick=None)
     figure = draw([replace(drawing, panels=(dog, moved, without))])
     ticks = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines]
     assert ticks == pytest.approx([0.34, 0.2])
     assert "0.30, above 33 % of captions" in texts(figure)
+
+
+def test_a_lead_is_coloured_from_the_mean_of_the_other_captions_on():
+    nulls = {**NULLS, "null_mean": 0.35, "against_others": True}
+    figure = explanation("a dog", "a piano", **nulls).plot()
+    bars = [axes.patches[1:] for axes in figure.axes if axes.patches]  # behind the track
+    ends = [[(bar.get_x(), bar.get_x() + bar.get_width()) for bar in pair] for pair in bars]
+    assert ends[0] == [pytest.approx((0, 0.35)), pytest.approx((0.35, 0.4))]
+    assert ends[1] == [pytest.approx((0, 0.3)), pytest.approx((0.35, 0.3))]
+    ahead, behind = (pair[1].get_facecolor() for pair in bars)
+    assert ahead[0] > ahead[2]  # warm
+    assert behind[2] > behind[0]  # blue
+    assert_whole(figure)
 
 
 def test_what_the_model_saw_is_framed_in_the_image():

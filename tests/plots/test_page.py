@@ -146,3 +146,23 @@ def test_a_word_that_is_pressed_is_struck_out_and_its_own_bar_falls(page, tmp_pa
     expect(page.get_by_text("without “car”: 0.38, not 0.40")).to_be_visible()
     fallen, same = bars.evaluate_all(widths)
     assert (fallen / first, same) == pytest.approx((0.38 / 0.40, second), rel=1e-3)
+
+
+@in_a_browser
+def test_a_lead_is_coloured_from_the_tick_on(page, tmp_path):
+    nulls = {**NULLS, "null_mean": 0.35, "against_others": True}
+    result = explanation("a dog", "a piano", **nulls)
+    page.goto(f"file://{result.to_html(tmp_path / 'page.html')}")
+    expect(page.get_by_text("lead −0.05 over 243 other captions")).to_be_visible()
+    script = """bars => bars.map(bar => [...bar.children].map(part => {
+        const { left, right } = part.getBoundingClientRect();
+        const start = bar.getBoundingClientRect().left;
+        const width = bar.getBoundingClientRect().width;
+        return [(left - start) / width, (right - start) / width];
+    }))"""
+    dog, piano = page.locator(".gradeclip-bar").evaluate_all(script)
+    longest = 1.45 * 0.41
+    shared = np.array([0.35, 0.4]) / longest
+    assert dog[1] == pytest.approx(shared, abs=0.01)  # the lead
+    assert np.mean(dog[2]) == pytest.approx(shared[0], abs=0.01)  # the tick
+    assert piano[1] == pytest.approx(np.array([0.3, 0.35]) / longest, abs=0.01)

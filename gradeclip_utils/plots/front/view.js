@@ -7,6 +7,7 @@
 import { html, render, useLayoutEffect, useMemo, useRef, useState } from "./htm-preact.js";
 import { absMax, onWhite, paintMap, within, wordStyle } from "./pixels.js";
 
+const LEAD_SHADE = 0.75; // of the colour scale: a lead in a bar
 const KEYS = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
 const NAMED_WORDS = 3; // of a patch, if their numbers are not nearly zero:
 const LEAST = 5e-5;
@@ -254,10 +255,17 @@ const Frame = ({ data, image, panel, pointing }) => {
   </div>`;
 };
 
-// The similarity or the lead as a bar, and a tick where half of the other captions lie below.
-// Without the words that are pointed at, the bar falls.
+// A part of a bar, from one place on its axis to another: fractions, in any order.
+const Part = ({ start, end, name, style = "" }) => {
+  const place = `left: ${percent(Math.min(start, end))}; width: ${percent(Math.abs(end - start))}`;
+  return html`<i class=${name} style=${`${place}; ${style}`} />`;
+};
+
+// The similarity or the lead as a bar, and a tick where half of the other captions lie below. A lead
+// over other captions is coloured, from their mean on. Without the words that are pointed at, the
+// bar falls.
 const Bar = ({ data, panel, pointing }) => {
-  const { median } = panel;
+  const { tick, start, lead_over: others } = panel;
   const { patch } = pointing.active;
   const phrase = phraseOn(panel, pointing.active);
   const without = phrase && similarityWithout(data, panel, phrase);
@@ -267,8 +275,9 @@ const Bar = ({ data, panel, pointing }) => {
 
   const labels = [];
   if (without != null) {
-    const [before, after] = [panel.value, without].map((number) => number.toFixed(2));
-    labels.push(`without “${phraseText(panel, phrase)}”: ${minus(after)}, not ${minus(before)}`);
+    const [before, after] = [panel.value, without].map((end) => minus((end - start).toFixed(2)));
+    const lead = others ? "lead " : "";
+    labels.push(`without “${phraseText(panel, phrase)}”: ${lead}${after}, not ${before}`);
   }
   if (phrase && panel.regions && panel.cells[phrase[0]]) {
     const beside = data.centred ? ", beside the other words" : "";
@@ -279,15 +288,23 @@ const Bar = ({ data, panel, pointing }) => {
   if (!labels.length) labels.push(panel.labels[0] || "");
   const canBePointedAt = panel.regions || data.strikes;
 
-  const start = place(Math.min(0, value));
-  const length = place(Math.max(0, value)) - start;
+  const shade = onWhite(data.colormap, value < start ? -LEAD_SHADE : LEAD_SHADE);
   const bar = html`<div class="gradeclip-bar" aria-hidden="true">
-    <i
-      class=${panel.best ? "gradeclip-best" : ""}
-      style=${`left: ${percent(start)}; width: ${percent(length)}`}
+    <${Part}
+      start=${place(0)}
+      end=${place(others ? Math.min(value, start) : value)}
+      name=${panel.best && !others ? "gradeclip-best" : ""}
     />
+    ${
+      others &&
+      html`<${Part}
+        start=${place(start)}
+        end=${place(value)}
+        style=${`background: rgb(${shade})`}
+      />`
+    }
     ${low < 0 && html`<b class="gradeclip-zero" style=${`left: ${percent(place(0))}`} />`}
-    ${median != null && html`<b style=${`left: ${percent(place(median))}`} />`}
+    ${tick != null && html`<b style=${`left: ${percent(place(tick))}`} />`}
   </div>`;
   return html`<div class="gradeclip-match">
     ${value != null && bar}
