@@ -268,7 +268,7 @@ class Explainer:
         *,
         against: Prompts | None = None,
         method: None = None,
-        methods: Sequence[str],
+        methods: Sequence[str | Method],
         words: str | Method | None = SAME,
         heads: str = "joint",
     ) -> dict[str, Explanation]: ...
@@ -280,7 +280,7 @@ class Explainer:
         *,
         against: Prompts | None = None,
         method: str | Method | None = None,
-        methods: Sequence[str] | None = None,
+        methods: Sequence[str | Method] | None = None,
         words: str | Method | None = SAME,
         heads: str = "joint",
     ) -> Explanation | dict[str, Explanation]:
@@ -335,7 +335,7 @@ class Explainer:
                     images, prompts, contrast, encoded_by_words=encoded_by_words, heads=heads
                 )
                 explanations[explainer.method.name] = explanation
-        return {name: explanations[name] for name in methods}
+        return {name: explanations[name] for name in _names(methods)}
 
     def explain_batch(
         self,
@@ -557,7 +557,7 @@ class Explainer:
         images: ImageLike | Sequence[ImageLike],
         directions: Tensor | np.ndarray | Sequence[Tensor],
         *,
-        methods: Sequence[str],
+        methods: Sequence[str | Method],
     ) -> dict[str, Tensor]: ...
 
     def maps(
@@ -565,7 +565,7 @@ class Explainer:
         images: ImageLike | Sequence[ImageLike],
         directions: Tensor | np.ndarray | Sequence[Tensor],
         *,
-        methods: Sequence[str] | None = None,
+        methods: Sequence[str | Method] | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Signed maps (N, M, h, w) of N images for M directions of embedding space.
 
@@ -606,11 +606,9 @@ class Explainer:
                 for explainer in explainers:
                     maps[explainer.method.name].append(explainer._maps(pictures, targets[rows]))
             joined = {name: _joined(parts) for name, parts in maps.items()}
-        return (
-            joined[self.method.name]
-            if methods is None
-            else {name: joined[name] for name in methods}
-        )
+        if methods is None:
+            return joined[self.method.name]
+        return {name: joined[name] for name in _names(methods)}
 
     def score_words(
         self,
@@ -782,7 +780,7 @@ class Explainer:
 
     def _by_methods(
         self,
-        methods: Sequence[str],
+        methods: Sequence[str | Method],
         words: str | Method | None = SAME,
     ) -> list[Self]:
         """Explainers by several methods, first those whose trace also serves the others."""
@@ -1145,6 +1143,11 @@ def _words_method(method: Method, words: str | Method | None) -> Method | None:
             f"{', '.join(names)}"
         )
     return words_method
+
+
+def _names(methods: Sequence[str | Method]) -> list[str]:
+    """The names of methods, in their order."""
+    return [find_method(method).name for method in methods]
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -238,12 +238,14 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     For each a key and its words, as word, part, place, length and scores.
     """
     captions = [example.caption for example in examples]
-    explainers = [Explainer(clip, words=name) for name in methods]
+    explainer = Explainer(clip)
     images = np.array(image_numbers(examples))
     first = np.unique(images, return_index=True)[1]  # the first caption of each image
-    embeddings = explainers[0].embed_images(examples[i].image() for i in first)
+    embeddings = explainer.embed_images(examples[i].image() for i in first)
     embeddings = embeddings[images.tolist()]  # (captions, E)
-    by_method = [explainer.score_words(captions, embeddings) for explainer in explainers]
+    by_method = []
+    for name in methods:
+        by_method.append(explainer.with_method(words=name).score_words(captions, embeddings))
 
     rows = []
     for i, example in enumerate(examples):

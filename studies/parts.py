@@ -28,7 +28,7 @@ from gradeclip_utils.words import Word
 
 from .lesson import prompts_of
 from .methods import precision
-from .relevance import layer_maps, located, null_mean, on_highest
+from .relevance import layer_maps, located, maps_by, null_mean, on_highest
 
 SPATIAL = {  # spatial weight -> the method that has it
     "loosened": "grad-eclip",
@@ -107,8 +107,7 @@ def measures_of(explainers: Mapping[str, Explainer], scenes: Sequence[Scene]) ->
     directions = torch.cat([present.unflatten(0, (-1, 2)), absent[:, None]], dim=1)
 
     rows = []
-    for name, explainer in explainers.items():
-        maps = explainer.maps(images, directions).cpu().numpy()
+    for name, maps in maps_by(explainers, images, directions).items():
         rows.append(_measures(maps, masks).assign(method=name))
     return pd.concat(rows, ignore_index=True)
 
@@ -235,12 +234,13 @@ def _scorers(clip: Clip) -> Mapping[tuple[str, str], Explainer]:
             clip, words="grad-eclip", text_layers=layers
         )
     scorers[f"loosened, {default} of {depth} layers", IMAGE_LEAD] = published
+    of_default = Explainer(clip, text_layers=default)
     for name, method in {
         "softmax": "grad-eclip-softmax",
         "no spatial weight": "grad-eclip-no-spatial",
         "one head": "grad-eclip-single-head",
     }.items():
-        scorers[name, IMAGE] = Explainer(clip, words=method, text_layers=default)
+        scorers[name, IMAGE] = of_default.with_method(words=method)
     scorers["leaving out", IMAGE] = published
     scorers["leaving out", IMAGE_LEAD] = published
     return scorers

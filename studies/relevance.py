@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import as_levels
+from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.grad_eclip import (
     attention_gradient,
     channel_weights,
@@ -56,31 +57,49 @@ def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tens
 def maps_by(
     explainers: Mapping[str, Explainer], images: Sequence[Image.Image], directions: Tensor
 ) -> dict[str, np.ndarray]:
-    """Signed maps (B, T, h, w) by several explainers of one model, each target asked for by itself.
+    """Signed maps (B, T, h, w) by several explainers, each target asked for by itself.
 
-    Explainers of the same layers trace an image once between them: most of their time goes into
-    that.
+    Explainers of the same model and layers trace an image once between them: most of their time
+    goes into that.
     """
-    by_layers: dict[int, Explainer] = {}
-    maps: dict[str, list[np.ndarray]] = {}
-    sharing: dict[str, Explainer] = {}
-    for name, explainer in explainers.items():
-        layers = explainer.image_tower.layers
-        if layers not in by_layers:
-            by_layers[layers] = Explainer(explainer.clip, image_layers=layers, keep_trace=True)
-        sharing[name] = by_layers[layers].with_method(explainer.method)
-        maps[name] = []
+    groups: dict[tuple[int, int], list[str]] = {}  # by model and number of layers
+    for title, explainer in explainers.items():
+        group = id(explainer.clip.model), explainer.image_tower.layers
+        groups.setdefault(group, []).append(title)
 
-    for start in range(0, len(images), AT_ONCE):
-        batch = slice(start, start + AT_ONCE)
-        for name, explainer in sharing.items():
-            targets = [directions[batch]]
-            if explainer.method.compares_targets:  # of a call
-                targets = list(directions[batch].split(1, dim=1))
-            parts = [explainer.maps(images[batch], part) for part in targets]
-            maps_of_batch = torch.cat(parts, dim=1)
-            maps[name].append(maps_of_batch.float().cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in maps.items()}
+    maps: dict[str, np.ndarray] = {}
+    for (_, layers), titles in groups.items():
+        clip = explainers[titles[0]].clip
+        sharing = Explainer(clip, image_layers=layers, keep_trace=True)
+        methods = {title: explainers[title].method for title in titles}
+        batches = []
+        for start in range(0, len(images), AT_ONCE):
+            batch = slice(start, start + AT_ONCE)
+            batches.append(
+                _maps_of_batch(sharing, methods.values(), images[batch], directions[batch])
+            )
+        for title, method in methods.items():
+            maps[title] = np.concatenate([by_method[method.name] for by_method in batches])
+    return {title: maps[title] for title in explainers}
+
+
+def _maps_of_batch(
+    explainer: Explainer,
+    methods: Iterable[Method],
+    images: Sequence[Image.Image],
+    directions: Tensor,
+) -> dict[str, np.ndarray]:
+    """Maps (B, T, h, w) by name of the method; one that compares targets gets each by itself."""
+    together = [method for method in methods if not method.compares_targets]
+    comparing = [method for method in methods if method.compares_targets]
+    maps = explainer.maps(images, directions, methods=together)
+
+    by_target = [
+        explainer.maps(images, target, methods=comparing) for target in directions.split(1, dim=1)
+    ]
+    for method in comparing:
+        maps[method.name] = torch.cat([by_method[method.name] for by_method in by_target], dim=1)
+    return {name: tensor.float().cpu().numpy() for name, tensor in maps.items()}
 
 
 def layer_maps(

@@ -446,6 +446,10 @@ def test_maps_of_several_methods_are_those_of_each_from_one_trace_a_batch(
     for name in methods:
         torch.testing.assert_close(maps[name], expected[name], atol=1e-6, rtol=1e-5)
 
+    mine = replace(METHODS["maskclip"], name="mine")  # not registered
+    assert list(explainer.maps(pictures, directions, methods=[mine, "game"])) == ["mine", "game"]
+    assert list(explainer.explain(pictures[0], "a dog", methods=[mine])) == ["mine"]
+
 
 def test_a_kept_trace_serves_the_same_image_with_another_prompt(tiny, picture, count_traces):
     explainer = Explainer(tiny, keep_trace=True, null_captions=["a cow", "a cat"])

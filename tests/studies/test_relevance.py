@@ -5,6 +5,8 @@ import pytest
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.measures.localisation import localisation_scores
+from gradeclip_utils.measures.sanity import randomised
+from gradeclip_utils.towers import Tower
 from studies.lesson import prompts_of, shown_scenes
 from studies.relevance import (
     AT_ONCE,
@@ -88,6 +90,7 @@ def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundl
         "GAME": Explainer(bundled, method="game"),
         "two layers": Explainer(bundled, image_layers=2),
         "attention": Explainer(bundled, method="attention", image_layers=1),
+        "random weights": Explainer(randomised(bundled), image_layers=1),
     }
     together = maps_by(explainers, images, texts)
     for name, explainer in explainers.items():
@@ -115,3 +118,24 @@ def test_the_lead_is_a_similarity_less_its_mean_over_null_captions(bundled):
     nulls = explainer.embed_texts(explainer.null_captions)
     expected = image @ text - np.mean([float(image @ null) for null in nulls])
     assert float(image @ (text - null_mean(explainer))) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_explainers_of_one_model_and_depth_trace_a_batch_once_between_them(bundled, monkeypatch):
+    scene = shown_scenes(1)[0]
+    texts = Explainer(bundled).embed_texts(prompts_of(scene))[None]
+    explainers = {}
+    for method in ("grad-eclip", "maskclip", "attention", "clip-surgery"):
+        explainers[method] = Explainer(bundled, method=method, image_layers=1)
+    explainers["two layers"] = Explainer(bundled, image_layers=2)
+
+    traced = []
+    trace = Tower.trace
+
+    def counted(self, inputs, *graphs):
+        if inputs.ndim == 4:
+            traced.append(self.layers)
+        return trace(self, inputs, *graphs)
+
+    monkeypatch.setattr(Tower, "trace", counted)
+    maps_by(explainers, [scene.image(96)], texts)
+    assert sorted(traced) == [1, 2]
