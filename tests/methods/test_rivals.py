@@ -11,11 +11,11 @@ from PIL import Image
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
-from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.methods import Options
 from gradeclip_utils.towers import Tower, Trace, open_image_tower, open_text_tower
-from studies.rivals import RIVALS, exclip, fixlip, metagame
+from studies.rivals import exclip, fixlip, metagame
 from studies.rivals.attention import cci, integrated_attention
 from studies.rivals.metagame import sampled_weights
 from studies.rivals.second_order import banzhaf_weights, fixlip_of_patches, fixlip_of_words
@@ -42,11 +42,6 @@ def join(parts, indices):
 
 def scores_of(words):
     return [word.score for word in words]
-
-
-def test_rivals_are_registered_beside_the_methods_of_the_package():
-    assert [METHODS[rival.name] for rival in RIVALS] == list(RIVALS)
-    assert "Attributions All the Way Down?" in METHODS["metagame"].paper
 
 
 def value_by_orders(players, value):

@@ -83,16 +83,6 @@ def test_the_estimate_is_spearmans_correlation_over_word_means():
     assert correlation.n == len(table)
 
 
-def width(correlation):
-    return correlation.high - correlation.low
-
-
-def test_the_interval_shrinks_with_words():
-    narrow = study.correlate(*world(640, slope=0.3), "y", "x", draws=100)
-    wide = study.correlate(*world(40, slope=0.3), "y", "x", draws=100)
-    assert width(wide) > 2.5 * width(narrow)
-
-
 def test_the_interval_covers_zero_when_there_is_nothing():
     missed = 0
     for seed in range(30):
@@ -320,14 +310,6 @@ def test_a_simulated_model_keeps_the_captions_and_the_scatter_of_the_scores():
     within = scores.groupby(rows["word"]).std().mean()
     assert within == pytest.approx(0.5, abs=0.05)
     assert np.allclose(simulated["leave-one-out"].groupby(rows["caption"]).mean(), 1)
-
-
-def test_a_hint_stands_alone_behind_something():
-    words = "something tagged peace and a dove tagged peace".split()
-    rows = pd.DataFrame({"word": words, "caption": 0})
-    assert np.flatnonzero(study._stands_alone(rows)).tolist() == [2]
-    rows["caption"] = [0, 0, 1, 1, 1, 1, 1, 1]
-    assert not study._stands_alone(rows).any()
 
 
 def test_drawn_captions_are_true_and_say_hints_of_a_thing_equally_often():

@@ -255,7 +255,6 @@ def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(fi
     ("arguments", "message"),
     [
         (["5x"], "there is no lesson '5x'"),
-        (["../06"], "there is no lesson '../06'"),
         (["01", "--data", "coco:photos"], "takes no DATA"),
         (["10", "--n", "50"], "takes no N"),
         (["07", "--n", "3"], "N must be at least 20, got 3"),

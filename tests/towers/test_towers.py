@@ -112,10 +112,6 @@ BROKEN = {
         lambda model: model.visual.transformer.resblocks[1].half(),
         "fails in its forward",
     ),
-    "a convolution for grey": (
-        lambda model: setattr(model.visual, "conv1", nn.Conv2d(1, 64, 8, 8)),
-        "fails in its f",
-    ),
     "no attention": (
         lambda model: setattr(model.visual.transformer.resblocks[1], "attn", nn.Identity()),
         "lacks a part: .*num_heads",

@@ -1,6 +1,5 @@
 """How fine a model sees, and the experiment: regions, arms, a search, a table that goes on."""
 
-import copy
 from dataclasses import replace
 from functools import cache
 
@@ -233,14 +232,6 @@ def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
     of_other_weights.to_csv(table, index=False)
     with pytest.raises(ValueError, match="holds arms of a different `emoji-aided`"):
         experiment.run(table, runs, {OURS: RECIPE}, range(2))
-
-
-def test_a_training_from_other_weights_has_another_folder(bundled, tmp_path):
-    other = replace(bundled, model=copy.deepcopy(bundled.model))
-    with torch.no_grad():
-        other.model.logit_scale += 1
-    folder = experiment.folder_of(OURS, RECIPE, tmp_path, bundled)
-    assert experiment.folder_of(OURS, RECIPE, tmp_path, other) != folder
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
