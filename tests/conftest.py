@@ -1,8 +1,11 @@
 """Models that the tests share. All have random weights from a fixed seed; nothing is downloaded."""
 
+import importlib.util
 import os
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -11,6 +14,10 @@ import torch
 from PIL import Image
 
 from gradeclip_utils import Clip, load_clip
+from tests.browser import browser_context_args, browser_type_launch_args, lab
+
+__all__ = ["browser_context_args", "browser_type_launch_args", "lab"]  # fixtures
+ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 
@@ -76,6 +83,15 @@ def pytest_collection_modifyitems(items):
         return 0 if item.path.stem.removeprefix("test_") in FIRST else 1
 
     items.sort(key=lambda item: (turn(item), -weights[item.path]))
+
+
+def load_script(file):
+    """The module of a file of this repository that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(Path(file).stem, ROOT / file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 TINY_VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}

@@ -81,6 +81,14 @@ def embed(model, side, inputs):
     return embedding / embedding.norm(dim=-1, keepdim=True)
 
 
+def similarities(clip, image, prompts):
+    """The cosine of an image with each prompt, (T,), by the model's own two encoders."""
+    pixels = clip.preprocess(image)[None]
+    with torch.no_grad():
+        (image_embedding,) = embed(clip.model, "image", pixels)
+        return embed(clip.model, "text", clip.tokenizer(prompts)) @ image_embedding
+
+
 class Recording:
     """A copy of an open_clip model, with all that its blocks read and give for some inputs.
 

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import sysconfig
-from pathlib import Path
 
 import nbformat
 import pytest
 
+from tests.conftest import ROOT
 from tests.one_kernel import errors, execute_in_one_kernel
 
-ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "assignments"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 GRADED = "03_methods_compared"  # needs no model

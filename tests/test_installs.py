@@ -4,7 +4,6 @@ The packages of an environment are those that its extras declare (`environments`
 or random weights stand in for those that would be downloaded.
 """
 
-import importlib.util
 import json
 import re
 import shlex
@@ -23,6 +22,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from gradeclip_utils.files import data_path
+from tests.conftest import load_script
 from tests.environments import (
     ROOT,
     closure,
@@ -165,9 +165,7 @@ def release(tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
 
-    spec = importlib.util.spec_from_file_location("addresses", ROOT / ".ci" / "addresses.py")
-    addresses = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(addresses)
+    addresses = load_script(".ci/addresses.py")
     addresses.main(folder, ADDRESS)
     _, tag = addresses.published(folder)
 

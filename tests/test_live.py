@@ -2,12 +2,10 @@
 
 import base64
 import functools
-import importlib.util
 import io
 import json
 import re
 import socketserver
-import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, pairwise
@@ -19,29 +17,14 @@ from PIL import Image
 
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.plots import paint
-from tests.browser import (
-    ROOT,
-    WAIT,
-    browser_context_args,
-    browser_type_launch_args,
-    in_a_browser,
-)
+from tests.browser import WAIT, in_a_browser
+from tests.conftest import load_script
 
-__all__ = ["browser_context_args", "browser_type_launch_args"]  # fixtures
 onnx = pytest.importorskip("onnx", reason="the export needs onnx: pip install '.[live]'")
 pytest.importorskip("onnxscript", reason="the export needs onnxscript: pip install '.[live]'")
-LIVE = ROOT / "docs" / "live"
 
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, LIVE / f"{name}.py")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-export = _load("export")
-build = _load("build")
+load_script("docs/live/export.py")  # which the next one imports
+build = load_script("docs/live/build.py")
 SCENES = build.chosen_scenes()[:3]
 
 

@@ -1,14 +1,14 @@
 """Every notebook runs top to bottom in a fresh kernel, and its prose says what its cells print."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBER = re.compile(
     r"(?<![\w./])[-+−–]?(\d*\.\d+)(?![\w]|\.\d)"

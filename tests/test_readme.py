@@ -1,13 +1,12 @@
 """The README shows what happens, and what it names exists."""
 
 import re
-from pathlib import Path
 
 from gradeclip_utils import Explainer, load_clip
 from gradeclip_utils.__main__ import COMMANDS
 from gradeclip_utils.scenes import arrange
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,15 +1,14 @@
 """The recipes of CONTRIBUTING.md and the how-to pages, executed as they stand there."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from gradeclip_utils.datasets.registry import DATASETS
 from gradeclip_utils.methods import METHODS
 from gradeclip_utils.towers import REGISTERED
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 RECIPES = dict(
     re.findall(
         r"^### Add ([a-z ]+)\n(.*?)(?=^##)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S

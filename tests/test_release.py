@@ -1,6 +1,5 @@
 """What a tag releases works where nothing of this checkout is, and is what a release says."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ import check_jsonschema
 import pytest
 import yaml
 
+from tests.conftest import load_script
 from tests.environments import PROJECT, ROOT, make_environment
 
 BUNDLED = {"emoji.safetensors", "emoji.json", "art.zip", "concepts.csv", "photos/cat.jpg"}
@@ -145,10 +145,7 @@ ADDRESS = "https://github.com/Some/gradeclip"
 @pytest.fixture(scope="module")
 def addresses():
     """The script that writes where the project is published."""
-    spec = importlib.util.spec_from_file_location("addresses", ROOT / ".ci" / "addresses.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(".ci/addresses.py")
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The site's sources are whole, and no link of what `make site` built leads nowhere."""
 
-import importlib.util
 import re
 from inspect import getmembers, isroutine
-from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import unquote, urlsplit
 
@@ -13,19 +11,15 @@ from bs4 import BeautifulSoup
 
 from gradeclip_utils import Explainer, Explanation, Interactions
 from gradeclip_utils.methods import METHODS
+from tests.conftest import ROOT, load_script
 
-ROOT = Path(__file__).parent.parent
 BUILT = ROOT / "build" / "site"
 
 
 @pytest.fixture(scope="module")
 def build():
     """The module that builds the site."""
-    file = ROOT / "docs" / "site" / "build.py"
-    spec = importlib.util.spec_from_file_location("build_site", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/site/build.py")
 
 
 @pytest.fixture(scope="module")

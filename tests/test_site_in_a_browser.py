@@ -1,13 +1,12 @@
 """The built site in a browser, from disk: pages fit a telephone, and axe finds no violation."""
 
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser import BROWSER, WAIT, browser_context_args, browser_type_launch_args  # noqa: F401
+from tests.browser import BROWSER, WAIT
+from tests.conftest import ROOT
 
-SITE = Path(__file__).parent.parent / "build" / "site"
+SITE = ROOT / "build" / "site"
 pytestmark = [
     *BROWSER,
     pytest.mark.skipif(

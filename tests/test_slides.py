@@ -2,15 +2,14 @@
 
 import re
 import runpy
-from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.browser import CHROMIUM, WAIT, browser_type_launch_args  # noqa: F401
+from tests.browser import WAIT, in_a_browser
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 SLIDES = runpy.run_path(str(ROOT / "docs" / "slides" / "build.py"))
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
@@ -115,8 +114,7 @@ def test_nothing_is_fetched_from_another_host_and_figures_have_alternative_texts
     assert all(image.get("alt") == "a pixel" for image in page.find_all("img"))
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+@in_a_browser
 @pytest.mark.skipif(
     not (ROOT / "build/slides/reveal.js").exists(),
     reason="the slides are not built here (make slides)",

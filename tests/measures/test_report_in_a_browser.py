@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gradeclip_utils.measures.dataset_report import _render_page, _worst_first
-from tests.browser import BROWSER, browser_context_args, browser_type_launch_args  # noqa: F401  (fixtures)
+from tests.browser import BROWSER
 
 pytestmark = BROWSER
 

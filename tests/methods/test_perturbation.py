@@ -248,11 +248,7 @@ def test_leaving_one_word_out_is_the_prompt_written_without_it(full, tiny, pictu
     for i in range(len(texts)):
         others = texts[:i] + texts[i + 1 :]
         prompts.append(" ".join(others))
-    pixels = tiny.preprocess(picture)[None]
-    with torch.no_grad():
-        image = plain.embed(tiny.model, "image", pixels)[0]
-        embeddings = plain.embed(tiny.model, "text", tiny.tokenizer(prompts))
-    whole, *shorter = embeddings @ image
+    whole, *shorter = plain.similarities(tiny, picture, prompts)
     falls = [whole - similarity for similarity in shorter]
     scores = [word.score for word in words]
     np.testing.assert_allclose(scores, falls, atol=1e-6)

@@ -75,14 +75,10 @@ def test_the_score_is_the_mean_fall_of_the_similarity(tiny, picture):
     explainer = Explainer(tiny, method="replace", seed=3)
     words = explainer.explain(picture, PROMPT).words[0]
     prompts_of_words = replaced_prompts(PROMPT, spans_of(PROMPT), seed=3)
-    pixels = tiny.preprocess(picture)[None]
-    with torch.no_grad():
-        (image,) = plain.embed(tiny.model, "image", pixels)
-        for word, prompts in zip(words, prompts_of_words, strict=True):
-            ids = tiny.tokenizer([PROMPT, *prompts])
-            whole, *replaced = plain.embed(tiny.model, "text", ids) @ image
-            falls = [whole - similarity for similarity in replaced]
-            np.testing.assert_allclose(word.score, np.mean(falls), atol=1e-6)
+    for word, prompts in zip(words, prompts_of_words, strict=True):
+        whole, *replaced = plain.similarities(tiny, picture, [PROMPT, *prompts])
+        falls = [whole - similarity for similarity in replaced]
+        np.testing.assert_allclose(word.score, np.mean(falls), atol=1e-6)
 
 
 def test_a_word_without_others_has_the_score_zero(tiny, picture):

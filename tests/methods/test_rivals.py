@@ -84,12 +84,9 @@ def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_p
     words = "a dog and cat".split()
     prompt = " ".join(words)
     explainer = Explainer(tiny, words="metagame")
-    image = explainer.embed_images(picture)[0]
 
     def similarity(players):
-        ids = tiny.tokenizer([join(words, players)])
-        (text,) = plain.embed(tiny.model, "text", ids).detach()
-        return float(text @ image)
+        return float(plain.similarities(tiny, picture, [join(words, players)]))
 
     expected = value_by_orders(4, similarity)
     scores = scores_of(explainer.explain(picture, prompt).words[0])

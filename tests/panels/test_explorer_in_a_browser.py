@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser import BROWSER, ROOT, open_notebook, write_notebook
+from tests.browser import BROWSER, open_notebook, write_notebook
+from tests.conftest import ROOT
 
 pytestmark = BROWSER
 SHOTS = ROOT / "build" / "screenshots"  # to be looked at

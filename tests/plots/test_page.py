@@ -16,11 +16,10 @@ from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.page import FRONT, payload
-from tests.browser import BROWSER, browser_context_args, browser_type_launch_args, in_a_browser
+from tests.browser import BROWSER, in_a_browser
 
 from .cases import NULLS, PROVENANCE, explanation, interactions
 
-__all__ = ["browser_context_args", "browser_type_launch_args"]
 EVIL = "a red </script><script>alert(1)</script> car"
 
 

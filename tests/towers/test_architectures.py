@@ -4,7 +4,6 @@ import copy
 import os
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import UnsupportedModel, open_image_tower, open_text_tower
+from tests.conftest import ROOT
 from tests.shrinking import (
     IDS,
     NAMES,
@@ -25,7 +25,7 @@ from tests.shrinking import (
 )
 from tests.test_explainer import state_of
 
-TABLE = Path(__file__).parents[2] / "docs" / "architectures.md"
+TABLE = ROOT / "docs" / "architectures.md"
 BEGIN = "<!-- architectures: written by tests/towers/test_architectures.py -->"
 END = "<!-- /architectures -->"
 WRITE = "GRADECLIP_WRITE_TABLE"

@@ -3,7 +3,6 @@
 import copy
 import re
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from gradeclip_utils.methods.grad_eclip import grad_eclip
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.towers.transformers import unwrapped
 from tests import plain
+from tests.conftest import ROOT
 from tests.test_explainer import state_of
 from tests.tiny_transformers import NAMES, build_tiny, ids_of, with_processor
 from tests.towers.test_architectures import close
@@ -329,8 +329,7 @@ def test_a_new_config_says_where_eot_is_and_an_old_one_means_the_largest_token()
 
 
 def test_the_committed_table_says_which_token_reads_in_each_of_them():
-    docs = Path(__file__).parents[2] / "docs"
-    table = (docs / "architectures.md").read_text()
+    table = (ROOT / "docs" / "architectures.md").read_text()
     for name in NAMES:
         model = tiny_model(name)
         image = open_image_tower(model)
