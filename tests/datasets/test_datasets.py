@@ -25,6 +25,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.measures import evaluate
 from gradeclip_utils.scenes import draw_scene
+from tests.studies.folders import NAMES, SAID, SHOWN, SIDE, write_coco
 
 NOISE = np.random.default_rng(0)
 PHOTOGRAPHS = data_path("photos")
@@ -84,55 +85,35 @@ def test_a_limit_spreads_over_the_whole_data_set():
 
 @pytest.fixture
 def coco_folder(tmp_path):
-    """As cocodataset.org/#format-data has it: polygons, and run lengths (columns) for a crowd."""
-    images = []
-    for number in (9, 4):
-        name = f"{number:012d}.jpg"
-        images.append({"id": number, "file_name": name, "height": 20, "width": 30})
-        save(tmp_path / "val2017" / name, picture(20, 30))
-    dog = [[2, 2, 12, 2, 12, 10, 2, 10]]
-    dog_in_two_parts = [[20, 3, 28, 3, 28, 9], [15, 12, 18, 12, 18, 18]]
-    crowd = {"size": [20, 30], "counts": [0, 60, 540]}  # the three leftmost columns
-    person = [[1, 1, 29, 1, 29, 19, 1, 19]]
-    shapes = [
-        (4, 18, dog, 0),
-        (4, 18, dog_in_two_parts, 0),
-        (4, 1, crowd, 1),
-        (9, 1, person, 0),
-    ]
-    annotations = []
-    for number, (image, category, shape, is_crowd) in enumerate(shapes):
-        annotation = {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "segmentation": shape,
-            "iscrowd": is_crowd,
-            "area": 1.0,
-            "bbox": [0, 0, 1, 1],
-        }
-        annotations.append(annotation)
-    categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
-    captions = [
-        {"image_id": 4, "id": 100, "caption": "A dog beside people. "},
-        {"image_id": 9, "id": 101, "caption": "A man."},
-        {"image_id": 4, "id": 99, "caption": "Two dogs."},
-    ]
-    instances = {"images": images, "annotations": annotations, "categories": categories}
-    folder = tmp_path / "annotations"
-    folder.mkdir()
-    (folder / "instances_val2017.json").write_text(json.dumps(instances))
-    sentences = {"images": images, "annotations": captions}
-    (folder / "captions_val2017.json").write_text(json.dumps(sentences))
-    return tmp_path
+    """Two things an image, a second banana in two parts, and a second caption of image 1."""
+    folder = write_coco(tmp_path)
+    for kind, annotation in (("instances", SECOND_BANANA), ("captions", EARLIER_CAPTION)):
+        file = folder / f"annotations/{kind}_val2017.json"
+        record = json.loads(file.read_text())
+        record["annotations"].append(annotation)
+        file.write_text(json.dumps(record))
+    return folder
+
+
+SECOND_BANANA = {
+    "id": 1,
+    "image_id": 2,
+    "category_id": 1 + NAMES.index("banana"),
+    "segmentation": [[20, 3, 28, 3, 28, 9], [15, 12, 18, 12, 18, 18]],
+    "iscrowd": 0,
+    "area": 1.0,
+    "bbox": [0, 0, 1, 1],
+}
+EARLIER_CAPTION = {"id": 0, "image_id": 1, "caption": "Two dogs. "}
 
 
 def test_coco_asks_for_every_category_and_joins_its_instances_as_pycocotools_does(coco_folder):
     reference = COCO(coco_folder / "annotations/instances_val2017.json")
     examples = load(f"coco:{coco_folder}")
-    assert [example.key for example in examples] == ["4/dog", "4/person", "9/person"]
+    keys = [f"{number}/{name}" for number, pair in enumerate(SHOWN, 1) for name in sorted(pair)]
+    assert [example.key for example in examples] == keys
     assert examples[0].prompt == "a photo of a dog."
-    assert examples[0].present == ("dog", "person")
+    assert examples[0].present == ("dog", "umbrella")
     assert examples[0].caption == "Two dogs."  # the first of its image
     for example in examples:
         number = int(example.key.split("/")[0])
@@ -141,10 +122,7 @@ def test_coco_asks_for_every_category_and_joins_its_instances_as_pycocotools_doe
         annotations = reference.loadAnns(ids)
         masks = [reference.annToMask(annotation) for annotation in annotations]
         assert (example.mask() == np.any(masks, axis=0)).all()
-        assert example.image().size == (30, 20)
-    crowd = examples[1].mask()
-    assert crowd[:, :3].all()
-    assert not crowd[:, 3:].any()
+        assert example.image().size == (SIDE, SIDE)
 
 
 def test_coco_captions_need_neither_masks_nor_images(coco_folder):
@@ -153,8 +131,8 @@ def test_coco_captions_need_neither_masks_nor_images(coco_folder):
     (coco_folder / "annotations/instances_val2017.json").unlink()
     examples = coco_captions(coco_folder)
     captions = [example.caption for example in examples]
-    assert captions == ["Two dogs.", "A dog beside people.", "A man."]
-    assert [example.concept for example in examples] == ["4", "4", "9"]
+    assert captions == ["Two dogs.", *(text.strip() for text in SAID)]
+    assert [example.concept for example in examples] == ["1", "1", "2", "3", "4", "5"]
     assert examples[0].mask() is None
     assert not examples[0].has_mask
 
