@@ -50,13 +50,15 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def expected(rows):
-    """Explanation and word x region of the first scenes and their first captions."""
+    """Explanation, word x region and the lead of the first scenes and their first captions."""
     explainer = Explainer(load_clip("emoji"))
     results = []
     for scene, row in zip(SCENES, rows, strict=False):
         image = scene.image()
         caption = row["captions"][0]
-        results.append((explainer.explain(image, caption), explainer.interactions(image, caption)))
+        lead = explainer.explain(image, caption, against="others")
+        interactions = explainer.interactions(image, caption)
+        results.append((explainer.explain(image, caption), interactions, lead))
     return results
 
 
@@ -99,12 +101,14 @@ class Graphs:
 def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expected):
     runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime runs the graphs")
     graphs = Graphs(folder, runtime)
-    for row, (explanation, interactions) in zip(rows, expected, strict=False):
+    nulls = np.fromfile(folder / "nulls.bin", "<f4").reshape(graphs.about["nulls"], -1)
+    for row, (explanation, interactions, lead) in zip(rows, expected, strict=False):
         rgba = np.array(Image.open(folder / row["seen"]).convert("RGBA"))
         scene = graphs.run("scene", rgba=rgba)
         image = scene.pop("image_embedding")
         text, directions = graphs.read(explanation.words[0])
-        maps = [graphs.run("map", direction=d, **scene)["map"] for d in (text, *directions)]
+        targets = (text, text - nulls.mean(0), *directions)
+        maps = [graphs.run("map", direction=d, **scene)["map"] for d in targets]
 
         assert_alike(image @ text, explanation.similarity[0])
         assert_alike(directions @ image, [word.score for word in interactions.words[0]])
@@ -114,7 +118,8 @@ def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expecte
             scores.append(image @ (text - shorter))
         assert_alike(scores, [word.score for word in explanation.words[0]])
         assert_alike(maps[0], explanation.image_maps[0])
-        assert_alike(maps[1:], interactions.image_maps)
+        assert_alike(maps[1], lead.image_maps[0])
+        assert_alike(maps[2:], interactions.image_maps)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -163,12 +168,22 @@ def redraw(page, **change):
 @in_a_browser
 def test_the_page_gives_maps_scores_and_percentiles_of_the_package(page, address, rows, expected):
     requests, errors = open_page(page, address)
-    for i, (explanation, interactions) in enumerate(expected):
+    for i, (explanation, interactions, lead) in enumerate(expected):
         shown = redraw(page, scene=i, caption=rows[i]["captions"][0])
         assert_alike(shown["map"], explanation.image_maps[0])
         assert_alike(shown["similarity"], explanation.similarity[0])
         assert_alike(shown["scores"], [word.score for word in explanation.words[0]])
         assert shown["percentile"] == pytest.approx(explanation.percentile[0], abs=1)
+
+        shown = redraw(page, compared="others")
+        assert_alike(shown["map"], lead.image_maps[0])
+        assert_alike(shown["scores"], [word.score for word in lead.words[0]])
+        label = page.inner_text("#similarity")
+        number = f"{abs(lead.lead[0]):.2f}"
+        assert label == f"lead {number} over {lead.null_count} other captions"
+        assert "compared=others" in page.url
+        redraw(page, compared="nothing")
+
         word = len(explanation.words[0]) - 1
         assert_alike(redraw(page, word=word)["map"], interactions.image_maps[word])
     assert errors == []

@@ -3,9 +3,10 @@
 
 import { html, render, useLayoutEffect, useRef } from "./htm-preact.js";
 import { Model, Refusal, paint } from "./model.js";
-import { absMax, within, wordStyle } from "./pixels.js";
+import { absMax, onWhite, within, wordStyle } from "./pixels.js";
 
 const KEPT_SCENES = 4; // each takes 8 MB
+const LEAD_SHADE = 0.75; // of the colour scale: a lead in the bar
 const BAR_AXIS = 1.45; // its length in units of the largest similarity of the other captions
 const STOPS = [
   ["A caption that is true: the map lies on the dog.", { scene: 0, caption: "a dog" }],
@@ -25,7 +26,8 @@ const STOPS = [
 ];
 
 const root = document.querySelector("main");
-export const shown = { scene: 0, caption: "", word: null }; // and numbers, for tests
+// and numbers, for tests; `compared` with "nothing" or with the "others"
+export const shown = { scene: 0, caption: "", word: null, compared: "nothing" };
 const page = {
   status: "",
   refusal: "",
@@ -112,7 +114,8 @@ export const redraw = async (change = {}) => {
   const mine = newest;
   const scene = await sceneAt(next.scene);
   const isCaption = next.word === null;
-  const direction = isCaption ? reading.embedding : model.directionOf(reading, next.word);
+  const target = next.compared === "others" ? model.leadOf(reading) : reading.embedding;
+  const direction = isCaption ? target : model.directionOf(reading, next.word);
   const map = await model.mapOf(scene.trace, direction);
   if (mine !== newest) return;
 
@@ -136,6 +139,7 @@ export const redraw = async (change = {}) => {
 
   const state = { scene: shown.scene + 1, caption: shown.caption };
   if (!isCaption) state.word = shown.word + 1;
+  if (shown.compared === "others") state.compared = "others";
   history.replaceState(null, "", `#${new URLSearchParams(state)}`);
   return { ...shown };
 };
@@ -143,7 +147,7 @@ export const redraw = async (change = {}) => {
 // Show a stop of the tour.
 const go = (stop) => {
   page.stop = stop;
-  return redraw(STOPS[stop][1]);
+  return redraw({ compared: "nothing", ...STOPS[stop][1] });
 };
 
 // On a long page the view may be off the screen.
@@ -170,7 +174,8 @@ const follow = async () => {
   const scene = within(Math.trunc(state.get("scene")) || 1, 1, scenes.length) - 1;
   const caption = state.get("caption");
   const word = Math.trunc(state.get("word"));
-  if (!(await redraw({ scene }))) return;
+  const compared = state.get("compared") === "others" ? "others" : "nothing";
+  if (!(await redraw({ scene, compared }))) return;
   if (caption && !(await redraw({ caption }))) return;
   if (word >= 1 && word <= page.view.words.length) await redraw({ word: word - 1 });
 };
@@ -288,22 +293,44 @@ const Words = ({ words, scores, word, wordScale }) => {
   </figcaption>`;
 };
 
-// The similarity as a bar. The other captions set its axis, so no caption changes it.
-// Without a word that is pressed, the bar falls.
-const Bar = ({ similarity, percentile, others, word, words, scores }) => {
+// What stands at the bar: the similarity or the lead, and what it is without a pressed word.
+const barLabel = ({ similarity, percentile, others, word, words, scores, compared }, mean) => {
+  const isLead = compared === "others";
+  const start = isLead ? mean : 0;
+  const whole = number(similarity - start);
+  if (word !== null) {
+    const rest = number(similarity - scores[word] - start);
+    return `without “${words[word]}”: ${isLead ? "lead " : ""}${rest}, not ${whole}`;
+  }
+  if (isLead) return `lead ${whole} over ${others.length} other captions`;
+  return `similarity ${whole}, above ${share(percentile)} of ${others.length} other captions`;
+};
+
+// The similarity as a bar, whose part from the tick on is coloured if it is a lead. The other
+// captions set its axis, so no caption changes it. Without a word that is pressed, the bar falls.
+const Bar = (view) => {
+  const { similarity, others, word, scores, compared } = view;
   const sorted = [...others].sort((a, b) => a - b);
-  const median = sorted[Math.floor(sorted.length / 2)];
+  const mean = others.reduce((total, value) => total + value, 0) / others.length;
+  const isLead = compared === "others";
+  const tick = isLead ? mean : sorted[Math.floor(sorted.length / 2)];
   const longest = BAR_AXIS * Math.max(absMax([sorted.at(-1)]), 0.01);
   const place = (value) => `${100 * within(value / longest, 0, 1)}%`;
-  const shorter = similarity - (scores[word] ?? 0);
-  let label = `similarity ${number(similarity)}, above ${share(percentile)} of ${others.length} other captions`;
-  if (word !== null) {
-    label = `without “${words[word]}”: ${number(shorter)}, not ${number(similarity)}`;
-  }
+
+  const end = similarity - (scores[word] ?? 0);
+  const [low, high] = [Math.min(end, tick), Math.max(end, tick)];
+  const shade = onWhite(model.about.colormap, end < tick ? -LEAD_SHADE : LEAD_SHADE);
+  const lead = `left: ${place(low)}; right: calc(100% - ${place(high)}); background: rgb(${shade})`;
+  const label = barLabel(view, mean);
   return html`<div>
     <div id="meter" aria-hidden="true">
-      <div id="filled" style=${`width: ${place(shorter)}`} />
-      <div id="tick" style=${`left: ${place(median)}`} />
+      <div
+        id="filled"
+        class=${isLead ? "pale" : ""}
+        style=${`width: ${place(isLead ? low : end)}`}
+      />
+      ${isLead && html`<div id="lead" style=${lead} />`}
+      <div id="tick" style=${`left: ${place(tick)}`} />
     </div>
     <p id="similarity" aria-live="polite">${label}</p>
   </div>`;
@@ -338,6 +365,15 @@ const Question = ({ captions }) =>
     <p id="answer" aria-live="polite">${page.answer}</p>
   </details>`;
 
+const Compared = ({ compared }) =>
+  html`<label id="compared">
+    compared with
+    <select onChange=${({ target }) => redraw({ compared: target.value })} value=${compared}>
+      <option value="nothing">nothing</option>
+      <option value="others">other captions</option>
+    </select>
+  </label>`;
+
 const Signed = ({ word }) => {
   const onChange = ({ target }) => {
     page.isSigned = target.checked;
@@ -367,10 +403,14 @@ const Scenes = ({ scene }) => {
 
 const Explorer = ({ view }) => {
   const scene = scenes[view.scene];
+  const isLead = view.compared === "others";
+  const others = `${view.others.length} other captions`;
   const note =
-    "Map: red is relevance for the caption. Words: red where the similarity falls without the " +
-    "word, blue where it rises. The tick marks the similarity that half of " +
-    `${view.others.length} other captions reach.`;
+    `Map: red is relevance for ${isLead ? "the lead of the caption" : "the caption"}. ` +
+    "Words: red where the similarity falls without the word, blue where it rises. " +
+    (isLead
+      ? `The tick marks the mean similarity of ${others}, and the lead begins there.`
+      : `The tick marks the similarity that half of ${others} reach.`);
   return html`<div id="explorer">
     <${Captions} captions=${scene.captions} caption=${view.caption} />
     <${CaptionForm} caption=${view.caption} refusal=${page.refusal} />
@@ -380,7 +420,7 @@ const Explorer = ({ view }) => {
       <${Tour} stop=${page.stop} />
       <${Panels} view=${view} about=${scene.about} />
     </div>
-    <${Signed} word=${view.word} />
+    <div class="row"><${Compared} ...${view} /><${Signed} word=${view.word} /></div>
     <p class="note">${note}</p>
     <${Question} captions=${scene.captions} />
     <${Scenes} scene=${view.scene} />

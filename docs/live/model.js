@@ -54,6 +54,7 @@ export class Model {
     }
     model.encoded = new Map();
     model.nulls = new Float32Array(await nulls.arrayBuffer());
+    model.meanOfOthers = sum(model.embeddingsOfOthers()).map((value) => value / model.about.nulls);
     return model;
   }
 
@@ -134,12 +135,21 @@ export class Model {
       (embedding) => this.similarity(scene, reading) - dot(scene.image_embedding.data, embedding),
     );
 
+  embeddingsOfOthers() {
+    const width = this.nulls.length / this.about.nulls;
+    const caption = (_, i) => this.nulls.subarray(i * width, (i + 1) * width);
+    return Array.from({ length: this.about.nulls }, caption);
+  }
+
   // The similarities of a scene with the other captions.
   others(scene) {
     const image = scene.image_embedding.data;
-    const width = image.length;
-    const caption = (i) => this.nulls.subarray(i * width, (i + 1) * width);
-    return Array.from({ length: this.about.nulls }, (_, i) => dot(image, caption(i)));
+    return this.embeddingsOfOthers().map((caption) => dot(image, caption));
+  }
+
+  // The direction of a caption's lead over the mean of the other captions.
+  leadOf({ embedding }) {
+    return embedding.map((value, i) => value - this.meanOfOthers[i]);
   }
 
   // The signed map (h * w) of a scene for a direction.
