@@ -5,7 +5,7 @@
     pairs, tokens of one image in the other -> where the binding lies, layer by layer
     embeddings of pairs -> a linear map of text embeddings that binds
 
-    python -m studies.binding runs/emoji-bag-control.safetensors    # data/binding_control.csv
+    python -m studies.binding runs/emoji-*-control.safetensors    # data/binding_control.csv
 
 The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a Bag-of-Words Model
 Cross-modally but not Uni-modally", arXiv 2502.03566).
@@ -506,31 +506,29 @@ def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
     return Embedded(pairs.images, texts.to(pairs.texts))
 
 
-# ------------------------------------------------------------------------------------------ control
+# ----------------------------------------------------------------------------------------- controls
 
 
-def control_table(weights: str | Path, n: int = 400) -> pd.DataFrame:
-    """How often a model with these weights is right on test pairs.
+def control_table(weights: Sequence[Path], n: int = 400) -> pd.DataFrame:
+    """How often models with these weights are right on test pairs.
 
-    Question, right, low, high, n.
+    Training (the name of the file), question, right, low, high, n.
     """
-    clip = load_clip("emoji", weights)
     rows = []
-    for kind in ("swapped colours", "colour", "object identity"):
-        answers = judge(clip, draw_pairs(kind, n, split="test"))
-        low, high = right_interval(answers["right"], answers["pair"].array)
-        rows.append((kind, answers["right"].mean(), low, high, len(answers)))
-    return pd.DataFrame(rows, columns=["question", "right", "low", "high", "n"]).round(4)
+    for file in weights:
+        clip = load_clip("emoji", file)
+        for kind in ("swapped colours", "colour", "object identity"):
+            answers = judge(clip, draw_pairs(kind, n, split="test"))
+            low, high = right_interval(answers["right"], answers["pair"].array)
+            rows.append((file.stem, kind, answers["right"].mean(), low, high, len(answers)))
+    columns = ["training", "question", "right", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).round(4)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the control of `emoji-bag`, trained without shuffled words, and write its table."""
+    """Measure the controls of `emoji-bag`, and write their table."""
     parser = argparse.ArgumentParser(prog="python -m studies.binding", description=main.__doc__)
-    parser.add_argument(
-        "weights",
-        type=Path,
-        help="as `python -m training` writes them",
-    )
+    parser.add_argument("weights", nargs="+", type=Path, help="as `python -m training` writes them")
     parser.add_argument(
         "--out", type=Path, default=data_path("binding_control.csv"), help="%(default)s"
     )

@@ -94,6 +94,8 @@ def describe_training(recipe: Mapping[str, object]) -> str:
         additions.append(f"a fixed scale of {scale:g} in the loss")
     if recipe["shuffled_colours"]:
         additions.append("the colours of each caption shuffled among its things")
+    if part := recipe["colours_left_out"]:
+        additions.append(f"{part:.0%} of the colours left out of captions")
     if not additions:
         return "on drawn scenes, with the loss of CLIP alone"
     return f"on drawn scenes, with {', '.join(additions)}; CLIP's own training has none of these"

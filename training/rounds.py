@@ -6,7 +6,8 @@ Batches of the first round are random, as CLIP's are, and leave a bag of words: 
 such a batch hold two images that only binding tells apart (Yuksekgonul et al. 2023). A round with
 hard negatives begins from its weights: a scene is followed by one that differs from it in what a
 bag of words cannot tell. A round with shuffled colours is its opposite: a caption gives each colour
-to a random thing, so that a model has nothing to gain from binding, and unlearns it.
+to a random thing, so that a model has nothing to gain from binding, and unlearns it. Where colours
+are left out, captions are true and say less.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Recipe:
             there is one.
         shuffled_colours: whether the colours of a caption are dealt at random among the things that
             it names.
+        colours_left_out: fraction of the colours of captions that are left out.
         start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin
             from nothing.
         seed: of the initial weights, the scenes and the dropped patches.
@@ -72,6 +74,7 @@ class Recipe:
     logit_scale: float = 0.0
     hard_negatives: bool = False
     shuffled_colours: bool = False
+    colours_left_out: float = 0.0
     start: str = ""
     seed: int = 0
 
@@ -112,9 +115,10 @@ MODELS: dict[str, tuple[Recipe, ...]] = {
     "emoji-aided": (Recipe(steps=1250), _SECOND, _THIRD, _FOURTH, _FIFTH),
     "emoji-bag": (_BAG,),
     "emoji-bag-control": (replace(_BAG, shuffled_colours=False),),
+    "emoji-incomplete-control": (replace(_BAG, shuffled_colours=False, colours_left_out=0.7),),
 }
 # the models that begin from the weights of another one
-STARTS = {"emoji-bag": "emoji", "emoji-bag-control": "emoji"}
+STARTS = dict.fromkeys(("emoji-bag", "emoji-bag-control", "emoji-incomplete-control"), "emoji")
 
 
 class SceneBatches(torch.utils.data.Dataset):
@@ -151,9 +155,11 @@ class SceneBatches(torch.utils.data.Dataset):
                 scene = hard_negative(scenes[-1], seed)
             scenes.append(scene or draw_scene(seed, n_objects=count, tint=recipe.tint))
 
+        rng = np.random.default_rng([recipe.seed, step, recipe.batch])
         if recipe.shuffled_colours:
-            rng = np.random.default_rng([recipe.seed, step, recipe.batch])
             return [shuffle_colours(scene, rng) for scene in scenes]
+        if recipe.colours_left_out:
+            return [leave_out_colours(scene, recipe.colours_left_out, rng) for scene in scenes]
         return scenes
 
     def count_fractions(self, step: int) -> np.ndarray:
@@ -194,6 +200,17 @@ def shuffle_colours(scene: Scene, rng: np.random.Generator) -> Scene:
     elif len(set(words)) < 2:
         return scene
     return with_colours(scene, nouns, colours, [str(word) for word in rng.permutation(words)])
+
+
+def leave_out_colours(scene: Scene, part: float, rng: np.random.Generator) -> Scene:
+    """The same image; its caption loses each colour with probability `part`."""
+    nouns = [span for span in scene.spans if span.kind == "noun"]
+    colours = [colour_before(scene, noun) for noun in nouns]
+    words = []
+    for colour in colours:
+        is_left_out = colour is None or rng.random() < part
+        words.append("" if is_left_out else scene.caption[colour.start : colour.end])
+    return with_colours(scene, nouns, colours, words)
 
 
 def colour_before(scene: Scene, noun: Span) -> Span | None:

@@ -1,5 +1,7 @@
 """Binding: where the maps of colour words point, and a linear map of texts that learns to bind."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,7 +161,7 @@ def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
     bundled, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(binding, "load_clip", lambda name, weights: bundled)
-    table = binding.control_table("weights", 2)
+    table = binding.control_table([Path("runs/control.safetensors")], 2)
     expected = judge(
         bundled,
         draw_pairs(
@@ -169,10 +171,11 @@ def test_the_control_is_measured_by_a_command_on_the_lessons_questions(
         ),
     )["right"].mean()
     assert table.set_index("question").loc["colour", "right"] == expected
+    assert set(table["training"]) == {"control"}
 
     monkeypatch.setattr(binding, "control_table", lambda weights: table)
     out = tmp_path / "control.csv"
-    main(["weights", "--out", str(out)])
+    main(["control.safetensors", "--out", str(out)])
     assert pd.read_csv(out).equals(table)
     assert "swapped colours" in capsys.readouterr().out
 

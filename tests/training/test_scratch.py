@@ -17,7 +17,13 @@ from gradeclip_utils.towers import open_image_tower
 from tests.scenes import is_trained
 from training import scratch
 from training.__main__ import main
-from training.rounds import Recipe, SceneBatches, hard_negative, shuffle_colours
+from training.rounds import (
+    Recipe,
+    SceneBatches,
+    hard_negative,
+    leave_out_colours,
+    shuffle_colours,
+)
 
 SHORT = Recipe(steps=4, batch=6, warmup=2)
 
@@ -70,6 +76,21 @@ def test_the_true_and_the_swapped_caption_are_equally_frequent_where_colours_are
         "a red car and an owl",
         "a car and a red owl",
     }
+
+
+def test_each_colour_is_left_out_of_a_caption_with_the_given_probability_and_nothing_else():
+    scene = arrange(["orange car", "red dog"], prefix="here is", size=["", "small"])
+    rng = np.random.default_rng(0)
+    captions = Counter(leave_out_colours(scene, 0.7, rng).caption for _ in range(600))
+    expected = {
+        "here is an orange car and a small red dog": 0.09,
+        "here is an orange car and a small dog": 0.21,
+        "here is a car and a small red dog": 0.21,
+        "here is a car and a small dog": 0.49,
+    }
+    assert set(captions) == set(expected)
+    for caption, probability in expected.items():
+        assert binomtest(captions[caption], 600, probability).pvalue > 0.001
 
 
 def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_other_words_describe():
