@@ -69,6 +69,27 @@ AIMS = {
     "swapped colours told apart, trained compositions": "0.70 to 0.88",
 }
 
+# what the card shows; all other figures are folded
+SHOWN = (
+    "untinted, the six trained artists",
+    f"untinted, the artist never trained on ({UNSEEN_ARTIST})",
+    "tinted, the prompt says the colour",
+    "right caption among 256, 2 things",
+    "swapped colours told apart, trained compositions",
+    "swapped colours told apart, withheld compositions",
+    "one of two nouns replaced",
+    "left / right",
+    "bigger / smaller",
+    "two / three of a kind",
+    '"a X", 2 things: relevance on X',
+    '"a X", 2 things: average precision of the similarity',
+    '"a X", 2 things: maximum of the similarity on X',
+    '"a X", 2 things: average precision of the lead over other captions',
+    '"a X", 2 things: maximum of the lead over other captions on X',
+    "rank correlation of a caption's word scores with leave-one-out",
+    "a function word is the darkest, captions of two things, grad-eclip",
+)
+
 
 # ------------------------------------------------------------------------------- recognition
 
@@ -311,33 +332,32 @@ def row(
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """The figures for the card: one table of the models, and one that is folded.
+    """The figures for the card: a table of those in `SHOWN`, and one of the others that is folded.
 
-    Folded are the rows by artist and what a true mask would reach. Those by number of layers are
-    drawn (`plot_layers`).
+    The others include the rows by artist and what a true mask would reach. Those by number of
+    layers are drawn (`plot_layers`).
     """
-    by_artist = table["figure"].str.startswith(INDENT)
-    by_layers = table["figure"].str.contains(" layers?: ")
-    is_mask = table["model"] == TRUE_MASK
-    main = table[~by_artist & ~by_layers & ~is_mask]
-    folded = table[by_artist | is_mask]
-    if folded.empty:
-        return figure_table(main)
-    summary = "<details><summary>By artist, and for the thing's own mask as a map</summary>"
-    return "\n\n".join([figure_table(main), summary, figure_table(folded), "</details>"])
+    table = table[~table["figure"].str.contains(" layers?: ")]
+    is_shown = table["figure"].isin(SHOWN) & (table["model"] != TRUE_MASK)
+    shown = figure_table(table[is_shown], digits=2)
+    if is_shown.all():
+        return shown
+    summary = "<details><summary>All other figures, and the thing's own mask as a map</summary>"
+    folded = figure_table(table[~is_shown], digits=3)
+    return "\n\n".join([shown, summary, folded, "</details>"])
 
 
-def figure_table(table: pd.DataFrame) -> str:
-    """Figures in Markdown: a column a model with 95 % intervals, and aim, n and chance."""
+def figure_table(table: pd.DataFrame, digits: int) -> str:
+    """Figures in Markdown: a column a model with 95 % intervals, and n, chance and aim."""
     by_figure = table.drop_duplicates("figure").set_index("figure")
-    wide = by_model(table, 3)
+    wide = by_model(table, digits)
     rows = []
     for figure, *cells in wide.itertuples():
         n, chance = by_figure.loc[figure, ["n", "chance"]]
-        guess = "" if np.isnan(chance) else f"{chance:.3f}"
-        rows.append((figure, *cells, AIMS.get(figure, ""), f"{n:.0f}", guess))
+        guess = "" if np.isnan(chance) else f"{chance:.{digits}f}"
+        rows.append((figure, *cells, f"{n:.0f}", guess, AIMS.get(figure, "")))
     titles = [f"`{model}`" if model in MODELS else model for model in wide]
-    return markdown_table(("figure", *titles, "aim", "n", "chance"), rows)
+    return markdown_table(("figure", *titles, "n", "chance", "aim"), rows)
 
 
 def plot_layers(table: pd.DataFrame) -> Figure:

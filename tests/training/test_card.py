@@ -150,21 +150,24 @@ def test_the_fewest_layers_come_within_the_margin_in_both_measures(relevance, ma
 # ---------------------------------------------------------------------------------- the card
 
 
-def test_figures_of_one_model_stand_beside_those_of_another_on_the_same_split(tmp_path):
+def test_figures_of_models_stand_side_by_side_few_in_sight_and_the_others_folded(tmp_path):
     begin = "<!-- figures: written by python -m training card -->"
     card_file = tmp_path / "README.md"
     card_file.write_text(f"before\n{begin}\nold\n<!-- end of figures -->\nafter\n")
     low, high = mean_interval([True, False])
-    row = {"figure": "one", "value": 0.5, "n": 2, "chance": np.nan}
+    row = {"figure": card.SHOWN[0], "value": 0.5, "n": 2, "chance": np.nan}
     row |= {"low": low, "high": high, "split": "test"}
 
     for model in ("emoji-bag", "emoji"):
-        card.write(pd.DataFrame([{**row, "model": model}]), tmp_path)
-    text = card_file.read_text()
+        rows = [{**row, "model": model}, {**row, "model": model, "figure": "another"}]
+        card.write(pd.DataFrame(rows), tmp_path)
+    in_sight, _, folded = card_file.read_text().partition("<details>")
+    assert "| figure | `emoji` | `emoji-bag` | n | chance | aim |" in in_sight
+    cell = f"0.50 [{low:.2f}, {high:.2f}]"
+    assert f"| {card.SHOWN[0]} | {cell} | {cell} | 2 |  |  |" in in_sight
     cell = f"0.500 [{low:.3f}, {high:.3f}]"
-    assert "| figure | `emoji` | `emoji-bag` | aim | n | chance |" in text
-    assert f"| one | {cell} | {cell} |  | 2 |  |" in text
-    assert text.endswith("after\n")
+    assert f"| another | {cell} | {cell} | 2 |  |  |" in folded
+    assert folded.endswith("after\n")
 
     other_split = {**row, "model": "emoji-aided", "split": "development"}
     card.write(pd.DataFrame([other_split]), tmp_path)
