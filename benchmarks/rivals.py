@@ -95,7 +95,9 @@ def map_of_package(name: str, model: nn.Module, pixels: Tensor, text: Tensor) ->
     depth = len(model.visual.transformer.resblocks)
     tower = open_image_tower(model, layers_to_explain(None, None, method, depth))
     tower.verified = True  # once a model, not once a map
-    trace = tower.trace(pixels, pixel_graph=method.needs_pixel_graph)
+    trace = tower.trace(
+        pixels, pixel_graph=method.needs_pixel_graph, layer_graph=method.needs_layer_graph
+    )
     maps = method.image(tower, trace, text[None], Options())
     return maps[0, 0, 1:].unflatten(0, trace.grid)
 

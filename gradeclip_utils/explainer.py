@@ -785,7 +785,12 @@ class Explainer:
     ) -> list[Self]:
         """Explainers by several methods, first those whose trace also serves the others."""
         explainers = [self.with_method(method, words=words) for method in methods]
-        return sorted(explainers, key=lambda explainer: not explainer.method.needs_graph)
+
+
+        def need(explainer: Self) -> tuple[bool, bool]:
+            return explainer.method.needs_graph, explainer.method.needs_layer_graph
+
+        return sorted(explainers, key=need, reverse=True)
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         """An image to explain, with a warning if the model has seen nothing like it."""
@@ -809,12 +814,13 @@ class Explainer:
         self, images: list[Image.Image], graph: bool | None = None
     ) -> tuple[list[View], Trace]:
         """What the model sees of B images, and their trace, with a graph if one is needed."""
-        needs_pixel_graph = graph is None and self.method.needs_pixel_graph
-        if graph is None:
-            graph = self.method.needs_graph
+        method = self.method
+        graphs = [method.needs_graph, method.needs_pixel_graph, method.needs_layer_graph]
+        if graph is not None:
+            graphs = [graph]
         views = [self._view(image) for image in images]
         pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
-        trace = self._memory.trace(self.image_tower, pixels, graph, needs_pixel_graph)
+        trace = self._memory.trace(self.image_tower, pixels, *graphs)
         return views, trace
 
     def _encode_sides(
@@ -858,7 +864,10 @@ class Explainer:
         order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
         for batch in order.split(PROMPT_BATCH):
             graph = self.words is not None and has_words and self.words.needs_graph
-            trace = self._memory.trace(tower, tokens.ids[batch], graph)
+            layer_graph = self.words is not None and has_words and self.words.needs_layer_graph
+            trace = self._memory.trace(
+                tower, tokens.ids[batch], graph=graph, layer_graph=layer_graph
+            )
             embedding[batch] = trace.embedding
             if explained_embedding is not None:
                 explained = explained_embedding(tower, trace)

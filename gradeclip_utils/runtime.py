@@ -59,10 +59,14 @@ class TraceMemory:
         inputs: Tensor,
         graph: bool = False,
         pixel_graph: bool = False,
+        layer_graph: bool = False,
     ) -> Trace:
-        """The trace of inputs by a tower, the kept one if it is of the same inputs."""
+        """The trace of inputs by a tower, the kept one if it is of the same inputs.
+
+        A kept one serves without its layer graph, too: methods then compute their layers again.
+        """
         if not self.enabled:
-            return tower.trace(inputs, graph, pixel_graph)
+            return tower.trace(inputs, graph, pixel_graph, layer_graph)
 
         kept = self._last.get(tower)
         if kept is not None and torch.equal(kept.inputs, inputs):
@@ -71,6 +75,6 @@ class TraceMemory:
             if has_graph and has_pixel_graph:
                 return kept
 
-        trace = tower.trace(inputs, graph, pixel_graph)
+        trace = tower.trace(inputs, graph, pixel_graph, layer_graph)
         self._last[tower] = trace
         return trace

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..towers import Tower, Trace
-from ..towers.blocks import Block, attend
+from ..towers.blocks import Block
 from .common import zero_maps
 from .options import DEFAULTS, Options
 
@@ -106,14 +106,14 @@ def legrad(
 def _layer_passes(tower: Tower, trace: Trace) -> Iterator[tuple[Block, Tensor, Tensor]]:
     """Each explained layer, its attention (B, H, N, N) and its output (B, N, D).
 
-    They are part of a graph if the caller has one.
+    They are computed again, in the caller's graph, if the trace does not have them.
     """
-    tokens = trace.tokens.detach().requires_grad_()
-    for block in tower.explained:
-        q, k, v = block.project(tokens, trace.positions, trace.heads)
-        weights, o = attend(q, k, v, trace.attention_mask)
-        tokens = block.after_attention(tokens, o)
-        yield block, weights, tokens
+    if trace.layer_graph is not None:
+        for block, (weights, output) in zip(tower.explained, trace.layer_graph, strict=True):
+            yield block, weights, output
+    else:
+        for block, (layer, output) in zip(tower.explained, tower.run_explained(trace), strict=True):
+            yield block, layer.attention, output
 
 
 def _query_shares(tower: Tower, trace: Trace) -> Tensor:

@@ -59,6 +59,7 @@ class Method:
             or, where there is none, on the empty prompt (`Options.empty`).
         needs_graph: whether it takes channel weights from the graph of the trace.
         needs_pixel_graph: whether it takes gradients of pixels from the graph of the trace.
+        needs_layer_graph: whether it takes the attention of all tokens from it, or its gradients.
         explained_embedding: `(tower, trace) -> (B, E)`, the embedding of another network than the
             model whose similarity is explained; the explanation's provenance then has this number.
 
@@ -82,6 +83,7 @@ class Method:
     compares_targets: bool = False
     needs_graph: bool = False
     needs_pixel_graph: bool = False
+    needs_layer_graph: bool = False
     explained_embedding: Callable[[Tower, Trace], Tensor] | None = None
 
     def __post_init__(self):
@@ -288,11 +290,12 @@ _METHODS = [
             "arXiv 2005.00928"
         ),
         explains="how attention mixes the input, for any text or image",
-        cost="1 forward pass",
+        cost="nothing beyond the trace",
         image=rollout,
         text=rollout,
         layers="all",
         target=False,
+        needs_layer_graph=True,
     ),
     Method(
         name="grad-cam",
@@ -312,10 +315,11 @@ _METHODS = [
             "Interpreting Bi-Modal and Encoder-Decoder Transformers, ICCV 2021, arXiv "
             "2103.15679"
         ),
-        cost="1 forward pass, and a backward pass for each target",
+        cost="a backward pass for each target",
         image=game,
         text=game,
         layers="all",
+        needs_layer_graph=True,
     ),
     Method(
         name="maskclip",
@@ -373,9 +377,10 @@ _METHODS = [
             "via Feature Formation Sensitivity, ICCV 2025, arXiv 2404.03214"
         ),
         explains="the similarity of averaged tokens, as if the tower ended earlier",
-        cost="a sixth of a forward pass, and its gradient for each target",
+        cost="a gradient through each of a sixth of the layers, for each target",
         image=legrad,
         layers="sixth",
+        needs_layer_graph=True,
     ),
     Method(
         name="input-x-gradient",

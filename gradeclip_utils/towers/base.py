@@ -10,9 +10,10 @@ A family of models says three things, and everything else is here:
 H heads of C channels, D = H * C, and embeddings of width E.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ class Trace(Entry):
     graph: tuple[Tensor, tuple[Tensor, ...]] | None = None
     # embedding and inputs, the same
     pixel_graph: tuple[Tensor, Tensor] | None = None
+    # each layer's attention (B, H, N, N) and output (B, N, D) for all tokens, the same
+    layer_graph: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     @property
     def readers(self) -> Tensor:
@@ -201,16 +204,24 @@ class Tower:
         return sum(weight.numel() for weight in self.part.parameters()) < SMALL_TOWER
 
     @torch.no_grad()
-    def trace(self, inputs: Tensor, graph: bool = False, pixel_graph: bool = False) -> Trace:
+    def trace(
+        self,
+        inputs: Tensor,
+        graph: bool = False,
+        pixel_graph: bool = False,
+        layer_graph: bool = False,
+    ) -> Trace:
         """Trace pixels (B, 3, H, W) or token ids (B, context_length).
 
         With `graph`, the trace is ready for channel weights; with `pixel_graph`, for gradients of
-        pixels.
+        pixels; with `layer_graph`, for those of the attention of all tokens.
         """
         if not self.verified:
             self._verify(inputs[:INPUTS_VERIFIED])
         if pixel_graph:
             trace = self._trace_with_pixel_graph(inputs)
+        elif layer_graph:
+            trace = self._trace_with_layer_graph(self._enter_in_eval_mode(inputs))
         else:
             trace = self._trace_from(self._enter_in_eval_mode(inputs), graph)
         self._check_finite(trace)
@@ -258,6 +269,18 @@ class Tower:
         heads = trace.heads if position >= self.first else block.heads
         q, k, v = block.project(tokens, trace.positions, heads)
         return block.after_attention(tokens, attend_fused(q, k, v, trace.attention_mask))
+
+    def run_explained(self, entry: Entry) -> Iterator[tuple[Layer, Tensor]]:
+        """Each explained layer for every token as a query (R = N), and its output (B, N, D).
+
+        They are part of a graph if the caller has one.
+        """
+        tokens = entry.tokens.detach().requires_grad_()
+        for block in self.explained:
+            q, k, v = block.project(tokens, entry.positions, entry.heads)
+            attention, o = attend(q, k, v, entry.attention_mask)
+            tokens = block.after_attention(tokens, o)
+            yield Layer(q, k, v, attention, o), tokens
 
     def dense(self, trace: Trace) -> Tensor:
         """Dense features (B, N, E) of an image.
@@ -313,22 +336,18 @@ class Tower:
 
     def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
         """The trace of an entry; with `graph`, the o of its layers are known to autograd."""
-        entered = {field.name: getattr(entry, field.name) for field in fields(Entry)}
         if not graph:
             embedding, layers = self._forward_explained(entry)
-            return Trace(**entered, layers=layers, embedding=embedding)
+            return Trace(**_as_fields(entry), layers=layers, embedding=embedding)
 
         def start_graph(place: int, o: Tensor) -> Tensor:
             return o.requires_grad_() if place == 0 else o
 
         with torch.enable_grad():
             embedding, layers = self._forward_explained(entry, start_graph)
-        detached = []
-        for layer in layers:
-            detached.append(Layer(*(part.detach() for part in vars(layer).values())))
         return Trace(
-            **entered,
-            layers=tuple(detached),
+            **_as_fields(entry),
+            layers=tuple(_detached(layer) for layer in layers),
             embedding=embedding.detach(),
             graph=(embedding, tuple(layer.o for layer in layers)),
         )
@@ -339,18 +358,37 @@ class Tower:
         with torch.enable_grad():
             trace = self._trace_from(self._enter_in_eval_mode(pixels))
 
-        layers = [
-            Layer(*(part.detach() for part in vars(layer).values())) for layer in trace.layers
-        ]
         positions = trace.positions
         return replace(
             trace,
             inputs=inputs,
             tokens=trace.tokens.detach(),
             positions=None if positions is None else positions.detach(),
-            layers=tuple(layers),
+            layers=tuple(_detached(layer) for layer in trace.layers),
             embedding=trace.embedding.detach(),
             pixel_graph=(trace.embedding, pixels),
+        )
+
+    def _trace_with_layer_graph(self, entry: Entry) -> Trace:
+        """The trace of an entry, with a graph through its explained layers for all tokens."""
+        queries = _query_positions(entry)
+        layers = []
+        graph = []
+        with torch.enable_grad():
+            for layer, tokens in self.run_explained(entry):
+                graph.append((layer.attention, tokens))
+                if not self.explained[-1].latent:
+                    layer = _rows_of(layer, queries)
+                layers.append(_detached(layer))
+
+        query_tokens = tokens.detach()
+        if not self.explained[-1].latent:
+            query_tokens = query_tokens[queries]  # (B, R, D)
+        return Trace(
+            **_as_fields(entry),
+            layers=tuple(layers),
+            embedding=self._scaled(self._embed(query_tokens, entry)),
+            layer_graph=tuple(graph),
         )
 
     def _forward_explained(
@@ -496,6 +534,21 @@ def _query_positions(entry: Entry) -> tuple[Tensor, Tensor]:
     """An index of the query tokens: x[index] is (B, R, ...) of x (B, N, ...)."""
     rows = torch.arange(len(entry.query_index), device=entry.query_index.device)
     return rows[:, None], entry.query_index
+
+
+def _rows_of(layer: Layer, queries: tuple[Tensor, Tensor]) -> Layer:
+    """A layer of all tokens as queries, for the query tokens alone."""
+    attention = layer.attention.transpose(1, 2)[queries].transpose(1, 2)  # (B, H, R, N)
+    return Layer(layer.q[queries], layer.k, layer.v, attention, layer.o[queries])
+
+
+def _detached(layer: Layer) -> Layer:
+    return Layer(*(part.detach() for part in vars(layer).values()))
+
+
+def _as_fields(entry: Entry) -> dict[str, Any]:
+    """What a trace takes over from its entry."""
+    return {field.name: getattr(entry, field.name) for field in fields(Entry)}
 
 
 def _query_mask(entry: Entry) -> Tensor | None:

@@ -19,8 +19,10 @@ from gradeclip_utils.methods.grad_eclip import (
     channel_weights,
     spatial_weights,
 )
+from gradeclip_utils.methods.options import Options
 from gradeclip_utils.methods.registry import METHODS
 from gradeclip_utils.towers import open_image_tower, open_text_tower
+from gradeclip_utils.towers.blocks import Block
 from tests import plain
 from tests.methods.helpers import close, directions, run
 
@@ -192,6 +194,37 @@ def test_legrad_is_the_positive_gradient_of_each_layers_own_score(tiny, pixels):
     maps = legrad(tower, tower.trace(case.inputs), target)[0]
     for t in range(2):
         close(maps[t], case.on_valid(expected[t]))
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [
+        ("image", "rollout"),
+        ("image", "game"),
+        ("image", "legrad"),
+        ("text", "rollout"),
+        ("text", "game"),
+    ],
+)
+def test_a_trace_with_a_layer_graph_gives_the_same_maps_without_a_further_pass(
+    side, name, tiny, pixels, monkeypatch
+):
+    method = getattr(METHODS[name], side)
+    case = case_of(side, tiny, pixels)
+    target = directions(1, 2)
+    tower = tower_of(side, tiny.model, 3)
+    plain_trace = tower.trace(case.inputs)
+    expected = method(tower, plain_trace, target, Options())
+
+    trace = tower.trace(case.inputs, layer_graph=True)
+    close(trace.embedding, plain_trace.embedding)
+    for layer, plain_layer in zip(trace.layers, plain_trace.layers, strict=True):
+        for part, plain_part in zip(vars(layer).values(), vars(plain_layer).values(), strict=True):
+            close(part, plain_part)
+            assert not part.requires_grad
+    monkeypatch.setattr(Block, "project", None)  # no layer runs again
+    for _ in range(2):  # the graph is kept
+        close(method(tower, trace, target, Options()), expected)
 
 
 def test_grad_cam_weighs_channels_by_their_mean_gradient_over_the_patches(tiny, pixels):
