@@ -786,7 +786,6 @@ class Explainer:
         """Explainers by several methods, first those whose trace also serves the others."""
         explainers = [self.with_method(method, words=words) for method in methods]
 
-
         def need(explainer: Self) -> tuple[bool, bool]:
             return explainer.method.needs_graph, explainer.method.needs_layer_graph
 
