@@ -4,8 +4,9 @@
 //     what was turned -> message -> kernel -> data -> view
 
 import { html, render, useLayoutEffect, useReducer, useRef, useState } from "./htm-preact.js";
-import { View } from "./view.js";
+import { MapCanvas, View } from "./view.js";
 
+const SMALL = 110; // pixels of the map of a head
 const LONGEST = 1024; // pixels of an image that is sent to the kernel
 const PATIENCE = 3000; // milliseconds without an answer
 const SILENT =
@@ -362,13 +363,57 @@ const Save = ({ desk }) => {
     >`;
 };
 
-const Folds = ({ desk }) => {
+// The parts of the map: a row per layer, a column per head, and the sum over heads.
+const HeadGrid = ({ data, image, heads }) => {
+  const { maps, sums, shape, scales, explained } = heads;
+  const cell = (map, scale) =>
+    html`<div class="gradeclip-frame gradeclip-map">
+      <img src=${image} alt="" draggable=${false} />
+      <${MapCanvas} data=${data} panel=${{ map, shape, scale }} size=${SMALL} />
+    </div>`;
+  const row = (layer, index) => {
+    const isExplained = index >= maps.length - explained;
+    const name = `layer ${index + 1}`;
+    return html`${isExplained ? html`<b>${name}</b>` : html`<span>${name}</span>`}
+    ${layer.map((map) => cell(map, scales[0]))} ${cell(sums[index], scales[1])}`;
+  };
+  const [darkest, darkestSum] = scales.map((scale) => scale.toPrecision(2));
+  const description = `The map of the caption by ${maps.length} layers and ${maps[0].length} heads`;
+  const style = `--columns: ${maps[0].length + 1}; --ratio: ${data.ratio}`;
+  return html`<small
+      >The layers in bold make up the map above: it is the sum of their rows. Red is for the
+      caption, blue against it. Heads: darkest ${darkest}; sums: darkest ${darkestSum}.</small
+    >
+    <div class="gradeclip-heads" style=${style} role="img" aria-label=${description}>
+      <span />${maps[0].map((_, head) => html`<span>head ${head + 1}</span>`)}<span>sum</span>
+      ${maps.map(row)}
+    </div>`;
+};
+
+const Heads = ({ desk, image }) => {
+  const { heads, script } = desk.data;
+  const onToggle = ({ target }) => {
+    if (target.open !== Boolean(heads)) desk.send({ kind: "heads", shown: target.open });
+  };
+  return html`<${Fold}
+    summary="All layers and heads"
+    class="gradeclip-fold gradeclip-whole"
+    hidden=${!script}
+    onToggle=${onToggle}
+  >
+    ${heads?.note && html`<span>${heads.note}</span>`}
+    ${heads?.maps && html`<${HeadGrid} data=${desk.data} image=${image} heads=${heads} />`}
+  <//>`;
+};
+
+const Folds = ({ desk, image }) => {
   const { script } = desk.data;
   return html`<div class="gradeclip-folds">
     <${Fold} summary="Compare"
       ><${Pin} desk=${desk} /><${Controls} desk=${desk} place="compare"
     /><//>
     <${Fold} summary="Method and layers"><${Controls} desk=${desk} place="method" /><//>
+    <${Heads} desk=${desk} image=${image} />
     <${Fold} summary="Save, Python" hidden=${!script}>
       <${Save} desk=${desk} /><${Copy} script=${script} />
     <//>
@@ -404,7 +449,7 @@ const Explorer = ({ model, root }) => {
     onUndo=${onUndo}
   >
     <${Head} desk=${desk} />
-    <${Folds} desk=${desk} />
+    <${Folds} desk=${desk} image=${model.get("image")} />
   <//>`;
 };
 

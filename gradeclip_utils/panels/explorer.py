@@ -125,6 +125,7 @@ class Explorer(AnyWidget):
         self._typed = caption  # as it stands in the field, with unknown words
         self._struck = self.view.struck
         self._refused: frozenset[str] = frozenset()  # fields with a wrong value
+        self._shows_heads = False  # whether the fold of all layers and heads is open
         self._past: list[tuple[State, State | None, str]] = []  # state, pinned, typed
         self._turns = count()  # a new number lets the browser hear the same data again
         super().__init__()
@@ -243,6 +244,9 @@ class Explorer(AnyWidget):
                 self.reset()
             case {"kind": "back"}:
                 self.back()
+            case {"kind": "heads", "shown": bool(shown)}:
+                self._shows_heads = shown
+                self._say(self.message, "note")
             case {"kind": "save", "name": name}:
                 self.save(name)
             case _:
@@ -345,6 +349,7 @@ class Explorer(AnyWidget):
             "script": self.python() if self.view.explanation else "",
             "empty": not state.caption,
             "undoable": bool(self._past),
+            "heads": self._heads(),
         }
         with self.hold_sync():
             self.thumbnails = [source.thumbnail for source in self.shelf]
@@ -352,6 +357,12 @@ class Explorer(AnyWidget):
             self.vocabulary = words_by_kind(self._shown.clip.vocabulary)
             self.data = data
             self.busy = {}
+
+    def _heads(self) -> dict[str, Any] | None:
+        """The parts of the map, while the browser shows them."""
+        if not self._shows_heads or self.view.explanation is None:
+            return None
+        return self._shown.heads(self.view.state)
 
     def _spec(self, control: _Control) -> dict[str, Any]:
         """A control as `desk.js` takes it."""

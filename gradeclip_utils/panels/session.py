@@ -34,7 +34,7 @@ from ..plots.drawing import (
     title_of,
 )
 from ..plots.figures import image_url
-from ..plots.page import payload
+from ..plots.page import as_numbers, payload
 from ..scenes import Scene, as_python, phrase, recoloured, without
 from ..words import Word, split_read, unknown_words, why_no_words
 from .sentences import nouns, sentence
@@ -266,26 +266,28 @@ class ExplorerView:
         return replace(drawing, panels=(panel,), signed=self.state.signed)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
-        """This view, a pinned one, and the difference of their maps, each over its maximum."""
+        """This view, a pinned one, and the difference of their maps.
+
+        Maps of another model or method have other units: each is divided by its maximum.
+        """
         drawings = [self.drawing(), pinned.drawing()]
         both_names = [view.state.names for view in (self, pinned)]
         first_names, second_names = both_names
         differs = [name for name in first_names if first_names[name] != second_names[name]]
-        if differs in ([], ["target"]):
-            drawings = scaled(drawings)  # the same units
-
+        has_one_scale = differs in ([], ["target"])  # and one unit
         panels = []
         for names, drawing in zip(both_names, drawings, strict=True):
             panels.append(_with_name(drawing.panels[0], *(names[name] for name in differs)))
-        first, second = (np.asarray(panel.map) / (panel.scale or 1) for panel in panels)
+        units = [1.0 if has_one_scale else panel.scale or 1.0 for panel in panels]
+        first, second = (np.asarray(panel.map) for panel in panels)
         if first.shape == second.shape:
-            difference = first - second
+            difference = first / units[0] - second / units[1]
             title = title_of((), "first map minus second")
             panels.append(Panel("first map minus second", title, difference, abs_max(difference)))
 
         null_counts = {drawing.null_count for drawing in drawings}
         null_maxima = [drawing.null_max for drawing in drawings if drawing.null_max is not None]
-        return replace(
+        compared = replace(
             drawings[0],
             panels=tuple(panels),
             word_scale=max(drawing.word_scale for drawing in drawings),
@@ -293,8 +295,9 @@ class ExplorerView:
             null_count=null_counts.pop() if len(null_counts) == 1 else 0,
             origin="; ".join(dict.fromkeys(drawing.origin for drawing in drawings)),
             signed=True,
-            shared=False,
+            shared=has_one_scale,
         )
+        return scaled([compared])[0]
 
     # -------------------------------------------------------------------------------- a scene
 
@@ -469,6 +472,7 @@ class Session:
         self.depth = self._plain.image_tower.depth
         self._explainer = lru_cache(24)(self._open)
         self._answer = lru_cache(64)(self._explain)
+        self._parts = lru_cache(8)(self._head_maps)
 
     def view(self, state: State) -> ExplorerView:
         """The answer to a state, without the words of its caption that the model does not know.
@@ -498,6 +502,38 @@ class Session:
         _check_places(state, words)
         without = self._similarity_without(state, explanation) if state.phrase else None
         return ExplorerView(state, explanation, words, without, struck, notes)
+
+    def heads(self, state: State) -> dict[str, Any]:
+        """The part of each layer and head in the map of a caption, as JSON has it.
+
+        All layers of the image encoder have a row, of which `explained` are the last ones. Only a
+        note is there if the method's maps are no sum over heads.
+        """
+        if METHODS[state.method].heads is None:
+            return {"note": f"Maps of {METHODS[state.method].title} are no sum over heads."}
+        shared = replace(state, phrase=None, patch=None, signed=False, model="", layers=self.depth)
+        maps = self._parts(shared)  # (L, H, h, w)
+        sums = maps.sum(axis=1)
+        return {
+            "maps": as_numbers(maps.reshape(*maps.shape[:2], -1)),
+            "sums": as_numbers(sums.reshape(len(sums), -1)),
+            "shape": maps.shape[2:],
+            "scales": [abs_max(maps), abs_max(sums)],
+            "explained": state.layers,
+        }
+
+    def _head_maps(self, state: State) -> np.ndarray:
+        """The parts (L, H, h, w) of a caption's map."""
+        with heard_by(lambda _: None):  # the view has said it
+            explanation = self._explainer_of(state).explain(
+                state.source.image,
+                state.caption,
+                against=state.contrast,
+                words=None,
+                heads="separate",
+            )
+        assert explanation.head_maps is not None
+        return explanation.head_maps[0]
 
     def _similarity_without(self, state: State, explanation: Explanation) -> float | None:
         """The similarity of a caption without its phrase; None if nothing is left of it."""

@@ -72,7 +72,7 @@ def payload(
     """
     panels = [_panel(panel) for panel in drawing.panels]
     if regions is not None:
-        panels[0]["regions"] = _numbers(regions.reshape(len(regions), -1))
+        panels[0]["regions"] = as_numbers(regions.reshape(len(regions), -1))
     width, height = drawing.image.size
     left, top, right, bottom = drawing.box or (0, 0, width, height)
     return {
@@ -100,12 +100,12 @@ def _panel(panel: Panel) -> dict[str, Any]:
         **{name: getattr(panel, name) for name in names},
         "cells": cells,
         "shape": (1, 1) if panel.map is None else panel.map.shape,
-        "map": None if panel.map is None else _numbers(panel.map.ravel()),
+        "map": None if panel.map is None else as_numbers(panel.map.ravel()),
         "regions": None,
     }
 
 
-def _numbers(values: np.ndarray) -> list:
+def as_numbers(values: np.ndarray) -> list:
     """An array as nested lists of numbers of four digits, which look like all digits."""
     values = np.asarray(values, dtype=float)
     digits = 4 - math.floor(math.log10(abs_max(values) or 1))

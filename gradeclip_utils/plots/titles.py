@@ -66,7 +66,7 @@ def draw_title(
         return
     is_stacked = any(lower is not None for _, lower in cells)
     align = "center" if is_stacked else "baseline"
-    gap = 0.56 * fontsize
+    gap = _gap(cells, fontsize)
     rows = [HPacker(children=line, sep=gap, pad=0, align=align) for line in lines]
     pad = 0.25 * fontsize  # room for the shades
     title = VPacker(children=rows, sep=0.4 * fontsize, pad=pad, align="left")
@@ -94,7 +94,7 @@ def _lines(
     """The boxes of a title's cells, wrapped to a width in inches."""
     renderer = RendererAgg(1, 1, figure.dpi)
     room = inches * figure.dpi
-    gap = 0.56 * fontsize * figure.dpi / 72  # pixels
+    gap = _gap(cells, fontsize) * figure.dpi / 72  # pixels
     lines: list[list[OffsetBox]] = []
     filled = room  # of the present line
     for cell in cells:
@@ -107,6 +107,12 @@ def _lines(
         lines[-1].append(box)
         filled += width
     return lines
+
+
+def _gap(cells: Sequence[Cell], fontsize: float) -> float:
+    """Points between words: those with a score need room for their shades."""
+    has_scores = any(upper.score is not None for upper, _ in cells)
+    return (0.56 if has_scores else 0.32) * fontsize
 
 
 def _cell_box(cell: Cell, word_scale: float, inches: float, fontsize: float) -> OffsetBox:

@@ -277,6 +277,24 @@ def test_a_caption_is_compared_with_nothing_with_others_or_with_a_caption(drawn)
     assert drawn.view.state.against == ""
 
 
+def test_the_parts_of_all_layers_and_heads_sum_to_the_map_of_the_explained_layers(panel):
+    assert panel.data["heads"] is None
+    panel.press({"kind": "heads", "shown": True})
+    panel.change(layers=2, compared="others")
+    heads = panel.data["heads"]
+    assert heads["explained"] == 2
+    maps = np.array(heads["maps"])  # (layers, heads, patches)
+    np.testing.assert_allclose(maps.sum(1), heads["sums"], atol=1e-4)
+    total = np.array(heads["sums"][-2:]).sum(0)
+    np.testing.assert_allclose(total, panel.view.map.ravel(), atol=1e-4)
+    assert heads["scales"][0] == pytest.approx(np.abs(maps).max(), rel=1e-3)
+
+    panel.change(method="rollout")
+    assert panel.data["heads"] == {"note": "Maps of Attention rollout are no sum over heads."}
+    panel.press({"kind": "heads", "shown": False})
+    assert panel.data["heads"] is None
+
+
 def test_changes_are_undone_one_by_one(drawn):
     assert not drawn.data["undoable"]
     start = drawn.view.state
@@ -319,9 +337,11 @@ def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     panel.change(caption="a dog")
     assert titles(panel)[:2] == ["a dog", CAPTION]
     maps = [view.explanation.image_maps[0].clip(min=0) for view in (panel.view, panel.beside)]
-    top = max(map_.max() for map_ in maps)
-    expected = (maps[0] - maps[1]).ravel() / top
-    np.testing.assert_allclose(panel.data["panels"][2]["map"], expected, atol=1e-3)
+    difference = maps[0] - maps[1]
+    top = np.abs([*maps, difference]).max()
+    for shown, expected in zip(panel.data["panels"], (*maps, difference), strict=True):
+        np.testing.assert_allclose(shown["map"], expected.ravel(), atol=1e-4 * top)
+        assert shown["scale"] == pytest.approx(top)  # the same units
     panel.press({"kind": "unpin"})
     assert titles(panel) == ["a dog"]
 

@@ -172,6 +172,25 @@ def test_maps_and_word_x_region_are_whole():
     assert_whole(interactions().plot(words="all", columns=2, width=5))
 
 
+@pytest.mark.parametrize("size", [(120, 90), (80, 300)])
+def test_each_layer_is_a_row_of_its_heads_and_their_sum(size):
+    random = np.random.default_rng(0)
+    head_maps = random.normal(size=(2, 3, 5, 6, 8)).astype(np.float32)  # prompts, layers, heads
+    result = replace(explanation("a dog", "a cat", size=size), head_maps=head_maps)
+    figure = result.plot_heads("a cat")
+    assert_whole(figure)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [f"head {head}" for head in range(1, 6)] + ["sum"]
+    assert {"last − 2", "last − 1", "last layer"} <= set(texts(figure))
+    _, *maps = panels(figure)
+    assert (rows_of(maps), columns_of(maps)) == (3, 6)
+
+    darkest = np.abs(head_maps[1]).max()
+    darkest_sum = np.abs(head_maps[1].sum(1)).max()
+    assert f"heads: darkest {darkest:.1f}" in texts(figure)
+    assert f"sum: darkest {darkest_sum:.1f}" in texts(figure)
+
+
 # ------------------------------------------------------------------------------- axes of one's own
 
 
@@ -193,6 +212,7 @@ def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
     [
         (lambda ax: explanation("a dog", "a cat").plot(ax=ax), "ax= takes one map"),
         (lambda ax: explanation("a dog").plot(prompts=["a dgo"]), "did you mean a dog"),
+        (lambda ax: explanation("a dog").plot_heads(), 'ask for explain.*heads="separate"'),
         (lambda ax: plot_maps([IMAGE, IMAGE], [MAPS]), "got 2 images and 1 sets of maps"),
         (lambda ax: plot_maps(IMAGE, MAPS, upsample="x"), "must be 'bilinear' or 'nearest'"),
         (lambda ax: plot_intervals(TABLE.drop(columns="low")), "has no column 'low'"),

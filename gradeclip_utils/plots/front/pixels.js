@@ -54,7 +54,7 @@ export const spread = (values, [rows, columns], [left, top, width, height], acro
 };
 
 // Draw a map (-1 to 1) into a canvas with a transparent background.
-export const paintMap = (canvas, values, shape, { ratio, box, colormap }, longest = 288) => {
+export const paintMap = (canvas, values, shape, { ratio, box, colormap }, longest) => {
   const across = Math.max(1, Math.round(longest * Math.min(1, ratio)));
   const down = Math.max(1, Math.round(longest * Math.min(1, 1 / ratio)));
   canvas.width = across;

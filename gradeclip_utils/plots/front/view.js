@@ -155,6 +155,7 @@ const Word = ({ data, panel, word, index, pointing }) => {
   const number = score === word.score && word.sentence ? word.sentence : signed(score || 0);
   const label = score == null ? word.text : `${word.text}: ${number}`;
   const classes = ["gradeclip-word", word.small && "gradeclip-small"];
+  if (score == null) classes.push("gradeclip-name");
   if (word.struck || (isPicked && data.strikes)) classes.push("gradeclip-struck");
   const look = {
     class: classes.filter(Boolean).join(" "),
@@ -203,12 +204,13 @@ const Title = ({ data, panel, pointing }) => {
   return html`<div class="gradeclip-title">${panel.cells.map(cell)}</div>`;
 };
 
-const MapCanvas = ({ data, panel, phrase, isSigned }) => {
+// A map alone, `size` pixels wide or high.
+export const MapCanvas = ({ data, panel, phrase, isSigned, size = 288 }) => {
   const canvas = useRef();
   useLayoutEffect(() => {
     const { values, top } = mapOf(panel, phrase, isSigned);
     const scaled = values.map((value) => value / (top || 1));
-    paintMap(canvas.current, scaled, panel.shape, data);
+    paintMap(canvas.current, scaled, panel.shape, data, size);
   }, [data, panel, String(phrase), isSigned]);
   return html`<canvas ref=${canvas} aria-hidden="true" />`;
 };
