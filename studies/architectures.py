@@ -128,13 +128,17 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
     query = int(torch.randint(layer.q.shape[1], (), generator=generator))
     tokens = torch.randperm(layer.v.shape[1], generator=generator)[:6].tolist()
     slopes = torch.stack([_slope(tower, trace, query, token, direction) for token in tokens])
-    identity = (slopes - predicted[query, tokens]).abs().max() / predicted[query].abs().max()
+    largest = predicted[query].abs().max()
 
     return {
-        "trace": float((embedding - plain).abs().max()),
-        "collects": float((collected - layer.o).abs().max()),
-        "identity": float(identity),
+        "trace": _largest_difference(embedding, plain),
+        "collects": _largest_difference(collected, layer.o),
+        "identity": _largest_difference(slopes, predicted[query, tokens]) / float(largest),
     }
+
+
+def _largest_difference(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max())
 
 
 @torch.no_grad()
@@ -189,12 +193,13 @@ def maps_again(explainer: Explainer, scenes: Sequence[Scene]) -> dict[str, np.nd
     images = images_of(explainer.clip, scenes)
     mirrored = [ImageOps.mirror(image) for image in images]
     names = [phrase(scene.objects[0].noun) for scene in scenes]
-    prompts = explainer.embed_texts(names)[:, None]  # (N, 1, E)
-    in_other_words = explainer.embed_texts([f"a photo of {name}" for name in names])[:, None]
-    return {
-        "mirrored": explainer.maps(mirrored, prompts)[:, 0].cpu().numpy()[:, :, ::-1],
-        "photo": explainer.maps(images, in_other_words)[:, 0].cpu().numpy(),
-    }
+    photos = [f"a photo of {name}" for name in names]
+
+    def maps(images: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
+        directions = explainer.embed_texts(prompts)[:, None]  # (N, 1, E)
+        return explainer.maps(images, directions)[:, 0].cpu().numpy()
+
+    return {"mirrored": maps(mirrored, names)[:, :, ::-1], "photo": maps(images, photos)}
 
 
 def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:

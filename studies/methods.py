@@ -18,7 +18,6 @@ mean similarity of null captions.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from torch import Tensor
 
 from gradeclip_utils import Clip, Explainer, load_clip
 from gradeclip_utils.files import data_path
-from gradeclip_utils.images import model_view, onto_image, pool
+from gradeclip_utils.images import model_view, pool
 from gradeclip_utils.measures.faithfulness import (
     GAMES,
     Protocol,
@@ -61,8 +60,8 @@ from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 from gradeclip_utils.towers import Tower, Trace
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
-from .lesson import SECOND, prompts_of, shown_scenes
-from .relevance import maps_by, null_mean
+from .lesson import SECOND, checksum_of, prompts_of, shown_scenes
+from .relevance import maps_by, null_mean, on_canvas
 
 PAPER = "Grad-ECLIP (paper)"
 PACKAGE = "Grad-ECLIP (package)"
@@ -85,13 +84,6 @@ SLOW = {
     "M2IB": "m2ib",
 }
 POSITIVE = "Grad-ECLIP, positive parts"
-SUMMED = {  # methods that sum over layers
-    "Grad-ECLIP": "grad-eclip",
-    POSITIVE: "positive-layers",
-    "softmax x gradient": "grad-eclip-softmax",
-    "GAME": "game",
-    "LeGrad": "legrad",
-}
 SAME = "the same everywhere"  # three rows that need no model
 TRUE = "the true masks"
 INDICATOR = "named or not"
@@ -127,6 +119,13 @@ _POSITIVE_LAYERS = Method(
     image=positive_layers,
     needs_graph=True,
 )
+SUMMED = {  # methods that sum over layers
+    "Grad-ECLIP": "grad-eclip",
+    POSITIVE: _POSITIVE_LAYERS,
+    "softmax x gradient": "grad-eclip-softmax",
+    "GAME": "game",
+    "LeGrad": "legrad",
+}
 
 
 def explainer_of(clip: Clip, title: str, layers: int | None = None) -> Explainer:
@@ -134,10 +133,9 @@ def explainer_of(clip: Clip, title: str, layers: int | None = None) -> Explainer
 
     The paper's Grad-ECLIP explains one layer, the package's as many as the model suggests.
     """
-    name = (SUMMED | QUICK | SLOW)[title]
+    method = (SUMMED | QUICK | SLOW)[title]
     if title == PAPER:
         layers = 1
-    method = _POSITIVE_LAYERS if title == POSITIVE else name
     return Explainer(clip, method=method, image_layers=layers)
 
 
@@ -234,7 +232,7 @@ def _falls(explainer: Explainer, scenes: Sequence[Scene], images: Sequence[Image
 
 def _on_things(map_: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """The relevance of a map on each thing, (things,)."""
-    heat = _heat(map_)
+    heat = on_canvas(map_)
     return np.array([heat[mask].sum() for mask in masks])
 
 
@@ -310,10 +308,6 @@ def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _heat(map_: np.ndarray) -> np.ndarray:
-    return onto_image(map_, (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS))
-
-
 def precision(heat: np.ndarray, mask: np.ndarray) -> float:
     """The average precision of a heat map, read at every second pixel, down and across."""
     return localisation_scores(heat[::2, ::2], mask[::2, ::2])["average_precision"]
@@ -324,7 +318,7 @@ def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     means = []
     for scene_maps, things in zip(maps, masks, strict=True):
         scores = [
-            precision(_heat(map_), mask) for map_, mask in zip(scene_maps, things, strict=True)
+            precision(on_canvas(map_), mask) for map_, mask in zip(scene_maps, things, strict=True)
         ]
         means.append(np.mean(scores))
     return np.array(means)
@@ -335,66 +329,35 @@ def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
     image = shown_scenes(1)[0].image(CANVAS)
     explainer = Explainer(clip)
     text = explainer.embed_texts(["a dog"])[None]  # (1, 1, E)
-    calls = {
-        title: partial(
-            explainer_of(clip, title).maps,
-            [image],
-            text,
-        )
-        for title in titles
-    }
-    table = time_methods(
-        calls,
-        partial(explainer.embed_images, [image]),
-        repeats=repeats,
-    )
+    calls = {title: partial(explainer_of(clip, title).maps, [image], text) for title in titles}
+    plain_pass = partial(explainer.embed_images, [image])
+    table = time_methods(calls, plain_pass, repeats=repeats)
     return table.set_index("method")["passes"]
 
 
 # ------------------------------------------------------------------------------------------- tables
 
 
-def as_table(
-    rows: pd.DataFrame, costs: pd.Series, measures: Sequence[str] = MEASURES
-) -> pd.DataFrame:
+def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
     """Mean and 95 % interval of every measure, the most precise method first."""
     table = {}
     for title, part in rows.groupby("method", sort=False):
         cost = costs.get(title, np.nan)
         row = {"cost in passes": f"{cost:.0f}" if cost > 0 else ""}
-        for name in measures:
-            row[name] = _with_interval(part[name], "{:.2f}")
+        for name in MEASURES:
+            row[name] = _with_interval(part[name])
         row["scenes"] = len(part)
         table[title] = row
-    order = rows.groupby("method")[measures[0]].mean().sort_values(ascending=False, kind="stable")
+    order = rows.groupby("method")[MEASURES[0]].mean().sort_values(ascending=False, kind="stable")
     return pd.DataFrame(table).T.loc[order.index].rename_axis(index=None)
 
 
-def differences(
-    rows: pd.DataFrame, baseline: str, measures: Sequence[str] = MEASURES
-) -> pd.DataFrame:
-    """How far every method lies above another, on the scenes of both.
-
-    Mean difference and 95 % interval.
-    """
-    wide = rows.pivot(index="scene", columns="method")
-    table = {}
-    for title in rows["method"].drop_duplicates():
-        row = {}
-        for name in measures:
-            difference = (wide[name, title] - wide[name, baseline]).dropna()
-            row[name] = _with_interval(difference, "{:+.2f}")
-            row["scenes"] = max(len(difference), row.get("scenes", 0))
-        table[title] = row
-    return pd.DataFrame(table).T[[*measures, "scenes"]].drop(index=baseline)
-
-
-def _with_interval(values: pd.Series, form: str) -> str:
+def _with_interval(values: pd.Series) -> str:
     values = values.dropna()
     if len(values) < 2:
         return ""
     low, high = mean_interval(values)
-    return f"{form.format(values.mean())} [{low:.2f}, {high:.2f}]"
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 def plot_quick(clip: Clip, scene: Scene) -> Figure:
@@ -508,8 +471,7 @@ def _weights(model: str) -> str:
     file = data_path("methods.csv").parent / f"{model}.safetensors"
     if not file.exists():
         return ""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:8]
+    return checksum_of(file)[:8]
 
 
 def _read(file: Path) -> pd.DataFrame:

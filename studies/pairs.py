@@ -126,16 +126,12 @@ def draw_pairs(
     pairs: list[Pair] = []
     while len(pairs) < n:
         drawn = _DRAWN[kind](rng, _pool(nouns), objects, withheld)
-        if drawn is not None and all(
-            _fits(
-                scene,
-                kind,
-                withheld,
-            )
-            for scene in drawn[0]
-        ):
+        if drawn is None:
+            continue
+        scenes, asked = drawn
+        if all(_fits(scene, kind, withheld) for scene in scenes):
             name = f"{kind}, {objects}, {composition}, {len(pairs)}"
-            pairs.append(Pair(name, kind, composition, *drawn))
+            pairs.append(Pair(name, kind, composition, scenes, asked))
     return pairs
 
 
@@ -222,12 +218,8 @@ def _identity(rng, pool, n, withheld) -> Drawn:
     (stranger,) = _things(rng, rng.choice(unused, 1))
 
     exchanged = list(things)
-    exchanged[i] = replace(
-        stranger,
-        x=things[i].x,
-        y=things[i].y,
-        size=things[i].size,
-    )
+    before = things[i]
+    exchanged[i] = replace(stranger, x=before.x, y=before.y, size=before.size)
     return _scenes(rng, things, exchanged), (i,)
 
 
@@ -279,11 +271,7 @@ def _sizes(rng, pool, n, withheld, asked: Sequence[int]) -> Drawn:
     """
     small = float(rng.uniform(SIZES[0], SMALL))
     big = float(rng.uniform(BIG, _BIGGEST))
-    unnamed = rng.uniform(
-        SIZES[0],
-        SMALL,
-        n,
-    )  # sizes of the things whose size no caption says
+    unnamed = rng.uniform(SIZES[0], SMALL, n)  # sizes that no caption says
     room = [big if k in asked else float(unnamed[k]) for k in range(n)]
     things = _things(rng, _nouns(rng, pool, n, withheld), room)
 
@@ -305,13 +293,8 @@ def _one_size(rng, pool, n, withheld) -> Drawn:
 
 
 def _swapped_sizes(rng, pool, n, withheld) -> Drawn:
-    return _sizes(
-        rng,
-        pool,
-        n,
-        withheld,
-        [int(k) for k in rng.choice(n, 2, replace=False)],
-    )
+    asked = [int(k) for k in rng.choice(n, 2, replace=False)]
+    return _sizes(rng, pool, n, withheld, asked)
 
 
 def _count(rng, pool, n, withheld) -> Drawn:
@@ -348,13 +331,8 @@ def _comparison(rng, pool, n, withheld) -> Drawn:
     compared = []
     for scene in scenes:
         relation = relation_between(*scene.objects, kind="size")
-        compared.append(
-            arrange(
-                list(scene.objects),
-                background=scene.background,
-                relation=relation,
-            )
-        )
+        things = list(scene.objects)
+        compared.append(arrange(things, background=scene.background, relation=relation))
     return tuple(compared), (0,)
 
 

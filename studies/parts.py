@@ -18,9 +18,9 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.images import onto_image
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots.figures import FULL_WIDTH, new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, phrase
@@ -28,7 +28,7 @@ from gradeclip_utils.words import Word
 
 from .lesson import prompts_of
 from .methods import precision
-from .relevance import layer_maps, located, maps_by, null_mean, on_highest
+from .relevance import layer_maps, located, maps_by, null_mean, on_canvas, on_highest
 
 SPATIAL = {  # spatial weight -> the method that has it
     "loosened": "grad-eclip",
@@ -77,10 +77,8 @@ def map_parts(
     explainer = Explainer(clip)
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
-    present = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
-    absent = explainer.embed_texts([phrase(noun) for noun in absent_nouns(scenes)])
     mean = null_mean(explainer).expand(len(scenes), 1, -1)
-    directions = torch.cat([present.unflatten(0, (-1, 2)), absent[:, None], mean], dim=1)
+    directions = torch.cat([_prompts(explainer, scenes), mean], dim=1)  # (B, 4, E)
 
     rows = []
     by_kind = layer_maps(clip, images, directions, kinds, layers=max(layers))
@@ -102,27 +100,29 @@ def measures_of(explainers: Mapping[str, Explainer], scenes: Sequence[Scene]) ->
     explainer = next(iter(explainers.values()))
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
-    present = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
-    absent = explainer.embed_texts([phrase(noun) for noun in absent_nouns(scenes)])
-    directions = torch.cat([present.unflatten(0, (-1, 2)), absent[:, None]], dim=1)
-
     rows = []
-    for name, maps in maps_by(explainers, images, directions).items():
+    for name, maps in maps_by(explainers, images, _prompts(explainer, scenes)).items():
         rows.append(_measures(maps, masks).assign(method=name))
     return pd.concat(rows, ignore_index=True)
 
 
-def plot_targets(rows: Mapping[str, pd.DataFrame], measure: str = "average precision") -> Figure:
-    """A measure against the number of layers, a line a target and a panel a model."""
-    figure = new_figure(
-        FULL_WIDTH, 3.2, f"{measure} by number of layers and target", layout="constrained"
-    )
+def _prompts(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
+    """The prompts of both things of each scene and of one that it does not show, (B, 3, E)."""
+    present = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
+    absent = explainer.embed_texts([phrase(noun) for noun in absent_nouns(scenes)])
+    return torch.cat([present.unflatten(0, (-1, 2)), absent[:, None]], dim=1)
+
+
+def plot_targets(rows: Mapping[str, pd.DataFrame]) -> Figure:
+    """Average precision by the number of layers, a line a target and a panel a model."""
+    alt = "average precision by number of layers and target"
+    figure = new_figure(FULL_WIDTH, 3.2, alt, layout="constrained")
     panels = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
     for axes, (model, table) in zip(panels, rows.items(), strict=True):
         sns.lineplot(
             table,
             x="layers",
-            y=measure,
+            y="average precision",
             hue="target",
             style="target",
             hue_order=TARGETS,
@@ -158,19 +158,21 @@ def _measures(maps: np.ndarray, masks: Sequence[np.ndarray]) -> pd.DataFrame:
     """The measures of maps (B, 3, h, w) of two things and an absent one, a row a scene."""
     rows = []
     for k, (scene_maps, things) in enumerate(zip(maps, masks, strict=True)):
-        heats = [onto_image(map_, (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS)) for map_ in scene_maps]
-        places = [located(heats[i], things)[i] for i in range(2)]
-        precisions = [precision(heats[i], things[i]) for i in range(2)]
-        rows.append(
-            {
-                "scene": k,
-                "on the thing": np.mean([place.on_thing for place in places]),
-                "on the other": np.mean([place.on_others for place in places]),
-                "average precision": np.mean(precisions),
-                "over absent": float(scene_maps[0].max() > scene_maps[2].max()),
-            }
-        )
-    return pd.DataFrame(rows).assign(**{"on its highest": on_highest(maps[:, :2])})
+        first, _, absent = scene_maps
+        heats = [on_canvas(map_) for map_ in scene_maps[:2]]
+        places = [located(heat, things)[i] for i, heat in enumerate(heats)]
+        precisions = [precision(heat, mask) for heat, mask in zip(heats, things, strict=True)]
+        row = {
+            "scene": k,
+            "on the thing": np.mean([place.on_thing for place in places]),
+            "on the other": np.mean([place.on_others for place in places]),
+            "average precision": np.mean(precisions),
+            "over absent": float(first.max() > absent.max()),
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    table["on its highest"] = on_highest(maps[:, :2])
+    return table
 
 
 # ------------------------------------------------------------------------------------------ words
@@ -204,10 +206,16 @@ def word_parts(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
         else:
             of_true = scorer.score_words(true, targets[target])
             of_false = scorer.score_words(false, targets[target])
+        left_out_of_true, _ = left_out[target]
         for k, scene in enumerate(scenes):
-            row = {"scores": name, "target": target, "scene": k}
-            row["false word"] = _is_lower(of_false[k], false[k], scene.objects[0].noun)
-            row["like leaving out"] = _rank_correlation(of_true[k], left_out[target][0][k])
+            true_noun = scene.objects[0].noun
+            row = {
+                "scores": name,
+                "target": target,
+                "scene": k,
+                "false word": _is_lower(of_false[k], false[k], true_noun),
+                "like leaving out": _rank_correlation(of_true[k], left_out_of_true[k]),
+            }
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -111,24 +111,11 @@ def matching_rows(
             row[f"{name}_joint"] = joint[i].on_thing
             row[f"{name}_chance"] = chance[i].on_thing
 
-        row["embeddings"] = float(
-            F.cosine_similarity(
-                texts[2],
-                texts[:2].sum(0),
-                dim=0,
-            )
-        )
+        row["embeddings"] = _cosine_with_sum(texts[2], texts[:2])
         row["embeddings_other"] = np.nan
         foreign = _disjoint(prompts, image)
         if foreign:
-            parts = explainer.embed_texts(foreign)
-            row["embeddings_other"] = float(
-                F.cosine_similarity(
-                    texts[2],
-                    parts.sum(0),
-                    dim=0,
-                )
-            )
+            row["embeddings_other"] = _cosine_with_sum(texts[2], explainer.embed_texts(foreign))
         row["maps"] = np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]
         return row
 
@@ -156,6 +143,10 @@ def _disjoint(prompts: Mapping[str, list[str]], image: str) -> list[str] | None:
         if not set(pair) & set(prompts[image]):
             return pair
     return None
+
+
+def _cosine_with_sum(text: Tensor, parts: Tensor) -> float:
+    return float(F.cosine_similarity(text, parts.sum(0), dim=0))
 
 
 def _with_article(noun: str) -> str:
@@ -194,15 +185,7 @@ def colour_rows(
         mentioned = set(re.findall(r"\w+", example.caption.lower()))
         absent = next(name for name in COLOURS if name not in mentioned)
 
-        captions = [
-            with_word(
-                example.caption,
-                start,
-                end,
-                word,
-            )
-            for word in (colour, absent)
-        ]
+        captions = [with_word(example.caption, start, end, word) for word in (colour, absent)]
         split_words = explainer.word_directions([caption for caption, _, _ in captions])
         directions = []
         for (words, vectors), (_, first, last) in zip(split_words, captions, strict=True):
@@ -481,18 +464,8 @@ def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
     if data in ("winoground", "colorswap"):  # two images and two captions per example
         example = rows["key"].str.rpartition("/")[0]
         name = f"photographs: {data}"
-        claims.add(
-            f"{name}: finds its caption",
-            rows["right"],
-            clusters=example,
-            than=0.5,
-        )
-        claims.add(
-            f"{name}: without the image",
-            rows["text_only"],
-            clusters=example,
-            than=0.5,
-        )
+        claims.add(f"{name}: finds its caption", rows["right"], clusters=example, than=0.5)
+        claims.add(f"{name}: without the image", rows["text_only"], clusters=example, than=0.5)
         claims.add(f"{name}: all four right", group_scores(rows), than=1 / 6)
         return
 
@@ -516,11 +489,7 @@ def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarra
     sizes = cases.groupby("kind")["kind"].transform("size")
     kind, _, name = cases["kind"].str.partition(": ").to_numpy().T
     symmetric = data_path("aro_symmetric.txt").read_text().splitlines()
-    counts = np.where(
-        kind == "relation",
-        ~np.isin(name, symmetric),
-        sizes >= _FEWEST_CASES,
-    )
+    counts = np.where(kind == "relation", ~np.isin(name, symmetric), sizes >= _FEWEST_CASES)
     cases = cases[counts]
     if not len(cases):
         return np.nan, np.full(2, np.nan), 0

@@ -38,8 +38,9 @@ from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
 
+from .lesson import are_different
 from .pairs import images_of
-from .relevance import Located, direction_of, located
+from .relevance import Located, direction_of, located, on_canvas
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -70,7 +71,7 @@ def games(
     seed = 0
     while len(drawn) < n * len(counts):
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
-        if len({thing.noun for thing in scene.objects}) == 4:
+        if are_different(scene.objects):
             for count in counts:
                 fewer = arrange(list(scene.objects[:count]), background=scene.background)
                 drawn.append(Game(f"{split}/{seed}", fewer))
@@ -107,15 +108,7 @@ def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFra
     """
     rows: list[dict] = []
     for game in played:
-        coarse = [pool(mask, grid) for mask in _masks(game.scene)]
-        heats = [
-            onto_image(
-                mask,
-                (0, 0, CANVAS, CANVAS),
-                (CANVAS, CANVAS),
-            )
-            for mask in coarse
-        ]
+        heats = [on_canvas(pool(mask, grid)) for mask in _masks(game.scene)]
         rows += _rows(game, heats, "true mask")
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -153,17 +146,7 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     split.check_read()
     nouns = [span for span in scene.spans if span.kind == "noun"]
     nouns.sort(key=lambda span: span.objects)
-    return torch.stack(
-        [
-            direction_of(
-                split,
-                directions,
-                noun.start,
-                noun.end,
-            )
-            for noun in nouns
-        ]
-    )
+    return torch.stack([direction_of(split, directions, noun.start, noun.end) for noun in nouns])
 
 
 def question_maps(
@@ -177,29 +160,12 @@ def question_maps(
 
     heats = []
     for image, image_maps in zip(images, maps.float().cpu().numpy(), strict=True):
-        box = np.array(model_view(explainer.clip.preprocess, image).box) * CANVAS / image.width
-        heats.append(
-            [
-                onto_image(
-                    map_,
-                    tuple(box),
-                    (CANVAS, CANVAS),
-                )
-                for map_ in image_maps
-            ]
-        )
+        view = model_view(explainer.clip.preprocess, image)
+        box = tuple(np.array(view.box) * CANVAS / image.width)
+        heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in image_maps])
     ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
-    return dict(
-        zip(
-            directions,
-            np.split(
-                np.array(heats),
-                ends,
-                axis=1,
-            ),
-            strict=True,
-        )
-    )
+    parts = np.split(np.array(heats), ends, axis=1)
+    return dict(zip(directions, parts, strict=True))
 
 
 def _rows(game: Game, heats: Sequence[np.ndarray], question: str) -> Iterator[dict]:

@@ -72,15 +72,18 @@ def maps_by(
         clip = explainers[titles[0]].clip
         sharing = Explainer(clip, image_layers=layers, keep_trace=True)
         methods = {title: explainers[title].method for title in titles}
-        batches = []
-        for start in range(0, len(images), AT_ONCE):
-            batch = slice(start, start + AT_ONCE)
-            batches.append(
-                _maps_of_batch(sharing, methods.values(), images[batch], directions[batch])
-            )
+        batches: list[dict[str, np.ndarray]] = []
+        for batch in batches_of(images):
+            by_method = _maps_of_batch(sharing, methods.values(), images[batch], directions[batch])
+            batches.append(by_method)
         for title, method in methods.items():
             maps[title] = np.concatenate([by_method[method.name] for by_method in batches])
     return {title: maps[title] for title in explainers}
+
+
+def batches_of(images: Sequence) -> list[slice]:
+    """The places of images that are traced together."""
+    return [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
 
 
 def _maps_of_batch(
@@ -128,29 +131,28 @@ def layer_maps(
     tower = Explainer(clip, image_layers=layers).image_tower
     maps: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
 
-    for start in range(0, len(images), AT_ONCE):
-        batch = slice(start, start + AT_ONCE)
+    for batch in batches_of(images):
         views = [model_view(clip.preprocess, image).pixels for image in images[batch]]
-        trace = tower.trace(torch.stack(views).to(tower.device), graph=True)
+        pixels = torch.stack(views).to(tower.device)
+        trace = tower.trace(pixels, graph=True)
         weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
-        lams = {
-            kind: [spatial_weights(layer, trace.valid_mask, kind) for layer in trace.layers]
-            for kind in kinds
-        }
 
         relevances: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
         for place in reversed(range(layers)):
-            v = trace.layers[place].v
-            gradients = [attention_gradient(w, v) for w in weights[:, :, place].unbind(1)]
+            layer = trace.layers[place]
+            by_target = weights[:, :, place].unbind(1)
+            gradients = [attention_gradient(weight, layer.v) for weight in by_target]
             gradient = torch.stack(gradients, dim=1)  # (B, T, H, R, N)
             for kind in kinds:
-                relevance = lams[kind][place][:, None] * gradient
-                relevances[kind].append(relevance.sum((2, 3)))  # (B, T, N)
+                lam = spatial_weights(layer, trace.valid_mask, kind)[:, None]
+                relevance = (lam * gradient).sum((2, 3))  # (B, T, N)
+                relevances[kind].append(relevance)
 
         rows, columns = trace.grid
         for kind, parts in relevances.items():
             patches = torch.stack(parts, dim=2)[..., -rows * columns :]  # (B, T, L, P)
-            maps[kind].append(patches.unflatten(-1, (rows, columns)).float().cpu().numpy())
+            on_grid = patches.unflatten(-1, (rows, columns))
+            maps[kind].append(on_grid.float().cpu().numpy())
     return {kind: np.concatenate(parts) for kind, parts in maps.items()}
 
 
@@ -222,6 +224,11 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     return places
 
 
+def on_canvas(map_: np.ndarray) -> np.ndarray:
+    """The heat map (CANVAS, CANVAS) of a map of a whole scene, to lay on its masks."""
+    return onto_image(map_, (0, 0, CANVAS, CANVAS), (CANVAS, CANVAS))
+
+
 # -------------------------------------------------------------------------------- many maps at once
 
 
@@ -240,15 +247,15 @@ def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     return np.reshape(rows, (*maps.shape[:2], 3))
 
 
-def on_highest(maps: np.ndarray, part: float = 1 / 12) -> np.ndarray:
-    """How much of the positive relevance of maps (N, T, h, w) a part of the patches holds: (N,).
+def on_highest(maps: np.ndarray) -> np.ndarray:
+    """How much of the positive relevance of maps (N, T, h, w) a twelfth of the patches holds.
 
-    The mean of a scene. A map without a positive part counts as constant.
+    (N,), the mean of a scene. A map without a positive part counts as constant.
     """
     values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)  # (N, T, patches)
     is_empty = ~values.any(axis=-1, keepdims=True)
     values = np.sort(np.where(is_empty, 1, values))
-    count = round(part * values.shape[-1])
+    count = round(values.shape[-1] / 12)
     highest = values[..., -count:].sum(axis=-1)
     fractions = highest / values.sum(axis=-1)  # (N, T)
     return fractions.mean(axis=1)

@@ -61,16 +61,18 @@ def outcome(row, expected: str, smallest: float) -> str:
     if expected not in EXPECTED[:3] or not np.isfinite(effect).all():
         return "open"
 
+    if expected == "lower":
+        effect = -effect[::-1]
+    low, estimate, high = effect
     if expected == "about equal":
-        if (np.abs(effect) <= smallest).all():
-            return "hit"
-        is_beyond = effect[0] > smallest or effect[2] < -smallest
-        return "missed" if is_beyond else "open"
-
-    low, estimate, high = effect if expected == "higher" else -effect[::-1]
-    if low > 0 and estimate >= smallest:
+        is_hit = max(abs(effect)) <= smallest
+        is_missed = low > smallest or high < -smallest
+    else:
+        is_hit = low > 0 and estimate >= smallest
+        is_missed = high < smallest
+    if is_hit:
         return "hit"
-    return "missed" if high < smallest else "open"
+    return "missed" if is_missed else "open"
 
 
 def predicted_and_found(
@@ -96,8 +98,9 @@ def predicted_and_found(
     table = predictions().merge(rows, on=["lesson", "claim"])
     table = table[table["expected"].isin(EXPECTED[:3])]
 
-    table["found"] = [cells[row.claim, row.model] for row in table.itertuples()]
-    table["outcome"] = [outcome(row, row.expected, row.smallest) for row in table.itertuples()]
+    rows_of_table = list(table.itertuples())
+    table["found"] = [cells[row.claim, row.model] for row in rows_of_table]
+    table["outcome"] = [outcome(row, row.expected, row.smallest) for row in rows_of_table]
     columns = ["lesson", "claim", "expected", "smallest", "model", "found", "outcome"]
     return table[columns].reset_index(drop=True)
 
@@ -163,10 +166,13 @@ def replicate(model: str, pretrained: str | None, data: str = "", n: int | None 
 
 def _data_for(lesson: str, data: str) -> str:
     """The data sets that a lesson can measure."""
-    sources = split_sources(data)
-    with_captions = [source for source in sources if source.partition(":")[0] not in KINDS]
     if lesson == "06":
         return data
+    with_captions = []
+    for source in split_sources(data):
+        kind, _, _ = source.partition(":")
+        if kind not in KINDS:
+            with_captions.append(source)
     if lesson == "07":
         return ",".join(with_captions[:1])
     return ",".join(with_captions) if takes(lesson, "DATA") else ""
@@ -174,26 +180,17 @@ def _data_for(lesson: str, data: str) -> str:
 
 def _page(name: str, folder: Path, record: dict) -> str:
     """Claims predicted and found, hours, versions and the hash of the weights, as Markdown."""
-    tables = [folder / f"{lesson}.csv" for lesson in LESSONS]
-    found = pd.concat(
-        [pd.read_csv(table, dtype={"lesson": str}) for table in tables if table.exists()]
-        or [pd.DataFrame(columns=["lesson", "claim", "model"])]
-    )
-    own = found[found["model"] == name]
-    predicted = predictions().set_index(["lesson", "claim"])
-    cells = claim_cells(own)
-
     lines = ["| lesson | claim | predicted | found | |", "| --- | --- | --- | --- | --- |"]
     outcomes = []
-    for row in own.itertuples():
-        expected, answer = "not predicted", ""
-        if (row.lesson, row.claim) in predicted.index:
-            prediction = predicted.loc[(row.lesson, row.claim)]
-            expected = prediction["expected"]
+    claims = _claims_of(name, folder)
+    cells = claim_cells(claims)
+    for row in claims.itertuples():
+        expected = row.expected
+        answer = ""
         if expected in EXPECTED[:3]:
-            answer = outcome(row, expected, prediction["smallest"])
+            answer = outcome(row, expected, row.smallest)
             outcomes.append(answer)
-            expected = f"{expected} (from {prediction['smallest']:g})"
+            expected = f"{expected} (from {row.smallest:g})"
         cell = cells[row.claim, row.model]
         lines.append(f"| {row.lesson} | {row.claim} | {expected} | {cell} | {answer} |")
 
@@ -215,10 +212,24 @@ def _page(name: str, folder: Path, record: dict) -> str:
     return "\n".join([*head, "", *lines, ""])
 
 
+def _claims_of(name: str, folder: Path) -> pd.DataFrame:
+    """The claims of the lessons about a model, with what is predicted of each."""
+    files = [folder / f"{lesson}.csv" for lesson in LESSONS]
+    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in files if file.exists()]
+    if not tables:
+        return pd.DataFrame(columns=["lesson", "claim", "model"])
+    claims = pd.concat(tables)
+    claims = claims[claims["model"] == name]
+    columns = ["lesson", "claim", "expected", "smallest"]
+    claims = claims.merge(predictions()[columns], how="left", on=["lesson", "claim"])
+    return claims.fillna({"expected": "not predicted"})
+
+
 def _hours(record: dict) -> str:
     hours = {}
     for lesson, run in record["lessons"].items():
         if "seconds" in run:
             hours[lesson] = run["seconds"] / 3600
-    parts = ", ".join(f"{lesson}: {time_taken:.2f}" for lesson, time_taken in hours.items())
-    return f"{sum(hours.values()):.2f} ({parts})"
+    parts = [f"{lesson}: {duration:.2f}" for lesson, duration in hours.items()]
+    total = sum(hours.values())
+    return f"{total:.2f} ({', '.join(parts)})"

@@ -21,7 +21,6 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from itertools import count, islice
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -40,10 +39,11 @@ from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
 from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
 from gradeclip_utils.words import split_read
 
-from .lesson import FULL_WIDTH
+from .lesson import FULL_WIDTH, are_different
 from .matching import shown_scene, two_coloured, word_kinds
 from .pairs import images_of
 from .relevance import as_array
+from .rivals.metagame import shapley_weights
 
 CONTENT = ("noun", "colour")  # the kinds of words that a caption can be false in
 COMPARED = (
@@ -58,11 +58,6 @@ COMPARED = (
     "rollout",
     "attention",
 )
-
-
-def text_methods() -> list[str]:
-    """The names of the methods that score words."""
-    return [name for name, method in METHODS.items() if method.text is not None]
 
 
 def words_of(caption: str) -> list[str]:
@@ -98,7 +93,7 @@ def two_plain(n: int) -> list[Scene]:
     drawn = (
         draw_scene([82, seed], split="test", n_objects=2, tint=0, plain=True) for seed in count()
     )
-    different = (scene for scene in drawn if len({thing.noun for thing in scene.objects}) == 2)
+    different = (scene for scene in drawn if are_different(scene.objects))
     return list(islice(different, n))
 
 
@@ -112,11 +107,11 @@ class FalseCaption:
     index: int  # of the exchanged word
 
 
-def false_captions(n: int, *, seed: int = 0) -> list[FalseCaption]:
+def false_captions(n: int) -> list[FalseCaption]:
     """Two false captions of each of the first `n` coloured test scenes: a noun, then a colour."""
     captions = []
     for number, scene in enumerate(two_coloured(n)):
-        rng = np.random.default_rng([seed, number])
+        rng = np.random.default_rng([0, number])
         captions += [_with_false_word(scene, kind, rng) for kind in CONTENT]
     return captions
 
@@ -197,16 +192,8 @@ def coalition_similarities(explainer: Explainer, caption: str, image: np.ndarray
 def shapley_values(similarities: np.ndarray) -> np.ndarray:
     """Shapley values (n,) of n words from the similarities (2^n,) of all parts of a caption."""
     n = len(similarities).bit_length() - 1
-    coalitions = np.arange(len(similarities))
-    sizes = np.array([int(coalition).bit_count() for coalition in coalitions])
-    weights = np.array([1 / (n * comb(n - 1, size)) for size in range(n)])
-
-    values = np.empty(n)
-    for word in range(n):
-        without = coalitions[coalitions >> word & 1 == 0]
-        gains = similarities[without | 1 << word] - similarities[without]
-        values[word] = gains @ weights[sizes[without]]
-    return values
+    _, weights = shapley_weights(n)  # (n, 2^n)
+    return weights.numpy() @ similarities
 
 
 def _word_table(scene: Scene, number: int) -> pd.DataFrame:
@@ -282,14 +269,7 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
 
     Each row has its own scale; the first one has the exact Shapley values.
     """
-    images = images_of(clip, [caption.scene])
-    explainer = Explainer(clip)
-    embedding = as_array(explainer.embed_images(images))[0]
-    similarities = coalition_similarities(explainer, caption.caption, embedding)
-    rows = {"Exact Shapley values": shapley_values(similarities)}
-    for method, scores in scores_by(clip, [caption.caption], images, methods).items():
-        rows[METHODS[method].title] = scores[0]
-
+    rows = _scores_of_rows(clip, caption, methods)
     words = caption.caption.split()
     side = 2.1  # inches of the image
     names = 2.3  # of the methods' names
@@ -300,10 +280,13 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
     figure = new_figure(FULL_WIDTH, max(height, side), alt)
     show_image(axes_at(figure, 0, above, side, side), caption.scene.image())
 
-    axes = axes_at(
-        figure, side + names, above, FULL_WIDTH - side - names - 0.05, row_height * len(rows)
-    )
-    scaled = [scores / max(np.abs(scores).max(), 1e-12) for scores in rows.values()]
+    left = side + names
+    width = FULL_WIDTH - left - 0.05
+    axes = axes_at(figure, left, above, width, row_height * len(rows))
+    scaled = []
+    for scores in rows.values():
+        largest = np.abs(scores).max()
+        scaled.append(scores / max(largest, 1e-12))
     axes.imshow(to_rgb(np.array(scaled)), aspect="auto")
     axes.set_xticks(range(len(words)), words, fontsize=10)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
@@ -315,6 +298,20 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
+
+
+def _scores_of_rows(
+    clip: Clip, caption: FalseCaption, methods: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The rows of the figure by title: exact Shapley values, and scores by each method."""
+    images = images_of(clip, [caption.scene])
+    explainer = Explainer(clip)
+    (embedding,) = as_array(explainer.embed_images(images))
+    similarities = coalition_similarities(explainer, caption.caption, embedding)
+    rows = {"Exact Shapley values": shapley_values(similarities)}
+    for method, scores in scores_by(clip, [caption.caption], images, methods).items():
+        rows[METHODS[method].title] = scores[0]
+    return rows
 
 
 # --------------------------------------------------------------------- the parts of a score
@@ -341,15 +338,16 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
         gradient = attention_gradient(weights[:, 0, position], layer.v)[0, :, 0]  # (H, N)
         for index, (start, end) in enumerate(split.spans):
             of_word = [split.first + i for i, word in enumerate(split.word_ids) if word == index]
-            rows.append(
-                {
-                    "layer": len(trace.layers) - position,
-                    "word": prompt[start:end],
-                    "lam": float(lam[:, of_word].mean()),
-                    "gradient": float(gradient[:, of_word].sum()),
-                    "product": float((lam * gradient)[:, of_word].sum()),
-                }
-            )
+            lam_of_word = lam[:, of_word]
+            gradient_of_word = gradient[:, of_word]
+            row = {
+                "layer": len(trace.layers) - position,
+                "word": prompt[start:end],
+                "lam": float(lam_of_word.mean()),
+                "gradient": float(gradient_of_word.sum()),
+                "product": float((lam_of_word * gradient_of_word).sum()),
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

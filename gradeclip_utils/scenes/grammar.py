@@ -8,7 +8,6 @@ from ..errors import GradeclipError
 from .emoji import COLOURS, Object, concept, concepts
 
 PREFIXES = ("a photo of", "a picture of", "an image of", "a drawing of", "here is", "i see")
-SPANS = ("noun", "colour", "size", "count", "keyword", "relation", "something")  # kinds of them
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 _POSITIONS = ("to the left of", "to the right of", "above", "below")
 _RELATIONS = (*_POSITIONS, "bigger than", "smaller than")
@@ -24,7 +23,7 @@ class Span:
 
     start: int  # its first character
     end: int  # the character behind its last
-    kind: str  # one of SPANS
+    kind: str  # noun, colour, size, count, keyword, relation or something
     objects: tuple[int, ...]  # indices
 
 

@@ -21,6 +21,7 @@ from gradeclip_utils.models import Clip
 from gradeclip_utils.runtime import isolated_torch_state
 from gradeclip_utils.scenes import Scene, concepts, draw_scene, phrase
 
+from ..lesson import are_different
 from ..pairs import KINDS, draw_pairs, embed_scenes, images_of, judge, right_interval
 from ..pointing_game import games, play
 
@@ -142,7 +143,7 @@ def region_scenes(n: int, split: str = "test") -> list[Scene]:
     while len(scenes) < n:
         count = 1 + len(scenes) % 4
         scene = draw_scene([80, seed], split=split, n_objects=count, tint=0, plain=True)
-        if len({thing.noun for thing in scene.objects}) == count:
+        if are_different(scene.objects):
             scenes.append(scene)
         seed += 1
     return scenes
@@ -186,9 +187,11 @@ def whole_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     scenes = [
         draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)
     ]
-    scores = embed_scenes(Explainer(clip), scenes) @ concept_prompts(clip).T  # (n, concepts)
-    answers = [nouns[i] for i in scores.argmax(-1).tolist()]
-    right = [float(name == s.objects[0].noun) for name, s in zip(answers, scenes, strict=True)]
+    images = embed_scenes(Explainer(clip), scenes)  # (n, E)
+    scores = images @ concept_prompts(clip).T  # (n, concepts)
+    right = []
+    for scene, answer in zip(scenes, scores.argmax(-1).tolist(), strict=True):
+        right.append(float(nouns[answer] == scene.objects[0].noun))
     return answer_table("zero-shot, one object", right, np.arange(len(right)), 1 / len(nouns))
 
 

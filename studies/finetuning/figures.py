@@ -23,30 +23,38 @@ GAP = 0.06
 def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
     """An image, and where each model's dense features resemble the name of its first object."""
     noun = scene.objects[0].noun
-    mask = scene.masks(IMAGE_SIZE)[0]
-    maps = {model: name_map(clip, scene, noun) for model, clip in clips.items()}
+    maps = {}
+    for model, clip in clips.items():
+        maps[f"{phrase(noun)}: {model}"] = name_map(clip, scene, noun)
     largest = max(float(map_.max()) for map_ in maps.values())
 
-    side = FULL_WIDTH / (1 + len(maps))
-    figure = new_figure(FULL_WIDTH, side + TITLE_HEIGHT)
-    show_image(axes_at(figure, 0, TITLE_HEIGHT, side - GAP, side - GAP), scene.image())
-    sentences = []
-    for column, (model, map_) in enumerate(maps.items(), start=1):
-        axes = axes_at(figure, column * side, TITLE_HEIGHT, side - GAP, side - GAP)
+    column = FULL_WIDTH / (1 + len(maps))
+    side = column - GAP
+    figure = new_figure(FULL_WIDTH, column + TITLE_HEIGHT)
+    show_image(axes_at(figure, 0, TITLE_HEIGHT, side, side), scene.image())
+    sentences = [scene.caption]
+    for number, (title, map_) in enumerate(maps.items(), start=1):
+        axes = axes_at(figure, number * column, TITLE_HEIGHT, side, side)
         show_image(axes, paint(scene.image(), map_, vmax=largest))
-        title = f"{phrase(noun)}: {model}"
         axes.set_title(title, fontsize=10, loc="left", pad=3)
-        patches = np.maximum(map_, 0)
-        inside = pool(mask.astype(float), map_.shape)
-        on_object = (patches * inside).sum() / max(patches.sum(), 1e-12)
-        sentences.append(f"{title}, {on_object:.2f} of the positive similarity on the object")
-    figure.alt = f"{scene.caption}; {'; '.join(sentences)}"
+        part = part_on_first(map_, scene)
+        sentences.append(f"{title}, {part:.2f} of the positive similarity on the object")
+    figure.alt = "; ".join(sentences)
     return figure
+
+
+def part_on_first(map_: np.ndarray, scene: Scene) -> float:
+    """How much of the positive part of a map lies on the first object of its scene, 0 to 1."""
+    mask = scene.masks(IMAGE_SIZE)[0]
+    inside = pool(mask.astype(float), map_.shape)
+    positive = np.maximum(map_, 0)
+    return (positive * inside).sum() / max(positive.sum(), 1e-12)
 
 
 def name_map(clip: Clip, scene: Scene, noun: str) -> np.ndarray:
     """How much more alike each patch's dense feature is to a name than to all names: (h, w)."""
     prompts = concept_prompts(clip)  # (concepts, E)
     _, dense, _, _ = next(dense_features(clip, [scene]))  # (h, w, E)
-    similarity = dense @ prompts[list(concepts().index).index(noun)]
-    return (similarity - (dense @ prompts.T).mean(-1)).numpy()
+    similarities = dense @ prompts.T  # (h, w, concepts)
+    number = list(concepts().index).index(noun)
+    return (similarities[..., number] - similarities.mean(-1)).numpy()

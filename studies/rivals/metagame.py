@@ -175,11 +175,7 @@ def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[
     numbers = numbers.reshape(orders, players + 1)
 
     weights = np.zeros((players, len(coalitions)))
-    np.add.at(
-        weights,
-        (joining, numbers[:, 1:]),
-        1 / orders,
-    )  # with the player that joins
+    np.add.at(weights, (joining, numbers[:, 1:]), 1 / orders)  # with the player that joins
     np.add.at(weights, (joining, numbers[:, :-1]), -1 / orders)  # just before
     return torch.from_numpy(coalitions), torch.from_numpy(weights)
 
@@ -201,16 +197,7 @@ def embed_coalitions(
     """Embeddings (C, E) of one prompt with some of its words only."""
     absent = (~coalitions.to(players.device)).double()  # (C, n)
     removed = absent @ players.double() > 0  # (C, N)
-    shorter = torch.stack(
-        [
-            without_tokens(
-                ids,
-                tokens,
-                fill,
-            )
-            for tokens in removed
-        ]
-    )
+    shorter = torch.stack([without_tokens(ids, tokens, fill) for tokens in removed])
     return torch.cat([tower.trace(batch).embedding for batch in shorter.split(_AT_ONCE)])
 
 

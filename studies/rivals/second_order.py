@@ -50,14 +50,12 @@ def exclip(explainer: Explainer, image, caption: str, *, steps: int = 50) -> Int
     return _interactions(explainer, image, caption, of_words, method)
 
 
-def fixlip(
-    explainer: Explainer, image, caption: str, *, p: float = 0.5, masks: int = 500
-) -> Interactions:
-    """Word x region by FIxLIP, from `masks` masked images with each patch shown with probability p.
+def fixlip(explainer: Explainer, image, caption: str, *, p: float = 0.5) -> Interactions:
+    """Word x region by FIxLIP, from masked images with each patch shown with probability p.
 
     As `Explainer.interactions`.
     """
-    method = replace(METHODS["fixlip"], image=partial(fixlip_of_patches, p=p, masks=masks))
+    method = replace(METHODS["fixlip"], image=partial(fixlip_of_patches, p=p))
     padding = int(explainer.clip.tokenizer([""])[0, -1])
     of_words = partial(banzhaf_word_directions, p=p, seed=explainer.seed, fill=padding)
     return _interactions(explainer, image, caption, of_words, method)
@@ -201,12 +199,10 @@ def fixlip_of_words(
     trace: Trace,
     directions: Tensor,
     options: Options = DEFAULTS,
-    *,
-    p: float = 0.5,
 ) -> Tensor:
     """FIxLIP's half for a prompt.
 
-    The p-weighted Banzhaf value of each word in S -> S(prompt of these words only).
+    The Banzhaf value of each word in S -> S(prompt of these words only).
     """
-    weigh = partial(banzhaf_weights, p=p, samples=_PROMPTS, seed=options.seed)
+    weigh = partial(banzhaf_weights, samples=_PROMPTS, seed=options.seed)
     return score_players(tower, trace, directions, weigh, options)

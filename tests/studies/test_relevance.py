@@ -7,9 +7,9 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.measures.localisation import localisation_scores
 from gradeclip_utils.measures.sanity import randomised
 from gradeclip_utils.towers import Tower
+from studies import relevance
 from studies.lesson import prompts_of, shown_scenes
 from studies.relevance import (
-    AT_ONCE,
     layer_maps,
     located,
     maps_by,
@@ -73,8 +73,9 @@ def test_of_each_thing_its_own_map_is_measured_and_how_concentrated_it_is(two_th
     assert highest == pytest.approx([4 / 6, 4 / 48])
 
 
-def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundled):
-    scenes = shown_scenes(AT_ONCE + 1)
+def test_explainers_that_share_a_trace_give_the_maps_that_each_gives_alone(bundled, monkeypatch):
+    monkeypatch.setattr(relevance, "AT_ONCE", 2)
+    scenes = shown_scenes(3)
     images = [scene.image(96) for scene in scenes]
     prompts = []
     for scene in scenes:
