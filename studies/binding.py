@@ -26,6 +26,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +35,13 @@ from gradeclip_utils.files import data_path
 from gradeclip_utils.images import model_view
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.figures import FULL_WIDTH, PALETTE, axes_at, new_figure, show_image
+from gradeclip_utils.plots.figures import (
+    FULL_WIDTH,
+    PALETTE,
+    fit_height,
+    new_figure,
+    show_image,
+)
 from gradeclip_utils.runtime import isolated_torch_state
 from gradeclip_utils.scenes import COLOURS, Scene, Span, showable
 from gradeclip_utils.towers import Tower, open_image_tower
@@ -218,29 +225,35 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> F
         if len(votes) == n:
             break
 
-    row = _VOTE_SIDE + 0.62  # inches: a line above, and a bar below
+    side = FULL_WIDTH / 3 - 0.08  # inches of a map, and of the bar below it:
+    bar_height = 0.1
+    heights = [side, bar_height] * len(votes)
     alt = "; ".join(_describe_vote(vote) for vote in votes)
-    figure = new_figure(FULL_WIDTH, row * len(votes), alt)
+    figure = new_figure(FULL_WIDTH, sum(heights) + len(votes), alt, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.05, wspace=0, hspace=0)
+    grid = figure.add_gridspec(len(heights), 3, height_ratios=heights)
+    rows = []
     for i, vote in enumerate(votes):
-        _draw_vote(figure, vote, top=i * row + 0.25)
+        map_axes, bar = _draw_vote(figure, grid, 2 * i, vote)
+        rows += [(map_axes, side), (bar, bar_height)]
+    fit_height(figure, rows)
     return figure
 
 
-_VOTE_SIDE = FULL_WIDTH / 3 - 0.12  # inches
+def _draw_vote(figure: Figure, grid: GridSpec, row: int, vote: _Vote) -> tuple[Axes, Axes]:
+    """An image and the maps of its word by A and B, and in the next row the maps' indices.
 
-
-def _draw_vote(figure: Figure, vote: _Vote, top: float) -> None:
-    """An image, and the maps of its word by A and B with their indices, below `top` inches."""
-    side = _VOTE_SIDE
+    Gives the axes of one map and of its index.
+    """
     image = vote.scene.image()
-    show_image(axes_at(figure, 0, top, side, side), image)
+    show_image(figure.add_subplot(grid[row, 0]), image)
     for k, letter in enumerate("AB"):
-        left = (k + 1) * FULL_WIDTH / 3
-        axes = axes_at(figure, left, top, side, side)
+        axes = figure.add_subplot(grid[row, k + 1])
         show_image(axes, paint(image, np.maximum(vote.maps[k], 0)))
         axes.set_title(f"{letter}: {vote.word}", fontsize=10, loc="left", pad=3)
-        bar = axes_at(figure, left, top + side + 0.06, side, 0.1)
+        bar = figure.add_subplot(grid[row + 1, k + 1])
         _draw_index(bar, vote.indices[k], f"on the {vote.noun}")
+    return axes, bar
 
 
 def _vote(clips: Sequence[Clip], pair: Pair) -> _Vote:

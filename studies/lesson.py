@@ -32,7 +32,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
+from gradeclip_utils.plots.figures import fit_height, new_figure, show_image
 from gradeclip_utils.scenes import CANVAS, Object, Scene, draw_scene, phrase
 
 FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
@@ -329,29 +329,29 @@ def prompts_of(scene: Scene) -> list[str]:
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene]) -> Figure:
     """Scenes two a row: the image, and for each thing the map and similarity of its prompt."""
-    explanations = [explainer.explain(scene.image(CANVAS), prompts_of(scene)) for scene in scenes]
+    explanations = [explainer.explain(scene.image(), prompts_of(scene)) for scene in scenes]
     prompts = [", ".join(explanation.prompts) for explanation in explanations]
 
-    # in inches: a scene is three square panels, below a line of titles
     columns = 2
-    width = FULL_WIDTH / columns
-    panel = 0.96 * width / 3
-    height = panel + 0.32
-    gap = 0.06
-    figure = new_figure(
-        FULL_WIDTH, height * -(-len(scenes) // columns), f"Images and maps: {'; '.join(prompts)}"
-    )
+    rows = -(-len(scenes) // columns)
+    side = FULL_WIDTH / columns / 3 - 0.1  # inches of a panel, of which a scene has three
+    alt = f"Images and maps: {'; '.join(prompts)}"
+    figure = new_figure(FULL_WIDTH, rows * (side + 0.3), alt, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.07, wspace=0, hspace=0)
+    gap = 0.1  # of a panel, between two scenes
+    grid = figure.add_gridspec(rows, 7, width_ratios=[1, 1, 1, gap, 1, 1, 1])
 
-    for number, (scene, explanation) in enumerate(zip(scenes, explanations, strict=True)):
+    image_axes = []
+    for number, explanation in enumerate(explanations):
         row, column = divmod(number, columns)
-        left = column * width
-        top = row * height + 0.3
-        image = scene.image()
-        show_image(axes_at(figure, left, top, panel - gap, panel - gap), image)
+        image = explanation.image
+        image_axes.append(figure.add_subplot(grid[row, 4 * column]))
+        show_image(image_axes[-1], image)
 
         for i, prompt in enumerate(explanation.prompts):
-            axes = axes_at(figure, left + (i + 1) * panel, top, panel - gap, panel - gap)
+            axes = figure.add_subplot(grid[row, 4 * column + i + 1])
             show_image(axes, paint(image, explanation.image_maps[i]))
             title = f"{prompt}  {explanation.similarity[i]:.2f}"
             axes.set_title(title, fontsize=9, loc="left", pad=3)
+    fit_height(figure, [(axes, side) for axes in image_axes[::columns]])
     return figure

@@ -35,7 +35,7 @@ from gradeclip_utils.methods.grad_eclip import (
 )
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots.colours import to_rgb
-from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
+from gradeclip_utils.plots.figures import fit_height, new_figure, show_image
 from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
 from gradeclip_utils.words import split_read
 
@@ -272,17 +272,13 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
     rows = _scores_of_rows(clip, caption, methods)
     words = caption.caption.split()
     side = 2.1  # inches of the image
-    names = 2.3  # of the methods' names
-    above = 0.35  # of the words
-    row_height = 0.24
-    height = above + row_height * len(rows) + 0.05
+    names = 2.2  # of the methods' names
+    height = max(0.24 * len(rows), side)
     alt = f"Word scores by {', '.join(rows)}: {caption.caption}"
-    figure = new_figure(FULL_WIDTH, max(height, side), alt)
-    show_image(axes_at(figure, 0, above, side, side), caption.scene.image())
-
-    left = side + names
-    width = FULL_WIDTH - left - 0.05
-    axes = axes_at(figure, left, above, width, row_height * len(rows))
+    figure = new_figure(FULL_WIDTH, height + 0.4, alt, layout="constrained")
+    widths = [side, FULL_WIDTH - side - names]
+    image_axes, axes = figure.subplots(1, 2, width_ratios=widths)
+    show_image(image_axes, caption.scene.image())
     scaled = []
     for scores in rows.values():
         largest = np.abs(scores).max()
@@ -297,6 +293,7 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
     axes.tick_params(which="minor", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    fit_height(figure, [(axes, height)])
     return figure
 
 

@@ -69,12 +69,6 @@ def fit_height(figure: Figure, rows: list[tuple[Axes, float]]) -> None:
         figure.set_figheight(height + missing)
 
 
-def axes_at(figure: Figure, x: float, top: float, width: float, height: float) -> Axes:
-    """New axes at a place given in inches from the upper left corner."""
-    across, down = figure.get_size_inches()
-    return figure.add_axes((x / across, 1 - (top + height) / down, width / across, height / down))
-
-
 def show_image(axes: Axes, image: Image.Image, box=None) -> None:
     """Draw an image from the upper left of axes, with a frame around what the model saw."""
     reduced = _reduced(image)

@@ -10,14 +10,11 @@ from matplotlib.figure import Figure
 from gradeclip_utils.images import pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import paint
-from gradeclip_utils.plots.figures import axes_at, new_figure, show_image
+from gradeclip_utils.plots.figures import fit_height, new_figure, show_image
 from gradeclip_utils.scenes import IMAGE_SIZE, Scene, concepts, phrase
 
 from ..lesson import FULL_WIDTH
 from .evaluate import concept_prompts, dense_features
-
-TITLE_HEIGHT = 0.22  # inches
-GAP = 0.06
 
 
 def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
@@ -28,17 +25,19 @@ def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
         maps[f"{phrase(noun)}: {model}"] = name_map(clip, scene, noun)
     largest = max(float(map_.max()) for map_ in maps.values())
 
-    column = FULL_WIDTH / (1 + len(maps))
-    side = column - GAP
-    figure = new_figure(FULL_WIDTH, column + TITLE_HEIGHT)
-    show_image(axes_at(figure, 0, TITLE_HEIGHT, side, side), scene.image())
+    columns = 1 + len(maps)
+    side = FULL_WIDTH / columns - 0.1  # inches
+    figure = new_figure(FULL_WIDTH, side + 0.3, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+    image_axes, *map_axes = figure.subplots(1, columns)
+    show_image(image_axes, scene.image())
     sentences = [scene.caption]
-    for number, (title, map_) in enumerate(maps.items(), start=1):
-        axes = axes_at(figure, number * column, TITLE_HEIGHT, side, side)
+    for axes, (title, map_) in zip(map_axes, maps.items(), strict=True):
         show_image(axes, paint(scene.image(), map_, vmax=largest))
         axes.set_title(title, fontsize=10, loc="left", pad=3)
         part = part_on_first(map_, scene)
         sentences.append(f"{title}, {part:.2f} of the positive similarity on the object")
+    fit_height(figure, [(image_axes, side)])
     figure.alt = "; ".join(sentences)
     return figure
 
