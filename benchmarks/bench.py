@@ -9,7 +9,8 @@ Every round times, one after the other and on the same image and prompts:
 - the explanation.
 
 Preprocessing and tokenizing belong to all three. A ratio is the median over rounds of the ratio
-within a round. Weights are random: they do not change the time.
+within a round. Weights are random: they do not change the time. In one thread it is the processor's
+time, to which other programs on the machine add little.
 
 Prints a table in Markdown. Exits with 1 when a ratio to open_clip's own calls exceeds its limit.
 """
@@ -19,6 +20,7 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter, process_time
 from timeit import timeit
 from typing import NamedTuple
 
@@ -187,7 +189,11 @@ def timed(actions: Sequence[Callable[[], object]], rounds: int) -> np.ndarray:
     """Seconds (rounds, actions) of calls that follow each other in every round, after a warm-up."""
     for action in actions:
         action()
-    return np.array([[timeit(action, number=1) for action in actions] for _ in range(rounds)])
+    clock = process_time if torch.get_num_threads() == 1 else perf_counter
+    seconds = []
+    for _ in range(rounds):
+        seconds.append([timeit(action, number=1, timer=clock) for action in actions])
+    return np.array(seconds)
 
 
 def parse_options() -> argparse.Namespace:

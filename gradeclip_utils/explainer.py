@@ -45,7 +45,7 @@ from .prompts import (
     tokenize,
 )
 from .prompts import null_captions as default_null_captions
-from .runtime import TraceMemory, isolated_torch_state, one_thread
+from .runtime import TraceMemory, isolated_torch_state, one_thread, usable_device
 from .towers import Tower, Trace, open_image_tower, open_text_tower
 from .towers.blocks import eval_mode, upcast
 from .words import Split, Word, check_tokenizer
@@ -122,7 +122,8 @@ class Explainer:
     Raises:
         UnsupportedModel: the image encoder cannot be opened. A text encoder that cannot be opened
             is refused when a prompt is a string: prompt embeddings can still be explained.
-        GradeclipError: `clip` is a bare model, or an argument is not one of the choices.
+        GradeclipError: `clip` is a bare model, an argument is not one of the choices, or torch
+            cannot compute on `device` here.
     """
 
     def __init__(
@@ -153,6 +154,9 @@ class Explainer:
                 f"null_captions must be two captions or more, got {short(null_captions)}"
             )
 
+        if batch_size < 1:
+            raise GradeclipError(f"batch_size must be 1 or more, got {batch_size}")
+
         self.clip = clip
         self.method = find_method(method)
         self.words = _words_method(self.method, words)
@@ -165,7 +169,7 @@ class Explainer:
         self._memory = TraceMemory(keep_trace)
         self._nulls: dict[int, Tensor] = {}  # version of the weights -> embeddings (K, E)
         if device is not None:
-            clip.model.to(device)
+            clip.model.to(usable_device(device))
         self._open_towers()
 
     def __repr__(self) -> str:
@@ -188,8 +192,14 @@ class Explainer:
         return self.image_tower.device
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model to another device, as torch does, and return the explainer."""
-        self.clip.model.to(device)
+        """Move the model to another device, as torch does, and return the explainer.
+
+            explainer.to("cuda").device
+
+        Raises:
+            GradeclipError: torch has no such device here.
+        """
+        self.clip.model.to(usable_device(device))
         self._towers.clear()
         self._open_towers()
         return self
@@ -312,12 +322,15 @@ class Explainer:
 
         Raises:
             GradeclipError: a prompt is empty, embeddings do not fit, the model or the method gives
-                NaN, the file is not an image, the tokenizer drops tokens at random, or heads are to
-                be separate in a method whose maps are no sum over heads.
+                NaN, the file is not an image, the tokenizer drops tokens at random, heads are to be
+                separate in a method whose maps are no sum over heads, or there is both `method` and
+                `methods`.
             UnsupportedModel: a prompt is a string and the text encoder cannot be opened.
         """
         if heads not in ("joint", "separate"):
             raise GradeclipError(f"heads must be 'joint' or 'separate', got {short(heads)}")
+        if method is not None and methods is not None:
+            raise GradeclipError("give method= for one explanation, or methods= for several")
         prompts = as_prompts(prompts)
         contrast = _matched(against, len(prompts))
         images = [self._read_image(image)]
@@ -475,14 +488,20 @@ class Explainer:
 
         Returns:
             Words, each with the similarity of "a photo of a ...".
+
+        Raises:
+            GradeclipError: there is no such patch, `count` is below 1, or `vocabulary` has a word
+                that is no string; and the reasons of `explain`.
         """
+        if count < 1:
+            raise GradeclipError(f"count must be 1 or more, got {count}")
         nouns = known_nouns(self.clip.vocabulary) if vocabulary is None else as_strings(vocabulary)
         texts = self.embed_texts(captions_of(nouns, self.clip.vocabulary))  # (K, E)
         with self._isolated():
             _, trace = self._trace([self._read_image(image)], graph=False)
             embedding = trace.embedding[0]
             if patch is not None:
-                row, column = patch
+                row, column = _checked_patch(patch, trace)
                 dense = self.image_tower.dense(trace).transpose(1, 2)  # (1, E, N)
                 embedding = _on_grid(dense, trace)[0, :, row, column]
             similarity, indices = (texts @ embedding).topk(min(count, len(nouns)))
@@ -784,6 +803,8 @@ class Explainer:
         words: str | Method | None = SAME,
     ) -> list[Self]:
         """Explainers by several methods, first those whose trace also serves the others."""
+        if isinstance(methods, str):
+            raise GradeclipError(f"methods must be a list of names, got {methods!r}")
         explainers = [self.with_method(method, words=words) for method in methods]
 
         def need(explainer: Self) -> tuple[bool, bool]:
@@ -1212,6 +1233,22 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)
+
+
+def _checked_patch(patch: tuple[int, int], trace: Trace) -> tuple[int, int]:
+    """Row and column of a patch on the token grid, or a refusal."""
+    assert trace.grid is not None
+    rows, columns = trace.grid
+    try:
+        row, column = patch
+        is_on_grid = row in range(rows) and column in range(columns)
+    except (TypeError, ValueError):
+        is_on_grid = False
+    if not is_on_grid:
+        raise GradeclipError(
+            f"patch must be a row and a column of the grid of {rows} x {columns}, got {patch!r}"
+        )
+    return row, column
 
 
 def _unknown_words(sides: Sides, rows: slice) -> tuple[str, ...]:

@@ -260,7 +260,13 @@ class Result:
 
         Returns:
             The regions, the one with the largest relevance first.
+
+        Raises:
+            GradeclipError: there is no such prompt or word, the method has no maps of images, or
+                `quantile` is not between 0 and 1.
         """
+        if not 0 <= quantile <= 1:
+            raise GradeclipError(f"quantile must be between 0 and 1, got {quantile}")
         from scipy import ndimage  # slow to import
 
         heat = self.heatmap(index)  # (H, W)
@@ -484,7 +490,7 @@ class Explanation(Result):
     def plot(
         self,
         *,
-        prompts: Sequence[str] | None = None,
+        prompts: str | Sequence[str] | None = None,
         shared_scale: bool = True,
         width: float = 8.1,
         ax: "Axes | None" = None,

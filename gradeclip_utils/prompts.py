@@ -66,13 +66,15 @@ def as_prompts(prompts: Prompts) -> list[str] | Tensor:
 
 def as_strings(prompts: str | Iterable[str]) -> list[str]:
     """One prompt or more as a list of strings."""
+    if not isinstance(prompts, Iterable):
+        raise GradeclipError(f"prompts must be strings, got {short(prompts)}")
     strings = [prompts] if isinstance(prompts, str) else list(prompts)
     wrong = [prompt for prompt in strings if not isinstance(prompt, str)]
     if wrong or not strings:
         raise GradeclipError(
             f"prompts must be strings, got {short(wrong[0] if wrong else strings)}"
         )
-    return strings
+    return [str(prompt) for prompt in strings]  # numpy has strings of its own
 
 
 def embeddings_as_prompts(

@@ -6,7 +6,20 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .errors import GradeclipError, first_line
 from .towers import Tower, Trace
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device on which torch computes here, or a refusal."""
+    try:
+        usable = torch.device(device)
+        torch.empty(0, device=usable)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise GradeclipError(
+            f"torch cannot compute on device={device!r} here: {first_line(error)}"
+        ) from error
+    return usable
 
 
 @contextmanager

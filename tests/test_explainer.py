@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -785,6 +786,14 @@ def test_maps_of_word_directions_are_interactions(tiny, picture):
         texts = [prompt[start:end] for start, end in split.spans]
         assert texts == [word.text for word in words]
         close(directions @ explainer.embed_images(picture)[0], scores_of(interactions))
+
+
+def test_prompts_may_stand_in_any_sequence_and_their_names_are_plain_strings(tiny, picture):
+    explainer = Explainer(tiny)
+    for sequence in (np.array(PROMPTS), pd.Series(PROMPTS, index=range(7, 7 + len(PROMPTS)))):
+        explanation = explainer.explain(picture, sequence)
+        assert explanation.prompts == tuple(PROMPTS)
+        assert {type(prompt) for prompt in explanation.prompts} == {str}
 
 
 def test_a_tensor_is_explained_as_the_image_that_it_holds_and_a_batch_as_its_images(tiny, picture):

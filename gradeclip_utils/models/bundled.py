@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import GradeclipError
 from ..files import data_path
+from ..runtime import usable_device
 from .clip import Clip
 
 BUNDLED = "emoji"
@@ -90,7 +91,7 @@ def load_bundled(name: str, pretrained: str | Path | None, device: str, precisio
     if shared is not None:
         state = {**load_file(data_path(shared)), **state}
     model.load_state_dict(_whole_state(model, state))
-    model.to(device, open_clip.get_input_dtype(precision))
+    model.to(usable_device(device), open_clip.get_input_dtype(precision))
 
     text = getattr(model, "text", model)
     return Clip(

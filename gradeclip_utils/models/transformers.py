@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
 from ..errors import GradeclipError, UnsupportedModel, first_line, optional_library
+from ..runtime import usable_device
 from ..towers import open_image_tower, open_text_tower
 from ..towers.transformers import KINDS, kind_of, unwrapped
 
@@ -90,7 +91,7 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
     model = getattr(transformers, kind).from_pretrained(place)
     processor = transformers.AutoProcessor.from_pretrained(place)
     dtype = open_clip.get_input_dtype(precision) or torch.float32
-    return model.to(device, dtype).eval(), processor
+    return model.to(usable_device(device), dtype).eval(), processor
 
 
 def _check_kind(kind: str) -> None:

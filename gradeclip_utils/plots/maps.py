@@ -56,7 +56,7 @@ _NOTE: dict[str, Any] = {"color": "0.35", "fontsize": SMALLEST_TYPE, "parse_math
 def plot_explanation(
     explanation,
     *,
-    prompts: Sequence[str] | None = None,
+    prompts: str | Sequence[str] | None = None,
     shared_scale: bool = True,
     width: float = FULL_WIDTH,
     ax: Axes | None = None,
@@ -84,7 +84,8 @@ def plot_explanation(
     if prompts is None:
         indices = np.sort(np.argsort(-bar_values(explanation), kind="stable")[:_MOST]).tolist()
     else:
-        indices = [_index(explanation.prompts, prompt) for prompt in prompts]
+        named = [prompts] if isinstance(prompts, str) else prompts
+        indices = [_index(explanation.prompts, prompt) for prompt in named]
     drawing = of_explanation(explanation, shared=shared_scale, indices=indices)
     if ax is not None:
         return _draw_into(ax, drawing)

@@ -197,7 +197,7 @@ def test_each_layer_is_a_row_of_its_heads_and_their_sum(size):
 def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
     figure, (first, second, third) = plt.subplots(1, 3, figsize=(8, 4), dpi=110)
     figure.set_layout_engine("constrained")
-    assert explanation("a dog", "a cat").plot(prompts=["a cat"], ax=first) is figure
+    assert explanation("a dog", "a cat").plot(prompts="a cat", ax=first) is figure
     assert interactions().plot(words=["ball"], ax=second) is figure
     assert plot_maps(IMAGE, {"rollout": np.eye(5)}, ax=third) is figure
     for axes in (first, second, third):

@@ -40,6 +40,7 @@ def test_an_image_that_ends_too_early_is_refused_by_its_name(tmp_path):
 
 NOT_PROMPTS = [
     pytest.param([], "prompts", id="none"),
+    pytest.param(3.0, r"got 3\.0", id="a number alone"),
     pytest.param(["a dog", 2], "got 2", id="a number"),
     pytest.param("", "word", id="an empty one"),
     pytest.param(torch.ones(1, 3), "48", id="embeddings of another width"),
@@ -59,6 +60,8 @@ OPTIONS = [
     pytest.param({"method": "gradcam"}, "did you mean grad-cam", id="a method, misspelt"),
     pytest.param({"resolution": 224}, "'model' or 'native'", id="a resolution in pixels"),
     pytest.param({"words": "rise"}, "RISE explains images only", id="words by a method of images"),
+    pytest.param({"device": "gpu"}, "device='gpu'", id="a device that torch does not name"),
+    pytest.param({"batch_size": 0}, "1 or more, got 0", id="batches of nothing"),
 ]
 
 
@@ -105,6 +108,39 @@ CALLS = [
         lambda explainer, image: explainer.explain(image, "a").prompt_dependence(np.ones((3, 5))),
         "null maps",
         id="null maps on another grid",
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.explain(image, "a").regions(quantile=90),
+        "between 0 and 1, got 90",
+        id="a quantile in percent",
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.explain(image, "a", methods="game"),
+        "a list of names, got 'game'",
+        id="one method where several are named",
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.explain(image, "a", method="game", methods=["game"]),
+        "method= for one",
+        id="one method and several",
+    ),
+    *(
+        pytest.param(
+            lambda explainer, image, patch=patch: explainer.nearest_words(image, patch),
+            "grid of 4 x 4",
+            id=f"the patch {patch}",
+        )
+        for patch in ((4, 0), (0, -1), 3)
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.nearest_words(image, count=0),
+        "1 or more, got 0",
+        id="no words",
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.to("gpu"),
+        "device='gpu'",
+        id="a move to a device that is not there",
     ),
 ]
 

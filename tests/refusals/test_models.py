@@ -28,6 +28,11 @@ def test_an_unknown_precision_is_refused_with_the_known_ones():
         load_clip("emoji", precision="int8")
 
 
+def test_a_device_that_torch_does_not_have_is_refused():
+    with pytest.raises(GradeclipError, match="device='gpu'"):
+        load_clip("emoji", device="gpu")
+
+
 def test_weights_of_another_width_are_refused(tmp_path):
     state = {name: value.contiguous() for name, value in build().state_dict().items()}
     save_file(state, tmp_path / "narrow.safetensors")
