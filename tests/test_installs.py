@@ -109,7 +109,12 @@ def test_every_call_of_the_page_of_problems_runs(environment):
     text = read("docs/site/howto/problems.md")
     calls = blocks(text, "python")
     assert len(calls) > 15
-    environment().run("-c", "\n".join(calls))
+    plain = [call for call in calls if "panels" not in call]
+    environment().run("-c", "\n".join(plain))
+
+    extras = [extras for extras, _ in installs("docs/site/howto/problems.md")]
+    assert "lessons" in extras
+    environment("lessons").run("-c", "\n".join(calls))
 
 
 def test_your_own_clip_is_explained_as_its_page_says(environment, tmp_path):
