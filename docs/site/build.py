@@ -45,6 +45,9 @@ COPIED = (
 # the README shows them by HTML, of which Sphinx takes no notice
 FIGURES = ("explained.png", "explained-narrow.png")
 
+# the end of the note below a panel
+PANEL_END = "or the live page.</small>"
+
 METHODS_HEAD = """\
 # Methods
 
@@ -171,11 +174,16 @@ def complete(notebook: Path) -> None:
     content.cells = [
         cell for cell in content.cells if cell.id != "open"
     ]  # badges; a page has buttons
+    has_live = (ROOT / "build" / "live").is_dir()
     for cell in content.cells:
         if cell.cell_type == "markdown":
             cell.source = with_citations(cell.source)
         for output in cell.get("outputs", ()):
             alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+            page = output.get("data", {}).get("text/html", "")
+            if has_live and page.endswith(PANEL_END):
+                link = 'or <a href="../live/index.html">the live page</a>.</small>'
+                output["data"]["text/html"] = page.removesuffix(PANEL_END) + link
             if alt:
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(alt.split())}
     nbformat.write(content, notebook)

@@ -39,6 +39,7 @@ default_role = "code"  # docstrings have one markup, single backticks
 html_theme = "pydata_sphinx_theme"
 html_title = "gradeclip"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_extra_path = ["extra"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
@@ -60,6 +61,7 @@ templates_path = ["_templates"]
 # copied here by build.py: where the project is published, and which release; before, no page links
 _citation = yaml.safe_load((Path(__file__).parent / "CITATION.cff").read_text("utf-8"))
 html_context = {
+    "default_mode": "auto",  # light or dark, as the reader's system
     "repository": _citation.get("repository-code", "").removeprefix("https://github.com/"),
     "revision": f"v{_citation['version']}",
 }
@@ -124,10 +126,20 @@ def valid_lists(app, page, template, context, doctree):
 
 
 def scrollable_images(app, page, template, context, doctree):
-    """Put an image that stands for itself into what scrolls, as the theme does with tables."""
+    """Put an image that stands for itself into what scrolls, as the theme does with tables.
+
+    It leads to its file: on a telephone, where a figure is small, one press shows it large.
+    """
     image = r"((?:<a [^>]*image-reference[^>]*>)?<img [^>]*_images/[^>]*>(?:\s*</a>)?)"
     alone = rf"^(?:<p>{image}</p>|{image})$"
-    scrolls = r'<div class="pst-scrollable-table-container">\1\2</div>'
+
+    def scrolls(match):
+        shown = match[1] or match[2]
+        if not shown.startswith("<a "):
+            source = re.search(r'src="([^"]+)"', shown)
+            shown = f'<a class="image-reference" href="{source[1]}">{shown}</a>'
+        return f'<div class="pst-scrollable-table-container">{shown}</div>'
+
     context["body"] = re.sub(alone, scrolls, context.get("body", ""), flags=re.M)
 
 

@@ -290,8 +290,7 @@ const Head = ({ desk }) => {
       >${name}<//
     >`;
   return html`<div class="gradeclip-row">
-      <${Scenes} desk=${desk} />
-      <${Upload} desk=${desk} />
+      <${Controls} desk=${desk} place="head" />
       <${Button}
         title="One change back (Ctrl+Z)."
         disabled=${!desk.data.undoable}
@@ -303,7 +302,8 @@ const Head = ({ desk }) => {
         onClick=${() => desk.send({ kind: "reset" })}
         >reset<//
       >
-      <${Controls} desk=${desk} place="head" />
+      <${Scenes} desk=${desk} />
+      <${Upload} desk=${desk} />
     </div>
     <div class="gradeclip-row">
       <${Controls} desk=${desk} place="caption" /><${KnownWords} desk=${desk} />

@@ -6,6 +6,7 @@ A change is shown whole or not at all: wrong input is answered by a sentence, wh
 view stays. The browser's half is `desk.js` around `plots/front/view.js`.
 """
 
+import re
 import signal
 import tempfile
 import threading
@@ -293,7 +294,7 @@ class Explorer(AnyWidget):
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
         stem = str(name).strip().removesuffix(".png") or "explanation"
-        figure = self.figure()
+        figure = self.figure(self._sentence)
         try:
             path = Path(f"{stem}.png")
             number = 1
@@ -310,13 +311,25 @@ class Explorer(AnyWidget):
 
     # ----------------------------------------------------------------------------- what is shown
 
-    def figure(self):
-        """What is shown as a static matplotlib figure."""
-        return draw([self.view.drawing(self.beside)])
+    def figure(self, sentence: str = ""):
+        """What is shown as a static matplotlib figure, with a sentence at its foot."""
+        drawing = self.view.drawing(self.beside)
+        foot = "\n".join(line for line in (sentence, drawing.origin) if line)
+        return draw([replace(drawing, origin=foot)])
+
+    @property
+    def _sentence(self) -> str:
+        """The sentence below the maps."""
+        sentences = self.data["sentences"]
+        return sentences.get("phrase") or sentences.get("all", "")
 
     def python(self) -> str:
-        """The script that computes what is shown."""
-        return self.view.python(self._shown.clip)
+        """The script that computes what is shown, and then the pinned map."""
+        script = self.view.python(self._shown.clip)
+        if self.pinned is None or self.beside is None or self.beside.explanation is None:
+            return script
+        pinned = self.beside.python(self._session(self.pinned.model).clip)
+        return f"{script}\n# the pinned map\n" + re.sub(r"\bmap_\b", "pinned_map", pinned)
 
     def __repr__(self) -> str:
         return f"a panel that shows {self.view}"

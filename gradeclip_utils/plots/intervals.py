@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ..errors import GradeclipError
@@ -20,6 +21,7 @@ from .titles import characters, shortened
 _BOUNDS = ["low", "mean", "high"]
 _MARKERS = ("o", "s", "D", "^")
 _GREY = "0.6"
+_INKS = tuple(np.multiply(to_rgb(colour), 0.65) for colour in PALETTE)  # of numbers, to be read
 _DODGE = 0.42  # of a row, between the first and the last group
 
 
@@ -176,7 +178,7 @@ def _draw_values(
             1.02,
             order.index(row.name) + offsets[kind],
             rounded(row.mean) if is_decided else "undecided",
-            color=_GREY if row.is_control else PALETTE[kind],
+            color=_GREY if row.is_control else _INKS[kind],
             va="center",
             fontsize=SMALLEST_TYPE,
             transform=axes.get_yaxis_transform(),

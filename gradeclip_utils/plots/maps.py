@@ -374,7 +374,8 @@ def _fit(figure: Figure, heights: Sequence[float]) -> None:
 def _draw_origin(figure: Figure, origin: str, left: float = _GAP / 2) -> None:
     """Write model, method and layers at the foot of a figure, some inches from its left."""
     width = figure.get_figwidth()
-    lines = textwrap.wrap(origin, characters(width - 2 * left))
+    room = characters(width - 2 * left)
+    lines = [line for part in origin.splitlines() for line in textwrap.wrap(part, room)]
     look = {**_NOTE, "color": "0.45"}
     figure.supxlabel("\n".join(lines), x=left / width, ha="left", **look)
 

@@ -37,8 +37,10 @@ _PAGE = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark; --jp-ui-font-color1: CanvasText; }}
 body {{ margin: 16px; font-family: system-ui, sans-serif }}
+h1 {{ margin: 0 0 12px; font-size: 1.2rem }}
 </style>
 <main>
+<h1>What did {model} look at?</h1>
 {body}
 </main>
 </html>
@@ -129,4 +131,7 @@ def page_of(result) -> str:
     regions = result.image_maps if is_of_words else None
     drawing = of_caption(result) if is_of_words else of_explanation(result)
     title = html.escape("; ".join(panel.name for panel in drawing.panels))
-    return _PAGE.format(title=title, body=embedded(payload(drawing, regions), result.image))
+    model = html.escape(result.provenance.model)
+    return _PAGE.format(
+        title=title, model=model, body=embedded(payload(drawing, regions), result.image)
+    )

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product, starmap
+from pprint import pformat
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ _PLACE_ATTEMPTS = 24  # for one object of a layout
 _OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 # packing tends to leave the middle empty: layouts that do are taken less often than others
 _EMPTY_MIDDLE_TAKEN = 0.35
+_PYTHON_WIDTH = 88  # columns of its lines
 _PYTHON_SEEDS = 32  # of `arrange` that `as_python` tries
 
 
@@ -356,8 +358,8 @@ def as_python(scene: Scene) -> str:
             options = f"background={scene.background}"
             if unnamed:
                 options += f", unnamed={unnamed}"
-            return f"arrange({objects!r}, {options})"
-    return repr(scene)
+            return f"arrange({pformat(objects, width=_PYTHON_WIDTH)}, {options})"
+    return pformat(scene, width=_PYTHON_WIDTH)
 
 
 def without(scene: Scene, index: int) -> Scene:

@@ -399,6 +399,23 @@ def test_the_script_computes_what_is_shown(panel, fields):
     np.testing.assert_allclose(names["map_"], panel.view.map, atol=1e-5)
 
 
+def test_beside_a_pinned_map_the_script_computes_both(panel):
+    panel.pin()
+    panel.change(caption="a dog", method="rollout")
+    names = {"image": panel.view.state.source.image, "clip": panel.models["tiny"]}
+    exec(re.sub(r"^(image|clip) = .*$", "", panel.python(), flags=re.MULTILINE), names)
+    np.testing.assert_allclose(names["map_"], panel.view.map, atol=1e-5)
+    np.testing.assert_allclose(names["pinned_map"], panel.beside.map, atol=1e-5)
+
+
+def test_a_figure_has_a_sentence_above_model_and_method(drawn):
+    sentence_below = drawn.data["sentences"]["all"]
+    foot = drawn.figure(sentence_below).get_supxlabel()
+    text = " ".join(foot.split())
+    assert text.startswith(sentence_below)
+    assert text.endswith(drawn.view.explanation.origin)
+
+
 def test_save_writes_the_whole_figure_and_overwrites_nothing(panel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("dog", "dog.png"):

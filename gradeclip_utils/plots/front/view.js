@@ -8,6 +8,7 @@ import { html, render, useLayoutEffect, useMemo, useRef, useState } from "./htm-
 import { absMax, onWhite, paintMap, within, wordStyle } from "./pixels.js";
 
 const LEAD_SHADE = 0.75; // of the colour scale: a lead in a bar
+const SIGN = /^[,.;:!?]+$/; // stands close to the word before it
 const KEYS = "Arrow keys move over the patches, Enter keeps one, Escape lets go.";
 const NAMED_WORDS = 3; // of a patch, if their numbers are not nearly zero:
 const LEAST = 5e-5;
@@ -156,6 +157,7 @@ const Word = ({ data, panel, word, index, pointing }) => {
   const label = score == null ? word.text : `${word.text}: ${number}`;
   const classes = ["gradeclip-word", word.small && "gradeclip-small"];
   if (score == null) classes.push("gradeclip-name");
+  if (SIGN.test(word.text)) classes.push("gradeclip-sign");
   if (word.struck || (isPicked && data.strikes)) classes.push("gradeclip-struck");
   const look = {
     class: classes.filter(Boolean).join(" "),
