@@ -25,7 +25,7 @@ torch.set_num_threads(int(os.environ.get("GRADECLIP_TEST_THREADS", "1")))
 # `make quick` does not even import these files, nor those of browsers, studies and training
 SLOW_FILES = "assignments installs live notebooks readme real_clip recipes rivals scenes".split()
 SLOW_FILES += "security site slides".split()
-FIRST = ("notebooks", "assignments", "real_clip", "installs", "release")  # they take longest
+FIRST = "notebooks assignments real_clip replication installs release".split()  # take longest
 
 
 @pytest.hookimpl(optionalhook=True)

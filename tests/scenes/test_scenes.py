@@ -80,7 +80,7 @@ def test_every_concept_has_five_drawings_or_more_and_no_two_concepts_share_one()
 
 def test_half_are_mirrored_where_that_changes_nothing_and_all_are_tilted_a_little():
     things = []
-    for scene in first_scenes(250):
+    for scene in first_scenes(150):
         things += scene.objects
     assert set(concepts().index) >= NOT_MIRRORED
     assert not any(thing.mirrored for thing in things if thing.noun in NOT_MIRRORED)
@@ -141,7 +141,7 @@ def test_a_mask_holds_the_pixels_that_its_object_covers_and_no_others():
 
 def test_an_object_hides_at_most_a_quarter_of_another_and_some_do():
     most_hidden = []
-    for scene in first_scenes(120, n_objects=3):
+    for scene in first_scenes(80, n_objects=3):
         most_hidden.append(hidden_fractions(scene.objects).max())
     most_hidden = np.array(most_hidden)
     assert most_hidden.max() <= 0.25 + 0.02  # rims are counted in whole pixels
@@ -186,7 +186,7 @@ def places_by_count():
     places = {}
     for n in (1, 2, 4):
         rows = []
-        for i in range(250):
+        for i in range(150):
             first, *_ = draw_scene([n, i], split="development", n_objects=n).objects
             rows.append((first.x, first.y, first.size))
         places[n] = np.array(rows)
@@ -219,7 +219,7 @@ def test_things_stand_anywhere_and_are_of_any_size_in_the_range(places_by_count)
     assert 62 < size.max() <= SIZES[2]
     assert 0.15 < (size < SMALL).mean() < 0.4
     assert 0.15 < (size > BIG).mean() < 0.4
-    assert len(np.unique(size)) > 700
+    assert len(np.unique(size)) > 420
 
 
 # ---------------------------------------------------------------------------------- captions
@@ -245,7 +245,7 @@ def assert_span_is_true(scene, span):
 
 
 def test_spans_say_which_words_describe_which_objects():
-    for scene in first_scenes(250):
+    for scene in first_scenes(150):
         named = set()
         for span in scene.spans:
             assert_span_is_true(scene, span)
@@ -257,14 +257,14 @@ def test_spans_say_which_words_describe_which_objects():
 
 def test_every_word_of_a_caption_is_in_the_vocabulary():
     vocabulary = set(scenes.vocabulary())
-    for scene in first_scenes(250):
+    for scene in first_scenes(150):
         words = scene.caption.replace(",", "").split()
         assert set(words) <= vocabulary, scene.caption
 
 
 def test_a_third_of_the_scenes_of_several_things_leave_one_or_two_unnamed():
     unnamed_counts = []
-    for scene in first_scenes(250):
+    for scene in first_scenes(150):
         assert scene.spans, "something is always named"
         kinds = {(thing.noun, thing.colour) for thing in scene.objects}
         if len(kinds) > 1:

@@ -349,7 +349,7 @@ def test_words_of_the_drawn_world_name_or_hint():
 
 @pytest.mark.slow
 def test_exposure_is_how_often_captions_of_training_say_a_word():
-    scenes = [draw_scene([9, i], n_objects=1) for i in range(600)]
+    scenes = [draw_scene([9, i], n_objects=1) for i in range(300)]
     counts = Counter(word for scene in scenes for word, _ in scene.words_of("keyword"))
     table = study.drawn_words()
     hints = table.index[table["role"] == study.HINT]

@@ -274,13 +274,22 @@ def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(
     assert refusal.count("\n") == 1
 
 
+def write_lesson(monkeypatch, folder, *cells):
+    """A short lesson 01 in the place of the course's; its kernel imports nothing."""
+    parameters = nbformat.v4.new_code_cell("MODEL = 'emoji'", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, *cells])
+    nbformat.write(notebook, folder / "01_short.ipynb")
+    monkeypatch.setattr(studies.runs, "NOTEBOOKS", folder)
+
+
 @pytest.mark.slow
 def test_a_run_that_fails_keeps_the_results_of_the_run_before(results, tmp_path, monkeypatch):
-    notebook = results / "nix" / "03_methods_compared.ipynb"
+    write_lesson(monkeypatch, tmp_path, nbformat.v4.new_code_cell("raise ValueError(MODEL)"))
+    notebook = results / "nix" / "01_short.ipynb"
     notebook.parent.mkdir(parents=True)
     notebook.write_text("earlier")
-    with pytest.raises(GradeclipError, match="failed on nix: GradeclipError"):
-        run_lesson("03", "nix", None, "", None)
+    with pytest.raises(GradeclipError, match="01_short failed on nix: ValueError: nix"):
+        run_lesson("01", "nix", None, "", None)
     assert [file.name for file in notebook.parent.iterdir()] == [notebook.name]
     assert notebook.read_text() == "earlier"
 
@@ -308,25 +317,21 @@ See [the paper](https://arxiv.org/abs/2502.18816).
 def test_a_lesson_on_another_model_begins_with_its_claims_and_folds_what_is_about_the_bundled_one(
     results, tmp_path, monkeypatch, capsys
 ):
-    cells = [
-        nbformat.v4.new_code_cell("MODEL = 'emoji'", metadata={"tags": ["parameters"]}),
+    committed = pd.read_csv(COMMITTED / "emoji" / "01.csv").iloc[0]
+    claims = Claims("01", "mine")
+    claims.add(committed["claim"], estimate=0.25, bounds=(0.2, 0.3), n=9)
+    claims.write()
+    write_lesson(
+        monkeypatch,
+        tmp_path,
         nbformat.v4.new_markdown_cell(LESSON),
-        nbformat.v4.new_code_cell(
-            "import studies.lesson, pathlib\n"
-            f"studies.lesson.RESULTS = pathlib.Path({str(results)!r})\n"
-            "claims = studies.lesson.Claims('01', MODEL)\n"
-            "claims.add('the map of a thing lies on it', estimate=.25, bounds=(.2, .3))\n"
-            "claims.write()"
-        ),
+        nbformat.v4.new_code_cell("MODEL"),
         nbformat.v4.new_markdown_cell("The map lies on the dog.\n\nThe next cell is the last."),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_short.ipynb")
-    monkeypatch.setattr(studies.runs, "NOTEBOOKS", tmp_path)
+    )
 
     executed = nbformat.read(run_lesson("01", "mine", None, "", None), as_version=4)
 
     first, _, _, text, _, reading = [cell.source for cell in executed.cells]
-    committed = pd.read_csv(COMMITTED / "emoji" / "01.csv").iloc[0]
     assert "| claim | mine | emoji |" in first
     assert (
         f"| {committed['claim']} | 0.25 [0.20, 0.30], higher | {committed['estimate']:.2f} ["

@@ -25,7 +25,7 @@ from training.rounds import (
     shuffle_colours,
 )
 
-SHORT = Recipe(steps=4, batch=6, warmup=2)
+SHORT = Recipe(steps=3, batch=4, warmup=2)
 
 
 def run(folder, recipe=SHORT, **options):
@@ -94,11 +94,11 @@ def test_each_colour_is_left_out_of_a_caption_with_the_given_probability_and_not
 
 
 def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_other_words_describe():
-    plain = Recipe(steps=4, batch=60, tint=0.7, start="x")
+    plain = Recipe(steps=2, batch=40, tint=0.7, start="x")
     batches = SceneBatches(plain)
     shuffled_batches = SceneBatches(replace(plain, shuffled_colours=True))
     changed = 0
-    for step in range(4):
+    for step in range(2):
         scenes = zip(batches.scenes(step), shuffled_batches.scenes(step), strict=True)
         for before, after in scenes:
             assert after.objects == before.objects
@@ -114,13 +114,13 @@ def test_shuffling_colours_leaves_the_image_and_the_bag_of_words_and_what_other_
             if not nouns:
                 assert after == before
             changed += after.caption != before.caption
-    assert changed > 20
-    assert shuffled_batches.scenes(2) == shuffled_batches.scenes(2)
+    assert changed > 7
+    assert shuffled_batches.scenes(1) == shuffled_batches.scenes(1)
 
 
 def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
     count = 0
-    for i in range(200):
+    for i in range(80):
         scene = draw_scene([77, i], split="development", tint=0.5)
         negative = hard_negative(scene, [78, i])
         if negative is None:
@@ -133,16 +133,16 @@ def test_a_hard_negative_shows_the_same_things_with_their_colours_passed_on():
         assert {colour for _, colour in new_things} == {colour for _, colour in things}
         assert is_trained(negative.objects)
         assert not negative.unnamed
-    assert count > 60
+    assert count > 20
     assert hard_negative(arrange(["car", "ball"]), [0]) is None
 
 
 def test_training_knows_nothing_of_where_things_are():
     """A batch holds images and tokens, and nothing else."""
     images, tokens = SceneBatches(SHORT)[0]
-    assert images.shape == (6, 96, 96, 3)
+    assert images.shape == (SHORT.batch, 96, 96, 3)
     assert images.dtype == torch.uint8
-    assert tokens.shape == (6, 77)
+    assert tokens.shape == (SHORT.batch, 77)
 
 
 # -------------------------------------------------------------------------------- arithmetic

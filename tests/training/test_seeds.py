@@ -9,7 +9,7 @@ from studies import lesson
 from training import seeds
 from training.rounds import MODELS, Recipe
 
-SHORT = Recipe(steps=4, batch=6, warmup=2)
+SHORT = Recipe(steps=2, batch=4, warmup=1)
 
 
 def test_a_seed_has_the_plain_recipe_in_half_the_steps_with_seeds_that_nobody_else_has():
