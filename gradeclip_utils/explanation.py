@@ -305,6 +305,9 @@ class Result:
 
         Args:
             path: of the .npz file, which is overwritten if it is there, and returned.
+
+        Raises:
+            GradeclipError: the file's name does not end in .npz.
         """
         path = Path(path)
         if path.suffix != ".npz":

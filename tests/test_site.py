@@ -10,7 +10,10 @@ import pytest
 from bs4 import BeautifulSoup
 
 from gradeclip_utils import Explainer, Explanation, Interactions
+from gradeclip_utils.datasets import Example
 from gradeclip_utils.methods import METHODS
+from gradeclip_utils.scenes import Scene
+from gradeclip_utils.towers import Tower, Trace
 from tests.conftest import ROOT, load_script
 
 BUILT = ROOT / "build" / "site"
@@ -76,6 +79,10 @@ def test_every_function_of_the_reference_is_called_in_a_lesson_or_on_a_page(buil
             functions.add(value.__name__)
     for kind in (Explainer, Explanation, Interactions):
         functions |= {name for name, _ in getmembers(kind, isroutine) if name[0] != "_"}
+    for kind in (Explainer, Explanation, Interactions, Example, Scene, Tower, Trace):
+        properties = getmembers(kind, lambda value: isinstance(value, property))
+        functions |= {name for name, _ in properties if name[0] != "_"}
+    functions -= {name for names in build.INTERNAL.values() for name in names}
 
     words = set(re.findall(r"\w+", code_for_readers()))
     assert functions - words == set()

@@ -347,6 +347,23 @@ API = {  # page -> its title and what it documents, in the order in which a newc
 }
 
 
+# what the package's own modules take from a class, and no page shows
+INTERNAL = {
+    "methods.Method": ("goes_through",),
+    "towers.Tower": (
+        "embed_alone",
+        "image_entry",
+        "in_precision",
+        "reads",
+        "run_block",
+        "small",
+        "trace_again",
+        "with_one_head",
+    ),
+    "panels.explorer.Explorer": ("back", "open_image"),
+}
+
+
 def write_api(folder: Path) -> None:
     """Write one page per subject, and an index."""
     folder.mkdir()
@@ -372,7 +389,11 @@ def directive(name: str) -> str:
     for kind in documented.__mro__:
         if not kind.__module__.startswith("gradeclip_utils"):
             foreign.append(kind.__name__)
-    return f".. autoclass:: {name}\n   :members:\n   :inherited-members: {', '.join(foreign)}"
+    options = ["   :members:", f"   :inherited-members: {', '.join(foreign)}"]
+    internal = INTERNAL.get(name.removeprefix("gradeclip_utils."))
+    if internal:
+        options.append(f"   :exclude-members: {', '.join(internal)}")
+    return "\n".join([f".. autoclass:: {name}", *options])
 
 
 def main(out: Path, executed: Sequence[Path]) -> int:

@@ -23,6 +23,8 @@ def captioned_images(
 ) -> list[Example]:
     """Read images of your own, with a table of captions and, if you have them, masks.
 
+        captioned_images("photos", "captions.csv")
+
     The table (CSV) has a row for every question, and the columns `image` (a file in `images`) and
     `caption` (the prompt); optionally `concept` (by default the caption) and `mask` (a file in
     `masks`, of the image's size, not black on the object; empty if there is none).
@@ -108,6 +110,8 @@ def from_huggingface(dataset: Any, image: str = "image", caption: str = "caption
 
 def photographs() -> list[Example]:
     """Five photographs in the public domain or under CC0, each with one caption.
+
+        [example.caption for example in photographs()]
 
     They have at most 384 pixels a side, and no masks. Five images measure nothing; they let you try
     a model of photographs. The bundled models have never seen a photograph, and warn.

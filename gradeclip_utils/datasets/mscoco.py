@@ -19,6 +19,8 @@ SOURCE = "https://cocodataset.org/#download"
 def coco(folder: str | Path, split: str = "val2017") -> list[Example]:
     """Read COCO: an example for every category in every image, with the mask of all instances.
 
+        coco("FOLDER")[0].read()
+
     T.-Y. Lin et al. *Microsoft COCO: Common Objects in Context.* ECCV 2014. Masks are drawn by
     pycocotools, so that they are COCO's own. Prompts have CLIP's own template, "a photo of a dog."
     (Radford et al. 2021).

@@ -46,6 +46,8 @@ def register_dataset(kind: str, read: Callable[[str], list[Example]], form: str 
 def load(data: str | Sequence[Example], limit: int | None = None) -> list[Example]:
     """The examples of a data set, in its order.
 
+        load("scenes:development:24"), load("folder:mine"), load("coco:FOLDER", limit=100)
+
     Args:
         data: its kind, a colon, and where it is. A split other than the default follows an `@`:
             `coco:FOLDER@train2017`. A list of examples is taken as it is.

@@ -129,6 +129,8 @@ def reference_baselines(
 ) -> dict[str, np.ndarray]:
     """Draw the reference baselines "random", "centre", "oracle" and "area": heat maps (H, W).
 
+        reference_baselines((12, 12), mask, np.random.default_rng(0))["centre"]
+
     "random" has independent uniform values; "centre" is a Gaussian in the middle of what the model
     sees, its standard deviation a quarter of the sides; "oracle" is the true mask, averaged over
     each token. These lie on the token grid and are resized as maps are. "area" is the same

@@ -81,6 +81,8 @@ def time_methods(
 ) -> pd.DataFrame:
     """Measure what each call costs, in forward passes, on one thread.
 
+        time_methods({"grad-eclip": explain}, lambda: model.encode_image(pixels))
+
     Calls take turns, round by round, so that a machine that slows down slows all of them. The first
     round is not counted.
 

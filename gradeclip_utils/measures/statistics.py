@@ -116,6 +116,8 @@ def group_means(
 ) -> pd.DataFrame:
     """Mean and 95 % interval of a measure in every group; rows of one unit are averaged first.
 
+        group_means(rows, "pointing_game", cluster="concept")
+
     A group with a single unit or cluster keeps its mean, its interval is NaN, and a warning says
     so.
 
@@ -159,6 +161,8 @@ def paired_differences(
     cluster: str | None = None,
 ) -> pd.DataFrame:
     """Every method minus the baseline, image by image: difference, 95 % interval and p-values.
+
+        paired_differences(rows, "pointing_game", baseline="maskclip")
 
     The interval is the bootstrap interval of the differences. p is that of a two-sided sign-flip
     test of the mean difference, and p_holm is Holm's correction over all methods of one measure ("A

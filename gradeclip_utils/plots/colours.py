@@ -58,6 +58,8 @@ def paint(
 ) -> Image.Image:
     """Lay a map over its image, which turns light grey.
 
+        paint(explanation.image, explanation.image_maps[0], box=explanation.box).save("map.png")
+
     Args:
         image: the image that was explained.
         heat: (h, w) relevance on the token grid, or (H, W) in pixels.

@@ -98,7 +98,10 @@ class Object:
 
 @cache
 def concepts() -> pd.DataFrame:
-    """The concepts of the world by noun: emoji, category, article, plural, keywords from CLDR."""
+    """The concepts of the world by noun: emoji, category, article, plural, keywords from CLDR.
+
+        concepts().loc["dog", "category"]
+    """
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()
     return table.set_index("noun", drop=False)

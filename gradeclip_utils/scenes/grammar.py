@@ -28,7 +28,10 @@ class Span:
 
 
 def vocabulary() -> list[str]:
-    """All words that captions use, in alphabetical order."""
+    """All words that captions use, in alphabetical order.
+
+        "umbrella" in vocabulary()
+    """
     table = concepts()
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
     words = {*grammar, *COLOURS, *_NUMBERS.values(), *table["noun"], *table["plural"]}

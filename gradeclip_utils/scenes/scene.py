@@ -365,6 +365,8 @@ def as_python(scene: Scene) -> str:
 def without(scene: Scene, index: int) -> Scene:
     """The same image without the object of this index, plainly described.
 
+        without(arrange(["dog", "umbrella"]), 0).caption  # the umbrella alone
+
     Raises:
         GradeclipError: it is the only object.
     """
@@ -377,6 +379,8 @@ def without(scene: Scene, index: int) -> Scene:
 
 def recoloured(scene: Scene, colours: Sequence[str | None]) -> Scene:
     """The same objects in other colours, plainly described.
+
+        recoloured(arrange(["red car", "blue ball"]), ["blue", "red"])
 
     Swapped colours test binding.
 

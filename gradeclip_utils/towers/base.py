@@ -285,7 +285,11 @@ class Tower:
     def dense(self, trace: Trace) -> Tensor:
         """Dense features (B, N, E) of an image.
 
-        Each token is embedded as if it attended to itself alone in the last layer.
+        Each token is embedded as if it attended to itself alone in the last layer (MaskCLIP, Zhou
+        et al., ECCV 2022).
+
+        Raises:
+            UnsupportedModel: it is a text tower.
         """
         if trace.grid is None:
             raise UnsupportedModel(f"dense features belong to images; this is a {self.name} tower")
