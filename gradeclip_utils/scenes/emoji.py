@@ -100,7 +100,7 @@ class Object:
 def concepts() -> pd.DataFrame:
     """The concepts of the world by noun: emoji, category, article, plural, keywords from CLDR.
 
-        concepts().loc["dog", "category"]
+    concepts().loc["dog", "category"]
     """
     table = pd.read_csv(data_path("concepts.csv"), keep_default_na=False)
     table["keywords"] = table["keywords"].str.split()

@@ -30,7 +30,7 @@ class Span:
 def vocabulary() -> list[str]:
     """All words that captions use, in alphabetical order.
 
-        "umbrella" in vocabulary()
+    "umbrella" in vocabulary()
     """
     table = concepts()
     grammar = ("a", "an", "and", "something", "tagged", "bigger", "smaller", "than", "big", "small")
