@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -45,6 +46,8 @@ COPIED = (
 # the README shows them by HTML, of which Sphinx takes no notice
 FIGURES = ("explained.png", "explained-narrow.png")
 
+CELL = r"<(t[dh])>(.*?)</t[dh]>"
+LONGEST_UNWRAPPED = 22  # letters of a cell
 # the end of the note below a panel
 PANEL_END = "or the live page.</small>"
 
@@ -181,12 +184,42 @@ def complete(notebook: Path) -> None:
         for output in cell.get("outputs", ()):
             alt = output.get("metadata", {}).get("image/png", {}).get("alt")
             page = output.get("data", {}).get("text/html", "")
+            if '<table border="1" class="dataframe">' in page:
+                output["data"]["text/html"] = re.sub(
+                    r"<thead>.*</tbody>", aligned, page, flags=re.S
+                )
             if has_live and page.endswith(PANEL_END):
                 link = 'or <a href="../live/index.html">the live page</a>.</small>'
                 output["data"]["text/html"] = page.removesuffix(PANEL_END) + link
             if alt:
                 cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(alt.split())}
     nbformat.write(content, notebook)
+
+
+def aligned(table: re.Match) -> str:
+    """The rows of a table with classes for columns of text, and for cells that are not to wrap."""
+    rows = re.findall(r"<tr.*?</tr>", table[0], flags=re.S)
+    texts = set()  # the places of columns of text
+    for row in rows[1:]:
+        for place, cell in enumerate(re.findall(CELL, row, flags=re.S)):
+            if re.search(r"[^\W\d_]{2}", cell[1]) and cell[1] != "NaN":
+                texts.add(place)
+
+    def classed(row: str) -> str:
+        places = count()
+
+        def mark(cell: re.Match) -> str:
+            names = ["of-text"] if next(places) in texts else []
+            if len(cell[2]) <= LONGEST_UNWRAPPED:
+                names.append("in-one-line")
+            return f'<{cell[1]} class="{" ".join(names)}">{cell[2]}</{cell[1]}>'
+
+        return re.sub(CELL, mark, row, flags=re.S)
+
+    result = table[0]
+    for row in dict.fromkeys(rows):
+        result = result.replace(row, classed(row))
+    return result
 
 
 # --------------------------------------------------------------------------- bibliography, methods
