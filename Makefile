@@ -47,7 +47,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 # Tests wait for browsers, kernels and clocks a sixth of the time: one process more than there are cores.
 test: $(STAMP)
-	$(PYTEST) --numprocesses $$((1 + $(CORES))) --no-loadscope-reorder -m 'not weekly' tests
+	$(PYTEST) --numprocesses $$((1 + $(CORES))) --no-loadscope-reorder --durations 20 --durations-min 5 -m 'not weekly' tests
 
 quick: $(STAMP)
 	$(PYTEST) -m 'not slow and not browser' tests

@@ -84,8 +84,8 @@ def test_a_planted_change_comes_first_in_95_of_100_trials(bundled, pool):
     assert times_first >= 95
 
 
-def test_a_model_against_itself_says_that_nothing_changed(bundled, pool, tmp_path):
-    result = diff(bundled, bundled, pool[:4], tmp_path, null=with_rotated_word(bundled, "a", 0))
+def test_a_model_against_itself_says_that_nothing_changed(tiny, pool, tmp_path):
+    result = diff(tiny, tiny, pool[:4], tmp_path, null=with_rotated_word(tiny, "a", 0))
     assert result.answer == "unchanged"
     assert result.conclusion.startswith("Nothing changed: both models give 4 pairs the same")
     assert (result.pairs["moved"] == 0).all()
@@ -94,14 +94,14 @@ def test_a_model_against_itself_says_that_nothing_changed(bundled, pool, tmp_pat
     assert "Nothing changed" in (tmp_path / "index.html").read_text()
 
 
-def test_a_pair_moves_by_the_difference_of_its_percentiles(bundled, pool):
-    changed = with_rotated_word(bundled, "a", 1)
-    result = diff(bundled, changed, pool[:5])
+def test_a_pair_moves_by_the_difference_of_its_percentiles(tiny, pool):
+    changed = with_rotated_word(tiny, "a", 1)
+    result = diff(tiny, changed, pool[:5])
     assert result.answer == ""  # without a null nothing says how far is far
     for row in result.pairs.itertuples():
         (example,) = [example for example in pool if example.prompt == row.prompt]
         image = example.image()
-        before = Explainer(bundled).explain(image, row.prompt)
+        before = Explainer(tiny).explain(image, row.prompt)
         after = Explainer(changed).explain(image, row.prompt)
 
         change = float(after.similarity[0] - before.similarity[0])
@@ -114,12 +114,12 @@ def test_a_pair_moves_by_the_difference_of_its_percentiles(bundled, pool):
     assert result.pairs["moved"].abs().is_monotonic_decreasing
 
 
-def test_the_shares_of_a_prompts_words_are_their_scores_over_all_magnitudes(bundled, pool):
-    changed = with_rotated_word(bundled, "a", 2)
-    result = diff(bundled, changed, pool[:5])
+def test_the_shares_of_a_prompts_words_are_their_scores_over_all_magnitudes(tiny, pool):
+    changed = with_rotated_word(tiny, "a", 2)
+    result = diff(tiny, changed, pool[:5])
     shares = []
     for example in pool[:5]:
-        explainer = Explainer(bundled, words="grad-eclip")
+        explainer = Explainer(tiny, words="grad-eclip")
         (words,) = explainer.explain(example.image(), example.prompt).words
         total = sum(abs(word.score) for word in words)
         shares += [(word.text, word.score / total) for word in words]
@@ -137,6 +137,7 @@ def test_the_shares_of_a_prompts_words_are_their_scores_over_all_magnitudes(bund
     assert (kinds["moved"] <= kinds["high"]).all()
 
 
+@pytest.mark.slow
 def test_a_change_is_compared_with_what_a_second_training_moves(bundled, pool):
     examples = pool[:8]
     changed = randomised(bundled)
