@@ -43,8 +43,9 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "grad-cam": {"maps": "grad-cam"},
     "game": {"maps": "game"},
     "maskclip": {"maps": "maskclip"},
-    "grad-eclip, false phrases": {},
-    "grad-eclip without w, false phrases": {"weighted": False},
+    # with the recipe that both arms have with true phrases
+    "grad-eclip, false phrases": {"learning_rate": 3e-4},
+    "grad-eclip without w, false phrases": {"weighted": False, "learning_rate": 3e-4},
 }
 FALSE_PHRASES = ("grad-eclip, false phrases", "grad-eclip without w, false phrases")
 FALSE_PART = 0.3  # of the phrases of these arms, what is not in the image
