@@ -118,6 +118,10 @@ def test_a_contrast_is_the_difference_of_two_explanations(tiny, picture):
     assert contrast.against == ("a blue car",)
     close(contrast.against_similarity, blue.similarity)
 
+    scores = [word.score for word in contrast.words[0]]
+    assert scores == pytest.approx([word.score for word in red.words[0]], abs=1e-6)
+    scores = [word.score for word in contrast.against_words[0]]
+    assert scores == pytest.approx([-word.score for word in blue.words[0]], abs=1e-6)
     assert explainer.explain(picture, PROMPTS, against="a cow").against == ("a cow",) * 3
 
 
@@ -140,9 +144,11 @@ def test_the_lead_over_others_is_the_mean_of_the_contrasts_with_each_of_them(tin
     # the others do not change with the prompt: a word takes the same from the lead
     close(scores_of(lead), scores_of(plain))
     assert lead.words_legend == "fall of the lead without this word"
-    assert plain.lead is None
-    assert " less that of 4 other captions, " in lead.origin
-    assert " less that of “a cow”, " in contrasts[0].origin
+    assert (lead.lead_over, plain.lead_over, plain.lead) == ("4 other captions", "", None)
+    explains = "explains the model's own similarity"
+    assert f"{explains} less that of 4 other captions, last layer" in lead.origin
+    assert f"{explains} less that of “a cow”, last layer" in contrasts[0].origin
+    assert f"{explains}, last layer" in plain.origin
 
 
 def test_a_prompt_among_the_others_has_its_lead_over_the_rest_made_smaller(tiny, picture, others):
@@ -290,6 +296,14 @@ def test_a_words_score_is_what_the_similarity_loses_without_the_word(tiny, pictu
     whole, *shorter = plain.similarities(tiny, picture, prompts)
     close(scores_of(explanation), [whole - similarity for similarity in shorter])
 
+    lower, higher = (
+        explanation.word_sentence(replace(explanation.words[0][0], score=score))
+        for score in (0.0414, -0.0414)
+    )
+    assert lower == "without this word the similarity is 0.041 lower"
+    assert higher == "without this word the similarity is 0.041 higher"
+    assert explanation.words_legend == "fall of the similarity without this word"
+
 
 def test_words_and_maps_have_methods_of_their_own(tiny, picture):
     published = Explainer(tiny, words="grad-eclip")
@@ -330,6 +344,25 @@ def test_a_call_by_another_method_keeps_the_words_unless_it_is_told_other_ones(t
     alone = explainer.explain(picture, "a red car", method="leave-one-out")
     assert alone.image_maps is None  # a method of prompts alone scores the words
     close(scores_of(alone), scores)
+
+
+def test_function_words_have_no_colour_under_the_published_scores_alone(tiny, picture):
+    prompt = "a photo of a red car."
+    for words, filled in (
+        ("leave-one-out", ["a", "photo", "of", "a", "red", "car", "."]),
+        ("grad-eclip", ["photo", "red", "car"]),
+    ):
+        explanation = Explainer(tiny, words=words).explain(picture, prompt)
+        colours = [word.text for word in explanation.words[0] if explanation.is_filled(word)]
+        assert colours == filled
+
+
+def test_a_published_score_of_zero_is_explained_when_it_is_asked_for(tiny, picture):
+    explanation = Explainer(tiny, words="grad-eclip").explain(picture, "a red car")
+    word = explanation.words[0][1]
+    assert explanation.word_sentence(word) == f"relevance {word.score:+.4f}"
+    zero = explanation.word_sentence(replace(word, score=0.0))
+    assert zero == "relevance 0: its key fits the query least, so lambda is 0 by definition"
 
 
 def test_words_of_a_contrast_are_what_the_lead_loses_without_them(tiny, picture):
@@ -855,9 +888,15 @@ def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny, picture):
     explainer = Explainer(replace(tiny, model=copy.deepcopy(tiny.model)), device="cpu")
     maps = "Explainer of tiny: maps by Grad-ECLIP of the last 1 of 3 image layers"
     assert repr(explainer) == f"{maps}, words by Leave one word out"
-    expected = explainer.explain(picture, PROMPTS)
-    assert explainer.to(torch.device("cpu")) is explainer
+    published = explainer.with_method(words="grad-eclip")
+    assert repr(published) == f"{maps}, words by Grad-ECLIP of the last 2 of 3 text layers"
+    assert repr(published.with_method(words=None)) == maps
+    rise = explainer.with_method("rise", words=None)  # it looks into no layer
+    assert repr(rise) == "Explainer of tiny: maps by RISE"
     assert explainer.device == torch.device("cpu")
+    expected = explainer.explain(picture, PROMPTS)
+    half = explainer.to(torch.device("cpu"))
+    assert half is explainer
     assert_same(explainer.explain(picture, PROMPTS), expected)
 
 

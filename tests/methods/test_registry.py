@@ -234,6 +234,13 @@ def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     assert of_explanation(explanation).panels[0].map is not None
 
 
+def test_a_method_of_prompts_alone_has_no_maps_and_no_image_layers(tiny, picture):
+    explanation = Explainer(tiny, method="leave-one-out").explain(picture, SHORT)
+    assert explanation.image_maps is None
+    assert explanation.provenance.image_layers is None
+    assert of_explanation(explanation).panels[0].map is None
+
+
 def test_a_method_is_given_the_seed(tiny, picture):
     method = Method(name="mine", title="Mine", image=random_map, text=random_map)
     first, again, other = (

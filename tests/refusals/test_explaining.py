@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gradeclip_utils import Explainer
+from gradeclip_utils import Explainer, Explanation
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import read_image
 from gradeclip_utils.methods import Method
@@ -178,6 +178,15 @@ def test_a_model_whose_parts_do_not_fit_is_refused_by_the_part(tiny, picture, ch
         Explainer(change(tiny)).explain(picture, "a dog")
 
 
+def test_a_preprocessing_for_training_is_refused(tiny):
+    """Its random crops would put every map in another place."""
+    training = open_clip.image_transform(32, is_train=True)
+    image = Image.new("RGB", (40, 40))
+    with pytest.raises(GradeclipError, match="train"):
+        clip = replace(tiny, preprocess=training)
+        Explainer(clip).explain(image, "a dog")
+
+
 def test_a_method_that_gives_maps_of_another_shape_is_refused_by_its_name(tiny, picture):
     def ones_of_three(tower, trace, directions, options):
         return torch.ones(3)
@@ -185,3 +194,10 @@ def test_a_method_that_gives_maps_of_another_shape_is_refused_by_its_name(tiny, 
     method = Method(name="mine", title="Mine", image=ones_of_three)
     with pytest.raises(GradeclipError, match=r"'mine'.*\(1, 1, 17\)"):
         Explainer(tiny, method=method).explain(picture, "a dog")
+
+
+def test_a_file_that_is_no_saved_explanation_is_refused_by_its_name(tmp_path):
+    file = tmp_path / "dear.npz"
+    file.write_bytes(b"dear")
+    with pytest.raises(GradeclipError, match="dear"):
+        Explanation.load(file)
