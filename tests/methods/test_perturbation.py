@@ -145,13 +145,13 @@ def test_rise_is_the_covariance_of_light_and_score(tiny, pixels):
         images = pixels[:1] * light[:, None]
         embeddings = plain.embed(tiny.model, "image", images)
     scores = embeddings @ target[0].T  # (masks, T)
+    changes = scores - scores.mean(dim=0)
     for t in range(2):
-        changes = scores[:, t] - scores[:, t].mean()
         expected = torch.zeros(16)
-        for change, mask in zip(changes, light, strict=True):
+        for change, mask in zip(changes[:, t], light, strict=True):
             mean_light = patch_sums(mask) / 64
-            expected += change * mean_light / (masks * 0.5)
-        close(maps[t, 1:], expected, 1e-3)
+            expected += change * mean_light
+        close(maps[t, 1:], expected / (masks * 0.5), 1e-3)
 
 
 def bottleneck_by_hand(tokens, noise, score, beta, steps):
@@ -246,12 +246,12 @@ def test_leaving_one_word_out_is_the_prompt_written_without_it(full, tiny, pictu
 
     prompts = [PROMPT]
     for i in range(len(texts)):
-        others = texts[:i] + texts[i + 1 :]
-        prompts.append(" ".join(others))
-    whole, *shorter = plain.similarities(tiny, picture, prompts)
-    falls = [whole - similarity for similarity in shorter]
-    scores = [word.score for word in words]
-    np.testing.assert_allclose(scores, falls, atol=1e-6)
+        shorter = texts.copy()
+        del shorter[i]
+        prompts.append(" ".join(shorter))
+    whole, *without = plain.similarities(tiny, picture, prompts)
+    for word, similarity in zip(words, without, strict=True):
+        assert word.score == pytest.approx(float(whole - similarity), abs=1e-6)
 
 
 def test_costs_are_as_many_passes_of_the_model_as_the_registry_says(pixels):
@@ -263,8 +263,9 @@ def test_costs_are_as_many_passes_of_the_model_as_the_registry_says(pixels):
     text_trace = text.trace(clip.tokenizer([PROMPT]))
     inputs_read = []
     for side in ("image", "text"):
-        plain.blocks_of(clip.model, side)[0].register_forward_pre_hook(
-            lambda _, inputs: inputs_read.append(len(inputs[0]))
+        first_block, *_ = plain.blocks_of(clip.model, side)
+        first_block.register_forward_pre_hook(
+            lambda _, inputs: inputs_read.append(len(inputs[0])),
         )
 
     perturbation.rise(image, image_trace, target, masks=50)

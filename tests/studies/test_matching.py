@@ -60,9 +60,10 @@ def test_exchanged_scores_are_changes_of_the_explainers_scores(explainer, scene,
     table = matching.exchanged_scores(explainer, [scene], kind)
     image = explainer.embed_images(scene.image(96))
     captions = [scene.caption, matching.exchanged(scene, kind)]
-    true, other = explainer.score_words(captions, image.expand(2, -1))
-    expected = [abs(a.score - b.score) for a, b in zip(true, other, strict=True)]
-    assert table["change"].to_numpy() == pytest.approx(expected, abs=1e-5)
+    scored = explainer.score_words(captions, image.expand(2, -1))
+    true, other = [[word.score for word in words] for words in scored]
+    changes = np.abs(np.subtract(true, other))
+    np.testing.assert_allclose(table["change"], changes, atol=1e-5)
 
 
 def test_a_phrase_loses_what_the_caption_has_beyond_the_other_phrase(explainer):
@@ -76,8 +77,8 @@ def test_a_phrase_loses_what_the_caption_has_beyond_the_other_phrase(explainer):
     ]
     assert scene.caption == prompts[0]
     whole, *parts = explainer.explain(scene.image(96), prompts).similarity
-    losses = [whole - part for part in parts]
-    assert [row["colour"], row["noun"], row["phrase"]] == pytest.approx(losses, abs=1e-5)
+    for name, part in zip(("colour", "noun", "phrase"), parts, strict=True):
+        assert row[name] == pytest.approx(whole - part, abs=1e-5)
 
 
 # --------------------------------------------------------------------------------------- adjectives
@@ -90,8 +91,9 @@ def test_things_of_a_colour_pair_differ_in_colour_and_place_alone():
         for name in ("noun", "size", "artist"):
             assert getattr(first, name) == getattr(second, name)
         first_plain, second_plain = pair.plain.objects
-        assert (first.colour, second.colour) == (pair.colour, pair.other)
-        assert (first_plain.colour, second_plain.colour) == (pair.colour, None)
+        assert first.colour == first_plain.colour == pair.colour
+        assert second.colour == pair.other
+        assert second_plain.colour is None
         assert len({pair.colour, pair.other, pair.absent}) == 3
         prompts = matching.colour_prompts(pair)
         assert prompts["its colour"] == phrase(pair.noun, colour=pair.colour)
@@ -175,4 +177,5 @@ def test_fractions_of_two_things_add_up_and_ignore_what_speaks_against():
 
     with_more_against = np.where(map_ < 0, map_ - 9, map_)
     assert fraction_on_first(with_more_against, coverage) == pytest.approx(first)
-    assert fraction_on_first(-np.ones((4, 4)), coverage) == 0.5
+    nothing_for = -np.ones((4, 4))
+    assert fraction_on_first(nothing_for, coverage) == 0.5

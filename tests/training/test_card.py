@@ -67,7 +67,8 @@ def test_a_figure_says_how_sure_it_is_and_every_aim_has_one(figures):
 
 def test_relevance_is_on_the_thing_on_others_or_on_nothing_and_so_is_chance(figures):
     for n in (1, 2, 3):
-        parts = figures[figures["figure"].str.match(rf'"a X", {n} things?: relevance')]
+        is_part = figures["figure"].str.match(rf'"a X", {n} things?: relevance')
+        parts = figures[is_part]
         assert len(parts) == 3
         assert parts["value"].sum() == pytest.approx(1)
         assert parts["chance"].sum() == pytest.approx(1)
@@ -77,7 +78,8 @@ def average_precision(heat, mask):
     """The mean, over the pixels of a thing, of the precision where its pixel is reached."""
     order = np.argsort(-heat.ravel(), kind="stable")
     hits = mask.ravel()[order]
-    precision = hits.cumsum() / np.arange(1, hits.size + 1)
+    selected = np.arange(1, hits.size + 1)
+    precision = hits.cumsum() / selected
     return precision[hits].mean()
 
 
@@ -98,8 +100,9 @@ def test_the_lead_has_the_map_of_the_prompt_less_that_of_the_mean_null_caption(
         for heat, mask in zip(lead, game.scene.masks(96), strict=True):
             expected.append(average_precision(heat, mask))
 
-    rows = {row["figure"]: row["value"] for row in card.target_rows(bundled, "development")}
-    precision = rows['"a X", 2 things: average precision of the lead over other captions']
+    rows = pd.DataFrame(card.target_rows(bundled, "development"))
+    values = rows.set_index("figure")["value"]
+    precision = values['"a X", 2 things: average precision of the lead over other captions']
     assert precision == pytest.approx(np.mean(expected), abs=0.01)
 
 
@@ -141,10 +144,11 @@ def test_by_chance_a_map_lies_on_nothing_as_much_as_no_thing_covers():
 )
 def test_the_fewest_layers_come_within_the_margin_in_both_measures(relevance, maximum, expected):
     rows = []
-    for n, on_x, hit in zip((1, 2, 4), relevance, maximum, strict=True):
-        rows.append({"layers": n, "measure": "relevance on X", "mean": on_x})
-        rows.append({"layers": n, "measure": "maximum on X", "mean": hit})
-    assert layers.fewest(pd.DataFrame(rows)) == expected
+    for measure, means in (("relevance on X", relevance), ("maximum on X", maximum)):
+        for n, mean in zip((1, 2, 4), means, strict=True):
+            rows.append({"layers": n, "measure": measure, "mean": mean})
+    table = pd.DataFrame(rows)
+    assert layers.fewest(table) == expected
 
 
 # ---------------------------------------------------------------------------------- the card
