@@ -144,6 +144,20 @@ def test_of_ten_thousand_values_the_interval_is_the_textbook_normal_one():
     assert width_of_pairs == pytest.approx(width, rel=0.1)
 
 
+def test_p_values_of_a_thousand_pairs_are_those_of_sign_flips():
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=1000)
+    sizes = rng.exponential(size=1000)
+    differences = sizes * rng.choice([-1, 1], 1000)
+    rows = table({"grad-eclip": base, "other": base + differences})
+    (p,) = paired_differences(rows, "score")["p"]
+
+    signs = rng.choice([-1, 1], (1000, 4000))
+    sums = differences @ signs
+    is_further = np.abs(sums) >= abs(differences.sum())
+    assert p == pytest.approx(is_further.mean(), abs=0.03)
+
+
 def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
     values = [0.1, 0.2, 0.6]
     rows = table({"a": values, "b": [0.5, 0.5, 0.5]})

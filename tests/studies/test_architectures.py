@@ -17,6 +17,7 @@ from studies.architectures import (
     maps_of_things,
     on_things,
     plot_agreement,
+    plot_model_maps,
     trace_deviations,
     two_thing_scenes,
 )
@@ -101,6 +102,14 @@ def test_relevance_on_a_thing_is_one_for_a_map_inside_of_it_and_its_area_for_an_
     np.testing.assert_allclose(table["area"], areas, rtol=1e-6)
     assert (table["best"] > table["area"]).all()
     assert (table["best"] <= 1).all()
+
+
+def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(tiny, averaging, picture):
+    explainers = {"CLS": Explainer(tiny), "average": Explainer(averaging)}
+    figure = plot_model_maps(explainers, picture, ["a dog", "a car"])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["a dog", "CLS", "average", "a car", "CLS", "average"]
+    assert figure.alt == "Maps of a dog, a car by CLS, average, each divided by its own maximum"
 
 
 def test_asked_again_of_the_mirrored_image_and_in_other_words_a_map_is_of_the_same_place(tiny):

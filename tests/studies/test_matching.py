@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -97,6 +98,14 @@ def test_things_of_a_colour_pair_differ_in_colour_and_place_alone():
         assert len({pair.colour, pair.other, pair.absent}) == 3
         prompts = matching.colour_prompts(pair)
         assert prompts["its colour"] == phrase(pair.noun, colour=pair.colour)
+
+
+def test_the_figure_of_twins_shows_the_image_and_the_map_of_each_prompt(bundled):
+    pairs = matching.colour_pairs(3)
+    for plain in (False, True):
+        figure = matching.plot_twins(bundled, pairs, plain=plain)
+        assert len(figure.axes) >= 5
+        plt.close(figure)
 
 
 def test_what_a_colour_moves_is_read_from_the_explainers_maps(explainer):

@@ -34,6 +34,8 @@ from studies.methods import (
     measure_depths,
     measured,
     measured_depths,
+    plot_methods,
+    plot_quick,
     precision,
     precision_on,
 )
@@ -114,6 +116,11 @@ def test_depths_are_those_of_the_paper_the_package_and_all_layers(bundled):
     assert rows["average precision"].between(0, 1).all()
 
 
+def test_one_layer_is_the_papers_and_the_packages_own_number_the_packages(bundled):
+    assert explainer_of(bundled, PAPER).image_tower.layers == 1
+    assert explainer_of(bundled, PACKAGE).image_tower.layers == bundled.image_layers
+
+
 def test_a_method_that_compares_the_prompts_of_a_call_is_asked_for_each_by_itself(bundled):
     image = shown_scenes(1)[0].image(96)
     texts = Explainer(bundled).embed_texts(["a dog", "a cat"])[None]
@@ -136,6 +143,13 @@ def test_the_table_is_sorted_and_names_mean_interval_cost_and_number_of_scenes(r
     assert table.loc[PACKAGE, "cost in passes"] == "3"
     assert table.loc[SAME, "scenes"] == 2
     assert table["average precision"].iloc[:-1].str.contains("[", regex=False).all()
+
+
+def test_each_method_has_a_dot_and_a_name_in_the_figure(rows):
+    figure = plot_methods(rows, pd.Series({PACKAGE: 3.0}))
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.texts} == {PACKAGE, TRUE, SAME}
+    assert len(axes.collections[0].get_offsets()) == 3
 
 
 @pytest.fixture
@@ -182,3 +196,10 @@ def test_the_table_goes_on_where_it_was_stopped_and_is_that_of_its_weights(
     monkeypatch.setattr(methods, "passes", lambda *_: pd.Series(dtype=float))
     rows, _ = measured(replace(bundled, name="emoji"), 1)
     assert set(rows["method"]) == {PAPER, "rollout", TRUE, SAME, INDICATOR}
+
+
+def test_the_first_figure_has_a_map_of_every_quick_method(bundled, monkeypatch):
+    monkeypatch.setattr(methods, "QUICK", {PAPER: "grad-eclip", "rollout": "rollout"})
+    figure = plot_quick(bundled, shown_scenes(1)[0])
+    assert PAPER in figure.alt
+    assert "rollout" in figure.alt

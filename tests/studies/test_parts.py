@@ -13,9 +13,11 @@ from studies.parts import (
     IMAGE_LEAD,
     LEAD,
     PROMPT,
+    TARGETS,
     absent_nouns,
     map_parts,
     measures_of,
+    plot_targets,
     word_parts,
 )
 from studies.relevance import null_mean
@@ -91,3 +93,11 @@ def test_measures_of_an_explainer_are_those_of_the_same_row(bundled, scenes, map
     columns = ["on the thing", "average precision", "over absent", "on its highest"]
     expected = maps.loc["softmax", 1, PROMPT][columns]
     assert table[columns].to_numpy(float) == pytest.approx(expected.to_numpy(float), abs=1e-3)
+
+
+def test_the_figure_has_a_panel_a_model_and_a_line_a_target(maps):
+    rows = maps.loc["loosened"].reset_index()
+    figure = plot_targets({"first": rows, "second": rows})
+    assert [axes.get_title("left") for axes in figure.axes] == ["first", "second"]
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == list(TARGETS)
