@@ -498,7 +498,7 @@ class Explainer:
         nouns = known_nouns(self.clip.vocabulary) if vocabulary is None else as_strings(vocabulary)
         texts = self.embed_texts(captions_of(nouns, self.clip.vocabulary))  # (K, E)
         with self._isolated():
-            _, trace = self._trace([self._read_image(image)], graph=False)
+            _, trace = self._trace([self._read_image(image)], with_graphs=False)
             embedding = trace.embedding[0]
             if patch is not None:
                 row, column = _checked_patch(patch, trace)
@@ -530,7 +530,7 @@ class Explainer:
         for batch in _in_batches(_as_images(images), self._images_per_pass):
             pictures = [read_image(image) for image in batch]
             with self._isolated():
-                embeddings.append(self._trace(pictures, graph=False)[1].embedding)
+                embeddings.append(self._trace(pictures, with_graphs=False)[1].embedding)
         if not embeddings:
             raise GradeclipError("there are no images: give at least one")
         with self._isolated():
@@ -831,16 +831,19 @@ class Explainer:
         return tokenize(prompts, self.clip, self._opened_text_tower())
 
     def _trace(
-        self, images: list[Image.Image], graph: bool | None = None
+        self, images: list[Image.Image], *, with_graphs: bool = True
     ) -> tuple[list[View], Trace]:
-        """What the model sees of B images, and their trace, with a graph if one is needed."""
+        """What the model sees of B images, and their trace, with the graphs of the method."""
         method = self.method
-        graphs = [method.needs_graph, method.needs_pixel_graph, method.needs_layer_graph]
-        if graph is not None:
-            graphs = [graph]
         views = [self._view(image) for image in images]
         pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
-        trace = self._memory.trace(self.image_tower, pixels, *graphs)
+        trace = self._memory.trace(
+            self.image_tower,
+            pixels,
+            graph=with_graphs and method.needs_graph,
+            pixel_graph=with_graphs and method.needs_pixel_graph,
+            layer_graph=with_graphs and method.needs_layer_graph,
+        )
         return views, trace
 
     def _encode_sides(
@@ -883,10 +886,12 @@ class Explainer:
 
         order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
         for batch in order.split(PROMPT_BATCH):
-            graph = self.words is not None and has_words and self.words.needs_graph
-            layer_graph = self.words is not None and has_words and self.words.needs_layer_graph
+            scorer = self.words if has_words else None
             trace = self._memory.trace(
-                tower, tokens.ids[batch], graph=graph, layer_graph=layer_graph
+                tower,
+                tokens.ids[batch],
+                graph=scorer is not None and scorer.needs_graph,
+                layer_graph=scorer is not None and scorer.needs_layer_graph,
             )
             embedding[batch] = trace.embedding
             if explained_embedding is not None:

@@ -70,6 +70,7 @@ class TraceMemory:
         self,
         tower: Tower,
         inputs: Tensor,
+        *,
         graph: bool = False,
         pixel_graph: bool = False,
         layer_graph: bool = False,
@@ -78,8 +79,9 @@ class TraceMemory:
 
         A kept one serves without its layer graph, too: methods then compute their layers again.
         """
+        graphs = {"graph": graph, "pixel_graph": pixel_graph, "layer_graph": layer_graph}
         if not self.enabled:
-            return tower.trace(inputs, graph, pixel_graph, layer_graph)
+            return tower.trace(inputs, **graphs)
 
         kept = self._last.get(tower)
         if kept is not None and torch.equal(kept.inputs, inputs):
@@ -88,6 +90,6 @@ class TraceMemory:
             if has_graph and has_pixel_graph:
                 return kept
 
-        trace = tower.trace(inputs, graph, pixel_graph, layer_graph)
+        trace = tower.trace(inputs, **graphs)
         self._last[tower] = trace
         return trace

@@ -388,9 +388,9 @@ def count_traces(monkeypatch):
         traces = {"image": [], "text": []}
 
         def noting(trace, side, layers):
-            def noted(*arguments):
+            def noted(inputs, **graphs):
                 traces[side].append(layers)
-                return trace(*arguments)
+                return trace(inputs, **graphs)
 
             return noted
 
@@ -773,9 +773,9 @@ def test_a_generator_is_asked_for_a_batch_at_a_time(tiny, pictures, monkeypatch)
     batches = []
     trace = explainer.image_tower.trace
 
-    def recorded(pixels, *graphs):
+    def recorded(pixels, **graphs):
         batches.append((len(drawn), len(pixels)))
-        return trace(pixels, *graphs)
+        return trace(pixels, **graphs)
 
     monkeypatch.setattr(explainer.image_tower, "trace", recorded)
 

@@ -207,6 +207,7 @@ class Tower:
     def trace(
         self,
         inputs: Tensor,
+        *,
         graph: bool = False,
         pixel_graph: bool = False,
         layer_graph: bool = False,

@@ -117,10 +117,10 @@ def test_each_image_is_traced_once_with_its_gradient(tiny, data, tmp_path, monke
     tower = type(Explainer(tiny).image_tower)
     trace = tower.trace
 
-    def counted(self, inputs, graph=False, *other_graphs):
+    def counted(self, inputs, graph=False, **other_graphs):
         if inputs.ndim == 4:
             graphs.extend([graph] * len(inputs))
-        return trace(self, inputs, graph, *other_graphs)
+        return trace(self, inputs, graph=graph, **other_graphs)
 
     monkeypatch.setattr(tower, "trace", counted)
     report(tiny, data, tmp_path / "report", nulls=3)

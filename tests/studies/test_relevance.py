@@ -132,10 +132,10 @@ def test_explainers_of_one_model_and_depth_trace_a_batch_once_between_them(bundl
     traced = []
     trace = Tower.trace
 
-    def counted(self, inputs, *graphs):
+    def counted(self, inputs, **graphs):
         if inputs.ndim == 4:
             traced.append(self.layers)
-        return trace(self, inputs, *graphs)
+        return trace(self, inputs, **graphs)
 
     monkeypatch.setattr(Tower, "trace", counted)
     maps_by(explainers, [scene.image(96)], texts)
