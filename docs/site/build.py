@@ -201,18 +201,19 @@ def aligned(table: re.Match) -> str:
     rows = re.findall(r"<tr.*?</tr>", table[0], flags=re.S)
     texts = set()  # the places of columns of text
     for row in rows[1:]:
-        for place, cell in enumerate(re.findall(CELL, row, flags=re.S)):
-            if re.search(r"[^\W\d_]{2}", cell[1]) and cell[1] != "NaN":
+        for place, (_, content) in enumerate(re.findall(CELL, row, flags=re.S)):
+            if re.search(r"[^\W\d_]{2}", content) and content != "NaN":
                 texts.add(place)
 
     def classed(row: str) -> str:
         places = count()
 
         def mark(cell: re.Match) -> str:
+            tag, content = cell.groups()
             names = ["of-text"] if next(places) in texts else []
-            if len(cell[2]) <= LONGEST_UNWRAPPED:
+            if len(content) <= LONGEST_UNWRAPPED:
                 names.append("in-one-line")
-            return f'<{cell[1]} class="{" ".join(names)}">{cell[2]}</{cell[1]}>'
+            return f'<{tag} class="{" ".join(names)}">{content}</{tag}>'
 
         return re.sub(CELL, mark, row, flags=re.S)
 

@@ -250,20 +250,29 @@ class ExplorerView:
 
     def _with_phrase(self, drawing: Drawing, text: str) -> Drawing:
         """The drawing with the map of the chosen words."""
-        assert self.state.phrase is not None
-        first, last = self.state.phrase
         map_ = positive_part(self.map, self.state.signed)
         panel = replace(drawing.panels[0], map=map_, scale=abs_max(map_))
         if self.without is not None and panel.value is not None:
-            cells = list(panel.cells)
-            for i in range(first, last + 1):
-                cells[i] = (replace(cells[i][0], struck=True), None)
-            after = rounded(self.without - panel.start)
-            lead = "lead " if panel.lead_over else ""
-            note = f"without “{text}”: {lead}{after}, not {rounded(panel.value - panel.start)}"
-            panel = replace(panel, cells=tuple(cells), value=self.without, note=note)
+            panel = self._without_phrase(panel, text, self.without)
         panel = _with_name(panel, f"“{text}”")
         return replace(drawing, panels=(panel,), signed=self.state.signed)
+
+    def _without_phrase(self, panel: Panel, text: str, similarity: float) -> Panel:
+        """The panel with the chosen words struck out, and the bar of the rest."""
+        assert self.state.phrase is not None
+        assert panel.value is not None
+        first, last = self.state.phrase
+        cells = list(panel.cells)
+        for i in range(first, last + 1):
+            upper, _ = cells[i]
+            cells[i] = (replace(upper, struck=True), None)
+
+        before = rounded(panel.value - panel.start)
+        after = rounded(similarity - panel.start)
+        if panel.lead_over:
+            after = f"lead {after}"
+        note = f"without “{text}”: {after}, not {before}"
+        return replace(panel, cells=tuple(cells), value=similarity, note=note)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
         """This view, a pinned one, and the difference of their maps.

@@ -83,6 +83,14 @@ def test_a_walk_through_the_explorer(walk, tmp_path):
     box.get_by_role("button", name="unpin").click()
     expect(box.locator("canvas")).to_have_count(1)
 
+    # the parts of the map: a row for each layer with its heads and their sum
+    fold = box.get_by_text("All layers and heads", exact=True)
+    fold.click()
+    expect(box.locator(".gradeclip-heads canvas")).to_have_count(6 * (3 + 1))
+    box.screenshot(path=SHOTS / "explorer-heads.png")
+    fold.click()
+    expect(box.locator("canvas")).to_have_count(1)
+
     # what takes long is stopped by the button above the notebook
     box.get_by_text("Method and layers", exact=True).click()
     box.locator(".gradeclip-method select").select_option("rise")
