@@ -96,7 +96,10 @@ class Panel:
     @property
     def start(self) -> float:
         """Where the bar's number begins: at zero, or a lead at the tick."""
-        return self.tick or 0.0 if self.lead_over else 0.0
+        if not self.lead_over:
+            return 0.0
+        assert self.tick is not None
+        return self.tick
 
     @property
     def labels(self) -> tuple[str, ...]:
