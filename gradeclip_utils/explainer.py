@@ -93,9 +93,9 @@ class Explainer:
             maps.
         words: the method of the word scores. By default a word's score is what the similarity loses
             when the word is left out, so each word of each prompt is one more short text to read:
-            about a tenth more time for one prompt, and as long as the plain forward pass for a
-            hundred. "grad-eclip" gives the scores of the paper, "replace" puts other words in a
-            word's place, None gives no scores.
+            about a tenth more time for one prompt, and half of the plain forward pass for a hundred.
+            "grad-eclip" gives the scores of the paper, "replace" puts other words in a word's
+            place, None gives no scores.
         seed: for the methods that draw random numbers (RISE, M2IB).
         image_layers: how many of the last image layers are explained and summed; by default as many
             as the method explains, for Grad-ECLIP `clip.image_layers`, or one, as published.
