@@ -337,13 +337,15 @@ def drawn_words() -> pd.DataFrame:
     shown, `drawings` that of how many kinds of thing the word stands for.
     """
     keywords = concepts()["keywords"]
-    names = pd.Series(1 - TAGGED * NOUNLESS * (keywords.map(len) > 0), index=keywords.index)
+    has_hints = keywords.map(len) > 0
+    names = 1 - TAGGED * NOUNLESS * has_hints  # how often the caption of a thing names it
 
     pairs = keywords.explode().dropna()  # a hint a row, by noun
     weights = 1 / pairs.map(pairs.value_counts())
     weights = TAGGED * weights / weights.groupby(level=0).transform("sum")
     hints = weights.groupby(pairs.to_numpy()).sum()
-    hints = hints[~hints.index.isin([*names.index, *concepts()["plural"]])]
+    nouns = [*names.index, *concepts()["plural"]]
+    hints = hints[~hints.index.isin(nouns)]
 
     frequency = pd.concat([names, hints]) / len(keywords)
     drawings = pairs.value_counts().reindex(frequency.index[len(names) :])
@@ -467,7 +469,8 @@ def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None =
     columns = [] if constant is None else constant.T
     if len(x) < len(columns) + 5:
         return float("nan")
-    design = np.column_stack([np.ones(len(x)), *(rankdata(column) for column in columns)])
+    ranked_columns = [rankdata(column) for column in columns]
+    design = np.column_stack([np.ones(len(x)), *ranked_columns])
     ranks = np.column_stack([rankdata(x), rankdata(y)])
     coefficients = np.linalg.lstsq(design, ranks, rcond=None)[0]
     residuals = ranks - design @ coefficients
@@ -595,12 +598,16 @@ def planted_effects(
 
 def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.Series:
     """By image, the rank correlation of two columns over a caption's words, mean over captions."""
+    captions = rows["caption"]
     ranks = rows.groupby("caption")[[x, y]].rank()
-    ranks -= ranks.groupby(rows["caption"]).transform("mean")
-    products = (ranks**2).assign(both=ranks[x] * ranks[y])
-    sums = products.groupby(rows["caption"]).sum()
+    ranks -= ranks.groupby(captions).transform("mean")
+    squares = ranks**2
+    products = squares.assign(both=ranks[x] * ranks[y])
+
+    sums = products.groupby(captions).sum()
     spread = np.sqrt(sums[x] * sums[y])
-    correlations = (sums["both"] / spread.where(spread > 0)).dropna()
+    correlations = sums["both"] / spread.where(spread > 0)
+    correlations = correlations.dropna()
     images = rows.groupby("caption")["image"].first()
     return correlations.groupby(images.reindex(correlations.index)).mean()
 

@@ -244,15 +244,20 @@ def mean_and_interval(
     if clusters is not None:
         clusters = np.asarray(clusters)[measured]
 
-    if len(values) < 2 or (clusters is not None and len(set(clusters)) < 2):
-        mean = float(values.mean()) if len(values) else np.nan
-        return mean, np.full(2, np.nan), len(values)
+    n = len(values)
+    if n == 0:
+        return np.nan, np.full(2, np.nan), 0
+    mean = float(values.mean())
+    labels = range(n) if clusters is None else clusters
+    if len(set(labels)) < 2:
+        return mean, np.full(2, np.nan), n
 
     # Zeros and ones are answers where a guess scores, and differences where it does not. Ones alone
     # are answers, too: a bootstrap of equal values has no width.
-    is_answer = np.isin(values, (0, 0.5, 1)).all() and (than > 0 or (values == 1).all())
-    kind = "proportion" if is_answer else "mean"
-    return float(values.mean()), mean_interval(values, clusters, kind=kind), len(values)
+    can_be_answers = np.isin(values, (0, 0.5, 1)).all()
+    all_right = (values == 1).all()
+    kind = "proportion" if can_be_answers and (than > 0 or all_right) else "mean"
+    return mean, mean_interval(values, clusters, kind=kind), n
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

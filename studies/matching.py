@@ -116,14 +116,17 @@ def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene], kind: str) -
     One row per word: columns image, kind, change. All other words stay in their places.
     """
     images = explainer.embed_images(images_of(explainer.clip, scenes))
-    scores = explainer.score_words([scene.caption for scene in scenes], images)
-    scores_exchanged = explainer.score_words([exchanged(scene, kind) for scene in scenes], images)
+    captions = [scene.caption for scene in scenes]
+    captions_exchanged = [exchanged(scene, kind) for scene in scenes]
+    scored = explainer.score_words(captions, images)
+    scored_exchanged = explainer.score_words(captions_exchanged, images)
 
     rows = []
     for i, scene in enumerate(scenes):
-        true = np.array([word.score for word in scores[i]])
-        other = np.array([word.score for word in scores_exchanged[i]])
-        table = {"image": i, "kind": word_kinds(scene), "change": np.abs(true - other)}
+        scores = np.array([word.score for word in scored[i]])
+        scores_exchanged = np.array([word.score for word in scored_exchanged[i]])
+        change = np.abs(scores - scores_exchanged)
+        table = {"image": i, "kind": word_kinds(scene), "change": change}
         rows.append(pd.DataFrame(table))
     return pd.concat(rows, ignore_index=True)
 

@@ -298,14 +298,18 @@ def _swapped_sizes(rng, pool, n, withheld) -> Drawn:
 
 
 def _count(rng, pool, n, withheld) -> Drawn:
+    """Two things of a kind beside another thing, and then three."""
     kind, single = _nouns(rng, pool, 2, withheld)
     size = float(rng.uniform(*_OF_FOUR))
     group_is_last = bool(rng.integers(2))
-    sizes = [size] * 3 + [float(rng.uniform(*_OF_FOUR))]
-    *group, alone = _things(rng, [kind] * 3 + [single], sizes)
+    single_size = float(rng.uniform(*_OF_FOUR))
+
+    nouns = [kind, kind, kind, single]
+    *three, alone = _things(rng, nouns, [size, size, size, single_size])
+    two = three[:2]
     if group_is_last:
-        return _scenes(rng, [alone, *group[:2]], [alone, *group]), (1,)
-    return _scenes(rng, [*group[:2], alone], [*group, alone]), (0,)
+        return _scenes(rng, [alone, *two], [alone, *three]), (1,)
+    return _scenes(rng, [*two, alone], [*three, alone]), (0,)
 
 
 def _position(rng, pool, n, withheld, across: bool) -> Drawn | None:

@@ -252,10 +252,12 @@ def on_highest(maps: np.ndarray) -> np.ndarray:
 
     (N,), the mean of a scene. A map without a positive part counts as constant.
     """
-    values = np.maximum(maps, 0).reshape(*maps.shape[:2], -1)  # (N, T, patches)
-    is_empty = ~values.any(axis=-1, keepdims=True)
-    values = np.sort(np.where(is_empty, 1, values))
-    count = round(values.shape[-1] / 12)
-    highest = values[..., -count:].sum(axis=-1)
-    fractions = highest / values.sum(axis=-1)  # (N, T)
+    positive = np.maximum(maps, 0)
+    positive = positive.reshape(*maps.shape[:2], -1)  # (N, T, patches)
+    is_empty = ~positive.any(axis=-1, keepdims=True)
+    rising = np.sort(np.where(is_empty, 1, positive))
+
+    patch_count = rising.shape[-1]
+    highest = rising[..., -round(patch_count / 12) :]
+    fractions = highest.sum(axis=-1) / rising.sum(axis=-1)  # (N, T)
     return fractions.mean(axis=1)

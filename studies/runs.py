@@ -234,9 +234,13 @@ def _claims_beside(rows: pd.DataFrame, model: str) -> str:
         described = claim_cells(pd.read_csv(committed, dtype={"lesson": str}))
 
     for (claim, measured), cell in claim_cells(rows).items():
-        name = claim if measured == model else f"{claim} ({measured})"
-        other = described.get((claim, DESCRIBED if measured == model else measured), "")
-        lines.append(f"| {name.replace('|', '/')} | {cell} | {other} |")
+        name = claim.replace("|", "/")
+        beside = DESCRIBED
+        if measured != model:  # the lesson's second model
+            name = f"{name} ({measured})"
+            beside = measured
+        described_cell = described.get((claim, beside), "")
+        lines.append(f"| {name} | {cell} | {described_cell} |")
     return "\n".join(lines)
 
 

@@ -124,10 +124,11 @@ def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> False
 
     if kind == "colour":
         present = {thing.colour for thing in scene.objects}
-        candidates = [colour for colour in COLOURS if colour not in present]
+        world = COLOURS
     else:
         present = {thing.noun for thing in scene.objects}
-        candidates = [noun for noun in concepts().index if noun not in present]
+        world = concepts().index
+    candidates = [word for word in world if word not in present]
     words[index] = str(rng.choice(candidates))
 
     # the article stands before the colour: it fits the new one, so that no other word is false
