@@ -253,7 +253,7 @@ class Tower:
 
         Differentiable.
         """
-        embedding, _ = self._forward_explained(trace, lambda place, o: o + delta[place])
+        embedding, _ = self._forward_explained(trace, lambda place, o: o + delta[place], trace)
         return embedding
 
     def forward_from(self, trace: Trace, layer: int, tokens: Tensor) -> Tensor:
@@ -400,20 +400,25 @@ class Tower:
         self,
         entry: Entry,
         change: Change | None = None,
+        unchanged: Trace | None = None,
     ) -> tuple[Tensor, tuple[Layer, ...]]:
-        """Embeddings (B, E) and explained layers, with `change(place, o)` for the queries' o."""
+        """Embeddings (B, E) and explained layers, with `change(place, o)` for the queries' o.
+
+        `unchanged` is the trace of the same entry without the change, if there is one.
+        """
         if self.causal:
-            return self._forward_causal(entry, change)
+            return self._forward_causal(entry, change, unchanged)
         return self._forward_all_tokens(entry, change)
 
     def _forward_causal(
         self,
         entry: Entry,
         change: Change | None,
+        unchanged: Trace | None,
     ) -> tuple[Tensor, tuple[Layer, ...]]:
         """The same where the query token comes last, and no other token sees what it becomes.
 
-        Only the query token feels the change; the others have no graph.
+        Only the query token feels the change; the others have no graph, and are not computed again.
         """
         queries = _query_positions(entry)
         query_mask = _query_mask(entry)
@@ -422,15 +427,18 @@ class Tower:
 
         layers = []
         for place, block in enumerate(self.explained):
-            with _no_graph_if(change is not None):
-                q, k, v = block.project(tokens, entry.positions, entry.heads)
-                if place < self.layers - 1:
-                    o_of_all = attend_fused(q, k, v, entry.attention_mask)  # (B, N, D)
-                    tokens = block.after_attention(tokens, o_of_all)
-
-            if place == 0:
-                q = q[queries]  # (B, R, H, C)
+            if unchanged is not None:
+                layer = _detached(unchanged.layers[place])
+                q, k, v = layer.q, layer.k, layer.v
             else:
+                with _no_graph_if(change is not None):
+                    q, k, v = block.project(tokens, entry.positions, entry.heads)
+                    if place < self.layers - 1:
+                        o_of_all = attend_fused(q, k, v, entry.attention_mask)  # (B, N, D)
+                        tokens = block.after_attention(tokens, o_of_all)
+                q = q[queries]  # (B, R, H, C)
+
+            if place > 0:
                 q, changed_k, changed_v = block.project(query_tokens, entry.positions, entry.heads)
                 k = k.index_put(queries, changed_k)
                 v = v.index_put(queries, changed_v)
