@@ -26,7 +26,7 @@ from studies.power import (
 )
 from studies.replication import EXPECTED, hits, outcome, predicted_and_found, predictions
 
-from .folders import write_coco, write_transformers
+from .folders import write_coco, write_open_clip, write_transformers
 
 KNOWN = "a thing that is there beats one that is not"
 
@@ -142,11 +142,14 @@ def test_all_lessons_run_on_what_they_can_measure_and_go_on_where_they_stopped(
 
 
 @pytest.mark.slow
-def test_a_replication_that_is_killed_goes_on_with_the_lesson_it_was_at(results, tmp_path):
-    """Random weights as transformers saves them, and a small COCO."""
+@pytest.mark.parametrize(
+    "write", [write_transformers, pytest.param(write_open_clip, marks=pytest.mark.weekly)]
+)
+def test_a_replication_that_is_killed_goes_on_with_the_lesson_it_was_at(write, results, tmp_path):
+    """Random weights as transformers and open_clip save them, and a small COCO."""
     folder = tmp_path / "model"
     folder.mkdir()
-    model = str(write_transformers(folder))
+    model = str(write(folder))
     coco = tmp_path / "coco"
     coco.mkdir()
     script = (
