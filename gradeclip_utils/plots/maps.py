@@ -25,6 +25,7 @@ from ..images import read_image
 from .colours import paint, to_rgb
 from .drawing import (
     LEAD_SHADE,
+    MINUS,
     OWN_SCALE,
     Drawing,
     Panel,
@@ -43,7 +44,7 @@ _TALLEST = 3.3  # inches of a panel, and of one in a figure of several images:
 _TALLEST_OF_MANY = 2.4
 _HEAD_GAP = 0.06  # inches between the maps of heads
 _HEAD_IMAGE = 1.15  # inches of the image beside them, and of a map at most
-_HEAD_NAME = 0.2  # inches of the names of layers
+_HEAD_NAME = 0.35  # inches of the names of layers
 _NARROW = 6  # inches: below, one prompt is in a row
 _BAR = 0.16  # inches
 _NOTHING = 0.01
@@ -231,9 +232,11 @@ def plot_heads(
         axes = figure.add_subplot(grid[row, 1])
         axes.set_axis_off()
         below = layers - 1 - row
-        name = f"last − {below}" if below else "last layer"
-        look = {"ha": "right", "va": "center", "rotation": 90, "fontsize": SMALLEST_TYPE}
+        name = f"{MINUS}{below}" if below else "last"
+        look = {"ha": "right", "va": "center", "fontsize": SMALLEST_TYPE}
         axes.text(1, 0.5, name, transform=axes.transAxes, **look)
+        if row == 0:
+            axes.set_title("layer", loc="right", fontsize=SMALLEST_TYPE, pad=3)
     names = [f"head {head}" for head in range(1, heads + 1)]
     _draw_columns(figure, grid, 2, parts, names)
     _draw_columns(figure, grid, 2 + heads, sums, ["sum"])

@@ -181,7 +181,7 @@ def test_each_layer_is_a_row_of_its_heads_and_their_sum(size):
     assert_whole(figure)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == [f"head {head}" for head in range(1, 6)] + ["sum"]
-    assert {"last − 2", "last − 1", "last layer"} <= set(texts(figure))
+    assert {"\N{MINUS SIGN}2", "\N{MINUS SIGN}1", "last"} <= set(texts(figure))
     _, *maps = panels(figure)
     assert (rows_of(maps), columns_of(maps)) == (3, 6)
 
