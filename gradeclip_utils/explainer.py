@@ -93,7 +93,7 @@ class Explainer:
             maps.
         words: the method of the word scores. By default a word's score is what the similarity loses
             when the word is left out, so each word of each prompt is one more short text to read:
-            about a tenth more time for one prompt, and half of the plain forward pass for a hundred.
+            about a tenth more time for one prompt, and half a plain forward pass for a hundred.
             "grad-eclip" gives the scores of the paper, "replace" puts other words in a word's
             place, None gives no scores.
         seed: for the methods that draw random numbers (RISE, M2IB).
