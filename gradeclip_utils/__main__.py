@@ -67,7 +67,7 @@ COMMANDS = {
     "diff": Command(
         "find what changed from one model to another: one page, the pairs that moved most first",
         (
-            "diff emoji emoji@mine.safetensors --data scenes:development:100 --out diff",
+            "diff emoji emoji@mine.safetensors --data scenes:development:100 --out mine",
             "diff ViT-B-16@openai ViT-B-16-quickgelu@mine.pt --data photos",
         ),
         "gradeclip_utils.measures.model_diff",
