@@ -1,6 +1,8 @@
 """`load_clip`: a `Clip` by name; bundled, of open_clip or transformers, in a folder or a hub."""
 
 import os
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,10 @@ def load_clip(
     Args:
         name: an architecture of open_clip (`open_clip.list_models()`), a folder, "hf-hub:...",
             "transformers:..." (a repository or a folder), or one of `BUNDLED_MODELS`.
-        pretrained: a tag of open_clip, or the path of a file that open_clip reads. For a bundled
-            model, a .safetensors file of the project's own form, with its .json beside it. For a
-            folder or a repository, a .safetensors file in place of the weights there.
+        pretrained: a tag of open_clip, or the path of a file that open_clip reads, also one that
+            OpenAI published, such as ViT-B-32.pt. For a bundled model, a .safetensors file of the
+            project's own form, with its .json beside it. For a folder or a repository, a
+            .safetensors file in place of the weights there.
         device: as torch names it. None is `GRADECLIP_DEVICE`; without this variable, a GPU if there
             is one and no name was given, and else the CPU.
         precision: "fp32", or open_clip's "bf16", "fp16", "pure_bf16", "pure_fp16"; bundled models
@@ -100,20 +103,32 @@ def _load_open_clip(name: str, pretrained: str, device: str, precision: str) -> 
     options: dict[str, Any] = {}
     if not name.startswith(WITH_WEIGHTS):
         architecture, options = _check_names(name, pretrained)
+    if _is_torchscript(pretrained):
+        options["weights_only"] = False  # torch.jit then reads the file, and unpickles nothing
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(
-            architecture,
-            pretrained or None,
-            precision=precision,
-            device=device,
-            **options,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'torch.load' received a zip file")
+            model, preprocess = open_clip.create_model_from_pretrained(
+                architecture,
+                pretrained or None,
+                precision=precision,
+                device=device,
+                **options,
+            )
         tokenizer = open_clip.get_tokenizer(architecture)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise GradeclipError(
             f"open_clip cannot load {name}: {first_line(error)}{_how_to_fetch(name, pretrained)}"
         ) from error
     return Clip(model.eval(), preprocess, tokenizer, name, pretrained or name)
+
+
+def _is_torchscript(file: str) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI published its weights."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _check_names(name: str, pretrained: str) -> tuple[str, dict[str, Any]]:

@@ -107,6 +107,32 @@ def test_a_file_gives_the_model_that_was_saved(model, file, tmp_path, suffix):
     assert clip.tokenizer(["a"]).shape == (1, 20)
 
 
+def write_torchscript(model, path):
+    """A TorchScript archive with the names of OpenAI's: the weights, and three numbers."""
+    archive = torch.nn.Module()
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        archive.register_buffer(name, torch.tensor(7))
+    for name, value in model.state_dict().items():
+        *parents, last = name.split(".")
+        place = archive
+        for parent in parents:
+            if parent not in dict(place.named_children()):
+                place.add_module(parent, torch.nn.Module())
+            place = place.get_submodule(parent)
+        place.register_parameter(last, torch.nn.Parameter(value))
+    torch.jit.script(archive).save(str(path))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_file_as_openai_published_it_gives_the_model_that_was_saved(model, tmp_path, recwarn):
+    """As `~/.cache/clip` holds it."""
+    file = write_torchscript(model, tmp_path / "ViT-tiny.pt")
+    recwarn.clear()
+    assert_same(load_clip("ViT-tiny", file).model, model)
+    assert not [warning for warning in recwarn if "zip file" in str(warning.message)]
+
+
 def test_a_folder_and_a_hub_hold_config_and_weights(model, cached, tmp_path, monkeypatch):
     folder = write_folder(model, tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
