@@ -55,7 +55,7 @@ def style_of(locator, name):
 
 def test_figures_lie_on_white_in_the_dark_and_maps_lie_on_their_images(page):
     open_page(page, "notebooks/03_methods_compared.html", 1280, "dark")
-    sheets = page.locator(".pst-scrollable-table-container:has(> img)").all()
+    sheets = page.locator(".pst-scrollable-table-container:has(> img, > a)").all()
     assert sheets
     for sheet in sheets:
         assert style_of(sheet, "backgroundColor") == "rgb(255, 255, 255)"
