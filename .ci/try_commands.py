@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gradeclip_utils.files import data_path
 
-PHOTOGRAPH = ("explain", "--image", "dog.jpg", "--caption", "a cat", "--out", "cat.png")
+PHOTOGRAPH = ("explain", "--image", "dog.jpg", "--prompt", "a cat", "--out", "cat.png")
 REPORT = ("report", "--data", "photographs:all", "--out", "photographs")
 EVALUATE = (
     "evaluate",

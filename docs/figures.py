@@ -1,9 +1,17 @@
-"""Draw the README's figure, wide and narrow, and the schematic anew: `make figures`."""
+"""Draw the README's figure, wide and narrow, for light and dark pages, and the schematic.
+
+make figures
+"""
 
 import os
 from functools import partial
 from pathlib import Path
 
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from schematic import plot_method  # beside this file
 
 from gradeclip_utils import Explainer, load_clip
@@ -22,7 +30,32 @@ def main() -> None:
     for name, width in (("explained", 8.7), ("explained-narrow", 3.9)):
         figure = explanation.plot(width=width)
         write_whole({DOCS / f"{name}.png": partial(figure.savefig, format="png", dpi=150)})
+        turn_dark(figure)
+        save_dark = partial(figure.savefig, format="png", dpi=150, transparent=True)
+        write_whole({DOCS / f"{name}-dark.png": save_dark})
     write_whole({DOCS / "schematic.png": partial(plot_method().savefig, format="png", dpi=150)})
+
+
+def turn_dark(figure: Figure) -> None:
+    """Exchange dark and light in all greys, for a dark page; maps and words keep their colours."""
+    for text in figure.findobj(Text):
+        if text.get_bbox_patch() is None:  # else it stands on its shade
+            text.set_color(exchanged(text.get_color()))
+    for line in figure.findobj(Line2D):
+        line.set_color(exchanged(line.get_color()))
+    for axes in figure.axes:
+        for bar in axes.findobj(Rectangle):
+            if bar is not axes.patch:
+                bar.set_facecolor(exchanged(bar.get_facecolor()))
+
+
+def exchanged(colour) -> tuple[float, ...]:
+    """A grey that is as light as another one is dark; colours as they are."""
+    rgb = to_rgb(colour)
+    is_grey = max(rgb) - min(rgb) < 0.01
+    if not is_grey:
+        return rgb
+    return tuple(1 - 0.85 * value for value in rgb)  # no grey is lost on a dark page
 
 
 if __name__ == "__main__":

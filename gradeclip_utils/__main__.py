@@ -1,8 +1,8 @@
 """The command `gradeclip explain | report | evaluate | diff`; `gradeclip COMMAND --help` for more.
 
     gradeclip explain                      # does the bundled model work here?
-    gradeclip explain --image dog.jpg --caption "a dog" --model ViT-B-16 --pretrained openai
-    gradeclip explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf  # maps-a.pdf
+    gradeclip explain --image dog.jpg --prompt "a dog" --model ViT-B-16 --pretrained openai
+    gradeclip explain --image a.jpg b.jpg --prompt "a dog" "a cat" --out maps.pdf  # maps-a.pdf
 
 The exit code is 0 after success, 2 after invalid input, with one sentence, and 130 after an
 interruption. `gradeclip --debug COMMAND` adds a traceback to the sentence. The module of a command
@@ -49,8 +49,8 @@ COMMANDS = {
         "explain images by captions: a figure of each image, with the similarity and its place "
         "among other captions",
         (
-            'explain --model ViT-B-16 --pretrained openai --image dog.jpg --caption "a dog"',
-            'explain --image a.jpg b.jpg --caption "a dog" "a cat" --out maps.pdf',
+            'explain --model ViT-B-16 --pretrained openai --image dog.jpg --prompt "a dog"',
+            'explain --image a.jpg b.jpg --prompt "a dog" "a cat" --out maps.pdf',
         ),
         "gradeclip_utils.__main__",
     ),
@@ -167,7 +167,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
         "--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene"
     )
     parser.add_argument(
-        "--caption", metavar="TEXT", nargs="+", help="one caption or more for each image"
+        "--prompt", metavar="TEXT", nargs="+", help="one prompt or more for each image"
     )
     parser.add_argument(
         "--against",
@@ -200,14 +200,14 @@ def _run_command(options: argparse.Namespace) -> str:
     from .models import load_clip
     from .scenes import draw_scene
 
-    if options.image and not options.caption:
-        raise GradeclipError("--image needs a --caption: what should be looked for in it?")
+    if options.image and not options.prompt:
+        raise GradeclipError("--image needs a --prompt: what should be looked for in it?")
     figures = _name_figures(options)
     scene = draw_scene(seed=0)
     images = {"a drawn scene": scene.image()}
     if options.image:
         images = {file: read_image(file) for file in options.image}
-    captions = options.caption or [scene.caption]
+    prompts = options.prompt or [scene.caption]
 
     clip = load_clip(
         options.model,
@@ -218,13 +218,13 @@ def _run_command(options: argparse.Namespace) -> str:
     explainer = Explainer(clip, words=None if options.words == "none" else options.words)
     lines = [str(clip)]
     for name, figure in zip(tqdm(images, unit="image", delay=1), figures, strict=True):
-        explanation = explainer.explain(images[name], captions, against=options.against)
+        explanation = explainer.explain(images[name], prompts, against=options.against)
         figure.parent.mkdir(parents=True, exist_ok=True)
         with plt.rc_context({"pdf.fonttype": 42}):  # TrueType, as many journals ask for
             explanation.plot().savefig(figure)
         plt.close("all")
-        for index, caption in enumerate(captions):
-            lines.append(f"{name}, {caption!r}:")
+        for index, prompt in enumerate(prompts):
+            lines.append(f"{name}, {prompt!r}:")
             lines += _numbers(explainer, explanation, index, options.against)
         lines += _crop_note(explanation)
         lines.append(f"figure: {figure}")
@@ -258,8 +258,8 @@ def _numbers(
     index: int,
     against: str | None,
 ) -> list[str]:
-    """The numbers of one caption, a line each."""
-    caption = explanation.prompts[index]
+    """The numbers of one prompt, a line each."""
+    prompt = explanation.prompts[index]
     lines = [f"  similarity  {explanation.similarity[index]:.4f}"]
     if explanation.lead is not None:
         lines.append(
@@ -272,7 +272,7 @@ def _numbers(
             f"  percentile  {percentile:.0f} (the image is more similar to this caption than to "
             f"{percentile:.0f} % of {explanation.null_count} other captions)"
         )
-    null_maps = explainer.null_maps(explanation.image, caption, against=against)
+    null_maps = explainer.null_maps(explanation.image, prompt, against=against)
     value, low, high = explanation.prompt_dependence(null_maps, index)
     lines.append(
         f"  dependence  {value:.2f} [{low:.2f}, {high:.2f}] (0: the map is the same for any "
@@ -282,8 +282,8 @@ def _numbers(
     clip = explainer.clip
     device = explainer.image_tower.device
     pixels = clip.preprocess(explanation.image)[None].to(device)
-    tokens = clip.tokenizer([caption]).to(device)
-    assert explainer.text_tower is not None  # it has read the caption
+    tokens = clip.tokenizer([prompt]).to(device)
+    assert explainer.text_tower is not None  # it has read the prompt
     plain = explainer.image_tower.forward(pixels) * explainer.text_tower.forward(tokens)
     difference = abs(float(plain.sum()) - float(explanation.similarity[index]))
     lines.append(

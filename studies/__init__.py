@@ -16,3 +16,5 @@
 
 `python -m studies 06 --model ViT-B-16 --pretrained openai` runs a lesson on a model of your own.
 """
+
+FEWEST = 20  # scenes or images of a lesson

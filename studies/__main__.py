@@ -16,10 +16,15 @@ from pathlib import Path
 
 from gradeclip_utils.errors import GradeclipError
 
-from .lesson import is_model_folder
-from .photographs import split_sources
-from .replication import replicate
-from .runs import measure_photographs, run_lesson
+from . import FEWEST  # what takes seconds to import waits until the arguments are read
+
+
+def _number_of_scenes(text: str) -> int:
+    """A number that --n takes."""
+    number = int(text)
+    if number < FEWEST and number != 0:
+        raise argparse.ArgumentTypeError(f"must be at least {FEWEST}, or 0; got {number}")
+    return number
 
 
 def _absolute(path: str) -> str:
@@ -34,6 +39,8 @@ def _absolute(path: str) -> str:
 
 def _absolute_data(data: str) -> str:
     """The same data sets, such as coco:FOLDER@SPLIT,colorswap:FOLDER, with paths in full."""
+    from .photographs import split_sources
+
     sources = []
     for source in split_sources(data):
         kind, colon, places = source.partition(":")
@@ -57,11 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--n",
-        type=int,
+        type=_number_of_scenes,
         help="how many scenes (in lesson 07, images), at least 20; default: the lesson's own. "
         "0 measures the photographs of lesson 05 or 06 alone",
     )
     options = parser.parse_args(arguments)
+
+    from .lesson import is_model_folder
+    from .replication import replicate
+    from .runs import measure_photographs, run_lesson
 
     model = options.model
     if is_model_folder(model):

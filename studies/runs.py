@@ -24,11 +24,11 @@ import pandas as pd
 from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 
+from . import FEWEST
 from .lesson import COMMITTED, Claims, claim_cells, results_folder, results_name
 from .photographs import add_claims, read_photographs
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-FEWEST = 20  # scenes or images of a lesson
 DESCRIBED = "emoji"  # the model that the text of the lessons describes
 SIGN_OF_LIFE = 2  # seconds between the dots of a section
 

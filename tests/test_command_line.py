@@ -32,7 +32,7 @@ def write_photo(name):
 
 def test_a_user_gets_a_description_numbers_and_a_figure(model, capsys):
     write_photo("photo.jpg")
-    assert main(["explain", *model, "--image", "photo.jpg", "--caption", "a red car"]) == 0
+    assert main(["explain", *model, "--image", "photo.jpg", "--prompt", "a red car"]) == 0
     output, notes = capsys.readouterr()
     assert "note: " in notes
     assert "drawn scenes" in notes
@@ -50,7 +50,7 @@ def test_a_user_gets_a_description_numbers_and_a_figure(model, capsys):
 )
 def test_a_lead_and_words_by_another_method_are_explained_on_request(model, capsys, against, over):
     write_photo("photo.jpg")
-    arguments = ["--image", "photo.jpg", "--caption", "a red car", "--words", "grad-eclip"]
+    arguments = ["--image", "photo.jpg", "--prompt", "a red car", "--words", "grad-eclip"]
     assert main(["explain", *model, *arguments, "--against", against]) == 0
     output = capsys.readouterr().out
     similarity = float(re.search(r"similarity +(\S+)", output)[1])
@@ -69,7 +69,7 @@ def test_each_of_several_images_has_a_figure_of_all_captions_with_its_name(
     for image in images:
         write_photo(image)
     out = f"my maps/of{ending}"
-    arguments = ["--image", *images, "--caption", *captions, "--out", out]
+    arguments = ["--image", *images, "--prompt", *captions, "--out", out]
     assert main(["explain", *model, *arguments]) == 0
     for image in images:
         content = Path(f"my maps/of-{Path(image).stem}{ending}").read_bytes()
@@ -90,7 +90,7 @@ def test_without_an_image_a_scene_is_explained_and_an_unknown_word_is_a_note(mod
     assert main(["explain", *model, "--out", "scene.png"]) == 0
     assert "a drawn scene, " in capsys.readouterr().out
     assert Path("scene.png").is_file()
-    assert main(["explain", *model, "--caption", "a red zeppelin", "--out", "other.png"]) == 0
+    assert main(["explain", *model, "--prompt", "a red zeppelin", "--out", "other.png"]) == 0
     notes = capsys.readouterr().err
     assert "note: " in notes
     assert "zeppelin" in notes
@@ -98,10 +98,10 @@ def test_without_an_image_a_scene_is_explained_and_an_unknown_word_is_a_note(mod
 
 
 REFUSED = [
-    (["explain", "--image", "notes.txt", "--caption", "a car"], "notes.txt"),
-    (["explain", "--image", "photo.png"], "--image needs a --caption"),
+    (["explain", "--image", "notes.txt", "--prompt", "a car"], "notes.txt"),
+    (["explain", "--image", "photo.png"], "--image needs a --prompt"),
     (["explain", "--out", "x.tiff"], "must end in .png or .svg or .pdf"),
-    (["explain", "--image", "a/x.png", "b/x.png", "--caption", "x"], "two images have one name"),
+    (["explain", "--image", "a/x.png", "b/x.png", "--prompt", "x"], "two images have one name"),
     (["evaluate", "--methods", "grad-eclip", "--out", "/proc/x"], "/proc/x"),
     (["report", "--data", "folder:nowhere", "--out", "x"], "nowhere/captions.csv"),
 ]
@@ -139,7 +139,7 @@ def test_no_command_writes_over_one_of_its_inputs(model, capsys, out):
     Path("link.png").symlink_to("photo.png")
     os.link("photo.png", "hard.png")
     before = Path("photo.png").read_bytes()
-    arguments = ["explain", *model, "--caption", "a dog", "--image", "photo.png", "--out", out]
+    arguments = ["explain", *model, "--prompt", "a dog", "--image", "photo.png", "--out", out]
     for overwrite in ([], ["--overwrite"]):
         assert main([*arguments, *overwrite]) == 2
         assert "is an input of this command" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_a_figure_that_exists_is_replaced_on_request_alone(model, capsys):
     write_photo("photo.png")
     shutil.copy("photo.png", "explanation.png")
     before = Path("explanation.png").read_bytes()
-    arguments = ["explain", *model, "--caption", "a dog", "--image", "photo.png"]
+    arguments = ["explain", *model, "--prompt", "a dog", "--image", "photo.png"]
     assert main(arguments) == 2
     assert "explanation.png exists: choose another file, or add --over" in capsys.readouterr().err
     assert Path("explanation.png").read_bytes() == before

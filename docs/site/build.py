@@ -17,11 +17,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from pkgutil import resolve_name
 
 import nbformat
+from bs4 import BeautifulSoup
 
 from gradeclip_utils.methods import METHODS
 
@@ -44,9 +44,8 @@ COPIED = (
 )
 
 # the README shows them by HTML, of which Sphinx takes no notice
-FIGURES = ("explained.png", "explained-narrow.png")
+FIGURES = "explained*.png"
 
-CELL = r"<(t[dh])>(.*?)</t[dh]>"
 LONGEST_UNWRAPPED = 22  # letters of a cell
 # the end of the note below a panel
 PANEL_END = "or the live page.</small>"
@@ -99,8 +98,8 @@ def copy_sources(pages: Path, executed: Sequence[Path]) -> None:
 
     extra = pages / "extra" / "docs"
     extra.mkdir(parents=True)
-    for name in FIGURES:
-        shutil.copy(ROOT / "docs" / name, extra)
+    for figure in (ROOT / "docs").glob(FIGURES):
+        shutil.copy(figure, extra)
 
 
 def place_of(file: Path) -> Path:
@@ -124,12 +123,13 @@ def fill_marks(pages: Path) -> None:
     """Write what a page has on the site alone."""
     readme = (pages / "README.md").read_text(encoding="utf-8")
     readme = readme.replace("gradeclip_utils/methods/grad_eclip.py", "api/method.md")
+    figure = re.search(r"<picture>.*?</picture>", readme, re.S)[0]
+    readme = readme.replace(figure, for_both_themes(figure))
     (pages / "README.md").write_text(readme, encoding="utf-8")
 
     lines = re.search(r"```python\n.*?```", readme, re.S)[0]
-    figure = re.search(r"<picture>.*?</picture>", readme, re.S)[0]
     fill(pages / "index.md", "<!-- the lines of the README -->", lines)
-    fill(pages / "index.md", "<!-- the figure of the README -->", figure)
+    fill(pages / "index.md", "<!-- the figure of the README -->", for_both_themes(figure))
 
     if (ROOT / "build" / "live").is_dir():  # `make site` puts it beside the pages
         fill(
@@ -140,6 +140,22 @@ def fill_marks(pages: Path) -> None:
 
     link = 'Here it is: <a href="live/index.html"><b>open it</b></a>.'
     fill(pages / "live.md", "<!-- the link to the live page, on the site -->", link)
+
+
+def for_both_themes(picture: str) -> str:
+    """A picture for light pages and one for dark ones: on the site a reader can choose."""
+    both = BeautifulSoup(f"{picture}\n{picture}", "html.parser")
+    for element, theme in zip(both.find_all("picture"), ("light", "dark"), strict=True):
+        element.img["class"] = f"only-{theme}"
+        for source in element.find_all("source"):
+            if source["srcset"].endswith("-dark.png"):
+                source.previous_sibling.extract()  # Markdown ends HTML at an empty line
+                source.decompose()
+        if theme == "dark":
+            for image in (element.img, *element.find_all("source")):
+                name = "srcset" if image.name == "source" else "src"
+                image[name] = image[name].replace(".png", "-dark.png")
+    return str(both)
 
 
 def fill(page: Path, mark: str, text: str) -> None:
@@ -185,9 +201,7 @@ def complete(notebook: Path) -> None:
             alt = output.get("metadata", {}).get("image/png", {}).get("alt")
             page = output.get("data", {}).get("text/html", "")
             if '<table border="1" class="dataframe">' in page:
-                output["data"]["text/html"] = re.sub(
-                    r"<thead>.*</tbody>", aligned, page, flags=re.S
-                )
+                output["data"]["text/html"] = align(page)
             if has_live and page.endswith(PANEL_END):
                 link = 'or <a href="../live/index.html">the live page</a>.</small>'
                 output["data"]["text/html"] = page.removesuffix(PANEL_END) + link
@@ -196,31 +210,25 @@ def complete(notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
-def aligned(table: re.Match) -> str:
-    """The rows of a table with classes for columns of text, and for cells that are not to wrap."""
-    rows = re.findall(r"<tr.*?</tr>", table[0], flags=re.S)
-    texts = set()  # the places of columns of text
-    for row in rows[1:]:
-        for place, (_, content) in enumerate(re.findall(CELL, row, flags=re.S)):
-            if re.search(r"[^\W\d_]{2}", content) and content != "NaN":
-                texts.add(place)
+def align(page: str) -> str:
+    """A table of pandas with classes for columns of text, and for cells that are not to wrap."""
+    table = BeautifulSoup(page, "html.parser")
+    rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
+    columns_of_text = {
+        column
+        for row in rows[1:]
+        for column, cell in enumerate(row)
+        if re.search(r"[^\W\d_]{2}", cell.text) and cell.text != "NaN"
+    }
 
-    def classed(row: str) -> str:
-        places = count()
-
-        def mark(cell: re.Match) -> str:
-            tag, content = cell.groups()
-            names = ["of-text"] if next(places) in texts else []
-            if len(content) <= LONGEST_UNWRAPPED:
-                names.append("in-one-line")
-            return f'<{tag} class="{" ".join(names)}">{content}</{tag}>'
-
-        return re.sub(CELL, mark, row, flags=re.S)
-
-    result = table[0]
-    for row in dict.fromkeys(rows):
-        result = result.replace(row, classed(row))
-    return result
+    for row in rows:
+        for column, cell in enumerate(row):
+            cell["class"] = []
+            if column in columns_of_text:
+                cell["class"].append("of-text")
+            if len(cell.text) <= LONGEST_UNWRAPPED:
+                cell["class"].append("in-one-line")
+    return str(table)
 
 
 # --------------------------------------------------------------------------- bibliography, methods

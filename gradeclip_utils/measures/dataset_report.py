@@ -68,6 +68,9 @@ def report(
 ) -> pd.DataFrame:
     """Explain every pair of a data set, and write a page that shows the worst of them first.
 
+    >>> rows = report(load_clip(), "scenes:test:40", "report")  # doctest: +SKIP
+    >>> rows[["prompt", "similarity", "fit"]].head()           # doctest: +SKIP
+
     Args:
         clip: the model.
         data: a data set as `datasets.load` takes it, or a list of `Example`.

@@ -157,22 +157,22 @@ def colours_of(preprocess: Callable) -> Colours | None:
 @torch.no_grad()
 def word_curves(
     score: Callable[[list[str]], Tensor],
-    caption: str,
+    prompt: str,
     words: Mapping[str, Sequence[Word]],
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Deletion and insertion curves of a caption's words; the words that are left keep their order.
+    """Deletion and insertion curves of a prompt's words; the words that are left keep their order.
 
-    Words are removed one by one, from the whole caption to the empty one.
+    Words are removed one by one, from the whole prompt to the empty one.
 
     >>> image = explainer.embed_images([image])[0]                             # doctest: +SKIP
     >>> score = lambda texts: explainer.embed_texts(texts) @ image             # doctest: +SKIP
-    >>> word_curves(score, caption, {"leave-one-out": explanation.words[0]})   # doctest: +SKIP
+    >>> word_curves(score, prompt, {"leave-one-out": explanation.words[0]})   # doctest: +SKIP
 
     Args:
-        score: a list of B captions -> numbers (B,).
-        caption: the caption.
-        words: for each method the caption's words with their scores, as explanations have them.
+        score: a list of B prompts -> numbers (B,).
+        prompt: whose words are removed.
+        words: for each method the prompt's words with their scores, as explanations have them.
             Letters outside of all words always stay.
         seed: of the order of ties.
 
@@ -181,15 +181,15 @@ def word_curves(
         curve.
 
     Raises:
-        GradeclipError: no words, or words of another caption.
+        GradeclipError: no words, or words of another prompt.
     """
     points: list[tuple] = []
-    captions: list[str] = []
+    prompts: list[str] = []
     for name, method_words in words.items():
-        spans = [caption[word.start : word.end] for word in method_words]
+        spans = [prompt[word.start : word.end] for word in method_words]
         texts = [word.text for word in method_words]
         if not texts or spans != texts:
-            raise GradeclipError(f"{name!r} needs the words of {caption!r}, got {texts}")
+            raise GradeclipError(f"{name!r} needs the words of {prompt!r}, got {texts}")
 
         order = _order(np.array([word.score for word in method_words]), seed)
         for game in GAMES:
@@ -197,10 +197,10 @@ def word_curves(
                 is_gone = order < count if game == "deletion" else order >= count
                 gone = [word for word, gone in zip(method_words, is_gone, strict=True) if gone]
                 points.append((name, game, count / len(texts)))
-                captions.append(_without(caption, gone))
+                prompts.append(_without(prompt, gone))
 
     table = pd.DataFrame(points, columns=["method", "game", "fraction"])
-    return table.assign(score=score(captions).tolist())
+    return table.assign(score=score(prompts).tolist())
 
 
 def curve_auc(curves: pd.DataFrame) -> pd.DataFrame:

@@ -67,9 +67,9 @@ class Desk {
     this.redraw();
   }
 
-  get caption() {
-    const control = this.data.controls.find(({ name }) => name === "caption");
-    return this.turned.caption ?? control.value;
+  get prompt() {
+    const control = this.data.controls.find(({ name }) => name === "prompt");
+    return this.turned.prompt ?? control.value;
   }
 
   // Go one change back, unless the browser has typing of its own to undo.
@@ -83,8 +83,8 @@ class Desk {
 
   // Ask for another caption, as if it were typed.
   retype(text) {
-    this.turned.caption = text;
-    this.change({ caption: text });
+    this.turned.prompt = text;
+    this.change({ prompt: text });
   }
 }
 
@@ -124,7 +124,7 @@ const Control = ({ desk, spec }) => {
     },
   };
   useLayoutEffect(() => {
-    if (name !== "caption" || !desk.isFresh) return;
+    if (name !== "prompt" || !desk.isFresh) return;
     desk.isFresh = false;
     input.current.focus();
   });
@@ -134,7 +134,7 @@ const Control = ({ desk, spec }) => {
     max,
     spellcheck: false,
     autocomplete: "off",
-    placeholder: name === "caption" ? "type what to look for, then press Enter" : "",
+    placeholder: name === "prompt" ? "type what to look for, then press Enter" : "",
     onInput: (event) => {
       read(event);
       desk.redraw();
@@ -238,7 +238,7 @@ const Struck = ({ desk }) => {
     const suggestion = (word) =>
       html`<${Button}
         title=${`“${word}” instead of “${text}”`}
-        onClick=${() => desk.retype(desk.caption.replace(wholeWord, word))}
+        onClick=${() => desk.retype(desk.prompt.replace(wholeWord, word))}
         >${word}<//
       >`;
     return html`<span class="gradeclip-control">
@@ -252,10 +252,10 @@ const Struck = ({ desk }) => {
 
 const KnownWords = ({ desk }) => {
   const groups = desk.model.get("vocabulary");
-  const add = (word) => desk.retype(`${desk.caption.trim()} ${word}`.trim());
+  const add = (word) => desk.retype(`${desk.prompt.trim()} ${word}`.trim());
   const word = (text) =>
     html`<${Button}
-      name="caption"
+      name="prompt"
       title=${`add “${text}” to the caption`}
       onClick=${() => add(text)}
       >${text}<//
@@ -306,7 +306,7 @@ const Head = ({ desk }) => {
       <${Upload} desk=${desk} />
     </div>
     <div class="gradeclip-row">
-      <${Controls} desk=${desk} place="caption" /><${KnownWords} desk=${desk} />
+      <${Controls} desk=${desk} place="prompt" /><${KnownWords} desk=${desk} />
     </div>
     <div class="gradeclip-row">${desk.data.changes.map(change)}</div>
     ${desk.data.struck.length > 0 && html`<${Struck} desk=${desk} />`}

@@ -53,8 +53,8 @@ class _Control:
 _CONTROLS = (
     _Control("model", "head", "Model", "Which CLIP is explained. Image and caption stay."),
     _Control(
-        "caption",
-        "caption",
+        "prompt",
+        "prompt",
         "Caption",
         "The prompt whose similarity to the image is explained. Enter applies it.",
     ),
@@ -105,25 +105,25 @@ class Explorer(AnyWidget):
     vocabulary: traitlets.List = traitlets.List().tag(sync=True)
     busy = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, image=None, caption: str | None = None, clip: Clip | None = None):
+    def __init__(self, image=None, prompt: str | None = None, clip: Clip | None = None):
         clip = load_clip() if clip is None else clip
         self.models = _models_beside(clip)
         self._sessions = {clip.name: Session(clip)}
 
         source = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
-        if caption is None:
-            caption = source.caption or "a photo"
-        self.shelf = [replace(source, caption=caption)]
+        if prompt is None:
+            prompt = source.caption or "a photo"
+        self.shelf = [replace(source, caption=prompt)]
         if clip.trained_on_drawn_scenes:
             self.shelf += [Source.of(scene) for scene in _development_scenes()]
         layers = clip.image_layers or 1
-        self._start = State(self.shelf[0], caption, clip.name, layers=layers)
+        self._start = State(self.shelf[0], prompt, clip.name, layers=layers)
 
         self.view = self._session(clip.name).view(self._start)
         self.pinned: State | None = None
         self.beside: ExplorerView | None = None  # the view of the pinned state
         self.message = ""
-        self._typed = caption  # as it stands in the field, with unknown words
+        self._typed = prompt  # as it stands in the field, with unknown words
         self._struck = self.view.struck
         self._refused: frozenset[str] = frozenset()  # fields with a wrong value
         self._shows_heads = False  # whether the fold of all layers and heads is open
@@ -140,7 +140,7 @@ class Explorer(AnyWidget):
 
         A wrong value changes nothing, and `message` holds the error; else it holds the note.
         """
-        if {"caption", "source", "resolution", "method", "compared", "against"} & fields.keys():
+        if {"prompt", "source", "resolution", "method", "compared", "against"} & fields.keys():
             # A phrase and a patch belong to the map before.
             fields = {"phrase": None, "patch": None, **fields}
         before = (self.view.state, self.pinned, self._typed)
@@ -150,7 +150,7 @@ class Explorer(AnyWidget):
             beside = self._view_beside(state)
         except (ValueError, OSError) as error:
             self._refused = frozenset(fields)
-            if "caption" in fields:
+            if "prompt" in fields:
                 self._struck = getattr(error, "struck", ())
             self._say(_sentences(error, _STAYS), "wrong")
         except Exception as error:  # a fault of the package, which a user should report
@@ -163,7 +163,7 @@ class Explorer(AnyWidget):
             self.beside = beside
             self._refused = frozenset()
             self._struck = view.struck
-            self._typed = fields.get("caption", self._typed)
+            self._typed = fields.get("prompt", self._typed)
             notes = [note, *view.notes]
             if view.explanation and self.pinned and self.pinned.source is not state.source:
                 notes.append("The pinned caption is explained on the new image, too")
@@ -175,8 +175,8 @@ class Explorer(AnyWidget):
             if name not in vars(self._start):
                 raise GradeclipError(f"there is no field {name!r}: {hint(name, vars(self._start))}")
         if fields.get("against"):
-            fields = {**fields, "compared": "caption"}
-        elif fields.get("compared", "caption") != "caption":
+            fields = {**fields, "compared": "prompt"}
+        elif fields.get("compared", "prompt") != "prompt":
             fields = {**fields, "against": ""}
         session = self._session(fields.get("model", self.view.state.model))
         if session is not self._shown:
@@ -229,9 +229,9 @@ class Explorer(AnyWidget):
                 self.change(**{name: value for name, value in fields.items() if name != "source"})
             case {"kind": "scene", "index": int(index)} if 0 <= index < len(self.shelf):
                 source = self.shelf[index]
-                self.change(source=source, caption=source.caption, against="")
+                self.change(source=source, prompt=source.caption, against="")
             case {"kind": "scene", "name": str(name)} if name in (changes := self.view.changes):
-                self.change(**{"caption": self.view.state.caption, **changes[name]()})
+                self.change(**{"prompt": self.view.state.prompt, **changes[name]()})
             case {"kind": "scene"}:
                 self.busy = {}  # pressed twice: the button is gone
             case {"kind": "image", "name": str(name)} if buffers:
@@ -268,7 +268,7 @@ class Explorer(AnyWidget):
             self._say(_sentences(error).replace(str(image), name or str(image)), "wrong")
         else:
             self.shelf.append(source)
-            self.change(note, source=source, caption=source.caption, against="")
+            self.change(note, source=source, prompt=source.caption, against="")
 
     def pin(self) -> None:
         """Keep what is shown beside the next view, with the difference of both maps."""
@@ -287,7 +287,7 @@ class Explorer(AnyWidget):
             return
         state, self.pinned, typed = self._past.pop()
         count = len(self._past)
-        self.change(**{**vars(state), "caption": typed})
+        self.change(**{**vars(state), "prompt": typed})
         del self._past[count:]
         self._say(self.message, "note")
 
@@ -360,7 +360,7 @@ class Explorer(AnyWidget):
             "pinned": self.pinned is not None,
             "turn": next(self._turns),
             "script": self.python() if self.view.explanation else "",
-            "empty": not state.caption,
+            "empty": not state.prompt,
             "undoable": bool(self._past),
             "heads": self._heads(),
         }
@@ -390,7 +390,7 @@ class Explorer(AnyWidget):
             options = {
                 "nothing": "nothing",
                 "other captions": "others",
-                "a caption of your own": "caption",
+                "a caption of your own": "prompt",
             }
         elif name == "resolution":
             options = {"the model's own": "model", "the image's own": "native"}
@@ -404,7 +404,7 @@ class Explorer(AnyWidget):
             "help": control.help,
             "place": control.place,
             "refused": name in self._refused,
-            "value": self._typed if name == "caption" else value,
+            "value": self._typed if name == "prompt" else value,
             "hidden": is_unused,
             "options": list(options.items()),
             "max": self._shown.depth,
@@ -414,7 +414,7 @@ class Explorer(AnyWidget):
 
 def explore(
     image=None,
-    caption: str | None = None,
+    prompt: str | None = None,
     clip: Clip | None = None,
 ) -> Explorer:
     """Open the explorer: a panel that explains any image and caption, with every control.
@@ -424,14 +424,14 @@ def explore(
 
     Args:
         image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
-        caption: of the image; None for the scene's own.
+        prompt: what to look for; None for the scene's caption.
         clip: a model; None for the bundled one. The panel can switch to models in other variables
             of the notebook.
 
     Returns:
         The panel. A notebook shows it as the last line of a cell.
     """
-    return Explorer(image, caption, clip)
+    return Explorer(image, prompt, clip)
 
 
 def _models_beside(clip: Clip) -> dict[str, Clip | None]:

@@ -108,18 +108,18 @@ class State:
 
     Attributes:
         source: an image of any form.
-        caption: "" shows the image alone.
+        prompt: what is looked for; "" shows the image alone.
         model: the name of one that the panel can choose from.
-        compared: "nothing", "others" (the lead over other captions is explained) or "caption".
+        compared: "nothing", "others" (the lead over other captions is explained) or "prompt".
         against: another caption; then the lead over it is explained.
-        phrase: first and last word of the caption whose map is wanted.
+        phrase: first and last word of the prompt whose map is wanted.
         patch: row and column, from 0, of the patch whose words are wanted.
         signed: whether the map of a phrase shows relevance against, too.
         method, layers, resolution: as in `Explainer`.
     """
 
     source: Source
-    caption: str
+    prompt: str
     model: str = ""
     compared: str = "nothing"
     against: str = ""
@@ -140,12 +140,12 @@ class State:
 
     @property
     def contrast(self) -> str | None:
-        """What the caption is explained against, as `Explainer.explain` takes it."""
+        """What the prompt is explained against, as `Explainer.explain` takes it."""
         return "others" if self.compared == "others" else self.against or None
 
     @property
     def names(self) -> dict[str, str]:
-        """What tells a map from another one of the same caption, by kind."""
+        """What tells a map from another one of the same prompt, by kind."""
         target = "similarity"
         if self.contrast:
             target = "lead over others" if self.compared == "others" else "contrast"
@@ -162,10 +162,10 @@ class ExplorerView:
     """The answer to a state: numbers, nothing drawn.
 
     Attributes:
-        state: without the words of the caption that the model does not know.
-        explanation: of the whole caption; None if there is no caption.
+        state: without the words of the prompt that the model does not know.
+        explanation: of the whole prompt; None if there is no prompt.
         words: word x region; None where the method does not tell words apart.
-        without: the similarity of the caption without the phrase; None if nothing is left of it.
+        without: the similarity of the prompt without the phrase; None if nothing is left of it.
         struck: unknown words as {"text", "near"}, with known words near each.
         notes: the warnings of the explainer.
     """
@@ -179,24 +179,24 @@ class ExplorerView:
 
     @property
     def map(self) -> np.ndarray:
-        """The signed map (h, w) of the caption, or of a phrase in it."""
+        """The signed map (h, w) of the prompt, or of a phrase in it."""
         if self.state.phrase and self.words:
             first, last = self.state.phrase
             return self._word_maps[first : last + 1].sum(0)
         if self.explanation is None:
             return np.zeros((1, 1), np.float32)
-        return self._caption_map
+        return self._prompt_map
 
     @property
-    def _caption_map(self) -> np.ndarray:
-        """The map (h, w) of the whole caption."""
+    def _prompt_map(self) -> np.ndarray:
+        """The map (h, w) of the whole prompt."""
         assert self.explanation is not None
         assert self.explanation.image_maps is not None
         return self.explanation.image_maps[0]
 
     @property
     def _word_maps(self) -> np.ndarray:
-        """The maps (W, h, w) of the words of the caption."""
+        """The maps (W, h, w) of the words of the prompt."""
         assert self.words is not None
         assert self.words.image_maps is not None
         return self.words.image_maps
@@ -204,13 +204,13 @@ class ExplorerView:
     def __repr__(self) -> str:
         if self.explanation is None:
             return "an image without a caption"
-        caption = f"“{self.state.caption}”"
+        prompt = f"“{self.state.prompt}”"
         if self.state.compared == "others":
-            caption += " rather than other captions"
+            prompt += " rather than other captions"
         if self.state.against:
-            caption += f" rather than “{self.state.against}”"
+            prompt += f" rather than “{self.state.against}”"
         similarity = self.explanation.similarity[0]
-        return f"{caption}, similarity {similarity:.2f}, {self.explanation.origin}"
+        return f"{prompt}, similarity {similarity:.2f}, {self.explanation.origin}"
 
     # ------------------------------------------------------------------------------- drawings
 
@@ -231,7 +231,7 @@ class ExplorerView:
             drawing = self._with_patch(drawing, words, *self.state.patch)
         if self.state.phrase:
             first, last = self.state.phrase
-            text = self.state.caption[words[first].start : words[last].end]
+            text = self.state.prompt[words[first].start : words[last].end]
             drawing = self._with_phrase(drawing, text)
         return drawing
 
@@ -332,20 +332,20 @@ class ExplorerView:
         if len(names) > 1:
             changes[f"take the {names[0]} away"] = partial(changed, without, 0)
         absent = phrase("guitar" if "piano" in names else "piano")
-        if self.state.caption == absent:
-            changes["ask for what is there"] = lambda: {"caption": scene.caption}
+        if self.state.prompt == absent:
+            changes["ask for what is there"] = lambda: {"prompt": scene.caption}
         else:
-            changes[f"ask for {absent}"] = lambda: {"caption": absent}
+            changes[f"ask for {absent}"] = lambda: {"prompt": absent}
         return changes
 
     @cached_property
     def sentences(self) -> dict[str, Any]:
-        """Where relevance lies: of the whole caption ("all"), each of its "words", the "phrase"."""
+        """Where relevance lies: of the whole prompt ("all"), each of its "words", the "phrase"."""
         if self.explanation is None:
             return {}
         scene = self.state.source.scene
-        caption = self.state.caption
-        sentences: dict[str, Any] = {"all": sentence(scene, self._caption_map, caption)}
+        prompt = self.state.prompt
+        sentences: dict[str, Any] = {"all": sentence(scene, self._prompt_map, prompt)}
         if self.state.contrast:
             sentences["all"] = self._sentence_of_lead()
         if self.words is None:
@@ -353,7 +353,7 @@ class ExplorerView:
 
         words = self.words.words[0]
         sentences["words"] = [
-            sentence(scene, map_, caption, word.start, word.end)
+            sentence(scene, map_, prompt, word.start, word.end)
             for word, map_ in zip(words, self._word_maps, strict=True)
         ]
         if self.state.phrase:
@@ -361,14 +361,14 @@ class ExplorerView:
             sentences["phrase"] = sentence(
                 scene,
                 self.map,
-                caption,
+                prompt,
                 start=words[first].start,
                 end=words[last].end,
             )
         return sentences
 
     def _sentence_of_lead(self) -> str:
-        """By how much the caption leads the other ones, and where what favours it lies."""
+        """By how much the prompt leads the other ones, and where what favours it lies."""
         assert self.explanation is not None
         assert self.explanation.lead is not None
         state = self.state
@@ -377,17 +377,17 @@ class ExplorerView:
         others = self.explanation.lead_over
         if self.explanation.against_others:
             others = f"the mean of {others}"
-        text = f"“{state.caption}” {verb} {others} by {rounded(abs(lead))}."
+        text = f"“{state.prompt}” {verb} {others} by {rounded(abs(lead))}."
 
         (words,) = self.explanation.words
         shared = {word.lower() for word in state.against.split()}
         different = [word for word in words if word.text.lower() not in shared]
-        if not different or self._caption_map.max() <= 0:
+        if not different or self._prompt_map.max() <= 0:
             return text
         where = sentence(
             state.source.scene,
-            self._caption_map,
-            state.caption,
+            self._prompt_map,
+            state.prompt,
             start=different[0].start,
             end=different[-1].end,
             relevance_name="what favours it",
@@ -418,7 +418,7 @@ class ExplorerView:
         options = f"method={state.method!r}, resolution={state.resolution!r}"
         if state.layered:
             options += f", image_layers={state.layers}"
-        arguments = f"image, {state.caption!r}"
+        arguments = f"image, {state.prompt!r}"
         if state.contrast:
             arguments += f", against={state.contrast!r}"
 
@@ -427,7 +427,7 @@ class ExplorerView:
             first, last = state.phrase
             things = self.words.provenance.centred
             centred = f".centred({things})" if things else ""
-            words = f"explainer.interactions(image, {state.caption!r}){centred}"
+            words = f"explainer.interactions(image, {state.prompt!r}){centred}"
             map_ = f"{words}.image_maps[{first}:{last + 1}].sum(0)"
 
         names = ("Object", "Scene", "Span", "arrange")
@@ -467,7 +467,7 @@ def _with_name(panel: Panel, *names: str) -> Panel:
 
 
 class UnknownWords(GradeclipError):
-    """A caption of words that the model does not know; `struck` as in `ExplorerView`."""
+    """A prompt of words that the model does not know; `struck` as in `ExplorerView`."""
 
     struck: Sequence[dict] = ()
 
@@ -484,11 +484,11 @@ class Session:
         self._parts = lru_cache(8)(self._head_maps)
 
     def view(self, state: State) -> ExplorerView:
-        """The answer to a state, without the words of its caption that the model does not know.
+        """The answer to a state, without the words of its prompt that the model does not know.
 
         Raises:
             GradeclipError: the method is unknown, there is no such layer, word or patch, or the
-                model knows no word of a caption.
+                model knows no word of a prompt.
         """
         methods = [name for name, method in METHODS.items() if method.image is not None]
         if state.method not in methods:
@@ -498,12 +498,12 @@ class Session:
         if not 1 <= state.layers <= self.depth:
             raise GradeclipError(f"layers must be from 1 to {self.depth}, got {state.layers}")
 
-        caption, struck = self._known_part(state.caption)
+        prompt, struck = self._known_part(state.prompt)
         _, unknown = self._known_part(state.against)
-        if unknown or (struck and not caption):
+        if unknown or (struck and not prompt):
             raise self._unknown(unknown or struck)
-        state = replace(state, caption=caption)
-        if not caption:
+        state = replace(state, prompt=prompt)
+        if not prompt:
             return ExplorerView(state)
 
         shared = replace(state, phrase=None, patch=None, signed=False, model="")
@@ -513,7 +513,7 @@ class Session:
         return ExplorerView(state, explanation, words, without, struck, notes)
 
     def heads(self, state: State) -> dict[str, Any]:
-        """The part of each layer and head in the map of a caption, as JSON has it.
+        """The part of each layer and head in the map of a prompt, as JSON has it.
 
         All layers of the image encoder have a row, of which `explained` are the last ones. Only a
         note is there if the method's maps are no sum over heads.
@@ -532,11 +532,11 @@ class Session:
         }
 
     def _head_maps(self, state: State) -> np.ndarray:
-        """The parts (L, H, h, w) of a caption's map."""
+        """The parts (L, H, h, w) of a prompt's map."""
         with heard_by(lambda _: None):  # the view has said it
             explanation = self._explainer_of(state).explain(
                 state.source.image,
-                state.caption,
+                state.prompt,
                 against=state.contrast,
                 words=None,
                 heads="separate",
@@ -545,7 +545,7 @@ class Session:
         return explanation.head_maps[0]
 
     def _similarity_without(self, state: State, explanation: Explanation) -> float | None:
-        """The similarity of a caption without its phrase; None if nothing is left of it."""
+        """The similarity of a prompt without its phrase; None if nothing is left of it."""
         assert state.phrase is not None
         first, last = state.phrase
         words = explanation.words[0]
@@ -554,34 +554,34 @@ class Session:
         if first == last and explanation.provenance.words == "leave-one-out":
             return float(explanation.similarity[0] - words[first].score)
         start, end = words[first].start, words[last].end
-        shorter = state.caption[:start] + state.caption[end:]
+        shorter = state.prompt[:start] + state.prompt[end:]
         explainer = self._explainer_of(state)
         embedding = explainer.embed_texts(" ".join(shorter.split()))[0]
         return float(embedding @ explainer.embed_images(state.source.image)[0])
 
-    def _known_part(self, caption: str) -> tuple[str, list[dict]]:
-        """A caption without unknown words, and these, each with known words near it."""
+    def _known_part(self, prompt: str) -> tuple[str, list[dict]]:
+        """A prompt without unknown words, and these, each with known words near it."""
         tower = self._plain.text_tower
         known = self.clip.vocabulary
-        if not caption.strip():
+        if not prompt.strip():
             return "", []
         if known is None or tower is None or why_no_words(self.clip.tokenizer):
-            return caption, []
-        split = split_read(caption, self.clip.tokenizer, tower)
+            return prompt, []
+        split = split_read(prompt, self.clip.tokenizer, tower)
         unknown = unknown_words(split, known)
         if not unknown:
-            return caption, []
+            return prompt, []
 
         for start, end in reversed(split.spans):
-            if caption[start:end].lower() in unknown:
-                caption = caption[:start] + caption[end:]
+            if prompt[start:end].lower() in unknown:
+                prompt = prompt[:start] + prompt[end:]
         struck: list[dict] = [
             {"text": word, "near": nearest(word, known, cutoff=_NEAR)}
             for word in unknown[:_MOST_UNKNOWN]
         ]
         if len(unknown) > _MOST_UNKNOWN:
             struck.append({"text": f"and {len(unknown) - _MOST_UNKNOWN} more", "near": None})
-        return " ".join(caption.split()), struck
+        return " ".join(prompt.split()), struck
 
     def _unknown(self, struck: Sequence[dict]) -> UnknownWords:
         """The refusal of words that the model does not know."""
@@ -614,9 +614,9 @@ class Session:
         image = state.source.image
         words = None
         with heard_by(notes.append):
-            explanation = explainer.explain(image, state.caption, against=state.contrast)
+            explanation = explainer.explain(image, state.prompt, against=state.contrast)
             if state.method == _GRAD_ECLIP and explanation.words[0] and not state.against:
-                words = explainer.interactions(image, state.caption)
+                words = explainer.interactions(image, state.prompt)
                 things = self._things(words)
                 if len(things) > 1:
                     words = words.centred(things)

@@ -429,6 +429,12 @@ def draw_scene(
     `groups`. Without `plain` or `groups`, a third of the scenes of several things leave one or two
     unnamed, and a third of the colours are not mentioned.
 
+    >>> scene = draw_scene(4, split="test", n_objects=2, plain=True)
+    >>> scene.caption
+    'a guitar and a chick'
+    >>> scene.masks(96).shape
+    (2, 96, 96)
+
     Args:
         seed: one or several non-negative integers, which numpy pads with zeros: 5, [5] and [5, 0]
             are one scene.

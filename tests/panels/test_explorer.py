@@ -60,7 +60,7 @@ def test_a_view_holds_what_the_explainer_finds(session, state, tiny, method):
 
 @pytest.mark.parametrize("options", [{}, {"layers": 3}, {"resolution": "native"}])
 def test_a_phrase_is_the_sum_of_its_words_and_a_patch_is_a_column(session, state, tiny, options):
-    state = replace(state, caption="a red car", **options)
+    state = replace(state, prompt="a red car", **options)
     explainer = Explainer(tiny, image_layers=state.layers, resolution=state.resolution)
     maps = explainer.interactions(state.source.image, "a red car").image_maps
     phrase = session.view(replace(state, phrase=(1, 2)))
@@ -83,7 +83,7 @@ def test_an_image_is_traced_once_for_all_captions(session, state, tiny):
         session.view(state)
         first = len(runs)
         session.view(replace(state, phrase=(1, 2)))
-        session.view(replace(state, caption="a dog"))
+        session.view(replace(state, prompt="a dog"))
     assert len(runs) == first
 
 
@@ -141,7 +141,7 @@ def test_the_words_of_a_patch_are_scaled_by_its_own_largest_word(session, state)
 
 
 def test_a_contrast_says_by_how_much_the_caption_leads_and_where_what_favours_it_lies(drawn):
-    drawn.change(caption="a dog and an umbrella", against="a dog and a piano")
+    drawn.change(prompt="a dog and an umbrella", against="a dog and a piano")
     lead = drawn.view.explanation.similarity - drawn.view.explanation.against_similarity
     verb = "leads" if lead[0] >= 0 else "is behind"
     expected = f"“a dog and an umbrella” {verb} “a dog and a piano” by {abs(lead[0]):.2f}."
@@ -154,7 +154,7 @@ def test_a_contrast_says_by_how_much_the_caption_leads_and_where_what_favours_it
 
 
 def test_a_lead_over_other_captions_is_the_bar_and_the_sentence(drawn):
-    drawn.change(caption="a dog", compared="others")
+    drawn.change(prompt="a dog", compared="others")
     explanation = drawn.view.explanation
     lead = explanation.similarity[0] - explanation.null_mean
     (panel,) = drawn.data["panels"]
@@ -186,20 +186,20 @@ def test_of_its_own_caption_a_scene_knows_what_each_word_is_about():
 
 
 def test_unknown_words_are_struck_out_and_the_rest_is_explained(drawn):
-    drawn.change(caption="the happy dog and the umbrellas")
-    assert drawn.view.state.caption == "the dog and the"
+    drawn.change(prompt="the happy dog and the umbrellas")
+    assert drawn.view.state.prompt == "the dog and the"
     struck = {word["text"]: word["near"] for word in drawn.data["struck"]}
     assert set(struck) == {"happy", "umbrellas"}
     assert "umbrella" in struck["umbrellas"]
 
     drawn.change(layers=2)  # the caption as it was typed stays in the field
-    caption = next(spec for spec in drawn.data["controls"] if spec["name"] == "caption")
+    caption = next(spec for spec in drawn.data["controls"] if spec["name"] == "prompt")
     assert caption["value"] == "the happy dog and the umbrellas"
-    assert drawn.view.state.caption == "the dog and the"
+    assert drawn.view.state.prompt == "the dog and the"
 
 
 def test_a_caption_of_unknown_words_alone_is_answered_with_near_ones(drawn):
-    drawn.change(caption=" ".join(f"umbrel{letter}" for letter in "bcdefghijk"))
+    drawn.change(prompt=" ".join(f"umbrel{letter}" for letter in "bcdefghijk"))
     assert "does not know “umbrelb”, " in drawn.message
     assert "umbrella" in drawn.data["struck"][0]["near"]
     assert drawn.data["struck"][8]["text"] == "and 2 more"
@@ -211,9 +211,9 @@ def test_a_wrong_value_is_answered_and_the_last_view_stays(panel, fields):
     panel.change(**fields)
     assert panel.view is before
     assert "still shows the last view" in panel.message
-    panel.change(caption="a dog")
+    panel.change(prompt="a dog")
     assert panel.message == ""
-    assert panel.view.state.caption == "a dog"
+    assert panel.view.state.prompt == "a dog"
 
 
 def test_a_new_image_is_shown_alone_with_an_empty_caption_and_becomes_a_thumbnail(panel):
@@ -223,11 +223,11 @@ def test_a_new_image_is_shown_alone_with_an_empty_caption_and_becomes_a_thumbnai
     assert panel.data["empty"]
     assert len(panel.shelf) == len(panel.thumbnails) == 2
 
-    panel.change(caption="a dog")
+    panel.change(prompt="a dog")
     assert panel.view.explanation.prompts == ("a dog",)
     assert "image = read_image('red.png')  #" in panel.python()
     panel.press({"kind": "scene", "index": 0})
-    assert panel.view.state.caption == CAPTION  # the start is the first thumbnail
+    assert panel.view.state.prompt == CAPTION  # the start is the first thumbnail
 
 
 def test_a_file_that_is_no_image_is_answered_by_its_name(panel):
@@ -239,7 +239,7 @@ def test_a_file_that_is_no_image_is_answered_by_its_name(panel):
 def test_a_model_of_drawn_scenes_warns_of_other_images(panel, drawn):
     assert panel.data["message"]["text"] == ""
     drawn.open_image(RED, "red.png")
-    drawn.change(caption="a dog")
+    drawn.change(prompt="a dog")
     assert "trained on drawn scenes alone" in drawn.data["message"]["text"]
 
 
@@ -251,11 +251,11 @@ def test_scenes_stand_beside_the_start_which_can_be_changed_and_put_back(drawn):
         assert drawn.message == ""
         assert drawn.busy == {}
     assert len(drawn.view.state.source.scene.objects) == 1
-    assert drawn.view.state.caption == "a dog"
+    assert drawn.view.state.prompt == "a dog"
     drawn.press({"kind": "scene", "name": "put it back"})
     assert len(drawn.view.state.source.scene.objects) == 2
     drawn.press({"kind": "scene", "name": "ask for a piano"})
-    assert drawn.view.state.caption == "a piano"
+    assert drawn.view.state.prompt == "a piano"
     assert "ask for a piano" not in drawn.data["changes"]
 
 
@@ -267,7 +267,7 @@ def test_a_caption_is_compared_with_nothing_with_others_or_with_a_caption(drawn)
     assert "against" not in shown()
     assert drawn.view.explanation.against_others
     assert "against='others'" in drawn.python()
-    drawn.change(compared="caption")
+    drawn.change(compared="prompt")
     assert "against" in shown()
     assert not drawn.view.explanation.against_others
     drawn.change(against="a cat")
@@ -298,12 +298,12 @@ def test_the_parts_of_all_layers_and_heads_sum_to_the_map_of_the_explained_layer
 def test_changes_are_undone_one_by_one(drawn):
     assert not drawn.data["undoable"]
     start = drawn.view.state
-    drawn.change(caption="a happy dog")
+    drawn.change(prompt="a happy dog")
     drawn.change(phrase=(1, 1))
     drawn.change(method="none")  # refused: nothing to undo
     drawn.press({"kind": "back"})
-    assert drawn.view.state == replace(start, caption="a dog")
-    caption = next(spec for spec in drawn.data["controls"] if spec["name"] == "caption")
+    assert drawn.view.state == replace(start, prompt="a dog")
+    caption = next(spec for spec in drawn.data["controls"] if spec["name"] == "prompt")
     assert caption["value"] == "a happy dog"
     for _ in range(2):  # the second press comes too late
         drawn.press({"kind": "back"})
@@ -313,7 +313,7 @@ def test_changes_are_undone_one_by_one(drawn):
 
 
 def test_only_words_that_differ_by_a_slip_are_offered(drawn):
-    drawn.change(caption="the umbrela and the happy dogg")
+    drawn.change(prompt="the umbrela and the happy dogg")
     near = {word["text"]: word["near"] for word in drawn.data["struck"]}
     assert near == {"umbrela": ["umbrella"], "happy": [], "dogg": ["dog"]}
 
@@ -322,7 +322,7 @@ def test_a_computation_that_is_stopped_leaves_the_last_view(panel, monkeypatch):
     before = panel.view
     in_a_kernel = signal.signal(signal.SIGINT, signal.SIG_IGN)  # of one that runs no cell
     monkeypatch.setattr(Explainer, "explain", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    panel.press({"kind": "change", "fields": {"caption": "a dog"}})
+    panel.press({"kind": "change", "fields": {"prompt": "a dog"}})
     assert signal.signal(signal.SIGINT, in_a_kernel) == signal.SIG_IGN
     assert panel.view is before
     assert panel.message.startswith("Stopped")
@@ -334,7 +334,7 @@ def test_a_computation_that_is_stopped_leaves_the_last_view(panel, monkeypatch):
 
 def test_a_pinned_map_stands_beside_the_next_one_with_their_difference(panel):
     panel.pin()
-    panel.change(caption="a dog")
+    panel.change(prompt="a dog")
     assert titles(panel)[:2] == ["a dog", CAPTION]
     maps = [view.explanation.image_maps[0].clip(min=0) for view in (panel.view, panel.beside)]
     difference = maps[0] - maps[1]
@@ -361,7 +361,7 @@ def test_a_pinned_caption_is_explained_on_a_new_image(panel):
     panel.pin()
     panel.open_image(RED, "red.png")
     assert titles(panel) == []  # no caption yet, and nothing to compare
-    panel.change(caption="a dog")
+    panel.change(prompt="a dog")
     assert len(titles(panel)) == 3
     assert "The pinned caption is explained on the new image, too." in panel.message
 
@@ -378,7 +378,7 @@ def test_a_pinned_phrase_keeps_its_name(panel):
 def test_the_reset_shows_the_start(panel):
     start = panel.view.state
     panel.pin()
-    panel.change(layers=2, resolution="native", caption="a dog")
+    panel.change(layers=2, resolution="native", prompt="a dog")
     panel.reset()
     assert panel.view.state == start
     assert panel.pinned is None
@@ -401,7 +401,7 @@ def test_the_script_computes_what_is_shown(panel, fields):
 
 def test_beside_a_pinned_map_the_script_computes_both(panel):
     panel.pin()
-    panel.change(caption="a dog", method="rollout")
+    panel.change(prompt="a dog", method="rollout")
     names = {"image": panel.view.state.source.image, "clip": panel.models["tiny"]}
     exec(re.sub(r"^(image|clip) = .*$", "", panel.python(), flags=re.MULTILINE), names)
     np.testing.assert_allclose(names["map_"], panel.view.map, atol=1e-5)

@@ -38,7 +38,7 @@ def test_a_walk_through_the_explorer(walk, tmp_path):
     errors = []
     walk.on("pageerror", lambda error: errors.append(str(error)))
     SHOTS.mkdir(parents=True, exist_ok=True)
-    caption = box.locator(".gradeclip-caption input")
+    caption = box.locator(".gradeclip-prompt input")
     message = box.locator(".gradeclip-message")
 
     def write(text):

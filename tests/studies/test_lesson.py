@@ -4,6 +4,8 @@ Scenes that may be shown, the gallery, claims, their tables, and the command.
 """
 
 import re
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -257,7 +259,6 @@ def test_a_committed_table_has_the_columns_of_lessons_and_answers_that_follow(fi
         (["5x"], "there is no lesson '5x'"),
         (["01", "--data", "coco:photos"], "takes no DATA"),
         (["10", "--n", "50"], "takes no N"),
-        (["07", "--n", "3"], "N must be at least 20, got 3"),
         (["07", "--n", "0"], "N=0 measures the photographs of lesson 05 or 06 alone"),
         (["06", "--n", "0", "--data", "coco:none"], "none"),
     ],
@@ -272,6 +273,18 @@ def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(
     assert refusal.startswith("gradeclip: ")
     assert message in refusal
     assert refusal.count("\n") == 1
+
+
+def test_too_few_scenes_are_refused_before_torch_is_imported():
+    script = (
+        "import sys\nfrom studies.__main__ import main\n"
+        "try:\n    main(['07', '--n', '3'])\n"
+        "except SystemExit as stop:\n    print(stop.code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert answer.stdout == "2 False\n"
+    assert "argument --n: must be at least 20, or 0; got 3" in answer.stderr
 
 
 def write_lesson(monkeypatch, folder, *cells):
