@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from .arms import (
     GLOBAL,
     PILOTS,
     RECIPE,
+    RECIPE_OF,
     RECOGNISED,
     START,
     TABLE,
@@ -47,9 +48,8 @@ from .arms import (
 from .evaluate import AMOUNT, PILOT, Amount, measure
 from .run import Tuning, fine_tune
 
-RATES = (1e-4, 3e-4, 1e-3)
-_PAST_BORDER = 3  # times the largest rate, and so on
-WEIGHTS = (0.1, 0.25, 1.0)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+WEIGHTS = (0.025, 0.1, 0.25, 1.0, 2.5, 10.0)
 MODEL = "tuned.safetensors"
 RECIPE_COLUMNS = ["learning_rate", "regions", "steps"]
 
@@ -147,24 +147,43 @@ def choose(
 ) -> dict[str, Tuning]:
     """The recipe of each arm, by pilots on development scenes.
 
-    The best learning rate is searched first, past the largest of `RATES` for as long as a larger
-    one is better, then with it the best weight.
+    The learning rate is searched first, then the weight of the region loss.
     """
     recipes = {}
     for arm in arms:
         changes = ARMS[arm] or {}
+        if arm in RECIPE_OF:
+            (shared,) = choose(table, runs, [RECIPE_OF[arm]], recipe).values()
+            recipes[arm] = replace(shared, **changes)
+            continue
+
         best = replace(recipe, **changes)
         score = partial(pilot_score, table, runs, arm)
-        if arm != BEFORE and "learning_rate" not in changes:
-            best = max((replace(best, learning_rate=rate) for rate in RATES), key=score)
-            larger = replace(best, learning_rate=_PAST_BORDER * RATES[-1])
-            while best.learning_rate >= RATES[-1] and score(larger) > score(best):
-                best = larger
-                larger = replace(best, learning_rate=_PAST_BORDER * best.learning_rate)
-            if arm != GLOBAL:
-                best = max((replace(best, regions=weight) for weight in WEIGHTS), key=score)
+        if arm != BEFORE:
+            best = climb(best, "learning_rate", RATES, score)
+        if arm not in (BEFORE, GLOBAL):
+            best = climb(best, "regions", WEIGHTS, score)
         recipes[arm] = best
     return recipes
+
+
+def climb(
+    recipe: Tuning,
+    name: str,
+    ladder: Sequence[float],
+    score: Callable[[Tuning], float],
+) -> Tuning:
+    """The recipe with another value of `name`, of whose two neighbours neither is better.
+
+    It goes step by step from the recipe's own value.
+    """
+    while True:
+        place = ladder.index(getattr(recipe, name))
+        values = ladder[max(0, place - 1) : place + 2]
+        best = max((replace(recipe, **{name: value}) for value in values), key=score)
+        if best == recipe:
+            return recipe
+        recipe = best
 
 
 def pilot_score(table: Path, runs: Path, arm: str, recipe: Tuning) -> float:

@@ -63,6 +63,12 @@ def rows_of(axes):
     return len({round(part.get_position().y1, 2) for part in axes})
 
 
+def ends_of(bar):
+    """Where a bar begins and ends."""
+    start = bar.get_x()
+    return start, start + bar.get_width()
+
+
 def decoded(png):
     """The image of a notebook's output."""
     return Image.open(io.BytesIO(base64.b64decode(png)))
@@ -118,11 +124,10 @@ def test_below_six_inches_one_prompt_is_in_a_row_beside_the_image():
 
 def test_words_are_shaded_by_the_law_and_the_legend_is_there_once():
     figure = explanation("a red car", "a dog").plot()
-    words = [text for text in figure.findobj(Text) if text.get_bbox_patch()]
     shades = {}
-    for word in words:
-        face = word.get_bbox_patch().get_facecolor()
-        shades[word.get_text()] = to_hex(face)
+    for text in figure.findobj(Text):
+        if shade := text.get_bbox_patch():
+            shades[text.get_text()] = to_hex(shade.get_facecolor())
     assert shades["car"] == to_hex(to_rgb(1.0))  # scores go from -0.01 to 0.02
     assert shades["a"] == to_hex(to_rgb(-0.5))
     areas = [area.get_text() for area in figure.findobj(TextArea)]
@@ -144,13 +149,18 @@ def test_each_bar_has_its_own_tick_where_half_of_the_other_captions_lie():
 def test_a_lead_is_coloured_from_the_mean_of_the_other_captions_on():
     nulls = {**NULLS, "null_mean": 0.35, "against_others": True}
     figure = explanation("a dog", "a piano", **nulls).plot()
-    bars = [axes.patches[1:] for axes in figure.axes if axes.patches]  # behind the track
-    ends = [[(bar.get_x(), bar.get_x() + bar.get_width()) for bar in pair] for pair in bars]
-    assert ends[0] == [pytest.approx((0, 0.35)), pytest.approx((0.35, 0.4))]
-    assert ends[1] == [pytest.approx((0, 0.3)), pytest.approx((0.35, 0.3))]
-    ahead, behind = (pair[1].get_facecolor() for pair in bars)
-    assert ahead[0] > ahead[2]  # warm
-    assert behind[2] > behind[0]  # blue
+    dog, piano = (axes.patches for axes in figure.axes if axes.patches)
+    _, grey, lead = dog  # before the grey bar its track
+    assert ends_of(grey) == pytest.approx((0, 0.35))
+    assert ends_of(lead) == pytest.approx((0.35, 0.4))
+    red, _, blue, _ = lead.get_facecolor()
+    assert red > blue
+
+    _, grey, lead = piano
+    assert ends_of(grey) == pytest.approx((0, 0.3))
+    assert ends_of(lead) == pytest.approx((0.35, 0.3))
+    red, _, blue, _ = lead.get_facecolor()
+    assert blue > red
     assert_whole(figure)
 
 

@@ -144,7 +144,7 @@ def quick(monkeypatch, bundled):
 
     Gives the list of all recipes that were trained.
     """
-    best_recipes = {"grad-eclip": (1e-3, 0.1), "uniform": (1e-4, 0.25), "game": (9e-3, 0.25)}
+    best_recipes = {"grad-eclip": (1e-3, 0.1), "uniform": (1e-5, 0.25), "maskclip": (1e-2, 0.25)}
     trained = []
 
     def fine_tune(clip, pairs, tuning, **options):
@@ -177,10 +177,13 @@ def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice
     recipes = experiment.choose(table, tmp_path / "runs", names)
     best = recipes[OURS]
     assert (best.learning_rate, best.regions) == (1e-3, 0.1)
-    assert recipes["uniform map"].learning_rate == 1e-4
+    assert recipes["uniform map"].learning_rate == 1e-5
     assert recipes["uniform map"].maps == "uniform"
-    (beyond,) = experiment.choose(table, tmp_path / "runs", ["game"]).values()
-    assert beyond.learning_rate == pytest.approx(9e-3)
+    (largest,) = experiment.choose(table, tmp_path / "runs", ["maskclip"]).values()
+    assert largest.learning_rate == 1e-2
+    with_false_phrases = "grad-eclip without w, false phrases"
+    (shared,) = experiment.choose(table, tmp_path / "runs", [with_false_phrases]).values()
+    assert shared == replace(best, weighted=False)
 
     trainings = len(quick)
     assert experiment.choose(table, tmp_path / "runs", names) == recipes
@@ -230,7 +233,7 @@ def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
 
     of_other_weights = arms.read(table).assign(weights="another")
     of_other_weights.to_csv(table, index=False)
-    with pytest.raises(ValueError, match="holds arms of a different `emoji-aided`"):
+    with pytest.raises(ValueError, match=f"holds arms of a different `{arms.START}`"):
         experiment.run(table, runs, {OURS: RECIPE}, range(2))
 
 
@@ -267,7 +270,7 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(tmp_path)
     rows.to_csv(table, index=False)
 
     folder = experiment.folder_of(OURS, recipe, tmp_path, clip)
-    with pytest.raises(ValueError, match="no model tuned from the present emoji-aided"):
+    with pytest.raises(ValueError, match=f"no model tuned from the present {arms.START}"):
         fine.ship(table, tmp_path, tmp_path)
     folder.mkdir()
     tuned = Tuned(clip, recipe, pd.DataFrame())
