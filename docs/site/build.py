@@ -223,11 +223,10 @@ def align(page: str) -> str:
 
     for row in rows:
         for column, cell in enumerate(row):
-            cell["class"] = []
-            if column in columns_of_text:
-                cell["class"].append("of-text")
+            names = ["of-text"] if column in columns_of_text else []
             if len(cell.text) <= LONGEST_UNWRAPPED:
-                cell["class"].append("in-one-line")
+                names.append("in-one-line")
+            cell["class"] = " ".join(names)
     return str(table)
 
 
