@@ -46,9 +46,9 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "grad-eclip without w, false phrases": {"weighted": False},
 }
 FALSE_PHRASES = ("grad-eclip, false phrases", "grad-eclip without w, false phrases")
-# not searched: the same but for one thing, or too slow
+# not searched: the same but for one thing, a reference, or too slow
 RECIPE_OF = dict.fromkeys(
-    (GLOBAL_AS_OURS, "grad-eclip without w", "game", *FALSE_PHRASES),
+    ("grad-eclip without w", GLOBAL_AS_OURS, "true mask", "game", *FALSE_PHRASES),
     OURS,
 )
 FALSE_PART = 0.3  # of the phrases of these arms, what is not in the image
