@@ -7,7 +7,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -37,25 +37,28 @@ def main() -> None:
 
 
 def turn_dark(figure: Figure) -> None:
-    """Exchange dark and light in all greys, for a dark page; maps and words keep their colours."""
+    """Exchange dark and light in all greys; maps and words keep their colours."""
     for text in figure.findobj(Text):
         if text.get_bbox_patch() is None:  # else it stands on its shade
-            text.set_color(exchanged(text.get_color()))
+            text.set_color(for_dark_page(text.get_color()))
     for line in figure.findobj(Line2D):
-        line.set_color(exchanged(line.get_color()))
+        line.set_color(for_dark_page(line.get_color()))
     for axes in figure.axes:
         for bar in axes.findobj(Rectangle):
             if bar is not axes.patch:
-                bar.set_facecolor(exchanged(bar.get_facecolor()))
+                bar.set_facecolor(for_dark_page(bar.get_facecolor()))
 
 
-def exchanged(colour) -> tuple[float, ...]:
-    """A grey that is as light as another one is dark; colours as they are."""
-    rgb = to_rgb(colour)
+def for_dark_page(colour) -> tuple[float, ...]:
+    """A light grey for a dark one, and the reverse; other colours as they are.
+
+    White becomes .15, which a dark page still shows.
+    """
+    *rgb, alpha = to_rgba(colour)
     is_grey = max(rgb) - min(rgb) < 0.01
-    if not is_grey:
-        return rgb
-    return tuple(1 - 0.85 * value for value in rgb)  # no grey is lost on a dark page
+    if is_grey:
+        rgb = [1 - 0.85 * value for value in rgb]
+    return (*rgb, alpha)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "explain": Command(
-        "explain images by captions: a figure of each image, with the similarity and its place "
+        "explain images by prompts: a figure of each image, with the similarity and its place "
         "among other captions",
         (
             'explain --model ViT-B-16 --pretrained openai --image dog.jpg --prompt "a dog"',
@@ -172,7 +172,7 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
     parser.add_argument(
         "--against",
         metavar="TEXT",
-        help="explain the lead over this caption; 'others': over all other captions",
+        help="explain the lead over this prompt; 'others': over all other captions",
     )
     parser.add_argument(
         "--words",
@@ -269,7 +269,7 @@ def _numbers(
     if explanation.percentile is not None:
         percentile = explanation.percentile[index]
         lines.append(
-            f"  percentile  {percentile:.0f} (the image is more similar to this caption than to "
+            f"  percentile  {percentile:.0f} (the image is more similar to this prompt than to "
             f"{percentile:.0f} % of {explanation.null_count} other captions)"
         )
     null_maps = explainer.null_maps(explanation.image, prompt, against=against)

@@ -16,15 +16,7 @@ from pathlib import Path
 
 from gradeclip_utils.errors import GradeclipError
 
-from . import FEWEST  # what takes seconds to import waits until the arguments are read
-
-
-def _number_of_scenes(text: str) -> int:
-    """A number that --n takes."""
-    number = int(text)
-    if number < FEWEST and number != 0:
-        raise argparse.ArgumentTypeError(f"must be at least {FEWEST}, or 0; got {number}")
-    return number
+from . import FEWEST
 
 
 def _absolute(path: str) -> str:
@@ -64,12 +56,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--n",
-        type=_number_of_scenes,
-        help="how many scenes (in lesson 07, images), at least 20; default: the lesson's own. "
-        "0 measures the photographs of lesson 05 or 06 alone",
+        type=int,
+        help=f"how many scenes (in lesson 07, images), at least {FEWEST}; default: the lesson's "
+        "own. 0 measures the photographs of lesson 05 or 06 alone",
     )
     options = parser.parse_args(arguments)
+    if options.n == 0 and options.lesson == "all":
+        parser.error("--n 0 measures the photographs of one lesson, 05 or 06")
+    if options.n is not None and 0 != options.n < FEWEST:
+        parser.error(f"--n must be at least {FEWEST}, or 0; got {options.n}")
 
+    # they take seconds, and wait until the arguments are known to be right
     from .lesson import is_model_folder
     from .replication import replicate
     from .runs import measure_photographs, run_lesson

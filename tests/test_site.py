@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
@@ -62,6 +63,36 @@ def test_the_sidebar_has_the_numbers_of_the_lessons(pages):
     )
     for notebook in (ROOT / "notebooks").glob("[01]*.ipynb"):
         assert re.search(rf"^{notebook.stem[:2]} .+ <{notebook.stem}>$", block, re.M)
+
+
+def test_the_first_page_has_its_figure_once_for_light_and_once_for_dark_pages(pages):
+    page = BeautifulSoup((pages / "index.md").read_text(encoding="utf-8"), "html.parser")
+    light, dark = page.find_all("picture")
+    assert light.img["class"] == ["only-light"]
+    assert dark.img["class"] == ["only-dark"]
+    for picture, is_dark in ((light, False), (dark, True)):
+        addresses = [picture.img["src"]]
+        for source in picture.find_all("source"):
+            assert "prefers-color-scheme" not in source["media"]
+            addresses.append(source["srcset"])
+        assert len(addresses) == 2
+        assert all(address.endswith("-dark.png") == is_dark for address in addresses)
+
+
+def test_numbers_of_a_table_stand_on_the_right_and_text_on_the_left(build):
+    columns = {
+        "model": ["emoji", "emoji", "emoji-bag"],
+        "layer": [1, 2, 1],
+        "right": [0.5, 0.25, None],
+        "answer": ["higher", "lower", "higher"],
+    }
+    table = pd.DataFrame(columns).set_index(["model", "layer"])
+    wide = pd.concat({"before": table, "after": table}, axis=1)
+    for frame in (table, wide):
+        page = BeautifulSoup(build.align(frame.to_html()), "html.parser")
+        for cell in page.select("td"):
+            is_text = cell.text in columns["answer"]
+            assert ("of-text" in cell["class"]) == is_text, cell
 
 
 def test_every_name_of_the_reference_has_a_docstring_and_stands_once(build):

@@ -21,7 +21,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
 from gradeclip_utils.methods import METHODS
 
@@ -44,7 +44,7 @@ COPIED = (
 )
 
 # the README shows them by HTML, of which Sphinx takes no notice
-FIGURES = "explained*.png"
+FIGURES_PATTERN = "explained*.png"
 
 LONGEST_UNWRAPPED = 22  # letters of a cell
 # the end of the note below a panel
@@ -98,7 +98,7 @@ def copy_sources(pages: Path, executed: Sequence[Path]) -> None:
 
     extra = pages / "extra" / "docs"
     extra.mkdir(parents=True)
-    for figure in (ROOT / "docs").glob(FIGURES):
+    for figure in (ROOT / "docs").glob(FIGURES_PATTERN):
         shutil.copy(figure, extra)
 
 
@@ -144,18 +144,11 @@ def fill_marks(pages: Path) -> None:
 
 def for_both_themes(picture: str) -> str:
     """A picture for light pages and one for dark ones: on the site a reader can choose."""
-    both = BeautifulSoup(f"{picture}\n{picture}", "html.parser")
-    for element, theme in zip(both.find_all("picture"), ("light", "dark"), strict=True):
-        element.img["class"] = f"only-{theme}"
-        for source in element.find_all("source"):
-            if source["srcset"].endswith("-dark.png"):
-                source.previous_sibling.extract()  # Markdown ends HTML at an empty line
-                source.decompose()
-        if theme == "dark":
-            for image in (element.img, *element.find_all("source")):
-                name = "srcset" if image.name == "source" else "src"
-                image[name] = image[name].replace(".png", "-dark.png")
-    return str(both)
+    lines = picture.splitlines()
+    light = "\n".join(line for line in lines if "-dark.png" not in line)
+    light = light.replace("<img ", '<img class="only-light" ')
+    dark = light.replace("only-light", "only-dark").replace(".png", "-dark.png")
+    return f"{light}\n{dark}"
 
 
 def fill(page: Path, mark: str, text: str) -> None:
@@ -213,21 +206,24 @@ def complete(notebook: Path) -> None:
 def align(page: str) -> str:
     """A table of pandas with classes for columns of text, and for cells that are not to wrap."""
     table = BeautifulSoup(page, "html.parser")
-    rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
     columns_of_text = {
         column
-        for row in rows[1:]
-        for column, cell in enumerate(row)
+        for row in table.select("tbody tr")
+        for column, cell in enumerate(cells_from_the_right(row))
         if re.search(r"[^\W\d_]{2}", cell.text) and cell.text != "NaN"
     }
-
-    for row in rows:
-        for column, cell in enumerate(row):
+    for row in table.find_all("tr"):
+        for column, cell in enumerate(cells_from_the_right(row)):
             names = ["of-text"] if column in columns_of_text else []
             if len(cell.text) <= LONGEST_UNWRAPPED:
                 names.append("in-one-line")
             cell["class"] = " ".join(names)
     return str(table)
+
+
+def cells_from_the_right(row: Tag) -> list[Tag]:
+    """The cells of a row, the last first: on the left pandas leaves out what repeats."""
+    return row.find_all(["th", "td"])[::-1]
 
 
 # --------------------------------------------------------------------------- bibliography, methods

@@ -365,8 +365,9 @@ def _measure_example(
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Every measure's mean of every method, and its difference from the best method.
 
-    >>> rows = evaluate(load_clip(), "scenes:test:40", "game")  # doctest: +SKIP
-    >>> summary(rows)[["measure", "method", "mean", "low", "high"]]     # doctest: +SKIP
+    >>> methods = ["grad-eclip", "game"]
+    >>> rows = evaluate(load_clip(), "scenes:test:40", methods)      # doctest: +SKIP
+    >>> summary(rows)[["measure", "method", "mean", "low", "high"]]  # doctest: +SKIP
 
     Args:
         rows: as `evaluate` gives them. A measure is averaged over the images that have it, for the

@@ -167,7 +167,7 @@ def word_curves(
 
     >>> image = explainer.embed_images([image])[0]                             # doctest: +SKIP
     >>> score = lambda texts: explainer.embed_texts(texts) @ image             # doctest: +SKIP
-    >>> word_curves(score, prompt, {"leave-one-out": explanation.words[0]})   # doctest: +SKIP
+    >>> word_curves(score, prompt, {"leave-one-out": explanation.words[0]})    # doctest: +SKIP
 
     Args:
         score: a list of B prompts -> numbers (B,).
@@ -262,8 +262,8 @@ def _order(values: np.ndarray, seed: int) -> np.ndarray:
     return order.argsort().reshape(values.shape)
 
 
-def _without(caption: str, words: list[Word]) -> str:
-    """A caption without some of its words, with single spaces."""
+def _without(prompt: str, words: list[Word]) -> str:
+    """A prompt without some of its words, with single spaces."""
     for word in sorted(words, key=lambda word: word.start, reverse=True):
-        caption = f"{caption[: word.start]} {caption[word.end :]}"
-    return " ".join(caption.split())
+        prompt = f"{prompt[: word.start]} {prompt[word.end :]}"
+    return " ".join(prompt.split())

@@ -4,7 +4,7 @@
 
 | file | holds |
 | --- | --- |
-| `explorer` | `explore`: any image, any caption, every control; `desk.js` in the browser |
+| `explorer` | `explore`: any image, any prompt, every control; `desk.js` in the browser |
 | `session` | `State`, what is wanted; `ExplorerView`, the answer to it; `sentences` below maps |
 | `lesson` | `panel`: a function that draws a figure, turned with sliders, menus and text fields |
 """

@@ -56,7 +56,7 @@ _CONTROLS = (
         "prompt",
         "prompt",
         "Caption",
-        "The prompt whose similarity to the image is explained. Enter applies it.",
+        "The caption whose similarity to the image is explained. Enter applies it.",
     ),
     _Control(
         "compared",
@@ -87,7 +87,7 @@ _CONTROLS = (
 
 
 class Explorer(AnyWidget):
-    """The panel that `explore` gives: it explains any image and caption, with every control.
+    """The panel that `explore` gives: it explains any image and prompt, with every control.
 
     Attributes:
         view: what is shown; `change(...)` turns any control, and `figure()` is the same without a
@@ -175,8 +175,8 @@ class Explorer(AnyWidget):
             if name not in vars(self._start):
                 raise GradeclipError(f"there is no field {name!r}: {hint(name, vars(self._start))}")
         if fields.get("against"):
-            fields = {**fields, "compared": "prompt"}
-        elif fields.get("compared", "prompt") != "prompt":
+            fields = {**fields, "compared": "own"}
+        elif fields.get("compared", "own") != "own":
             fields = {**fields, "against": ""}
         session = self._session(fields.get("model", self.view.state.model))
         if session is not self._shown:
@@ -261,7 +261,7 @@ class Explorer(AnyWidget):
             self.open_image(path, name, f"{name}: {note}" if note else "")
 
     def open_image(self, image, name: str = "", note: str = "") -> None:
-        """Show another image with an empty caption, and keep it beside the scenes."""
+        """Show another image with an empty prompt, and keep it beside the scenes."""
         try:
             source = Source.of(image, name)
         except (ValueError, TypeError, OSError) as error:  # of `read_image`
@@ -390,7 +390,7 @@ class Explorer(AnyWidget):
             options = {
                 "nothing": "nothing",
                 "other captions": "others",
-                "a caption of your own": "prompt",
+                "a caption of your own": "own",
             }
         elif name == "resolution":
             options = {"the model's own": "model", "the image's own": "native"}
@@ -417,14 +417,14 @@ def explore(
     prompt: str | None = None,
     clip: Clip | None = None,
 ) -> Explorer:
-    """Open the explorer: a panel that explains any image and caption, with every control.
+    """Open the explorer: a panel that explains any image and prompt, with every control.
 
         explore()                                          # the bundled model on a scene
         explore("dog.jpg", "a dog on a sofa", my_clip)
 
     Args:
         image: a scene, a PIL image, a path or a uint8 array (H, W, 3); None for a scene.
-        prompt: what to look for; None for the scene's caption.
+        prompt: what to look for; None for the scene's caption, or "a photo" where there is none.
         clip: a model; None for the bundled one. The panel can switch to models in other variables
             of the notebook.
 

@@ -1,4 +1,4 @@
-"""Sentences: where the relevance of a caption lies in a drawn scene, whose things are known.
+"""Sentences: where the relevance of a prompt lies in a drawn scene, whose things are known.
 
 scene, map, words -> here -> a sentence below the map
 """
@@ -25,24 +25,24 @@ def nouns() -> dict[str, str]:
 def sentence(
     scene: Scene | None,
     map_: np.ndarray,
-    caption: str,
+    prompt: str,
     start: int = 0,
     end: int | None = None,
     relevance_name: str = "",
 ) -> str:
-    """Where the map of a part of a caption has its relevance; "" if the image is no scene."""
-    end = len(caption) if end is None else end
-    part = f"“{caption[start:end]}”"
+    """Where the map of a part of a prompt has its relevance; "" if the image is no scene."""
+    end = len(prompt) if end is None else end
+    part = f"“{prompt[start:end]}”"
     relevance_name = relevance_name or f"the relevance of {part}"
     relevance = np.maximum(map_, 0)
-    if not map_.any() and end - start < len(caption):
+    if not map_.any() and end - start < len(prompt):
         return f"The key of {part} fits the query least, so Grad-ECLIP gives it no weight."
     if not relevance.any():
         return f"The map of {part} has no relevance for it."
     if scene is None:
         return ""
 
-    things, absent = named_things(scene, caption, start, end)
+    things, absent = named_things(scene, prompt, start, end)
     if absent:
         return (
             f"There is no {absent[0]} in this image. "
@@ -69,20 +69,20 @@ def sentence(
 
 def named_things(
     scene: Scene,
-    caption: str,
+    prompt: str,
     start: int,
     end: int,
 ) -> tuple[list[int], list[str]]:
-    """The things of a scene that a part of a caption names, and nouns of things that are absent.
+    """The things of a scene that a part of a prompt names, and nouns of things that are absent.
 
     Things are named by their nouns or, without a noun, by their colours.
     """
-    if caption == scene.caption:
+    if prompt == scene.caption:
         # A scene knows which words of its own caption name which thing.
         spans = [span for span in scene.spans if span.start < end and span.end > start]
         return sorted({i for span in spans for i in span.objects}), []
 
-    words = re.findall(r"\w+", caption[start:end].lower())
+    words = re.findall(r"\w+", prompt[start:end].lower())
     named = [nouns()[word] for word in words if word in nouns()]
     things = [i for i, thing in enumerate(scene.objects) if thing.noun in named]
     if not things:

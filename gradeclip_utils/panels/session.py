@@ -4,7 +4,7 @@
 
 A `State` says what is wanted, and `Session.view` answers with an `ExplorerView`. All relevance
 comes from `Explainer`. The map of a phrase is word x region (`Explainer.interactions`), summed over
-its words; where a caption names several things, each has its map less the part that they share.
+its words; where a prompt names several things, each has its map less the part that they share.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +39,7 @@ from ..scenes import Scene, as_python, phrase, recoloured, without
 from ..words import Word, split_read, unknown_words, why_no_words
 from .sentences import nouns, sentence
 
+COMPARED = ("nothing", "others", "own")  # what a similarity can be compared with
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 _NEAR = 0.75  # about one edit in four letters
@@ -110,8 +111,8 @@ class State:
         source: an image of any form.
         prompt: what is looked for; "" shows the image alone.
         model: the name of one that the panel can choose from.
-        compared: "nothing", "others" (the lead over other captions is explained) or "prompt".
-        against: another caption; then the lead over it is explained.
+        compared: "nothing", "others" (the lead over other captions is explained) or "own".
+        against: another prompt, for "own"; the lead over it is explained.
         phrase: first and last word of the prompt whose map is wanted.
         patch: row and column, from 0, of the patch whose words are wanted.
         signed: whether the map of a phrase shows relevance against, too.
@@ -131,6 +132,10 @@ class State:
     resolution: str = "model"
 
     def __post_init__(self) -> None:
+        if self.compared not in COMPARED:
+            raise GradeclipError(
+                f"there is no compared={self.compared!r}: {hint(self.compared, COMPARED)}"
+            )
         object.__setattr__(self, "source", Source.of(self.source))
         for name in ("phrase", "patch"):  # lists where a browser sent them
             place = getattr(self, name)
@@ -204,13 +209,13 @@ class ExplorerView:
     def __repr__(self) -> str:
         if self.explanation is None:
             return "an image without a caption"
-        prompt = f"“{self.state.prompt}”"
+        text = f"“{self.state.prompt}”"
         if self.state.compared == "others":
-            prompt += " rather than other captions"
+            text += " rather than other captions"
         if self.state.against:
-            prompt += f" rather than “{self.state.against}”"
+            text += f" rather than “{self.state.against}”"
         similarity = self.explanation.similarity[0]
-        return f"{prompt}, similarity {similarity:.2f}, {self.explanation.origin}"
+        return f"{text}, similarity {similarity:.2f}, {self.explanation.origin}"
 
     # ------------------------------------------------------------------------------- drawings
 

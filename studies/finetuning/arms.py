@@ -46,11 +46,14 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "grad-eclip without w, false phrases": {"weighted": False},
 }
 FALSE_PHRASES = ("grad-eclip, false phrases", "grad-eclip without w, false phrases")
-# not searched: the same but for one thing, a reference, or too slow
-RECIPE_OF = dict.fromkeys(
-    ("grad-eclip without w", GLOBAL_AS_OURS, "true mask", "game", *FALSE_PHRASES),
-    OURS,
-)
+# not searched
+RECIPE_OF = {
+    "grad-eclip without w": OURS,  # differs by w alone; the recipe was found with w
+    GLOBAL_AS_OURS: OURS,  # differs by the region loss alone
+    "true mask": OURS,  # a reference: at least so much is possible
+    "game": OURS,  # a search would take too long
+    **dict.fromkeys(FALSE_PHRASES, OURS),  # differ by their captions
+}
 FALSE_PART = 0.3  # of the phrases of these arms, what is not in the image
 # the search for recipes begins with this one
 RECIPE = Tuning(steps=100, batch=32, learning_rate=1e-4, warmup=10, regions=0.25)

@@ -5,8 +5,7 @@
     # all arms, into data/finetuning.csv
     python -m studies.finetuning.experiment --seeds 8
 
-The table of pilots says which weights they began from. Later weights keep the recipes that it
-holds; move it away, and they are searched anew.
+Both tables say which weights their arms began from, and are refused for others.
 
 Both go on where they were stopped: rows in the table are not measured again, and a training that
 was cut short goes on from its last state in --runs. A training takes about two minutes of one core,
@@ -56,11 +55,7 @@ RECIPE_COLUMNS = ["learning_rate", "regions", "steps"]
 
 def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int]) -> None:
     """Add the rows of all arms and seeds that the table lacks, seed by seed."""
-    weights = weights_digest(load_clip(START).model)
-    if set(read(table)["weights"]) - {weights}:
-        raise GradeclipError(
-            f"{table} holds arms of a different `{START}`: move it away, or delete it"
-        )
+    require_present_start(table)
     for seed in seeds:
         for arm, recipe in recipes.items():
             rows = read(table)
@@ -75,6 +70,15 @@ def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int
             if measured or (arm == BEFORE and seed > 0):
                 continue
             add_rows(table, runs, arm, replace(recipe, seed=seed), AMOUNT)
+
+
+def require_present_start(table: Path) -> None:
+    """Refuse a table of arms that began from other weights."""
+    weights = weights_digest(load_clip(START).model)
+    if set(read(table)["weights"]) - {weights}:
+        raise GradeclipError(
+            f"{table} holds arms of a different `{START}`: move it away, or delete it"
+        )
 
 
 def add_rows(
@@ -147,13 +151,15 @@ def choose(
 ) -> dict[str, Tuning]:
     """The recipe of each arm, by pilots on development scenes.
 
-    The learning rate is searched first, then the weight of the region loss.
+    The learning rate is searched first, and then with it the weight of the region loss.
     """
+    require_present_start(table)
     recipes = {}
     for arm in arms:
         changes = ARMS[arm] or {}
         if arm in RECIPE_OF:
-            (shared,) = choose(table, runs, [RECIPE_OF[arm]], recipe).values()
+            other = RECIPE_OF[arm]
+            shared = choose(table, runs, [other], recipe)[other]
             recipes[arm] = replace(shared, **changes)
             continue
 
@@ -173,15 +179,15 @@ def climb(
     ladder: Sequence[float],
     score: Callable[[Tuning], float],
 ) -> Tuning:
-    """The recipe with another value of `name`, of whose two neighbours neither is better.
+    """The recipe with a value of `name` of which no neighbour on the ladder is better.
 
-    It goes step by step from the recipe's own value.
+    It goes step by step from the recipe's own value. An end of the ladder has one neighbour.
     """
     while True:
         place = ladder.index(getattr(recipe, name))
         values = ladder[max(0, place - 1) : place + 2]
         best = max((replace(recipe, **{name: value}) for value in values), key=score)
-        if best == recipe:
+        if score(best) <= score(recipe):
             return recipe
         recipe = best
 

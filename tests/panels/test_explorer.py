@@ -267,10 +267,13 @@ def test_a_caption_is_compared_with_nothing_with_others_or_with_a_caption(drawn)
     assert "against" not in shown()
     assert drawn.view.explanation.against_others
     assert "against='others'" in drawn.python()
-    drawn.change(compared="prompt")
+    drawn.change(compared="own")
     assert "against" in shown()
     assert not drawn.view.explanation.against_others
     drawn.change(against="a cat")
+    assert drawn.view.explanation.against == ("a cat",)
+    drawn.change(compared="caption")
+    assert "There is no compared='caption'" in drawn.message
     assert drawn.view.explanation.against == ("a cat",)
     drawn.change(compared="others")
     assert drawn.view.explanation.against is None

@@ -275,16 +275,30 @@ def test_a_lesson_that_cannot_run_is_refused_before_a_kernel_starts(
     assert refusal.count("\n") == 1
 
 
-def test_too_few_scenes_are_refused_before_torch_is_imported():
+@pytest.mark.parametrize(
+    ("lesson", "n", "message"),
+    [
+        ("07", "3", "--n must be at least 20, or 0; got 3"),
+        ("07", "-1", "--n must be at least 20, or 0; got -1"),
+        ("07", "many", "invalid int value: 'many'"),
+        ("all", "0", "--n 0 measures the photographs of one lesson, 05 or 06"),
+    ],
+)
+def test_a_wrong_number_of_scenes_is_refused_before_torch_is_imported(lesson, n, message):
     script = (
         "import sys\nfrom studies.__main__ import main\n"
-        "try:\n    main(['07', '--n', '3'])\n"
+        f"try:\n    main(['{lesson}', '--n={n}'])\n"
         "except SystemExit as stop:\n    print(stop.code, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", script]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert answer.stdout == "2 False\n"
-    assert "argument --n: must be at least 20, or 0; got 3" in answer.stderr
+    assert message in answer.stderr
+
+
+def test_a_lesson_of_too_few_scenes_is_refused(results):
+    with pytest.raises(GradeclipError, match="N must be at least 20, got 3"):
+        studies.runs.run_lesson("07", "emoji", None, "", 3)
 
 
 def write_lesson(monkeypatch, folder, *cells):

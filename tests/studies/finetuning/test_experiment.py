@@ -157,8 +157,9 @@ def quick(monkeypatch, bundled):
         if trained:
             tuning = trained[-1]
             rate, weight = best_recipes[tuning.maps]
-            ratios = [tuning.learning_rate / rate, tuning.regions / weight]
-            distance = np.abs(np.log(ratios)).sum()
+            distance = abs(np.log(tuning.learning_rate / rate))
+            if tuning.regions:
+                distance += abs(np.log(tuning.regions / weight))
         figures = pd.DataFrame({"figure": [TUNED_FOR, RECOGNISED]})
         figures["estimate"] = [1 - distance / 100, 0.5]
         return figures.assign(low=0.0, high=1.0, n=9, chance=0.1)
@@ -188,6 +189,30 @@ def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice
     trainings = len(quick)
     assert experiment.choose(table, tmp_path / "runs", names) == recipes
     assert len(quick) == trainings
+
+
+def test_a_climb_stays_where_no_neighbour_is_better():
+    recipe = replace(RECIPE, regions=1.0)
+    ladder = [0.1, 1.0, 2.5]
+    assert experiment.climb(recipe, "regions", ladder, lambda _: 0.5) == recipe
+    highest = experiment.climb(recipe, "regions", ladder, lambda recipe: recipe.regions)
+    assert highest.regions == 2.5
+
+
+def test_without_a_region_loss_its_weight_is_not_searched(tmp_path, quick):
+    table = tmp_path / "pilots.csv"
+    arm = arms.GLOBAL_AS_OURS
+    shared = experiment.choose(table, tmp_path / "runs", [arm])[arm]
+    assert (shared.learning_rate, shared.regions) == (1e-3, 0.0)
+
+    experiment.choose(table, tmp_path / "runs", [GLOBAL])
+    tried = arms.read(table).query("arm == @GLOBAL")
+    assert set(tried["regions"]) == {0.0}
+
+
+def test_an_arm_shares_the_recipe_of_one_that_is_searched():
+    assert set(arms.RECIPE_OF) <= set(arms.ARMS)
+    assert not set(arms.RECIPE_OF.values()) & set(arms.RECIPE_OF)
 
 
 def test_arms_with_false_phrases_are_trained_on_captions_that_have_some(
@@ -235,6 +260,8 @@ def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
     of_other_weights.to_csv(table, index=False)
     with pytest.raises(ValueError, match=f"holds arms of a different `{arms.START}`"):
         experiment.run(table, runs, {OURS: RECIPE}, range(2))
+    with pytest.raises(ValueError, match=f"holds arms of a different `{arms.START}`"):
+        experiment.choose(table, runs, [OURS])
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
