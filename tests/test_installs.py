@@ -146,11 +146,11 @@ def test_every_line_of_use_it_runs(environment):
         "clip = load_clip()\n"
         "explainer = Explainer(clip)\n"
         "image = arrange(['dog', 'umbrella'], seed=3).image()\n"
-        "images, captions = [image, image], ['a dog', 'an umbrella']\n"
-        "explanation = explainer.explain(image, captions)\n"
+        "images, prompts = [image, image], ['a dog', 'an umbrella']\n"
+        "explanation = explainer.explain(image, prompts)\n"
         "i, file, folder = 1, 'dog.npz', 'dog'\n"
     )
-    code = "\n".join(line.replace("[...]", "captions") for line in lines)
+    code = "\n".join(line.replace("[...]", "prompts") for line in lines)
     assert len(lines) > 10
     environment().run("-c", setting + code)
 
