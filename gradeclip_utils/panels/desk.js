@@ -254,10 +254,7 @@ const KnownWords = ({ desk }) => {
   const groups = desk.model.get("vocabulary");
   const add = (word) => desk.retype(`${desk.prompt.trim()} ${word}`.trim());
   const word = (text) =>
-    html`<${Button}
-      name="prompt"
-      title=${`add “${text}” to the caption`}
-      onClick=${() => add(text)}
+    html`<${Button} name="prompt" title=${`add “${text}” to the caption`} onClick=${() => add(text)}
       >${text}<//
     >`;
   const group = ([name, words]) => [html`<b>${name}</b>`, ...words.map(word)];
