@@ -320,7 +320,7 @@ class Result:
         self.image.save(png, "png", pnginfo=note)
 
         arrays = {"image": np.frombuffer(png.getvalue(), np.uint8)}
-        record = {}
+        record: dict[str, Any] = {"kind": type(self).__name__}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
@@ -345,11 +345,10 @@ class Result:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
             record = json.loads(str(arrays.pop("record")))
+            kind = record.pop("kind")
+            if kind != cls.__name__:
+                raise ValueError(f"it holds {kind}, which {kind}.load reads")
             provenance = record.pop("provenance")
-            if "words" not in provenance and any(
-                record["words"]
-            ):  # saved before words had a method
-                provenance["words"] = provenance["method"]
             png = Image.open(io.BytesIO(arrays.pop("image").tobytes()))
             return cls(
                 image=read_image(png),

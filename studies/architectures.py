@@ -29,7 +29,7 @@ from gradeclip_utils.plots.figures import new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
-from .lesson import SECOND, results_name
+from .lesson import SECOND, are_different, results_name
 from .pairs import images_of
 
 LABELS = {  # the teacher, and its students
@@ -67,8 +67,7 @@ def two_thing_scenes(n: int) -> list[Scene]:
             tint=0,
             plain=True,
         )
-        first, second = scene.objects
-        if first.noun != second.noun:
+        if are_different(scene.objects):
             scenes.append(scene)
     return scenes[:n]
 
@@ -97,6 +96,7 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
             "text encoder": "none",
             "prompt read by": "none",
         }
+
         text_tower = explainer.text_tower
         if text_tower is not None:
             columns[name]["text encoder"] = "causal" if text_tower.causal else "not causal"
@@ -115,18 +115,19 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
     plain = explainer.image_tower.forward(pixels)
 
     # in float64, so that a small step in the attention is seen
-    tower = open_image_tower(copy.deepcopy(clip.model).double())
+    precise = copy.deepcopy(clip.model).double()
+    tower = open_image_tower(precise)
     trace = tower.trace(pixels.double())
     layer = trace.layers[-1]
     collected = torch.einsum("bhrn,bnhc->brhc", layer.attention, layer.v).flatten(2)
 
     # the identity: the slope of the similarity in an attention weight is w . v
     direction = explainer.embed_texts(prompt)[0].double()  # (E,)
-    weights = channel_weights(tower, trace, direction[None, None])[:, 0, 0]  # (1, R, D)
-    predicted = attention_gradient(weights, layer.v).sum(1)[0]  # (R, N), heads added
+    predicted = _gradient(tower, trace, direction).sum(1)[0]  # (R, N), heads added
+    query_count, token_count = predicted.shape
     generator = torch.Generator().manual_seed(0)
-    query = int(torch.randint(layer.q.shape[1], (), generator=generator))
-    tokens = torch.randperm(layer.v.shape[1], generator=generator)[:6].tolist()
+    query = int(torch.randint(query_count, (), generator=generator))
+    tokens = torch.randperm(token_count, generator=generator)[:6].tolist()
     slopes = torch.stack([_slope(tower, trace, query, token, direction) for token in tokens])
     largest = predicted[query].abs().max()
 
@@ -135,6 +136,12 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
         "collects": _largest_difference(collected, layer.o),
         "identity": _largest_difference(slopes, predicted[query, tokens]) / float(largest),
     }
+
+
+def _gradient(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
+    """The slope (1, H, R, N) of one image's similarity in the attention of the last layer."""
+    weights = channel_weights(tower, trace, direction[None, None])[:, 0, -1]  # (1, R, D)
+    return attention_gradient(weights, trace.layers[-1].v)
 
 
 def _largest_difference(first: Tensor, second: Tensor) -> float:
@@ -163,11 +170,10 @@ def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
     The relevance of every patch for every query token, heads added.
     """
     assert len(trace.tokens) == 1
-    layer = trace.layers[-1]
-    weights = channel_weights(tower, trace, direction[None, None])[:, 0, -1]
-    gradient = attention_gradient(weights, layer.v)  # (1, H, R, N)
-    relevance = spatial_weights(layer, trace.valid_mask) * gradient
-    return relevance.sum(1)[0][:, trace.valid_mask[0]]
+    gradient = _gradient(tower, trace, direction)  # (1, H, R, N)
+    relevance = spatial_weights(trace.layers[-1], trace.valid_mask) * gradient
+    by_query = relevance.sum(1)[0]  # (R, N)
+    return by_query[:, trace.valid_mask[0]]
 
 
 # --------------------------------------------------------------------------------------------- maps
@@ -176,10 +182,10 @@ def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
 def maps_of_things(explainer: Explainer, scenes: Sequence[Scene]) -> np.ndarray:
     """Signed maps (N, 2, h, w) of the names of both things of each scene."""
     names = [[thing.noun for thing in scene.objects] for scene in scenes]
-    nouns = sorted({noun for pair in names for noun in pair})
-    embeddings = explainer.embed_texts([phrase(noun) for noun in nouns])
-    numbers = torch.tensor([[nouns.index(noun) for noun in pair] for pair in names])
-    maps = explainer.maps(images_of(explainer.clip, scenes), embeddings[numbers])
+    nouns, numbers = np.unique(names, return_inverse=True)
+    embeddings = explainer.embed_texts([phrase(noun) for noun in nouns.tolist()])
+    directions = embeddings[numbers]  # (N, 2, E)
+    maps = explainer.maps(images_of(explainer.clip, scenes), directions)
     return maps.cpu().numpy()
 
 
@@ -197,9 +203,13 @@ def maps_again(explainer: Explainer, scenes: Sequence[Scene]) -> dict[str, np.nd
 
     def maps(images: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         directions = explainer.embed_texts(prompts)[:, None]  # (N, 1, E)
-        return explainer.maps(images, directions)[:, 0].cpu().numpy()
+        relevance = explainer.maps(images, directions)[:, 0]  # (N, h, w)
+        return relevance.cpu().numpy()
 
-    return {"mirrored": maps(mirrored, names)[:, :, ::-1], "photo": maps(images, photos)}
+    return {
+        "mirrored": maps(mirrored, names)[:, :, ::-1],
+        "photo": maps(images, photos),
+    }
 
 
 def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
@@ -213,13 +223,14 @@ def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
         positive = np.maximum(maps[i], 0)
         coverage = [pool(mask, maps.shape[2:]) for mask in scene.masks(CANVAS)]
         for k, thing in enumerate(scene.objects):
+            outline = coverage[k]
             row = {
                 "scene": i,
                 "noun": thing.noun,
-                "own": _fraction_on(positive[k], coverage[k]),
-                "other": _fraction_on(positive[1 - k], coverage[k]),
-                "area": _fraction_on(np.ones_like(coverage[k]), coverage[k]),
-                "best": _fraction_on(coverage[k], coverage[k]),
+                "own": _fraction_on(positive[k], outline),
+                "other": _fraction_on(positive[1 - k], outline),
+                "area": _fraction_on(np.ones_like(outline), outline),
+                "best": _fraction_on(outline, outline),
             }
             rows.append(row)
     return pd.DataFrame(rows)
@@ -240,15 +251,26 @@ def plot_agreement(correlations: pd.DataFrame) -> Figure:
     """Draw a table of rank correlations: a row per model, a column per map it is compared with."""
     rows = []
     for name, values in correlations.iterrows():
-        cells = ", ".join(f"{column} {value:.2f}" for column, value in values.dropna().items())
-        rows.append(f"{name}: {cells}")
+        cells = [f"{column} {value:.2f}" for column, value in values.dropna().items()]
+        rows.append(f"{name}: {', '.join(cells)}")
     figure = new_figure(
-        8.1, 0.9 + 0.42 * len(rows), f"Rank correlations of maps. {'; '.join(rows)}"
+        8.1,
+        0.9 + 0.42 * len(rows),
+        f"Rank correlations of maps. {'; '.join(rows)}",
     )
+
     axes = figure.subplots()
     labels = [column.replace(", ", ",\n") for column in correlations.columns]
-    style = {"annot": True, "fmt": ".2f", "cmap": "crest", "vmin": -0.2, "cbar": False}
-    sns.heatmap(correlations, xticklabels=labels, ax=axes, **style)
+    sns.heatmap(
+        correlations,
+        annot=True,
+        fmt=".2f",
+        cmap="crest",
+        vmin=-0.2,
+        cbar=False,
+        xticklabels=labels,
+        ax=axes,
+    )
     axes.xaxis.tick_top()
     axes.tick_params(length=0, rotation=0)
     figure.tight_layout()
@@ -282,6 +304,7 @@ def plot_model_maps(
     explanations = {}
     for name, explainer in explainers.items():
         explanations[name] = explainer.explain(image, list(prompts))
+
     for row, prompt in enumerate(prompts):
         panels = {prompt: image}
         for name, explanation in explanations.items():

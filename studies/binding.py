@@ -32,7 +32,6 @@ from torch.nn import functional as F
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.files import data_path
-from gradeclip_utils.images import model_view
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.figures import (
@@ -46,8 +45,8 @@ from gradeclip_utils.runtime import isolated_torch_state
 from gradeclip_utils.scenes import COLOURS, Scene, Span, showable
 from gradeclip_utils.towers import Tower, open_image_tower
 
-from .pairs import Embedded, Pair, draw_pairs, images_of, judge, right_interval
-from .relevance import AT_ONCE, as_array, direction_of, object_coverage
+from .pairs import Embedded, Pair, draw_pairs, images_of, judge, maps_of, right_interval
+from .relevance import AT_ONCE, as_array, direction_of, object_coverage, pixels_of
 
 WORDS = ("true caption", "false caption", "absent colour", "rather than absent", "contrast")
 TOKEN_SETS = ("both objects", "one object", "background", "random patches", "class token")
@@ -70,32 +69,37 @@ def _about_word(caption: str, span: Span) -> Question:
     return Question(caption, span.start, span.end)
 
 
+def _about_colour(pair: Pair, side: int, colour: str) -> Question:
+    """The question about the word of a colour in caption 0 or 1 of a pair."""
+    caption = pair.scenes[side].caption
+    spans = pair.words(side)
+    (span,) = [span for span in spans if caption[span.start : span.end] == colour]
+    return _about_word(caption, span)
+
+
 def _question(kind: str, pair: Pair, side: int, thing: int) -> Question:
     """The question of one of `WORDS` about the colour of a thing in image 0 or 1 of a pair."""
-    scene = pair.scenes[side]
-    colour = scene.objects[thing].colour
-
+    objects = pair.scenes[side].objects
+    colour = str(objects[thing].colour)
     if kind == "false caption":  # where the same word stands in the caption of the other image
-        caption = pair.scenes[1 - side].caption
-        spans = pair.words(1 - side)
-        (span,) = [span for span in spans if caption[span.start : span.end] == colour]
-        return _about_word(caption, span)
+        return _about_colour(pair, 1 - side, colour)
 
-    (span,) = [span for span in pair.words(side) if span.objects[0] == thing]
-    with_colour = partial(with_word, scene.caption, span.start, span.end)
+    true = _about_colour(pair, side, colour)
     if kind == "true caption":
-        return _about_word(scene.caption, span)
+        return true
 
+    with_colour = partial(with_word, true.caption, true.start, true.end)
     if kind == "contrast":
         (second,) = set(pair.asked) - {thing}
-        repeated, _, _ = with_colour(str(scene.objects[second].colour))
-        return Question(scene.caption, subtracted=(repeated,))
+        second_colour = str(objects[second].colour)
+        repeated, _, _ = with_colour(second_colour)
+        return Question(true.caption, subtracted=(repeated,))
 
-    present = {other.colour for other in scene.objects}
+    present = {object_.colour for object_ in objects}
     variants = [with_colour(colour) for colour in COLOURS if colour not in present]
     if kind == "rather than absent":
         captions = tuple(caption for caption, _, _ in variants)
-        return Question(scene.caption, subtracted=captions)
+        return Question(true.caption, subtracted=captions)
     number = (len(pair.name) + thing) % len(variants)
     return Question(*variants[number])
 
@@ -114,7 +118,8 @@ def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, 
     """A caption with one word exchanged, its article agreeing, and where the new word stands."""
     article = r"\1n " if word[0].lower() in "aeiou" else r"\1 "
     before = re.sub(r"\b(a)n? $", article, caption[:start], flags=re.I)
-    return before + word + caption[end:], len(before), len(before) + len(word)
+    place = len(before)
+    return before + word + caption[end:], place, place + len(word)
 
 
 def _directions(explainer: Explainer, questions: Sequence[Question]) -> Tensor:
@@ -128,16 +133,20 @@ def _directions(explainer: Explainer, questions: Sequence[Question]) -> Tensor:
             whole += [question.caption, *question.subtracted]
     whole = list(dict.fromkeys(whole))
     with_words = list(dict.fromkeys(with_words))
-    embeddings = dict(zip(whole, explainer.embed_texts(whole) if whole else (), strict=True))
+
+    embeddings: dict[str, Tensor] = {}
+    if whole:
+        embeddings = dict(zip(whole, explainer.embed_texts(whole), strict=True))
     words = dict(zip(with_words, explainer.word_directions(with_words), strict=True))
 
     directions = []
     for caption, start, end, subtracted in questions:
         if end:
-            directions.append(direction_of(*words[caption], start, end))
+            direction = direction_of(*words[caption], start, end)
         else:
-            mean = torch.stack([embeddings[text] for text in subtracted]).mean(0)
-            directions.append(embeddings[caption] - mean)
+            subtrahends = torch.stack([embeddings[text] for text in subtracted])
+            direction = embeddings[caption] - subtrahends.mean(0)
+        directions.append(direction)
     return torch.stack(directions)
 
 
@@ -165,9 +174,9 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     """
     sides = [(pair, side) for pair in pairs for side in (0, 1)]
     scenes = [pair.scenes[side] for pair, side in sides]
-    images = images_of(explainer.clip, scenes)
     directions = _directions(explainer, _questions(pairs))
-    maps = as_array(explainer.maps(images, directions.unflatten(0, (len(sides), -1))))
+    directions = directions.unflatten(0, (len(sides), -1))  # (sides, things and words, E)
+    maps = maps_of(explainer, scenes, directions)
     grid = maps.shape[2:]
     maps = maps.reshape(len(sides), 2, len(WORDS), *grid)  # (sides, things, words, h, w)
 
@@ -186,7 +195,8 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
                 }
                 rows.append(row)
     table = pd.DataFrame(rows)
-    return table.assign(right=(np.sign(table["index"] - 0.5) + 1) / 2)
+    lead = table["index"] - 0.5
+    return table.assign(right=(np.sign(lead) + 1) / 2)
 
 
 def _index(map_: np.ndarray, thing: np.ndarray, second: np.ndarray) -> float:
@@ -216,9 +226,9 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> F
     below a map is its index, as in `word_maps`.
     """
     first, *_, last = clips.values()
-    candidates = [pair for pair in pairs if showable(pair.scenes[0])][: 6 * n]
+    candidates = [pair for pair in pairs if showable(pair.scenes[0])]
     votes = []
-    for pair in candidates:
+    for pair in candidates[: 6 * n]:
         vote = _vote((first, last), pair)
         if all((map_ > 0).any() for map_ in vote.maps):
             votes.append(vote)
@@ -228,10 +238,12 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> F
     side = FULL_WIDTH / 3 - 0.08  # inches of a map, and of the bar below it:
     bar_height = 0.1
     heights = [side, bar_height] * len(votes)
+    height = sum(heights) + len(votes)
     alt = "; ".join(_describe_vote(vote) for vote in votes)
-    figure = new_figure(FULL_WIDTH, sum(heights) + len(votes), alt, layout="constrained")
+    figure = new_figure(FULL_WIDTH, height, alt, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.05, wspace=0, hspace=0)
     grid = figure.add_gridspec(len(heights), 3, height_ratios=heights)
+
     rows = []
     for i, vote in enumerate(votes):
         map_axes, bar = _draw_vote(figure, grid, 2 * i, vote)
@@ -246,14 +258,17 @@ def _draw_vote(figure: Figure, grid: GridSpec, row: int, vote: _Vote) -> tuple[A
     Gives the axes of one map and of its index.
     """
     image = vote.scene.image()
-    show_image(figure.add_subplot(grid[row, 0]), image)
-    for k, letter in enumerate("AB"):
-        axes = figure.add_subplot(grid[row, k + 1])
-        show_image(axes, paint(image, np.maximum(vote.maps[k], 0)))
-        axes.set_title(f"{letter}: {vote.word}", fontsize=10, loc="left", pad=3)
-        bar = figure.add_subplot(grid[row + 1, k + 1])
-        _draw_index(bar, vote.indices[k], f"on the {vote.noun}")
-    return axes, bar
+    image_axes = figure.add_subplot(grid[row, 0])
+    show_image(image_axes, image)
+
+    models = zip("AB", vote.maps, vote.indices, strict=True)
+    for column, (letter, map_, index) in enumerate(models, start=1):
+        map_axes = figure.add_subplot(grid[row, column])
+        bar = figure.add_subplot(grid[row + 1, column])
+        show_image(map_axes, paint(image, np.maximum(map_, 0)))
+        map_axes.set_title(f"{letter}: {vote.word}", fontsize=10, loc="left", pad=3)
+        _draw_index(bar, index, f"on the {vote.noun}")
+    return map_axes, bar
 
 
 def _vote(clips: Sequence[Clip], pair: Pair) -> _Vote:
@@ -262,19 +277,21 @@ def _vote(clips: Sequence[Clip], pair: Pair) -> _Vote:
     span = pair.words(0)[0]
     (thing,) = span.objects
     (second,) = set(pair.asked) - {thing}
+    question = _about_word(scene.caption, span)
 
     maps = []
     indices = []
     for clip in clips:
         explainer = Explainer(clip)
-        (direction,) = _directions(explainer, [_about_word(scene.caption, span)])
-        image_maps = explainer.maps(images_of(clip, [scene]), direction[None, None])
-        map_ = as_array(image_maps)[0, 0]
+        directions = _directions(explainer, [question])  # (1, E)
+        map_ = maps_of(explainer, [scene], directions)[0, 0]
         coverage = object_coverage(explainer, scene, map_.shape)
         maps.append(map_)
         indices.append(_index(map_, coverage[thing], coverage[second]))
+
     word = scene.caption[span.start : span.end]
-    return _Vote(scene, word, scene.objects[thing].noun, maps, indices)
+    noun = scene.objects[thing].noun
+    return _Vote(scene, word, noun, maps, indices)
 
 
 def _draw_index(axes: Axes, index: float, label: str) -> None:
@@ -284,7 +301,8 @@ def _draw_index(axes: Axes, index: float, label: str) -> None:
     axes.axvline(0.5, color="0.3", linewidth=1)
     axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
     axes.set_axis_off()
-    axes.text(0, -0.8, f"{label} {index:.2f}".replace(" 0.", " ."), fontsize=9, va="top")
+    text = f"{label} {index:.2f}".replace(" 0.", " .")
+    axes.text(0, -0.8, text, fontsize=9, va="top")
 
 
 def _describe_vote(vote: _Vote) -> str:
@@ -326,41 +344,44 @@ def patch_colours(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
     per_batch = AT_ONCE // 2
     tables = []
     for start in range(0, len(pairs), per_batch):
-        tables.append(_patch_batch(clip, pairs[start : start + per_batch], rng))
+        batch = pairs[start : start + per_batch]
+        tables.append(_patch_batch(clip, batch, rng))
     return pd.concat(tables, ignore_index=True)
 
 
 def _patch_batch(clip: Clip, pairs: Sequence[Pair], rng: np.random.Generator) -> pd.DataFrame:
     """The rows of `patch_colours` of a few pairs, whose images are traced together."""
-    count = len(pairs)
     explainer = Explainer(clip)
     scenes = [pair.scenes[side] for side in (0, 1) for pair in pairs]
-    images = images_of(clip, scenes)
-    pixels = torch.stack([model_view(clip.preprocess, image).pixels for image in images])
-    texts = explainer.embed_texts([scene.caption for scene in scenes])
-    contrast = texts[:count] - texts[count:]  # (P, E)
+    captions = [scene.caption for scene in scenes]
+    first_texts, second_texts = explainer.embed_texts(captions).split(len(pairs))
+    contrast = first_texts - second_texts  # (P, E)
 
     tower = _whole_tower(clip)
+    pixels = pixels_of(clip, images_of(clip, scenes)).to(tower.device)
+    first_pixels, second_pixels = pixels.split(len(pairs))
     rows = []
     with isolated_torch_state(tower.device), torch.no_grad():
-        second = tower.trace(pixels[count:].to(tower.device))
-        trace = tower.trace(pixels[:count].to(tower.device))
+        second = tower.trace(second_pixels)
+        trace = tower.trace(first_pixels)
         lead = (trace.embedding * contrast).sum(-1)  # (P,)
-        whole = as_array(lead - (second.embedding * contrast).sum(-1))
+        second_lead = (second.embedding * contrast).sum(-1)
+        whole = as_array(lead - second_lead)
 
         tokens = trace.tokens  # (P, N, D)
         second_tokens = second.tokens
         sets = _token_sets(explainer, pairs, trace.grid, tokens.shape[1], rng)
         for layer in range(tower.first, tower.depth):
             for name, is_exchanged in sets.items():
-                mask = torch.from_numpy(is_exchanged).to(tokens.device)[..., None]
-                mixed = torch.where(mask, second_tokens, tokens)
+                mask = torch.from_numpy(is_exchanged).to(tokens.device)  # (P, N)
+                mixed = torch.where(mask[..., None], second_tokens, tokens)
                 embedding = tower.forward_from(trace, layer, mixed)
+                mixed_lead = (embedding * contrast).sum(-1)
                 table = {
                     "pair": [pair.name for pair in pairs],
                     "layer": layer + 1,
                     "tokens": name,
-                    "fall": as_array(lead - (embedding * contrast).sum(-1)),
+                    "fall": as_array(lead - mixed_lead),
                     "whole": whole,
                 }
                 rows.append(pd.DataFrame(table))
@@ -391,17 +412,19 @@ def _token_sets(
     set.
     """
     first_patch = token_count - grid[0] * grid[1]
-    sets = {name: np.zeros((len(pairs), token_count), dtype=bool) for name in TOKEN_SETS}
+    shape = (len(pairs), token_count)
+    sets = {name: np.zeros(shape, dtype=bool) for name in TOKEN_SETS}
     for i, pair in enumerate(pairs):
         coverage = object_coverage(explainer, pair.scenes[0], grid)  # (objects, h, w)
         is_covered = coverage.reshape(len(coverage), -1) > 0  # (objects, patches)
         objects = is_covered[list(pair.asked)]
+        first = objects[0]
         background = np.flatnonzero(~is_covered.any(0))
-        size = min(objects[0].sum(), len(background))
+        size = min(first.sum(), len(background))
         random = rng.choice(background, size, replace=False)
 
         sets["both objects"][i, first_patch:] = objects.any(0)
-        sets["one object"][i, first_patch:] = objects[0]
+        sets["one object"][i, first_patch:] = first
         sets["background"][i, first_patch + background] = True
         sets["random patches"][i, first_patch + random] = True
         sets["class token"][i, :first_patch] = True
@@ -423,9 +446,15 @@ def patching_means(table: pd.DataFrame) -> pd.DataFrame:
     weights = np.random.default_rng(0).multinomial(count, even, _DRAWS)  # (draws, P)
     drawn_falls = weights @ falls.to_numpy()  # (draws, sets and layers)
     drawn_whole = weights @ whole
-    low, high = np.quantile(drawn_falls / drawn_whole[:, None], [0.025, 0.975], axis=0)
-    means = falls.sum() / whole.sum()
-    return pd.DataFrame({"mean": means, "low": low, "high": high, "n": count})
+    drawn_means = drawn_falls / drawn_whole[:, None]
+    low, high = np.quantile(drawn_means, [0.025, 0.975], axis=0)
+    table = {
+        "mean": falls.sum() / whole.sum(),
+        "low": low,
+        "high": high,
+        "n": count,
+    }
+    return pd.DataFrame(table)
 
 
 _SET_COLOURS = {
@@ -444,7 +473,8 @@ def plot_patching(tables: Mapping[str, pd.DataFrame]) -> Figure:
         tables: what `patch_colours` gives, by model.
     """
     means = {model: patching_means(table) for model, table in tables.items()}
-    figure = new_figure(FULL_WIDTH, 3.0, _describe_patching(means), layout="constrained")
+    alt = _describe_patching(means)
+    figure = new_figure(FULL_WIDTH, 3.0, alt, layout="constrained")
     panels = figure.subplots(1, len(means), sharey=True, squeeze=False)[0]
 
     for axes, (model, table) in zip(panels, means.items(), strict=True):
@@ -517,7 +547,9 @@ def fit_text_map(dev: Embedded, steps: int = 2000) -> Tensor:
         for _ in range(steps):
             batch = torch.randperm(len(images), generator=generator)[:64]
             image_embeddings = images[batch].flatten(0, 1)
-            text_embeddings = F.normalize(texts[batch].flatten(0, 1) @ matrix, dim=-1)
+            text_embeddings = texts[batch].flatten(0, 1) @ matrix
+            text_embeddings = F.normalize(text_embeddings, dim=-1)
+
             logits = scale * image_embeddings @ text_embeddings.T
             labels = torch.arange(len(logits))
             loss = F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
@@ -528,7 +560,8 @@ def fit_text_map(dev: Embedded, steps: int = 2000) -> Tensor:
 
 def mapped(pairs: Embedded, matrix: Tensor) -> Embedded:
     """The same images, and texts after a linear map."""
-    texts = F.normalize(pairs.texts.double() @ matrix, dim=-1)
+    texts = pairs.texts.double() @ matrix
+    texts = F.normalize(texts, dim=-1)
     return Embedded(pairs.images, texts.to(pairs.texts))
 
 
@@ -545,10 +578,18 @@ def control_table(weights: Sequence[Path], n: int = 400) -> pd.DataFrame:
         clip = load_clip("emoji", file)
         for kind in ("swapped colours", "colour", "object identity"):
             answers = judge(clip, draw_pairs(kind, n, split="test"))
-            low, high = right_interval(answers["right"], answers["pair"].array)
-            rows.append((file.stem, kind, answers["right"].mean(), low, high, len(answers)))
-    columns = ["training", "question", "right", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).round(4)
+            right = answers["right"]
+            low, high = right_interval(right, answers["pair"].array)
+            row = {
+                "training": file.stem,
+                "question": kind,
+                "right": right.mean(),
+                "low": low,
+                "high": high,
+                "n": len(answers),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows).round(4)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,14 +23,13 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils import METHODS, Explainer
-from gradeclip_utils.images import model_view
 from gradeclip_utils.methods.options import Options
 from gradeclip_utils.models import Clip
 from gradeclip_utils.towers import Tower, Trace
 from gradeclip_utils.words import Split, split_read
 
 from . import rivals  # noqa: F401 # adds CCI and integrated attention to the methods
-from .relevance import AT_ONCE
+from .relevance import AT_ONCE, pixels_of
 
 VISIBLE_ONLY = "loosened, visible tokens only"
 IMAGE_METHODS = {  # title -> method and number of layers, None for as many as the method explains
@@ -132,15 +131,15 @@ def blind_images(
         title: Explainer(clip, method=name, image_layers=layers)
         for title, (name, layers) in methods.items()
     }
-    depth = next(iter(explainers.values())).image_tower.depth
+    depth = Explainer(clip).image_tower.depth
     deepest = Explainer(clip, image_layers=depth).image_tower
 
     rows = []
     for start in range(0, len(images), AT_ONCE):
         batch = images[start : start + AT_ONCE]
         directions = texts[start : start + AT_ONCE]
-        views = [model_view(clip.preprocess, image).pixels for image in batch]
-        whole = deepest.trace(torch.stack(views).to(deepest.device))
+        pixels = pixels_of(clip, batch)
+        whole = deepest.trace(pixels.to(deepest.device))
 
         for side in sides:
             hidden_patches = torch.from_numpy(half(whole.grid, side)).flatten()
@@ -190,16 +189,17 @@ def blind_words(
         the same.
     """
     tokenizer = clip.tokenizer
-    deepest = Explainer(clip, text_layers=Explainer(clip).text_tower.depth).text_tower
+    depth = Explainer(clip).text_tower.depth
+    deepest = Explainer(clip, text_layers=depth).text_tower
     towers = {title: Explainer(clip, words=name).text_tower for title, name in TEXT_METHODS.items()}
 
     rows = []
     for i, caption in enumerate(captions):
         split = split_read(caption, tokenizer, deepest)
         whole = deepest.trace(tokenizer([caption]).to(deepest.device))
-        word_ids = _word_ids(split, whole.valid_mask)
-        last = len(split.spans) - 1
-        hidden = word_ids == last
+        word_ids = _word_ids(split, whole.valid_mask)  # (1, N)
+        word_count = len(split.spans)
+        hidden = word_ids == word_count - 1
         options = Options(word_ids=word_ids, splits=[split])
 
         for title, name in TEXT_METHODS.items():
@@ -208,8 +208,15 @@ def blind_words(
                 trace = replace(trace, valid_mask=trace.valid_mask & ~hidden)
             direction = image_embeddings[i][None, None]  # (1, 1, E)
             scores = METHODS[name].text(towers[title], trace, direction, options)
-            share = _share(scores * (word_ids >= 0), hidden).item()
-            rows.append({"method": title, "image": i, "share": share, "even": 1 / (last + 1)})
+            of_words = scores * (word_ids >= 0)
+
+            row = {
+                "method": title,
+                "image": i,
+                "share": _share(of_words, hidden).item(),
+                "even": 1 / word_count,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

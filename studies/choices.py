@@ -208,13 +208,19 @@ def not_empty(choices: list[Choice], file: Path, source: str) -> list[Choice]:
 
 
 def _two_by_two(
-    file: Path, *, sides: tuple[str, str], image: str, kind: str, source: str
+    file: Path,
+    *,
+    sides: tuple[str, str],
+    image: str,
+    kind: str,
+    source: str,
 ) -> list[Choice]:
     """Two choices per entry, which has two images and two captions.
 
-    Each image with the other one's caption.
+    The wrong caption of each image is that of the other.
     """
-    keys = [f"{part}_{side}" for part in ("image", "caption") for side in sides]
+    keys = [f"image_{side}" for side in sides]
+    keys += [f"caption_{side}" for side in sides]
     choices = []
     for number, entry in _entries(file, keys, source):
         for right, wrong in (sides, sides[::-1]):

@@ -59,6 +59,7 @@ _CONTROLS = ("group", "exposure", "drawings", "alone", "frequency", "place", "le
 _CONTENT = ("noun", "verb", "adjective", "adverb", "number")
 _SEED = 64  # of the scenes of this study
 _IMAGES = 86  # whose captions are scored at a time, 258 of drawn scenes
+_CENTRAL = (0.025, 0.975)  # the quantiles between which 95 % lie
 
 
 # ----------------------------------------------------------------------------------------- examples
@@ -72,7 +73,10 @@ def read_examples(data: str, n: int, clips: Iterable[Clip]) -> list[Example]:
     if not data:
         return captioned_scenes(n, pixels=max(map(image_pixels, clips)))
     kind, _, folder = data.partition(":")
-    examples = coco_captions(*folder.split("@")) if kind == "coco" else load(data)
+    if kind == "coco":
+        examples = coco_captions(*folder.split("@"))
+    else:
+        examples = load(data)
     numbers = image_numbers(examples)
     return [example for example, number in zip(examples, numbers, strict=True) if number < n]
 
@@ -91,17 +95,18 @@ def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVA
     uses: Counter = Counter()  # of each hint
     examples = []
     for i in range(n):
-        shown = [str(noun) for noun in dict.fromkeys(order[2 * i : 2 * i + 2])]
-        groups = [(noun, None, 1) for noun in shown]
+        pair = order[2 * i : 2 * i + 2]
+        present = tuple(str(noun) for noun in dict.fromkeys(pair))  # one noun where both are equal
+        groups = [(noun, None, 1) for noun in present]
         scene = draw_scene([_SEED, i], split="test", groups=groups)
         for k in range(captions_per_image):
             caption = _caption(scene.objects, uses, rng)
             example = Example(
                 key=f"{i}/{k}",
                 prompt=caption,
-                concept=shown[0],
+                concept=present[0],
                 caption=caption,
-                present=tuple(shown),
+                present=present,
                 image=partial(scene.image, pixels),
             )
             examples.append(example)
@@ -114,13 +119,17 @@ def _caption(things: Sequence[Object], uses: Counter, rng: np.random.Generator) 
     tags = []
     named = []
     for members in grouped(things):
-        hints = keywords[things[members[0]].noun]
-        tagged = rng.random() < 0.7
-        tag = min(hints, key=lambda hint: uses[hint]) if tagged else ""
-        uses[tag] += 1
+        tag = ""
+        is_named = True
+        if rng.random() < 0.7:
+            thing = things[members[0]]
+            tag = min(keywords[thing.noun], key=lambda hint: uses[hint])
+            uses[tag] += 1
+            is_named = rng.random() < 0.5
         tags.append(tag)
-        named.append(not tagged or rng.random() < 0.5)
-    return describe(things, tag=tags, named=named)[0]
+        named.append(is_named)
+    caption, _ = describe(things, tag=tags, named=named)
+    return caption
 
 
 def _chosen_nouns(rng: np.random.Generator) -> list[str]:
@@ -130,10 +139,12 @@ def _chosen_nouns(rng: np.random.Generator) -> list[str]:
     """
     keywords = concepts()["keywords"]
     keywords = keywords[keywords.map(len) > 0]
-    ratings = norms(keywords.explode().unique())["concreteness"]
-    abstract = keywords.map(lambda hints: bool((ratings[hints] < 4).any()))
-    concrete = rng.permutation(keywords.index[~abstract])
-    return [*keywords.index[abstract], *concrete][:CONCEPTS]
+    all_hints = keywords.explode().unique()
+    ratings = norms(all_hints)["concreteness"]
+    is_abstract = keywords.map(lambda hints: ratings[hints].min() < 4)
+    nouns = keywords.index
+    concrete = rng.permutation(nouns[~is_abstract])
+    return [*nouns[is_abstract], *concrete][:CONCEPTS]
 
 
 def image_numbers(examples: Sequence[Example]) -> list[int]:
@@ -147,7 +158,8 @@ def _identity(read: Callable) -> tuple:
     if not isinstance(read, partial):
         return (read,)
     arguments = [*read.args, *sorted(read.keywords.items())]
-    return read.func, *(x if isinstance(x, Hashable) else id(x) for x in arguments)
+    identities = [x if isinstance(x, Hashable) else id(x) for x in arguments]
+    return read.func, *identities
 
 
 def check_captions(table: Table, captions: Mapping[str, str]) -> None:
@@ -190,23 +202,30 @@ def word_rows(
     settings = {"study": "words", "methods": list(methods), **describe_model(clip)}
     with TemporaryDirectory() as scratch:
         table = Table(folder or scratch, settings, ["key"])
-        check_captions(table, {example.key: example.caption for example in examples})
+        captions = {example.key: example.caption for example in examples}
+        check_captions(table, captions)
         waiting = [i for i, example in enumerate(examples) if (example.key,) not in table.rows]
+
         jobs = []
         for _, numbers in groupby(waiting, lambda i: images[i] // _IMAGES):
             batch = [examples[i] for i in numbers]
             jobs.append(joblib.delayed(_scored)(clip, methods, batch))
 
         results = joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs)
-        title = f"{clip.name}: captions"
-        with tqdm(total=len(waiting), desc=title, unit="caption", disable=folder is None) as bar:
+        with tqdm(
+            total=len(waiting),
+            desc=f"{clip.name}: captions",
+            unit="caption",
+            disable=folder is None,
+        ) as bar:
             for scored in results:
                 table.add(scored)
                 bar.update(len(scored))
 
         rows = []
         for i, example in enumerate(examples):
-            for word in table.rows[(example.key,)]["words"]:
+            record = table.rows[(example.key,)]
+            for word in record["words"]:
                 rows.append((images[i], i, *word))
 
     scores = [f"{name} score" for name in methods]
@@ -232,7 +251,7 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
     captions = [example.caption for example in examples]
     explainer = Explainer(clip)
     images = np.array(image_numbers(examples))
-    first = np.unique(images, return_index=True)[1]  # the first caption of each image
+    _, first = np.unique(images, return_index=True)  # the first caption of each image
     embeddings = explainer.embed_images(examples[i].image() for i in first)
     embeddings = embeddings[images.tolist()]  # (captions, E)
     by_method = []
@@ -249,12 +268,16 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
                 words.append(scored)
 
         table = []
-        for place, scored in enumerate(words):
+        for number, scored in enumerate(words):
             word = scored[0]
-            part = parts.get(word.start, "function")
-            relative = place / max(len(words) - 1, 1)
-            scores = [score.score for score in scored]
-            table.append([word.text.lower(), part, relative, len(words), *scores])
+            row = [
+                word.text.lower(),
+                parts.get(word.start, "function"),
+                number / max(len(words) - 1, 1),  # the place: 0 for the first word, 1 for the last
+                len(words),
+                *[score.score for score in scored],
+            ]
+            table.append(row)
         rows.append({"key": example.key, "asked": example.caption, "words": table})
     return rows
 
@@ -306,12 +329,15 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
         length=("length", "mean"),
     )
     table["part"] = words["part"].agg(lambda parts: parts.mode().iloc[0])
-    means = [name for name in rows if name in METHODS]
-    table = table.join(words[means].mean()).join(norms(table.index))
+    methods = [name for name in rows if name in METHODS]
+    table = table.join(words[methods].mean())
+    table = table.join(norms(table.index))
+
     if drawn:
         table = table.join(drawn_words(), how="inner")
         table["group"] = table["role"]
-        table["alone"] = _stands_alone(rows).groupby(rows["word"]).mean()
+        is_alone = _stands_alone(rows)
+        table["alone"] = is_alone.groupby(rows["word"]).mean()
     else:
         table = table[table["part"].isin(_CONTENT)]
         table = table.assign(group=table["part"])
@@ -320,8 +346,7 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
 
 def _stands_alone(rows: pd.DataFrame) -> pd.Series:
     """Whether a word is the hint in "something tagged peace"."""
-    caption = rows["caption"]
-    second_before = rows["word"].shift(2).where(caption.shift(2) == caption)
+    second_before = rows.groupby("caption")["word"].shift(2)
     return (second_before == ALONE).astype(float)
 
 
@@ -341,20 +366,22 @@ def drawn_words() -> pd.DataFrame:
     names = 1 - TAGGED * NOUNLESS * has_hints  # how often the caption of a thing names it
 
     pairs = keywords.explode().dropna()  # a hint a row, by noun
-    weights = 1 / pairs.map(pairs.value_counts())
-    weights = TAGGED * weights / weights.groupby(level=0).transform("sum")
+    things = pairs.value_counts()  # that share a hint
+    weights = 1 / pairs.map(things)
+    sums_by_noun = weights.groupby(level=0).transform("sum")
+    weights = TAGGED * weights / sums_by_noun
     hints = weights.groupby(pairs.to_numpy()).sum()
     nouns = [*names.index, *concepts()["plural"]]
     hints = hints[~hints.index.isin(nouns)]
 
-    frequency = pd.concat([names, hints]) / len(keywords)
-    drawings = pairs.value_counts().reindex(frequency.index[len(names) :])
-    table = {
-        "role": [NAME] * len(names) + [HINT] * len(hints),
-        "exposure": np.log(frequency.to_numpy()),
-        "drawings": np.log([1] * len(names) + list(drawings)),
-    }
-    return pd.DataFrame(table, index=frequency.index.rename("word"))
+    parts = [
+        pd.DataFrame({"role": NAME, "exposure": names, "drawings": 1}),
+        pd.DataFrame({"role": HINT, "exposure": hints, "drawings": things[hints.index]}),
+    ]
+    table = pd.concat(parts).rename_axis("word")
+    table["exposure"] = np.log(table["exposure"] / len(keywords))
+    table["drawings"] = np.log(table["drawings"])
+    return table
 
 
 # --------------------------------------------------------------------------------------- statistics
@@ -370,7 +397,12 @@ class Correlation(NamedTuple):
 
 
 def correlate(
-    rows: pd.DataFrame, words: pd.DataFrame, y: str, x: str = "concreteness", *, draws: int = 300
+    rows: pd.DataFrame,
+    words: pd.DataFrame,
+    y: str,
+    x: str = "concreteness",
+    *,
+    draws: int = 300,
 ) -> Correlation:
     """Spearman's correlation over words of the column x with the mean of the rows' column y."""
     return hold_constant(rows, words, y, (), x, draws=draws)[0]
@@ -410,7 +442,10 @@ def hold_constant(
 
 
 def _with_intervals(
-    estimate: Callable, words: np.ndarray, images: int, draws: int
+    estimate: Callable,
+    words: np.ndarray,
+    images: int,
+    draws: int,
 ) -> list[Correlation]:
     """What `estimate` gives for words and weights of images, with intervals over draws of both."""
     rng = np.random.default_rng(0)
@@ -422,43 +457,55 @@ def _with_intervals(
         weights = rng.multinomial(images, even)
         drawn.append(estimate(drawn_words, weights))
 
-    shifted = np.array(drawn) + estimates - np.nanmedian(drawn, axis=0)  # (draws, estimates)
-    low, high = np.nanquantile(shifted, [0.025, 0.975], axis=0)
+    median = np.nanmedian(drawn, axis=0)
+    shifted = np.array(drawn) + estimates - median  # (draws, estimates)
+    bounds = np.nanquantile(shifted, _CENTRAL, axis=0)  # (2, estimates)
     return [
         Correlation(*map(float, numbers), len(words))
-        for numbers in zip(estimates, low, high, strict=True)
+        for numbers in zip(estimates, *bounds, strict=True)
     ]
 
 
 def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_array]:
     """The sum of y, and how many values it has, of every word in every image, both (W, images)."""
-    shape = (len(words), int(rows["image"].max()) + 1)
-    rows = rows[rows["word"].isin(words) & rows[y].notna()]
-    place = (words.get_indexer(rows["word"]), rows["image"].to_numpy())
-    sums = csr_array((rows[y].to_numpy(float), place), shape=shape)
-    sizes = csr_array((np.ones(len(rows)), place), shape=shape)
+    images = int(rows["image"].max()) + 1
+    shape = (len(words), images)
+    has_value = rows["word"].isin(words) & rows[y].notna()
+    rows = rows[has_value]
+
+    word_numbers = words.get_indexer(rows["word"])
+    places = (word_numbers, rows["image"].to_numpy())
+    values = rows[y].to_numpy(float)
+    sums = csr_array((values, places), shape=shape)
+    sizes = csr_array((np.ones_like(values), places), shape=shape)
     return sums, sizes
 
 
 def _in_enough_images(sizes: csr_array) -> np.ndarray:
     """The numbers of the words that `FEWEST` images or more hold."""
-    return np.flatnonzero((sizes > 0).sum(axis=1) >= FEWEST)
+    images = (sizes > 0).sum(axis=1)  # of each word
+    return np.flatnonzero(images >= FEWEST)
 
 
 def _means(
-    sums: csr_array, sizes: csr_array, picked: np.ndarray, weights: np.ndarray
+    sums: csr_array,
+    sizes: csr_array,
+    picked: np.ndarray,
+    weights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which picked words the weighted images hold, and the words' means over these images."""
+    total = sums @ weights
     size = sizes @ weights
     picked = picked[size[picked] > 0]
-    return picked, (sums @ weights)[picked] / size[picked]
+    return picked, total[picked] / size[picked]
 
 
 def _numbers(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     """Columns as numbers (W, k); text becomes 0/1 columns, one for each value but the first."""
     if not names:
         return np.empty((len(table), 0))
-    return pd.get_dummies(table[list(names)], drop_first=True, dtype=float).to_numpy()
+    columns = pd.get_dummies(table[list(names)], drop_first=True, dtype=float)
+    return columns.to_numpy()
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None = None) -> float:
@@ -466,15 +513,18 @@ def partial_spearman(x: np.ndarray, y: np.ndarray, constant: np.ndarray | None =
 
     NaN for fewer than k + 5 words.
     """
-    columns = [] if constant is None else constant.T
-    if len(x) < len(columns) + 5:
+    if constant is None:
+        constant = np.empty((len(x), 0))
+    if len(x) < constant.shape[1] + 5:
         return float("nan")
-    ranked_columns = [rankdata(column) for column in columns]
-    design = np.column_stack([np.ones(len(x)), *ranked_columns])
-    ranks = np.column_stack([rankdata(x), rankdata(y)])
-    coefficients = np.linalg.lstsq(design, ranks, rcond=None)[0]
+
+    ones = np.ones(len(x))
+    design = np.column_stack([ones, rankdata(constant, axis=0)])  # (n, 1 + k)
+    ranks = np.column_stack([rankdata(x), rankdata(y)])  # (n, 2)
+    coefficients, *_ = np.linalg.lstsq(design, ranks, rcond=None)
     residuals = ranks - design @ coefficients
-    return float(np.corrcoef(residuals.T)[0, 1])
+    correlations = np.corrcoef(residuals.T)
+    return float(correlations[0, 1])
 
 
 def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str) -> float:
@@ -484,14 +534,17 @@ def reliability(rows: pd.DataFrame, words: pd.DataFrame, y: str) -> float:
     Brown. Its square root is the most that the means can correlate with anything.
     """
     sums, sizes = _sums(rows, words.index, y)
+    n_words, n_images = sums.shape
     rng = np.random.default_rng(0)
     correlations = []
     for _ in range(20):
-        half = rng.permutation(sums.shape[1]) % 2
-        picked, _ = _means(sums, sizes, np.arange(len(words)), half)
+        half = rng.permutation(n_images) % 2
+        picked, _ = _means(sums, sizes, np.arange(n_words), half)
         picked, second_means = _means(sums, sizes, picked, 1 - half)
         _, first_means = _means(sums, sizes, picked, half)
-        correlations.append(spearmanr(first_means, second_means).statistic)
+        correlation = spearmanr(first_means, second_means)
+        correlations.append(correlation.statistic)
+
     r = float(np.mean(correlations))
     return 2 * r / (1 + r)
 
@@ -507,28 +560,39 @@ def permuted(rows: pd.DataFrame, words: pd.DataFrame, *, draws: int = 200) -> pd
         correlation and its central 95 % (permuted, low, high).
     """
     words = words.dropna(subset=["concreteness"])
-    means = rows.groupby("word")[RELEVANCE].mean()[words.index]
-    rng = np.random.default_rng(0)
+    means = _mean_relevance(rows, words.index)
     parts = {"all words": words.index}
-    parts |= {name: part.index for name, part in words.groupby("group", sort=False)}
+    for name, group in words.groupby("group", sort=False):
+        parts[name] = group.index
 
     def correlations(ratings: pd.Series) -> dict[str, float]:
-        return {name: spearmanr(ratings[i], means[i])[0] for name, i in parts.items()}
+        by_part = {}
+        for name, part in parts.items():
+            by_part[name] = spearmanr(ratings[part], means[part]).statistic
+        return by_part
 
+    rng = np.random.default_rng(0)
     by_draw = []
     for _ in range(draws):
         ratings = words.groupby("group")["concreteness"].transform(rng.permutation)
         by_draw.append(correlations(ratings))
-    drawn = pd.DataFrame(by_draw)
+    drawn = pd.DataFrame(by_draw)  # (draws, parts)
 
+    low, high = _CENTRAL
     table = {
-        "n": {name: len(i) for name, i in parts.items()},
+        "n": {name: len(part) for name, part in parts.items()},
         "correlation": correlations(words["concreteness"]),
         "permuted": drawn.mean(),
-        "low": drawn.quantile(0.025),
-        "high": drawn.quantile(0.975),
+        "low": drawn.quantile(low),
+        "high": drawn.quantile(high),
     }
     return pd.DataFrame(table).loc[list(parts)]
+
+
+def _mean_relevance(rows: pd.DataFrame, words: pd.Index) -> pd.Series:
+    """The mean relevance of each of these words."""
+    means = rows.groupby("word")[RELEVANCE].mean()
+    return means[words]
 
 
 def plant(rows: pd.DataFrame, words: pd.DataFrame, effect: float, seed: int = 0) -> pd.DataFrame:
@@ -540,25 +604,32 @@ def plant(rows: pd.DataFrame, words: pd.DataFrame, effect: float, seed: int = 0)
     """
     rng = np.random.default_rng([seed, round(1000 * effect)])
     words = words.dropna(subset=["concreteness"])
+    group = words["group"]
     scores = rows[LEFT_OUT]
-    of_words = scores.groupby(rows["word"])
-    by_group = of_words.mean()[words.index].groupby(words["group"])
-    noise = of_words.var() / of_words.size()  # in the variance of the words' means
-    noise = noise[words.index].groupby(words["group"]).transform("mean")
-    spread = np.sqrt((by_group.transform("var") - noise).clip(lower=0))
+    by_word = scores.groupby(rows["word"])
 
-    ratings = words["concreteness"].groupby(words["group"]).rank()
-    ratings = ratings.groupby(words["group"]).transform(zscore, ddof=1)
+    word_means = by_word.mean()[words.index]
+    means_by_group = word_means.groupby(group)
+    noise = by_word.var() / by_word.size()  # in the variance of the words' means
+    noise = noise[words.index].groupby(group).transform("mean")
+    variance = means_by_group.transform("var") - noise
+    spread = np.sqrt(variance.clip(lower=0))
+
+    ratings = words["concreteness"].groupby(group).rank()
+    ratings = ratings.groupby(group).transform(zscore, ddof=1)
     chance = rng.normal(size=len(words))
     latent = effect * ratings + np.sqrt(1 - effect**2) * chance
-    planted = by_group.transform("mean") + spread * latent
+    planted = means_by_group.transform("mean") + spread * latent
 
     # the scatter of the model's own scores around their means, drawn anew among the words' rows
     is_rated = rows["word"].isin(words.index)
-    scatter = (scores - of_words.transform("mean"))[is_rated]
+    scatter = scores - by_word.transform("mean")
+    scatter = rng.permutation(scatter[is_rated])
+    rated_words = rows["word"][is_rated]
     simulated = scores.copy()
-    simulated[is_rated] = rows["word"][is_rated].map(planted) + rng.permutation(scatter)
-    return rows.assign(**{LEFT_OUT: simulated, RELEVANCE: _relevance(rows, simulated)})
+    simulated[is_rated] = rated_words.map(planted) + scatter
+    relevance = _relevance(rows, simulated)
+    return rows.assign(**{LEFT_OUT: simulated, RELEVANCE: relevance})
 
 
 def planted_effects(
@@ -575,24 +646,32 @@ def planted_effects(
         low and high, between which 95 % of the simulations lie; and power, the fraction of them
         outside the central 95 % of the simulations without an effect.
     """
-    rated = words.dropna(subset=["concreteness", *controls(words)])
+    constant = controls(words)
+    rated = words.dropna(subset=["concreteness", *constant])
     ratings = rated["concreteness"].to_numpy(float)
-    columns = _numbers(rated, controls(rated))
+    columns = _numbers(rated, constant)
     estimates: dict[float, list[float]] = {effect: [] for effect in (0, *effects)}
     for effect, values in estimates.items():
         for seed in range(simulations):
             simulated = plant(rows, rated, effect, seed)
-            means = simulated.groupby("word")[RELEVANCE].mean()[rated.index]
-            values.append(partial_spearman(ratings, means.to_numpy(), columns))
+            means = _mean_relevance(simulated, rated.index)
+            correlation = partial_spearman(ratings, means.to_numpy(), columns)
+            values.append(correlation)
 
-    null_low, null_high = np.quantile(estimates[0], [0.025, 0.975])
+    null_low, null_high = np.quantile(estimates[0], _CENTRAL)
     table = []
     for effect in effects:
         values = np.array(estimates[effect])
-        low, high = np.quantile(values, [0.025, 0.975])
-        seen = (values < null_low) | (values > null_high)
-        row = {"planted": effect, "estimate": values.mean(), "low": low, "high": high}
-        table.append(row | {"power": seen.mean()})
+        low, high = np.quantile(values, _CENTRAL)
+        is_outside = (values < null_low) | (values > null_high)
+        row = {
+            "planted": effect,
+            "estimate": values.mean(),
+            "low": low,
+            "high": high,
+            "power": is_outside.mean(),
+        }
+        table.append(row)
     return pd.DataFrame(table).set_index("planted")
 
 
@@ -601,15 +680,14 @@ def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.S
     captions = rows["caption"]
     ranks = rows.groupby("caption")[[x, y]].rank()
     ranks -= ranks.groupby(captions).transform("mean")
-    squares = ranks**2
-    products = squares.assign(both=ranks[x] * ranks[y])
+    products = ranks**2
+    products["both"] = ranks[x] * ranks[y]
 
     sums = products.groupby(captions).sum()
     spread = np.sqrt(sums[x] * sums[y])
     correlations = sums["both"] / spread.where(spread > 0)
-    correlations = correlations.dropna()
     images = rows.groupby("caption")["image"].first()
-    return correlations.groupby(images.reindex(correlations.index)).mean()
+    return correlations.dropna().groupby(images).mean()
 
 
 # ------------------------------------------------------------------------------------------ figures
@@ -629,7 +707,8 @@ def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
         for name, group in words.groupby("group", sort=False)
     )
 
-    figure = new_figure(7.6, 0.9 + 0.85 * len(names), f"Words by rank of relevance: {alt}")
+    height = 0.9 + 0.85 * len(names)  # inches
+    figure = new_figure(7.6, height, f"Words by rank of relevance: {alt}")
     axes = figure.subplots()
     sns.stripplot(
         words,
@@ -668,7 +747,14 @@ def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
     axes.set_xlabel(f"rank of relevance by {method}, of 100 (100: the highest)")
     axes.set_ylabel("")
     axes.tick_params(axis="y", length=0)
-    sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9)
+    sns.move_legend(
+        axes,
+        "lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=6,
+        frameon=False,
+        fontsize=9,
+    )
     axes.get_legend().set_title("rank of concreteness (dark: the highest)", prop={"size": 9})
     sns.despine(ax=axes, left=True)
     return figure

@@ -73,10 +73,12 @@ def results_folder(model: str, pretrained: str | None = None) -> Path:
     """
     folder = RESULTS / results_name(model, pretrained)
     record = folder / "weights.json"
-    if record.exists() and json.loads(record.read_text()) != _local_weights(model, pretrained):
-        raise GradeclipError(
-            f"{folder} has results of other weights of this name: rename it, or the weights"
-        )
+    if record.exists():
+        recorded = json.loads(record.read_text())
+        if recorded != _local_weights(model, pretrained):
+            raise GradeclipError(
+                f"{folder} has results of other weights of this name: rename it, or the weights"
+            )
     return folder
 
 
@@ -183,8 +185,19 @@ class Claims:
         if model in ("", self.model):
             name = results_name(self.model, self.pretrained)
 
-        row = (self.lesson, claim, name, float(estimate), low, high, float(than), n, verdict)
+        row = (
+            self.lesson,
+            claim,
+            name,
+            float(estimate),
+            low,
+            high,
+            float(than),
+            n,
+            verdict,
+        )
         self.rows.append(row)
+
         comparison = {
             "higher": "higher than",
             "lower": "lower than",
@@ -213,8 +226,10 @@ class Claims:
         self.folder.mkdir(parents=True, exist_ok=True)
         weights = _local_weights(self.model, self.pretrained)
         if weights:
-            (self.folder / "weights.json").write_text(json.dumps(weights, indent=1))
-        self.table.round(4).to_csv(self.folder / f"{name or self.lesson}.csv", index=False)
+            record = self.folder / "weights.json"
+            record.write_text(json.dumps(weights, indent=1))
+        file = self.folder / f"{name or self.lesson}.csv"
+        self.table.round(4).to_csv(file, index=False)
         return readable(self.table)
 
     def rows_folder(self, data: str, model: str = "") -> Path | None:
@@ -232,7 +247,9 @@ class Claims:
 
 
 def mean_and_interval(
-    values: ArrayLike, clusters: Sequence | None = None, than: float = 0.0
+    values: ArrayLike,
+    clusters: Sequence | None = None,
+    than: float = 0.0,
 ) -> tuple[float, np.ndarray, int]:
     """Mean, 95 % interval and number of the values that are not NaN.
 
@@ -241,22 +258,26 @@ def mean_and_interval(
     values = np.asarray(values, dtype=float)
     measured = ~np.isnan(values)
     values = values[measured]
+    n = len(values)
+    cluster_count = n
     if clusters is not None:
         clusters = np.asarray(clusters)[measured]
+        cluster_count = len(set(clusters))
 
-    n = len(values)
+    no_interval = np.full(2, np.nan)
     if n == 0:
-        return np.nan, np.full(2, np.nan), 0
+        return np.nan, no_interval, 0
     mean = float(values.mean())
-    labels = range(n) if clusters is None else clusters
-    if len(set(labels)) < 2:
-        return mean, np.full(2, np.nan), n
+    if cluster_count < 2:
+        return mean, no_interval, n
 
     # Zeros and ones are answers where a guess scores, and differences where it does not. Ones alone
     # are answers, too: a bootstrap of equal values has no width.
     can_be_answers = np.isin(values, (0, 0.5, 1)).all()
     all_right = (values == 1).all()
-    kind = "proportion" if can_be_answers and (than > 0 or all_right) else "mean"
+    kind = "mean"
+    if can_be_answers and (than > 0 or all_right):
+        kind = "proportion"
     return mean, mean_interval(values, clusters, kind=kind), n
 
 
@@ -282,11 +303,11 @@ def result_rows(results: str | Path = COMMITTED) -> pd.DataFrame:
         raise GradeclipError(
             f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=06`"
         )
-    rows = pd.concat([pd.read_csv(file, dtype={"lesson": str}) for file in files])
-    rows = rows.reset_index(drop=True)
-    largest = rows.sort_values("n", ascending=False, kind="stable")
-    largest = largest.drop_duplicates(["lesson", "claim", "model"])
-    return rows.loc[largest.index.sort_values()]
+    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in files]
+    rows = pd.concat(tables, ignore_index=True)
+    largest_first = rows.sort_values("n", ascending=False, kind="stable")
+    largest = largest_first.drop_duplicates(["lesson", "claim", "model"])
+    return largest.sort_index()
 
 
 def claim_cells(table: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -302,9 +323,9 @@ def claim_cells(table: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 
 def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scene]:
-    """The first n test scenes of different things; `whole`.
+    """The first n test scenes of different things.
 
-    None is cut, none below an eighth of the side.
+    With `whole`, no thing is cut or below an eighth of the side.
     """
     scenes: list[Scene] = []
     for seed in count():
@@ -349,14 +370,19 @@ def gallery(explainer: Explainer, scenes: Sequence[Scene]) -> Figure:
     image_axes = []
     for number, explanation in enumerate(explanations):
         row, column = divmod(number, columns)
-        image = explanation.image
-        image_axes.append(figure.add_subplot(grid[row, 4 * column]))
-        show_image(image_axes[-1], image)
+        first = 4 * column  # of the scene's panels
+        axes = figure.add_subplot(grid[row, first])
+        show_image(axes, explanation.image)
+        image_axes.append(axes)
 
         for i, prompt in enumerate(explanation.prompts):
-            axes = figure.add_subplot(grid[row, 4 * column + i + 1])
-            show_image(axes, paint(image, explanation.image_maps[i]))
-            title = f"{prompt}  {explanation.similarity[i]:.2f}"
-            axes.set_title(title, fontsize=9, loc="left", pad=3)
+            axes = figure.add_subplot(grid[row, first + 1 + i])
+            show_image(axes, paint(explanation.image, explanation.image_maps[i]))
+            axes.set_title(
+                f"{prompt}  {explanation.similarity[i]:.2f}",
+                fontsize=9,
+                loc="left",
+                pad=3,
+            )
     fit_height(figure, [(axes, side) for axes in image_axes[::columns]])
     return figure

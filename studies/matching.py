@@ -46,7 +46,7 @@ from gradeclip_utils.scenes import (
 from gradeclip_utils.scenes.emoji import covered
 from gradeclip_utils.scenes.scene import is_withheld_colour, is_withheld_pair
 
-from .pairs import images_of
+from .pairs import embed_scenes, maps_of
 from .relevance import as_array, embedded, fraction_on_first, object_coverage
 
 LARGE = 40  # units of the canvas, of a thing whose map is shown
@@ -81,9 +81,11 @@ def word_kinds(scene: Scene) -> list[str]:
 
     Noun, colour, opening, function, ...
     """
-    openings = [len(prefix) for prefix in PREFIXES if scene.caption.startswith(f"{prefix} ")]
+    caption = scene.caption
+    openings = [len(prefix) for prefix in PREFIXES if caption.startswith(f"{prefix} ")]
+
     kinds = []
-    for word in tagged_words(scene.caption):
+    for word in tagged_words(caption):
         spans = [span for span in scene.spans if span.start < word.end and word.start < span.end]
         if spans:
             kinds.append(spans[0].kind)
@@ -96,6 +98,11 @@ def word_kinds(scene: Scene) -> list[str]:
     return kinds
 
 
+def places_of(scene: Scene, *kinds: str) -> list[int]:
+    """Which words of the caption are of these kinds."""
+    return [place for place, kind in enumerate(word_kinds(scene)) if kind in kinds]
+
+
 def exchanged(scene: Scene, kind: str) -> str:
     """The caption of a scene of two things with its two words of a kind exchanged.
 
@@ -105,7 +112,7 @@ def exchanged(scene: Scene, kind: str) -> str:
         first, second = scene.objects
         return recoloured(scene, [second.colour, first.colour]).caption
     words = scene.caption.split()
-    i, j = [place for place, word_kind in enumerate(word_kinds(scene)) if word_kind == kind]
+    i, j = places_of(scene, kind)
     words[i], words[j] = words[j], words[i]
     return " ".join(words)
 
@@ -115,7 +122,7 @@ def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene], kind: str) -
 
     One row per word: columns image, kind, change. All other words stay in their places.
     """
-    images = explainer.embed_images(images_of(explainer.clip, scenes))
+    images = embed_scenes(explainer, scenes)
     captions = [scene.caption for scene in scenes]
     captions_exchanged = [exchanged(scene, kind) for scene in scenes]
     scored = explainer.score_words(captions, images)
@@ -123,10 +130,9 @@ def exchanged_scores(explainer: Explainer, scenes: Sequence[Scene], kind: str) -
 
     rows = []
     for i, scene in enumerate(scenes):
-        scores = np.array([word.score for word in scored[i]])
-        scores_exchanged = np.array([word.score for word in scored_exchanged[i]])
-        change = np.abs(scores - scores_exchanged)
-        table = {"image": i, "kind": word_kinds(scene), "change": change}
+        words = zip(scored[i], scored_exchanged[i], strict=True)
+        changes = [abs(before.score - after.score) for before, after in words]
+        table = {"image": i, "kind": word_kinds(scene), "change": changes}
         rows.append(pd.DataFrame(table))
     return pd.concat(rows, ignore_index=True)
 
@@ -137,7 +143,7 @@ def phrase_losses(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame
     One row per scene of two coloured things, about the first: columns colour, noun, phrase. Without
     its phrase, "a red car and a blue owl" is "a blue owl".
     """
-    images = as_array(explainer.embed_images(images_of(explainer.clip, scenes)))
+    images = as_array(embed_scenes(explainer, scenes))
     texts = []
     for scene in scenes:
         words = scene.caption.split()
@@ -149,11 +155,15 @@ def phrase_losses(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame
             _without(words, kinds.index("noun")),
             phrase(second.noun, colour=second.colour),
         ]
+
     embeddings = embedded(explainer, texts).reshape(len(scenes), 4, -1)
-    whole, *parts = np.einsum("pte,pe->tp", embeddings, images)
-    return pd.DataFrame(
-        {"colour": whole - parts[0], "noun": whole - parts[1], "phrase": whole - parts[2]}
-    )
+    whole, no_colour, no_noun, no_phrase = np.einsum("pte,pe->tp", embeddings, images)
+    losses = {
+        "colour": whole - no_colour,
+        "noun": whole - no_noun,
+        "phrase": whole - no_phrase,
+    }
+    return pd.DataFrame(losses)
 
 
 def _without(words: Sequence[str], place: int) -> str:
@@ -178,18 +188,21 @@ class ColourPair:
 def colour_pairs(n: int) -> list[ColourPair]:
     """Pairs of like things in two colours, each of another noun, in places of a random scene."""
     rng = np.random.default_rng([SPLITS["test"], 70])
-    nouns = rng.permutation(list(concepts().index))[:n]
+    nouns = rng.permutation(list(concepts().index)).tolist()
 
     pairs = []
-    for number, noun in enumerate(map(str, nouns)):
+    for number, noun in enumerate(nouns[:n]):
         rng = np.random.default_rng([SPLITS["test"], 71, number])
         trained = [colour for colour in COLOURS if not is_withheld_colour(noun, colour)]
-        colours = [str(colour) for colour in rng.choice(trained, 3, replace=False)]
-        first, second, background = _twins(noun, *colours[:2], number)
+        colour, second_colour, absent = rng.choice(trained, 3, replace=False).tolist()
+
+        first, second, background = _twins(noun, colour, second_colour, number)
         untinted = replace(second, colour=None)
         pair = ColourPair(
             noun,
-            *colours,
+            colour,
+            second_colour,
+            absent,
             scene=arrange([first, second], background=background),
             plain=arrange([first, untinted], background=background),
         )
@@ -216,9 +229,12 @@ def _twins(noun: str, colour: str, second_colour: str, number: int) -> tuple[Obj
 def _seen_whole(*things: Object) -> bool:
     """Whether no thing hides part of another, and none reaches the border of the image."""
     masks = covered(list(things), CANVAS)  # (things, H, W)
-    at_border = masks[:, [0, -1]].any() or masks[:, :, [0, -1]].any()
+    if masks[:, [0, -1]].any():  # above or below
+        return False
+    if masks[:, :, [0, -1]].any():  # on the left or on the right
+        return False
     alone = [covered([thing], CANVAS)[0] for thing in things]
-    return not at_border and np.array_equal(masks, alone)
+    return np.array_equal(masks, alone)
 
 
 def colour_prompts(pair: ColourPair) -> dict[str, str]:
@@ -236,16 +252,21 @@ def plot_twins(clip: Clip, pairs: Sequence[ColourPair], plain: bool = False) -> 
 
     `plain` shows the image whose second thing has its own colours.
     """
-    pair = next((pair for pair in pairs if pair.scene.objects[0].size > LARGE), pairs[0])
+    large = [pair for pair in pairs if pair.scene.objects[0].size > LARGE]
+    pair = (large or pairs)[0]
     scene = pair.plain if plain else pair.scene
+    image = scene.image()
+
     prompts = list(colour_prompts(pair).values())
-    explanation = Explainer(clip).explain(scene.image(), prompts)
+    explanation = Explainer(clip).explain(image, prompts)
     maps = {prompt: explanation.heatmap(i) for i, prompt in enumerate(prompts)}
-    return plot_maps(scene.image(), maps, columns=4)
+    return plot_maps(image, maps, columns=4)
 
 
 def adjective_shift(
-    explainer: Explainer, pairs: Sequence[ColourPair], plain: bool = False
+    explainer: Explainer,
+    pairs: Sequence[ColourPair],
+    plain: bool = False,
 ) -> pd.DataFrame:
     """How much of the relevance on both things a colour word moves to the first.
 
@@ -256,18 +277,25 @@ def adjective_shift(
     its own colours.
     """
     scenes = [pair.plain if plain else pair.scene for pair in pairs]
-    prompts = [colour_prompts(pair) for pair in pairs]
-    texts = explainer.embed_texts([text for by_name in prompts for text in by_name.values()])
+    prompts: list[str] = []
+    for pair in pairs:
+        prompts += colour_prompts(pair).values()
+    texts = explainer.embed_texts(prompts)
     directions = texts.unflatten(0, (len(pairs), -1))  # (pairs, prompts, E)
-    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), directions))
+    maps = maps_of(explainer, scenes, directions)
 
     rows = []
-    for pair, scene, by_name, pair_maps in zip(pairs, scenes, prompts, maps, strict=True):
+    for pair, scene, pair_maps in zip(pairs, scenes, maps, strict=True):
         coverage = object_coverage(explainer, scene, pair_maps.shape[1:])
         fractions = [fraction_on_first(map_, coverage) for map_ in pair_maps]
-        for name, fraction in zip(by_name, fractions, strict=True):
-            row = {"noun": pair.noun, "prompt": name, "fraction": fraction}
-            rows.append(row | {"moved": fraction - fractions[0]})
+        for name, fraction in zip(colour_prompts(pair), fractions, strict=True):
+            row = {
+                "noun": pair.noun,
+                "prompt": name,
+                "fraction": fraction,
+                "moved": fraction - fractions[0],
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -277,7 +305,7 @@ def adjective_shift(
 def noun_pairs(n: int) -> list[tuple[str, str]]:
     """Pairs of nouns that training may show together; no noun comes twice."""
     rng = np.random.default_rng([SPLITS["test"], 80])
-    nouns = [str(noun) for noun in rng.permutation(list(concepts().index))]
+    nouns = rng.permutation(list(concepts().index)).tolist()
     waiting = [noun for noun in nouns if concept(noun)["plural"]]
 
     pairs: list[tuple[str, str]] = []
@@ -285,15 +313,16 @@ def noun_pairs(n: int) -> list[tuple[str, str]]:
         first = waiting.pop(0)
         partners = [noun for noun in waiting if not is_withheld_pair(first, noun)]
         if partners:
-            waiting.remove(partners[0])
-            pairs.append((first, partners[0]))
+            second = partners[0]
+            waiting.remove(second)
+            pairs.append((first, second))
     return pairs
 
 
 def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """How much of "an A and a B" lies in the plane of e("an A") and e("a B").
 
-    One row per pair, of its squared length.
+    One row per pair; the fractions are of the sentence's squared length.
 
     The mean of the parts is taken from the parts, and the mean of the sentences from the sentences:
     all prompts share a large part. `foreign` is the plane of another pair's parts, the control;
@@ -306,8 +335,9 @@ def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd
     sentences = embedded(explainer, [phrase(*pair) for pair in pairs])
     sentences = sentences - sentences.mean(0)
 
+    foreign_parts = np.roll(parts, 1, axis=0)
     fraction, weights = _in_plane(sentences, parts)
-    foreign, _ = _in_plane(sentences, np.roll(parts, 1, axis=0))
+    foreign, _ = _in_plane(sentences, foreign_parts)
     table = {
         "own": fraction,
         "foreign": foreign,
@@ -319,9 +349,11 @@ def span_fractions(explainer: Explainer, pairs: Sequence[tuple[str, str]]) -> pd
 
 def _in_plane(targets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fractions (P,) of the targets' squares in the spans of parts (P, K, E); weights (P, K)."""
-    weights = np.einsum("pek,pe->pk", np.linalg.pinv(parts), targets)
-    projection = np.einsum("pk,pke->pe", weights, parts)
-    return (projection**2).sum(-1) / (targets**2).sum(-1), weights
+    inverses = np.linalg.pinv(parts)  # (P, E, K)
+    weights = np.einsum("pek,pe->pk", inverses, targets)
+    projections = np.einsum("pk,pke->pe", weights, parts)
+    fractions = (projections**2).sum(-1) / (targets**2).sum(-1)
+    return fractions, weights
 
 
 def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
@@ -329,7 +361,8 @@ def energy_explained(target: np.ndarray, model: np.ndarray) -> float:
     lengths = np.linalg.norm(target) * np.linalg.norm(model)
     if lengths == 0:
         return 0.0
-    return float(max((target * model).sum() / lengths, 0) ** 2)
+    cosine = (target * model).sum() / lengths
+    return float(max(cosine, 0) ** 2)
 
 
 # ------------------------------------------------------------------------------------------ regions
@@ -349,51 +382,65 @@ def region_hits(explainer: Explainer, scenes: Sequence[Scene]) -> pd.DataFrame:
 
     One row per word.
     """
-    words = []  # by scene, the place of each word in its caption, and its span
+    captions = [scene.caption for scene in scenes]
+    words_of_scenes = []
     directions = []
-    split_captions = explainer.word_directions([scene.caption for scene in scenes])
+    split_captions = explainer.word_directions(captions)
     for scene, (split, vectors) in zip(scenes, split_captions, strict=True):
-        scene_words = _words_of_one_thing(scene, split.spans)
-        words.append(scene_words)
-        directions.append(vectors[[place for place, _ in scene_words]])
+        words = _words_of_one_thing(scene, split.spans)
+        numbers = [number for number, _, _ in words]
+        words_of_scenes.append(words)
+        directions.append(vectors[numbers])
 
     rows = []
     for image, means in enumerate(_on_things(explainer, scenes, directions)):
-        for (place, span), row in zip(words[image], means, strict=True):
-            hit = float(row.argmax() == span.objects[0])
-            if not row.any():
-                hit = 1 / len(row)  # a word without a map guesses
-            start, end = split_captions[image][0].spans[place]
-            word = scenes[image].caption[start:end]
-            rows.append({"image": image, "word": word, "kind": span.kind, "hit": hit})
+        for (_, word, span), on_things in zip(words_of_scenes[image], means, strict=True):
+            hit = float(on_things.argmax() == span.objects[0])
+            if not on_things.any():
+                hit = 1 / len(on_things)  # a word without a map guesses
+            row = {
+                "image": image,
+                "word": word,
+                "kind": span.kind,
+                "hit": hit,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _words_of_one_thing(scene: Scene, places: Sequence[tuple[int, int]]) -> list[tuple[int, Span]]:
+def _words_of_one_thing(
+    scene: Scene,
+    places: Sequence[tuple[int, int]],
+) -> list[tuple[int, str, Span]]:
     """The nouns and colour words of a caption that are about one thing.
 
-    The number of the word, and its span.
+    The number of the word, the word, and its span.
     """
     words = []
     for number, (start, end) in enumerate(places):
+        word = scene.caption[start:end]
         for span in scene.spans:
-            about_one = span.kind in ("noun", "colour") and len(span.objects) == 1
-            if about_one and span.start < end and start < span.end:
-                words.append((number, span))
+            if span.kind not in ("noun", "colour") or len(span.objects) != 1:
+                continue
+            if span.start < end and start < span.end:
+                words.append((number, word, span))
     return words
 
 
 def _on_things(
-    explainer: Explainer, scenes: Sequence[Scene], directions: Sequence[Tensor]
+    explainer: Explainer,
+    scenes: Sequence[Scene],
+    directions: Sequence[Tensor],
 ) -> list[np.ndarray]:
     """For each scene, means (W, things) of the maps of W directions over each thing's tokens."""
     padded = pad_sequence(list(directions), batch_first=True)  # (scenes, W, E)
-    maps = as_array(explainer.maps(images_of(explainer.clip, scenes), padded))
+    maps = maps_of(explainer, scenes, padded)
 
     means = []
     for scene, scene_maps, scene_directions in zip(scenes, maps, directions, strict=True):
         coverage = object_coverage(explainer, scene, scene_maps.shape[1:])  # (things, h, w)
         scene_maps = scene_maps[: len(scene_directions)]  # without the padding
         sums = np.einsum("whv,rhv->wr", scene_maps, coverage)
-        means.append(sums / coverage.sum((1, 2)))
+        areas = coverage.sum((1, 2))
+        means.append(sums / areas)
     return means

@@ -99,7 +99,10 @@ _CURVES = (*GAMES, *(f"{game} range" for game in GAMES))
 
 
 def positive_layers(
-    tower: Tower, trace: Trace, directions: Tensor, options: Options = DEFAULTS
+    tower: Tower,
+    trace: Trace,
+    directions: Tensor,
+    options: Options = DEFAULTS,
 ) -> Tensor:
     """Grad-ECLIP with the positive part taken in every layer, as published, and then summed."""
     weights = channel_weights(tower, trace, directions)  # (B, T, L, R, D)
@@ -168,56 +171,71 @@ def measure(
     masks = [scene.masks(CANVAS) for scene in scenes]
     targets = _targets(explainer, scenes)  # (B, 5, E)
     leads = targets - null_mean(explainer)
-    maps = maps_by(
-        {title: explainer_of(clip, title) for title in titles},
-        images,
-        torch.cat([targets, leads], dim=1),
-    )
+    directions = torch.cat([targets, leads], dim=1)  # (B, 10, E)
+    explainers = {title: explainer_of(clip, title) for title in titles}
+    maps = maps_by(explainers, images, directions)
     if controls:
-        maps |= _controls(masks, maps[next(iter(maps))].shape[2:])
+        first_maps = next(iter(maps.values()))  # (B, 10, h, w)
+        maps |= _controls(masks, first_maps.shape[2:])
 
     falls = _falls(explainer, scenes, images)  # (B, 4, E)
     effects = torch.einsum("bne,be->bn", falls, targets[:, 0]).cpu().numpy()
     effects_on_lead = torch.einsum("bne,be->bn", falls, leads[:, 0]).cpu().numpy()
+
     rows = []
     for k, image in enumerate(images):
         curves: dict[str, dict[str, float]] = {}
         if k < deletion:
             first_prompt = {title: method_maps[k, 1] for title, method_maps in maps.items()}
             curves = _curves(explainer, image, targets[k, 1], first_prompt)
+
         for title, method_maps in maps.items():
-            caption = _on_things(method_maps[k, 0], masks[k])
-            lead_caption = _on_things(method_maps[k, 5], masks[k])
+            scene_maps = method_maps[k]  # (10, h, w): of the similarity, then of its lead
+            caption = _on_things(scene_maps[0], masks[k])
+            lead_caption = _on_things(scene_maps[5], masks[k])
             row = {
                 "model": clip.name,
                 "method": title,
                 "scene": k,
-                "average precision": _mean_precision(method_maps[k, 1:5], masks[k]),
-                "average precision (lead)": _mean_precision(method_maps[k, 6:], masks[k]),
+                "average precision": _mean_precision(scene_maps[1:5], masks[k]),
+                "average precision (lead)": _mean_precision(scene_maps[6:], masks[k]),
                 "taken out": _agreement(caption, effects[k], NAMED),
                 "taken out (lead)": _agreement(lead_caption, effects_on_lead[k], NAMED),
                 "all four": _agreement(caption, effects[k], 4),
             }
             rows.append(row | dict.fromkeys(_CURVES, np.nan) | curves.get(title, {}))
+
         if controls:
             is_named = np.arange(4) < NAMED
-            row = dict.fromkeys(rows[-1], np.nan)
-            row |= {"model": clip.name, "method": INDICATOR, "scene": k}
-            row |= {"taken out": 0.0, "taken out (lead)": 0.0}  # it has no order of named things
-            rows.append(row | {"all four": _agreement(is_named, effects[k], 4)})
+            row = {
+                "model": clip.name,
+                "method": INDICATOR,
+                "scene": k,
+                "taken out": 0.0,  # it has no order of named things
+                "taken out (lead)": 0.0,
+                "all four": _agreement(is_named, effects[k], 4),
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _targets(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """The caption of three of the four things and the prompt of each thing, (B, 5, E)."""
-    captions = explainer.embed_texts([describe(scene.objects[:NAMED])[0] for scene in scenes])
-    prompts = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
-    return torch.cat([captions[:, None], prompts.unflatten(0, (-1, 4))], dim=1)
+    captions = []
+    prompts = []
+    for scene in scenes:
+        caption, _ = describe(scene.objects[:NAMED])
+        captions.append(caption)
+        prompts += prompts_of(scene)
+    caption_embeddings = explainer.embed_texts(captions)[:, None]  # (B, 1, E)
+    prompt_embeddings = explainer.embed_texts(prompts).unflatten(0, (-1, 4))  # (B, 4, E)
+    return torch.cat([caption_embeddings, prompt_embeddings], dim=1)
 
 
 def _controls(masks: Sequence[np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:
     """Maps (B, 10, h, w) that need no model: the true masks, and a constant one."""
-    things = np.array([[pool(mask, grid) for mask in scene_masks] for scene_masks in masks])
+    pooled = [[pool(mask, grid) for mask in scene_masks] for scene_masks in masks]
+    things = np.array(pooled)  # (B, 4, h, w)
     named = things[:, :NAMED].max(axis=1, keepdims=True)
     true = np.concatenate([named, things, named, things], axis=1)
     return {TRUE: true, SAME: np.ones_like(true)}
@@ -225,7 +243,11 @@ def _controls(masks: Sequence[np.ndarray], grid: tuple[int, int]) -> dict[str, n
 
 def _falls(explainer: Explainer, scenes: Sequence[Scene], images: Sequence[Image.Image]) -> Tensor:
     """The image's embedding less that of the scene drawn without each of its things, (B, 4, E)."""
-    fewer = [without(scene, i).image(CANVAS) for scene in scenes for i in range(4)]
+    fewer = []
+    for scene in scenes:
+        for i in range(4):
+            smaller_scene = without(scene, i)
+            fewer.append(smaller_scene.image(CANVAS))
     embeddings_without = explainer.embed_images(fewer).unflatten(0, (-1, 4))
     return explainer.embed_images(images)[:, None] - embeddings_without
 
@@ -245,26 +267,32 @@ def _agreement(relevance: np.ndarray, effects: np.ndarray, count: int) -> float:
 
 
 def _curves(
-    explainer: Explainer, image: Image.Image, text: Tensor, maps: Mapping[str, np.ndarray]
+    explainer: Explainer,
+    image: Image.Image,
+    text: Tensor,
+    maps: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, float]]:
     """Deletion and insertion of each map: the mean height of its curve above the empty image.
 
     "deletion range" and "insertion range" are the height of the intact image above noise or black.
     """
     preprocess = explainer.clip.preprocess
-    draw = partial(
+    curves_of = partial(
         image_curves,
         lambda pixels: explainer.image_tower.forward(pixels) @ text,
         model_view(preprocess, image).pixels,
         colours=colours_of(preprocess),
     )
-    heights = curve_auc(draw(maps, _PROTOCOL)).pivot(index="method", columns="game", values="auc")
-    first_map = dict([next(iter(maps.items()))])
-    ends = draw(first_map, _ENDS).set_index(["game", "fraction"])["score"]
-    empty = {"deletion": ends["deletion", 1.0], "insertion": ends["insertion", 0.0]}
+    areas = curve_auc(curves_of(maps, _PROTOCOL))
+    heights = areas.pivot(index="method", columns="game", values="auc")
+
+    first = next(iter(maps))  # whatever the map, its curves have the same two ends
+    ends = curves_of({first: maps[first]}, _ENDS)
+    scores = ends.set_index(["game", "fraction"])["score"]
+    empty = {"deletion": scores["deletion", 1.0], "insertion": scores["insertion", 0.0]}
     for game in GAMES:
         heights[game] -= empty[game]
-        heights[f"{game} range"] = ends["deletion", 0.0] - empty[game]
+        heights[f"{game} range"] = scores["deletion", 0.0] - empty[game]
     return heights.to_dict("index")
 
 
@@ -283,7 +311,10 @@ def in_parts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_precision(maps: np.ndarray, masks: np.ndarray) -> float:
     """The mean average precision of maps (T, h, w) of T things with masks."""
-    return float(precision_on(maps[None], [masks])[0])
+    scores = []
+    for map_, mask in zip(maps, masks, strict=True):
+        scores.append(precision(on_canvas(map_), mask))
+    return float(np.mean(scores))
 
 
 def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
@@ -301,10 +332,17 @@ def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     rows = []
     for layers in sorted({1, package, depth}):
         explainers = {title: explainer_of(clip, title, layers) for title in SUMMED}
-        for title, maps in maps_by(explainers, images, prompts).items():
-            for k, precision in enumerate(precision_on(maps, masks)):
-                row = {"model": clip.name, "method": title, "layers": layers, "scene": k}
-                rows.append(row | {"average precision": precision})
+        maps = maps_by(explainers, images, prompts)
+        for title, method_maps in maps.items():
+            for k, score in enumerate(precision_on(method_maps, masks)):
+                row = {
+                    "model": clip.name,
+                    "method": title,
+                    "layers": layers,
+                    "scene": k,
+                    "average precision": score,
+                }
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -317,19 +355,20 @@ def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """The average precision (N,) of maps (N, T, h, w) of the things of scenes, mean of a scene."""
     means = []
     for scene_maps, things in zip(maps, masks, strict=True):
-        scores = [
-            precision(on_canvas(map_), mask) for map_, mask in zip(scene_maps, things, strict=True)
-        ]
-        means.append(np.mean(scores))
+        means.append(_mean_precision(scene_maps, things))
     return np.array(means)
 
 
 def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
     """The time of one prompt of one image by each method, in passes of the image encoder."""
-    image = shown_scenes(1)[0].image(CANVAS)
+    (scene,) = shown_scenes(1)
+    image = scene.image(CANVAS)
     explainer = Explainer(clip)
     text = explainer.embed_texts(["a dog"])[None]  # (1, 1, E)
-    calls = {title: partial(explainer_of(clip, title).maps, [image], text) for title in titles}
+    calls = {}
+    for title in titles:
+        method = explainer_of(clip, title)
+        calls[title] = partial(method.maps, [image], text)
     plain_pass = partial(explainer.embed_images, [image])
     table = time_methods(calls, plain_pass, repeats=repeats)
     return table.set_index("method")["passes"]
@@ -348,8 +387,10 @@ def as_table(rows: pd.DataFrame, costs: pd.Series) -> pd.DataFrame:
             row[name] = _with_interval(part[name])
         row["scenes"] = len(part)
         table[title] = row
-    order = rows.groupby("method")[MEASURES[0]].mean().sort_values(ascending=False, kind="stable")
-    return pd.DataFrame(table).T.loc[order.index].rename_axis(index=None)
+    precisions = rows.groupby("method")[MEASURES[0]].mean()
+    order = precisions.sort_values(ascending=False, kind="stable")
+    by_method = pd.DataFrame(table).T
+    return by_method.loc[order.index].rename_axis(index=None)
 
 
 def _with_interval(values: pd.Series) -> str:
@@ -405,6 +446,7 @@ def plot_methods(rows: pd.DataFrame, costs: pd.Series) -> Figure:
         axes.set(xlim=(-0.2, _NAMES_AT + 0.55), ylim=(0, 1.02), xticks=np.arange(0, 1.0, 0.2))
         sns.despine(ax=axes)
         _name_dots(axes, part)
+
     panels[0].set_ylabel("average precision of a prompt")
     for axes in panels:
         axes.set_xlabel("taken out: rank correlation")
@@ -443,9 +485,11 @@ def measured(clip: Clip, n: int) -> tuple[pd.DataFrame, pd.Series]:
     rows = table[table["layers"].isna()]
     if rows.empty:
         scenes = shown_scenes(max(2, n // LIVE), 4, whole=False)
-        return in_parts(measure(clip, QUICK, scenes, deletion=CURVED)), passes(clip, QUICK)
-    costs = rows.groupby("method")["passes"].first()
-    rows = rows.drop(columns=["weights", "passes", "layers"]).reset_index(drop=True)
+        rows = measure(clip, QUICK, scenes, deletion=CURVED)
+        costs = passes(clip, QUICK)
+    else:
+        costs = rows.groupby("method")["passes"].first()
+        rows = rows.drop(columns=["weights", "passes", "layers"]).reset_index(drop=True)
     return in_parts(rows), costs
 
 
@@ -454,7 +498,8 @@ def measured_depths(clip: Clip, n: int) -> pd.DataFrame:
     table = _table_of(clip, n)
     rows = table[table["layers"].notna()]
     if rows.empty:
-        return measure_depths(clip, shown_scenes(max(2, n // (2 * LIVE)), 4, whole=False))
+        scenes = shown_scenes(max(2, n // (2 * LIVE)), 4, whole=False)
+        return measure_depths(clip, scenes)
     columns = ["model", "method", "layers", "scene", "average precision"]
     return rows[columns].astype({"layers": int}).reset_index(drop=True)
 
@@ -498,16 +543,17 @@ def main() -> None:
     count = max(options.n, options.slow, options.depths)
     scenes = shown_scenes(count, 4, whole=False)
     table = _read(options.out)
-    others = ~table["model"].isin(options.models)
-    current = table["model"].map({model: _weights(model) for model in options.models})
-    table = table[others | (table["weights"] == current)]
+    weights = {model: _weights(model) for model in options.models}
+    is_current = table["weights"] == table["model"].map(weights)
+    is_unchanged = ~table["model"].isin(options.models)
+    table = table[is_current | is_unchanged]
+
+    tasks = [([*QUICK], options.n), (["depths"], options.depths)]
+    tasks += [([title], options.slow) for title in SLOW]
     for clip in map(load_clip, options.models):
-        for titles, count in [
-            ([*QUICK], options.n),
-            (["depths"], options.depths),
-            *(([title], options.slow) for title in SLOW),
-        ]:
-            for start in range(_first_missing(table, clip, titles), count, CHUNK):
+        for titles, count in tasks:
+            first = _first_missing(table, clip, titles)
+            for start in range(first, count, CHUNK):
                 chunk = scenes[start : min(start + CHUNK, count)]
                 if titles == ["depths"]:
                     rows = measure_depths(clip, chunk)
@@ -521,15 +567,21 @@ def main() -> None:
 def _first_missing(table: pd.DataFrame, clip: Clip, titles: Sequence[str]) -> int:
     """The first scene that a table lacks of methods, or of depths."""
     rows = table[table["model"] == clip.name]
-    if list(titles) == ["depths"]:
+    if titles == ["depths"]:
         rows = rows[rows["layers"].notna()]
     else:
-        rows = rows[rows["layers"].isna() & (rows["method"] == titles[0])]
-    return 0 if rows.empty else int(rows["scene"].max()) + 1
+        rows = rows[rows["layers"].isna()]
+        rows = rows[rows["method"] == titles[0]]
+    if rows.empty:
+        return 0
+    return int(rows["scene"].max()) + 1
 
 
 def _with_costs(
-    clip: Clip, titles: Sequence[str], scenes: Sequence[Scene], deletion: int
+    clip: Clip,
+    titles: Sequence[str],
+    scenes: Sequence[Scene],
+    deletion: int,
 ) -> pd.DataFrame:
     """The rows of `measure`, with the cost of each method in passes and without layers."""
     rows = measure(clip, titles, scenes, controls=len(titles) > 1, deletion=deletion)

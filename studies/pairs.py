@@ -13,7 +13,7 @@ score of Winoground (Thrush et al., CVPR 2022), one image at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import combinations, permutations
@@ -50,6 +50,8 @@ from gradeclip_utils.scenes.scene import (
     is_withheld_colour,
     is_withheld_pair,
 )
+
+from .relevance import as_array
 
 # kind of attribute -> the kind of the caption's words (`Span.kind`) that say it
 KINDS = {
@@ -120,8 +122,8 @@ def draw_pairs(
     if objects not in allowed:
         raise GradeclipError(f"pairs of {kind!r} have {allowed} objects, got {objects}")
     withheld = COMPOSITIONS.index(composition) == 1
-    seed = [60, SPLITS[split], 0, list(KINDS).index(kind), objects, withheld]
-    rng = np.random.default_rng(seed)
+    number = list(KINDS).index(kind)
+    rng = np.random.default_rng([60, SPLITS[split], 0, number, objects, withheld])
 
     pairs: list[Pair] = []
     while len(pairs) < n:
@@ -146,11 +148,15 @@ def _fits(scene: Scene, kind: str, withheld: bool) -> bool:
 
     Nothing, a noun with a colour, or two nouns together.
     """
-    nouns = any(is_withheld_pair(a.noun, b.noun) for a, b in combinations(scene.objects, 2))
+    nouns = _any_withheld_pair(thing.noun for thing in scene.objects)
     colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
     if KINDS[kind] == "colour":
         return colours == withheld and not nouns
     return nouns == withheld and not colours
+
+
+def _any_withheld_pair(nouns: Iterable[str]) -> bool:
+    return any(is_withheld_pair(*pair) for pair in combinations(nouns, 2))
 
 
 @lru_cache(maxsize=4)
@@ -168,10 +174,13 @@ Drawn = tuple[tuple[Scene, Scene], tuple[int, ...]]
 
 
 def _things(
-    rng: np.random.Generator, nouns: Sequence[str], sizes: Sequence[float] = ()
+    rng: np.random.Generator,
+    nouns: Sequence[str],
+    sizes: Sequence[float] = (),
 ) -> list[Object]:
     """Objects drawn and laid out as training does; of these sizes where sizes matter."""
-    things = list(arrange(list(nouns), seed=int(rng.integers(2**32))).objects)
+    seed = int(rng.integers(2**32))
+    things = list(arrange(list(nouns), seed=seed).objects)
     if not sizes:
         return things
     places = draw_layout(rng, sizes=sizes)
@@ -184,8 +193,8 @@ def _things(
 def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool) -> list[str]:
     """`n` different nouns, of which two are withheld from training together, or none."""
     while True:
-        nouns = [str(noun) for noun in rng.choice(pool, n, replace=False)]
-        if any(is_withheld_pair(*pair) for pair in combinations(nouns, 2)) == withheld:
+        nouns = rng.choice(pool, n, replace=False).tolist()
+        if _any_withheld_pair(nouns) == withheld:
             return nouns
 
 
@@ -193,21 +202,22 @@ def _scenes(
     rng: np.random.Generator,
     first: Sequence[Object],
     second: Sequence[Object],
-    first_caption: dict | None = None,
-    second_caption: dict | None = None,
+    captions: Sequence[dict] = ({}, {}),
 ) -> tuple[Scene, Scene]:
     """Two scenes on one background; of each, what its caption says of sizes and relations."""
     background = int(rng.integers(BACKGROUNDS))
     return (
-        arrange(list(first), background=background, **(first_caption or {})),
-        arrange(list(second), background=background, **(second_caption or {})),
+        arrange(list(first), background=background, **captions[0]),
+        arrange(list(second), background=background, **captions[1]),
     )
 
 
-def _changed(things: Sequence[Object], i: int, **change) -> list[Object]:
-    changed = list(things)
-    changed[i] = replace(things[i], **change)
-    return changed
+def _coloured(things: Sequence[Object], colours: dict[int, str]) -> list[Object]:
+    """The same things, with these colours at these places."""
+    coloured = list(things)
+    for i, colour in colours.items():
+        coloured[i] = replace(things[i], colour=colour)
+    return coloured
 
 
 def _identity(rng, pool, n, withheld) -> Drawn:
@@ -231,18 +241,15 @@ def _colour(rng, pool, n, withheld) -> Drawn | None:
     if len(fitting) < 2:
         return None
 
-    first, second = rng.choice(fitting, 2, replace=False)
-    scenes = _scenes(
-        rng,
-        _changed(things, i, colour=str(first)),
-        _changed(things, i, colour=str(second)),
-    )
-    return scenes, (i,)
+    colours = rng.choice(fitting, 2, replace=False).tolist()
+    first, second = [_coloured(things, {i: colour}) for colour in colours]
+    return _scenes(rng, first, second), (i,)
 
 
 def _swapped_colours(rng, pool, n, withheld) -> Drawn | None:
     things = _things(rng, _nouns(rng, pool, n, False))
-    i, j = (int(k) for k in rng.choice(n, 2, replace=False))
+    i, j = rng.choice(n, 2, replace=False).tolist()
+
     fitting = []
     for a, b in permutations(COLOURS, 2):
         before = _withheld_colours(things, {i: a, j: b})
@@ -253,10 +260,11 @@ def _swapped_colours(rng, pool, n, withheld) -> Drawn | None:
         return None
 
     a, b = fitting[rng.integers(len(fitting))]
-    spare = rng.permutation([colour for colour in COLOURS if colour not in (a, b)])
-    colours = {k: str(spare[k]) for k in range(n)} | {i: a, j: b}
-    first = [replace(thing, colour=colours[k]) for k, thing in enumerate(things)]
-    second = _changed(_changed(first, i, colour=b), j, colour=a)
+    spare = [colour for colour in COLOURS if colour not in (a, b)]
+    colours = rng.permutation(spare)[:n].tolist()
+    things = _coloured(things, dict(enumerate(colours)))
+    first = _coloured(things, {i: a, j: b})
+    second = _coloured(things, {i: b, j: a})
     return _scenes(rng, first, second), (i, j)
 
 
@@ -264,28 +272,32 @@ def _withheld_colours(things: Sequence[Object], colours: dict[int, str]) -> bool
     return any(is_withheld_colour(things[k].noun, colour) for k, colour in colours.items())
 
 
-def _sizes(rng, pool, n, withheld, asked: Sequence[int]) -> Drawn:
-    """Small and big things at `asked`, first so and then the other way round.
+def _sizes(rng, pool, n, withheld, named: Sequence[int]) -> Drawn:
+    """Small and big things at the places `named`, first so and then the other way round.
 
     The captions say these sizes.
     """
-    small = float(rng.uniform(SIZES[0], SMALL))
-    big = float(rng.uniform(BIG, _BIGGEST))
-    unnamed = rng.uniform(SIZES[0], SMALL, n)  # sizes that no caption says
-    room = [big if k in asked else float(unnamed[k]) for k in range(n)]
-    things = _things(rng, _nouns(rng, pool, n, withheld), room)
+    sizes = {
+        "small": float(rng.uniform(SIZES[0], SMALL)),
+        "big": float(rng.uniform(BIG, _BIGGEST)),
+    }
+    room = rng.uniform(SIZES[0], SMALL, n).tolist()  # of things whose sizes no caption says
+    for k in named:
+        room[k] = sizes["big"]
+    nouns = _nouns(rng, pool, n, withheld)
+    things = _things(rng, nouns, room)
 
     sides = []
-    for is_first in (True, False):
+    captions = []
+    for words in (("small", "big"), ("big", "small")):
         sized = list(things)
-        words = [""] * n
-        for place, k in enumerate(asked):
-            is_big = (place % 2 == 1) == is_first
-            sized[k] = replace(things[k], size=big if is_big else small)
-            words[k] = "big" if is_big else "small"
-        sides.append((sized, {"size": words}))
-    (first, first_caption), (second, second_caption) = sides
-    return _scenes(rng, first, second, first_caption, second_caption), tuple(asked)
+        sizes_in_caption = [""] * n
+        for k, word in zip(named, words, strict=False):  # one thing or two
+            sized[k] = replace(things[k], size=sizes[word])
+            sizes_in_caption[k] = word
+        sides.append(sized)
+        captions.append({"size": sizes_in_caption})
+    return _scenes(rng, *sides, captions), tuple(named)
 
 
 def _one_size(rng, pool, n, withheld) -> Drawn:
@@ -293,8 +305,8 @@ def _one_size(rng, pool, n, withheld) -> Drawn:
 
 
 def _swapped_sizes(rng, pool, n, withheld) -> Drawn:
-    asked = [int(k) for k in rng.choice(n, 2, replace=False)]
-    return _sizes(rng, pool, n, withheld, asked)
+    named = rng.choice(n, 2, replace=False).tolist()
+    return _sizes(rng, pool, n, withheld, named)
 
 
 def _count(rng, pool, n, withheld) -> Drawn:
@@ -304,8 +316,9 @@ def _count(rng, pool, n, withheld) -> Drawn:
     group_is_last = bool(rng.integers(2))
     single_size = float(rng.uniform(*_OF_FOUR))
 
-    nouns = [kind, kind, kind, single]
-    *three, alone = _things(rng, nouns, [size, size, size, single_size])
+    nouns = [kind] * 3 + [single]
+    sizes = [size] * 3 + [single_size]
+    *three, alone = _things(rng, nouns, sizes)
     two = three[:2]
     if group_is_last:
         return _scenes(rng, [alone, *two], [alone, *three]), (1,)
@@ -324,18 +337,19 @@ def _position(rng, pool, n, withheld, across: bool) -> Drawn | None:
     if distance < 2 * distance_otherwise:
         return None
 
-    first = [a, b]
-    second = [replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y)]
-    captions = [{"relation": relation_between(*things)} for things in (first, second)]
-    return _scenes(rng, first, second, *captions), (0,)
+    a_moved = replace(a, x=b.x, y=b.y)
+    b_moved = replace(b, x=a.x, y=a.y)
+    sides = [[a, b], [a_moved, b_moved]]
+    captions = [{"relation": relation_between(*things)} for things in sides]
+    return _scenes(rng, *sides, captions), (0,)
 
 
 def _comparison(rng, pool, n, withheld) -> Drawn:
     scenes, _ = _sizes(rng, pool, 2, withheld, [0, 1])
     compared = []
     for scene in scenes:
-        relation = relation_between(*scene.objects, kind="size")
         things = list(scene.objects)
+        relation = relation_between(*things, kind="size")
         compared.append(arrange(things, background=scene.background, relation=relation))
     return tuple(compared), (0,)
 
@@ -361,7 +375,8 @@ def image_pixels(clip: Clip) -> int:
 
     No more than it needs, a multiple of `CANVAS`.
     """
-    size = getattr(getattr(clip.model, "visual", None), "image_size", IMAGE_SIZE)
+    visual = getattr(clip.model, "visual", None)
+    size = getattr(visual, "image_size", IMAGE_SIZE)
     side = max(size) if isinstance(size, (tuple, list)) else size
     return min(IMAGE_SIZE, CANVAS * math.ceil(side / CANVAS))
 
@@ -382,6 +397,12 @@ def embed_scenes(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     return explainer.embed_images(images).cpu()
 
 
+def maps_of(explainer: Explainer, scenes: Sequence[Scene], directions: Tensor) -> np.ndarray:
+    """Signed maps (N, M, h, w) of scenes in float64; directions are as in `Explainer.maps`."""
+    images = images_of(explainer.clip, scenes)
+    return as_array(explainer.maps(images, directions))
+
+
 class Embedded(NamedTuple):
     """Unit embeddings of pairs: images and captions, (P, 2, E) each."""
 
@@ -393,9 +414,10 @@ def embed_pairs(clip: Clip, pairs: Sequence[Pair]) -> Embedded:
     """Embed both images and both captions of pairs."""
     explainer = Explainer(clip)
     scenes = [scene for pair in pairs for scene in pair.scenes]
-    images = embed_scenes(explainer, scenes)
-    texts = explainer.embed_texts([scene.caption for scene in scenes]).cpu()
-    return Embedded(images.unflatten(0, (-1, 2)), texts.unflatten(0, (-1, 2)))
+    captions = [scene.caption for scene in scenes]
+    images = embed_scenes(explainer, scenes).unflatten(0, (-1, 2))
+    texts = explainer.embed_texts(captions).cpu().unflatten(0, (-1, 2))
+    return Embedded(images, texts)
 
 
 def judge(clip: Clip, pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -421,6 +443,7 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
             right_caption = similarity[side, side]
             wrong_caption = similarity[side, 1 - side]
             wrong_image = similarity[1 - side, side]
+            margin = right_caption - wrong_caption
             row = {
                 "pair": pair.name,
                 "kind": pair.kind,
@@ -428,8 +451,8 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
                 "side": side,
                 "similarity": right_caption,
                 "other_similarity": wrong_caption,
-                "margin": right_caption - wrong_caption,
-                "right": _right(right_caption - wrong_caption),
+                "margin": margin,
+                "right": _right(margin),
                 "right_image": _right(right_caption - wrong_image),
                 "text_only": _right(prior[side] - prior[1 - side]),
             }
@@ -439,8 +462,8 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
 
 def all_right(rows: pd.DataFrame) -> pd.Series:
     """Winoground's group score of each pair: 1 if both images and both captions find each other."""
-    lowest = rows.groupby("pair", sort=False)[["right", "right_image"]].min().min(axis=1)
-    return (lowest == 1).astype(float)
+    lowest = rows.groupby("pair", sort=False)[["right", "right_image"]].min()
+    return (lowest.min(axis=1) == 1).astype(float)
 
 
 def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:

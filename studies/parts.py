@@ -11,6 +11,7 @@ image, or its lead over the mean of all images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ def absent_nouns(scenes: Sequence[Scene]) -> list[str]:
     nouns = [[thing.noun for thing in scene.objects] for scene in scenes]
     absent = []
     for place, present in enumerate(nouns):
-        later = [noun for group in nouns[place + 1 :] + nouns[:place] for noun in group]
+        later = chain.from_iterable(nouns[place + 1 :] + nouns[:place])
         absent.append(next(noun for noun in later if noun not in present))
     return absent
 
@@ -77,8 +78,9 @@ def map_parts(
     explainer = Explainer(clip)
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
+    prompts = _prompts(explainer, scenes)  # (B, 3, E)
     mean = null_mean(explainer).expand(len(scenes), 1, -1)
-    directions = torch.cat([_prompts(explainer, scenes), mean], dim=1)  # (B, 4, E)
+    directions = torch.cat([prompts, mean], dim=1)  # (B, 4, E)
 
     rows = []
     by_kind = layer_maps(clip, images, directions, kinds, layers=max(layers))
@@ -88,10 +90,10 @@ def map_parts(
             targets = _targets(through[:, :, count - 1])
             if kind != "loosened":
                 targets = {PROMPT: targets[PROMPT]}
+
             for target, maps in targets.items():
                 table = _measures(maps, masks)
-                labels = {"spatial": kind, "layers": count, "target": target}
-                rows.append(table.assign(**labels))
+                rows.append(table.assign(spatial=kind, layers=count, target=target))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -100,17 +102,25 @@ def measures_of(explainers: Mapping[str, Explainer], scenes: Sequence[Scene]) ->
     explainer = next(iter(explainers.values()))
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
+    by_method = maps_by(explainers, images, _prompts(explainer, scenes))
+
     rows = []
-    for name, maps in maps_by(explainers, images, _prompts(explainer, scenes)).items():
-        rows.append(_measures(maps, masks).assign(method=name))
+    for name, maps in by_method.items():
+        table = _measures(maps, masks)
+        rows.append(table.assign(method=name))
     return pd.concat(rows, ignore_index=True)
 
 
 def _prompts(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """The prompts of both things of each scene and of one that it does not show, (B, 3, E)."""
-    present = explainer.embed_texts([text for scene in scenes for text in prompts_of(scene)])
-    absent = explainer.embed_texts([phrase(noun) for noun in absent_nouns(scenes)])
-    return torch.cat([present.unflatten(0, (-1, 2)), absent[:, None]], dim=1)
+    prompts: list[str] = []
+    for scene in scenes:
+        prompts += prompts_of(scene)
+    present = explainer.embed_texts(prompts).unflatten(0, (-1, 2))  # (B, 2, E)
+
+    absent_prompts = [phrase(noun) for noun in absent_nouns(scenes)]
+    absent = explainer.embed_texts(absent_prompts)  # (B, E)
+    return torch.cat([present, absent[:, None]], dim=1)
 
 
 def plot_targets(rows: Mapping[str, pd.DataFrame]) -> Figure:
@@ -118,6 +128,7 @@ def plot_targets(rows: Mapping[str, pd.DataFrame]) -> Figure:
     alt = "average precision by number of layers and target"
     figure = new_figure(FULL_WIDTH, 3.2, alt, layout="constrained")
     panels = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
+
     for axes, (model, table) in zip(panels, rows.items(), strict=True):
         sns.lineplot(
             table,
@@ -146,11 +157,13 @@ def _targets(maps: np.ndarray) -> dict[str, np.ndarray]:
 
     From the maps (B, 4, h, w) of three prompts and of the mean null caption: maps are linear.
     """
-    first, second, absent, mean = maps.transpose(1, 0, 2, 3)
+    prompts = maps[:, :3]  # first, second, absent
+    opponents = maps[:, [1, 0, 1]]  # second, first, second
+    mean = maps[:, 3:]
     return {
-        PROMPT: np.stack([first, second, absent], axis=1),
-        CONTRAST: np.stack([first - second, second - first, absent - second], axis=1),
-        LEAD: np.stack([first - mean, second - mean, absent - mean], axis=1),
+        PROMPT: prompts,
+        CONTRAST: prompts - opponents,
+        LEAD: prompts - mean,
     }
 
 
@@ -159,9 +172,13 @@ def _measures(maps: np.ndarray, masks: Sequence[np.ndarray]) -> pd.DataFrame:
     rows = []
     for k, (scene_maps, things) in enumerate(zip(maps, masks, strict=True)):
         first, _, absent = scene_maps
-        heats = [on_canvas(map_) for map_ in scene_maps[:2]]
-        places = [located(heat, things)[i] for i, heat in enumerate(heats)]
-        precisions = [precision(heat, mask) for heat, mask in zip(heats, things, strict=True)]
+        places = []
+        precisions = []
+        for i, mask in enumerate(things):
+            heat = on_canvas(scene_maps[i])
+            places.append(located(heat, things)[i])
+            precisions.append(precision(heat, mask))
+
         row = {
             "scene": k,
             "on the thing": np.mean([place.on_thing for place in places]),
@@ -194,26 +211,28 @@ def word_parts(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     images = explainer.embed_images([scene.image(CANVAS) for scene in scenes])
     targets = {IMAGE: images, IMAGE_LEAD: images - images.mean(0)}
     true, false = _captions(scenes)
-    left_out = {
-        name: (explainer.score_words(true, target), explainer.score_words(false, target))
-        for name, target in targets.items()
-    }
+    left_out = {}
+    for name, target in targets.items():
+        of_true = explainer.score_words(true, target)
+        of_false = explainer.score_words(false, target)
+        left_out[name] = (of_true, of_false)
 
     rows = []
     for (name, target), scorer in _scorers(clip).items():
+        left_out_of_true, _ = left_out[target]
         if name == "leaving out":
             of_true, of_false = left_out[target]
         else:
             of_true = scorer.score_words(true, targets[target])
             of_false = scorer.score_words(false, targets[target])
-        left_out_of_true, _ = left_out[target]
-        for k, scene in enumerate(scenes):
-            true_noun = scene.objects[0].noun
+
+        for k, (scene, absent) in enumerate(zip(scenes, absent_nouns(scenes), strict=True)):
+            present = scene.objects[0].noun
             row = {
                 "scores": name,
                 "target": target,
                 "scene": k,
-                "false word": _is_lower(of_false[k], false[k], true_noun),
+                "false word": _is_lower(of_false[k], false[k], present, absent),
                 "like leaving out": _rank_correlation(of_true[k], left_out_of_true[k]),
             }
             rows.append(row)
@@ -236,32 +255,35 @@ def _scorers(clip: Clip) -> Mapping[tuple[str, str], Explainer]:
     published = Explainer(clip, words="grad-eclip")
     depth = published.text_tower.depth
     default = published.text_tower.layers
+
     scorers = {}
     for layers in range(1, depth + 1):
-        scorers[f"loosened, {layers} of {depth} layers", IMAGE] = Explainer(
-            clip, words="grad-eclip", text_layers=layers
-        )
+        scorer = Explainer(clip, words="grad-eclip", text_layers=layers)
+        scorers[f"loosened, {layers} of {depth} layers", IMAGE] = scorer
     scorers[f"loosened, {default} of {depth} layers", IMAGE_LEAD] = published
+
     of_default = Explainer(clip, text_layers=default)
-    for name, method in {
+    methods = {
         "softmax": "grad-eclip-softmax",
         "no spatial weight": "grad-eclip-no-spatial",
         "one head": "grad-eclip-single-head",
-    }.items():
+    }
+    for name, method in methods.items():
         scorers[name, IMAGE] = of_default.with_method(words=method)
     scorers["leaving out", IMAGE] = published
     scorers["leaving out", IMAGE_LEAD] = published
     return scorers
 
 
-def _is_lower(words: Sequence[Word], caption: str, true_noun: str) -> float:
-    """1 if the second noun phrase scores below the first noun, 0 if above, .5 for a tie."""
+def _is_lower(words: Sequence[Word], caption: str, true_noun: str, false_noun: str) -> float:
+    """1 if the false noun, the last word, scores below the true one, 0 if above, .5 for a tie."""
     start = caption.index(true_noun)
     end = start + len(true_noun)
-    second = caption.index(" and ", end) + len(" and a ")
+    second = len(caption) - len(false_noun)
     true = sum(word.score for word in words if start <= word.start < end)
     false = sum(word.score for word in words if word.start >= second)
-    return 0.5 * (1 + np.sign(true - false))
+    lead = true - false
+    return 0.5 * (1 + np.sign(lead))
 
 
 def _rank_correlation(words: Sequence[Word], left_out: Sequence[Word]) -> float:
@@ -269,4 +291,5 @@ def _rank_correlation(words: Sequence[Word], left_out: Sequence[Word]) -> float:
     scores = [word.score for word in words]
     if np.ptp(scores) == 0:
         return np.nan
-    return float(spearmanr(scores, [word.score for word in left_out]).statistic)
+    left_out_scores = [word.score for word in left_out]
+    return float(spearmanr(scores, left_out_scores).statistic)

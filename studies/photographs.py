@@ -51,6 +51,10 @@ _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _TYPICAL = 64  # images whose mean stands for no image in particular
 _MARGIN = 0.01  # of the relevance: a map is about as much on a thing as a constant map is
 _FEWEST_CASES = 25  # of a pair of attributes that counts in ARO, as published
+_ANSWERS = {  # by column, what it claims
+    "right": "finds its caption",
+    "text_only": "without the image",
+}
 _CONTENT = {
     "05": (
         "where the maps of “a X”, “a Y” and “a X and a Y” lie, and whether maps and embeddings add"
@@ -63,7 +67,9 @@ _CONTENT = {
 
 
 def matching_rows(
-    clip: Clip, examples: Sequence[Example], folder: str | Path | None = None
+    clip: Clip,
+    examples: Sequence[Example],
+    folder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Measure where the maps of "a X", "a Y" and "a X and a Y" lie in images that show X and Y.
 
@@ -90,13 +96,16 @@ def matching_rows(
 
     def measure(image: str) -> dict | None:
         x, y = pairs[image]
-        masks = np.stack([x.mask(), y.mask()])
-        larger = masks.sum((1, 2)).argmax()
-        masks[larger] &= ~masks.all(0)
-        if not masks.any((1, 2)).all():
+        masks = np.stack([x.mask(), y.mask()])  # (2, H, W)
+        is_shared = masks.all(0)
+        areas = masks.sum((1, 2))
+        masks[areas.argmax()] &= ~is_shared
+        is_seen = masks.any((1, 2))
+        if not is_seen.all():
             return None
 
-        texts = explainer.embed_texts([*prompts[image], " and ".join(prompts[image])])
+        joint_prompt = " and ".join(prompts[image])
+        texts = explainer.embed_texts([*prompts[image], joint_prompt])  # (3, E)
         maps, heats, constant = _maps(explainer, x, texts)
         chance = located(constant, masks)
         if not all(thing.on_thing for thing in chance):
@@ -115,8 +124,12 @@ def matching_rows(
         row["embeddings_other"] = np.nan
         foreign = _disjoint(prompts, image)
         if foreign:
-            row["embeddings_other"] = _cosine_with_sum(texts[2], explainer.embed_texts(foreign))
-        row["maps"] = np.corrcoef(maps[2].ravel(), (maps[0] + maps[1]).ravel())[0, 1]
+            foreign_texts = explainer.embed_texts(foreign)
+            row["embeddings_other"] = _cosine_with_sum(texts[2], foreign_texts)
+
+        x_map, y_map, joint_map = maps
+        sum_of_maps = x_map + y_map
+        row["maps"] = np.corrcoef(joint_map.ravel(), sum_of_maps.ravel())[0, 1]
         return row
 
     questions = {image: "; ".join(pair) for image, pair in prompts.items()}
@@ -158,7 +171,9 @@ def _with_article(noun: str) -> str:
 
 
 def colour_rows(
-    clip: Clip, examples: Sequence[Example], folder: str | Path | None = None
+    clip: Clip,
+    examples: Sequence[Example],
+    folder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Measure where the map of a colour word lies if its caption gives it to a thing with a mask.
 
@@ -175,7 +190,8 @@ def colour_rows(
         GradeclipError: no caption gives a colour to a concept with a mask, or `folder` holds
             another run.
     """
-    images = dict(zip([example.key for example in examples], _images_of(examples), strict=True))
+    keys = [example.key for example in examples]
+    images = dict(zip(keys, _images_of(examples), strict=True))
     coloured = _with_colours(examples)
     explainer = Explainer(clip)
 
@@ -242,7 +258,9 @@ def _colour_of(example: Example) -> tuple[int, int] | None:
 
 
 def choice_rows(
-    clip: Clip, choices: Sequence[Choice], folder: str | Path | None = None
+    clip: Clip,
+    choices: Sequence[Choice],
+    folder: str | Path | None = None,
 ) -> pd.DataFrame:
     """Ask each image which of its two captions is right: SugarCrepe, ARO, Winoground, ColorSwap.
 
@@ -270,19 +288,22 @@ def choice_rows(
 
     def measure(key: str) -> dict:
         choice = by_key[key]
-        if images[key] not in embeddings:
-            embeddings[images[key]] = explainer.embed_images(choice.image())[0]
+        image = images[key]
+        if image not in embeddings:
+            embeddings[image] = explainer.embed_images(choice.image())[0]
 
-        texts = explainer.embed_texts([choice.caption, choice.negative])
-        right, wrong = (texts @ embeddings[images[key]]).tolist()
-        lead = float((texts[0] - texts[1]) @ typical)
+        texts = explainer.embed_texts([choice.caption, choice.negative])  # (2, E)
+        similarities = texts @ embeddings[image]
+        right, wrong = similarities.tolist()
+        difference = texts[0] - texts[1]
+        lead = float(difference @ typical)
         return {
             "image": choice.image_key or key,
             "kind": choice.kind,
             "similarity": right,
             "wrong": wrong,
-            "right": (np.sign(right - wrong) + 1) / 2,
-            "text_only": (np.sign(lead) + 1) / 2,
+            "right": np.heaviside(right - wrong, 0.5),
+            "text_only": np.heaviside(lead, 0.5),
         }
 
     questions = {key: f"{choice.caption}; {choice.negative}" for key, choice in by_key.items()}
@@ -297,7 +318,8 @@ def group_scores(rows: pd.DataFrame) -> pd.Series:
     example = rows["key"].str.rpartition("/")[0]
     wrong_by_example = rows.groupby(example)["wrong"]
     crossed = wrong_by_example.transform(lambda wrong: wrong.to_numpy()[::-1])  # the other image
-    right = (rows["similarity"] > rows["wrong"]) & (rows["similarity"] > crossed)
+    similarity = rows["similarity"]
+    right = (similarity > rows["wrong"]) & (similarity > crossed)
     return right.groupby(example).all().astype(float)
 
 
@@ -305,16 +327,17 @@ def group_scores(rows: pd.DataFrame) -> pd.Series:
 
 
 def _maps(
-    explainer: Explainer, example: Example, directions: Tensor
+    explainer: Explainer,
+    example: Example,
+    directions: Tensor,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signed maps (T, h, w) of an image for T directions; the same as heat maps.
+    """Signed maps (T, h, w) of an image, its heat maps (T, H, W), and a constant one (H, W).
 
-    And a constant one.
-
-    The heat maps (T, H, W) and the constant one (H, W) are zero outside of what the model saw.
+    Heat maps and the constant one are zero outside of what the model saw.
     """
     image = example.image()
-    maps = explainer.maps(image, directions)[0].float().cpu().numpy()
+    batch = explainer.maps(image, directions)  # (1, T, h, w)
+    maps = batch[0].float().cpu().numpy()
     box = model_view(explainer.clip.preprocess, image).box
 
     heats = np.stack([onto_image(map_, box, image.size) for map_ in maps])
@@ -385,7 +408,9 @@ def read_photographs(lesson: str, data: str) -> dict[str, Sequence]:
 
 
 def show_photographs(
-    claims: Claims, clip: Clip, photographs: Mapping[str, Sequence]
+    claims: Claims,
+    clip: Clip,
+    photographs: Mapping[str, Sequence],
 ) -> Figure | None:
     """Measure a lesson's question on photographs.
 
@@ -464,14 +489,14 @@ def _claim_choices(claims: Claims, rows: pd.DataFrame, data: str) -> None:
     if data in ("winoground", "colorswap"):  # two images and two captions per example
         example = rows["key"].str.rpartition("/")[0]
         name = f"photographs: {data}"
-        claims.add(f"{name}: finds its caption", rows["right"], clusters=example, than=0.5)
-        claims.add(f"{name}: without the image", rows["text_only"], clusters=example, than=0.5)
+        for column, claim in _ANSWERS.items():
+            claims.add(f"{name}: {claim}", rows[column], clusters=example, than=0.5)
         claims.add(f"{name}: all four right", group_scores(rows), than=1 / 6)
         return
 
     files = rows["kind"].str.partition(":")[0]  # ARO's kinds have a relation after it
     for file, cases in rows.groupby(files, sort=False):
-        for column, claim in (("right", "finds its caption"), ("text_only", "without the image")):
+        for column, claim in _ANSWERS.items():
             name = f"photographs: {data}, {file}: {claim}"
             if data == "aro":
                 estimate, bounds, n = _mean_over_kinds(cases, column)
@@ -487,14 +512,18 @@ def _mean_over_kinds(cases: pd.DataFrame, column: str) -> tuple[float, np.ndarra
     or more.
     """
     sizes = cases.groupby("kind")["kind"].transform("size")
-    kind, _, name = cases["kind"].str.partition(": ").to_numpy().T
+    parts = cases["kind"].str.partition(": ")  # the file, and its relation or pair of attributes
+    is_relation = parts[0] == "relation"
     symmetric = data_path("aro_symmetric.txt").read_text().splitlines()
-    counts = np.where(kind == "relation", ~np.isin(name, symmetric), sizes >= _FEWEST_CASES)
+    is_asymmetric = ~parts[2].isin(symmetric)
+    is_frequent = sizes >= _FEWEST_CASES
+    counts = is_asymmetric.where(is_relation, is_frequent)
     cases = cases[counts]
-    if not len(cases):
+    if cases.empty:
         return np.nan, np.full(2, np.nan), 0
 
     # the mean over kinds is a mean over cases in which each kind weighs the same
-    weights = len(cases) / (cases["kind"].nunique() * sizes[counts])
+    n_kinds = cases["kind"].nunique()
+    weights = len(cases) / (n_kinds * sizes[counts])
     mean, bounds, n = mean_and_interval(weights * cases[column], cases["image"])
     return mean, np.clip(bounds, 0, 1), n

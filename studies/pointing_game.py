@@ -36,9 +36,9 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.models import Clip
-from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, phrase, without
+from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, without
 
-from .lesson import are_different
+from .lesson import are_different, prompts_of
 from .pairs import images_of
 from .relevance import Located, direction_of, located, on_canvas
 
@@ -73,7 +73,8 @@ def games(
         scene = draw_scene(seed, split=split, n_objects=4, tint=tint, plain=True)
         if are_different(scene.objects):
             for count in counts:
-                fewer = arrange(list(scene.objects[:count]), background=scene.background)
+                things = list(scene.objects[:count])
+                fewer = arrange(things, background=scene.background)
                 drawn.append(Game(f"{split}/{seed}", fewer))
         seed += 1
     return drawn
@@ -114,7 +115,9 @@ def play_true_masks(played: Sequence[Game], grid: tuple[int, int]) -> pd.DataFra
 
 
 def question_directions(
-    explainer: Explainer, scenes: Sequence[Scene], questions: Sequence[str]
+    explainer: Explainer,
+    scenes: Sequence[Scene],
+    questions: Sequence[str],
 ) -> dict[str, Tensor]:
     """The directions of the questions in the space of embeddings, (B, T, E) each."""
     if len(scenes[0].objects) == 1:
@@ -128,15 +131,23 @@ def question_directions(
     if "caption" in questions:
         directions["caption"] = embed(captions)
     if "prompt" in questions:
-        nouns = [thing.noun for scene in scenes for thing in scene.objects]
-        directions["prompt"] = embed([phrase(noun) for noun in nouns])
+        prompts = []
+        for scene in scenes:
+            prompts += prompts_of(scene)
+        directions["prompt"] = embed(prompts)
+
     if "contrast" in questions:
-        fewer = [without(scene, i).caption for scene in scenes for i in range(len(scene.objects))]
-        directions["contrast"] = embed(captions) - embed(fewer)
+        captions_without = []
+        for scene in scenes:
+            for i in range(len(scene.objects)):
+                captions_without.append(without(scene, i).caption)
+        directions["contrast"] = embed(captions) - embed(captions_without)
+
     if any(question.startswith("word") for question in questions):
         words = torch.stack([_noun_directions(explainer, scene) for scene in scenes])
         directions["word x region"] = words
         directions["word x region, centred"] = words - words.mean(1, keepdim=True)
+
     return {question: directions[question] for question in questions}
 
 
@@ -146,25 +157,31 @@ def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     split.check_read()
     nouns = [span for span in scene.spans if span.kind == "noun"]
     nouns.sort(key=lambda span: span.objects)
-    return torch.stack([direction_of(split, directions, noun.start, noun.end) for noun in nouns])
+    of_nouns = [direction_of(split, directions, noun.start, noun.end) for noun in nouns]
+    return torch.stack(of_nouns)
 
 
 def question_maps(
-    explainer: Explainer, scenes: Sequence[Scene], directions: Mapping[str, Tensor]
+    explainer: Explainer,
+    scenes: Sequence[Scene],
+    directions: Mapping[str, Tensor],
 ) -> dict[str, np.ndarray]:
     """Signed heat maps (B, T, CANVAS, CANVAS) of every question."""
     if not directions:  # no question can be asked of an object that is alone
         return {}
     images = images_of(explainer.clip, scenes)
-    maps = explainer.maps(images, torch.cat(list(directions.values()), dim=1))  # (B, T, h, w)
+    joined = torch.cat(list(directions.values()), dim=1)  # (B, T, E), T over all questions
+    maps = explainer.maps(images, joined).float().cpu().numpy()  # (B, T, h, w)
 
     heats = []
-    for image, image_maps in zip(images, maps.float().cpu().numpy(), strict=True):
+    for image, image_maps in zip(images, maps, strict=True):
         view = model_view(explainer.clip.preprocess, image)
         box = tuple(np.array(view.box) * CANVAS / image.width)
         heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in image_maps])
-    ends = np.cumsum([part.shape[1] for part in directions.values()])[:-1]
-    parts = np.split(np.array(heats), ends, axis=1)
+
+    counts = [part.shape[1] for part in directions.values()]
+    ends = np.cumsum(counts)
+    parts = np.split(np.array(heats), ends[:-1], axis=1)
     return dict(zip(directions, parts, strict=True))
 
 

@@ -51,17 +51,26 @@ def power_of_correlation(
         The part of the studies whose interval excludes 0, from 0 to 1.
     """
     rng = np.random.default_rng(seed)
-    rating, unrelated, noise = rng.normal(size=(3, studies, words))
+    rating, unrelated, noise = rng.normal(size=(3, studies, words))  # (studies, words) each
     truth = correlation * rating + np.sqrt(1 - correlation**2) * unrelated
     measured = np.sqrt(reliability) * truth + np.sqrt(1 - reliability) * noise
 
-    ranks = rankdata(rating, axis=1), rankdata(measured, axis=1)
-    deviations = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
-    covariance = (deviations[0] * deviations[1]).sum(axis=1)
-    norms = [np.linalg.norm(deviation, axis=1) for deviation in deviations]
-    observed = covariance / (norms[0] * norms[1])
+    rating_ranks = _centred_ranks(rating)
+    measured_ranks = _centred_ranks(measured)
+    covariance = (rating_ranks * measured_ranks).sum(axis=1)
+    spread = np.linalg.norm(rating_ranks, axis=1) * np.linalg.norm(measured_ranks, axis=1)
+    observed = covariance / spread  # (studies,)
+
     error = np.sqrt(_SPREAD / (words - 3))
-    return float((np.abs(np.arctanh(observed)) > norm.ppf(0.975) * error).mean())
+    deviation = np.abs(np.arctanh(observed))
+    is_seen = deviation > norm.ppf(0.975) * error
+    return float(is_seen.mean())
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    """The ranks of the values (studies, words) within each study, less their mean."""
+    ranks = rankdata(values, axis=1)
+    return ranks - ranks.mean(axis=1, keepdims=True)
 
 
 def power_of_choices(
@@ -89,26 +98,28 @@ def power_of_choices(
     rng = np.random.default_rng(seed)
     answers = rng.random((studies, pairs, 2)) < right
     is_alike = rng.random((studies, pairs)) < agreement
-    answers[..., 1] = np.where(is_alike, answers[..., 0], answers[..., 1])
-    counts = answers.sum(axis=(1, 2))
+    answers[is_alike, 1] = answers[is_alike, 0]
+    counts = answers.sum(axis=(1, 2))  # (studies,)
 
     clusters = np.repeat(np.arange(pairs), 2)
     lows = {}
     for count in np.unique(counts):
-        alike = np.arange(2 * pairs) < count  # the interval depends on the count alone
-        lows[count], _ = mean_interval(alike, clusters, kind="proportion")
+        ordered = np.arange(2 * pairs) < count  # the interval depends on the count alone
+        lows[count], _ = mean_interval(ordered, clusters, kind="proportion")
     return float(np.mean([lows[count] > 0.5 for count in counts]))
 
 
 def pair_agreement(right: Sequence[float], pairs: Sequence) -> float:
     """The correlation of the two answers of a pair, from the answers and the pair of each."""
     answers = pd.Series(np.asarray(right, dtype=float)).groupby(np.asarray(pairs))
-    first, second = answers.first(), answers.last()
+    first = answers.first()
+    second = answers.last()
     pooled = np.concatenate([first, second])
     if pooled.std() == 0:
         return 0.0
-    covariance = ((first - pooled.mean()) * (second - pooled.mean())).mean()
-    return float(covariance / pooled.var())
+    mean = pooled.mean()
+    products = (first - mean) * (second - mean)
+    return float(products.mean() / pooled.var())
 
 
 def images_needed(reliability: float, images: int, wanted: float) -> int:
@@ -118,24 +129,26 @@ def images_needed(reliability: float, images: int, wanted: float) -> int:
 
 
 def power_table(
-    agreement: float = 0.0, sizes: Sequence[int] = SIZES, *, studies: int = STUDIES, seed: int = 0
+    agreement: float = 0.0,
+    sizes: Sequence[int] = SIZES,
+    *,
+    studies: int = STUDIES,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The power of both lessons: a row per effect, a column per number of words or pairs.
 
     The last column has the smallest of these numbers whose power is .8, or "more".
     """
+    simulation = {"studies": studies, "seed": seed}
     rows = {}
     for reliability in RELIABILITIES:
         name = f"07, words: correlation {CORRELATION}, reliability {reliability}"
         rows[name] = [
-            power_of_correlation(n, CORRELATION, reliability, studies=studies, seed=seed)
-            for n in sizes
+            power_of_correlation(n, CORRELATION, reliability, **simulation) for n in sizes
         ]
     for right in RIGHT:
         name = f"06, pairs: right in {right:.2f}"
-        rows[name] = [
-            power_of_choices(n, right, agreement, studies=studies, seed=seed) for n in sizes
-        ]
+        rows[name] = [power_of_choices(n, right, agreement, **simulation) for n in sizes]
 
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(sizes))
     is_enough = table.ge(_WANTED)

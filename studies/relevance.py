@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -47,7 +48,10 @@ def null_mean(explainer: Explainer) -> Tensor:
 
 def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tensor:
     """The direction (E,) of a part of a caption, the sum of those (W, E) of its words."""
-    words = [i for i, (first, last) in enumerate(split.spans) if first < end and start < last]
+    words = []
+    for i, (word_start, word_end) in enumerate(split.spans):
+        if word_start < end and start < word_end:
+            words.append(i)
     return directions[words].sum(0)
 
 
@@ -55,7 +59,9 @@ def direction_of(split: Split, directions: Tensor, start: int, end: int) -> Tens
 
 
 def maps_by(
-    explainers: Mapping[str, Explainer], images: Sequence[Image.Image], directions: Tensor
+    explainers: Mapping[str, Explainer],
+    images: Sequence[Image.Image],
+    directions: Tensor,
 ) -> dict[str, np.ndarray]:
     """Signed maps (B, T, h, w) by several explainers, each target asked for by itself.
 
@@ -71,24 +77,31 @@ def maps_by(
     for (_, layers), titles in groups.items():
         clip = explainers[titles[0]].clip
         sharing = Explainer(clip, image_layers=layers, keep_trace=True)
-        methods = {title: explainers[title].method for title in titles}
-        batches: list[dict[str, np.ndarray]] = []
-        for batch in batches_of(images):
-            by_method = _maps_of_batch(sharing, methods.values(), images[batch], directions[batch])
-            batches.append(by_method)
-        for title, method in methods.items():
+        methods = [explainers[title].method for title in titles]
+
+        batches = [
+            _maps_of_batch(sharing, methods, images[batch], directions[batch])
+            for batch in batches_of(images)
+        ]
+        for title, method in zip(titles, methods, strict=True):
             maps[title] = np.concatenate([by_method[method.name] for by_method in batches])
     return {title: maps[title] for title in explainers}
 
 
 def batches_of(images: Sequence) -> list[slice]:
     """The places of images that are traced together."""
-    return [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
+    starts = range(0, len(images), AT_ONCE)
+    return [slice(start, start + AT_ONCE) for start in starts]
+
+
+def pixels_of(clip: Clip, images: Sequence[Image.Image]) -> Tensor:
+    """What a model sees of B images, (B, 3, H, W), on the CPU."""
+    return torch.stack([model_view(clip.preprocess, image).pixels for image in images])
 
 
 def _maps_of_batch(
     explainer: Explainer,
-    methods: Iterable[Method],
+    methods: Sequence[Method],
     images: Sequence[Image.Image],
     directions: Tensor,
 ) -> dict[str, np.ndarray]:
@@ -97,11 +110,11 @@ def _maps_of_batch(
     comparing = [method for method in methods if method.compares_targets]
     maps = explainer.maps(images, directions, methods=together)
 
-    by_target = [
-        explainer.maps(images, target, methods=comparing) for target in directions.split(1, dim=1)
-    ]
+    targets = directions.split(1, dim=1)
+    by_target = [explainer.maps(images, target, methods=comparing) for target in targets]
     for method in comparing:
-        maps[method.name] = torch.cat([by_method[method.name] for by_method in by_target], dim=1)
+        maps_of_targets = [by_method[method.name] for by_method in by_target]
+        maps[method.name] = torch.cat(maps_of_targets, dim=1)
     return {name: tensor.float().cpu().numpy() for name, tensor in maps.items()}
 
 
@@ -129,15 +142,14 @@ def layer_maps(
     """
     layers = layers or Explainer(clip).image_tower.depth
     tower = Explainer(clip, image_layers=layers).image_tower
-    maps: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+    maps: dict[str, list[np.ndarray]] = defaultdict(list)
 
     for batch in batches_of(images):
-        views = [model_view(clip.preprocess, image).pixels for image in images[batch]]
-        pixels = torch.stack(views).to(tower.device)
-        trace = tower.trace(pixels, graph=True)
+        pixels = pixels_of(clip, images[batch])
+        trace = tower.trace(pixels.to(tower.device), graph=True)
         weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
 
-        relevances: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
+        relevances: dict[str, list[Tensor]] = defaultdict(list)
         for place in reversed(range(layers)):
             layer = trace.layers[place]
             by_target = weights[:, :, place].unbind(1)
@@ -150,7 +162,8 @@ def layer_maps(
 
         rows, columns = trace.grid
         for kind, parts in relevances.items():
-            patches = torch.stack(parts, dim=2)[..., -rows * columns :]  # (B, T, L, P)
+            tokens = torch.stack(parts, dim=2)  # (B, T, L, N)
+            patches = tokens[..., -rows * columns :]
             on_grid = patches.unflatten(-1, (rows, columns))
             maps[kind].append(on_grid.float().cpu().numpy())
     return {kind: np.concatenate(parts) for kind, parts in maps.items()}
@@ -170,8 +183,9 @@ def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
     grey = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     view = model_view(preprocess, grey)
-    left, upper, right, lower = np.array(view.box) * CANVAS / IMAGE_SIZE
-    return float(left), float(upper), float(right), float(lower)
+    box = np.array(view.box) * CANVAS / IMAGE_SIZE
+    left, upper, right, lower = box.tolist()
+    return left, upper, right, lower
 
 
 def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
@@ -207,18 +221,18 @@ def located(heat: np.ndarray, masks: np.ndarray) -> list[Located]:
     if not positive.any():
         positive = np.ones_like(values)
     on_things = (positive * masks).sum((1, 2)) / positive.sum()  # (things,)
+    total = float(on_things.sum())
 
     highest = values == values.max()
     hits = (highest & masks).sum((1, 2)) / highest.sum()  # (things,)
 
-    total = on_things.sum()
     places = []
     for hit, on_thing in zip(hits.tolist(), on_things.tolist(), strict=True):
         place = Located(
             hit=hit,
             on_thing=on_thing,
-            on_others=float(total - on_thing),
-            on_nothing=max(0.0, 1 - float(total)),
+            on_others=total - on_thing,
+            on_nothing=max(0.0, 1 - total),
         )
         places.append(place)
     return places
@@ -238,13 +252,15 @@ def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     (N, T, 3).
     """
     height, width = masks[0].shape[1:]
-    rows = []
+    whole = (0, 0, width, height)
+
+    fractions = []
     for scene_maps, things in zip(maps, masks, strict=True):
         for i, map_ in enumerate(scene_maps):
-            heat = onto_image(map_, (0, 0, width, height), (width, height))
-            _, *fractions = located(heat, things)[i]
-            rows.append(fractions)
-    return np.reshape(rows, (*maps.shape[:2], 3))
+            heat = onto_image(map_, whole, (width, height))
+            place = located(heat, things)[i]
+            fractions.append([place.on_thing, place.on_others, place.on_nothing])
+    return np.reshape(fractions, (*maps.shape[:2], 3))
 
 
 def on_highest(maps: np.ndarray) -> np.ndarray:
@@ -255,9 +271,10 @@ def on_highest(maps: np.ndarray) -> np.ndarray:
     positive = np.maximum(maps, 0)
     positive = positive.reshape(*maps.shape[:2], -1)  # (N, T, patches)
     is_empty = ~positive.any(axis=-1, keepdims=True)
-    rising = np.sort(np.where(is_empty, 1, positive))
+    positive = np.where(is_empty, 1, positive)
 
-    patch_count = rising.shape[-1]
-    highest = rising[..., -round(patch_count / 12) :]
+    rising = np.sort(positive)
+    count = round(rising.shape[-1] / 12)
+    highest = rising[..., -count:]
     fractions = highest.sum(axis=-1) / rising.sum(axis=-1)  # (N, T)
     return fractions.mean(axis=1)

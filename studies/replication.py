@@ -38,6 +38,7 @@ from .runs import notebook_of, run_lesson, takes
 LESSONS = ("01", "02", "03", "04", "05", "06", "07", "09")
 EXPECTED = ("higher", "lower", "about equal", "not predicted")
 LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers", "numpy")
+OUTCOMES = ("hit", "missed", "open")
 PAGE = "replication.md"
 _RECORD = "replication.json"
 
@@ -76,7 +77,8 @@ def outcome(row, expected: str, smallest: float) -> str:
 
 
 def predicted_and_found(
-    results: str | Path = COMMITTED, models: Sequence[str] | None = None
+    results: str | Path = COMMITTED,
+    models: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """A row per predicted claim and model that was measured.
 
@@ -92,15 +94,20 @@ def predicted_and_found(
     """
     rows = result_rows(results)
     if models is None:
-        models = [folder.name for folder in Path(results).iterdir()] + [SECOND]
-    rows = rows[rows["model"].isin(list(models))]
+        models = [SECOND]
+        models += [folder.name for folder in Path(results).iterdir()]
+    rows = rows[rows["model"].isin(models)]
     cells = claim_cells(rows)
     table = predictions().merge(rows, on=["lesson", "claim"])
     table = table[table["expected"].isin(EXPECTED[:3])]
 
-    rows_of_table = list(table.itertuples())
-    table["found"] = [cells[row.claim, row.model] for row in rows_of_table]
-    table["outcome"] = [outcome(row, row.expected, row.smallest) for row in rows_of_table]
+    answers = []
+    outcomes = []
+    for row in table.itertuples():
+        answers.append(cells[row.claim, row.model])
+        outcomes.append(outcome(row, row.expected, row.smallest))
+    table["found"] = answers
+    table["outcome"] = outcomes
     columns = ["lesson", "claim", "expected", "smallest", "model", "found", "outcome"]
     return table[columns].reset_index(drop=True)
 
@@ -108,7 +115,7 @@ def predicted_and_found(
 def hits(table: pd.DataFrame) -> pd.DataFrame:
     """How many predictions were hit, missed and left open: a row per model."""
     counts = pd.crosstab(table["model"], table["outcome"])
-    counts = counts.reindex(columns=["hit", "missed", "open"], fill_value=0)
+    counts = counts.reindex(columns=OUTCOMES, fill_value=0)
     order = list(dict.fromkeys(table["model"]))
     return counts.loc[order].rename_axis(columns=None)
 
@@ -142,10 +149,15 @@ def replicate(model: str, pretrained: str | None, data: str = "", n: int | None 
 
     for lesson in LESSONS:
         file = notebook_of(lesson)
-        run = {"data": _data_for(lesson, data), "n": n, "version": version("gradeclip")}
+        table = folder / f"{lesson}.csv"
+        run = {
+            "data": _data_for(lesson, data),
+            "n": n,
+            "version": version("gradeclip"),
+        }
         earlier = record["lessons"].get(lesson, {})
         is_same = {name: earlier.get(name) for name in run} == run
-        if is_same and "seconds" in earlier and (folder / f"{lesson}.csv").exists():
+        if is_same and "seconds" in earlier and table.exists():
             print(f"{file.stem}: done before", file=sys.stderr)
             continue
 
@@ -157,10 +169,12 @@ def replicate(model: str, pretrained: str | None, data: str = "", n: int | None 
             print(f"gradeclip: {error}", file=sys.stderr)
             run["failed"] = str(error)
         record["lessons"][lesson] = run
-        write_whole({record_file: json.dumps(record, indent=1).encode()})
+        text = json.dumps(record, indent=1)
+        write_whole({record_file: text.encode()})
 
     page = folder / PAGE
-    write_whole({page: _page(results_name(model, pretrained), folder, record).encode()})
+    text = _page(results_name(model, pretrained), folder, record)
+    write_whole({page: text.encode()})
     return page
 
 
@@ -180,7 +194,10 @@ def _data_for(lesson: str, data: str) -> str:
 
 def _page(name: str, folder: Path, record: dict) -> str:
     """Claims predicted and found, hours, versions and the hash of the weights, as Markdown."""
-    lines = ["| lesson | claim | predicted | found | |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| lesson | claim | predicted | found | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     outcomes = []
     claims = _claims_of(name, folder)
     cells = claim_cells(claims)
@@ -194,7 +211,7 @@ def _page(name: str, folder: Path, record: dict) -> str:
         cell = cells[row.claim, row.model]
         lines.append(f"| {row.lesson} | {row.claim} | {expected} | {cell} | {answer} |")
 
-    counts = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("hit", "missed", "open"))
+    counts = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in OUTCOMES)
     libraries = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
     head = [
         f"# {name}: predicted and found",
@@ -214,14 +231,18 @@ def _page(name: str, folder: Path, record: dict) -> str:
 
 def _claims_of(name: str, folder: Path) -> pd.DataFrame:
     """The claims of the lessons about a model, with what is predicted of each."""
-    files = [folder / f"{lesson}.csv" for lesson in LESSONS]
-    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in files if file.exists()]
+    tables = []
+    for lesson in LESSONS:
+        file = folder / f"{lesson}.csv"
+        if file.exists():
+            tables.append(pd.read_csv(file, dtype={"lesson": str}))
     if not tables:
         return pd.DataFrame(columns=["lesson", "claim", "model"])
+
     claims = pd.concat(tables)
     claims = claims[claims["model"] == name]
-    columns = ["lesson", "claim", "expected", "smallest"]
-    claims = claims.merge(predictions()[columns], how="left", on=["lesson", "claim"])
+    predicted = predictions().drop(columns="reason")
+    claims = claims.merge(predicted, how="left", on=["lesson", "claim"])
     return claims.fillna({"expected": "not predicted"})
 
 
@@ -230,6 +251,6 @@ def _hours(record: dict) -> str:
     for lesson, run in record["lessons"].items():
         if "seconds" in run:
             hours[lesson] = run["seconds"] / 3600
-    parts = [f"{lesson}: {duration:.2f}" for lesson, duration in hours.items()]
+    by_lesson = ", ".join(f"{lesson}: {duration:.2f}" for lesson, duration in hours.items())
     total = sum(hours.values())
-    return f"{total:.2f} ({', '.join(parts)})"
+    return f"{total:.2f} ({by_lesson})"

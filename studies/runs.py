@@ -39,8 +39,8 @@ def notebook_of(lesson: str) -> Path:
     if re.fullmatch(r"\w+", lesson):
         notebooks = sorted(NOTEBOOKS.glob(f"{lesson}*.ipynb"))
     if len(notebooks) != 1:
-        known = ", ".join(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
-        raise GradeclipError(f"there is no lesson {lesson!r}: choose from {known}")
+        lessons = ", ".join(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
+        raise GradeclipError(f"there is no lesson {lesson!r}: choose from {lessons}")
     return notebooks[0]
 
 
@@ -117,11 +117,11 @@ def _set_parameters(notebook, title: str, parameters: dict) -> None:
     """Put a cell with these parameters behind the notebook's own, or refuse them."""
     import nbformat
 
-    known = parameters_of(notebook)
-    unknown = [name for name in parameters if name not in known]
+    names = parameters_of(notebook)
+    unknown = [name for name in parameters if name not in names]
     if unknown:
         raise GradeclipError(
-            f"lesson {title} takes no {unknown[0]}; its parameters are {', '.join(known) or 'none'}"
+            f"lesson {title} takes no {unknown[0]}; its parameters are {', '.join(names) or 'none'}"
         )
     n = parameters.get("N", FEWEST)
     if n < FEWEST:
@@ -231,7 +231,8 @@ def _claims_beside(rows: pd.DataFrame, model: str) -> str:
     lesson = rows["lesson"].iloc[0] if len(rows) else ""
     committed = COMMITTED / DESCRIBED / f"{lesson}.csv"
     if committed.exists():
-        described = claim_cells(pd.read_csv(committed, dtype={"lesson": str}))
+        table = pd.read_csv(committed, dtype={"lesson": str})
+        described = claim_cells(table)
 
     for (claim, measured), cell in claim_cells(rows).items():
         name = claim.replace("|", "/")
@@ -258,9 +259,8 @@ def _with_folds(source: str, reads_result: bool) -> str:
             texts.append(part.replace("<summary>Answer</summary>", _summary("Answer")))
             continue
         for paragraph in re.split(r"\n\s*\n", part.strip()):
-            is_reading = (
-                reads_result and not texts and not re.search(r"^#|^\*\*Pre|[?:]$", paragraph)
-            )
+            is_prose = not re.search(r"^#|^\*\*Pre|[?:]$", paragraph)
+            is_reading = reads_result and not texts and is_prose
             if is_reading or _states_numbers(paragraph):
                 paragraph = f"<details>{_summary('Text')}\n\n{paragraph}\n\n</details>"
             texts.append(paragraph)

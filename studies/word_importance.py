@@ -40,9 +40,9 @@ from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
 from gradeclip_utils.words import split_read
 
 from .lesson import FULL_WIDTH, are_different
-from .matching import shown_scene, two_coloured, word_kinds
-from .pairs import images_of
-from .relevance import as_array
+from .matching import places_of, shown_scene, two_coloured, word_kinds
+from .pairs import embed_scenes, images_of
+from .relevance import as_array, embedded
 from .rivals.metagame import shapley_weights
 
 CONTENT = ("noun", "colour")  # the kinds of words that a caption can be false in
@@ -71,17 +71,24 @@ def titles(methods: Sequence[str] = COMPARED) -> dict[str, str]:
 
 
 def scores_by(
-    clip: Clip, captions: Sequence[str], images: Sequence, methods: Sequence[str]
+    clip: Clip,
+    captions: Sequence[str],
+    images: Sequence,
+    methods: Sequence[str],
 ) -> dict[str, list[np.ndarray]]:
     """The scores of each caption's words beside its image: by method, an array (W,) a caption."""
     opened = Explainer(clip)
     embeddings = opened.embed_images(images)  # (captions, E)
+
     scores: dict[str, list[np.ndarray]] = {}
     for method in methods:
         explainer = opened.with_method(words=method)
         with redirect_stderr(StringIO()):  # a page of a lesson has no room for progress bars
             words_of_captions = explainer.score_words(captions, embeddings)
-        scores[method] = [np.array([word.score for word in words]) for words in words_of_captions]
+        scores[method] = []
+        for words in words_of_captions:
+            scores_of_words = [word.score for word in words]
+            scores[method].append(np.array(scores_of_words))
     return scores
 
 
@@ -119,8 +126,7 @@ def false_captions(n: int) -> list[FalseCaption]:
 def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> FalseCaption:
     """Exchange one word of a kind for another of its kind that is not in the scene."""
     words = words_of(scene.caption)
-    places = [index for index, word_kind in enumerate(word_kinds(scene)) if word_kind == kind]
-    index = int(rng.choice(places))
+    index = int(rng.choice(places_of(scene, kind)))
 
     if kind == "colour":
         present = {thing.colour for thing in scene.objects}
@@ -133,7 +139,9 @@ def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> False
 
     # the article stands before the colour: it fits the new one, so that no other word is false
     if kind == "colour" and words[index - 1] in ("a", "an"):
-        words[index - 1] = phrase(words[index + 1], colour=words[index]).split()[0]
+        noun = words[index + 1]
+        article, *_ = phrase(noun, colour=words[index]).split()
+        words[index - 1] = article
     return FalseCaption(scene, " ".join(words), kind, index)
 
 
@@ -141,7 +149,9 @@ def _with_false_word(scene: Scene, kind: str, rng: np.random.Generator) -> False
 
 
 def false_word_hits(
-    clip: Clip, captions: Sequence[FalseCaption], methods: Sequence[str]
+    clip: Clip,
+    captions: Sequence[FalseCaption],
+    methods: Sequence[str],
 ) -> pd.DataFrame:
     """Whether the false word scores lowest: one row per method and caption.
 
@@ -150,27 +160,31 @@ def false_word_hits(
     together. `below`: below the true word of its kind, the other noun or colour, one half for a
     tie; chance is one half for each kind.
     """
-    scenes = list(dict.fromkeys(caption.scene for caption in captions))
-    images = images_of(clip, [caption.scene for caption in captions])
+    scenes = [caption.scene for caption in captions]
+    images = images_of(clip, scenes)
+    numbers = {scene: number for number, scene in enumerate(dict.fromkeys(scenes))}
     texts = [caption.caption for caption in captions]
+    by_method = scores_by(clip, texts, images, methods)
+
     rows = []
-    for method, scores_of_captions in scores_by(clip, texts, images, methods).items():
+    for method, scores_of_captions in by_method.items():
         for caption, scores in zip(captions, scores_of_captions, strict=True):
-            kinds = word_kinds(caption.scene)
-            content = [i for i, kind in enumerate(kinds) if kind in CONTENT]
-            is_lowest = scores[content] == scores[content].min()
-            of_kind = [i for i in content if kinds[i] == caption.kind]
-            (true_place,) = [i for i in of_kind if i != caption.index]
+            scene = caption.scene
+            content = places_of(scene, *CONTENT)
+            lowest = scores[content].min()
+            is_lowest = scores[caption.index] == lowest
+            ties = (scores[content] == lowest).sum()
+
+            (true_place,) = set(places_of(scene, caption.kind)) - {caption.index}
             lead = scores[true_place] - scores[caption.index]
-            rows.append(
-                {
-                    "method": method,
-                    "image": scenes.index(caption.scene),
-                    "kind": caption.kind,
-                    "lowest": is_lowest[content.index(caption.index)] / is_lowest.sum(),
-                    "below": (np.sign(lead) + 1) / 2,
-                }
-            )
+            row = {
+                "method": method,
+                "image": numbers[scene],
+                "kind": caption.kind,
+                "lowest": is_lowest / ties,
+                "below": (np.sign(lead) + 1) / 2,
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -186,8 +200,9 @@ def coalition_similarities(explainer: Explainer, caption: str, image: np.ndarray
     words = words_of(caption)
     parts = []
     for coalition in range(2 ** len(words)):
-        parts.append(" ".join(word for j, word in enumerate(words) if coalition >> j & 1))
-    return as_array(explainer.embed_texts(parts)) @ image
+        part = [word for j, word in enumerate(words) if coalition >> j & 1]
+        parts.append(" ".join(part))
+    return embedded(explainer, parts) @ image
 
 
 def shapley_values(similarities: np.ndarray) -> np.ndarray:
@@ -200,19 +215,24 @@ def shapley_values(similarities: np.ndarray) -> np.ndarray:
 def _word_table(scene: Scene, number: int) -> pd.DataFrame:
     """The words of a scene's caption: columns image, index, word, kind."""
     words = words_of(scene.caption)
-    columns = {"image": number, "index": range(len(words)), "word": words}
-    return pd.DataFrame(columns).assign(kind=word_kinds(scene))
+    columns = {
+        "image": number,
+        "index": range(len(words)),
+        "word": words,
+        "kind": word_kinds(scene),
+    }
+    return pd.DataFrame(columns)
 
 
 def shapley_table(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     """Exact Shapley values of words: columns image, index, word, kind, shapley."""
     explainer = Explainer(clip)
-    embeddings = as_array(explainer.embed_images(images_of(clip, scenes)))
+    embeddings = as_array(embed_scenes(explainer, scenes))
     tables = []
     for number, scene in enumerate(scenes):
         similarities = coalition_similarities(explainer, scene.caption, embeddings[number])
-        values = shapley_values(similarities)
-        tables.append(_word_table(scene, number).assign(shapley=values))
+        words = _word_table(scene, number)
+        tables.append(words.assign(shapley=shapley_values(similarities)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -229,10 +249,13 @@ def score_table(
     """
     images = images_of(clip, scenes if shown is None else shown)
     captions = [scene.caption for scene in scenes]
+    by_method = scores_by(clip, captions, images, methods)
+
     tables = []
-    for method, scores_of_captions in scores_by(clip, captions, images, methods).items():
-        for number, (scene, scores) in enumerate(zip(scenes, scores_of_captions, strict=True)):
-            tables.append(_word_table(scene, number).assign(method=method, score=scores))
+    for method, scores_of_captions in by_method.items():
+        for number, scene in enumerate(scenes):
+            words = _word_table(scene, number)
+            tables.append(words.assign(method=method, score=scores_of_captions[number]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -251,9 +274,10 @@ def agreement(scores: pd.DataFrame, shapley: pd.DataFrame) -> pd.DataFrame:
 
 def function_word_wins(scores: pd.DataFrame) -> pd.DataFrame:
     """Whether a function word scores highest in its caption: columns method, image, wins."""
-    highest = scores.loc[scores.groupby(["method", "image"], sort=False)["score"].idxmax()]
+    captions = scores.groupby(["method", "image"], sort=False)
+    highest = scores.loc[captions["score"].idxmax()].reset_index(drop=True)
     wins = highest["kind"] == "function"
-    return highest[["method", "image"]].assign(wins=wins).reset_index(drop=True)
+    return highest[["method", "image"]].assign(wins=wins)
 
 
 # --------------------------------------------------------------------------- the first figure
@@ -280,6 +304,7 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
     widths = [side, FULL_WIDTH - side - names]
     image_axes, axes = figure.subplots(1, 2, width_ratios=widths)
     show_image(image_axes, caption.scene.image())
+
     scaled = []
     for scores in rows.values():
         largest = np.abs(scores).max()
@@ -288,8 +313,11 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
     axes.set_xticks(range(len(words)), words, fontsize=10)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    axes.set_xticks(np.arange(len(words) - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
+
+    column_borders = np.arange(len(words) - 1) + 0.5
+    row_borders = np.arange(len(rows) - 1) + 0.5
+    axes.set_xticks(column_borders, minor=True)
+    axes.set_yticks(row_borders, minor=True)
     axes.grid(which="minor", color="white", linewidth=3)
     axes.tick_params(which="minor", length=0)
     for spine in axes.spines.values():
@@ -299,7 +327,9 @@ def plot_scores(clip: Clip, caption: FalseCaption, methods: Sequence[str] = COMP
 
 
 def _scores_of_rows(
-    clip: Clip, caption: FalseCaption, methods: Sequence[str]
+    clip: Clip,
+    caption: FalseCaption,
+    methods: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """The rows of the figure by title: exact Shapley values, and scores by each method."""
     images = images_of(clip, [caption.scene])
@@ -307,8 +337,10 @@ def _scores_of_rows(
     (embedding,) = as_array(explainer.embed_images(images))
     similarities = coalition_similarities(explainer, caption.caption, embedding)
     rows = {"Exact Shapley values": shapley_values(similarities)}
-    for method, scores in scores_by(clip, [caption.caption], images, methods).items():
-        rows[METHODS[method].title] = scores[0]
+
+    by_method = scores_by(clip, [caption.caption], images, methods)
+    for method, (scores,) in by_method.items():
+        rows[METHODS[method].title] = scores
     return rows
 
 
@@ -325,6 +357,7 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
     """
     tower = explainer.with_method(words="grad-eclip").text_tower
     split = split_read(prompt, explainer.clip.tokenizer, tower)
+    word_ids = np.array(split.word_ids)  # the word of each token
     direction = explainer.embed_images(image)[None]  # (1, 1, E)
     tokens = explainer.clip.tokenizer([prompt]).to(tower.device)
     trace = tower.trace(tokens, graph=True)
@@ -333,11 +366,13 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
     rows = []
     for position, layer in enumerate(trace.layers):
         lam = spatial_weights(layer, trace.valid_mask)[0, :, 0]  # (H, N)
-        gradient = attention_gradient(weights[:, 0, position], layer.v)[0, :, 0]  # (H, N)
+        gradients = attention_gradient(weights[:, 0, position], layer.v)  # (1, H, R, N)
+        gradient = gradients[0, :, 0]
         for index, (start, end) in enumerate(split.spans):
-            of_word = [split.first + i for i, word in enumerate(split.word_ids) if word == index]
-            lam_of_word = lam[:, of_word]
-            gradient_of_word = gradient[:, of_word]
+            tokens_of_word = split.first + np.flatnonzero(word_ids == index)
+            lam_of_word = lam[:, tokens_of_word]
+            gradient_of_word = gradient[:, tokens_of_word]
+
             row = {
                 "layer": len(trace.layers) - position,
                 "word": prompt[start:end],
@@ -354,11 +389,13 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
 
 def _tagged_scenes() -> Iterator[tuple[str, str, Scene]]:
     """Test scenes of one thing that has a keyword: the noun, its rarest keyword, the scene."""
-    nouns_of_keyword = concepts()["keywords"].explode().value_counts()
-    for number, (noun, keywords) in enumerate(concepts()["keywords"].items()):
+    keywords_of_noun = concepts()["keywords"]
+    nouns_of_keyword = keywords_of_noun.explode().value_counts()
+    for number, (noun, keywords) in enumerate(keywords_of_noun.items()):
         if keywords:
             keyword = min(keywords, key=lambda word: nouns_of_keyword[word])
-            yield noun, keyword, draw_scene([83, number], split="test", groups=[(noun, None, 1)])
+            scene = draw_scene([83, number], split="test", groups=[(noun, None, 1)])
+            yield noun, keyword, scene
 
 
 def redundancy(clip: Clip, n: int) -> pd.DataFrame:
@@ -369,7 +406,9 @@ def redundancy(clip: Clip, n: int) -> pd.DataFrame:
     """
     explainer = Explainer(clip)
     tagged = list(islice(_tagged_scenes(), n))
-    embeddings = as_array(explainer.embed_images(images_of(clip, [scene for *_, scene in tagged])))
+    scenes = [scene for _, _, scene in tagged]
+    embeddings = as_array(embed_scenes(explainer, scenes))
+
     rows = []
     for (noun, keyword, _), embedding in zip(tagged, embeddings, strict=True):
         captions = [
@@ -378,14 +417,13 @@ def redundancy(clip: Clip, n: int) -> pd.DataFrame:
             phrase(noun),
             "something",
         ]
-        whole, no_noun, no_keyword, neither = as_array(explainer.embed_texts(captions)) @ embedding
-        rows.append(
-            {
-                "noun": noun,
-                "keyword": keyword,
-                "without_noun": whole - no_noun,
-                "without_keyword": whole - no_keyword,
-                "without_both": whole - neither,
-            }
-        )
+        whole, no_noun, no_keyword, neither = embedded(explainer, captions) @ embedding
+        row = {
+            "noun": noun,
+            "keyword": keyword,
+            "without_noun": whole - no_noun,
+            "without_keyword": whole - no_keyword,
+            "without_both": whole - neither,
+        }
+        rows.append(row)
     return pd.DataFrame(rows)

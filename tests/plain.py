@@ -119,30 +119,23 @@ class Recording:
 
 
 def grad_eclip(encode, direction, layers, readers, valid):
-    """The map (N,) of the first input that ``encode`` embeds: the sum over layers."""
-    return sum(grad_eclip_by_layer(encode, direction, layers, readers, valid))
-
-
-def grad_eclip_by_layer(encode, direction, layers, readers, valid):
-    """A map (N,) for each of the last ``layers``; readers and heads are summed."""
+    """The map (N,) of the first input that ``encode`` embeds, summed over layers and readers."""
     with attention() as calls, torch.enable_grad():
         score = encode()[0] @ direction
     calls = calls[-layers:]
     gradients = torch.autograd.grad(score, [call.o for call in calls])
 
-    maps = []
+    map_ = torch.zeros(len(valid))
     for call, gradient in zip(calls, gradients, strict=True):
         k, v = (
             part[0].transpose(0, 1).detach()[: len(valid)]  # (N, H, C)
             for part in (call.k, call.v)
         )
-        layer_map = torch.zeros(len(valid))
         for reader in readers:  # over the whole width: lam is the same for all heads
             query = call.q[0, :, reader].detach().flatten()
             lam = F.cosine_similarity(query[None], k.flatten(1), dim=-1)
             low = lam[valid].min()
             high = lam[valid].max()
             values = torch.einsum("hc,nhc->n", gradient[0, :, reader], v)
-            layer_map += torch.where(valid, (lam - low) / (high - low) * values, 0)
-        maps.append(layer_map)
-    return maps
+            map_ += torch.where(valid, (lam - low) / (high - low) * values, 0)
+    return map_

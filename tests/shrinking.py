@@ -207,7 +207,8 @@ def text_side(model: nn.Module) -> nn.Module:
     side = nn.Module()
     for name in ("transformer", "token_embedding", "ln_final", "text_projection"):
         setattr(side, name, getattr(model, name))
-    side.text_pool_type, side.attn_mask = model.text_pool_type, model.attn_mask
+    side.text_pool_type = model.text_pool_type
+    side.attn_mask = model.attn_mask
     return side
 
 

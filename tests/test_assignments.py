@@ -55,17 +55,22 @@ def marked(cells, **marks):
     return chosen
 
 
+def id_of_test(name):
+    """The id of the cell that tests an answer."""
+    return f"{name.removesuffix('-answer')}-test"
+
+
 def answers(cells):
-    """Id of the question -> the function that the answer defines."""
+    """Id of the answer -> the function that it defines."""
     functions = {}
     for name, cell in marked(cells, solution=True, grade=False).items():
-        functions[name.removesuffix("-answer")] = ast.parse(cell.source).body[0].name
+        functions[name] = ast.parse(cell.source).body[0].name
     return functions
 
 
 def test_every_function_is_asked_for_and_tested_in_the_open_and_in_hiding(cells):
     for name, function in answers(cells).items():
-        parts = marked(cells)[f"{name}-test"].source.split("### BEGIN HIDDEN TESTS")
+        parts = marked(cells)[id_of_test(name)].source.split("### BEGIN HIDDEN TESTS")
         assert len(parts) == 2
         for part in parts:
             assert f"{function}(" in part, name
@@ -124,10 +129,14 @@ def course(tmp_path_factory):
         yield folder, api
 
 
-def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, cells):
+def read_released(course, name):
+    """The notebook of an assignment as students get it."""
     folder, _ = course
-    released_path = folder / "release" / path.stem / path.name
-    released = nbformat.read(released_path, as_version=4)
+    return nbformat.read(folder / "release" / name / f"{name}.ipynb", as_version=4)
+
+
+def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, cells):
+    released = read_released(course, path.stem)
     text = "".join(cell.source for cell in released.cells)
     for name, cell in marked(cells).items():
         released_source = marked(released.cells)[name].source
@@ -146,7 +155,7 @@ def test_students_see_no_solution_no_hidden_test_and_no_guidance(course, path, c
 def hand_in(course, student, written):
     """Hand in the released notebook with these answers; the points of its tests by question."""
     folder, api = course
-    notebook = nbformat.read(folder / "release" / GRADED / f"{GRADED}.ipynb", as_version=4)
+    notebook = read_released(course, GRADED)
     for name, answer in written.items():
         marked(notebook.cells)[name].source = answer
     target = folder / "submitted" / student / GRADED
@@ -154,31 +163,22 @@ def hand_in(course, student, written):
     nbformat.write(notebook, target / f"{GRADED}.ipynb")
     done = api.autograde(GRADED, student)
     assert done["success"], done["log"]
+    points = {}
     with api.gradebook as book:
-        return {
-            name: book.find_grade(
-                f"{name.removesuffix('-answer')}-test", GRADED, GRADED, student
-            ).auto_score
-            for name in WRONG
-        }
+        for name in WRONG:
+            grade = book.find_grade(id_of_test(name), GRADED, GRADED, student)
+            points[name] = grade.auto_score
+    return points
 
 
 @pytest.mark.slow
 def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_get_none(course):
     cells = nbformat.read(FOLDER / f"{GRADED}.ipynb", as_version=4).cells
-    right = {
-        name: cell.source
-        for name, cell in marked(
-            cells,
-            solution=True,
-            grade=False,
-        ).items()
-    }
+    solutions = marked(cells, solution=True, grade=False)
+    right = {name: cell.source for name, cell in solutions.items()}
     assert set(right) == set(WRONG)
-    points = {
-        name: marked(cells)[f"{name.removesuffix('-answer')}-test"].metadata.nbgrader.points
-        for name in WRONG
-    }
+    tests = marked(cells)
+    points = {name: tests[id_of_test(name)].metadata.nbgrader.points for name in WRONG}
     assert hand_in(course, "ada", right) == points
     assert hand_in(course, "bob", WRONG) == dict.fromkeys(WRONG, 0)
 
@@ -186,11 +186,8 @@ def test_right_answers_get_all_points_and_answers_that_pass_what_students_see_ge
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_answers_pass_what_students_see(course, name):
-    folder, _ = course
-    released_path = folder / "release" / GRADED / f"{GRADED}.ipynb"
-    released = nbformat.read(released_path, as_version=4)
-    released_cells = marked(released.cells)
+    released_cells = marked(read_released(course, GRADED).cells)
     namespace = {}
     exec(released_cells["setup"].source, namespace)
     exec(WRONG[name], namespace)
-    exec(released_cells[f"{name.removesuffix('-answer')}-test"].source, namespace)
+    exec(released_cells[id_of_test(name)].source, namespace)

@@ -91,24 +91,6 @@ def test_the_extra_for_lessons_brings_what_their_modules_and_cells_import():
     assert imported_by("studies") <= lessons | names_of(declared("notebooks", "accelerate"))
 
 
-@pytest.mark.parametrize(
-    ("package", "file"),
-    [
-        ("torch", "gradeclip_utils/explainer.py"),
-        ("open-clip-torch", "gradeclip_utils/models/loading.py"),
-        ("matplotlib", "gradeclip_utils/plots/figures.py"),
-        ("seaborn", "gradeclip_utils/plots/intervals.py"),
-        ("seaborn", "studies/concreteness.py"),
-        ("pandas", "studies/lesson.py"),
-        ("nltk", "gradeclip_utils/language.py"),
-        ("ipywidgets", "gradeclip_utils/panels/lesson.py"),
-    ],
-)
-def test_a_package_that_is_required_is_imported_by_what_a_user_runs(package, file):
-    source = (ROOT / file).read_text(encoding="utf-8")
-    assert package in distributions_of(imported(source))
-
-
 def test_make_lab_is_the_jupyterlab_that_is_required():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (lab,) = entry_points(group="console_scripts", name="jupyter-lab")

@@ -85,34 +85,15 @@ def test_a_lesson_runs_as_make_lesson_runs_it(environment, tmp_path):
     assert page.stat().st_size > 100_000
 
 
-@pytest.mark.weekly
-@pytest.mark.parametrize("name", ["01_start_here", "explorer"])
-def test_a_notebook_runs_in_a_kernel_that_was_there_before(environment, tmp_path, name):
-    """`[lessons]` brings no Jupyter; the cells run in IPython, as in any kernel."""
-    notebook = json.loads(read(f"notebooks/{name}.ipynb"))
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    code = (
-        "import json, os, sys\n"
-        "from IPython.core.interactiveshell import InteractiveShell\n"
-        "os.chdir(sys.argv[2])\n"
-        "shell = InteractiveShell.instance()\n"
-        "for cell in json.loads(sys.argv[1]):\n"
-        "    shell.run_cell(cell).raise_error()\n"
-    )
-    lessons = environment("lessons")
-    results = {"GRADECLIP_RESULTS": str(tmp_path)}
-    lessons.run("-c", code, json.dumps(cells), ROOT / "notebooks", **results)
-
-
 def test_every_call_of_the_page_of_problems_runs(environment):
-    assert installs("docs/site/howto/problems.md")[:2] == [("", True), ("", False)]
-    text = read("docs/site/howto/problems.md")
-    calls = blocks(text, "python")
+    page = "docs/site/howto/problems.md"
+    assert installs(page)[:2] == [("", True), ("", False)]
+    calls = blocks(read(page), "python")
     assert len(calls) > 15
     plain = [call for call in calls if "panels" not in call]
     environment().run("-c", "\n".join(plain))
 
-    extras = [extras for extras, _ in installs("docs/site/howto/problems.md")]
+    extras = [extras for extras, _ in installs(page)]
     assert "lessons" in extras
     environment("lessons").run("-c", "\n".join(calls))
 
@@ -167,8 +148,9 @@ def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
     for name in listing.stdout.splitlines():
         if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            copied = folder / name
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copied)
 
     addresses = load_script(".ci/addresses.py")
     addresses.main(folder, ADDRESS)
@@ -189,10 +171,12 @@ def colab(release, tmp_path_factory):
         pytest.skip("Colab's versions cannot be downloaded here")
 
     requirements = [Requirement(line) for line in ["ipykernel", "pip", *BUILD_SYSTEM["requires"]]]
-    packages = closure([*declared("lessons"), *requirements])
-    others = [package for package in packages if package.name not in ("ipython", "ipykernel")]
+    packages = []
+    for package in closure([*declared("lessons"), *requirements]):
+        if package.name not in ("ipython", "ipykernel") and "widgets" not in package.name:
+            packages.append(package)
     environment = empty_environment(tmp_path_factory.mktemp("colab"))
-    link_packages(environment, [package for package in others if "widgets" not in package.name])
+    link_packages(environment, packages)
     offline = ["--no-deps", "--no-index", "--find-links", wheels]
     environment.install(*offline, *COLAB, *OLDER)
 

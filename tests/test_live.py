@@ -70,6 +70,10 @@ def assert_alike(values, expected, tolerance=1e-4):
     np.testing.assert_allclose(values, expected, rtol=0, atol=allowed)
 
 
+def scores_of(explanation):
+    return [word.score for word in explanation.words[0]]
+
+
 class Graphs:
     """The exported graphs, run by onnxruntime."""
 
@@ -92,8 +96,11 @@ class Graphs:
         ids = [*tokens["<start>"], *chain(*pieces), *tokens["<end>"]]
         padded = np.pad(ids, (0, self.about["context"] - len(ids)))
         caption = self.run("caption", ids=padded)
+
+        directions = []
         ends = np.cumsum([1, *map(len, pieces)])
-        directions = [caption["directions"][a:b].sum(0) for a, b in pairwise(ends)]
+        for start, end in pairwise(ends):
+            directions.append(caption["directions"][start:end].sum(0))
         return caption["text_embedding"], np.array(directions)
 
 
@@ -102,21 +109,26 @@ def test_the_graphs_give_the_maps_and_words_of_the_package(folder, rows, expecte
     runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime runs the graphs")
     graphs = Graphs(folder, runtime)
     nulls = np.fromfile(folder / "nulls.bin", "<f4").reshape(graphs.about["nulls"], -1)
+    mean_null = nulls.mean(0)
     for row, (explanation, interactions, lead) in zip(rows, expected, strict=False):
         rgba = np.array(Image.open(folder / row["seen"]).convert("RGBA"))
         scene = graphs.run("scene", rgba=rgba)
         image = scene.pop("image_embedding")
-        text, directions = graphs.read(explanation.words[0])
-        targets = (text, text - nulls.mean(0), *directions)
-        maps = [graphs.run("map", direction=d, **scene)["map"] for d in targets]
-
+        words = explanation.words[0]
+        text, directions = graphs.read(words)
         assert_alike(image @ text, explanation.similarity[0])
-        assert_alike(directions @ image, [word.score for word in interactions.words[0]])
+        assert_alike(directions @ image, scores_of(interactions))
+
         scores = []
-        for i, _ in enumerate(explanation.words[0]):
-            shorter, _ = graphs.read(explanation.words[0][:i] + explanation.words[0][i + 1 :])
+        for i in range(len(words)):
+            shorter, _ = graphs.read(words[:i] + words[i + 1 :])
             scores.append(image @ (text - shorter))
-        assert_alike(scores, [word.score for word in explanation.words[0]])
+        assert_alike(scores, scores_of(explanation))
+
+        maps = []
+        for direction in (text, text - mean_null, *directions):
+            outputs = graphs.run("map", direction=direction, **scene)
+            maps.append(outputs["map"])
         assert_alike(maps[0], explanation.image_maps[0])
         assert_alike(maps[1], lead.image_maps[0])
         assert_alike(maps[2:], interactions.image_maps)
@@ -135,9 +147,8 @@ def address(folder):
     except (FileNotFoundError, ConnectionError) as refusal:
         pytest.skip(str(refusal))
     socketserver.TCPServer.allow_reuse_address = True
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(_Quiet, directory=folder)
-    ) as server:
+    handler = functools.partial(_Quiet, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -169,23 +180,24 @@ def redraw(page, **change):
 def test_the_page_gives_maps_scores_and_percentiles_of_the_package(page, address, rows, expected):
     requests, errors = open_page(page, address)
     for i, (explanation, interactions, lead) in enumerate(expected):
-        shown = redraw(page, scene=i, caption=rows[i]["captions"][0])
-        assert_alike(shown["map"], explanation.image_maps[0])
-        assert_alike(shown["similarity"], explanation.similarity[0])
-        assert_alike(shown["scores"], [word.score for word in explanation.words[0]])
-        assert shown["percentile"] == pytest.approx(explanation.percentile[0], abs=1)
+        view = redraw(page, scene=i, caption=rows[i]["captions"][0])
+        assert_alike(view["map"], explanation.image_maps[0])
+        assert_alike(view["similarity"], explanation.similarity[0])
+        assert_alike(view["scores"], scores_of(explanation))
+        assert view["percentile"] == pytest.approx(explanation.percentile[0], abs=1)
 
-        shown = redraw(page, compared="others")
-        assert_alike(shown["map"], lead.image_maps[0])
-        assert_alike(shown["scores"], [word.score for word in lead.words[0]])
-        label = page.inner_text("#similarity")
+        view = redraw(page, compared="others")
+        assert_alike(view["map"], lead.image_maps[0])
+        assert_alike(view["scores"], scores_of(lead))
         number = f"{abs(lead.lead[0]):.2f}"
-        assert label == f"lead {number} over {lead.null_count} other captions"
+        label = f"lead {number} over {lead.null_count} other captions"
+        assert page.inner_text("#similarity") == label
         assert "compared=others" in page.url
         redraw(page, compared="nothing")
 
-        word = len(explanation.words[0]) - 1
-        assert_alike(redraw(page, word=word)["map"], interactions.image_maps[word])
+        last_word = len(explanation.words[0]) - 1
+        view = redraw(page, word=last_word)
+        assert_alike(view["map"], interactions.image_maps[last_word])
     assert errors == []
     assert all(url.startswith((address, "data:", "blob:")) for url in requests)
 
@@ -193,14 +205,18 @@ def test_the_page_gives_maps_scores_and_percentiles_of_the_package(page, address
 @in_a_browser
 def test_the_page_has_the_colours_of_the_package_and_at_most_30_megabytes(page, address, folder):
     open_page(page, address)
-    shown = redraw(page, scene=2)
+    view = redraw(page, scene=2)
     url = page.evaluate("document.querySelector('#map').toDataURL()")
     png = base64.b64decode(url.partition(",")[2])
-    drawn = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int)
-    map_ = np.reshape(shown["map"], (12, 12))
-    painted = paint(SCENES[2].image(), map_, vmax=shown["most"]).resize(drawn.shape[:2])
-    assert np.abs(drawn - np.asarray(painted, dtype=int)).mean() <= 2
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 30e6
+    drawn = Image.open(io.BytesIO(png)).convert("RGB")
+
+    map_ = np.reshape(view["map"], (12, 12))
+    painted = paint(SCENES[2].image(), map_, vmax=view["most"]).resize(drawn.size)
+    difference = np.asarray(drawn, dtype=int) - np.asarray(painted, dtype=int)
+    assert np.abs(difference).mean() <= 2
+
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 30e6
 
 
 @in_a_browser
@@ -216,7 +232,8 @@ def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_ho
     page.locator("#captions button", has_text="a dog").click()
     page.wait_for_function("document.querySelector('#answer').textContent === ''")
 
-    whole = page.locator("#filled").bounding_box()["width"]
+    bar = page.locator("#filled")
+    width_of_caption = bar.bounding_box()["width"]
     for stop in (2, 3, 4):
         page.click("#next")
         page.wait_for_function(
@@ -229,7 +246,8 @@ def test_it_opens_with_three_captions_a_question_and_a_state_that_its_address_ho
     without, similarity = map(float, re.findall(r"[0-9.]+", label))
     assert label.startswith("without “umbrella”: ")
     assert without < similarity
-    assert page.locator("#filled").bounding_box()["width"] != whole
+    assert bar.bounding_box()["width"] != width_of_caption
+
     assert urlencode({"caption": "a dog and an umbrella"}) in page.url
     assert "word=5" in page.url
     copy = page.context.new_page()

@@ -43,28 +43,28 @@ def test_the_command_of_lesson_07_runs_it_on_ones_own_model_and_captions(
     folder, results, tmp_path_factory, monkeypatch
 ):
     monkeypatch.setattr(studies.lesson, "RESULTS", results)
+    captions = []
+    for i in range(60):
+        first = RATED[i % 16]
+        second = RATED[(i + 1 + i // 16) % 16]
+        adjective = ("red", "happy")[i % 2]
+        captions.append([f"a {adjective} {first} with the small {second}"])
+    photographs = write_coco_captions(tmp_path_factory.mktemp("captions"), captions)
+
     printed = re.search(r'"python -m studies (07 [^\\"]*)', notebook_of("07").read_text())[1]
-    pairs = [(RATED[i % 16], RATED[(i + 1 + i // 16) % 16]) for i in range(60)]
-    captions = [
-        [f"a {('red', 'happy')[i % 2]} {first} with the small {second}"]
-        for i, (first, second) in enumerate(pairs)
-    ]
-    photographs = str(write_coco_captions(tmp_path_factory.mktemp("captions"), captions))
     command = printed.replace("ViT-B-16 --pretrained openai", folder)
-    command = command.replace("FOLDER", photographs)
+    command = command.replace("FOLDER", str(photographs))
     assert main([*command.split(), "--n", "50"]) == 0
+
     executed = results / results_name(folder) / "07_word_concreteness.ipynb"
-    outputs = [
-        output
-        for cell in nbformat.read(executed, as_version=4).cells
-        for output in cell.get("outputs", [])
-    ]
-    words = re.search(
-        r"50 captions, (\d+) rated words", "".join(output.get("text", "") for output in outputs)
-    )[1]
     assert executed.with_suffix(".html").is_file()
-    assert int(words) >= 16
-    assert int(words) in set(pd.read_csv(executed.parent / "07.csv")["n"])
+    text = ""
+    for cell in nbformat.read(executed, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            text += output.get("text", "")
+    words = int(re.search(r"50 captions, (\d+) rated words", text)[1])
+    assert words >= 16
+    assert words in set(pd.read_csv(executed.parent / "07.csv")["n"])
 
 
 def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photographs(
@@ -73,14 +73,13 @@ def test_every_lesson_that_takes_a_model_runs_on_few_images_of_it_and_on_photogr
     coco = f"coco:{write_coco(tmp_path_factory.mktemp('coco'))}"
     lessons = {lesson: nbformat.read(notebook_of(lesson), as_version=4) for lesson in IMAGES}
     for lesson, notebook in lessons.items():
-        (place,) = (
-            i
-            for i, cell in enumerate(notebook.cells)
-            if "parameters" in cell.metadata.get("tags", [])
-        )
+        is_parameters = ["parameters" in cell.metadata.get("tags", []) for cell in notebook.cells]
+        assert sum(is_parameters) == 1
         data = coco if lesson in ON_PHOTOGRAPHS else ""
         parameters = f"MODEL, N, DATA = {folder!r}, {IMAGES[lesson]}, {data!r}"
-        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(parameters))
+        cell = nbformat.v4.new_code_cell(parameters)
+        notebook.cells.insert(is_parameters.index(True) + 1, cell)
+
     execute_in_one_kernel(lessons.values(), NOTEBOOKS)
     for lesson, notebook in lessons.items():
         assert errors(notebook) == []

@@ -41,8 +41,10 @@ def prose_of(page):
 
 
 def test_links_and_figures_of_the_pages_lead_to_files_on_the_site_and_in_the_repository(pages):
-    for page in (*pages.rglob("*.md"), *(ROOT / "docs" / "site").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", prose_of(page)):
+    sources = (ROOT / "docs" / "site").rglob("*.md")
+    for page in (*pages.rglob("*.md"), *sources):
+        targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", prose_of(page))
+        for target in targets:
             assert (page.parent / target).exists(), (page.name, target)
 
 
@@ -58,9 +60,8 @@ def test_a_notebook_that_was_executed_here_replaces_the_committed_one(build, tmp
 
 
 def test_the_sidebar_has_the_numbers_of_the_lessons(pages):
-    (block,) = re.findall(
-        r"```\{toctree\}\n(.*?)```", (pages / "notebooks/README.md").read_text(), re.S
-    )
+    page = (pages / "notebooks/README.md").read_text()
+    (block,) = re.findall(r"```\{toctree\}\n(.*?)```", page, re.S)
     for notebook in (ROOT / "notebooks").glob("[01]*.ipynb"):
         assert re.search(rf"^{notebook.stem[:2]} .+ <{notebook.stem}>$", block, re.M)
 
@@ -89,34 +90,39 @@ def test_numbers_of_a_table_stand_on_the_right_and_text_on_the_left(build):
     table = pd.DataFrame(columns).set_index(["model", "layer"])
     wide = pd.concat({"before": table, "after": table}, axis=1)
     for frame in (table, wide):
-        page = BeautifulSoup(build.align(frame.to_html()), "html.parser")
-        for cell in page.select("td"):
+        html = build.align(frame.to_html())
+        for cell in BeautifulSoup(html, "html.parser").select("td"):
             is_text = cell.text in columns["answer"]
             assert ("of-text" in cell["class"]) == is_text, cell
 
 
-def test_every_name_of_the_reference_has_a_docstring_and_stands_once(build):
+@pytest.fixture(scope="module")
+def reference(build):
+    """The names of the reference, and what each stands for."""
     names = [name for _, entries in build.API.values() for name in entries]
     assert len(names) == len(set(names))
-    for name in names:
-        assert resolve_name(f"gradeclip_utils.{name}").__doc__, name
+    return {name: resolve_name(f"gradeclip_utils.{name}") for name in names}
 
 
-def test_every_function_of_the_reference_is_called_in_a_lesson_or_on_a_page(build):
-    functions = set()
-    for name in [name for _, entries in build.API.values() for name in entries]:
-        value = resolve_name(f"gradeclip_utils.{name}")
+def test_every_name_of_the_reference_has_a_docstring_and_stands_once(reference):
+    for name, value in reference.items():
+        assert value.__doc__, name
+
+
+def test_every_function_of_the_reference_is_called_in_a_lesson_or_on_a_page(build, reference):
+    results = (Explainer, Explanation, Interactions)
+    members = []
+    for kind in results:
+        members += getmembers(kind, isroutine)
+    for kind in (*results, Example, Scene, Tower, Trace):
+        members += getmembers(kind, lambda value: isinstance(value, property))
+    names = {name for name, _ in members if name[0] != "_"}
+    for value in reference.values():
         if not isinstance(value, type):
-            functions.add(value.__name__)
-    for kind in (Explainer, Explanation, Interactions):
-        functions |= {name for name, _ in getmembers(kind, isroutine) if name[0] != "_"}
-    for kind in (Explainer, Explanation, Interactions, Example, Scene, Tower, Trace):
-        properties = getmembers(kind, lambda value: isinstance(value, property))
-        functions |= {name for name, _ in properties if name[0] != "_"}
-    functions -= {name for names in build.INTERNAL.values() for name in names}
+            names.add(value.__name__)
 
-    words = set(re.findall(r"\w+", code_for_readers()))
-    assert functions - words == set()
+    words = re.findall(r"\w+", code_for_readers())
+    assert names.difference(words, *build.INTERNAL.values()) == set()
 
 
 def code_for_readers():
@@ -125,9 +131,12 @@ def code_for_readers():
     for file in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(file, as_version=4).cells
         parts += [cell.source for cell in cells if cell.cell_type == "code"]
+
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "start.md"]
-    for page in (*pages, *(ROOT / "docs" / "site" / "howto").glob("*.md")):
-        parts += re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    howto = (ROOT / "docs" / "site" / "howto").glob("*.md")
+    for page in (*pages, *howto):
+        text = page.read_text(encoding="utf-8")
+        parts += re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     return "\n".join(parts)
 
 
@@ -142,7 +151,8 @@ def test_every_method_has_its_row_with_paper_and_cost(build):
 def test_every_citation_is_in_the_bibliography(build, pages):
     cited = set()
     for page in (*pages.rglob("*.md"), *pages.rglob("*.ipynb")):
-        for keys in re.findall(r"\{cite\}`([^`]+)`", page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        for keys in re.findall(r"\{cite\}`([^`]+)`", text):
             cited |= set(keys.split(","))
     assert cited
     assert cited <= set(build.entries().values())
@@ -169,6 +179,7 @@ def test_every_internal_link_of_the_built_site_leads_to_a_place(html):
     places = {}
     for file, page in html.items():
         places[file] = {tag["id"] for tag in page.find_all(id=True)}
+
     lost = set()
     for file, page in html.items():
         if "_modules" in file.parts:
@@ -179,8 +190,8 @@ def test_every_internal_link_of_the_built_site_leads_to_a_place(html):
                 continue
             target = (file.parent / unquote(link.path)).resolve() if link.path else file
             fragment = unquote(link.fragment)
-            known = places.get(target, {fragment})
-            if not target.exists() or (fragment and fragment not in known):
+            ids = places.get(target, {fragment})
+            if not target.exists() or (fragment and fragment not in ids):
                 lost.add((file.name, tag["href"]))
     assert lost == set()
 

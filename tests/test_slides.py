@@ -66,14 +66,9 @@ def slides(tmp_path_factory):
     return page, [section for section in sections if not section.find("section")]
 
 
-def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_its_paragraph(
-    slides,
-):
-    texts = []
-    images = []
-    for slide in slides[1]:
-        texts.append(slide.get_text())
-        images.append(len(slide.find_all("img")))
+def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_its_paragraph(slides):
+    texts = [slide.get_text() for slide in slides[1]]
+    images = [len(slide.find_all("img")) for slide in slides[1]]
     assert images == [1, 1, 0, 1, 0, 0, 0]
     parts = (
         "A lesson",
@@ -91,17 +86,17 @@ def test_a_heading_opens_a_slide_and_so_does_every_further_figure_with_its_parag
 
 
 def test_prints_and_code_are_left_out_unless_tagged_and_long_prose_is_a_note(slides):
-    text = "".join(slide.get_text() for slide in slides[1])
-    notes = "".join(note.extract().get_text() for note in slides[0].find_all("aside"))
+    page, sections = slides
+    text = "".join(section.get_text() for section in sections)
+    notes = "".join(note.extract().get_text() for note in page.find_all("aside"))
     assert "nobody needs" not in text
     assert "panel" not in text
     assert "kept" in text
     assert "prose prose" in notes
     assert "This prints:" in notes
-    assert "Yes. We found it in every scene that we drew." in slides[1][0].get_text()
-    assert (
-        "Seven." in slides[0].find(class_="fragment").get_text()
-    )  # the answer, after one more step
+    assert "Yes. We found it in every scene that we drew." in sections[0].get_text()
+    answer = page.find(class_="fragment")  # after one more step
+    assert "Seven." in answer.get_text()
 
 
 def test_nothing_is_fetched_from_another_host_and_figures_have_alternative_texts(

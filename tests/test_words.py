@@ -53,13 +53,6 @@ def test_pieces_are_added_to_words_as_they_were_written(prompt, words, pieces):
     assert [word.score for word in result] == pieces
 
 
-def test_repeated_words_are_kept_apart():
-    words = split("a cat and a cat").words([1, 2, 3, 4, 5])
-    assert [word.text for word in words] == ["a", "cat", "and", "a", "cat"]
-    assert [word.score for word in words] == [1, 2, 3, 4, 5]
-    assert [word.start for word in words] == [0, 2, 6, 10, 12]
-
-
 LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from(
     " \n&;<>#'’.,!?aéſﬁ猫🍕\u200d\ufe0f"
 )

@@ -100,8 +100,13 @@ class ScenePairs:
         scene = draw_scene([70, i], split="train")
         caption = scene.caption
         if self.false_part:
-            caption = with_false_phrases(scene, self.false_part, np.random.default_rng([71, i]))
-        return Pair(partial(scene.image, CANVAS), caption, partial(described_mask, scene))
+            rng = np.random.default_rng([71, i])
+            caption = with_false_phrases(scene, self.false_part, rng)
+        return Pair(
+            partial(scene.image, CANVAS),
+            caption,
+            partial(described_mask, scene),
+        )
 
 
 def with_false_phrases(scene: Scene, part: float, rng: np.random.Generator) -> str:
@@ -109,8 +114,8 @@ def with_false_phrases(scene: Scene, part: float, rng: np.random.Generator) -> s
     true_phrases = len(noun_phrases(scene.caption))
     # so many false ones a true one that they are this part of both
     count = int(rng.binomial(max(true_phrases, 1), part / (1 - part)))
-    shown = {thing.noun for thing in scene.objects}
-    absent = [noun for noun in concepts().index if noun not in shown]
+    present = {thing.noun for thing in scene.objects}
+    absent = [noun for noun in concepts().index if noun not in present]
     false_phrases = [phrase(str(noun)) for noun in rng.choice(absent, count, replace=False)]
     return " and ".join([scene.caption, *false_phrases])
 
@@ -152,7 +157,12 @@ def compare(
 
     differences = (estimates[arm] - baseline_estimates).dropna()
     low, high = DescrStatsW(differences).tconfint_mean()
-    return {"difference": differences.mean(), "low": low, "high": high, "n": len(differences)}
+    return {
+        "difference": differences.mean(),
+        "low": low,
+        "high": high,
+        "n": len(differences),
+    }
 
 
 def means(rows: pd.DataFrame, figure: str = TUNED_FOR) -> pd.DataFrame:
@@ -161,10 +171,17 @@ def means(rows: pd.DataFrame, figure: str = TUNED_FOR) -> pd.DataFrame:
     The interval is Student's; an arm of one seed has that of its scenes.
     """
     table = {}
-    for arm, seeds in rows[rows["figure"] == figure].groupby("arm", sort=False):
+    rows = rows[rows["figure"] == figure]
+    for arm, seeds in rows.groupby("arm", sort=False):
         estimates = seeds["estimate"]
         low, high = seeds[["low", "high"]].iloc[0]
         if len(estimates) > 1:
             low, high = DescrStatsW(estimates).tconfint_mean()
-        table[arm] = {"mean": estimates.mean(), "low": low, "high": high, "seeds": len(estimates)}
+
+        table[arm] = {
+            "mean": estimates.mean(),
+            "low": low,
+            "high": high,
+            "seeds": len(estimates),
+        }
     return pd.DataFrame(table).T.sort_values("mean", ascending=False)

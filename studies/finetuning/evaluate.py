@@ -57,7 +57,8 @@ def measured(clip: Clip, amount: Amount = AMOUNT, *, only: Sequence[str] = ()) -
         "whole": whole_rows,
         "retrieval": retrieval_rows,
     }
-    return pd.concat([parts[name](clip, amount) for name in parts if not only or name in only])
+    names = only or parts
+    return pd.concat([rows(clip, amount) for name, rows in parts.items() if name in names])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -86,15 +87,16 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
     Regions are boxes or masks; the object's name is to be the first, or among the first five.
     """
-    nouns = list(concepts().index)
+    nouns = concepts().index
     prompts = concept_prompts(clip)  # (concepts, E)
     scenes = region_scenes(amount.regions, amount.split)
 
     rows: list[dict] = []
     for number, (scene, dense, size, box) in enumerate(dense_features(clip, scenes)):
         for thing, mask in zip(scene.objects, scene.masks(size), strict=True):
-            noun = nouns.index(thing.noun)
-            for shape, region in (("boxes", bounding_box(mask)), ("masks", mask)):
+            noun = nouns.get_loc(thing.noun)
+            regions = {"boxes": bounding_box(mask), "masks": mask}
+            for shape, region in regions.items():
                 scores = prompts @ region_embedding(dense, region, box)  # (concepts,)
                 better = (scores >= scores[noun]).sum() - 1  # a tie is no answer
                 for k in (1, 5):
@@ -111,8 +113,9 @@ def region_rows(clip: Clip, amount: Amount = AMOUNT) -> pd.DataFrame:
 
 def region_embedding(dense: Tensor, mask: np.ndarray, box: tuple) -> Tensor:
     """The unit embedding (E,) of the pixels of a mask, from dense features (h, w, E)."""
-    fractions = torch.from_numpy(pool(mask.astype(float), dense.shape[:2], box)).to(dense)
-    return torch.nn.functional.normalize(torch.einsum("hw,hwe->e", fractions, dense), dim=-1)
+    fractions = torch.from_numpy(pool(mask, dense.shape[:2], box)).to(dense)  # (h, w)
+    embedding = torch.einsum("hw,hwe->e", fractions, dense)
+    return torch.nn.functional.normalize(embedding, dim=-1)
 
 
 def dense_features(
@@ -125,9 +128,10 @@ def dense_features(
         batch = scenes[start : start + BATCH_SIZE]
         images = images_of(clip, batch)
         views = [model_view(clip.preprocess, image) for image in images]
+        pixels = torch.stack([view.pixels for view in views])
 
         with isolated_torch_state(tower.device):
-            trace = tower.trace(torch.stack([view.pixels for view in views]).to(tower.device))
+            trace = tower.trace(pixels.to(tower.device))
             height, width = trace.grid
             dense = tower.dense(trace)[:, -height * width :]  # (B, h * w, E)
         dense = dense.unflatten(1, trace.grid).float().cpu()
@@ -174,7 +178,12 @@ def binding_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     pairs = []
     for kind in KINDS:
         pairs += draw_pairs(kind, amount.pairs, split=amount.split)
-    pairs += draw_pairs("swapped colours", amount.pairs, composition="withheld", split=amount.split)
+    pairs += draw_pairs(
+        "swapped colours",
+        amount.pairs,
+        composition="withheld",
+        split=amount.split,
+    )
     rows = judge(clip, pairs)
     suffixes = rows["composition"].map({"seen": "", "withheld": " (withheld)"})
     figures = "binding, " + rows["kind"] + suffixes
@@ -183,16 +192,23 @@ def binding_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
 
 def whole_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     """Zero-shot classification of images of one object."""
-    nouns = list(concepts().index)
+    nouns = concepts().index
     scenes = [
         draw_scene([81, i], split=amount.split, n_objects=1, tint=0) for i in range(amount.whole)
     ]
     images = embed_scenes(Explainer(clip), scenes)  # (n, E)
     scores = images @ concept_prompts(clip).T  # (n, concepts)
+    answers = scores.argmax(-1).tolist()
+
     right = []
-    for scene, answer in zip(scenes, scores.argmax(-1).tolist(), strict=True):
+    for scene, answer in zip(scenes, answers, strict=True):
         right.append(float(nouns[answer] == scene.objects[0].noun))
-    return answer_table("zero-shot, one object", right, np.arange(len(right)), 1 / len(nouns))
+    return answer_table(
+        "zero-shot, one object",
+        right,
+        cluster=range(len(right)),
+        chance=1 / len(nouns),
+    )
 
 
 def retrieval_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
@@ -203,13 +219,19 @@ def retrieval_rows(clip: Clip, amount: Amount) -> pd.DataFrame:
     texts = explainer.embed_texts(captions).cpu()
     scores = embed_scenes(explainer, scenes) @ texts.T  # (images, captions)
 
+    queries = {
+        "caption of a scene": scores.argmax(1),
+        "scene of a caption": scores.argmax(0),
+    }
     tables = []
-    for query, best in (
-        ("caption of a scene", scores.argmax(1)),
-        ("scene of a caption", scores.argmax(0)),
-    ):
+    for query, best in queries.items():
         right = [float(captions[i] == captions[j]) for i, j in enumerate(best.tolist())]
-        table = answer_table(f"retrieval, {query}", right, np.arange(len(right)), 1 / len(scenes))
+        table = answer_table(
+            f"retrieval, {query}",
+            right,
+            cluster=range(len(right)),
+            chance=1 / len(scenes),
+        )
         tables.append(table)
     return pd.concat(tables)
 

@@ -61,7 +61,8 @@ def run(table: Path, runs: Path, recipes: dict[str, Tuning], seeds: Iterable[int
             rows = read(table)
             rows = rows[rows["arm"] == arm]
             values = {name: getattr(recipe, name) for name in RECIPE_COLUMNS}
-            if arm != BEFORE and (rows[RECIPE_COLUMNS] != pd.Series(values)).any(axis=None):
+            differs = rows[RECIPE_COLUMNS] != pd.Series(values)
+            if arm != BEFORE and differs.any(axis=None):
                 raise GradeclipError(
                     f"{table} holds {arm!r} by another recipe than {values}: choose another --table"
                 )
@@ -135,6 +136,7 @@ def tune(arm: str, recipe: Tuning, runs: Path) -> tuple[Clip, float]:
         false_part = FALSE_PART if arm in FALSE_PHRASES else 0.0
         pairs = ScenePairs(recipe.steps * recipe.batch, false_part)
         tuned = fine_tune(clip, pairs, recipe, checkpoint=checkpoint, save_every=20)
+
         tuned.save(file)
         write_whole({log_file: tuned.log.to_csv(index=False).encode()})
         checkpoint.unlink(missing_ok=True)
@@ -158,8 +160,8 @@ def choose(
     for arm in arms:
         changes = ARMS[arm] or {}
         if arm in RECIPE_OF:
-            other = RECIPE_OF[arm]
-            shared = choose(table, runs, [other], recipe)[other]
+            source = RECIPE_OF[arm]
+            shared = choose(table, runs, [source], recipe)[source]
             recipes[arm] = replace(shared, **changes)
             continue
 
@@ -200,7 +202,8 @@ def pilot_score(table: Path, runs: Path, arm: str, recipe: Tuning) -> float:
         rows = rows[rows[name] == getattr(recipe, name)]
     if rows.empty:
         rows = add_rows(table, runs, arm, recipe, PILOT, ("regions", "whole"))
-    return float(rows.set_index("figure").loc[[TUNED_FOR, RECOGNISED], "estimate"].sum())
+    estimates = rows.set_index("figure")["estimate"]
+    return float(estimates[[TUNED_FOR, RECOGNISED]].sum())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

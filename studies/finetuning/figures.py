@@ -30,13 +30,17 @@ def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
     figure = new_figure(FULL_WIDTH, side + 0.3, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     image_axes, *map_axes = figure.subplots(1, columns)
-    show_image(image_axes, scene.image())
+    image = scene.image()
+    show_image(image_axes, image)
+
     sentences = [scene.caption]
     for axes, (title, map_) in zip(map_axes, maps.items(), strict=True):
-        show_image(axes, paint(scene.image(), map_, vmax=largest))
+        painted = paint(image, map_, vmax=largest)
+        show_image(axes, painted)
         axes.set_title(title, fontsize=10, loc="left", pad=3)
         part = part_on_first(map_, scene)
         sentences.append(f"{title}, {part:.2f} of the positive similarity on the object")
+
     fit_height(figure, [(image_axes, side)])
     figure.alt = "; ".join(sentences)
     return figure
@@ -45,7 +49,7 @@ def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
 def part_on_first(map_: np.ndarray, scene: Scene) -> float:
     """How much of the positive part of a map lies on the first object of its scene, 0 to 1."""
     mask = scene.masks(IMAGE_SIZE)[0]
-    inside = pool(mask.astype(float), map_.shape)
+    inside = pool(mask, map_.shape)
     positive = np.maximum(map_, 0)
     return (positive * inside).sum() / max(positive.sum(), 1e-12)
 
@@ -55,5 +59,6 @@ def name_map(clip: Clip, scene: Scene, noun: str) -> np.ndarray:
     prompts = concept_prompts(clip)  # (concepts, E)
     _, dense, _, _ = next(dense_features(clip, [scene]))  # (h, w, E)
     similarities = dense @ prompts.T  # (h, w, concepts)
-    number = list(concepts().index).index(noun)
-    return (similarities[..., number] - similarities.mean(-1)).numpy()
+    number = concepts().index.get_loc(noun)
+    contrast = similarities[..., number] - similarities.mean(-1)
+    return contrast.numpy()

@@ -89,14 +89,22 @@ class Learner(nn.Module):
         self.method = METHODS[maps if maps in METHODS else "grad-eclip"]
         self.map_tower = self.image_tower
         # the last layer alone, as in the paper, unless the method goes through a part of all
-        layers = layers_to_explain(None, None, self.method, self.image_tower.depth)
+        layers = layers_to_explain(
+            user=None,
+            model_default=None,
+            method=self.method,
+            depth=self.image_tower.depth,
+        )
         if layers != self.image_tower.layers:
             self.map_tower = open_image_tower(clip.model, layers)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`Features` as a dict: what passes through a wrapper for several GPUs."""
         trace = self.image_tower.trace_with_grad(batch.pixels)
-        features = {"images": trace.embedding.float(), "scale": self.model.logit_scale.exp()}
+        features = {
+            "images": trace.embedding.float(),
+            "scale": self.model.logit_scale.exp(),
+        }
         if not self.regional:
             captions = [batch.texts[row] for row in batch.captions.tolist()]
             return features | {"captions": self.embed_texts(captions)}
@@ -106,18 +114,21 @@ class Learner(nn.Module):
         maps = self.phrase_maps(detach(trace), phrases.detach(), batch)  # (B, P, N)
         maps = maps.relu() * batch.phrase_mask[..., None]
 
-        dense = self.image_tower.dense(trace)[:, -patch_count(trace) :].float()  # (B, N, E)
+        dense = self.image_tower.dense(trace)
+        patch_features = dense[:, -patch_count(trace) :].float()  # (B, N, E)
         with torch.autocast(phrases.device.type, enabled=False):
-            shares = maps / maps.sum(-1, keepdim=True).clamp_min(1e-12)
-            regions = F.normalize(torch.einsum("bpn,bne->bpe", shares, dense), dim=-1)
+            totals = maps.sum(-1, keepdim=True).clamp_min(1e-12)
+            gathered = torch.einsum("bpn,bne->bpe", maps / totals, patch_features)
+            regions = F.normalize(gathered, dim=-1)  # (B, P, E)
 
         checksums = [zlib.crc32(text.lower().encode()) for text in batch.texts]
+        text_ids = torch.tensor(checksums, device=phrases.device)  # (T,)
         return features | {
             "captions": texts[batch.captions],
             "regions": regions,
             "phrases": phrases,
             "weights": maps.amax(-1),
-            "text_ids": torch.tensor(checksums, device=phrases.device)[batch.phrases],
+            "text_ids": text_ids[batch.phrases],
         }
 
     def phrase_maps(self, trace: Trace, phrases: Tensor, batch: Batch) -> Tensor:
@@ -136,8 +147,9 @@ class Learner(nn.Module):
                 directions = self.directions_in_captions(batch, phrases)
             if self.map_tower is not self.image_tower:  # the method goes through other layers
                 trace = self.map_tower.trace(trace.inputs)
-            maps = self.method.image(self.map_tower, trace, directions, Options())[..., -patches:]
+            relevance = self.method.image(self.map_tower, trace, directions, Options())
 
+        maps = relevance[..., -patches:]  # (B, P, N)
         if self.maps == OTHER:
             return maps_of_next_image(maps, batch.phrase_mask)
         return maps
@@ -146,10 +158,8 @@ class Learner(nn.Module):
         """Unit embeddings (T, E), in groups of like length, each cropped where text is causal."""
         ids = self.tokenizer(list(texts)).to(self.image_tower.device)
         order = self.text_tower.ends(ids).argsort()
-        embeddings = [
-            self.text_tower.trace_with_grad(ids[rows]).embedding
-            for rows in order.chunk(min(_TEXT_CHUNKS, len(ids)))
-        ]
+        groups = order.chunk(min(_TEXT_CHUNKS, len(ids)))
+        embeddings = [self.text_tower.trace_with_grad(ids[rows]).embedding for rows in groups]
         return torch.cat(embeddings)[order.argsort()].float()
 
     def directions_in_captions(self, batch: Batch, phrases: Tensor) -> Tensor:
@@ -157,19 +167,21 @@ class Learner(nn.Module):
         directions = torch.zeros_like(phrases)
         tower = self.word_tower
         assert tower is not None
-        for b, row in enumerate(batch.captions.tolist()):
-            if not batch.spans[b]:
+        for b, spans in enumerate(batch.spans):
+            if not spans:
                 continue
-            caption = batch.texts[row]
+            caption = batch.texts[int(batch.captions[b])]
             trace = tower.trace(self.tokenizer([caption]).to(tower.device))
             split = split_read(caption, self.tokenizer, tower)
             words = word_masks(split, trace)  # (W, N)
+            starts, ends = torch.tensor(split.spans).T  # (W,), characters
 
             members = []
-            for phrase in batch.spans[b]:
-                overlaps = [s < phrase.end and e > phrase.start for s, e in split.spans]
-                members.append(words[torch.tensor(overlaps)].any(0))
-            directions[b, : len(members)] = word_directions(tower, trace, torch.stack(members))
+            for phrase in spans:
+                overlaps = (starts < phrase.end) & (ends > phrase.start)
+                members.append(words[overlaps].any(0))
+            phrase_masks = torch.stack(members)  # (phrases, N)
+            directions[b, : len(members)] = word_directions(tower, trace, phrase_masks)
         return directions
 
 
@@ -182,9 +194,11 @@ def patch_count(trace: Trace) -> int:
 
 def detach(trace: Trace) -> Trace:
     """The same trace without a graph, in float32, from which maps are made."""
-    layers = [
-        Layer(*(upcast(part.detach()) for part in vars(layer).values())) for layer in trace.layers
-    ]
+    layers = []
+    for layer in trace.layers:
+        parts = [upcast(part.detach()) for part in vars(layer).values()]
+        layers.append(Layer(*parts))
+
     positions = trace.positions
     if positions is not None:
         positions = upcast(positions.detach())
@@ -203,16 +217,18 @@ def maps_of_next_image(maps: Tensor, phrase_mask: Tensor) -> Tensor:
     An image with fewer phrases gives that of its first one, and one without phrases a uniform map.
     """
     maps = maps.roll(-1, 0)
-    phrase_mask = phrase_mask.roll(-1, 0)
-    first = torch.where(phrase_mask[:, :1, None], maps[:, :1], torch.ones_like(maps[:, :1]))
-    return torch.where(phrase_mask[..., None], maps, first.expand_as(maps))
+    has_phrase = phrase_mask.roll(-1, 0)[..., None]  # (B, P, 1)
+    first = maps[:, :1].masked_fill(~has_phrase[:, :1], 1)  # (B, 1, N)
+    return torch.where(has_phrase, maps, first)
 
 
 def global_loss(features: Features) -> Tensor:
     """CLIP's symmetric contrastive loss of images and captions (Radford et al. 2021), a scalar."""
     logits = features.scale * features.images @ features.captions.T  # (B, B)
     labels = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    of_images = F.cross_entropy(logits, labels)
+    of_captions = F.cross_entropy(logits.T, labels)
+    return (of_images + of_captions) / 2
 
 
 def region_loss(
@@ -229,6 +245,7 @@ def region_loss(
     """
     assert features.weights is not None and features.text_ids is not None
     assert features.regions is not None and features.phrases is not None
+
     has_region = features.weights > 0
     regions = features.regions[has_region]  # (R, E)
     phrases = features.phrases[has_region]
@@ -240,17 +257,19 @@ def region_loss(
         return 0.0 * (features.regions.sum() + features.phrases.sum()), 0
 
     logits = features.scale.detach() * regions @ phrases.T  # (R, R)
-    itself = torch.eye(len(text_ids), dtype=torch.bool, device=text_ids.device)
-    same_text = text_ids[:, None] == text_ids
-    logits = logits.masked_fill(same_text & ~itself, -torch.inf)
+    same_text = text_ids[:, None] == text_ids  # (R, R)
+    same_text.fill_diagonal_(False)  # a region's own phrase is its right answer
+    logits = logits.masked_fill(same_text, -torch.inf)
 
-    of_regions = focal(logits.log_softmax(-1).diagonal(), focal_gamma)
-    of_phrases = focal(logits.T.log_softmax(-1).diagonal(), focal_gamma)
+    log_p = logits.log_softmax(-1).diagonal()  # (R,)
+    log_q = logits.T.log_softmax(-1).diagonal()
+    penalties = focal(log_p, focal_gamma) + focal(log_q, focal_gamma)
     shares = weights / weights.sum()
-    return shares @ (of_regions + of_phrases) / 2, len(regions)
+    return shares @ penalties / 2, len(regions)
 
 
 def focal(log_p: Tensor, gamma: float) -> Tensor:
     """The focal loss (1 - p)^gamma * -log p (Lin et al., arXiv 1708.02002)."""
-    missed = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).tiny)  # at 0 a root is vertical
+    smallest = torch.finfo(log_p.dtype).tiny  # at 0 a root is vertical
+    missed = (1 - log_p.exp()).clamp_min(smallest)
     return -(missed**gamma) * log_p

@@ -120,7 +120,8 @@ class PairBatches(torch.utils.data.Dataset):
 
         rows = np.empty_like(draws)
         for epoch in np.unique(epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs))
+            rng = np.random.default_rng([self.seed, epoch])
+            order = rng.permutation(len(self.pairs))
             in_epoch = epochs == epoch
             rows[in_epoch] = order[places[in_epoch]]
         return rows.tolist()
@@ -135,8 +136,9 @@ class PairBatches(torch.utils.data.Dataset):
         for pair in pairs:
             texts.setdefault(pair.caption, len(texts))
 
-        phrase_rows = torch.zeros(len(pairs), self.max_phrases, dtype=torch.long)
-        phrase_mask = torch.zeros(len(pairs), self.max_phrases, dtype=torch.bool)
+        places = (len(pairs), self.max_phrases)  # (B, P)
+        phrase_rows = torch.zeros(places, dtype=torch.long)
+        phrase_mask = torch.zeros(places, dtype=torch.bool)
         for b, phrases_of_pair in enumerate(spans):
             for p, phrase in enumerate(phrases_of_pair):
                 phrase_rows[b, p] = texts.setdefault(phrase.text, len(texts))
@@ -144,10 +146,10 @@ class PairBatches(torch.utils.data.Dataset):
 
         ground_truth = None
         if self.grid is not None:
-            ground_truth = torch.zeros(len(pairs), self.max_phrases, *self.grid)
+            ground_truth = torch.zeros(*places, *self.grid)
             for b, p in phrase_mask.nonzero().tolist():
-                box = views[b].box
-                ground_truth[b, p] = covered_cells(pairs[b], spans[b][p], self.grid, box)
+                phrase = spans[b][p]
+                ground_truth[b, p] = covered_cells(pairs[b], phrase, self.grid, views[b].box)
 
         return Batch(
             pixels=torch.stack([view.pixels for view in views]),
@@ -169,4 +171,4 @@ def covered_cells(pair: Pair, phrase: Phrase, grid: tuple[int, int], box: tuple)
     mask = pair.where(phrase.start, phrase.end)
     if mask is None:
         return torch.zeros(grid)
-    return torch.from_numpy(pool(mask.astype(float), grid, box)).float()
+    return torch.from_numpy(pool(mask, grid, box)).float()

@@ -103,11 +103,11 @@ class Tuned:
         """
         path = Path(path)
         metadata = {name: str(value) for name, value in asdict(self.tuning).items()}
-        state = {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in self.clip.model.state_dict().items()
-        }
         files: dict[Path, Any] = {}
+        state = {}
+        for name, value in self.clip.model.state_dict().items():
+            tensor = value.detach().cpu()
+            state[name] = tensor.clone(memory_format=torch.contiguous_format)
 
         if self.clip.name in BUNDLED_MODELS:
             config = json.loads(data_path(f"{self.clip.name}.json").read_text())
@@ -167,13 +167,16 @@ def fine_tune(
         betas=(0.9, 0.98),
         weight_decay=0.0,
     )
+    grid = None
+    if tuning.maps == GROUND_TRUTH:
+        grid = patch_grid(learner.image_tower)
     batches = PairBatches(
         clip.preprocess,
         pairs,
         tuning.batch,
         tuning.seed,
         max_phrases=tuning.phrases,
-        grid=patch_grid(learner.image_tower) if tuning.maps == GROUND_TRUTH else None,
+        grid=grid,
     )
 
     settings = {**asdict(tuning), "pairs": len(pairs), "weights": weights_digest(clip.model)}
@@ -216,9 +219,16 @@ def fine_tune(
         model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
 
         wordless = int((~batch.phrase_mask.any(1)).sum())
-        row = {"step": step, "loss": loss.item(), **parts, "wordless": wordless}
-        row |= {"learning_rate": learning_rate, "cpu_seconds": time.process_time() - began}
+        row = {
+            "step": step,
+            "loss": loss.item(),
+            **parts,
+            "wordless": wordless,
+            "learning_rate": learning_rate,
+            "cpu_seconds": time.process_time() - began,
+        }
         log.append(row)
+
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if checkpoint is not None and len(log) % save_every == 0:
             save_checkpoint(Path(checkpoint), settings, model, optimiser, log)
@@ -239,7 +249,8 @@ def losses(features: Features, tuning: Tuning) -> tuple[Tensor, dict[str, float]
 
     regions, count = region_loss(features, tuning.focal_gamma, tuning.weighted)
     loss = contrast + tuning.regions * regions
-    return loss, {"contrast": contrast.item(), "regions": regions.item(), "phrases": count}
+    parts = {"contrast": contrast.item(), "regions": regions.item(), "phrases": count}
+    return loss, parts
 
 
 def verify(learner: Learner, batch: Batch) -> None:

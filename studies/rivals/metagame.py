@@ -19,7 +19,7 @@ Operations Research 2009).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import torch
@@ -51,7 +51,10 @@ class Metagame(Interactions):
 
 
 def metagame(
-    explainer: Explainer, image, caption: str, over: Sequence[Sequence[int]] | None = None
+    explainer: Explainer,
+    image,
+    caption: str,
+    over: Sequence[Sequence[int]] | None = None,
 ) -> Metagame:
     """How each noun of a caption changes the map.
 
@@ -76,21 +79,31 @@ def metagame(
     tokenizer = explainer.clip.tokenizer
     base = explainer.explain(image, caption)
     split = split_read(caption, tokenizer, tower)
-    groups = _checked_groups(over or noun_players(caption, split.spans), len(split.spans))
+    over = over or noun_players(caption, split.spans)
+    groups = _checked_groups(over, len(split.spans))
 
-    # embeddings of the prompt with some of its words, (C, E), and the maps of these
+    # embeddings of the prompt with some of its words, and the maps of these
     word_ids = torch.tensor([-1] * split.first + list(split.word_ids))
     players = [torch.isin(word_ids, torch.tensor(group)) for group in groups]
     coalitions, weights = weights_of(len(groups), explainer.seed)
     ids = tokenizer([caption]).to(tower.device)[0]
     padding = int(tokenizer([""])[0, -1])
     embeddings = embed_coalitions(
-        tower, ids, torch.stack(players).to(tower.device), coalitions, padding
-    )
+        tower,
+        ids,
+        torch.stack(players).to(tower.device),
+        coalitions,
+        padding,
+    )  # (C, E)
+
     batches = [embeddings]
     if explainer.method.compares_targets:  # of one call
         batches = list(embeddings.split(1))
     maps = torch.cat([explainer.maps(image, batch)[0] for batch in batches])  # (C, h, w)
+    word_maps = torch.tensordot(weights.to(maps), maps, 1)  # (G, h, w)
+    pairs = None
+    if len(groups) <= EXACT:
+        pairs = _interaction_maps(maps, len(groups))
 
     image_embedding = explainer.embed_images(image)[0]
     scores = (weights.to(embeddings) @ embeddings @ image_embedding).tolist()
@@ -99,10 +112,11 @@ def metagame(
         start = split.spans[min(group)][0]
         end = split.spans[max(group)][1]
         words.append(Word(caption[start:end], score, start, end))
+
     return Metagame(
         prompts=base.prompts,
         similarity=base.similarity,
-        image_maps=torch.tensordot(weights.to(maps), maps, 1).float().cpu().numpy(),
+        image_maps=word_maps.float().cpu().numpy(),
         words=(tuple(words),),
         image=base.image,
         box=base.box,
@@ -113,16 +127,17 @@ def metagame(
             words="metagame",
             word_change="",
         ),
-        pairs=_interaction_maps(maps, len(groups)) if len(groups) <= EXACT else None,
+        pairs=pairs,
     )
 
 
 def _checked_groups(over: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
     """The players as groups of words; each of the `count` words is in one of them at most."""
     groups = [tuple(group) for group in over]
-    words = [word for group in groups for word in group]
-    unknown = set(words) - set(range(count))
-    if not all(groups) or unknown or len(set(words)) < len(words):
+    words = list(chain(*groups))
+    are_known = set(words) <= set(range(count))
+    are_distinct = len(set(words)) == len(words)
+    if not (all(groups) and are_known and are_distinct):
         raise GradeclipError(
             f"over must hold words 0 to {count - 1}, each at most once, got {groups!r}"
         )
@@ -146,12 +161,14 @@ def _interaction_maps(maps: Tensor, players: int) -> np.ndarray:
 def shapley_weights(players: int, order: int = 1) -> tuple[Tensor, Tensor]:
     """All coalitions of n players, and the weights that make Shapley values of their values."""
     coalitions = all_coalitions(players)
+    sizes = coalitions.sum(1)
+    not_in_group = players - order
     rows = []
     for group in combinations(range(players), order):
         inside = coalitions[:, group].sum(1)
-        outside = coalitions.sum(1) - inside
-        orders = (players - order + 1) * comb(players - order, outside)
-        rows.append((-1.0) ** (order - inside) / orders)
+        orders = (not_in_group + 1) * comb(not_in_group, sizes - inside)
+        signs = (-1.0) ** (order - inside)
+        rows.append(signs / orders)
     weights = np.reshape(rows, (-1, len(coalitions)))
     return torch.from_numpy(coalitions).bool(), torch.from_numpy(weights)
 
@@ -166,7 +183,8 @@ def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[
     rng = np.random.default_rng(seed)
     joining = np.stack([rng.permutation(players) for _ in range(orders)])  # who joins, in order
     places = joining.argsort(1)
-    grown = places[:, None] < np.arange(players + 1)[None, :, None]  # (orders, n + 1, n)
+    sizes = np.arange(players + 1)[:, None]  # (n + 1, 1)
+    grown = places[:, None] < sizes  # (orders, n + 1, n)
     coalitions, numbers = np.unique(
         grown.reshape(-1, players),
         axis=0,
@@ -175,8 +193,10 @@ def sampled_weights(players: int, orders: int = ORDERS, seed: int = 0) -> tuple[
     numbers = numbers.reshape(orders, players + 1)
 
     weights = np.zeros((players, len(coalitions)))
-    np.add.at(weights, (joining, numbers[:, 1:]), 1 / orders)  # with the player that joins
-    np.add.at(weights, (joining, numbers[:, :-1]), -1 / orders)  # just before
+    before = numbers[:, :-1]
+    after = numbers[:, 1:]  # the player has joined
+    np.add.at(weights, (joining, after), 1 / orders)
+    np.add.at(weights, (joining, before), -1 / orders)
     return torch.from_numpy(coalitions), torch.from_numpy(weights)
 
 
@@ -192,7 +212,11 @@ def weights_of(players: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def embed_coalitions(
-    tower: Tower, ids: Tensor, players: Tensor, coalitions: Tensor, fill: int | None = None
+    tower: Tower,
+    ids: Tensor,
+    players: Tensor,
+    coalitions: Tensor,
+    fill: int | None = None,
 ) -> Tensor:
     """Embeddings (C, E) of one prompt with some of its words only."""
     absent = (~coalitions.to(players.device)).double()  # (C, n)
@@ -228,8 +252,8 @@ def score_players(
         word_ids = one_word_per_token(trace)
     maps = zero_maps(trace, directions)
     for i, row in enumerate(word_ids):
-        numbers = [word for word in row.unique().tolist() if word >= 0]
-        players = torch.stack([row == word for word in numbers])  # (n, N)
+        words = row[row >= 0].unique()
+        players = row == words[:, None]  # (n, N)
         coalitions, weights = weigh(len(players))
         embeddings = embed_coalitions(
             tower,
@@ -239,6 +263,7 @@ def score_players(
             options.fill,
         )
         values = weights.to(embeddings) @ embeddings  # (n, E)
+
         first_tokens = players.int().argmax(-1)
         maps[i, :, first_tokens] = directions[i] @ values.T
     return maps

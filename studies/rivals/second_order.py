@@ -103,13 +103,17 @@ def _interactions(
 
 
 def integrated_word_directions(
-    tower: Tower, trace: Trace, word_mask: Tensor, steps: int = 50
+    tower: Tower,
+    trace: Trace,
+    word_mask: Tensor,
+    steps: int = 50,
 ) -> Tensor:
     """ExCLIP's directions (W, E).
 
     T_j = mean_a J(start + a (x - start)) (x - start)_j, with a from 0 to 1.
     """
-    change = trace.tokens * (one_word_per_token(trace) >= 0)[..., None]  # (1, N, D)
+    is_word = one_word_per_token(trace) >= 0  # (1, N)
+    change = trace.tokens * is_word[..., None]  # (1, N, D)
     by_word = change * word_mask[:, None, :, None].to(change)  # (W, 1, N, D)
     directions = torch.zeros(len(word_mask), tower.width).to(change)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode on the CPU
@@ -120,7 +124,8 @@ def integrated_word_directions(
                 embed = partial(tower.forward_from, trace, 0)
                 return torch.func.jvp(embed, (point,), (tangent,))[1]
 
-            directions += weight * torch.vmap(push)(by_word)[:, 0]
+            effects = torch.vmap(push)(by_word)  # (W, 1, E)
+            directions += weight * effects[:, 0]
     return directions
 
 
@@ -131,11 +136,14 @@ def banzhaf_weights(
     if 2**players <= samples:
         coalitions = all_coalitions(players)
         sizes = coalitions.sum(1)
-        root = np.sqrt(p**sizes * (1 - p) ** (players - sizes))[:, None]
+        probabilities = p**sizes * (1 - p) ** (players - sizes)
+        root = np.sqrt(probabilities)[:, None]
     else:
         rng = np.random.default_rng(seed)
-        coalitions = (rng.random((samples, players)) < p).astype(int)
+        draws = rng.random((samples, players))
+        coalitions = (draws < p).astype(int)
         root = np.ones((samples, 1))
+
     design = np.column_stack([np.ones(len(coalitions)), coalitions])
     weights = np.linalg.pinv(root * design) * root.T
     return torch.from_numpy(coalitions).bool(), torch.from_numpy(weights[1:])
@@ -175,8 +183,8 @@ def fixlip_of_patches(
     rows, columns = trace.grid
     pixels = trace.inputs  # (B, 3, H, W)
     coalitions, weights = banzhaf_weights(rows * columns, p, masks, options.seed)
-    values = torch.zeros(len(pixels), len(weights), trace.embedding.shape[-1])  # (B, P, E)
-    values = values.to(trace.embedding)
+    width = trace.embedding.shape[-1]
+    values = trace.embedding.new_zeros(len(pixels), len(weights), width)  # (B, P, E)
 
     patch = pixels.new_ones(1, *tower.patch_size)
     right = pixels.shape[-1] - columns * patch.shape[-1]
@@ -191,7 +199,8 @@ def fixlip_of_patches(
     for numbers, _, embeddings in batches:
         weight = weights[:, numbers].to(embeddings)
         values += torch.einsum("pn,bne->bpe", weight, embeddings)
-    return on_patches(trace, torch.einsum("bpe,bte->btp", values, directions))
+    maps = torch.einsum("bpe,bte->btp", values, directions)
+    return on_patches(trace, maps)
 
 
 def fixlip_of_words(

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from multiprocessing import forkserver
 
 import joblib
@@ -68,12 +69,9 @@ def assert_same(rows, expected):
 
 
 def test_there_is_one_row_for_every_image_and_method_and_reference_baseline(rows, data):
-    names = (*METHODS, *REFERENCES)
-    expected = []
-    for example in load(data):
-        expected += [(example.key, name) for name in names]
+    images = [example.key for example in load(data)]
     keys = zip(rows["image"], rows["method"], strict=True)
-    assert list(keys) == expected
+    assert list(keys) == list(product(images, (*METHODS, *REFERENCES)))
     assert rows[list(MEASURES)].notna().all(axis=None)
     is_computed = ~rows["method"].isin(["random", "centre", "area", "oracle"])
     assert (rows["seconds"] > 0).equals(is_computed)
@@ -115,13 +113,13 @@ def test_faithfulness_adds_deletion_and_insertion_by_a_protocol_or_its_name(tiny
 def test_the_seed_decides_random_maps_and_no_others(tiny, data):
     first = evaluate(tiny, data, seed=1, limit=3)
     again = evaluate(tiny, data, seed=1, limit=3)
-    other = evaluate(tiny, data, seed=2, limit=3)
+    second = evaluate(tiny, data, seed=2, limit=3)
     assert_same(again, first)
     is_random = first["method"] == "random"
-    column = "average_precision"
-    assert (first.loc[is_random, column] != other.loc[is_random, column]).all()
+    differs = first["average_precision"] != second["average_precision"]
+    assert differs[is_random].all()
     is_plain = first["method"] == "grad-eclip"
-    assert_same(first[is_plain], other[is_plain])
+    assert_same(first[is_plain], second[is_plain])
 
 
 def test_images_without_a_mask_have_no_localisation_and_need_faithfulness(tiny, data):
@@ -223,8 +221,8 @@ def test_an_unreadable_example_is_left_out_by_name_and_measured_when_it_is_mende
     mended = evaluate(tiny, [first, second, third], out=run)
     assert mended["image"].unique().tolist() == [first.key, second.key, third.key]
     is_mended = mended["image"] == second.key
-    others = mended[~is_mended].reset_index(drop=True)
-    pd.testing.assert_frame_equal(others, rows)  # seconds and all
+    measured_before = mended[~is_mended].reset_index(drop=True)
+    pd.testing.assert_frame_equal(measured_before, rows)  # seconds and all
 
 
 @pytest.mark.slow
@@ -329,26 +327,24 @@ def test_three_lines_say_which_map_is_better_by_how_much_and_how_sure_that_is():
 )
 def test_the_answer_says_what_few_or_equal_numbers_allow(count, values, expected):
     rng = np.random.default_rng(0)
-    precisions = {}
-    for name, mean in values.items():
-        precisions[name] = rng.normal(mean, 0.01, count)
+    precisions = {name: rng.normal(mean, 0.01, count) for name, mean in values.items()}
     rows = rows_of(**precisions)
     assert expected in report_best(summary(rows))
 
 
 def test_a_summary_has_means_intervals_and_differences_from_the_best_method(rows):
+    means = rows.groupby("method")["energy_pointing_game"].mean()
+    best = means[METHODS].idxmax()
+    differences = (means - means[best]).drop(best)
+
     table = summary(rows)
     is_energy = table["measure"] == "energy_pointing_game"
     part = table[is_energy].set_index("method")
-    means = rows.groupby("method")["energy_pointing_game"].mean()
-    assert part["mean"].to_dict() == pytest.approx(means[part.index].to_dict())
-
-    best = means[METHODS].idxmax()
+    assert part["mean"].to_dict() == pytest.approx(means.to_dict())
     assert set(part["than"]) == {best}
     assert np.isnan(part.loc[best, "difference"])
-    for name in set(METHODS) - {best}:
-        difference = means[name] - means[best]
-        assert part.loc[name, "difference"] == pytest.approx(difference)
+    of_other_methods = part["difference"].drop(best)
+    assert of_other_methods.to_dict() == pytest.approx(differences.to_dict())
     has_p = part["p"].notna()
     assert (part.loc[has_p, "p_holm"] >= part.loc[has_p, "p"]).all()
 

@@ -1,14 +1,15 @@
 """Faithfulness: on models whose answer can be worked out by hand, curves and areas are exact."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures.faithfulness import (
     PROTOCOLS,
     Protocol,
@@ -18,6 +19,7 @@ from gradeclip_utils.measures.faithfulness import (
     word_curves,
 )
 from gradeclip_utils.words import Word
+from tests import plain
 
 # colours that are not normalised: black is zero
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -67,25 +69,24 @@ def scored_images(*arguments, **options) -> torch.Tensor:
 def test_curves_of_an_additive_model_are_the_sums_that_can_be_worked_out_by_hand(additive):
     score, pixels, parts = additive
     curves = image_curves(score, pixels, {"true": parts}, EVERY_PIXEL, colours=PLAIN)
-    insertion = curve(curves, "true", "insertion")
-    deletion = curve(curves, "true", "deletion")
     best_first = np.sort(parts.ravel())[::-1]
-    sums = np.concatenate([[0], best_first.cumsum()])
-    np.testing.assert_allclose(insertion, sums, atol=1e-4)
-    np.testing.assert_allclose(deletion, sums[-1] - sums, atol=1e-4)
+    inserted = np.concatenate([[0], best_first.cumsum()])
+    deleted = inserted[-1] - inserted
+    assert_allclose(curve(curves, "true", "insertion"), inserted, atol=1e-4)
+    assert_allclose(curve(curves, "true", "deletion"), deleted, atol=1e-4)
 
+    trapezoids = (inserted[1:] + inserted[:-1]) / 2
+    area = trapezoids.mean()
     areas = curve_auc(curves).set_index("game")["auc"]
-    trapezoids = (sums[1:] + sums[:-1]) / 2
-    expected = trapezoids.mean()
-    assert areas["insertion"] == pytest.approx(expected, abs=1e-4)
-    assert areas["deletion"] == pytest.approx(sums[-1] - expected, abs=1e-4)
+    assert areas["insertion"] == pytest.approx(area, abs=1e-4)
+    assert areas["deletion"] == pytest.approx(inserted[-1] - area, abs=1e-4)
 
 
 def test_the_published_protocol_removes_half_and_reads_every_twentieth():
     pixels = torch.ones(3, 20, 20)
     curves = image_curves(total, pixels, {"m": np.eye(20)}, colours=PLAIN)
     fractions = curves["fraction"].unique()
-    np.testing.assert_allclose(fractions, np.arange(11) / 20)
+    assert_allclose(fractions, np.arange(11) / 20)
     published = PROTOCOLS["published"]
     assert published == Protocol()
     assert (published.fill, published.canvas) == ("random", "black")
@@ -97,8 +98,8 @@ def test_an_image_half_deleted_holds_the_fill_on_exactly_the_higher_half_of_the_
     _, deleted, _, inserted = scored_images(pixels, {"m": parts}, protocol)
     is_higher = torch.from_numpy(parts > np.median(parts))
     mean = pixels.mean((1, 2), keepdim=True).expand_as(pixels)
-    torch.testing.assert_close(deleted, torch.where(is_higher, mean, pixels))
-    torch.testing.assert_close(inserted, torch.where(is_higher, pixels, mean))
+    assert_close(deleted, torch.where(is_higher, mean, pixels))
+    assert_close(inserted, torch.where(is_higher, pixels, mean))
 
 
 def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(additive):
@@ -111,15 +112,14 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
         return scored_images(pixels, maps, protocol, colours=colours, games=["deletion"])
 
     state = torch.get_rng_state()
-    first = filled(0)
-    again = filled(0)
-    other = filled(1)
+    images = filled(0)
+    assert len(images) == 2  # all of it and none of it, once for both maps
+    assert torch.equal(images[0], pixels)
+    assert torch.equal(images, filled(0))
+    assert not torch.equal(images, filled(1))
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(first) == 2  # all of it and none of it, once for both maps
-    assert torch.equal(first[0], pixels)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    colour = denormalised(first[1], colours)
+
+    colour = denormalised(images[1], colours)
     assert colour.min() >= -1e-6
     assert colour.max() <= 1 + 1e-6
     assert 0.4 < colour.mean() < 0.6
@@ -135,16 +135,14 @@ def test_black_is_black_in_the_models_own_colours(tiny, pixels):
         games=["insertion"],
     )
     black = denormalised(images[0], colours)
-    torch.testing.assert_close(black, torch.zeros_like(black), atol=1e-6, rtol=0)
+    assert_close(black, torch.zeros_like(black), atol=1e-6, rtol=0)
 
 
-def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
-    black = np.zeros((32, 32, 3), np.uint8)
-    explanation = Explainer(tiny).explain(black, "a dog")
+def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(pixels):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, 32, 32, generator=generator)
     map_ = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
-    explanation = replace(explanation, image_maps=map_[None])
-    heat = explanation.heatmap(0, signed=True)
-    weights = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    heat = onto_image(map_, (0, 0, 32, 32), (32, 32))
     curves = image_curves(
         lambda images: total(images * weights),
         pixels[0],
@@ -154,7 +152,7 @@ def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(tiny, pixels):
     for game in ("deletion", "insertion"):
         on_grid = curve(curves, "grid", game)
         in_pixels = curve(curves, "pixels", game)
-        np.testing.assert_allclose(on_grid, in_pixels, rtol=1e-5)
+        assert_allclose(on_grid, in_pixels, rtol=1e-5)
 
 
 def test_batches_make_no_difference_and_images_that_all_maps_share_are_scored_once(additive):
@@ -206,14 +204,11 @@ def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, 
         return explainer.embed_texts(texts) @ image
 
     curves = word_curves(score, caption, {"m": explanation.words[0]})
-    ids = tiny.tokenizer([""])
-    with torch.no_grad():
-        (empty,) = tiny.model.encode_text(ids, normalize=True)
-    ends = [float(explanation.similarity[0]), float(empty @ image)]
+    whole, empty = plain.similarities(tiny, picture, [caption, ""])
     deletion = curve(curves, "m", "deletion")
     insertion = curve(curves, "m", "insertion")
-    np.testing.assert_allclose(deletion[[0, -1]], ends, atol=1e-5)
-    np.testing.assert_allclose(insertion[[-1, 0]], ends, atol=1e-5)
+    assert_allclose(deletion[[0, -1]], [whole, empty], atol=1e-5)
+    assert_allclose(insertion[[0, -1]], [empty, whole], atol=1e-5)
 
 
 def test_curves_that_cannot_be_drawn_are_refused():

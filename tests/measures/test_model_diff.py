@@ -1,7 +1,7 @@
 """A diff of two models: what moved comes first, a null says how far is far."""
 
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -53,8 +53,8 @@ def with_rotated_word(clip, word, seed):
             row = model.token_embedding.weight[token]
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn(row.shape, generator=generator)
-            along = (noise @ row) / (row @ row) * row
-            sideways = noise - along
+            along_row = (noise @ row) / (row @ row) * row
+            sideways = noise - along_row
             row.copy_(sideways / sideways.norm() * row.norm())
     return replace(clip, model=model, name=f"misreads {word}")
 
@@ -67,12 +67,13 @@ def planted(clip, pool, seed):
     counts = Counter()
     for example in examples:
         counts.update(set(example.prompt.split()))
-    words = examples[0].prompt.split()
-    nouns = [word for word in words if counts[word] == 1 and word in NOUNS]
+
+    caption = examples[0].prompt
+    nouns = [word for word in caption.split() if counts[word] == 1 and word in NOUNS]
     if not nouns:
         return planted(clip, pool, seed + 1000)
-    changed = with_rotated_word(clip, str(rng.choice(nouns)), seed)
-    return examples[0].prompt, diff(clip, changed, examples)
+    misread = str(rng.choice(nouns))
+    return caption, diff(clip, with_rotated_word(clip, misread, seed), examples)
 
 
 @pytest.mark.weekly
@@ -98,15 +99,15 @@ def test_a_pair_moves_by_the_difference_of_its_percentiles(tiny, pool):
     changed = with_rotated_word(tiny, "a", 1)
     result = diff(tiny, changed, pool[:5])
     assert result.answer == ""  # without a null nothing says how far is far
+    images = {example.prompt: example.image() for example in pool}
     for row in result.pairs.itertuples():
-        (example,) = [example for example in pool if example.prompt == row.prompt]
-        image = example.image()
+        image = images[row.prompt]
         before = Explainer(tiny).explain(image, row.prompt)
         after = Explainer(changed).explain(image, row.prompt)
 
-        change = float(after.similarity[0] - before.similarity[0])
+        (change,) = after.similarity - before.similarity
         assert row.similarity_b - row.similarity_a == pytest.approx(change, abs=1e-5)
-        change = float(after.percentile[0] - before.percentile[0])
+        (change,) = after.percentile - before.percentile
         assert row.moved == pytest.approx(change, abs=1e-3)
         heats = before.heatmap().ravel(), after.heatmap().ravel()
         correlation = np.corrcoef(heats)[0, 1]
@@ -117,17 +118,16 @@ def test_a_pair_moves_by_the_difference_of_its_percentiles(tiny, pool):
 def test_the_shares_of_a_prompts_words_are_their_scores_over_all_magnitudes(tiny, pool):
     changed = with_rotated_word(tiny, "a", 2)
     result = diff(tiny, changed, pool[:5])
-    shares = []
+    explainer = Explainer(tiny, words="grad-eclip")
+    shares = defaultdict(list)
     for example in pool[:5]:
-        explainer = Explainer(tiny, words="grad-eclip")
         (words,) = explainer.explain(example.image(), example.prompt).words
         total = sum(abs(word.score) for word in words)
-        shares += [(word.text, word.score / total) for word in words]
-    expected = pd.DataFrame(shares, columns=["word", "share"]).groupby("word")["share"].mean()
+        for word in words:
+            shares[word.text].append(word.score / total)
+    expected = {word: np.mean(values) for word, values in shares.items()}
     table = result.words.set_index("word")
-    assert set(table.index) == set(expected.index)
-    for word, share in expected.items():
-        assert table.loc[word, "share_a"] == pytest.approx(share, abs=1e-4)
+    assert table["share_a"].to_dict() == pytest.approx(expected, abs=1e-4)
     assert result.words["moved"].abs().is_monotonic_decreasing
 
     kinds = result.kinds.set_index("kind")
@@ -147,10 +147,12 @@ def test_a_change_is_compared_with_what_a_second_training_moves(bundled, pool):
     assert no_noise.pairs["as_far"].iloc[0] == 0
 
     same_noise = diff(bundled, changed, examples, null=changed)
+    pairs = same_noise.pairs
+    kinds = same_noise.kinds
     assert same_noise.answer == "about equal"
-    assert (same_noise.pairs["moved"] == same_noise.pairs["moved_null"]).all()
-    assert same_noise.pairs["as_far"].iloc[0] == 100 / len(examples)
-    assert (same_noise.kinds["moved"] == same_noise.kinds["moved_null"]).all()
+    assert (pairs["moved"] == pairs["moved_null"]).all()
+    assert (kinds["moved"] == kinds["moved_null"]).all()
+    assert pairs["as_far"].iloc[0] == 100 / len(examples)
 
 
 def test_each_model_reads_every_image_and_every_caption_once(tiny, pool, monkeypatch):
@@ -167,44 +169,48 @@ def test_each_model_reads_every_image_and_every_caption_once(tiny, pool, monkeyp
         return trace(self, inputs, **graphs)
 
     monkeypatch.setattr(Tower, "trace", counted)
-    other = replace(tiny, model=copy.deepcopy(tiny.model))
-    diff(tiny, other, pool)
+    copied = replace(tiny, model=copy.deepcopy(tiny.model))
+    diff(tiny, copied, pool)
     null_captions = len(Explainer(tiny).null_captions)
-    for clip in (tiny, other):
+    for clip in (tiny, copied):
         assert images.count(id(clip.model)) == len(pool)
         assert prompts.count(id(clip.model)) == len(pool) + null_captions
 
 
 def test_the_page_shows_the_pairs_with_both_maps_and_fetches_nothing(tiny, bundled, tmp_path):
-    noise = [Image.effect_noise((60 + 10 * i, 60), 64 + i).convert("RGB") for i in range(3)]
-    captions = ["<b>a dog</b>", "a red car", "two cats"]
-    examples = [example_of(*pair) for pair in zip(captions, noise, strict=True)]
+    examples = []
+    widths = {}  # of the images at the height of the page
+    for i, caption in enumerate(("<b>a dog</b>", "a red car", "two cats")):
+        noise = Image.effect_noise((60 + 10 * i, 60), 64 + i).convert("RGB")
+        examples.append(example_of(caption, noise))
+        widths[caption] = round(noise.width * 160 / noise.height)
     out = tmp_path / "diff"
     result = diff(bundled, tiny, examples, out)
+    prompts = list(result.pairs["prompt"])
 
     page = BeautifulSoup((out / "index.html").read_text(), "html.parser")
     pairs, kinds, words = page.find_all("table")
-    rows = [row.find_all("td") for row in pairs.find("tbody").find_all("tr")]
-    assert [row[0].text for row in rows] == list(result.pairs["prompt"])
-    for row, prompt in zip(rows, result.pairs["prompt"], strict=True):
-        with Image.open(out / row[1].img["src"]) as strip:
-            image = noise[captions.index(prompt)]
-            width = round(image.width * 160 / image.height)
-            assert strip.size == (3 * width + 8, 160)
+    rows = pairs.tbody.find_all("tr")
+    for row, prompt in zip(rows, prompts, strict=True):
+        caption, maps, *_ = row.find_all("td")
+        assert caption.text == prompt
+        with Image.open(out / maps.img["src"]) as strip:
+            assert strip.size == (3 * widths[prompt] + 8, 160)
     assert len(kinds.find_all("tr")) == 1 + len(result.kinds)
     assert len(words.find_all("tr")) == 1 + len(result.words)
     assert not page.find_all(["link", "iframe"])
+
     stored = pd.read_csv(out / "pairs.csv")
-    assert list(stored["prompt"]) == list(result.pairs["prompt"])
+    assert list(stored["prompt"]) == prompts
 
 
 def test_the_command_reads_a_folder_with_its_table(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = ["image,caption"]
     for i in range(2):
-        draw_scene([6, i], n_objects=1).image().save(tmp_path / f"{i}.png")
-        lines.append(f"{i}.png,a dog")
-    (tmp_path / "captions.csv").write_text("\n".join(lines))
+        scene = draw_scene([6, i], n_objects=1)
+        scene.image().save(tmp_path / f"{i}.png")
+    table = "image,caption\n0.png,a dog\n1.png,a dog\n"
+    (tmp_path / "captions.csv").write_text(table)
 
     arguments = ["diff", "emoji", "emoji", "--data", ".", "--out", "page"]
     assert main(arguments) == 0

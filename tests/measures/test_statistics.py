@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest, norm, t
 from statsmodels.stats.multitest import multipletests
 
@@ -20,7 +21,7 @@ from gradeclip_utils.measures.statistics import (
 
 
 def table(values: dict) -> pd.DataFrame:
-    """Rows of a image and a method each, from the values of each method."""
+    """Rows of an image and a method each, from the values of each method."""
     parts = []
     for name, scores in values.items():
         rows = {"method": name, "image": range(len(scores)), "score": scores}
@@ -45,7 +46,7 @@ def test_an_interval_is_the_textbook_bootstrap_written_plainly():
     values = np.random.default_rng(1).exponential(size=40)
     samples = np.random.default_rng(0).choice(values, (4000, 40))
     expected = np.quantile(samples.mean(axis=1), expanded(40))
-    np.testing.assert_allclose(mean_interval(values), expected)
+    assert_allclose(mean_interval(values), expected)
 
 
 @pytest.mark.parametrize(
@@ -66,37 +67,17 @@ def test_intervals_cover_the_true_mean_about_as_often_as_they_say(n, covers):
     assert abs(covering / trials - covers) < 3 * deviation
 
 
-def test_on_clustered_data_only_the_clustered_interval_covers():
-    rng = np.random.default_rng(4)
-    labels = np.repeat(np.arange(25), 8)
-    plain = []
-    clustered = []
-    for _ in range(40):
-        of_clusters = rng.normal(size=25)
-        values = of_clusters[labels] + 0.3 * rng.normal(size=200)
-        plain.append(mean_interval(values))
-        clustered.append(mean_interval(values, labels))
-
-    def covers(bounds):
-        return np.mean([low < 0 < high for low, high in bounds])
-
-    assert covers(plain) < 0.7
-    assert covers(clustered) > 0.85
-    widths = np.ptp([plain, clustered], axis=2).mean(axis=1)
-    assert widths[1] > 2 * widths[0]
-
-
 def test_a_clustered_interval_takes_its_mean_over_all_values_of_the_clusters_drawn():
     clusters = [[0.1, 0.9, 0.3], [2.0], [0.5, 0.7]]  # of different sizes
     draws = np.random.default_rng(0).integers(0, 3, (4000, 3))
     means = []
     for draw in draws:
-        drawn_values = [value for k in draw for value in clusters[k]]
-        means.append(np.mean(drawn_values))
+        values = np.concatenate([clusters[k] for k in draw])
+        means.append(values.mean())
     expected = np.quantile(means, expanded(3))
 
     bounds = mean_interval(np.concatenate(clusters), list("aaabcc"))
-    np.testing.assert_allclose(bounds, expected, atol=1e-12)
+    assert_allclose(bounds, expected, atol=1e-12)
 
 
 def assert_wilson(bounds, proportion, n):
@@ -163,12 +144,9 @@ def test_a_summary_has_one_row_a_group_with_the_interval_of_its_units():
     rows = table({"a": values, "b": [0.5, 0.5, 0.5]})
     means = group_means(rows, "score")
     assert list(means.columns) == ["method", "mean", "low", "high", "n"]
-    assert means["method"].tolist() == ["a", "b"]
-    assert means["n"].tolist() == [3, 3]
-
-    bounds = means[["low", "high"]].to_numpy()
-    np.testing.assert_allclose(bounds[0], mean_interval(values))
-    np.testing.assert_allclose(bounds[1], 0.5)
+    first, second = means.itertuples(index=False)
+    assert first == pytest.approx(("a", 0.3, *mean_interval(values), 3))
+    assert second == pytest.approx(("b", 0.5, 0.5, 0.5, 3))
 
 
 def test_a_group_of_one_keeps_its_mean_and_says_that_it_has_no_interval():
@@ -190,8 +168,7 @@ def test_a_paired_difference_sees_what_the_separate_intervals_cannot():
     assert means["low"].max() < means["high"].min()  # the intervals overlap
     (row,) = paired_differences(rows, "score").itertuples()
     assert 0 < row.low < row.difference < row.high
-    lead = means["mean"][1] - means["mean"][0]
-    assert row.difference == pytest.approx(lead)
+    assert row.difference == pytest.approx(np.diff(means["mean"])[0])
     assert row.p < 0.001
 
 
@@ -209,7 +186,7 @@ def test_p_values_of_few_pairs_count_every_pattern_of_signs():
         is_further = sums >= abs(difference.sum()) - 1e-12
         expected.append(is_further.mean())
     p_values = paired_differences(rows, "score")["p"]
-    np.testing.assert_allclose(p_values, expected)
+    assert_allclose(p_values, expected)
 
 
 def test_p_values_are_uniform_where_nothing_differs_and_small_where_something_does():
@@ -225,26 +202,20 @@ def test_p_values_are_uniform_where_nothing_differs_and_small_where_something_do
 
     null = differences["p"].drop("ahead")
     assert kstest(null, "uniform").pvalue > 0.01
-    assert (null < 0.05).mean() < 0.12
     assert differences.loc["ahead", "p"] <= 0.0002
     assert differences.loc["ahead", "p_holm"] < 0.05
 
 
-def test_holms_correction_is_monotone_and_is_statsmodels_own():
+def test_holms_correction_is_statsmodels_own():
     rng = np.random.default_rng(0)
     base = rng.normal(size=25)
     values = {"grad-eclip": base}
     for i in range(5):
         differences = rng.normal(i / 5, 1, 25)
         values[f"m{i}"] = base + differences
-    differences = paired_differences(table(values), "score").sort_values("p")
-
-    p = differences["p"]
-    corrected = differences["p_holm"]
-    _, expected, *_ = multipletests(p, method="holm")
-    np.testing.assert_array_equal(corrected, expected)
-    assert corrected.is_monotonic_increasing
-    assert (corrected >= p).all()
+    differences = paired_differences(table(values), "score")
+    _, expected, *_ = multipletests(differences["p"], method="holm")
+    assert_array_equal(differences["p_holm"], expected)
 
 
 def test_a_method_that_equals_the_baseline_has_no_difference_and_p_one():

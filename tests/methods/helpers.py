@@ -2,6 +2,7 @@
 
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from gradeclip_utils.methods import METHODS, Options, gradients, perturbation
 from gradeclip_utils.methods.registry import layers_to_explain
@@ -25,8 +26,17 @@ def directions(*shape, width=48, seed=0, dtype=torch.float32):
 
 def close(actual, expected, tolerance=1e-4):
     assert actual.shape == expected.shape
-    assert expected.abs().max() > 0
-    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+    abs_max = expected.abs().max()
+    assert abs_max > 0
+    error = (actual - expected).abs()
+    assert error.max() <= tolerance * abs_max
+
+
+def tower_of(model, side, layers):
+    """The tower of a side, through its last layers."""
+    if side == "image":
+        return open_image_tower(model, layers)
+    return open_text_tower(model, layers)
 
 
 def run(name, side, model, inputs, target, options=None):
@@ -34,7 +44,7 @@ def run(name, side, model, inputs, target, options=None):
     method = METHODS[name]
     depth = len(plain.blocks_of(model, side))
     layers = layers_to_explain(None, None, method, depth, side)
-    tower = (open_image_tower if side == "image" else open_text_tower)(model, layers)
+    tower = tower_of(model, side, layers)
 
     function = getattr(method, side)
     steps = {}
@@ -49,8 +59,6 @@ def prompt_options(clip, prompts):
     """Options with the words of these prompts."""
     tower = open_text_tower(clip.model)
     splits = [split_read(prompt, clip.tokenizer, tower) for prompt in prompts]
-    length = max(len(split.word_ids) for split in splits) + 2
-    word_ids = torch.full((len(prompts), length), -1)
-    for row, split in zip(word_ids, splits, strict=True):
-        row[1 : 1 + len(split.word_ids)] = torch.tensor(split.word_ids)
+    rows = [torch.tensor([-1, *split.word_ids, -1]) for split in splits]
+    word_ids = pad_sequence(rows, batch_first=True, padding_value=-1)
     return Options(word_ids=word_ids, splits=splits, tokenize=clip.tokenizer)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from gradeclip_utils import METHODS, Explainer, UnsupportedModel
-from gradeclip_utils.methods import Method, layers_to_explain, register_method
+from gradeclip_utils.methods import Method, Options, layers_to_explain, register_method
 from gradeclip_utils.plots.drawing import of_explanation
+from gradeclip_utils.towers.blocks import Block
 from tests.conftest import build, wrap
-from tests.methods.helpers import close, directions, prompt_options, run
+from tests.methods.helpers import close, directions, prompt_options, run, tower_of
 from tests.test_explainer import state_of
 
 # with the methods of studies.rivals
@@ -56,17 +57,17 @@ def test_a_batch_of_two_is_explained_as_each_alone(name, side, tiny, pixels):
     assert maps.isfinite().all()
     for i in range(2):
         part = slice(i, i + 1)
-        single = run_on(
+        (expected,) = run_on(
             name,
             side,
             tiny,
             pixels[part],
             prompts[part],
             target[part],
-        )[0]
-        length = single.shape[-1]  # a shorter prompt alone has fewer tokens
+        )
+        length = expected.shape[-1]  # a shorter prompt alone has fewer tokens
         assert maps[i, :, length:].eq(0).all()
-        close(maps[i, :, :length], single)
+        close(maps[i, :, :length], expected)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -88,6 +89,42 @@ def test_a_tower_that_averages_its_patches_is_explained_by_every_method(name, av
     assert maps[..., 1:].abs().max() > 0
 
 
+@pytest.mark.parametrize(
+    ("clip", "name", "side", "graph"),
+    [
+        ("tiny", "grad-eclip", "image", "graph"),
+        ("averaging", "grad-eclip", "image", "graph"),
+        ("tiny", "grad-eclip", "text", "graph"),
+        ("tiny", "rollout", "image", "layer_graph"),
+        ("tiny", "legrad", "image", "layer_graph"),
+        ("tiny", "game", "text", "layer_graph"),
+        ("tiny", "input-x-gradient", "image", "pixel_graph"),
+    ],
+)
+def test_a_trace_with_a_graph_gives_the_same_maps_without_a_further_pass(
+    clip, name, side, graph, request, pixels, ids, monkeypatch
+):
+    tower = tower_of(request.getfixturevalue(clip).model, side, 3)
+    inputs = {"image": pixels, "text": ids}[side]
+    method = getattr(METHODS[name], side)
+    target = directions(2, 3)
+    plain_trace = tower.trace(inputs)
+    expected = method(tower, plain_trace, target, Options())
+
+    trace = tower.trace(inputs, **{graph: True})
+    close(trace.embedding, plain_trace.embedding)
+    for layer, plain_layer in zip(trace.layers, plain_trace.layers, strict=True):
+        for part_name, part in vars(layer).items():
+            close(part, getattr(plain_layer, part_name))
+            assert not part.requires_grad
+
+    monkeypatch.setattr(Block, "project", None)  # no layer runs again
+    tower._encode = None  # nor does the model
+    for _ in range(2):  # the graph is kept
+        maps = method(tower, trace, target, Options())
+        close(maps, expected, 1e-5)
+
+
 # ------------------------------------------------------------------------------- the explainer
 
 
@@ -95,19 +132,20 @@ def test_a_tower_that_averages_its_patches_is_explained_by_every_method(name, av
 def test_the_explainer_runs_every_method_and_says_which(name, tiny, picture):
     method = METHODS[name]
     explanation = Explainer(tiny, method=name).explain(picture, SHORT)
-    assert explanation.provenance.method == name
+    provenance = explanation.provenance
+    assert provenance.method == name
     assert method.title in explanation.origin
-    if method.image is not None:
-        assert explanation.provenance.words == "leave-one-out"
-        assert explanation.origin.endswith("; words: leave one word out")
     similarity = Explainer(tiny).explain(picture, SHORT).similarity
     np.testing.assert_allclose(explanation.similarity, similarity, atol=1e-6)
 
+    (panel,) = of_explanation(explanation).panels
     if method.image is None:
-        assert explanation.image_maps is None
+        assert explanation.image_maps is panel.map is provenance.image_layers is None
     else:
         assert explanation.image_maps.shape == (1, 4, 4)
         assert explanation.image_maps.any()
+        assert provenance.words == "leave-one-out"
+        assert explanation.origin.endswith("; words: leave one word out")
 
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
@@ -122,37 +160,53 @@ def test_the_explainers_word_scores_are_those_of_the_method(name, tiny, picture)
     with torch.no_grad():
         image = tiny.model.encode_image(pixels, normalize=True)
     maps = run_on(name, "text", tiny, None, [SHORT], image[:, None])
+    expected = maps[0, 0, 1:3]
     scores = [word.score for word in words]
-    np.testing.assert_allclose(scores, maps[0, 0, 1:3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
 def test_prompts_that_are_read_elsewhere_than_at_eot_are_explained_by_every_method(name, picture):
     clip = wrap(build(text={"embed_cls": True}, custom_text=True))
     explainer = Explainer(clip, words=name, null_captions=[SHORT, LONG])
-    scores = [word.score for word in explainer.explain(picture, SHORT).words[0]]
+    words = explainer.explain(picture, SHORT).words[0]
+    scores = [word.score for word in words]
     assert len(scores) == 2
     assert np.isfinite(scores).all()
     assert any(scores)
 
-    batch = explainer.explain(picture, [SHORT, LONG]).words[0]
-    scores_in_batch = [word.score for word in batch]
+    words = explainer.explain(picture, [SHORT, LONG]).words[0]
+    scores_in_batch = [word.score for word in words]
     np.testing.assert_allclose(scores_in_batch, scores, rtol=1e-3, atol=1e-6)
 
 
-def test_a_method_goes_through_the_layers_that_it_asks_for_unless_the_user_chooses(tiny):
-    by_method = {"grad-eclip": 1, "rollout": 3, "clip-surgery": 2, "m2ib": 1}
-    for name, layers in by_method.items():
-        assert Explainer(tiny, method=name).image_tower.layers == layers
-        assert Explainer(tiny, method=name, image_layers=2).image_tower.layers == 2
-    assert layers_to_explain(None, None, METHODS["clip-surgery"], 12) == 6
-    assert layers_to_explain(None, None, METHODS["m2ib"], 12) == 2
-    assert layers_to_explain(None, 3, METHODS["grad-eclip"], 12) == 3  # the model's own choice
-    assert layers_to_explain(None, 3, METHODS["maskclip"], 12) == 1
-    assert Explainer(tiny, method="input-x-gradient").image_tower.layers == 1
-    for words, layers in (("input-x-gradient", 3), ("grad-eclip", 2), ("leave-one-out", 1)):
-        assert Explainer(tiny, words=words).text_tower.layers == layers
-    assert Explainer(tiny, words="grad-eclip", text_layers=1).text_tower.layers == 1
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("grad-eclip", 1), ("rollout", 3), ("clip-surgery", 2), ("m2ib", 1), ("input-x-gradient", 1)],
+)
+def test_a_method_goes_through_the_layers_that_it_asks_for_unless_the_user_chooses(
+    name, layers, tiny
+):
+    assert Explainer(tiny, method=name).image_tower.layers == layers
+    assert Explainer(tiny, method=name, image_layers=2).image_tower.layers == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("grad-eclip", 2), ("input-x-gradient", 3), ("leave-one-out", 1)]
+)
+def test_words_go_through_the_layers_that_their_method_asks_for(name, layers, tiny):
+    assert Explainer(tiny, words=name).text_tower.layers == layers
+    assert Explainer(tiny, words=name, text_layers=1).text_tower.layers == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "model_default", "layers"),
+    [("clip-surgery", None, 6), ("m2ib", None, 2), ("grad-eclip", 3, 3), ("maskclip", 3, 1)],
+)
+def test_of_twelve_layers_a_method_explains_its_share_or_what_the_model_says(
+    name, model_default, layers
+):
+    assert layers_to_explain(None, model_default, METHODS[name], 12) == layers
 
 
 def test_a_tower_that_ends_in_an_attention_pool_is_explained_there_or_refused(picture):
@@ -184,8 +238,12 @@ def test_nothing_is_left_behind_on_a_model_in_training_or_frozen(name, picture):
         model = build({"patch_dropout": 0.5})
         model.train(training).requires_grad_(training)
         before = state_of(model)
-        words = name if METHODS[name].text else None
-        explainer = Explainer(wrap(model), method=name, words=words, null_captions=[SHORT, LONG])
+        explainer = Explainer(
+            wrap(model),
+            method=name,
+            words=name if METHODS[name].text else None,
+            null_captions=[SHORT, LONG],
+        )
         with torch.inference_mode():
             explanation = explainer.explain(picture, SHORT, against="a cow")
         assert state_of(model) == before
@@ -225,31 +283,29 @@ def random_map(tower, trace, directions, options):
 
 def test_an_explainer_takes_a_method_that_is_not_registered(tiny, picture):
     method = Method(name="mine", title="Mine", explains="a number of mine", image=feature_map)
-    explanation = Explainer(tiny, method=method, words=None).explain(picture, [SHORT, LONG])
+    explainer = Explainer(tiny, method=method, words=None)
+    explanation = explainer.explain(picture, [SHORT, LONG])
     expected = Explainer(tiny, method="maskclip").explain(picture, [SHORT, LONG])
     np.testing.assert_array_equal(explanation.image_maps, expected.image_maps)
     assert explanation.words == ((), ())
     assert "mine" not in METHODS
     assert explanation.origin.endswith("Mine: explains a number of mine, last layer")
-    assert of_explanation(explanation).panels[0].map is not None
-
-
-def test_a_method_of_prompts_alone_has_no_maps_and_no_image_layers(tiny, picture):
-    explanation = Explainer(tiny, method="leave-one-out").explain(picture, SHORT)
-    assert explanation.image_maps is None
-    assert explanation.provenance.image_layers is None
-    assert of_explanation(explanation).panels[0].map is None
+    assert of_explanation(explanation).panels[0].map.any()
 
 
 def test_a_method_is_given_the_seed(tiny, picture):
     method = Method(name="mine", title="Mine", image=random_map, text=random_map)
-    first, again, other = (
-        Explainer(tiny, method=method, words=method, seed=seed).explain(picture, SHORT)
-        for seed in (1, 1, 2)
-    )
+
+    def explain(seed):
+        explainer = Explainer(tiny, method=method, words=method, seed=seed)
+        return explainer.explain(picture, SHORT)
+
+    first = explain(seed=1)
+    again = explain(seed=1)
+    second = explain(seed=2)
     np.testing.assert_array_equal(first.image_maps, again.image_maps)
-    assert (first.image_maps != other.image_maps).any()
-    assert first.words == again.words != other.words
+    assert (first.image_maps != second.image_maps).any()
+    assert first.words == again.words != second.words
 
 
 def test_a_registered_method_has_a_name_like_all_others_until_it_is_taken_out(tiny):

@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,12 +20,12 @@ def spans_of(prompt):
 
 def words_at(prompt, index, **options):
     """The words that replace word number ``index`` of a prompt."""
-    replaced = replaced_prompts(prompt, spans_of(prompt), **options)[index]
-    return [other.split()[index] for other in replaced]
+    prompts = replaced_prompts(prompt, spans_of(prompt), **options)[index]
+    return [replaced.split()[index] for replaced in prompts]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "index", "others"),
+    ("prompt", "index", "substitutes"),
     [
         (PROMPT, 0, {"the"}),
         (PROMPT, 3, {"or"}),
@@ -36,8 +35,8 @@ def words_at(prompt, index, **options):
         ("a dog to the left of a cat", 4, set("right top bottom front back".split())),
     ],
 )
-def test_a_word_of_a_small_class_is_replaced_within_it_or_not_at_all(prompt, index, others):
-    assert set(words_at(prompt, index)) == others
+def test_a_word_of_a_small_class_is_replaced_within_it_or_not_at_all(prompt, index, substitutes):
+    assert set(words_at(prompt, index)) == substitutes
 
 
 def test_content_words_are_replaced_by_words_of_their_kind_that_are_not_in_the_prompt():
@@ -61,14 +60,12 @@ def test_an_article_before_a_word_stays_right():
 
 
 def test_words_are_among_those_that_the_model_knows_and_drawn_by_the_seed():
-    known = frozenset({"cat", "horse", "green"})
-    assert words_at(PROMPT, 2, vocabulary=known) == ["cat", "horse"]
-    first = words_at(PROMPT, 2, count=5)
-    again = words_at(PROMPT, 2, count=5)
-    other = words_at(PROMPT, 2, count=5, seed=1)
-    assert len(first) == 5
-    assert first == again
-    assert first != other
+    vocabulary = frozenset({"cat", "horse", "green"})
+    assert words_at(PROMPT, 2, vocabulary=vocabulary) == ["cat", "horse"]
+    nouns = words_at(PROMPT, 2, count=5)
+    assert len(nouns) == 5
+    assert words_at(PROMPT, 2, count=5) == nouns
+    assert words_at(PROMPT, 2, count=5, seed=1) != nouns
 
 
 def test_the_score_is_the_mean_fall_of_the_similarity(tiny, picture):
@@ -76,27 +73,29 @@ def test_the_score_is_the_mean_fall_of_the_similarity(tiny, picture):
     words = explainer.explain(picture, PROMPT).words[0]
     prompts_of_words = replaced_prompts(PROMPT, spans_of(PROMPT), seed=3)
     for word, prompts in zip(words, prompts_of_words, strict=True):
-        whole, *replaced = plain.similarities(tiny, picture, [PROMPT, *prompts])
-        falls = [whole - similarity for similarity in replaced]
-        np.testing.assert_allclose(word.score, np.mean(falls), atol=1e-6)
+        similarities = plain.similarities(tiny, picture, [PROMPT, *prompts])
+        expected = similarities[0] - similarities[1:].mean()
+        assert word.score == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_a_word_without_others_has_the_score_zero(tiny, picture):
+def test_a_word_without_substitutes_has_the_score_zero(tiny, picture):
     explainer = Explainer(tiny, method="replace")
     words = explainer.explain(picture, "a photo of two dogs!").words[0]
-    without_others = [word.text for word in words if word.score == 0]
-    assert without_others == ["of", "!"]
+    texts = [word.text for word in words if word.score == 0]
+    assert texts == ["of", "!"]
 
 
 def test_all_falls_of_a_word_are_at_hand(tiny):
-    options = prompt_options(tiny, [PROMPT, "a dog"])
+    prompts = [PROMPT, "a dog"]
     tower = open_text_tower(tiny.model)
     with torch.no_grad():
-        trace = tower.trace(tiny.tokenizer([PROMPT, "a dog"]))
-        falls_of_prompts = replacement_falls(tower, trace, directions(2, 3), options)
-    counts = []
-    for falls_of_words in falls_of_prompts:
-        counts.append([falls.shape[1] for falls in falls_of_words])
-    assert counts == [[1, 8, 16, 1, 1, 8, 16], [1, 16]]
-    for falls in falls_of_prompts[0]:
-        assert len(falls) == 3
+        trace = tower.trace(tiny.tokenizer(prompts))
+        of_long, of_short = replacement_falls(
+            tower,
+            trace,
+            directions(2, 3),
+            prompt_options(tiny, prompts),
+        )
+    shapes = [tuple(falls.shape) for falls in of_long]
+    assert shapes == [(3, 1), (3, 8), (3, 16), (3, 1), (3, 1), (3, 8), (3, 16)]
+    assert [falls.shape[1] for falls in of_short] == [1, 16]

@@ -57,21 +57,25 @@ def value_by_orders(players, value):
 
 
 def test_sampled_values_add_up_however_few_orders_are_drawn_and_come_near_with_many():
-    game = np.random.default_rng(0).normal(size=2**6)  # a number for each set of players
+    random = np.random.default_rng(0)
+    game = random.normal(size=[2] * 6)  # a number for each set of players
 
     def value(players):
-        return game[sum(2**player for player in players)]
+        joins = [int(player in players) for player in range(6)]
+        return game[tuple(joins)]
 
     exact = value_by_orders(6, value)
     errors = []
     for orders in (3, 400):
         coalitions, weights = sampled_weights(6, orders, seed=1)
-        numbers = coalitions.int() @ 2 ** torch.arange(6, dtype=torch.int)
-        values = weights.numpy() @ game[numbers]
-        total = game[-1] - game[0]
+        heights = game[tuple(coalitions.int().T)]
+        values = weights.numpy() @ heights
+        total = value(range(6)) - value(())
         assert values.sum() == pytest.approx(total)
-        errors.append(np.abs(values - exact).max())
-    assert errors[1] < 0.2 * errors[0]
+        error = np.abs(values - exact)
+        errors.append(error.max())
+    error_of_few, error_of_many = errors
+    assert error_of_many < 0.2 * error_of_few
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -86,15 +90,16 @@ def test_scores_of_words_are_shapley_values_of_the_similarity_of_every_shorter_p
     explainer = Explainer(tiny, words="metagame")
 
     def similarity(players):
-        return float(plain.similarities(tiny, picture, [join(words, players)]))
+        shorter = join(words, players)
+        return float(plain.similarities(tiny, picture, [shorter]))
 
     expected = value_by_orders(4, similarity)
-    scores = scores_of(explainer.explain(picture, prompt).words[0])
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    by_method = explainer.explain(picture, prompt)
     every_word = [(0,), (1,), (2,), (3,)]
-    explanation = metagame(Explainer(tiny), picture, prompt, over=every_word)
-    scores = scores_of(explanation.words[0])
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    by_metagame = metagame(Explainer(tiny), picture, prompt, over=every_word)
+    for explanation in (by_method, by_metagame):
+        scores = scores_of(explanation.words[0])
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add_up(tiny, picture):
@@ -104,39 +109,38 @@ def test_metagame_maps_are_shapley_values_of_the_maps_of_shorter_prompts_and_add
     assert [word.text for word in explanation.words[0]] == list(SPANS)
 
     def map_of(players):
-        embedding = explainer.embed_texts([join(SPANS, players)])
-        map_ = explainer.maps(picture, embedding)[0, 0]
+        shorter = join(SPANS, players)
+        map_ = explainer.maps(picture, explainer.embed_texts([shorter]))[0, 0]
         return map_.double().numpy()
 
-    near(maps, value_by_orders(3, map_of), 1e-5)
+    expected = value_by_orders(3, map_of)
+    near(maps, expected, 1e-5)
     total = map_of(range(3)) - map_of(())
     near(maps.sum(axis=0), total, 1e-5)
 
-    first_alone = map_of((0,)) - map_of(())
-    first_beside_second = map_of((0, 1)) - map_of((1,))
-    pair = first_beside_second - first_alone
-    first_beside_third = map_of((0, 2)) - map_of((2,))
-    first_beside_both = map_of((0, 1, 2)) - map_of((1, 2))
-    pair_beside_third = first_beside_both - first_beside_third
+    def brought_by_first(beside):
+        return map_of((0, *beside)) - map_of(beside)
+
+    pair = brought_by_first((1,)) - brought_by_first(())
+    pair_beside_third = brought_by_first((1, 2)) - brought_by_first((2,))
     expected = (pair + pair_beside_third) / 2
     near(explanation.pairs[0, 1], expected, 1e-4)
 
-    image_embedding = explainer.embed_images(picture)[0]
-    full, empty = explainer.embed_texts([NOUNS, ""]) @ image_embedding
-    scores = scores_of(explanation.words[0])
+    full, empty = plain.similarities(tiny, picture, [NOUNS, ""])
     gain = float(full - empty)
-    assert sum(scores) == pytest.approx(gain, abs=1e-6)
+    assert sum(scores_of(explanation.words[0])) == pytest.approx(gain, abs=1e-6)
     assert explanation.provenance.title == f"METAGAME of {explainer.method.title}"
 
 
 def test_words_of_no_player_stay_in_every_prompt(tiny, picture):
     explainer = Explainer(tiny)
     explanation = metagame(explainer, picture, "a red dog", over=[(1,)])
-    maps = explainer.explain(picture, ["a red dog", "a dog"]).image_maps
-    assert explanation.words[0][0].text == "red"
+    ((red,),) = explanation.words
+    assert red.text == "red"
     assert explanation.pairs.shape == (1, 1, 4, 4)
-    brought_by_red = maps[0] - maps[1]
-    np.testing.assert_allclose(explanation.image_maps[0], brought_by_red, atol=1e-6)
+    with_red, without_red = explainer.explain(picture, ["a red dog", "a dog"]).image_maps
+    (map_,) = explanation.image_maps
+    np.testing.assert_allclose(map_, with_red - without_red, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +164,7 @@ def scene(small):
     random = np.random.default_rng(3)
     noise = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    to_pixels = wrap(small.model).preprocess
-    clip = replace(small, preprocess=lambda image: to_pixels(image).double())
-
+    clip = replace(small, preprocess=lambda image: small.preprocess(image).double())
     tower = open_text_tower(clip.model, 3)
     return Scene(
         explainer=Explainer(clip),
@@ -194,21 +196,22 @@ def test_exclip_is_the_product_of_two_integrated_jacobians(small, scene):
         eot = model.ln_final(x)[0, end]
         return F.normalize(eot @ model.text_projection, dim=-1)
 
-    jacobian = torch.autograd.functional.jacobian
-    by_pixel = 0
-    by_token = 0
-    places, weights = np.polynomial.legendre.leggauss(3)  # from -1 to 1
-    for place, weight in zip(places, weights, strict=True):
-        part = (place + 1) / 2
-        slope = jacobian(embed_pixels, part * scene.pixels)
-        by_pixel = by_pixel + weight / 2 * slope * scene.pixels  # (E, 1, 3, 32, 32)
-        slope = jacobian(embed_tokens, start + part * change)
-        by_token = by_token + weight / 2 * slope * change  # (E, N, D)
+    def integrated(function, start, change):
+        """The mean Jacobian on the way from the start to the changed input, times the change."""
+        total = 0
+        places, weights = np.polynomial.legendre.leggauss(3)  # from -1 to 1
+        for place, weight in zip(places, weights, strict=True):
+            part = (place + 1) / 2
+            slope = torch.autograd.functional.jacobian(function, start + part * change)
+            total = total + weight / 2 * slope * change
+        return total
 
-    by_patch = by_pixel[:, 0].reshape(-1, 3, 2, 16, 2, 16)
+    by_pixel = integrated(embed_pixels, 0, scene.pixels)  # (E, 1, 3, 32, 32)
+    by_token = integrated(embed_tokens, start, change)  # (E, N, D)
+    by_patch = by_pixel.reshape(-1, 3, 2, 16, 2, 16)
     by_patch = by_patch.sum(dim=(1, 3, 5)).flatten(1)  # (E, P)
     by_word = by_token[:, 1:end].sum(dim=-1)  # (E, N): a word is one token
-    expected = torch.einsum("en,ep->np", by_word, by_patch)
+    expected = by_word.T @ by_patch
 
     explanation = exclip(scene.explainer, scene.image, CAPTION, steps=3)
     near(explanation.image_maps.reshape(3, 4), expected, 1e-5)
@@ -219,39 +222,37 @@ def nearest_game_of_second_order(value, players, p):
     """Coefficients of all pairs in the game of order two that is nearest to all values."""
     coalitions = np.array(list(product([0, 1], repeat=players)))
     pairs = list(combinations(range(players), 2))
-    first, second = np.transpose(pairs)
-    products = coalitions[:, first] * coalitions[:, second]
-    constant = np.ones((len(coalitions), 1))
-    design = np.hstack([constant, coalitions, products])
+    products = [coalitions[:, pair].prod(axis=1) for pair in pairs]
+    constant = np.ones(len(coalitions))
+    design = np.column_stack([constant, coalitions, *products])
+    heights = np.array([value(coalition) for coalition in coalitions])
 
     probability = np.where(coalitions, p, 1 - p).prod(axis=1)
-    root = np.sqrt(probability)[:, None]
-    heights = np.array([[value(row)] for row in coalitions])
-    weighted_heights = root * heights
-    coefficients, *_ = np.linalg.lstsq(root * design, weighted_heights, rcond=None)
-    of_pairs = coefficients[1 + players :, 0]
+    root = np.sqrt(probability)
+    weighted_design = root[:, None] * design
+    coefficients, *_ = np.linalg.lstsq(weighted_design, root * heights, rcond=None)
+    of_pairs = coefficients[1 + players :]
     return dict(zip(pairs, of_pairs, strict=True))
 
 
 def test_fixlip_is_the_nearest_game_of_second_order_over_all_coalitions_of_words_and_patches(
     small, scene
 ):
-    def value(row):
-        patches = torch.tensor(row[:4], dtype=torch.float64).reshape(2, 2)
-        visible = patches.kron(torch.ones(16, 16, dtype=torch.float64))
-        words_present = np.flatnonzero(row[4:])
-        caption = join(CAPTION.split(), words_present)
+    def value(coalition):
+        patches, words = np.split(coalition, [4])
+        visible = np.kron(patches.reshape(2, 2), np.ones((16, 16)))
+        pixels = scene.pixels * torch.tensor(visible)
+        caption = join(CAPTION.split(), np.flatnonzero(words))
         ids = small.tokenizer([caption])
         with torch.no_grad():
-            image = plain.embed(small.model, "image", scene.pixels * visible)
-            text = plain.embed(small.model, "text", ids)
-        return float(image[0] @ text[0])
+            (image,) = plain.embed(small.model, "image", pixels)
+            (text,) = plain.embed(small.model, "text", ids)
+        return float(image @ text)
 
     pairs = nearest_game_of_second_order(value, 7, p=0.3)
     expected = np.zeros((3, 4))
-    for word in range(3):
-        for patch in range(4):
-            expected[word, patch] = pairs[patch, 4 + word]
+    for word, patch in np.ndindex(3, 4):
+        expected[word, patch] = pairs[patch, 4 + word]
 
     maps = fixlip(scene.explainer, scene.image, CAPTION, p=0.3).image_maps
     near(maps.reshape(3, 4), expected, 1e-4)
@@ -279,27 +280,25 @@ def test_fixlip_of_one_side_has_the_first_order_of_the_same_game(small, scene):
     similarities = images @ text.embedding[0]
 
     differences = []
-    for is_shown in coalitions.bool().T:
-        with_patch = similarities[is_shown].mean()
-        without_patch = similarities[~is_shown].mean()
+    for is_visible in coalitions.bool().T:
+        with_patch = similarities[is_visible].mean()
+        without_patch = similarities[~is_visible].mean()
         differences.append(with_patch - without_patch)
     on_patches = maps[0, 0, 1:]
     near(on_patches, torch.stack(differences), 1e-6)
+
     explanation = fixlip(scene.explainer, scene.image, CAPTION)
     expected = scores_of(explanation.words[0])
-    near(scores[0, 0, 1:4], expected, 1e-6)
+    on_words = scores[0, 0, 1:4]
+    near(on_words, expected, 1e-6)
 
 
-def test_players_hold_each_word_once_at_most(tiny, picture):
+def test_players_are_nouns_or_hold_each_word_once_at_most(tiny, picture):
     explainer = Explainer(tiny)
-    message = "over must hold words 0 to 2, each at most once, got"
-    with pytest.raises(GradeclipError, match=message):
+    with pytest.raises(GradeclipError, match="words 0 to 2, each at most once, got"):
         metagame(explainer, picture, "a red dog", over=[(0,), (0, 1)])
-
-
-def test_a_caption_without_a_noun_has_no_players(tiny, picture):
     with pytest.raises(GradeclipError, match="'red' has no noun: give the words in over="):
-        metagame(Explainer(tiny), picture, "red")
+        metagame(explainer, picture, "red")
 
 
 def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixels):
@@ -310,24 +309,22 @@ def test_cci_is_the_fall_without_a_cluster_over_the_sum_of_all_falls(tiny, pixel
     maps = cci(tower, trace, target, Options(seed=3), clusters=4)[0]
 
     recording = plain.Recording(tiny.model, "image", image)
-    patches = recording.leaving[-1][0, 1:].detach()
-    labels = KMeans(4, random_state=3).fit_predict(patches.numpy())
+    patches = recording.leaving[-1][0, 1:]
+    clusters = KMeans(4, random_state=3)
+    labels = clusters.fit_predict(patches.detach().numpy())
 
     def embed_without(cluster):
-        hidden_tokens = 1 + np.flatnonzero(labels == cluster)
+        hidden_tokens = torch.tensor(1 + np.flatnonzero(labels == cluster))
 
         def hide(_, alpha):
-            alpha = alpha.clone()
-            alpha[..., hidden_tokens] = 0
+            alpha = alpha.index_fill(-1, hidden_tokens, 0)
             return alpha / alpha.sum(dim=-1, keepdim=True)
 
-        return plain.Recording(tiny.model, "image", image, hide).embedding
+        return plain.Recording(tiny.model, "image", image, hide).embedding[0]
 
-    falls = []
-    for cluster in range(4):
-        change = recording.embedding - embed_without(cluster)
-        falls.append(target[0] @ change[0].detach())
-    falls = torch.stack(falls, dim=1)  # (T, K)
+    without = torch.stack([embed_without(cluster) for cluster in range(4)])
+    changes = recording.embedding - without  # (K, E)
+    falls = target[0] @ changes.detach().T  # (T, K)
     parts = falls / falls.abs().sum(dim=1, keepdim=True)
     on_patches = maps[:, 1:]
     close(on_patches, parts[:, labels])
@@ -339,15 +336,16 @@ def test_integrated_attention_adds_up_to_what_words_bring(small, layers):
     tower = open_text_tower(small.model, layers)
     trace = tower.trace(small.tokenizer([CAPTION]))
     target = directions(1, 1).double()
+    changes = []
+    for layer in trace.layers:
+        alpha = layer.attention[..., 1:-1]  # of the words
+        values = layer.v[:, 1:-1]
+        o = torch.einsum("bhrn,bnhc->brhc", alpha, values)
+        changes.append(-o.flatten(2))  # (B, R, D)
+
     with torch.no_grad():
-        scores = integrated_attention(tower, trace, target, steps=24)[0, 0]
-        changes = []
-        for layer in trace.layers:
-            alpha = layer.attention[0, :, 0, 1:-1]  # of the words
-            values = layer.v[0, 1:-1]
-            o = torch.einsum("hn,nhc->hc", alpha, values)
-            changes.append(-o.flatten())
-        changes = torch.stack(changes)[:, None, None]  # (L, B, R, D)
-        without_words = tower.embed_from_attention(trace, changes)
+        scores = integrated_attention(tower, trace, target, steps=24)
+        without_words = tower.embed_from_attention(trace, torch.stack(changes))
     (change,) = trace.embedding - without_words
-    near(scores.sum(), change @ target[0, 0], 1e-5)
+    expected = change @ target[0, 0]
+    near(scores.sum(), expected, 1e-5)

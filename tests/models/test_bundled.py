@@ -25,23 +25,25 @@ def test_a_bundled_model_is_found_by_its_name_and_says_how_it_was_trained(name):
     assert len(towers) == 2
 
     config = json.loads(data_path(f"{name}.json").read_text())
-    assert config["text_cfg"]["vocab_size"] == open_clip.SimpleTokenizer().vocab_size
+    vocab_size = config["text_cfg"]["vocab_size"]
+    assert vocab_size == open_clip.SimpleTokenizer().vocab_size
 
 
 def test_a_students_missing_weights_are_its_teachers():
-    teacher, student = (load_clip(name).model.state_dict() for name in ("emoji", "emoji-resnet"))
+    teacher = load_clip("emoji").model.state_dict()
+    student = load_clip("emoji-resnet").model.state_dict()
     for name, value in student.items():
         if not name.startswith("visual."):
             assert torch.equal(value, teacher[name]), name
 
 
 def test_a_bundled_model_is_loaded_in_half_precision(bundled, picture):
-    half = load_clip("emoji", precision="bf16")
-    assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+    model = load_clip("emoji", precision="bf16").model
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     pixels = bundled.preprocess(picture)[None]
     with torch.no_grad():
         expected = bundled.model.encode_image(pixels, normalize=True)
-        embedding = half.model.encode_image(pixels.bfloat16(), normalize=True)
+        embedding = model.encode_image(pixels.bfloat16(), normalize=True)
     assert (embedding * expected).sum() > 0.99
 
 

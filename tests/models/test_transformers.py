@@ -36,12 +36,12 @@ def folder(tmp_path_factory):
 
 
 def test_a_folder_is_loaded_as_the_model_in_hand_is_explained(folder, picture):
-    expected = Explainer(Clip.from_transformers(*tiny_clip("CLIP")))
-    expected_maps = expected.explain(picture, "a red car").image_maps
+    in_hand = Clip.from_transformers(*tiny_clip("CLIP"))
+    expected = Explainer(in_hand).explain(picture, "a red car")
     for name in (f"transformers:{folder}", str(folder)):
         clip = load_clip(name)
         explanation = Explainer(clip).explain(picture, "a red car")
-        np.testing.assert_allclose(explanation.image_maps, expected_maps, atol=1e-6)
+        np.testing.assert_allclose(explanation.image_maps, expected.image_maps, atol=1e-6)
         assert [word.text for word in explanation.words[0]] == ["a", "red", "car"]
         assert clip.name == f"transformers:{folder}"
         assert not clip.model.training
@@ -74,8 +74,8 @@ def test_a_processor_that_lacks_a_part_or_makes_other_images_is_refused():
 @pytest.mark.parametrize("half", ["Text", "Vision"])
 def test_one_encoder_of_two_is_refused(half, folder, tmp_path):
     kind = getattr(transformers, f"CLIP{half}ModelWithProjection")
-    config = build_tiny("CLIP").config
-    model = kind(getattr(config, f"{half.lower()}_config"))
+    config = getattr(build_tiny("CLIP").config, f"{half.lower()}_config")
+    model = kind(config)
     with pytest.raises(UnsupportedModel, match="is one encoder of two, and a similarity needs"):
         Clip.from_transformers(model, tiny_clip("CLIP")[1])
     model.save_pretrained(tmp_path)

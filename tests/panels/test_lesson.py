@@ -21,58 +21,52 @@ def curve(power=2, colour="red", caption="a dog"):
 
 
 @pytest.fixture
-def shown():
+def curves():
     return panel(curve, power=(1, 5), colour=["red", "green"], caption="a dog")
 
 
-def image(shown):
-    return shown.children[-1].value
+def image_of(panel):
+    """The HTML of the image."""
+    return panel.children[-1].value
 
 
-def source(shown):
-    return re.search(r'src="([^"]+)"', image(shown)).group(1)
+def source_of(panel):
+    return re.search(r'src="([^"]+)"', image_of(panel)).group(1)
 
 
-def test_a_panel_has_named_controls_and_the_figure_of_their_values(shown):
-    names = [control.description for control in shown.controls.values()]
+def test_a_panel_has_named_controls_and_the_figure_of_their_values(curves):
+    names = [control.description for control in curves.controls.values()]
     assert names == ["power", "colour", "caption"]
-    assert shown.figure.alt == "x to the power of 3 in red for a dog"
-    assert shown.message == ""
-    assert f'alt="{shown.figure.alt}"' in image(shown)
-    assert "turn power, colour, caption" in repr(shown)
-    assert shown._repr_mimebundle_()["text/html"] == image(shown)  # of a page without a kernel
+    assert curves.figure.alt == "x to the power of 3 in red for a dog"
+    assert curves.message == ""
+    image = image_of(curves)
+    assert f'alt="{curves.figure.alt}"' in image
+    assert "turn power, colour, caption" in repr(curves)
+    assert curves._repr_mimebundle_()["text/html"] == image  # of a page without a kernel
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("power", 5),
-        ("colour", "green"),
-    ],
-)
-def test_every_control_redraws_the_figure(shown, name, value):
-    before = source(shown)
-    shown.controls[name].value = value
-    assert str(value) in shown.figure.alt
-    assert source(shown) != before
+@pytest.mark.parametrize(("name", "value"), [("power", 5), ("colour", "green")])
+def test_every_control_redraws_the_figure(curves, name, value):
+    before = source_of(curves)
+    curves.controls[name].value = value
+    assert str(value) in curves.figure.alt
+    assert source_of(curves) != before
 
 
-def test_what_cannot_be_drawn_is_answered_and_the_last_figure_stays(shown):
-    before = image(shown)
-    shown.controls["caption"].value = " "
-    assert "the caption is empty" in shown.message
-    assert image(shown) == before
-    shown.controls["caption"].value = "<b>a cat</b>"
-    assert shown.message == ""
-    assert "<b>" not in image(shown)
+def test_what_cannot_be_drawn_is_answered_and_the_last_figure_stays(curves):
+    before = image_of(curves)
+    caption = curves.controls["caption"]
+    caption.value = " "
+    assert "the caption is empty" in curves.message
+    assert image_of(curves) == before
+    caption.value = "<b>a cat</b>"
+    assert curves.message == ""
+    assert "<b>" not in image_of(curves)
 
 
 @pytest.mark.parametrize(
     ("controls", "message"),
-    [
-        ({"size": 3}, "are not the arguments of draw"),
-        ({"power": object()}, "makes no control"),
-    ],
+    [({"size": 3}, "are not the arguments of draw"), ({"power": object()}, "makes no control")],
 )
 def test_controls_that_draw_does_not_take_are_refused(controls, message):
     with pytest.raises(GradeclipError, match=message):
@@ -101,5 +95,5 @@ def test_a_figure_of_pyplot_is_shown_once():
         return figure
 
     before = plt.get_fignums()
-    assert "power 3" in image(panel(draw, power=3))
+    assert "power 3" in image_of(panel(draw, power=3))
     assert plt.get_fignums() == before

@@ -27,11 +27,13 @@ NULLS = {
 }
 
 
-def words(text, scores=None):
+OVER_OTHERS = {**NULLS, "null_mean": 0.35, "against_others": True}
+
+
+def words(text):
     """Words of a text, with scores from -0.01 to 0.02."""
     texts = text.split()
-    if scores is None:
-        scores = np.linspace(-0.01, 0.02, len(texts))
+    scores = np.linspace(-0.01, 0.02, len(texts))
     result = []
     end = 0
     for part, score in zip(texts, scores, strict=True):
@@ -66,18 +68,28 @@ def explanation(*prompts, size=(120, 90), against=None, box=None, **more):
     )
 
 
-def interactions(caption="a red car and a ball", size=(120, 90)):
+def by_leave_one_out(*prompts):
+    """An explanation whose scores are what the similarity loses without a word."""
+    provenance = replace(
+        PROVENANCE,
+        words="leave-one-out",
+        words_title="Leave one word out",
+        word_change="without this word",
+    )
+    return replace(explanation(*prompts), provenance=provenance)
+
+
+def interactions(caption="a red car and a ball"):
     """Word x region of a caption, whose maps are noise."""
     caption_words = words(caption)
     random = np.random.default_rng(1)
-    maps = random.normal(size=(len(caption_words), 6, 8)).astype(np.float32)
-    image = Image.effect_noise(size, 60).convert("RGB")
+    maps = random.normal(size=(len(caption_words), 6, 8))
     return Interactions(
         (caption,),
         np.array([0.4]),
-        maps,
+        maps.astype(np.float32),
         (caption_words,),
-        image,
-        (0, 0, *size),
+        Image.effect_noise((120, 90), 60).convert("RGB"),
+        (0, 0, 120, 90),
         PROVENANCE,
     )

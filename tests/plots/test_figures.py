@@ -2,7 +2,9 @@
 
 import base64
 import io
+from collections import defaultdict
 from dataclasses import replace
+from itertools import filterfalse
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,13 +18,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.plots import plot_intervals, plot_maps
+from gradeclip_utils.plots import paint, plot_intervals, plot_maps
 from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.figures import PALETTE, bundle, new_figure
 from gradeclip_utils.plots.maps import draw
 
-from .cases import NULLS, explanation, interactions
+from .cases import NULLS, OVER_OTHERS, explanation, interactions
 from .legible import legible  # noqa: F401  (a fixture of every test here)
 
 ODD = ["$x_1$", "<script>alert(1)</script>", "a&b", "\\frac{1}", "$"]
@@ -43,10 +45,12 @@ TABLE = pd.DataFrame(
     ],
     columns=["label", "model", "mean", "low", "high"],
 )
+EMOJI = TABLE[:3].drop(columns="model")
 
 
 def texts(figure):
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+    contents = [text.get_text() for text in figure.findobj(Text)]
+    return [content for content in contents if content]
 
 
 def panels(figure):
@@ -54,13 +58,12 @@ def panels(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
-def columns_of(axes):
-    """How many columns axes stand in."""
-    return len({round(part.get_position().x0, 2) for part in axes})
-
-
-def rows_of(axes):
-    return len({round(part.get_position().y1, 2) for part in axes})
+def rows_and_columns(axes):
+    """How many rows and columns axes stand in."""
+    positions = [part.get_position() for part in axes]
+    tops = {round(position.y1, 2) for position in positions}
+    starts = {round(position.x0, 2) for position in positions}
+    return len(tops), len(starts)
 
 
 def ends_of(bar):
@@ -100,24 +103,18 @@ def test_any_prompt_can_be_drawn(prompt):
     assert_whole(explanation(prompt, against="a red dog").plot())
 
 
-def test_more_than_three_prompts_wrap_and_the_image_is_there_once():
-    prompts = ["a dog"] * 7
-    axes = panels(explanation(*prompts).plot())
-    assert len(axes) == 8
-    assert rows_of(axes) == 3
-
-
-def test_four_prompts_stand_two_by_two():
-    prompts = ["a dog"] * 4
+@pytest.mark.parametrize(("count", "expected"), [(3, (1, 3)), (4, (2, 2)), (7, (3, 3))])
+def test_more_than_three_prompts_wrap_and_the_image_is_there_once(count, expected):
+    prompts = ["a dog"] * count
     _, *maps = panels(explanation(*prompts).plot())
-    assert columns_of(maps) == 2
+    assert len(maps) == count
+    assert rows_and_columns(maps) == expected
 
 
 def test_below_six_inches_one_prompt_is_in_a_row_beside_the_image():
     figure = explanation("a dog", "a piano").plot(width=3.6)
     _, *maps = panels(figure)
-    assert columns_of(maps) == 1
-    assert rows_of(maps) == 2
+    assert rows_and_columns(maps) == (2, 1)
     foot = " ".join(figure.get_supxlabel().split())
     assert foot.endswith("Grad-ECLIP: explains the model's own similarity, last 4 layers")
 
@@ -147,20 +144,14 @@ def test_each_bar_has_its_own_tick_where_half_of_the_other_captions_lie():
 
 
 def test_a_lead_is_coloured_from_the_mean_of_the_other_captions_on():
-    nulls = {**NULLS, "null_mean": 0.35, "against_others": True}
-    figure = explanation("a dog", "a piano", **nulls).plot()
-    dog, piano = (axes.patches for axes in figure.axes if axes.patches)
-    _, grey, lead = dog  # before the grey bar its track
-    assert ends_of(grey) == pytest.approx((0, 0.35))
-    assert ends_of(lead) == pytest.approx((0.35, 0.4))
-    red, _, blue, _ = lead.get_facecolor()
-    assert red > blue
-
-    _, grey, lead = piano
-    assert ends_of(grey) == pytest.approx((0, 0.3))
-    assert ends_of(lead) == pytest.approx((0.35, 0.3))
-    red, _, blue, _ = lead.get_facecolor()
-    assert blue > red
+    figure = explanation("a dog", "a piano", **OVER_OTHERS).plot()
+    bars = [axes.patches for axes in figure.axes if axes.patches]
+    for patches, similarity in zip(bars, (0.4, 0.3), strict=True):
+        _, grey, lead = patches  # before the grey bar its track
+        assert ends_of(grey) == pytest.approx((0, min(similarity, 0.35)))
+        assert ends_of(lead) == pytest.approx((0.35, similarity))
+        red, _, blue, _ = lead.get_facecolor()
+        assert np.sign(red - blue) == np.sign(similarity - 0.35)
     assert_whole(figure)
 
 
@@ -172,11 +163,12 @@ def test_what_the_model_saw_is_framed_in_the_image():
 
 @pytest.mark.slow
 def test_maps_and_word_x_region_are_whole():
-    for options in ({}, {"signed": True}, {"shared_scale": False, "upsample": "nearest"}):
-        assert_whole(plot_maps(IMAGE, MAPS, **options))
+    assert_whole(plot_maps(IMAGE, MAPS))
+    assert_whole(plot_maps(IMAGE, MAPS, signed=True))
+    assert_whole(plot_maps(IMAGE, MAPS, shared_scale=False, upsample="nearest"))
     assert_whole(plot_maps(IMAGE, {}))
-    many = {str(i): np.eye(5) for i in range(6)}
-    assert_whole(plot_maps(IMAGE, many, columns=99))  # as many as there is room for
+    six_maps = dict.fromkeys("abcdef", np.eye(5))
+    assert_whole(plot_maps(IMAGE, six_maps, columns=99))  # as many as there is room for
     assert_whole(plot_maps([IMAGE, IMAGE], [MAPS, {"a": np.eye(5)}]))
     assert_whole(interactions().plot())
     assert_whole(interactions().plot(words="all", columns=2, width=5))
@@ -189,16 +181,19 @@ def test_each_layer_is_a_row_of_its_heads_and_their_sum(size):
     result = replace(explanation("a dog", "a cat", size=size), head_maps=head_maps)
     figure = result.plot_heads("a cat")
     assert_whole(figure)
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == [f"head {head}" for head in range(1, 6)] + ["sum"]
-    assert {"\N{MINUS SIGN}2", "\N{MINUS SIGN}1", "last"} <= set(texts(figure))
     _, *maps = panels(figure)
-    assert (rows_of(maps), columns_of(maps)) == (3, 6)
+    assert rows_and_columns(maps) == (3, 6)
 
-    darkest = np.abs(head_maps[1]).max()
-    darkest_sum = np.abs(head_maps[1].sum(1)).max()
-    assert f"heads: darkest {darkest:.1f}" in texts(figure)
-    assert f"sum: darkest {darkest_sum:.1f}" in texts(figure)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert list(filter(None, titles)) == ["head 1", "head 2", "head 3", "head 4", "head 5", "sum"]
+    names_of_rows = {"−2", "−1", "last"}
+    heads_of_cat = head_maps[1]
+    sums = heads_of_cat.sum(axis=1)
+    legend = {
+        f"heads: darkest {np.abs(heads_of_cat).max():.1f}",
+        f"sum: darkest {np.abs(sums).max():.1f}",
+    }
+    assert names_of_rows | legend <= set(texts(figure))
 
 
 # ------------------------------------------------------------------------------- axes of one's own
@@ -212,8 +207,8 @@ def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
     assert plot_maps(IMAGE, {"rollout": np.eye(5)}, ax=third) is figure
     for axes in (first, second, third):
         assert len(axes.images) == 1
-    words = " ".join(texts(figure)).split()
-    assert {"cat", "ball", "rollout", "0.30"} <= set(words)
+    text = " ".join(texts(figure))
+    assert {"cat", "ball", "rollout", "0.30"} <= set(text.split())
     assert_whole(figure)
 
 
@@ -225,8 +220,9 @@ def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
         (lambda ax: explanation("a dog").plot_heads(), 'ask for explain.*heads="separate"'),
         (lambda ax: plot_maps([IMAGE, IMAGE], [MAPS]), "got 2 images and 1 sets of maps"),
         (lambda ax: plot_maps(IMAGE, MAPS, upsample="x"), "must be 'bilinear' or 'nearest'"),
+        (lambda ax: paint(IMAGE, np.arange(4.0)), r"has rows and columns, \(H, W\), got shape"),
+        (lambda ax: paint(IMAGE, np.full((4, 4), np.nan)), "16 of 16 values of the map are NaN"),
         (lambda ax: plot_intervals(TABLE.drop(columns="low")), "has no column 'low'"),
-        (lambda ax: plot_intervals(TABLE.assign(low=2)), "in this order, got low 2"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(plot, message):
@@ -242,7 +238,8 @@ def test_pyplot_writes_the_last_figure(tmp_path):
     assert plt.gcf() is figure
     plt.savefig(tmp_path / "dog.png")
     grey = Image.open(tmp_path / "dog.png").convert("L")
-    assert np.ptp(np.asarray(grey)) > 100
+    darkest, lightest = grey.getextrema()
+    assert lightest - darkest > 100
 
 
 def test_a_notebook_shows_a_figure_once_as_a_small_png():
@@ -260,9 +257,10 @@ def test_a_notebook_keeps_a_small_png_with_its_alternative_text():
     data, metadata = explanation("a dog", "a piano")._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
     assert "a piano" in metadata["image/png"]["alt"]
-    image = decoded(data["image/png"])
+    png = data["image/png"]
+    assert len(png) < 200_000
+    image = decoded(png)
     assert image.mode == "P"
-    assert len(data["image/png"]) < 200_000
     assert image.width <= 900
 
 
@@ -278,14 +276,16 @@ def test_a_palette_keeps_grey_grey_white_white_and_rare_colours():
 
     data, _ = bundle(Image.fromarray(pixels), "")
     image = decoded(data["image/png"]).convert("RGB")
-    kept_pixels = np.asarray(image, dtype=int)
-    rare_colour = kept_pixels[:5, :5]
-    assert np.abs(rare_colour - (200, 30, 20)).max() < 40
-    grey = kept_pixels[100:190, 120:]
+    decoded_pixels = np.asarray(image, dtype=int)
+    rare_colour = decoded_pixels[:5, :5]
+    error = rare_colour - (200, 30, 20)
+    assert np.abs(error).max() < 40
+    grey = decoded_pixels[100:190, 120:]
     assert np.ptp(grey, axis=-1).mean() < 25
-    kept_ramp = kept_pixels[190:].mean(axis=0)
-    assert np.abs(kept_ramp - ramp).mean() < 5
-    assert (kept_pixels[:4, 120:] == 255).all()  # a figure has no edge on the white page
+    error = decoded_pixels[190:].mean(axis=0) - ramp
+    assert np.abs(error).mean() < 5
+    white = decoded_pixels[:4, 120:]
+    assert white.min() == 255  # a figure has no edge on the white page
 
 
 def test_a_figure_of_ones_own_is_described_by_its_titles():
@@ -299,64 +299,59 @@ def test_a_figure_of_ones_own_is_described_by_its_titles():
 
 
 def row_names(figure):
-    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    labels = figure.axes[0].get_yticklabels()
+    return [label.get_text() for label in labels]
+
+
+def is_point(line):
+    return line.get_marker() not in ("None", None, "")
 
 
 def points(figure):
     """x of the points by colour."""
-    result = {}
-    for line in figure.axes[0].lines:
-        if line.get_marker() not in ("None", None, ""):
-            values = [value for value in line.get_xdata() if np.isfinite(value)]
-            result.setdefault(to_hex(line.get_color()), []).extend(values)
-    return {colour: sorted(values) for colour, values in result.items() if values}
+    values_of = defaultdict(list)
+    for line in filter(is_point, figure.axes[0].lines):
+        colour = to_hex(line.get_color())
+        values_of[colour] += filter(np.isfinite, line.get_xdata())
+    return {colour: sorted(values) for colour, values in values_of.items() if values}
 
 
 def test_rows_are_sorted_controls_are_last_and_grey_and_chance_is_named_on_its_line():
     figure = plot_intervals(TABLE, group="model", control=["random"], chance=0.25, label="hits")
     assert_whole(figure)
     assert row_names(figure) == ["Grad-ECLIP", "rollout", "random"]
-    first_colour = to_hex(PALETTE[0])
-    second_colour = to_hex(PALETTE[1])
-    grey = to_hex("0.6")
+    first, second, *_ = map(to_hex, PALETTE)
     assert points(figure) == {
-        first_colour: pytest.approx([0.3, 0.8]),
-        second_colour: pytest.approx([0.2, 0.5]),
-        grey: pytest.approx([0.1, 0.9]),
+        first: pytest.approx([0.3, 0.8]),
+        second: pytest.approx([0.2, 0.5]),
+        to_hex("0.6"): pytest.approx([0.1, 0.9]),
     }
     assert "chance" in texts(figure)
     assert "Grad-ECLIP emoji 0.80, 0.70 to 0.90" in figure.alt
 
 
-def test_intervals_reach_from_low_to_high():
-    figure = plot_intervals(TABLE[:3].drop(columns="model"))
-    ends = set()
-    for line in figure.axes[0].lines:
-        values = line.get_xdata()
-        if line.get_marker() in ("None", None, "") and len(values) == 2:
-            low, high = np.round(sorted(values), 2)
-            ends.add((low, high))
-    assert ends == {(0.2, 0.4), (0.7, 0.9), (0.1, 0.95)}
-
-
-def test_the_order_of_the_table_is_kept_on_request_and_estimate_is_another_name_of_mean():
-    table = TABLE[:3].drop(columns="model").rename(columns={"mean": "estimate"})
+def test_intervals_reach_from_low_to_high_in_the_order_of_the_table_on_request():
+    table = EMOJI.rename(columns={"mean": "estimate"})
     figure = plot_intervals(table, sort=False, title="Pointing game")
     assert row_names(figure) == ["rollout", "Grad-ECLIP", "random"]
     assert_whole(figure)
 
+    ends = set()
+    for line in filterfalse(is_point, figure.axes[0].lines):
+        low, high = np.round(sorted(line.get_xdata()), 2)
+        ends.add((low, high))
+    assert ends == {(0.2, 0.4), (0.7, 0.9), (0.1, 0.95)}
+
 
 def test_a_row_without_an_interval_has_its_point_alone_and_is_undecided():
-    table = TABLE[:3].drop(columns="model")
-    unknown = table.copy()
+    unknown = EMOJI.copy()
     unknown.loc[[0, 2], ["low", "high"]] = np.nan
     unknown.loc[2, "mean"] = np.nan
     figure = plot_intervals(unknown)
-    first_colour = to_hex(PALETTE[0])
-    assert points(figure) == {first_colour: pytest.approx([0.3, 0.8])}
+    assert points(figure) == {to_hex(PALETTE[0]): pytest.approx([0.3, 0.8])}
     assert texts(figure).count("undecided") == 2
     assert len(row_names(figure)) == 3
 
-    nothing = table.assign(mean=np.nan, low=np.nan, high=np.nan)
+    nothing = EMOJI.assign(mean=np.nan, low=np.nan, high=np.nan)
     figure = plot_intervals(nothing)
     assert texts(figure).count("undecided") == 3

@@ -5,11 +5,10 @@ import hashlib
 import io
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.sync_api import expect
 
 from gradeclip_utils.plots import paint
@@ -18,9 +17,20 @@ from gradeclip_utils.plots.drawing import of_explanation
 from gradeclip_utils.plots.page import FRONT, payload
 from tests.browser import BROWSER, in_a_browser
 
-from .cases import NULLS, PROVENANCE, explanation, interactions
+from .cases import NULLS, OVER_OTHERS, by_leave_one_out, explanation, interactions
 
 EVIL = "a red </script><script>alert(1)</script> car"
+
+
+@pytest.fixture
+def show(page, tmp_path):
+    """Opens the page of a result in the browser."""
+
+    def show(result):
+        path = result.to_html(tmp_path / "page.html")
+        page.goto(f"file://{path}")
+
+    return show
 
 
 def data_in(path):
@@ -41,65 +51,68 @@ def test_one_file_holds_everything_and_text_stays_text(tmp_path):
 
 def test_word_x_region_has_the_map_of_every_word(tmp_path):
     result = interactions()
-    (panel,) = data_in(result.to_html(tmp_path / "page.html"))["panels"]
-    np.testing.assert_allclose(panel["regions"], result.image_maps.reshape(6, -1), atol=1e-3)
+    path = result.to_html(tmp_path / "page.html")
+    (panel,) = data_in(path)["panels"]
+    expected = result.image_maps.reshape(6, -1)
+    np.testing.assert_allclose(panel["regions"], expected, atol=1e-3)
 
 
 def test_a_box_is_in_fractions_of_the_image_and_numbers_have_four_digits():
-    view = payload(of_explanation(explanation("a dog", box=(15, 0, 105, 90))))
+    result = explanation("a dog", box=(15, 0, 105, 90))
+    view = payload(of_explanation(result))
     assert view["box"] == pytest.approx([0.125, 0, 0.75, 1])
     assert view["framed"]
-    values = np.array(view["panels"][0]["map"])  # the largest is about 0.01
+    (panel,) = view["panels"]
+    values = np.array(panel["map"])  # the largest is about 0.01
     assert values.any()
     assert (values == np.round(values, 7)).all()
 
 
 def test_the_library_of_components_is_the_one_of_npm_with_its_licence():
     """`htm/preact/standalone.module.js` of htm 3.1.1."""
-    digest = hashlib.sha256((FRONT / "htm-preact.js").read_bytes()).hexdigest()
+    content = (FRONT / "htm-preact.js").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
     assert digest == "72284e8e9079c87817145df1110f74e8a2aa040b2fc384922e18dfcb46fc1fd7"
     assert "Apache License" in (FRONT / "htm-preact.LICENSE").read_text()
 
 
 @in_a_browser
-def test_both_backends_agree_on_the_colours_of_maps_and_words(page, tmp_path):
+def test_both_backends_agree_on_the_colours_of_maps_and_words(page, show):
     result = explanation("a red car", "a dog", size=(288, 216), against="a blue dog")
-    path = result.to_html(tmp_path / "page.html")
-    page.goto(f"file://{path}")
+    show(result)
     canvas = page.locator("canvas").first
     url = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
     _, png = url.split(",")
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
-    rgba = np.asarray(image, dtype=float) / 255
-    alpha = rgba[..., 3:]
-    on_white = rgba[..., :3] * alpha + (1 - alpha)
+    content = base64.b64decode(png)
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
+    on_white = Image.new("RGBA", image.size, "white")
+    on_white.alpha_composite(image)
 
     white = Image.new("RGB", (576, 432), "white")
     abs_max = np.abs(result.image_maps).max()
     painted = paint(white, result.image_maps[0], signed=True, vmax=abs_max)
     painted = painted.resize((288, 216), Image.Resampling.BOX)
-    difference = on_white - np.asarray(painted) / 255
-    assert np.abs(difference).mean() < 0.01
+    difference = ImageChops.difference(on_white.convert("RGB"), painted)
+    assert np.mean(difference) < 0.01 * 255
 
     drawing = of_explanation(result)
-    word = next(word for word in drawing.panels[0].words if word.text == "car")
+    words = {word.text: word for word in drawing.panels[0].words}
     node = page.locator(".gradeclip-word", has_text="car").first
     style = node.evaluate("node => getComputedStyle(node).backgroundColor")
-    red, green, blue, *_ = [float(part) for part in re.findall(r"[\d.]+", style)]
-    expected = 255 * to_rgb(word.score / drawing.word_scale)
-    np.testing.assert_allclose((red, green, blue), expected, atol=3)
+    red_green_blue = re.findall(r"[\d.]+", style)[:3]
+    expected = 255 * to_rgb(words["car"].score / drawing.word_scale)
+    np.testing.assert_allclose([float(part) for part in red_green_blue], expected, atol=3)
 
 
 @pytest.mark.parametrize("width", [pytest.param(width, marks=BROWSER) for width in (390, 860)])
-def test_a_page_shows_title_map_similarity_and_legend_without_a_scroll_bar(page, tmp_path, width):
+def test_a_page_shows_title_map_similarity_and_legend_without_a_scroll_bar(page, show, width):
     complaints = []
     requests = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.set_viewport_size({"width": width, "height": 800})
-    path = explanation("a dog", "a piano", **NULLS).to_html(tmp_path / "page.html")
-    page.goto(f"file://{path}")
+    show(explanation("a dog", "a piano", **NULLS))
 
     expect(page.locator("canvas")).to_have_count(2)
     expect(page.get_by_text("similarity 0.30, above 33 % of captions")).to_be_visible()
@@ -113,8 +126,8 @@ def test_a_page_shows_title_map_similarity_and_legend_without_a_scroll_bar(page,
 
 
 @in_a_browser
-def test_a_word_that_is_pressed_shows_its_map_and_its_number(page, tmp_path):
-    page.goto(f"file://{interactions().to_html(tmp_path / 'page.html')}")
+def test_a_word_that_is_pressed_shows_its_map_and_its_number(page, show):
+    show(interactions())
     canvas = page.locator("canvas")
     word = page.locator("button.gradeclip-word", has_text="ball")
     before = canvas.evaluate("canvas => canvas.toDataURL()")
@@ -127,15 +140,8 @@ def test_a_word_that_is_pressed_shows_its_map_and_its_number(page, tmp_path):
 
 
 @in_a_browser
-def test_a_word_that_is_pressed_is_struck_out_and_its_own_bar_falls(page, tmp_path):
-    change = {
-        "words": "leave-one-out",
-        "words_title": "Leave one word out",
-        "word_change": "without this word",
-    }
-    result = explanation("a red car", "a red dog")
-    result = replace(result, provenance=replace(PROVENANCE, **change))
-    page.goto(f"file://{result.to_html(tmp_path / 'page.html')}")
+def test_a_word_that_is_pressed_is_struck_out_and_its_own_bar_falls(page, show):
+    show(by_leave_one_out("a red car", "a red dog"))
     bars = page.locator(".gradeclip-bar i")
     widths = "nodes => nodes.map(node => node.getBoundingClientRect().width)"
     first, second = bars.evaluate_all(widths)
@@ -143,15 +149,13 @@ def test_a_word_that_is_pressed_is_struck_out_and_its_own_bar_falls(page, tmp_pa
     word.click()
     expect(word).to_have_css("text-decoration-line", "line-through")
     expect(page.get_by_text("without “car”: 0.38, not 0.40")).to_be_visible()
-    fallen, same = bars.evaluate_all(widths)
-    assert (fallen / first, same) == pytest.approx((0.38 / 0.40, second), rel=1e-3)
+    expected = [0.38 / 0.40 * first, second]
+    assert bars.evaluate_all(widths) == pytest.approx(expected, rel=1e-3)
 
 
 @in_a_browser
-def test_a_lead_is_coloured_from_the_tick_on(page, tmp_path):
-    nulls = {**NULLS, "null_mean": 0.35, "against_others": True}
-    result = explanation("a dog", "a piano", **nulls)
-    page.goto(f"file://{result.to_html(tmp_path / 'page.html')}")
+def test_a_lead_is_coloured_from_the_tick_on(page, show):
+    show(explanation("a dog", "a piano", **OVER_OTHERS))
     expect(page.get_by_text("lead −0.05 over 243 other captions")).to_be_visible()
     script = """bars => bars.map(bar => [...bar.children].map(part => {
         const { left, right } = part.getBoundingClientRect();
@@ -160,8 +164,9 @@ def test_a_lead_is_coloured_from_the_tick_on(page, tmp_path):
         return [(left - start) / width, (right - start) / width];
     }))"""
     dog, piano = page.locator(".gradeclip-bar").evaluate_all(script)
-    longest = 1.45 * 0.41
-    shared = np.array([0.35, 0.4]) / longest
-    assert dog[1] == pytest.approx(shared, abs=0.01)  # the lead
-    assert np.mean(dog[2]) == pytest.approx(shared[0], abs=0.01)  # the tick
-    assert piano[1] == pytest.approx(np.array([0.3, 0.35]) / longest, abs=0.01)
+    below, mean, above = np.array([0.3, 0.35, 0.4]) / (1.45 * 0.41)
+    _, lead, tick = dog
+    assert lead == pytest.approx([mean, above], abs=0.01)
+    assert np.mean(tick) == pytest.approx(mean, abs=0.01)
+    _, lead, _ = piano
+    assert lead == pytest.approx([below, mean], abs=0.01)

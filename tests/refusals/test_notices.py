@@ -44,7 +44,8 @@ def test_a_scene_is_known_as_one_after_it_was_changed_by_pillow(bundled, scene):
     ],
 )
 def test_words_that_the_model_never_saw_are_named_once(knowing, scene, prompts, unknown):
-    notes = [note for note in notes_of(Explainer(knowing), scene, prompts) if "words" in note]
+    notes = notes_of(Explainer(knowing), scene, prompts)
+    notes = [note for note in notes if "words" in note]
     if unknown is None:
         assert notes == []
     else:

@@ -42,12 +42,13 @@ def write_noise(folder, captions):
     rng = np.random.default_rng(0)
     lines = ["image,caption,mask"]
     for i, caption in enumerate(captions):
-        top, left = rng.integers(0, 16, 2)
+        row, column = rng.integers(0, 16, 2)
+        file = f"{i}.png"
         mask = np.zeros((32, 32), np.uint8)
-        mask[top : top + 12, left : left + 12] = 255
-        _noise(rng).save(folder / f"images/{i}.png")
-        Image.fromarray(mask).save(folder / f"masks/{i}.png")
-        lines.append(f"{i}.png,{caption},{i}.png")
+        mask[row : row + 12, column : column + 12] = 255
+        _noise(rng).save(folder / "images" / file)
+        Image.fromarray(mask).save(folder / "masks" / file)
+        lines.append(f"{file},{caption},{file}")
     (folder / "captions.csv").write_text("\n".join(lines))
     return folder
 
@@ -70,20 +71,14 @@ def write_coco(folder):
         scene = arrange(list(pair), seed=number)
         file = f"{number:012d}.jpg"
         scene.image(SIDE).convert("RGB").save(folder / "val2017" / file)
-        images.append(
-            {
-                "id": number,
-                "file_name": file,
-                "width": SIDE,
-                "height": SIDE,
-            }
-        )
+        images.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
         captions.append({"id": number, "image_id": number, "caption": caption})
 
         for k, (name, mask) in enumerate(zip(pair, scene.masks(SIDE), strict=True)):
             runs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
             x, y, width, height = tools.toBbox(runs).tolist()
-            right, bottom = x + width, y + height
+            right = x + width
+            bottom = y + height
             annotation = {
                 "id": 10 * number + k,
                 "image_id": number,
@@ -98,18 +93,9 @@ def write_coco(folder):
             annotations.append(annotation)
 
     categories = [
-        {
-            "id": i,
-            "name": name,
-            "supercategory": "thing",
-        }
-        for i, name in enumerate(NAMES, start=1)
+        {"id": i, "name": name, "supercategory": "thing"} for i, name in enumerate(NAMES, start=1)
     ]
-    instances = {
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
+    instances = {"images": images, "annotations": annotations, "categories": categories}
     _write(folder, "instances", instances)
     _write(folder, "captions", {"images": images, "annotations": captions})
     return folder
@@ -154,11 +140,12 @@ def write_transformers(folder):
     import transformers
 
     read = open_clip.SimpleTokenizer()
-    ends = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    (folder / "vocab.json").write_text(
-        json.dumps({ends.get(piece, piece): i for piece, i in read.encoder.items()})
-    )
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, read.bpe_ranks)]))
+    vocabulary = dict(read.encoder)
+    for name in ("start", "end"):
+        vocabulary[f"<|{name}oftext|>"] = vocabulary.pop(f"<{name}_of_text>")
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = [" ".join(pair) for pair in read.bpe_ranks]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
     layers = {
         "hidden_size": 64,
@@ -166,17 +153,11 @@ def write_transformers(folder):
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
     }
-    ids = {
-        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    config = transformers.CLIPConfig(
-        text_config={**layers, **ids},
-        vision_config={
-            **layers,
-            "image_size": 32,
-            "patch_size": 8,
-        },
-    )
+    text = dict(layers)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        text[name] = getattr(tokenizer, name)
+    vision = {**layers, "image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.CLIPModel(config).save_pretrained(folder)
@@ -191,7 +172,7 @@ def write_compact(folder):
     """Write a small model of random weights that knows few words; the arguments that load it."""
     text = {**TINY_TEXT, "context_length": 77, "vocab_size": 49408}
     config = {"embed_dim": 48, "vision_cfg": TINY_VISION, "text_cfg": text}
-    shown = {
+    preprocess = {
         "mean": [0.5] * 3,
         "std": [0.25] * 3,
         "interpolation": "bicubic",
@@ -201,19 +182,20 @@ def write_compact(folder):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = open_clip.CLIP(**config)
-    path, words = folder / "small.safetensors", ["a", "red", "car", "dog", "cat", "bus", "cow"]
-    config |= {"preprocess": shown, "trained_on_drawn_scenes": True}
+    path = folder / "small.safetensors"
+    words = ["a", "red", "car", "dog", "cat", "bus", "cow"]
+    config |= {"preprocess": preprocess, "trained_on_drawn_scenes": True}
     save_compact(model, path, words=words, config=config)
     return ["--model", "emoji", "--pretrained", str(path)]
 
 
 def write_open_clip(folder):
     """Write random weights of a small model with CLIP's own vocabulary and context."""
-    vision, text = {**TINY_VISION, "layers": 4}, {**TINY_TEXT, "context_length": 77}
-    config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}})
-    )
+    vision = {**TINY_VISION, "layers": 4}
+    text = {**TINY_TEXT, "context_length": 77}
+    model_config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
+    config = {"model_cfg": model_config, "preprocess_cfg": {"size": 32}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
     model = build(vision, text)
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")

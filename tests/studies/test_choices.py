@@ -13,14 +13,8 @@ from studies.choices import colorswap, load_choices, sugar_crepe
 
 
 def image(i):
-    return Image.fromarray(
-        np.random.default_rng(i).integers(
-            0,
-            256,
-            (9, 12, 3),
-            dtype=np.uint8,
-        )
-    )
+    rng = np.random.default_rng(i)
+    return Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
 
 
 def test_winoground_asks_each_of_its_two_images(tmp_path):
@@ -42,12 +36,10 @@ def test_winoground_asks_each_of_its_two_images(tmp_path):
     assert (second.caption, second.negative) == (first.negative, first.caption)
     assert second.image_key.endswith("ex_5_img_1.png")
     assert first.image_key != second.image_key
-    assert (np.asarray(second.image()) == np.asarray(image(1))).all()
+    assert second.image() == image(1)
     examples = load(f"winoground:{tmp_path}")
-    assert [(example.prompt, example.mask()) for example in examples] == [
-        (entry["caption_0"], None),
-        (entry["caption_1"], None),
-    ]
+    assert [example.prompt for example in examples] == [first.caption, second.caption]
+    assert not any(example.has_mask for example in examples)
     for line, message in (
         ("{", "is not JSON, or is cut short"),
         ("{}", "entry 1 of .* has no image_0"),
@@ -76,7 +68,7 @@ def test_colorswap_asks_each_of_its_two_images(tmp_path):
     first, second = load_choices(f"colorswap:{tmp_path}")
     assert (first.key, first.kind, first.caption) == ("0/1", "human", entry["caption_1"])
     assert (second.caption, second.negative) == (first.negative, first.caption)
-    assert (np.asarray(second.image()) == np.asarray(image(2))).all()
+    assert second.image() == image(2)
     assert second.image_key.endswith("images/0_2.png")
     assert [choice.key for choice in colorswap(tmp_path, "train")] == ["7/1", "7/2"]
     for record, message in (
@@ -107,9 +99,7 @@ def test_aro_asks_about_the_part_of_an_image_that_its_captions_speak_of(tmp_path
     (choice,) = load_choices(f"aro:{tmp_path}")
     assert (choice.kind, choice.negative) == ("relation: behind", "the car is behind the dog")
     assert choice.image_key == "0.png"  # the whole image's, whichever part is asked about
-    whole = np.asarray(image(0))
-    part = np.asarray(choice.image())
-    assert np.array_equal(part, whole[1:6, 2:8])
+    assert choice.image() == image(0).crop((2, 1, 8, 6))
     del entry["bbox_w"]
     (tmp_path / "visual_genome_relation.json").write_text(json.dumps([entry]))
     with pytest.raises(GradeclipError, match="entry 0 of .*relation.json has no bbox_w"):
@@ -142,7 +132,7 @@ def crepes(tmp_path):
         }
     }
     for name, record in (("swap_att", swapped), ("replace_obj", replaced)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
     return tmp_path
 
 
@@ -155,35 +145,15 @@ def test_sugar_crepe_is_read_from_one_file_or_from_the_folder_of_all(crepes):
     assert "blue shirt" in first.negative
     assert (first.key, first.kind, second.caption) == ("swap_att/0", "swap_att", "a dog on a bed")
     assert pickle.loads(pickle.dumps(first)).image().size == (30, 20)
-    assert [choice.key for choice in sugar_crepe(crepes, images)] == [
-        "replace_obj/7",
-        "swap_att/0",
-        "swap_att/1",
-    ]
+    keys = [choice.key for choice in sugar_crepe(crepes, images)]
+    assert keys == ["replace_obj/7", "swap_att/0", "swap_att/1"]
     (choice, _) = load_choices(f"sugar-crepe:{crepes / 'swap_att.json'}@{images}")
     assert (choice.kind, choice.image_key) == ("swap_att", "000000544519.jpg")
-    with pytest.raises(
-        GradeclipError, match="say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"
-    ):
+    message = "say where the images are: sugar-crepe:FILE_OR_FOLDER@IMAGES"
+    with pytest.raises(GradeclipError, match=message):
         load_choices(f"sugar-crepe:{crepes}")
-    with pytest.raises(
-        GradeclipError, match="'coco:x' names no data set of choices: say sugar-crepe:"
-    ):
+    message = "'coco:x' names no data set of choices: say sugar-crepe:"
+    with pytest.raises(GradeclipError, match=message):
         load_choices("coco:x")
-
-
-def test_sugar_crepe_names_what_is_missing_and_what_is_not_in_its_schema(crepes):
     with pytest.raises(GradeclipError, match=r"swap_rel.json is missing.*RAIVNLab/sugar-crepe"):
-        sugar_crepe(crepes / "swap_rel.json", crepes)
-    with pytest.raises(GradeclipError, match="000000072813.jpg"):
-        sugar_crepe(crepes / "swap_att.json", crepes)[1].image()
-    for content, message in (
-        ("{", "is not JSON, or is cut short"),
-        (
-            '{"3": {"filename": "a.jpg", "caption": "a dog"}}',
-            "entry '3' of .*swap_att.json has no negative_caption",
-        ),
-    ):
-        (crepes / "swap_att.json").write_text(content, encoding="utf-8")
-        with pytest.raises(GradeclipError, match=message):
-            sugar_crepe(crepes / "swap_att.json", crepes)
+        sugar_crepe(crepes / "swap_rel.json", images)

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -32,10 +31,10 @@ def test_scenes_have_two_things_in_two_colours_and_the_caption_says_both():
         first, second = scene.objects
         assert first.noun != second.noun
         assert first.colour != second.colour
-        words = {word for word, _ in scene.words_of("colour")}
-        assert words == {first.colour, second.colour}
-    assert scenes == matching.two_coloured(9)[:6]
+        colours = dict(scene.words_of("colour"))
+        assert set(colours) == {first.colour, second.colour}
     many = matching.two_coloured(30)
+    assert many[:6] == scenes
     assert showable(matching.shown_scene(many))
 
 
@@ -62,9 +61,11 @@ def test_exchanged_scores_are_changes_of_the_explainers_scores(explainer, scene,
     image = explainer.embed_images(scene.image(96))
     captions = [scene.caption, matching.exchanged(scene, kind)]
     scored = explainer.score_words(captions, image.expand(2, -1))
-    true, other = [[word.score for word in words] for words in scored]
-    changes = np.abs(np.subtract(true, other))
-    np.testing.assert_allclose(table["change"], changes, atol=1e-5)
+    expected = []
+    for true_word, exchanged_word in zip(*scored, strict=True):
+        change = true_word.score - exchanged_word.score
+        expected.append(abs(change))
+    np.testing.assert_allclose(table["change"], expected, atol=1e-5)
 
 
 def test_a_phrase_loses_what_the_caption_has_beyond_the_other_phrase(explainer):
@@ -77,9 +78,11 @@ def test_a_phrase_loses_what_the_caption_has_beyond_the_other_phrase(explainer):
         "a blue owl",
     ]
     assert scene.caption == prompts[0]
-    whole, *parts = explainer.explain(scene.image(96), prompts).similarity
+    explanation = explainer.explain(scene.image(96), prompts)
+    whole, *parts = explanation.similarity
     for name, part in zip(("colour", "noun", "phrase"), parts, strict=True):
-        assert row[name] == pytest.approx(whole - part, abs=1e-5)
+        loss = whole - part
+        assert row[name] == pytest.approx(loss, abs=1e-5)
 
 
 # --------------------------------------------------------------------------------------- adjectives
@@ -91,6 +94,7 @@ def test_things_of_a_colour_pair_differ_in_colour_and_place_alone():
         assert first != second
         for name in ("noun", "size", "artist"):
             assert getattr(first, name) == getattr(second, name)
+
         first_plain, second_plain = pair.plain.objects
         assert first.colour == first_plain.colour == pair.colour
         assert second.colour == pair.other
@@ -100,25 +104,18 @@ def test_things_of_a_colour_pair_differ_in_colour_and_place_alone():
         assert prompts["its colour"] == phrase(pair.noun, colour=pair.colour)
 
 
-def test_the_figure_of_twins_shows_the_image_and_the_map_of_each_prompt(bundled):
-    pairs = matching.colour_pairs(3)
-    for plain in (False, True):
-        figure = matching.plot_twins(bundled, pairs, plain=plain)
-        assert len(figure.axes) >= 5
-        plt.close(figure)
-
-
 def test_what_a_colour_moves_is_read_from_the_explainers_maps(explainer):
     pairs = matching.colour_pairs(2)
-    table = matching.adjective_shift(explainer, pairs)
     pair = pairs[1]
+    table = matching.adjective_shift(explainer, pairs)
     table = table[table["noun"] == pair.noun]
 
-    prompts = list(matching.colour_prompts(pair).values())
-    maps = explainer.explain(pair.scene.image(96), prompts).image_maps
+    prompts = matching.colour_prompts(pair)
+    explanation = explainer.explain(pair.scene.image(96), list(prompts.values()))
+    maps = explanation.image_maps
     coverage = object_coverage(explainer, pair.scene, maps.shape[1:])
-    fractions = [fraction_on_first(map_, coverage) for map_ in maps]
-    moved = np.array(fractions) - fractions[0]
+    fractions = np.array([fraction_on_first(map_, coverage) for map_ in maps])
+    moved = fractions - fractions[0]
     np.testing.assert_allclose(table["fraction"], fractions, atol=1e-4)
     np.testing.assert_allclose(table["moved"], moved, atol=1e-4)
 
@@ -136,15 +133,14 @@ class Sums:
     def embed_texts(self, texts):
         embeddings = []
         for text in texts:
-            words = text.split()
-            vectors = [vector for noun, vector in self.vectors.items() if noun in words]
-            embeddings.append(sum(vectors))
+            nouns = self.vectors.keys() & text.split()
+            embeddings.append(sum(self.vectors[noun] for noun in sorted(nouns)))
         return torch.stack(embeddings)
 
 
 def test_a_sum_lies_in_the_plane_of_its_parts_and_a_foreign_plane_holds_little_of_it():
     pairs = [(a, b) for a, b in matching.noun_pairs(20) if " " not in a + b]
-    nouns = [noun for pair in pairs for noun in pair]
+    nouns = np.concatenate(pairs)
     table = matching.span_fractions(Sums(nouns), pairs)
     assert table["own"].min() > 0.9
     assert table["foreign"].mean() < 0.1
@@ -156,8 +152,9 @@ def test_words_x_things_are_means_of_the_words_maps(explainer, scene):
     names = [phrase(thing.noun, colour=thing.colour) for thing in scene.objects]
     assert list(table.columns) == names
 
-    maps = explainer.interactions(scene.image(96), scene.caption).image_maps
-    coverage = object_coverage(explainer, scene, maps.shape[1:])
+    interactions = explainer.interactions(scene.image(96), scene.caption)
+    maps = interactions.image_maps  # (words, h, w)
+    coverage = object_coverage(explainer, scene, maps.shape[1:])  # (things, h, w)
     sums = np.einsum("whv,rhv->wr", maps, coverage)
     expected = sums / coverage.sum(axis=(1, 2))
     tolerance = 1e-4 * np.abs(expected).max()
@@ -172,19 +169,21 @@ def test_coverage_holds_as_much_as_the_masks(tiny):
     scene = arrange(["red car", "blue car"])
     coverage = object_coverage(Explainer(tiny), scene, (4, 4))
     assert coverage.shape == (2, 4, 4)
-    areas = scene.masks(96).mean(axis=(1, 2))
+    masks = scene.masks(96)
+    areas = masks.mean(axis=(1, 2))
     mean_coverage = coverage.mean(axis=(1, 2))
     np.testing.assert_allclose(mean_coverage, areas, atol=1e-6)
 
 
 def test_fractions_of_two_things_add_up_and_ignore_what_speaks_against():
-    map_ = np.random.default_rng(1).normal(size=(4, 4))
-    coverage = np.random.default_rng(2).random((2, 4, 4))
+    rng = np.random.default_rng(1)
+    map_ = rng.normal(size=(4, 4))
+    coverage = rng.random((2, 4, 4))
     first = fraction_on_first(map_, coverage)
     second = fraction_on_first(map_, coverage[::-1])
     assert first + second == pytest.approx(1)
 
-    with_more_against = np.where(map_ < 0, map_ - 9, map_)
-    assert fraction_on_first(with_more_against, coverage) == pytest.approx(first)
+    map_[map_ < 0] -= 9
+    assert fraction_on_first(map_, coverage) == pytest.approx(first)
     nothing_for = -np.ones((4, 4))
     assert fraction_on_first(nothing_for, coverage) == 0.5

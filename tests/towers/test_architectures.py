@@ -156,8 +156,8 @@ def test_every_registered_config_is_opened_or_of_a_kind_that_is_refused(registry
 
 def test_the_committed_table_is_what_the_code_says(registry):
     """GRADECLIP_WRITE_TABLE=1 rewrites it."""
-    before, rest = TABLE.read_text().split(BEGIN)
-    written, after = rest.split(END)
+    before, _, section = TABLE.read_text().partition(BEGIN)
+    written, _, after = section.partition(END)
     if WRITE in os.environ:
         new_table = f"{BEGIN}\n{table(registry)}\n{END}"
         TABLE.write_text(f"{before}{new_table}{after}")
@@ -179,7 +179,8 @@ def image_side(model):
     ],
 )
 def test_no_combination_of_parts_is_missing_from_those_that_are_executed(registry, side, part_of):
-    executed = {fingerprint(part_of(small(name))) for name in EXECUTED}
+    executed_parts = [part_of(small(name)) for name in EXECUTED]
+    executed = set(map(fingerprint, executed_parts))
     for name, encoders in registry.items():
         if not encoders[side].startswith("refused"):
             parts = encoders[f"{side}_parts"]
@@ -245,8 +246,8 @@ def test_an_architecture_is_traced_as_it_computes(name, opens):
 
     trace = tower.trace(inputs)
     close(trace.embedding, expected)
-    one_by_one = [tower.trace(single).embedding for single in inputs.split(1)]
-    close(trace.embedding, torch.cat(one_by_one))
+    for single, embedding in zip(inputs.split(1), trace.embedding.split(1), strict=True):
+        close(tower.trace(single).embedding, embedding)
     coherent(tower, trace)
 
     # no tower goes beyond the last EOT
@@ -322,15 +323,14 @@ def test_another_grid_gets_the_positions_that_timm_would_give_it(name):
     model = small(name)
     tower = open_image_tower(model)
     patch_height, patch_width = tower.patch_size
-    height = 4 * patch_height
-    width = 6 * patch_width
+    size = (4 * patch_height, 6 * patch_width)
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(1, 3, height, width, generator=generator)
+    pixels = torch.randn(1, 3, *size, generator=generator)
     trace = tower.trace(pixels)
     assert trace.grid == (4, 6)
 
     resized = copy.deepcopy(model)
-    resized.visual.trunk.set_input_size((height, width))
+    resized.visual.trunk.set_input_size(size)
     close(trace.embedding, open_image_tower(resized).forward(pixels))
 
 
@@ -341,10 +341,11 @@ def test_another_grid_gets_resized_positions_in_the_pool_of_a_resnet():
     assert trace.grid == (3, 5)
 
     resized = copy.deepcopy(model)
-    embedding = resized.visual.attnpool.positional_embedding
-    square = embedding.data[1:].T.reshape(1, -1, 2, 2)
+    positions = resized.visual.attnpool.positional_embedding
+    of_mean, of_patches = positions.data.split([1, 4])  # (1, D), (4, D)
+    square = of_patches.T.reshape(1, -1, 2, 2)
     square = F.interpolate(square, (3, 5), mode="bicubic", antialias=True)
     of_patches = square[0].flatten(1).T
-    embedding.data = torch.cat([embedding.data[:1], of_patches])
+    positions.data = torch.cat([of_mean, of_patches])
     expected = F.normalize(resized.encode_image(pixels), dim=-1)
     close(trace.embedding, expected.detach())

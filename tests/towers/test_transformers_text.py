@@ -65,6 +65,10 @@ def clip_of(tmp_path_factory):
     return make
 
 
+def scores_of(words):
+    return [word.score for word in words]
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_trace_is_what_encode_text_gives_and_padding_is_in_no_part_of_it(name, clip_of):
     clip = clip_of(name)
@@ -100,9 +104,9 @@ def test_words_and_interactions_are_given_in_the_prompt_as_it_was_written(name, 
     assert "".join(word.text for word in chinese) == "一只猫"
 
     interactions = explainer.interactions(picture, caption)
-    scores = [word.score for word in words]
+    scores = scores_of(words)
     assert any(scores)
-    assert [word.score for word in interactions.words[0]] == pytest.approx(scores, abs=1e-5)
+    assert scores_of(interactions.words[0]) == pytest.approx(scores, abs=1e-5)
     assert interactions.image_maps.shape == (len(words), 4, 4)
 
 
@@ -111,10 +115,10 @@ def test_scores_of_words_do_not_depend_on_the_padding_that_a_longer_prompt_bring
     method, clip_of, picture
 ):
     explainer = Explainer(clip_of("BERT, mean"), method=method)
-    alone = explainer.explain(picture, ["一只猫"]).words[0]
-    padded = explainer.explain(picture, ["一只猫", CAPTION]).words[0]
-    expected = [word.score for word in alone]
-    assert [word.score for word in padded] == pytest.approx(expected, rel=1e-3)
+    alone = explainer.explain(picture, "一只猫")
+    padded = explainer.explain(picture, ["一只猫", CAPTION])
+    expected = scores_of(alone.words[0])
+    assert scores_of(padded.words[0]) == pytest.approx(expected, rel=1e-3)
 
 
 def test_other_poolers_and_encoders_are_refused_by_name(clip_of):

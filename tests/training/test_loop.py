@@ -1,6 +1,7 @@
 """The loop that every training shares: its state, a kill, its learning rate, and its optimiser."""
 
 import copy
+import math
 import multiprocessing
 import os
 import signal
@@ -109,16 +110,18 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
 
 def test_the_learning_rate_rises_and_falls():
     recipe = Recipe(steps=10, learning_rate=0.5, warmup=4)
-    linear = [linear_decay(recipe, step) for step in range(10)]
-    assert linear[0] == pytest.approx(0.125)
-    assert linear[9] == pytest.approx(0.05)
-    assert max(linear) <= 0.5
-    assert linear[3:] == sorted(linear[3:], reverse=True)
+    rates = [linear_decay(recipe, step) for step in range(10)]
+    first, *_, last = rates
+    after_warmup = rates[3:]
+    assert first == pytest.approx(0.125)
+    assert last == pytest.approx(0.05)
+    assert max(rates) <= 0.5
+    assert after_warmup == sorted(after_warmup, reverse=True)
 
     tuning = Tuning(steps=10, learning_rate=0.5, warmup=4)
     assert cosine_decay(tuning, 0) == pytest.approx(0.125)
-    cosine = torch.tensor(0.9 * torch.pi).cos().item()
-    assert cosine_decay(tuning, 9) == pytest.approx(0.25 * (1 + cosine))
+    expected = 0.25 * (1 + math.cos(0.9 * math.pi))
+    assert cosine_decay(tuning, 9) == pytest.approx(expected)
 
 
 def test_muon_steps_as_timms_does_but_with_its_iteration_in_float32(monkeypatch):
@@ -127,26 +130,19 @@ def test_muon_steps_as_timms_does_but_with_its_iteration_in_float32(monkeypatch)
     ours = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4))
     theirs = copy.deepcopy(ours)
 
+    biases = [layer.bias for layer in theirs]
     groups = [
-        {
-            "params": [layer.weight for layer in theirs],
-            "weight_decay": 0.1,
-        },
-        {
-            "params": [layer.bias for layer in theirs],
-            "use_fallback": True,
-            "weight_decay": 0.0,
-        },
+        {"params": [layer.weight for layer in theirs], "weight_decay": 0.1},
+        {"params": biases, "use_fallback": True, "weight_decay": 0.0},
     ]
-    optimisers = [
-        muon_of(ours, is_matrix, 0.01, 0.1),
-        timm.optim.muon.Muon(groups, lr=0.01, nesterov=True, fallback_lr_scale=0.5),
-    ]
-    for step in range(3):
-        x = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
-        for model, optimiser in zip((ours, theirs), optimisers, strict=True):
+    our_muon = muon_of(ours, is_matrix, 0.01, 0.1)
+    their_muon = timm.optim.muon.Muon(groups, lr=0.01, nesterov=True, fallback_lr_scale=0.5)
+    for _ in range(3):
+        x = torch.randn(5, 6)
+        for model, optimiser in ((ours, our_muon), (theirs, their_muon)):
             optimiser.zero_grad()
-            model(x).square().mean().backward()
+            loss = model(x).square().mean()
+            loss.backward()
             optimiser.step()
     for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(parameter, expected)

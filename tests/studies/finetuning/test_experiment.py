@@ -1,7 +1,7 @@
 """How fine a model sees, and the experiment: regions, arms, a search, a table that goes on."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,10 @@ FEW = evaluate.Amount(regions=6, pointing=2, pairs=2, whole=8)
 
 def test_scenes_of_regions_have_one_to_four_different_things_and_pilots_have_other_ones():
     scenes = evaluate.region_scenes(8)
-    assert [len(scene.objects) for scene in scenes] == [1, 2, 3, 4] * 2
-    for scene in scenes:
-        assert is_trained(scene.objects)
+    for scene, count in zip(scenes, [1, 2, 3, 4] * 2, strict=True):
         nouns = {thing.noun for thing in scene.objects}
-        assert len(nouns) == len(scene.objects)
+        assert len(nouns) == len(scene.objects) == count
+        assert is_trained(scene.objects)
     objects = {scene.objects for scene in scenes}
     pilots = evaluate.region_scenes(8, evaluate.PILOT.split)
     assert objects.isdisjoint(scene.objects for scene in pilots)
@@ -55,25 +54,24 @@ def test_regions_whose_features_are_the_right_prompts_are_all_right(bundled, mon
         for scene, dense, size, box in features:
             truth = torch.zeros_like(dense)
             for thing, mask in zip(scene.objects, scene.masks(96), strict=True):
-                cells = mask.reshape(12, 8, 12, 8).mean(axis=(1, 3))
-                share = torch.from_numpy(cells).float()
+                cells = mask.reshape(12, 8, 12, 8)
+                share = torch.tensor(cells.mean(axis=(1, 3)), dtype=dense.dtype)  # (12, 12)
                 truth += share[..., None] * prompt_of[thing.noun]
             yield scene, truth, size, box
 
     monkeypatch.setattr(evaluate, "dense_features", true_features)
     rows = evaluate.region_rows(bundled)
-    figures = evaluate.summary(rows).set_index("figure")
-    assert set(figures.index) == {"boxes, top-1", "boxes, top-5", "masks, top-1", "masks, top-5"}
-    assert (figures["estimate"] == 1).all()
-    assert (figures["low"] < 1).all()
+    figures = evaluate.summary(rows)
+    assert figures["figure"].nunique() == 4  # boxes and masks, top-1 and top-5
+    assert set(figures["estimate"]) == {1}
+    assert figures["low"].max() < 1
 
 
 def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
     figures = evaluate.measure(bundled, FEW)
     assert figures["figure"].is_unique
     assert figures["chance"].between(0, 0.5).all()
-    assert (figures["low"] <= figures["estimate"]).all()
-    assert (figures["estimate"] <= figures["high"]).all()
+    assert figures["estimate"].between(figures["low"], figures["high"]).all()
     counts = figures.set_index("figure")["n"]
     assert counts[RECOGNISED] == 8
     assert counts["binding, swapped colours"] == 4
@@ -85,54 +83,48 @@ def test_a_model_is_measured_in_every_part_with_intervals_and_chance(bundled):
 
 
 def test_pairs_are_training_scenes_that_know_which_pixels_a_phrase_describes():
-    pairs = arms.ScenePairs(12)
-    assert len(list(pairs)) == 12
+    pairs = list(arms.ScenePairs(12))
+    assert len(pairs) == 12
     for i, pair in enumerate(pairs):
         scene = draw_scene([70, i], split="train")
         assert pair.caption == scene.caption
         assert pair.image().size == (96, 96)
         masks = scene.masks(96)
         for part in noun_phrases(scene.caption):
-            objects = set()
+            objects = []
             for span in scene.spans:
                 if part.start <= span.start and span.end <= part.end:
-                    objects.update(span.objects)
+                    objects += span.objects
             if objects:
-                expected = masks[list(objects)].any(axis=0)
                 mask = pair.where(part.start, part.end)
+                expected = masks[objects].any(axis=0)
                 assert np.array_equal(mask, expected)
 
 
 def test_a_part_of_the_phrases_names_what_the_image_does_not_show():
-    pairs = arms.ScenePairs(150, false_part=0.3)
     phrases = 0
     false_phrases = 0
-    for i, pair in enumerate(pairs):
-        caption = draw_scene([70, i], split="train").caption
-        assert pair.caption.startswith(caption)
+    for i, pair in enumerate(arms.ScenePairs(150, false_part=0.3)):
+        scene = draw_scene([70, i], split="train")
+        assert pair.caption.startswith(scene.caption)
         for part in noun_phrases(pair.caption):
             phrases += 1
-            is_false = part.start > len(caption)
-            false_phrases += is_false
-            assert not is_false or pair.where(part.start, part.end) is None
+            if part.start > len(scene.caption):
+                false_phrases += 1
+                assert pair.where(part.start, part.end) is None
     assert false_phrases / phrases == pytest.approx(0.3, abs=0.06)
 
 
 def test_the_map_of_a_name_shows_where_dense_features_resemble_it(bundled, monkeypatch):
     scene = arrange(["cat", "dog"])
-    nouns = list(concepts().index)
-    prompts = evaluate.concept_prompts(bundled)
-    dense = prompts[nouns.index("dog")].expand(12, 12, -1).clone()
-    dense[3, 4] = prompts[nouns.index("cat")]
+    cat, dog = Explainer(bundled).embed_texts(["a cat", "a dog"])
+    dense = dog.repeat(12, 12, 1)
+    dense[3, 4] = cat
     features = [(scene, dense, 96, (0, 0, 96, 96))]
     monkeypatch.setattr(figures, "dense_features", lambda clip, scenes: iter(features))
     map_ = figures.name_map(bundled, scene, "cat")
     assert map_.shape == (12, 12)
-    assert np.unravel_index(map_.argmax(), map_.shape) == (3, 4)
-
-    figure = figures.plot_name_maps({"before": bundled, "after": bundled}, scene)
-    assert len(figure.axes) == 3
-    assert "a cat: before" in figure.alt
+    assert map_.argmax() == 3 * 12 + 4
 
 
 # ------------------------------------------------------------------------------ experiment
@@ -172,22 +164,37 @@ def quick(monkeypatch, bundled):
     return trained
 
 
-def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice(tmp_path, quick):
-    table = tmp_path / "pilots.csv"
-    names = [BEFORE, OURS, "uniform map"]
-    recipes = experiment.choose(table, tmp_path / "runs", names)
+@pytest.fixture
+def table(tmp_path):
+    return tmp_path / "table.csv"
+
+
+@pytest.fixture
+def choose(table, tmp_path, quick):
+    """Search the recipes of arms: a function of their names."""
+    return partial(experiment.choose, table, tmp_path / "runs")
+
+
+@pytest.fixture
+def run(table, tmp_path, quick):
+    """Train and measure arms: a function of their recipes and of the seeds."""
+    return partial(experiment.run, table, tmp_path / "runs")
+
+
+def test_the_search_finds_the_best_recipe_of_each_arm_and_measures_nothing_twice(choose, quick):
+    with_false_phrases = "grad-eclip without w, false phrases"
+    names = [BEFORE, OURS, "uniform map", "maskclip", with_false_phrases]
+    recipes = choose(names)
     best = recipes[OURS]
     assert (best.learning_rate, best.regions) == (1e-3, 0.1)
-    assert recipes["uniform map"].learning_rate == 1e-5
-    assert recipes["uniform map"].maps == "uniform"
-    (largest,) = experiment.choose(table, tmp_path / "runs", ["maskclip"]).values()
+    uniform = recipes["uniform map"]
+    assert (uniform.learning_rate, uniform.maps) == (1e-5, "uniform")
+    largest = recipes["maskclip"]
     assert largest.learning_rate == 1e-2
-    with_false_phrases = "grad-eclip without w, false phrases"
-    (shared,) = experiment.choose(table, tmp_path / "runs", [with_false_phrases]).values()
-    assert shared == replace(best, weighted=False)
+    assert recipes[with_false_phrases] == replace(best, weighted=False)
 
     trainings = len(quick)
-    assert experiment.choose(table, tmp_path / "runs", names) == recipes
+    assert choose(names) == recipes
     assert len(quick) == trainings
 
 
@@ -199,15 +206,12 @@ def test_a_climb_stays_where_no_neighbour_is_better():
     assert highest.regions == 2.5
 
 
-def test_without_a_region_loss_its_weight_is_not_searched(tmp_path, quick):
-    table = tmp_path / "pilots.csv"
-    arm = arms.GLOBAL_AS_OURS
-    shared = experiment.choose(table, tmp_path / "runs", [arm])[arm]
+def test_without_a_region_loss_its_weight_is_not_searched(choose, table):
+    recipes = choose([arms.GLOBAL_AS_OURS, GLOBAL])
+    shared = recipes[arms.GLOBAL_AS_OURS]
     assert (shared.learning_rate, shared.regions) == (1e-3, 0.0)
-
-    experiment.choose(table, tmp_path / "runs", [GLOBAL])
-    tried = arms.read(table).query("arm == @GLOBAL")
-    assert set(tried["regions"]) == {0.0}
+    rows = arms.read(table).query("arm == @GLOBAL")
+    assert set(rows["regions"]) == {0.0}
 
 
 def test_an_arm_shares_the_recipe_of_one_that_is_searched():
@@ -231,37 +235,39 @@ def test_arms_with_false_phrases_are_trained_on_captions_that_have_some(
     assert [pairs.false_part for pairs in pairs_of_arms] == [0, 0.3, 0.3]
 
 
-def test_the_table_gains_the_rows_of_an_arm_and_seed_once(tmp_path, quick):
-    table = tmp_path / "table.csv"
+def test_the_table_gains_the_rows_of_an_arm_and_seed_once(run, table, quick):
     uniform = replace(RECIPE, maps="uniform")
     recipes = {BEFORE: RECIPE, OURS: RECIPE, "uniform map": uniform}
-    experiment.run(table, tmp_path / "runs", recipes, range(1))
-    experiment.run(table, tmp_path / "runs", recipes, range(2))
+    run(recipes, range(1))
+    run(recipes, range(2))
+    assert len(quick) == 4
 
     rows = arms.read(table)
     assert list(rows) == arms.COLUMNS
     assert not rows.duplicated(["arm", "seed", "figure"]).any()
-    seeds = rows.groupby("arm")["seed"].unique()
-    assert seeds.map(list).to_dict() == {BEFORE: [0], OURS: [0, 1], "uniform map": [0, 1]}
-    assert len(quick) == 4
-    minutes = rows.loc[rows["arm"] == OURS, "cpu_minutes"]
-    assert (minutes == 0.5).all()
+    seeds = rows.groupby("arm")["seed"].agg(set)
+    assert seeds.to_dict() == {
+        BEFORE: {0},
+        OURS: {0, 1},
+        "uniform map": {0, 1},
+    }
+    rows_of_ours = rows.query("arm == @OURS")
+    assert set(rows_of_ours["cpu_minutes"]) == {0.5}
 
 
-def test_a_table_of_other_weights_or_another_recipe_is_refused(tmp_path, quick):
-    table = tmp_path / "table.csv"
-    runs = tmp_path / "runs"
-    experiment.run(table, runs, {BEFORE: RECIPE, OURS: RECIPE}, range(1))
+def test_a_table_of_other_weights_or_another_recipe_is_refused(run, choose, table):
+    run({BEFORE: RECIPE, OURS: RECIPE}, range(1))
     longer = replace(RECIPE, steps=400)
     with pytest.raises(ValueError, match="holds 'grad-eclip' by another recipe"):
-        experiment.run(table, runs, {OURS: longer}, range(2))
+        run({OURS: longer}, range(2))
 
-    of_other_weights = arms.read(table).assign(weights="another")
-    of_other_weights.to_csv(table, index=False)
-    with pytest.raises(ValueError, match=f"holds arms of a different `{arms.START}`"):
-        experiment.run(table, runs, {OURS: RECIPE}, range(2))
-    with pytest.raises(ValueError, match=f"holds arms of a different `{arms.START}`"):
-        experiment.choose(table, runs, [OURS])
+    rows = arms.read(table).assign(weights="another")
+    rows.to_csv(table, index=False)
+    message = f"holds arms of a different `{arms.START}`"
+    with pytest.raises(ValueError, match=message):
+        run({OURS: RECIPE}, range(2))
+    with pytest.raises(ValueError, match=message):
+        choose([OURS])
 
 
 def test_arms_are_compared_over_the_seeds_that_both_have():
@@ -273,28 +279,22 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
         }
     )
     comparison = arms.compare(rows.assign(figure=TUNED_FOR), OURS, GLOBAL)
-    differences = np.array([0.3, 0.35])
-    standard_error = differences.std(ddof=1) / np.sqrt(2)
-    half_width = 12.7062 * standard_error  # Student's, one degree of freedom
-    assert comparison["n"] == 2
-    assert comparison["difference"] == pytest.approx(0.325)
-    assert comparison["low"] == pytest.approx(0.325 - half_width, rel=1e-4)
-    assert comparison["high"] == pytest.approx(0.325 + half_width, rel=1e-4)
+    half_width = 12.7062 * 0.025  # Student's, one degree of freedom; differences .3 and .35
+    expected = {"difference": 0.325, "low": 0.325 - half_width, "high": 0.325 + half_width}
+    assert comparison == pytest.approx(expected | {"n": 2}, rel=1e-4)
 
 
-def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(tmp_path):
+def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(table, tmp_path):
     clip = load_clip(arms.START)
     rows = arms.read()
-    estimates = rows.set_index(["arm", "figure"])["estimate"]
-    before = estimates.loc[BEFORE, TUNED_FOR].item()
-    (row,) = rows.query("arm == @OURS and seed == 0 and figure == @TUNED_FOR").itertuples()
-    recipe = replace(RECIPE, learning_rate=row.learning_rate, regions=row.regions)
+    rows.to_csv(table, index=False)
+    rows = rows.query("seed == 0 and figure == @TUNED_FOR").set_index("arm")
+    ours = rows.loc[OURS]
+    recipe = replace(RECIPE, learning_rate=ours["learning_rate"], regions=ours["regions"])
     begin = "<!-- figures: written by python -m training emoji-fine -->"
     end = "<!-- end of figures -->"
     card = tmp_path / fine.CARD
     card.write_text(f"# A card\n\n{begin}\nold\n{end}\n")
-    table = tmp_path / "table.csv"
-    rows.to_csv(table, index=False)
 
     folder = experiment.folder_of(OURS, recipe, tmp_path, clip)
     with pytest.raises(ValueError, match=f"no model tuned from the present {arms.START}"):
@@ -305,5 +305,6 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(tmp_path)
     fine.ship(table, tmp_path, tmp_path)
     text = card.read_text()
     assert text.startswith("# A card")
+    before = rows.loc[BEFORE, "estimate"]
     assert f"| {TUNED_FOR} | {before:.3f} " in text
     assert "old" not in text

@@ -49,10 +49,6 @@ def tune(clip, pairs, tuning=SHORT, **options):
     return fine_tune(clip, pairs, tuning, progress=False, **options)
 
 
-def copy_weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
 def assert_equal_weights(a, b):
     assert a.keys() == b.keys()
     for name, weight in a.items():
@@ -65,8 +61,8 @@ def assert_equal_weights(a, b):
 @pytest.mark.parametrize("open_tower", [open_image_tower, open_text_tower])
 def test_a_tower_that_learns_has_the_gradients_of_the_model_itself(open_tower, pixels, ids):
     model = build()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    direction = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(2, 48, generator=generator)
     if open_tower is open_image_tower:
         inputs = pixels
         expected = model.encode_image(inputs, normalize=True)
@@ -75,15 +71,14 @@ def test_a_tower_that_learns_has_the_gradients_of_the_model_itself(open_tower, p
         expected = model.encode_text(inputs, normalize=True)
     embedding = open_tower(model, 1).trace_with_grad(inputs).embedding
 
-    gradients = [
-        torch.autograd.grad((e * direction).sum(), parameters, allow_unused=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    tower_gradients, model_gradients = [
+        torch.autograd.grad((e * direction).sum(), parameters, materialize_grads=True)
         for e in (embedding, expected)
     ]
-    assert sum(gradient is not None for gradient in gradients[1]) > 10
-    for tower_gradient, model_gradient in zip(*gradients, strict=True):
-        assert (tower_gradient is None) == (model_gradient is None)
-        if tower_gradient is not None:
-            assert torch.allclose(tower_gradient, model_gradient, atol=1e-5)
+    assert sum(gradient.any() for gradient in model_gradients) > 10
+    for gradient, expected_gradient in zip(tower_gradients, model_gradients, strict=True):
+        assert torch.allclose(gradient, expected_gradient, atol=1e-5)
 
 
 def test_dense_features_have_the_gradient_that_finite_differences_find(precise, pixels):
@@ -94,7 +89,8 @@ def test_dense_features_have_the_gradient_that_finite_differences_find(precise, 
     direction = torch.randn(48, dtype=torch.float64, generator=generator)
 
     def score():
-        return (tower.dense(tower.trace_with_grad(pixels.double())) @ direction).sum()
+        trace = tower.trace_with_grad(pixels.double())
+        return (tower.dense(trace) @ direction).sum()
 
     (slope,) = torch.autograd.grad(score(), weight)
     step = 1e-6
@@ -104,28 +100,28 @@ def test_dense_features_have_the_gradient_that_finite_differences_find(precise, 
         above = score()
         weight[place] -= 2 * step
         below = score()
-    difference = (above - below).item() / (2 * step)
-    assert slope[place].item() == pytest.approx(difference, rel=1e-5)
+    difference = (above - below) / (2 * step)
+    assert slope[place].item() == pytest.approx(difference.item(), rel=1e-5)
 
 
 # --------------------------------------------------------------------------------- batches
 
 
 def test_phrases_keep_their_article_and_leave_out_the_picture_itself():
-    phrases = noun_phrases("a photo of a red car and two small dogs")
+    caption = "a photo of a red car and two small dogs"
+    phrases = noun_phrases(caption)
     assert [phrase.text for phrase in phrases] == ["a red car", "two small dogs"]
-    for caption in CAPTIONS:
-        for phrase in noun_phrases(caption):
-            assert caption[phrase.start : phrase.end] == phrase.text
+    for phrase in phrases:
+        assert caption[phrase.start : phrase.end] == phrase.text
     assert noun_phrases("something") == ()
 
 
 def test_a_batch_is_the_same_whatever_came_before_and_an_epoch_has_every_pair_once(tiny, pairs):
     batches = PairBatches(tiny.preprocess, pairs, 4, seed=1)
+    batch = batches[3]
     for i in (0, 1):
         batches[i]
-    batch = batches[3]
-    again = PairBatches(tiny.preprocess, pairs, 4, seed=1)[3]
+    again = batches[3]
     assert again.texts == batch.texts
     assert torch.equal(again.pixels, batch.pixels)
 
@@ -167,15 +163,13 @@ def test_the_global_loss_is_open_clips():
 def test_the_region_loss_is_the_formula_written_out_with_loops():
     features = random_features()
     features.text_ids[3, 0] = features.text_ids[0, 0]  # the same text in two images
-    places = (features.weights > 0).nonzero().tolist()
-    places = [tuple(place) for place in places]
+    places = [place for place in np.ndindex(5, 2) if features.weights[place] > 0]
 
     def exponential(region, phrase):
         product = features.regions[region] @ features.phrases[phrase]
         return torch.exp(3 * product).item()
 
     total = 0.0
-    weight_sum = 0.0
     for place in places:
         text_id = features.text_ids[place]
         candidates = [place]
@@ -186,23 +180,26 @@ def test_the_region_loss_is_the_formula_written_out_with_loops():
         weight = features.weights[place].item()
         for denominator in (over_phrases, over_regions):
             p = exponential(place, place) / denominator
-            total -= weight * (1 - p) ** 2 * np.log(p) / 2
-        weight_sum += weight
+            focal = (1 - p) ** 2
+            total -= weight * focal * np.log(p) / 2
 
     loss, count = region_loss(features)
     assert count == len(places) == 9
-    assert loss.item() == pytest.approx(total / weight_sum)
+    expected = total / features.weights.sum().item()
+    assert loss.item() == pytest.approx(expected)
 
 
 def test_only_ratios_of_weights_count_and_equal_ones_are_no_weights():
     features = random_features()
-    weighted = region_loss(features)[0].item()
-    unweighted = region_loss(features, weighted=False)[0].item()
-    doubled = replace(features, weights=2 * features.weights)
-    equal = replace(features, weights=(features.weights > 0).double() * 7)
-    assert region_loss(doubled)[0].item() == pytest.approx(weighted)
-    assert region_loss(equal)[0].item() == pytest.approx(unweighted)
-    assert weighted != pytest.approx(unweighted)
+    weights = features.weights
+    sevens = 7 * (weights > 0).double()
+    weighted, _ = region_loss(features)
+    unweighted, _ = region_loss(features, weighted=False)
+    doubled, _ = region_loss(replace(features, weights=2 * weights))
+    equal, _ = region_loss(replace(features, weights=sevens))
+    torch.testing.assert_close(doubled, weighted)
+    torch.testing.assert_close(equal, unweighted)
+    assert not torch.allclose(weighted, unweighted)
 
 
 def test_without_any_region_the_loss_is_zero_and_not_nan():
@@ -226,22 +223,23 @@ def test_maps_are_those_of_the_explainer_and_weigh_the_dense_features(tiny, pair
     batches = PairBatches(tiny.preprocess, pairs, 4, seed=0)
     batch = batches[0]
     features = Learner(tiny)(batch)
+    weights = features["weights"]  # (4, phrases)
+    regions = features["regions"]  # (4, phrases, E)
     explainer = Explainer(tiny)
-    trace = explainer.image_tower.trace(batch.pixels)
-    dense = explainer.image_tower.dense(trace)[:, 1:]
+    tower = explainer.image_tower
+    dense = tower.dense(tower.trace(batch.pixels))
 
     rows = batches.rows(0)
     for b, p in batch.phrase_mask.nonzero().tolist():
-        image = pairs[rows[b]].image
+        pair = pairs[rows[b]]
         phrase = batch.spans[b][p].text
-        explanation = explainer.explain(image, phrase)
-        heat = torch.tensor(explanation.image_maps[0]).relu().flatten()
-        region = F.normalize(heat @ dense[b], dim=-1)
-        weight = features["weights"][b, p].item()
-        assert weight == pytest.approx(heat.max().item(), rel=1e-3)
-        torch.testing.assert_close(features["regions"][b, p], region, atol=1e-4, rtol=0)
-    assert (features["weights"][~batch.phrase_mask] == 0).all()
-    assert features["regions"].requires_grad
+        explanation = explainer.explain(pair.image, phrase)
+        heat = torch.tensor(explanation.image_maps[0]).relu()
+        region = F.normalize(heat.flatten() @ dense[b, 1:], dim=-1)
+        torch.testing.assert_close(regions[b, p], region, atol=1e-4, rtol=0)
+        torch.testing.assert_close(weights[b, p], heat.max(), atol=0, rtol=1e-3)
+    assert not weights[~batch.phrase_mask].any()
+    assert regions.requires_grad
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +268,8 @@ def test_maps_of_another_method_are_those_of_its_explainer(method, mapped, tiny,
     maps = draw(method)
     assert maps.shape == (8, 4, 16)
     assert not maps.requires_grad
-    explanation = Explainer(tiny, method=method).explain(pairs[0].image, "a red car")
+    explainer = Explainer(tiny, method=method)
+    explanation = explainer.explain(pairs[0].image, "a red car")
     of_first_phrase = maps[rows.index(0), 0]
     assert_close_map(of_first_phrase, explanation.image_maps[0])
 
@@ -288,11 +287,12 @@ def test_reference_maps_are_uniform_or_of_the_next_image(mapped, tiny, pairs):
     assert (draw("uniform") == 1).all()
 
     has_phrase = batch.phrase_mask[:, 0]
-    b = int((has_phrase & has_phrase.roll(-1)).int().argmax())
+    next_has_phrase = has_phrase.roll(-1)
+    b, *_ = (has_phrase & next_has_phrase).nonzero().flatten().tolist()
     neighbour = (b + 1) % 8
     phrase = batch.spans[neighbour][0].text
-    image = pairs[rows[neighbour]].image
-    explanation = Explainer(tiny).explain(image, phrase)
+    pair = pairs[rows[neighbour]]
+    explanation = Explainer(tiny).explain(pair.image, phrase)
     maps = draw("other image")
     assert_close_map(maps[b, 0], explanation.image_maps[0])
 
@@ -301,11 +301,10 @@ def test_reference_maps_are_uniform_or_of_the_next_image(mapped, tiny, pairs):
 
 
 def test_tuning_changes_a_copy_and_leaves_the_model_as_it_was(tiny, pairs):
-    weights = copy_weights(tiny.model)
-    modes = [module.training for module in tiny.model.modules()]
+    weights = copy.deepcopy(tiny.model.state_dict())
     tuned = tune(tiny, pairs).clip.model
     assert_equal_weights(weights, tiny.model.state_dict())
-    assert modes == [module.training for module in tiny.model.modules()]
+    assert not any(module.training for module in tiny.model.modules())
     for parameter in tiny.model.parameters():
         assert parameter.grad is None
         assert parameter.requires_grad
@@ -319,10 +318,10 @@ def test_tuning_changes_a_copy_and_leaves_the_model_as_it_was(tiny, pairs):
 
 def test_both_losses_fall_on_pairs_that_are_seen_again_and_again(tiny, pairs):
     log = tune(tiny, pairs, replace(SHORT, steps=30, batch=8)).log
-    first = log.iloc[:3].mean()
-    last = log.iloc[-3:].mean()
-    assert last["contrast"] < 0.5 * first["contrast"]
-    assert last["regions"] < 0.5 * first["regions"]
+    losses = log[["contrast", "regions"]]
+    first = losses[:3].mean()
+    last = losses[-3:].mean()
+    assert (last < 0.5 * first).all()
 
 
 class Killed(Exception):
@@ -378,10 +377,10 @@ TOWERS = {
 def test_every_tower_with_dense_features_can_be_tuned(name, pairs):
     size = TOWERS[name].get("vision", {}).get("image_size", 32)
     clip = wrap(build(**TOWERS[name]), size)
-    tuned = tune(clip, pairs, replace(SHORT, steps=12, batch=8))
-    assert (tuned.log["phrases"] > 5).all()
-    losses = tuned.log["regions"].tolist()
-    assert losses[-1] < losses[0]
+    log = tune(clip, pairs, replace(SHORT, steps=12, batch=8)).log
+    assert log["phrases"].min() > 5
+    first, *_, last = log["regions"]
+    assert last < first
 
 
 def test_a_tower_without_dense_features_is_refused_by_name(pairs):
@@ -413,12 +412,12 @@ def test_a_tuning_that_makes_no_sense_is_refused(tiny, pairs, tuning, message):
 @pytest.fixture
 def command(tmp_path, pairs):
     """The arguments of a short run on three pictures in a folder."""
-    lines = ["image,caption", "0.png,a red car", "1.png,a dog", "2.png,something"]
     for i in range(3):
         image = pairs[i].image.resize((96, 96))
         image.save(tmp_path / f"{i}.png")
-    (tmp_path / "captions.csv").write_text("\n".join(lines))
-    arguments = ["--captions", str(tmp_path / "captions.csv"), "--images", str(tmp_path)]
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption\n0.png,a red car\n1.png,a dog\n2.png,something\n")
+    arguments = ["--captions", str(table), "--images", str(tmp_path)]
     return [*arguments, "--model", "emoji", "--steps", "2", "--batch", "3"]
 
 
@@ -430,12 +429,14 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
     assert f"load_clip('emoji', {str(out)!r})" in printed
     assert not (tmp_path / "mine.checkpoint").exists()
 
+    emoji = load_clip("emoji")
     tuned = load_clip("emoji", out)
+    weights = tuned.model.state_dict()
     stored = load_file(out)
-    for name, value in tuned.model.state_dict().items():
+    for name, value in weights.items():
         assert torch.equal(value, stored[name].float()), name
-    assert tuned.vocabulary == load_clip("emoji").vocabulary
-    assert not torch.equal(tuned.model.visual.proj, load_clip("emoji").model.visual.proj)
+    assert tuned.vocabulary == emoji.vocabulary
+    assert not torch.equal(weights["visual.proj"], emoji.model.visual.proj)
 
     assert main([*command, "--out", str(out)]) == 2
     assert "mine.safetensors exists" in capsys.readouterr().err
