@@ -77,6 +77,8 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
 
     with contextlib.redirect_stdout(io.StringIO()):  # legrad announces itself
         wrapped = legrad.LeWrapper(copy.deepcopy(model))
+    for block in wrapped.visual.transformer.resblocks[: wrapped.starting_depth]:
+        give_batch_first(block)
 
     def legrad_map() -> Tensor:
         return wrapped.compute_legrad(text, pixels)[0, 0]
@@ -88,18 +90,32 @@ def rivals(model: nn.Module, pixels: Tensor, text: Tensor) -> list[Rival]:
     ]
 
 
-@torch.no_grad()
-def map_of_package(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Tensor:
-    """The same method by this package, on the token grid (h, w)."""
+def give_batch_first(block: nn.Module) -> None:
+    """Turn the tokens (N, B, D) that legrad gives to a layer into the (B, N, D) that it takes.
+
+    legrad-torch 1.1 is written for an older open_clip. In today's, its N tokens are N images of one
+    token: each attends to itself alone, which costs less and gives other embeddings. The layers
+    that legrad replaces by its own take (N, B, D).
+    """
+    block.register_forward_pre_hook(lambda _, inputs: (inputs[0].transpose(0, 1), *inputs[1:]))
+    block.register_forward_hook(lambda _, inputs, output: output.transpose(0, 1))
+
+
+def our_method(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Callable[[], Tensor]:
+    """The same method by this package, on the token grid (h, w); set up here, as the others are."""
     method = METHODS[name]
     depth = len(model.visual.transformer.resblocks)
     tower = open_image_tower(model, layers_to_explain(None, None, method, depth))
-    tower.verified = True  # once a model, not once a map
-    trace = tower.trace(
-        pixels, pixel_graph=method.needs_pixel_graph, layer_graph=method.needs_layer_graph
-    )
-    maps = method.image(tower, trace, text[None], Options())
-    return maps[0, 0, 1:].unflatten(0, trace.grid)
+
+    @torch.no_grad()
+    def explain() -> Tensor:
+        trace = tower.trace(
+            pixels, pixel_graph=method.needs_pixel_graph, layer_graph=method.needs_layer_graph
+        )
+        maps = method.image(tower, trace, text[None], Options())
+        return maps[0, 0, 1:].unflatten(0, trace.grid)
+
+    return explain
 
 
 def agreement(map_: Tensor, other: Tensor) -> float:
@@ -133,7 +149,7 @@ def main() -> int:
     )
     print("| --- | --- | --- | --- | --- | --- |")
     for rival in rivals(model, pixels, text):
-        explain = partial(map_of_package, rival.name, model, pixels, text)
+        explain = our_method(rival.name, model, pixels, text)
         times = timed([partial(embed, model, pixels), rival.explain, explain], options.rounds)
         package_ratio, our_ratio = np.median(times[:, 1:] / times[:, :1], axis=0)
 

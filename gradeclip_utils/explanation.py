@@ -347,7 +347,7 @@ class Result:
             record = json.loads(str(arrays.pop("record")))
             kind = record.pop("kind")
             if kind != cls.__name__:
-                raise ValueError(f"it holds {kind}, which {kind}.load reads")
+                raise GradeclipError(f"it holds {kind}, which {kind}.load reads")
             provenance = record.pop("provenance")
             png = Image.open(io.BytesIO(arrays.pop("image").tobytes()))
             return cls(

@@ -3,8 +3,6 @@
 data set -> Example: image, prompt, mask -> Explainer -> map -> evaluation
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

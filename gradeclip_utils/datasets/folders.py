@@ -1,7 +1,5 @@
 """Images with a table of captions: your own, those of Hugging Face, and five photographs."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

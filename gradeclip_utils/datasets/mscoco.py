@@ -1,7 +1,5 @@
 """COCO (Lin et al. 2014): masks of things, and captions."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from functools import partial
 from importlib import import_module

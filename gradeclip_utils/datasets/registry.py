@@ -1,7 +1,5 @@
 """Registry: `load` finds a data set by one line of text; `register_dataset` adds a kind."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -7,8 +7,6 @@ them. Rows are stored like those of an evaluation (`table`), so a report that wa
 continue, and the page is written at the end.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 from collections.abc import Callable, Mapping, Sequence

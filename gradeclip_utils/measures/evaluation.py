@@ -9,8 +9,6 @@ prompt for something that is not there ("wrong word"), and the true mask on the 
 ("oracle").
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

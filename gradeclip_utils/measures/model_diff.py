@@ -8,8 +8,6 @@ similarities, and neither do the *shares* of words: a score over the sum of all 
 prompt's scores. What two trainings of one model move is the null: a second training of A.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """Pages of results: one HTML file with tables that a click sorts, and thumbnails beside it."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@ American Statistician 2015). If images of one concept resemble each other, whole
 ("clusters") are drawn. All draws come from generators with a fixed seed.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ A process that opens the folder again with the same settings finds the rows that
 line that a kill cut off is dropped. Other settings are refused.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -202,11 +202,6 @@ def register_method(
 # -------------------------------------------------------------------------------------- the table
 
 
-def _one_head_trace(tower: Tower, trace: Trace) -> Trace:
-    """The explained layers run again with ONE head over the full width, as published."""
-    return trace if trace.heads == 1 else tower.with_one_head(trace)
-
-
 def _grad_eclip_with_one_head(
     tower: Tower,
     trace: Trace,
@@ -214,12 +209,12 @@ def _grad_eclip_with_one_head(
     options: Options = DEFAULTS,
 ) -> Tensor:
     """Grad-ECLIP as published."""
-    return grad_eclip(tower, _one_head_trace(tower, trace), directions, options)
+    return grad_eclip(tower, tower.with_one_head(trace), directions, options)
 
 
 def _embedding_with_one_head(tower: Tower, trace: Trace) -> Tensor:
     """The embeddings (B, E) that the published code explains."""
-    return _one_head_trace(tower, trace).embedding
+    return tower.with_one_head(trace).embedding
 
 
 _GRAD_ECLIP = (

@@ -7,8 +7,6 @@ scores, a map, and below it a bar: the similarity, or in a contrast the lead. Al
 scale unless the drawing says otherwise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

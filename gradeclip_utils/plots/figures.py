@@ -3,8 +3,6 @@
 maps, intervals -> here -> notebook, file, page
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

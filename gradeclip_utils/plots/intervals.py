@@ -3,8 +3,6 @@
 table -> here -> a matplotlib figure
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

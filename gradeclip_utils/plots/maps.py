@@ -6,8 +6,6 @@ A row of a figure has maps, each with its title above and its bar below. The ima
 left of all rows, with the legend below it.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -7,8 +7,6 @@ written with preact and htm: `front/htm-preact.js` is `htm/preact/standalone.mod
 htm 3.1.1 (Apache-2.0, `front/htm-preact.LICENSE`), byte by byte.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import math

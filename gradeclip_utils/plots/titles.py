@@ -3,8 +3,6 @@
 Panel -> here -> a box above a map
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

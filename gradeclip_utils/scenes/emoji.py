@@ -6,8 +6,6 @@ An image is drawn with Pillow at any multiple of 96 pixels a side; a small one l
 one that is reduced.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Things lie anywhere on a varied background. As in real captions, not every thing
 every colour is mentioned. `Scene.masks`, `Scene.spans` and `Scene.unnamed` have the truth.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

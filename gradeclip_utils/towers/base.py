@@ -234,10 +234,12 @@ class Tower:
 
     @torch.no_grad()
     def with_one_head(self, trace: Trace) -> Trace:
-        """The explained layers computed again with ONE head over the full width.
+        """The explained layers with ONE head over the full width, as the published code has them.
 
-        The paper's published code does so.
+        They are computed again, unless they have one head.
         """
+        if trace.heads == 1:
+            return trace
         return self.trace_again(replace(trace, heads=1))
 
     @torch.no_grad()
