@@ -53,24 +53,29 @@ def shaded_caption(caption: str, words: Sequence[Mapping]) -> str:
 
     Each word has `start`, `end`, `score`, a `sentence`, and whether it is `filled` and `unknown`.
     """
-    shown = [word for word in words if word["end"] <= CAPTION_LENGTH]
-    scale = abs_max([word["score"] for word in shown if word["filled"]])
+    visible = [word for word in words if word["end"] <= CAPTION_LENGTH]
+    scale = abs_max([word["score"] for word in visible if word["filled"]])
     parts = []
     end = 0
-    for word in shown:
+    for word in visible:
         text = html.escape(caption[word["start"] : word["end"]])
         if word["unknown"]:
             text = f"<s>{text}</s>"
         look = ""
         if word["filled"] and scale > 0:
             shade = to_rgb(word["score"] / scale)
-            ink = "white" if shade**2.2 @ LUMINANCE < DARK else "black"
+            luminance = shade**2.2 @ LUMINANCE
+            ink = "white" if luminance < DARK else "black"
             look = f"background: {to_hex(shade)}; color: {ink}"
+        title = html.escape(word["sentence"])
         parts.append(html.escape(caption[end : word["start"]]))
-        parts.append(f'<span style="{look}" title="{html.escape(word["sentence"])}">{text}</span>')
+        parts.append(f'<span style="{look}" title="{title}">{text}</span>')
         end = word["end"]
-    rest = caption[end:CAPTION_LENGTH] + "..." * (len(caption) > CAPTION_LENGTH)
-    return "".join(parts) + html.escape(rest)
+
+    parts.append(html.escape(caption[end:CAPTION_LENGTH]))
+    if len(caption) > CAPTION_LENGTH:
+        parts.append("...")
+    return "".join(parts)
 
 
 def write_thumbnail(file: Path, panels: Sequence[Image.Image]) -> None:
