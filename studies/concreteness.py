@@ -88,7 +88,7 @@ def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVA
     has the hint alone ("something tagged peace").
     """
     rng = np.random.default_rng(_SEED)
-    nouns = _chosen_nouns(rng)
+    nouns = chosen_nouns(rng)
     rounds = 2 * n // len(nouns) + 1
     order = np.concatenate([rng.permutation(nouns) for _ in range(rounds)])
 
@@ -132,11 +132,13 @@ def _caption(things: Sequence[Object], uses: Counter, rng: np.random.Generator) 
     return caption
 
 
-def _chosen_nouns(rng: np.random.Generator) -> list[str]:
+def chosen_nouns(rng: np.random.Generator | None = None) -> list[str]:
     """`CONCEPTS` nouns that have hints.
 
-    All with a hint that is rated below 4, and random ones for the rest.
+    All with a hint that is rated below 4, and random ones for the rest: those of this study if no
+    generator is given.
     """
+    rng = rng or np.random.default_rng(_SEED)
     keywords = concepts()["keywords"]
     keywords = keywords[keywords.map(len) > 0]
     all_hints = keywords.explode().unique()
