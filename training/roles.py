@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
@@ -42,17 +43,26 @@ from studies.concreteness import (
 from .rounds import MODELS, Recipe, exchange_words
 from .scratch import train_rounds
 from .seeds import half_length
-from .vectors import word_vectors
+from .vectors import NUMBERS, word_vectors
 
 TABLE = "roles.csv"
 PAIRS = 60
 IMAGES = 2000  # whose captions are scored
-# seed of a training, whether its coins are those of the first, and how its tokens begin
+
+
+class Training(NamedTuple):
+    """A training in which coins exchanged words."""
+
+    seed: int
+    opposite: bool  # whether it exchanges the pairs that the coins left as they are
+    word_vectors: str = ""  # what its tokens begin as, random if empty
+
+
 TRAININGS = {
-    "coins": (31, True, ""),
-    "opposite coins": (32, False, ""),
-    "english": (33, True, "english"),
-    "permuted": (34, True, "permuted"),
+    "coins": Training(31, opposite=False),
+    "opposite coins": Training(32, opposite=True),
+    "english": Training(33, opposite=False, word_vectors="english"),
+    "permuted": Training(34, opposite=False, word_vectors="permuted"),
 }
 
 
@@ -63,7 +73,7 @@ def matched_pairs(n: int = PAIRS) -> list[tuple[str, str]]:
     another phrase of the captions holds is in no pair.
     """
     nouns = chosen_nouns()
-    hints = concepts()["keywords"][nouns].explode()
+    hints_of_nouns = concepts()["keywords"][nouns].explode()
     tokenizer = open_clip.SimpleTokenizer()
     uses = word_uses()
     table = drawn_words()
@@ -73,7 +83,7 @@ def matched_pairs(n: int = PAIRS) -> list[tuple[str, str]]:
     table = table[[uses[word] == 1 for word in table.index]]
 
     names = table[(table["role"] == NAME) & table.index.isin(nouns)]
-    hints = table[(table["role"] == HINT) & table.index.isin(hints)]
+    hints = table[(table["role"] == HINT) & table.index.isin(hints_of_nouns)]
     costs = np.zeros((len(names), len(hints)))
     for column, weight in (("frequency", 1.0), ("letters", 0.1), ("tokens", 2.0)):
         differences = np.subtract.outer(names[column].to_numpy(), hints[column].to_numpy())
@@ -91,17 +101,18 @@ def word_uses() -> Counter:
     return Counter(word for phrase in phrases for word in re.findall(r"\w+", phrase))
 
 
-def exchanged_pairs(*, first: bool) -> tuple[tuple[str, str], ...]:
-    """The pairs whose words exchange their roles: those of the coins, or all others."""
+def exchanged_pairs(*, opposite: bool) -> tuple[tuple[str, str], ...]:
+    """The half of the pairs whose words exchange their roles, or the other half."""
     pairs = matched_pairs()
-    is_heads = np.random.default_rng(0).permutation(len(pairs)) < len(pairs) // 2
-    return tuple(pair for pair, heads in zip(pairs, is_heads, strict=True) if heads == first)
+    coins = np.random.default_rng(0).permutation(len(pairs)) < len(pairs) // 2
+    chosen = np.flatnonzero(coins != opposite)
+    return tuple(pairs[i] for i in chosen)
 
 
 def rounds_of(training: str, rounds: Sequence[Recipe] = MODELS["emoji"]) -> list[Recipe]:
     """The half-length rounds of a training."""
-    seed, first, vectors = TRAININGS[training]
-    pairs = exchanged_pairs(first=first)
+    seed, opposite, vectors = TRAININGS[training]
+    pairs = exchanged_pairs(opposite=opposite)
     return [
         replace(recipe, exchanged=pairs, word_vectors=vectors)
         for recipe in half_length(rounds, seed)
@@ -179,11 +190,12 @@ def likeness_to_english(clip: Clip, words: Sequence[str]) -> np.ndarray:
     tokenizer = open_clip.SimpleTokenizer()
     table = clip.model.token_embedding.weight.detach().numpy()
     embeddings = np.array([table[tokenizer.encode(word)].mean(axis=0) for word in words])
-    missing = np.full(100, np.nan)
+    missing = np.full(NUMBERS, np.nan)
     english = np.array([vectors.get(word, missing) for word in words])
 
     likeness = []
-    ours, theirs = cosines(embeddings), cosines(english)
+    ours = cosines(embeddings)
+    theirs = cosines(english)
     for i in range(len(words)):
         is_known = ~np.isnan(theirs[i]) & (np.arange(len(words)) != i)
         likeness.append(spearmanr(ours[i][is_known], theirs[i][is_known]).statistic)

@@ -50,8 +50,8 @@ def test_the_words_of_a_pair_differ_in_role_and_not_in_how_common_or_long_they_a
 
 
 def test_every_word_names_in_one_training_and_hints_in_the_one_with_opposite_coins(pairs):
-    coins = {*roles.exchanged_pairs(first=True)}
-    opposite = {*roles.exchanged_pairs(first=False)}
+    coins = {*roles.exchanged_pairs(opposite=False)}
+    opposite = {*roles.exchanged_pairs(opposite=True)}
     assert coins | opposite == set(pairs)
     assert len(coins) == len(opposite) == roles.PAIRS / 2
 
@@ -76,7 +76,7 @@ def test_captions_without_exchanges_stay_as_they_are():
 
 def test_batches_hold_the_exchanged_captions_and_the_same_images():
     plain = Recipe(steps=100, batch=32)
-    exchanged = Recipe(steps=100, batch=32, exchanged=roles.exchanged_pairs(first=True))
+    exchanged = Recipe(steps=100, batch=32, exchanged=roles.exchanged_pairs(opposite=False))
     images, tokens = SceneBatches(plain)[50]
     same_images, other_tokens = SceneBatches(exchanged)[50]
     assert torch.equal(images, same_images)
@@ -126,7 +126,7 @@ def test_one_command_trains_and_says_what_each_word_counts_in_each_training(
         "english": 2 * roles.PAIRS,
     }
     coins = table[table["training"] == "coins"].set_index("word")
-    exchanged = roles.exchanged_pairs(first=True)
+    exchanged = roles.exchanged_pairs(opposite=False)
     for noun, hint in pairs:
         is_exchanged = (noun, hint) in exchanged
         assert coins.loc[noun, "role"] == (HINT if is_exchanged else NAME)
