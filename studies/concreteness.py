@@ -88,7 +88,7 @@ def captioned_scenes(n: int, *, captions_per_image: int = 3, pixels: int = CANVA
     has the hint alone ("something tagged peace").
     """
     rng = np.random.default_rng(_SEED)
-    nouns = _chosen_nouns(rng)
+    nouns = chosen_nouns(rng)
     rounds = 2 * n // len(nouns) + 1
     order = np.concatenate([rng.permutation(nouns) for _ in range(rounds)])
 
@@ -132,11 +132,13 @@ def _caption(things: Sequence[Object], uses: Counter, rng: np.random.Generator) 
     return caption
 
 
-def _chosen_nouns(rng: np.random.Generator) -> list[str]:
+def chosen_nouns(rng: np.random.Generator | None = None) -> list[str]:
     """`CONCEPTS` nouns that have hints.
 
-    All with a hint that is rated below 4, and random ones for the rest.
+    All with a hint that is rated below 4, and random ones for the rest: those of this study if no
+    generator is given.
     """
+    rng = rng or np.random.default_rng(_SEED)
     keywords = concepts()["keywords"]
     keywords = keywords[keywords.map(len) > 0]
     all_hints = keywords.explode().unique()
@@ -673,6 +675,55 @@ def planted_effects(
         }
         table.append(row)
     return pd.DataFrame(table).set_index("planted")
+
+
+def by_assigned_role(table: pd.DataFrame, *, draws: int = 1000) -> pd.DataFrame:
+    """What a role makes of a word, and what its concreteness, where coins assigned the roles.
+
+    Args:
+        table: of trainings in which coins exchanged names and hints (`data/roles.csv`): training,
+            word, pair, role, concreteness, relevance.
+        draws: of pairs of words, for the intervals.
+
+    Returns:
+        A row a measure: value, low, high, n (words). "names rather than hints" is how much more a
+        word counts in the training in which it names than where it hints. The other rows are rank
+        correlations of concreteness and relevance with the role held constant: of both trainings
+        with random tokens ("coins"), of those whose tokens began as word vectors ("english",
+        "permuted"), and the difference of these.
+    """
+    words = table.set_index(["pair", "word", "training"])[["relevance", "concreteness", "role"]]
+    wide = words.unstack("training").dropna()
+    relevance = wide["relevance"]
+    ratings = wide["concreteness"]["coins"].to_numpy()
+    is_name = (wide["role"] == NAME).astype(float)
+    coins_less_opposite = (relevance["coins"] - relevance["opposite coins"]).to_numpy()
+    name_less_hint = np.where(is_name["coins"], coins_less_opposite, -coins_less_opposite)
+
+    def estimates(picked: np.ndarray) -> list[float]:
+        r = {}
+        for name, values in relevance.items():
+            role = is_name[name].to_numpy()[picked, None]
+            r[name] = partial_spearman(ratings[picked], values.to_numpy()[picked], role)
+        return [
+            np.mean(name_less_hint[picked]),
+            (r["coins"] + r["opposite coins"]) / 2,
+            r["english"],
+            r["permuted"],
+            r["english"] - r["permuted"],
+        ]
+
+    pairs = wide.index.get_level_values("pair")
+    rows_of_pair = [np.flatnonzero(pairs == pair) for pair in pairs.unique()]
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        chosen = rng.integers(len(rows_of_pair), size=len(rows_of_pair))
+        drawn.append(estimates(np.concatenate([rows_of_pair[i] for i in chosen])))
+    low, high = np.quantile(drawn, _CENTRAL, axis=0)
+    value = estimates(np.arange(len(wide)))
+    names = ["names rather than hints", "coins", "english", "permuted", "english less permuted"]
+    return pd.DataFrame({"value": value, "low": low, "high": high, "n": len(wide)}, index=names)
 
 
 def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.Series:

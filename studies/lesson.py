@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
+from gradeclip_utils.files import data_path
 from gradeclip_utils.measures.statistics import interpret_interval, mean_interval
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import paint
@@ -39,6 +40,7 @@ FULL_WIDTH = 8.1  # inches: 860 pixels of a notebook
 COLUMNS_OF_TEXT = 100  # that a notebook shows without a break
 COMMITTED = Path(__file__).parent.parent / "results"  # of the models that the project knows
 RESULTS = Path(os.environ.get("GRADECLIP_RESULTS") or COMMITTED)  # where lessons write
+SEEDS = "seeds.csv"  # what lessons claim of trainings like the default model's, from other seeds
 SECOND = "emoji-aided"  # trained with aids, which the lessons measure beside `emoji`
 COLUMNS = ["lesson", "claim", "model", "estimate", "low", "high", "than", "n", "answer"]
 pd.set_option("display.max_colwidth", None)  # tables of lessons show whole sentences
@@ -282,12 +284,39 @@ def mean_and_interval(
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of claims with two digits, and the interval in one column."""
+    """A table of claims with two digits, and the interval in one column.
+
+    Claims about the default model stand beside what trainings from other seeds gave.
+    """
     lows = table["low"].map("[{:.2f}, ".format)
     highs = table["high"].map("{:.2f}]".format)
     columns = table.drop(columns=["lesson", "low", "high"])
     columns.insert(3, "95 % interval", lows + highs)
+    others = other_trainings(table)
+    if others.any():
+        columns.insert(4, "other seeds", others)
     return columns.round({"estimate": 2, "than": 2})
+
+
+def other_trainings(table: pd.DataFrame) -> pd.Series:
+    """What other trainings gave of each claim about the default model, from lowest to highest.
+
+    "" where no other training was measured.
+    """
+    file = data_path(SEEDS)
+    if not file.exists():
+        return pd.Series("", table.index)
+    estimates = pd.read_csv(file, dtype={"lesson": str}).groupby(["lesson", "claim"])["estimate"]
+    spread = estimates.agg(["min", "max"])
+    cells = []
+    for row in table.itertuples():
+        key = (row.lesson, row.claim)
+        cell = ""
+        if row.model == "emoji" and key in spread.index:
+            low, high = spread.loc[key]
+            cell = f"{low:.2f} to {high:.2f}"
+        cells.append(cell)
+    return pd.Series(cells, table.index)
 
 
 def result_rows(results: str | Path = COMMITTED) -> pd.DataFrame:

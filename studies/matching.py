@@ -86,7 +86,7 @@ def word_kinds(scene: Scene) -> list[str]:
 
     kinds = []
     for word in tagged_words(caption):
-        spans = [span for span in scene.spans if span.start < word.end and word.start < span.end]
+        spans = scene.spans_of(word.start, word.end)
         if spans:
             kinds.append(spans[0].kind)
         elif word.end <= max(openings, default=0):
@@ -419,10 +419,8 @@ def _words_of_one_thing(
     words = []
     for number, (start, end) in enumerate(places):
         word = scene.caption[start:end]
-        for span in scene.spans:
-            if span.kind not in ("noun", "colour") or len(span.objects) != 1:
-                continue
-            if span.start < end and start < span.end:
+        for span in scene.spans_of(start, end):
+            if span.kind in ("noun", "colour") and len(span.objects) == 1:
                 words.append((number, word, span))
     return words
 

@@ -15,7 +15,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path
 from gradeclip_utils.models import Clip, load_clip
 
-from . import art, card, distil, fine, gallery, layers, scratch, seeds
+from . import art, card, distil, fine, gallery, layers, roles, scratch, seeds
 from .rounds import MODELS, STARTS
 
 RUNS = Path("runs")
@@ -45,6 +45,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = command("seeds", run_seeds, "three half-length trainings, and what lessons claim of each")
     add("--folder", type=Path, default=RUNS / "seeds", help="for states and weights")
     add("--out", type=Path, default=data_path(seeds.TABLE), help="the table")
+
+    add = command("roles", run_roles, "four half-length trainings in which coins exchange words")
+    add("--folder", type=Path, default=RUNS / "roles", help="for states and weights")
+    add("--out", type=Path, default=data_path(roles.TABLE), help="the table")
 
     add = command("students", run_students, "teach CLIPs of other architectures by emoji")
     add("names", nargs="*", help=f"of {', '.join(distil.CONFIGS)}; all by default")
@@ -126,6 +130,11 @@ def run_training(options: argparse.Namespace) -> None:
 def run_seeds(options: argparse.Namespace) -> None:
     """Train from other seeds, and write what the lessons claim of each."""
     seeds.make(options.folder, options.out)
+
+
+def run_roles(options: argparse.Namespace) -> None:
+    """Train with names and hints exchanged, and write what words count in each training."""
+    roles.make(options.folder, options.out)
 
 
 def run_students(options: argparse.Namespace) -> None:

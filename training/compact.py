@@ -96,6 +96,10 @@ def describe_training(recipe: Mapping[str, object]) -> str:
         additions.append("the colours of each caption shuffled among its things")
     if part := recipe["colours_left_out"]:
         additions.append(f"{part:.0%} of the colours left out of captions")
+    if recipe["exchanged"]:
+        additions.append("names and hints exchanged in captions")
+    if kind := recipe["word_vectors"]:
+        additions.append(f"{kind} word vectors as the first token embeddings")
     if not additions:
         return "on drawn scenes, with the loss of CLIP alone"
     return f"on drawn scenes, with {', '.join(additions)}; CLIP's own training has none of these"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene
-from gradeclip_utils.scenes.emoji import render
+from gradeclip_utils.scenes.emoji import concept, render
 from gradeclip_utils.scenes.grammar import article, grouped
 from gradeclip_utils.scenes.scene import is_withheld_colour
 
@@ -57,6 +57,9 @@ class Recipe:
         shuffled_colours: whether the colours of a caption are dealt at random among the things that
             it names.
         colours_left_out: fraction of the colours of captions that are left out.
+        exchanged: pairs of a noun and a hint; where captions would say one they say the other.
+        word_vectors: what the embeddings of tokens begin as: "english" for word vectors of
+            English, "permuted" for those of other words; random if empty.
         start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin
             from nothing.
         seed: of the initial weights, the scenes and the dropped patches.
@@ -75,6 +78,8 @@ class Recipe:
     hard_negatives: bool = False
     shuffled_colours: bool = False
     colours_left_out: float = 0.0
+    exchanged: tuple[tuple[str, str], ...] = ()
+    word_vectors: str = ""
     start: str = ""
     seed: int = 0
 
@@ -139,7 +144,8 @@ class SceneBatches(torch.utils.data.Dataset):
         """Draw batch `step` with images of another size."""
         scenes = self.scenes(step)
         images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
-        return torch.from_numpy(images), self.tokenizer([scene.caption for scene in scenes])
+        captions = [exchange_words(scene.caption, self.recipe.exchanged) for scene in scenes]
+        return torch.from_numpy(images), self.tokenizer(captions)
 
     def scenes(self, step: int) -> list[Scene]:
         """The scenes of a batch; early ones hold fewer objects, unless there is a start."""
@@ -211,6 +217,23 @@ def leave_out_colours(scene: Scene, part: float, rng: np.random.Generator) -> Sc
         is_left_out = colour is None or rng.random() < part
         words.append("" if is_left_out else scene.caption[colour.start : colour.end])
     return with_colours(scene, nouns, colours, words)
+
+
+def exchange_words(caption: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """The caption with noun and hint of each pair exchanged; a hint has no plural.
+
+    >>> exchange_words("two doves and something tagged peace", [("dove", "peace")])
+    'two peace and something tagged dove'
+    """
+    other = {}
+    for noun, hint in pairs:
+        other |= {noun: hint, concept(noun)["plural"]: hint, hint: noun}
+    words = re.findall(r"\w+|\W+", caption)
+    words = [other.get(word, word) for word in words]
+    for i, word in enumerate(words[:-2]):
+        if word in ("a", "an"):
+            words[i] = article(words[i + 2])  # behind the space
+    return "".join(words)
 
 
 def colour_before(scene: Scene, noun: Span) -> Span | None:

@@ -37,6 +37,7 @@ from .compact import describe_training, save_compact
 from .loop import train
 from .optimiser import muon_of
 from .rounds import PATCH, Recipe, SceneBatches
+from .vectors import token_vectors
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 192,
@@ -158,6 +159,9 @@ def new_model(recipe: Recipe, ids: Tensor) -> nn.Module:
         state = load_clip("emoji", recipe.start).model.state_dict()
         state["token_embedding.weight"] = state["token_embedding.weight"][ids]
         model.load_state_dict(state)
+    elif recipe.word_vectors:
+        table = model.token_embedding.weight.data
+        table.copy_(token_vectors(ids, table, permuted=recipe.word_vectors == "permuted"))
     return model
 
 

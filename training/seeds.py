@@ -3,12 +3,15 @@
     python -m training seeds
 
 Each takes half of the recipe's steps, and has a seed of its own for weights and scenes. Their
-weights stay in --folder. The lessons then measure each, and `data/seeds.csv` gets their claims: a
-row per seed and claim.
+weights and executed lessons stay in --folder. The lessons measure each, and `data/seeds.csv` gets
+their claims: a row per seed and claim.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradeclip_utils.files import write_whole
-from studies.lesson import results_folder, results_name
-from studies.runs import run_lesson
+from studies.lesson import results_name
 
 from .rounds import MODELS, Recipe
 from .scratch import train_rounds
@@ -54,7 +56,7 @@ def make(
         if not weights.is_file():
             train_rounds(half_length(rounds, seed), folder / f"seed-{seed}", weights)
         for lesson in lessons:
-            claims = lesson_claims(lesson, weights)
+            claims = lesson_claims(lesson, weights, folder / "results")
             tables.append(claims.assign(seed=seed))
 
     claims = pd.concat(tables)
@@ -62,12 +64,22 @@ def make(
     write_whole({table: claims[columns].to_csv(index=False).encode()})
 
 
-def lesson_claims(lesson: str, weights: Path) -> pd.DataFrame:
+def lesson_claims(lesson: str, weights: Path, results: Path) -> pd.DataFrame:
     """What a lesson claims about weights: its table, without the rows of other models."""
-    file = results_folder(MODEL, str(weights)) / f"{lesson}.csv"
+    name = results_name(MODEL, str(weights))
+    file = results / name / f"{lesson}.csv"
     if not file.is_file():
         print(f"lesson {lesson} measures {weights}", flush=True)
-        run_lesson(lesson, MODEL, str(weights.resolve()), "", None)
+        run_lesson(lesson, weights, results)
     claims = pd.read_csv(file, dtype={"lesson": str})
-    is_of_weights = claims["model"] == results_name(MODEL, str(weights))
-    return claims[is_of_weights].drop(columns="model")
+    return claims[claims["model"] == name].drop(columns="model")
+
+
+def run_lesson(lesson: str, weights: Path, results: Path) -> None:
+    """Execute a lesson on weights, in a process whose lessons write their claims to `results`."""
+    command = [sys.executable, "-m", "studies", lesson, "--model", MODEL]
+    subprocess.run(
+        [*command, "--pretrained", str(weights.resolve())],
+        env={**os.environ, "GRADECLIP_RESULTS": str(results.resolve())},
+        check=True,
+    )

@@ -79,8 +79,7 @@ def named_things(
     """
     if prompt == scene.caption:
         # A scene knows which words of its own caption name which thing.
-        spans = [span for span in scene.spans if span.start < end and span.end > start]
-        return sorted({i for span in spans for i in span.objects}), []
+        return sorted({i for span in scene.spans_of(start, end) for i in span.objects}), []
 
     words = re.findall(r"\w+", prompt[start:end].lower())
     named = [nouns()[word] for word in words if word in nouns()]

@@ -77,6 +77,10 @@ class Scene:
         image.info[DRAWN] = "yes"
         return image
 
+    def spans_of(self, start: int, end: int) -> list[Span]:
+        """The spans that share a character with those from `start` to `end` of the caption."""
+        return [span for span in self.spans if span.start < end and start < span.end]
+
     def masks(self, size: int = IMAGE_SIZE) -> np.ndarray:
         """Which pixels each object covers, (objects, size, size) bool; the front hides others."""
         return covered(self.objects, size)

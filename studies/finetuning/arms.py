@@ -123,9 +123,8 @@ def with_false_phrases(scene: Scene, part: float, rng: np.random.Generator) -> s
 def described_mask(scene: Scene, start: int, end: int) -> np.ndarray | None:
     """The pixels (96, 96) of the objects that characters `start` to `end` of a caption describe."""
     objects: set[int] = set()
-    for span in scene.spans:
-        if span.start < end and span.end > start:
-            objects.update(span.objects)
+    for span in scene.spans_of(start, end):
+        objects.update(span.objects)
     if not objects:
         return None
     return scene.masks(CANVAS)[sorted(objects)].max(0)

@@ -310,6 +310,35 @@ def test_a_planted_effect_comes_out_and_none_is_seen_where_none_is_planted():
     assert large["power"] == 1
 
 
+def test_where_coins_assign_roles_their_part_and_that_of_meaning_are_told_apart():
+    rng = np.random.default_rng(4)
+    ratings = rng.uniform(1, 5, size=120)
+    names_first = np.repeat(rng.permutation(60) < 30, 2) ^ (np.arange(120) % 2 == 1)
+    tables = []
+    for training in ("coins", "opposite coins", "english", "permuted"):
+        is_name = ~names_first if training == "opposite coins" else names_first
+        meaning = 0.4 * (ratings - 3) if training == "english" else 0.0
+        table = {
+            "training": training,
+            "word": [f"word {i}" for i in range(120)],
+            "pair": np.arange(120) // 2,
+            "role": np.where(is_name, study.NAME, study.HINT),
+            "concreteness": ratings,
+            "relevance": 1 + 1.5 * is_name + meaning + rng.normal(scale=0.3, size=120),
+        }
+        tables.append(pd.DataFrame(table))
+
+    measures = study.by_assigned_role(pd.concat(tables), draws=200)
+    role = measures.loc["names rather than hints"]
+    assert role["low"] < 1.5 < role["high"]
+    assert role["high"] - role["low"] < 0.3
+    for training in ("coins", "permuted"):
+        assert abs(measures.loc[training, "value"]) < 0.2, training
+    assert measures.loc["english", "value"] > 0.7
+    assert measures.loc["english less permuted", "low"] > 0.5
+    assert set(measures["n"]) == {120}
+
+
 def test_a_simulated_model_keeps_the_captions_and_the_scatter_of_the_scores():
     rows, table = captions_of_words()
     simulated = study.plant(rows, table, 0.3)

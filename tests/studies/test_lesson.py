@@ -188,6 +188,19 @@ def test_rows_of_each_model_and_data_set_have_a_folder_of_their_own(results):
     assert {folder.parts[-3] for folder in folders} == {"ViT-B-32-openai", "emoji-aided"}
 
 
+def test_a_claim_of_the_default_model_stands_beside_those_of_trainings_from_other_seeds(
+    tmp_path, monkeypatch
+):
+    seeds = {"lesson": "99", "claim": "red", "seed": [21, 22, 23], "estimate": [0.5, 0.25, 0.75]}
+    pd.DataFrame(seeds).to_csv(tmp_path / "seeds.csv", index=False)
+    monkeypatch.setattr(studies.lesson, "data_path", tmp_path.joinpath)
+    claims = Claims("99")
+    for claim, model in (("red", ""), ("red", "emoji-aided"), ("blue", "")):
+        claims.add(claim, estimate=0.6, bounds=(0.5, 0.7), model=model)
+    assert claims.write()["other seeds"].tolist() == ["0.25 to 0.75", "", ""]
+    assert "other seeds" not in Claims("98").write(), "no other training measured lesson 98"
+
+
 def test_of_a_claim_that_was_measured_twice_the_larger_run_counts(results):
     for name, n in (("", 40), ("06-photographs", 80)):
         claims = Claims("06", "ViT-B-16", "openai")

@@ -30,14 +30,14 @@ def test_a_seed_has_the_plain_recipe_in_half_the_steps_with_seeds_that_nobody_el
 def test_one_command_trains_from_each_seed_and_writes_the_claims_of_the_lessons(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(lesson, "RESULTS", tmp_path / "results")
     measured = []
 
-    def run_lesson(number, model, pretrained, data, n):
+    def run_lesson(number, weights, results):
         """As a lesson does, claim something of its model and of the one beside it."""
-        measured.append((number, pretrained))
-        clip = load_clip(model, pretrained)
-        claims = lesson.Claims(number, model, pretrained)
+        monkeypatch.setattr(lesson, "RESULTS", results)
+        measured.append((number, weights))
+        clip = load_clip(seeds.MODEL, weights)
+        claims = lesson.Claims(number, seeds.MODEL, str(weights))
         scale = clip.model.logit_scale.item()
         claims.add("scale", estimate=scale, bounds=(scale - 1, scale + 1))
         claims.add("scale", estimate=0.0, bounds=(-1, 1), model="emoji-aided")
