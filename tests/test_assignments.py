@@ -76,6 +76,14 @@ def test_every_function_is_asked_for_and_checked_in_the_open(cells):
         assert "assert" in check, name
 
 
+def test_students_find_no_solution_no_hidden_test_and_no_guidance(cells):
+    for cell in cells:
+        for secret in ("BEGIN SOLUTION", "HIDDEN TESTS", "What to look for"):
+            assert secret not in cell.source
+        if cell.metadata.nbgrader.solution:
+            assert "YOUR CODE HERE" in cell.source or cell.source == "YOUR ANSWER HERE"
+
+
 def test_students_may_change_their_answers_only(cells):
     for cell in cells:
         marks = cell.metadata.nbgrader
