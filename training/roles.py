@@ -194,11 +194,12 @@ def likeness_to_english(clip: Clip, words: Sequence[str]) -> np.ndarray:
     english = np.array([vectors.get(word, missing) for word in words])
 
     likeness = []
-    ours = cosines(embeddings)
-    theirs = cosines(english)
+    token_cosines = cosines(embeddings)
+    english_cosines = cosines(english)
     for i in range(len(words)):
-        is_known = ~np.isnan(theirs[i]) & (np.arange(len(words)) != i)
-        likeness.append(spearmanr(ours[i][is_known], theirs[i][is_known]).statistic)
+        has_vector = ~np.isnan(english_cosines[i]) & (np.arange(len(words)) != i)
+        correlation = spearmanr(token_cosines[i][has_vector], english_cosines[i][has_vector])
+        likeness.append(correlation.statistic)
     return np.array(likeness)
 
 

@@ -225,11 +225,11 @@ def exchange_words(caption: str, pairs: Sequence[tuple[str, str]]) -> str:
     >>> exchange_words("two doves and something tagged peace", [("dove", "peace")])
     'two peace and something tagged dove'
     """
-    other = {}
+    partner = {}
     for noun, hint in pairs:
-        other |= {noun: hint, concept(noun)["plural"]: hint, hint: noun}
+        partner |= {noun: hint, concept(noun)["plural"]: hint, hint: noun}
     words = re.findall(r"\w+|\W+", caption)
-    words = [other.get(word, word) for word in words]
+    words = [partner.get(word, word) for word in words]
     for i, word in enumerate(words[:-2]):
         if word in ("a", "an"):
             words[i] = article(words[i + 2])  # behind the space
