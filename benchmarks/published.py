@@ -83,7 +83,7 @@ def one_head(case: Case) -> tuple[Tensor, Tensor]:
 
 def positive_layers(case: Case) -> tuple[Tensor, Tensor]:
     tower = open_image_tower(case.clip.model, 3)
-    maps = layer_maps(tower, tower.trace(case.pixels, graph=True), case.text)
+    maps = layer_maps(tower, tower.trace(case.pixels, graph="query_graph"), case.text)
     return sum(maps).relu(), sum(layer_map.relu() for layer_map in maps)
 
 

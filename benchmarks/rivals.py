@@ -109,9 +109,7 @@ def our_method(name: str, model: nn.Module, pixels: Tensor, text: Tensor) -> Cal
 
     @torch.no_grad()
     def explain() -> Tensor:
-        trace = tower.trace(
-            pixels, pixel_graph=method.needs_pixel_graph, layer_graph=method.needs_layer_graph
-        )
+        trace = tower.trace(pixels, method.graph)
         maps = method.image(tower, trace, text[None], Options())
         return maps[0, 0, 1:].unflatten(0, trace.grid)
 

@@ -52,6 +52,7 @@ from .words import Split, Word, check_tokenizer
 
 PROMPT_BATCH = 64  # prompts in one forward pass
 SAME = "same"  # words of a call: by the explainer's own method
+ALL = slice(0, None)  # of the prompts
 OTHERS = "others"  # the other side of a contrast: all null captions
 _NULLS_AT_ONCE = 32  # null captions in one forward pass, so that a bar can show their number
 _LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers")
@@ -331,24 +332,31 @@ class Explainer:
             raise GradeclipError(f"heads must be 'joint' or 'separate', got {short(heads)}")
         if method is not None and methods is not None:
             raise GradeclipError("give method= for one explanation, or methods= for several")
+        if isinstance(methods, str):
+            raise GradeclipError(f"methods must be a list of names, got {methods!r}")
+
         prompts = as_prompts(prompts)
-        contrast = _matched(against, len(prompts))
+        against = _matched(against, len(prompts))
         images = [self._read_image(image)]
+        tokens = self._tokenize(prompts)
+        contrast_tokens = self._tokenize_contrast(against)
         if methods is None:
-            explainer = self
-            if method is not None or words != SAME:
-                explainer = self.with_method(method, words=words)
-            return explainer._explain(images, prompts, contrast, heads=heads)[0]
+            explainer = self.with_method(method, words=words)
+            return explainer._explain(images, tokens, contrast_tokens, {}, heads)[0]
+
+        explainers = [self.with_method(method, words=words) for method in methods]
+        names = [explainer.method.name for explainer in explainers]
+        # first those whose trace also serves the others
+        graphs = ["query_graph", "layer_graph", "pixel_graph", None]
+        explainers.sort(key=lambda explainer: graphs.index(explainer.method.graph))
 
         explanations: dict[str, Explanation] = {}
-        encoded_by_words: dict[str, Sides] = {}
+        encoded: dict[str, Sides] = {}
         with self._memory.switched_on():
-            for explainer in self._by_methods(methods, words):
-                (explanation,) = explainer._explain(
-                    images, prompts, contrast, encoded_by_words=encoded_by_words, heads=heads
-                )
+            for explainer in explainers:
+                (explanation,) = explainer._explain(images, tokens, contrast_tokens, encoded, heads)
                 explanations[explainer.method.name] = explanation
-        return {name: explanations[name] for name in _names(methods)}
+        return {name: explanations[name] for name in names}
 
     def explain_batch(
         self,
@@ -379,9 +387,9 @@ class Explainer:
         for rows in self._batches(len(images)):
             explanations += self._explain(
                 [self._read_image(image) for image in images[rows]],
-                prompts[rows],
-                against if against is None or isinstance(against, str) else against[rows],
-                first_index=rows.start,
+                self._tokenize(prompts, rows),
+                self._tokenize_contrast(against, rows),
+                {},
             )
         return explanations
 
@@ -498,7 +506,7 @@ class Explainer:
         nouns = known_nouns(self.clip.vocabulary) if vocabulary is None else as_strings(vocabulary)
         texts = self.embed_texts(captions_of(nouns, self.clip.vocabulary))  # (K, E)
         with self._isolated():
-            _, trace = self._trace([self._read_image(image)], with_graphs=False)
+            _, trace = self._trace([self._read_image(image)], with_graph=False)
             embedding = trace.embedding[0]
             if patch is not None:
                 row, column = _checked_patch(patch, trace)
@@ -530,7 +538,7 @@ class Explainer:
         for batch in _in_batches(_as_images(images), self._images_per_pass):
             pictures = [read_image(image) for image in batch]
             with self._isolated():
-                embeddings.append(self._trace(pictures, with_graphs=False)[1].embedding)
+                embeddings.append(self._trace(pictures, with_graph=False)[1].embedding)
         if not embeddings:
             raise GradeclipError("there are no images: give at least one")
         with self._isolated():
@@ -561,31 +569,11 @@ class Explainer:
             embeddings = [tower.trace(ids[batch]).embedding for batch in order.split(PROMPT_BATCH)]
             return torch.cat(embeddings)[order.argsort()]
 
-    @overload
     def maps(
         self,
         images: ImageLike | Sequence[ImageLike],
         directions: Tensor | np.ndarray | Sequence[Tensor],
-        *,
-        methods: None = None,
-    ) -> Tensor: ...
-
-    @overload
-    def maps(
-        self,
-        images: ImageLike | Sequence[ImageLike],
-        directions: Tensor | np.ndarray | Sequence[Tensor],
-        *,
-        methods: Sequence[str | Method],
-    ) -> dict[str, Tensor]: ...
-
-    def maps(
-        self,
-        images: ImageLike | Sequence[ImageLike],
-        directions: Tensor | np.ndarray | Sequence[Tensor],
-        *,
-        methods: Sequence[str | Method] | None = None,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Tensor:
         """Signed maps (N, M, h, w) of N images for M directions of embedding space.
 
         The target of a direction d is `embed_images(image) . d`: a similarity if d is the embedding
@@ -597,37 +585,36 @@ class Explainer:
         Args:
             images: N images as for `explain`; a single one counts as a sequence of one.
             directions: (M, E), the same for all images, or (N, M, E), each image's own.
-            methods: several, which share one trace if they explain the same layers.
 
         Returns:
             (N, M, h, w) on the token grid, in the precision of the embeddings, on the model's
-            device, without a graph: the maps that `explain` shows for the same prompts. A dict of
-            these by name if there are `methods`.
+            device, without a graph: the maps that `explain` shows for the same prompts.
 
         Raises:
             GradeclipError: the method has no maps of images; directions of a wrong shape; images of
                 several grids (`resolution="native"`) in one call; maps that are not finite.
         """
+        if self.method.image is None:
+            raise GradeclipError(
+                f"{self.method.title} explains prompts only: it has no maps of images"
+            )
         images = list(_as_images(images))
-        explainers = [self] if methods is None else self._by_methods(methods)
-        maps: dict[str, list[Tensor]] = {}
-        for explainer in explainers:
-            if explainer.method.image is None:
-                raise GradeclipError(
-                    f"{explainer.method.title} explains prompts only: it has no maps of images"
-                )
-            maps[explainer.method.name] = []
-        with self._isolated(), self._memory.switched_on():
+        with self._isolated():
             targets = self._directions(directions, ("M",), (len(images), "M"))
             targets = targets.expand(len(images), -1, -1)  # (N, M, E)
+
+            maps: list[Tensor] = []
             for rows in self._batches(len(images)):
-                pictures = [read_image(image) for image in images[rows]]
-                for explainer in explainers:
-                    maps[explainer.method.name].append(explainer._maps(pictures, targets[rows]))
-            joined = {name: _joined(parts) for name, parts in maps.items()}
-        if methods is None:
-            return joined[self.method.name]
-        return {name: joined[name] for name in _names(methods)}
+                _, trace = self._trace([read_image(image) for image in images[rows]])
+                batch_targets = targets[rows].to(trace.embedding)
+                token_maps = self._token_maps(trace, batch_targets, self._empty_prompt())
+                maps.append(_on_grid(token_maps, trace))  # (B, M, h, w)
+
+            if len({part.shape[2:] for part in maps}) > 1:
+                raise GradeclipError(
+                    "images of several sizes have maps of several shapes: ask for one at a time"
+                )
+            return torch.cat(maps)
 
     def score_words(
         self,
@@ -688,47 +675,37 @@ class Explainer:
     def _explain(
         self,
         images: list[Image.Image],
-        prompts: list[str] | Tensor,
-        against: list[str] | Tensor | str | None,
-        first_index: int = 0,
-        encoded_by_words: dict[str, Sides] | None = None,
+        tokens: TokenizedPrompts,
+        contrast_tokens: TokenizedPrompts | str | None,
+        encoded_by_words: dict[str, Sides],
         heads: str = "joint",
     ) -> list[Explanation]:
         """Explain B images of one size; their P = B * T prompts stand in the images' order.
 
-        `encoded_by_words` keeps the prompts with their words for other methods of the same images.
+        `encoded_by_words` keeps the prompts, with words scored by a method of this name, for other
+        methods of the same images.
         """
-        if heads == "separate" and self.method.heads is None:
-            able = ", ".join(name for name, method in METHODS.items() if method.heads is not None)
-            raise GradeclipError(
-                f"maps of {self.method.title} are no sum over heads: ask for one of {able}"
-            )
-        prompts_per_image = len(prompts) // len(images)
-        words = self.words.name if self.words is not None else ""
-        sides = (encoded_by_words or {}).get(words)
+        prompts_per_image = len(tokens.names) // len(images)
+        over_others = isinstance(contrast_tokens, str)
         with self._isolated():
-            if sides is None:  # a wrong prompt is refused before anything is computed
-                tokens = self._tokenize(prompts, first_index)
-                contrast_tokens = None
-                if against is not None and not isinstance(against, str):
-                    contrast_tokens = self._tokenize(against, first_index)
-
             views, trace = self._trace(images)
             image_embedding = trace.embedding.repeat_interleave(prompts_per_image, dim=0)  # (P, E)
 
-            if sides is None:
-                sides = self._encode_sides(tokens, contrast_tokens, image_embedding)
-            if encoded_by_words is not None:
-                encoded_by_words[words] = sides
-            encoded, contrast = sides
+            words = "" if self.words is None else self.words.name
+            if words not in encoded_by_words:
+                encoded_by_words[words] = self._encode_sides(
+                    tokens, contrast_tokens, image_embedding
+                )
+            sides = encoded, contrast = encoded_by_words[words]
+
             targets = encoded.embedding  # (P, E)
             if contrast is not None:  # the target falls as the other similarity rises
                 targets = targets - contrast.embedding
-            elif against is not None:
+            elif over_others:
                 targets = targets - self._null_embeddings().mean(0).to(targets)
-
             targets = targets.unflatten(0, (-1, prompts_per_image))  # (B, T, E)
-            empty = self._empty_prompt() if against is None else None
+
+            empty = self._empty_prompt() if contrast_tokens is None else None
             maps = self._image_maps(trace, targets, empty, encoded.names)  # (B, T, h, w)
             head_maps = self._head_maps(trace, targets) if heads == "separate" else None
             explained_similarity = self._explained_similarity(trace, encoded)  # (P,)
@@ -758,7 +735,7 @@ class Explainer:
                     probability=self._probability(similarity),
                     **_contrast_fields(contrast, rows),
                     **_places(similarity, null_similarity, i),
-                    against_others=isinstance(against, str),
+                    against_others=over_others,
                 )
             )
         return explanations
@@ -779,7 +756,11 @@ class Explainer:
 
     def _head_maps(self, trace: Trace, targets: Tensor) -> np.ndarray:
         """The part of each layer and head in the maps, (B, T, L, H, h, w)."""
-        assert self.method.heads is not None
+        if self.method.heads is None:
+            able = ", ".join(name for name, method in METHODS.items() if method.heads is not None)
+            raise GradeclipError(
+                f"maps of {self.method.title} are no sum over heads: ask for one of {able}"
+            )
         maps = self.method.heads(self.image_tower, trace, targets, Options(self.seed))
         return _as_numpy(_on_grid(maps, trace))
 
@@ -790,27 +771,6 @@ class Explainer:
         explained = self.method.explained_embedding(self.image_tower, trace)  # (B, E)
         text_embedding = encoded.embedding.unflatten(0, (len(explained), -1))  # (B, T, E)
         return (explained[:, None] * text_embedding).sum(-1).flatten()
-
-    def _maps(self, images: list[Image.Image], directions: Tensor) -> Tensor:
-        """Maps (B, M, h, w) of B images for directions (B, M, E)."""
-        _, trace = self._trace(images)
-        directions = directions.to(trace.embedding)
-        return _on_grid(self._token_maps(trace, directions, self._empty_prompt()), trace)
-
-    def _by_methods(
-        self,
-        methods: Sequence[str | Method],
-        words: str | Method | None = SAME,
-    ) -> list[Self]:
-        """Explainers by several methods, first those whose trace also serves the others."""
-        if isinstance(methods, str):
-            raise GradeclipError(f"methods must be a list of names, got {methods!r}")
-        explainers = [self.with_method(method, words=words) for method in methods]
-
-        def need(explainer: Self) -> tuple[bool, bool]:
-            return explainer.method.needs_graph, explainer.method.needs_layer_graph
-
-        return sorted(explainers, key=need, reverse=True)
 
     def _read_image(self, image: ImageLike) -> Image.Image:
         """An image to explain, with a warning if the model has seen nothing like it."""
@@ -824,40 +784,48 @@ class Explainer:
         """Whether the model was trained on drawn scenes alone, and an image is no such scene."""
         return self.clip.trained_on_drawn_scenes and DRAWN not in image.info
 
-    def _tokenize(self, prompts: list[str] | Tensor, first_index: int = 0) -> TokenizedPrompts:
-        """Prompts with their token ids and words, or embeddings."""
-        if isinstance(prompts, Tensor):
-            return embeddings_as_prompts(prompts, self.image_tower.width, first_index)
-        return tokenize(prompts, self.clip, self._opened_text_tower())
+    def _tokenize(self, prompts: list[str] | Tensor, rows: slice = ALL) -> TokenizedPrompts:
+        """Some of the prompts with their token ids and words, or embeddings."""
+        with self._isolated():
+            if isinstance(prompts, Tensor):
+                width = self.image_tower.width
+                return embeddings_as_prompts(prompts[rows], width, first_index=rows.start)
+            return tokenize(prompts[rows], self.clip, self._opened_text_tower())
+
+    def _tokenize_contrast(
+        self,
+        against: list[str] | Tensor | str | None,
+        rows: slice = ALL,
+    ) -> TokenizedPrompts | str | None:
+        """The same of the other prompts of a contrast; `OTHERS` and None as they are."""
+        if against is None or isinstance(against, str):
+            return against
+        return self._tokenize(against, rows)
 
     def _trace(
-        self, images: list[Image.Image], *, with_graphs: bool = True
+        self, images: list[Image.Image], *, with_graph: bool = True
     ) -> tuple[list[View], Trace]:
-        """What the model sees of B images, and their trace, with the graphs of the method."""
-        method = self.method
+        """What the model sees of B images, and their trace, with the method's graph."""
         views = [self._view(image) for image in images]
         pixels = torch.stack([view.pixels for view in views]).to(self.image_tower.device)
         trace = self._memory.trace(
             self.image_tower,
             pixels,
-            graph=with_graphs and method.needs_graph,
-            pixel_graph=with_graphs and method.needs_pixel_graph,
-            layer_graph=with_graphs and method.needs_layer_graph,
+            graph=self.method.graph if with_graph else None,
         )
         return views, trace
 
     def _encode_sides(
         self,
         tokens: TokenizedPrompts,
-        contrast_tokens: TokenizedPrompts | None,
+        contrast_tokens: TokenizedPrompts | str | None,
         image_embedding: Tensor,
     ) -> Sides:
         """The prompts, and the other prompts of a contrast if there is one."""
-        contrast = None
         encoded = self._encode(tokens, image_embedding)
-        if contrast_tokens is not None:
-            contrast = self._encode(contrast_tokens, image_embedding, sign=-1)
-        return encoded, contrast
+        if isinstance(contrast_tokens, TokenizedPrompts):
+            return encoded, self._encode(contrast_tokens, image_embedding, sign=-1)
+        return encoded, None
 
     def _encode(
         self,
@@ -887,12 +855,8 @@ class Explainer:
         order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
         for batch in order.split(PROMPT_BATCH):
             scorer = self.words if has_words else None
-            trace = self._memory.trace(
-                tower,
-                tokens.ids[batch],
-                graph=scorer is not None and scorer.needs_graph,
-                layer_graph=scorer is not None and scorer.needs_layer_graph,
-            )
+            graph = None if scorer is None else scorer.graph
+            trace = self._memory.trace(tower, tokens.ids[batch], graph)
             embedding[batch] = trace.embedding
             if explained_embedding is not None:
                 explained = explained_embedding(tower, trace)
@@ -1179,11 +1143,6 @@ def _words_method(method: Method, words: str | Method | None) -> Method | None:
     return words_method
 
 
-def _names(methods: Sequence[str | Method]) -> list[str]:
-    """The names of methods, in their order."""
-    return [find_method(method).name for method in methods]
-
-
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """Images, of which a single one is a sequence of one."""
     if isinstance(images, (str, Path, Image.Image)):
@@ -1214,15 +1173,6 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | str | 
     if isinstance(prompts, Tensor):
         return prompts.expand(count, -1)
     return prompts * (count // len(prompts))
-
-
-def _joined(maps: list[Tensor]) -> Tensor:
-    """Maps (N, M, h, w) of the images of several batches."""
-    if len({part.shape[2:] for part in maps}) > 1:
-        raise GradeclipError(
-            "images of several sizes have maps of several shapes: ask for them one at a time"
-        )
-    return torch.cat(maps)
 
 
 def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .errors import GradeclipError, first_line
-from .towers import Tower, Trace
+from .towers import Graph, Tower, Trace
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -66,30 +66,20 @@ class TraceMemory:
             if not before:
                 self._last.clear()
 
-    def trace(
-        self,
-        tower: Tower,
-        inputs: Tensor,
-        *,
-        graph: bool = False,
-        pixel_graph: bool = False,
-        layer_graph: bool = False,
-    ) -> Trace:
+    def trace(self, tower: Tower, inputs: Tensor, graph: Graph | None = None) -> Trace:
         """The trace of inputs by a tower, the kept one if it is of the same inputs.
 
         A kept one serves without its layer graph, too: methods then compute their layers again.
         """
-        graphs = {"graph": graph, "pixel_graph": pixel_graph, "layer_graph": layer_graph}
         if not self.enabled:
-            return tower.trace(inputs, **graphs)
+            return tower.trace(inputs, graph)
 
         kept = self._last.get(tower)
         if kept is not None and torch.equal(kept.inputs, inputs):
-            has_graph = kept.graph is not None or not graph
-            has_pixel_graph = kept.pixel_graph is not None or not pixel_graph
-            if has_graph and has_pixel_graph:
+            has_graph = graph is None or getattr(kept, graph) is not None
+            if has_graph or graph == "layer_graph":
                 return kept
 
-        trace = tower.trace(inputs, **graphs)
+        trace = tower.trace(inputs, graph)
         self._last[tower] = trace
         return trace

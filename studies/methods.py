@@ -120,7 +120,7 @@ _POSITIVE_LAYERS = Method(
     title=POSITIVE,
     paper=METHODS["grad-eclip"].paper,
     image=positive_layers,
-    needs_graph=True,
+    graph="query_graph",
 )
 SUMMED = {  # methods that sum over layers
     "Grad-ECLIP": "grad-eclip",

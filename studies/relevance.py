@@ -106,16 +106,14 @@ def _maps_of_batch(
     directions: Tensor,
 ) -> dict[str, np.ndarray]:
     """Maps (B, T, h, w) by name of the method; one that compares targets gets each by itself."""
-    together = [method for method in methods if not method.compares_targets]
-    comparing = [method for method in methods if method.compares_targets]
-    maps = explainer.maps(images, directions, methods=together)
-
-    targets = directions.split(1, dim=1)
-    by_target = [explainer.maps(images, target, methods=comparing) for target in targets]
-    for method in comparing:
-        maps_of_targets = [by_method[method.name] for by_method in by_target]
-        maps[method.name] = torch.cat(maps_of_targets, dim=1)
-    return {name: tensor.float().cpu().numpy() for name, tensor in maps.items()}
+    maps = {}
+    for method in methods:
+        by_method = explainer.with_method(method)
+        targets_of_call = 1 if method.compares_targets else directions.shape[1]
+        parts = directions.split(targets_of_call, dim=1)
+        tensor = torch.cat([by_method.maps(images, part) for part in parts], dim=1)
+        maps[method.name] = tensor.float().cpu().numpy()
+    return maps
 
 
 def layer_maps(
@@ -146,7 +144,7 @@ def layer_maps(
 
     for batch in batches_of(images):
         pixels = pixels_of(clip, images[batch])
-        trace = tower.trace(pixels.to(tower.device), graph=True)
+        trace = tower.trace(pixels.to(tower.device), graph="query_graph")
         weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
 
         relevances: dict[str, list[Tensor]] = defaultdict(list)

@@ -360,7 +360,7 @@ def score_parts(explainer: Explainer, image, prompt: str) -> pd.DataFrame:
     word_ids = np.array(split.word_ids)  # the word of each token
     direction = explainer.embed_images(image)[None]  # (1, 1, E)
     tokens = explainer.clip.tokenizer([prompt]).to(tower.device)
-    trace = tower.trace(tokens, graph=True)
+    trace = tower.trace(tokens, graph="query_graph")
     weights = channel_weights(tower, trace, direction)  # (1, 1, L, R, D)
 
     rows = []

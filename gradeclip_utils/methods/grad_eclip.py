@@ -186,8 +186,8 @@ def channel_weights(
     """
     by_target = directions.transpose(0, 1)  # (T, B, E)
 
-    if delta is None and trace.graph is not None:
-        embedding, outputs = trace.graph  # (B, E), and an o (B, R, D) for each layer
+    if delta is None and trace.query_graph is not None:
+        embedding, outputs = trace.query_graph  # (B, E), and an o (B, R, D) for each layer
         weights = torch.autograd.grad(
             embedding,
             outputs,

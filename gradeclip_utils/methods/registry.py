@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor
 
 from ..errors import GradeclipError, hint
-from ..towers import Tower, Trace
+from ..towers import Graph, Tower, Trace
 from . import gradients, perturbation
 from .attention import attention, game, legrad, rollout
 from .features import clip_surgery, grad_cam, maskclip
@@ -57,9 +57,9 @@ class Method:
         target: whether maps depend on the prompt.
         compares_targets: whether the map of a prompt also depends on the other prompts of a call,
             or, where there is none, on the empty prompt (`Options.empty`).
-        needs_graph: whether it takes channel weights from the graph of the trace.
-        needs_pixel_graph: whether it takes gradients of pixels from the graph of the trace.
-        needs_layer_graph: whether it takes the attention of all tokens from it, or its gradients.
+        graph: the graph that it takes gradients from, if the trace has it: "query_graph" for
+            channel weights, "pixel_graph" for those of pixels, "layer_graph" for those of the
+            attention of all tokens.
         explained_embedding: `(tower, trace) -> (B, E)`, the embedding of another network than the
             model whose similarity is explained; the explanation's provenance then has this number.
 
@@ -81,9 +81,7 @@ class Method:
     word_change: str = ""
     target: bool = True
     compares_targets: bool = False
-    needs_graph: bool = False
-    needs_pixel_graph: bool = False
-    needs_layer_graph: bool = False
+    graph: Graph | None = None
     explained_embedding: Callable[[Tower, Trace], Tensor] | None = None
 
     def __post_init__(self):
@@ -232,7 +230,7 @@ _METHODS = [
         image=grad_eclip,
         text=grad_eclip,
         heads=grad_eclip_of_heads,
-        needs_graph=True,
+        graph="query_graph",
     ),
     Method(
         name="grad-eclip-no-spatial",
@@ -242,7 +240,7 @@ _METHODS = [
         image=partial(grad_eclip, spatial="none"),
         text=partial(grad_eclip, spatial="none"),
         heads=partial(grad_eclip_of_heads, spatial="none"),
-        needs_graph=True,
+        graph="query_graph",
     ),
     Method(
         name="grad-eclip-softmax",
@@ -252,7 +250,7 @@ _METHODS = [
         image=partial(grad_eclip, spatial="softmax"),
         text=partial(grad_eclip, spatial="softmax"),
         heads=partial(grad_eclip_of_heads, spatial="softmax"),
-        needs_graph=True,
+        graph="query_graph",
     ),
     Method(
         name="grad-eclip-single-head",
@@ -290,7 +288,7 @@ _METHODS = [
         text=rollout,
         layers="all",
         target=False,
-        needs_layer_graph=True,
+        graph="layer_graph",
     ),
     Method(
         name="grad-cam",
@@ -314,7 +312,7 @@ _METHODS = [
         image=game,
         text=game,
         layers="all",
-        needs_layer_graph=True,
+        graph="layer_graph",
     ),
     Method(
         name="maskclip",
@@ -375,7 +373,7 @@ _METHODS = [
         cost="a gradient through each of a sixth of the layers, for each target",
         image=legrad,
         layers="sixth",
-        needs_layer_graph=True,
+        graph="layer_graph",
     ),
     Method(
         name="input-x-gradient",
@@ -388,7 +386,7 @@ _METHODS = [
         image=gradients.input_x_gradient,
         text=gradients.input_x_gradient,
         text_layers="all",
-        needs_pixel_graph=True,
+        graph="pixel_graph",
     ),
     Method(
         name="integrated-gradients",

@@ -26,12 +26,13 @@ from torch import nn
 
 from ..errors import GradeclipError, UnsupportedModel
 from . import open_clip, timm, transformers
-from .base import Entry, Layer, Tower, Trace
+from .base import Entry, Graph, Layer, Tower, Trace
 from .blocks import with_parts
 
 __all__ = [
     "REGISTERED",
     "Entry",
+    "Graph",
     "Layer",
     "Tower",
     "Trace",

@@ -13,7 +13,7 @@ H heads of C channels, D = H * C, and embeddings of width E.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ INPUTS_VERIFIED = 4  # of the first batch, compared with the model's own forward
 # image tower of ViT-B/16 has 86.
 SMALL_TOWER = 20_000_000
 KNOWN_LIBRARIES = ("torch.", "open_clip.", "timm.", "transformers.", "peft.")
+# The part of a trace that autograd knows, by the name of its field in `Trace`
+Graph = Literal["query_graph", "pixel_graph", "layer_graph"]
 # (place among the explained layers, o of its query tokens) -> another o
 Change = Callable[[int, Tensor], Tensor]
 
@@ -66,11 +68,12 @@ class Trace(Entry):
 
     layers: tuple[Layer, ...]  # the lowest first
     embedding: Tensor  # (B, E), of unit length; the logits of a classifier as they are
-    # embedding and each layer's o, as autograd knows them
-    graph: tuple[Tensor, tuple[Tensor, ...]] | None = None
-    # embedding and inputs, the same
+    # At most one of these is there, with its tensors as autograd knows them:
+    # embedding and each layer's o, for channel weights
+    query_graph: tuple[Tensor, tuple[Tensor, ...]] | None = None
+    # embedding and inputs
     pixel_graph: tuple[Tensor, Tensor] | None = None
-    # each layer's attention (B, H, N, N) and output (B, N, D) for all tokens, the same
+    # each layer's attention (B, H, N, N) and output (B, N, D) for all tokens
     layer_graph: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     @property
@@ -204,33 +207,31 @@ class Tower:
         return sum(weight.numel() for weight in self.part.parameters()) < SMALL_TOWER
 
     @torch.no_grad()
-    def trace(
-        self,
-        inputs: Tensor,
-        *,
-        graph: bool = False,
-        pixel_graph: bool = False,
-        layer_graph: bool = False,
-    ) -> Trace:
+    def trace(self, inputs: Tensor, graph: Graph | None = None) -> Trace:
         """Trace pixels (B, 3, H, W) or token ids (B, context_length).
 
-        With `graph`, the trace is ready for channel weights; with `pixel_graph`, for gradients of
-        pixels; with `layer_graph`, for those of the attention of all tokens.
+        With "query_graph", the trace is ready for channel weights; with "pixel_graph", for
+        gradients of pixels, if there are any; with "layer_graph", for those of the attention of all
+        tokens.
         """
         if not self.verified:
             self._verify(inputs[:INPUTS_VERIFIED])
-        if pixel_graph:
+        if graph == "pixel_graph" and self.name == "image":
             trace = self._trace_with_pixel_graph(inputs)
-        elif layer_graph:
+        elif graph == "layer_graph":
             trace = self._trace_with_layer_graph(self._enter_in_eval_mode(inputs))
+        elif graph == "query_graph":
+            trace = self._trace_with_query_graph(self._enter_in_eval_mode(inputs))
         else:
-            trace = self._trace_from(self._enter_in_eval_mode(inputs), graph)
+            trace = self.trace_with_grad(inputs)
         self._check_finite(trace)
         return trace
 
     def trace_with_grad(self, inputs: Tensor) -> Trace:
         """The same with a graph from embedding, tokens and layers into the parameters to train."""
-        return self._trace_from(self._enter_in_eval_mode(inputs))
+        entry = self._enter_in_eval_mode(inputs)
+        embedding, layers = self._forward_explained(entry)
+        return Trace(**_as_fields(entry), layers=layers, embedding=embedding)
 
     @torch.no_grad()
     def with_one_head(self, trace: Trace) -> Trace:
@@ -248,7 +249,7 @@ class Tower:
 
         The trace is ready for channel weights.
         """
-        return self._trace_from(entry, graph=True)
+        return self._trace_with_query_graph(entry)
 
     def embed_from_attention(self, trace: Trace, delta: Tensor) -> Tensor:
         """Embeddings (B, E) when `delta` (L, B, R, D) is added to o in the L explained layers.
@@ -341,11 +342,8 @@ class Tower:
         """Embeddings of unit length; the logits of a classifier as they are."""
         return F.normalize(embedding, dim=-1) if self.unit else embedding
 
-    def _trace_from(self, entry: Entry, graph: bool = False) -> Trace:
-        """The trace of an entry; with `graph`, the o of its layers are known to autograd."""
-        if not graph:
-            embedding, layers = self._forward_explained(entry)
-            return Trace(**_as_fields(entry), layers=layers, embedding=embedding)
+    def _trace_with_query_graph(self, entry: Entry) -> Trace:
+        """The trace of an entry, with a graph from the o of its layers to the embedding."""
 
         def start_graph(place: int, o: Tensor) -> Tensor:
             return o.requires_grad_() if place == 0 else o
@@ -356,14 +354,14 @@ class Tower:
             **_as_fields(entry),
             layers=tuple(_detached(layer) for layer in layers),
             embedding=embedding.detach(),
-            graph=(embedding, tuple(layer.o for layer in layers)),
+            query_graph=(embedding, tuple(layer.o for layer in layers)),
         )
 
     def _trace_with_pixel_graph(self, inputs: Tensor) -> Trace:
         """The trace of pixels, whose embedding alone has a graph."""
         pixels = inputs.detach().clone().requires_grad_()
         with torch.enable_grad():
-            trace = self._trace_from(self._enter_in_eval_mode(pixels))
+            trace = self.trace_with_grad(pixels)
 
         positions = trace.positions
         return replace(
@@ -493,7 +491,7 @@ class Tower:
             inputs = F.interpolate(inputs, self.image_size)
         try:
             expected = self.forward(inputs)
-            trace = self._trace_from(self._enter_in_eval_mode(inputs))
+            trace = self.trace_with_grad(inputs)
         except (RuntimeError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
             failed = (
                 f"the {self.name} encoder of {type(self.model).__name__} fails in its forward pass"

@@ -51,7 +51,7 @@ def run(name, side, model, inputs, target, options=None):
     if name in QUICK and side == "image":
         function, steps = QUICK[name]
     with torch.no_grad():
-        trace = tower.trace(inputs, graph=method.needs_graph)
+        trace = tower.trace(inputs, method.graph)
         return function(tower, trace, target, options or Options(), **steps)
 
 

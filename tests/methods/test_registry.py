@@ -92,9 +92,9 @@ def test_a_tower_that_averages_its_patches_is_explained_by_every_method(name, av
 @pytest.mark.parametrize(
     ("clip", "name", "side", "graph"),
     [
-        ("tiny", "grad-eclip", "image", "graph"),
-        ("averaging", "grad-eclip", "image", "graph"),
-        ("tiny", "grad-eclip", "text", "graph"),
+        ("tiny", "grad-eclip", "image", "query_graph"),
+        ("averaging", "grad-eclip", "image", "query_graph"),
+        ("tiny", "grad-eclip", "text", "query_graph"),
         ("tiny", "rollout", "image", "layer_graph"),
         ("tiny", "legrad", "image", "layer_graph"),
         ("tiny", "game", "text", "layer_graph"),
@@ -111,7 +111,7 @@ def test_a_trace_with_a_graph_gives_the_same_maps_without_a_further_pass(
     plain_trace = tower.trace(inputs)
     expected = method(tower, plain_trace, target, Options())
 
-    trace = tower.trace(inputs, **{graph: True})
+    trace = tower.trace(inputs, graph)
     close(trace.embedding, plain_trace.embedding)
     for layer, plain_layer in zip(trace.layers, plain_trace.layers, strict=True):
         for part_name, part in vars(layer).items():
