@@ -29,6 +29,7 @@ from .errors import GradeclipError, UnsupportedModel, short, warn
 from .explanation import Explanation, Interactions, Provenance
 from .files import version
 from .images import DRAWN, Box, ImageLike, View, model_view, native_view, read_image
+from .language import with_other_nouns
 from .methods import METHODS, Method, Options, layers_to_explain
 from .methods.interactions import word_directions, word_masks
 from .methods.registry import Side, find_method
@@ -174,18 +175,12 @@ class Explainer:
         self._open_towers()
 
     def __repr__(self) -> str:
-        sides = []
+        parts = []
         if self.method.image is not None:
-            sides.append(f"maps by {self.method.title}")
-            if self.method.goes_through("image"):
-                tower = self.image_tower
-                sides[-1] += f" of the last {tower.layers} of {tower.depth} image layers"
+            parts.append(f"maps by {_with_layers(self.method, self.image_tower)}")
         if self.words is not None and self.text_tower is not None:
-            sides.append(f"words by {self.words.title}")
-            if self.words.goes_through("text"):
-                tower = self.text_tower
-                sides[-1] += f" of the last {tower.layers} of {tower.depth} text layers"
-        return f"Explainer of {self.clip.name}: {', '.join(sides)}"
+            parts.append(f"words by {_with_layers(self.words, self.text_tower)}")
+        return f"Explainer of {self.clip.name}: {', '.join(parts)}"
 
     @property
     def device(self) -> torch.device:
@@ -458,8 +453,6 @@ class Explainer:
         Raises:
             GradeclipError: the method has no maps of images; and the reasons of `explain`.
         """
-        from .language import with_other_nouns  # its taggers are slow to import
-
         null_prompts = with_other_nouns(
             prompt, count - 1, known=self.clip.vocabulary, seed=self.seed
         )
@@ -509,7 +502,14 @@ class Explainer:
             _, trace = self._trace([self._read_image(image)], with_graph=False)
             embedding = trace.embedding[0]
             if patch is not None:
-                row, column = _checked_patch(patch, trace)
+                assert trace.grid is not None
+                rows, columns = trace.grid
+                row, column = patch
+                if row not in range(rows) or column not in range(columns):
+                    raise GradeclipError(
+                        f"patch must be a row and a column of the grid of {rows} x {columns}, "
+                        f"got {patch!r}"
+                    )
                 dense = self.image_tower.dense(trace).transpose(1, 2)  # (1, E, N)
                 embedding = _on_grid(dense, trace)[0, :, row, column]
             similarity, indices = (texts @ embedding).topk(min(count, len(nouns)))
@@ -600,11 +600,19 @@ class Explainer:
             )
         images = list(_as_images(images))
         with self._isolated():
-            targets = self._directions(directions, ("M",), (len(images), "M"))
-            targets = targets.expand(len(images), -1, -1)  # (N, M, E)
+            targets = self._as_tensor(directions)
+            count = len(images)
+            width = self.image_tower.width
+            of_each_image = targets.ndim == 3 and len(targets) == count
+            if targets.shape[-1] != width or not (targets.ndim == 2 or of_each_image):
+                raise GradeclipError(
+                    f"directions must be (M, {width}) or ({count}, M, {width}), "
+                    f"got {tuple(targets.shape)}"
+                )
+            targets = targets.expand(count, -1, -1)  # (N, M, E)
 
             maps: list[Tensor] = []
-            for rows in self._batches(len(images)):
+            for rows in self._batches(count):
                 _, trace = self._trace([read_image(image) for image in images[rows]])
                 batch_targets = targets[rows].to(trace.embedding)
                 token_maps = self._token_maps(trace, batch_targets, self._empty_prompt())
@@ -638,7 +646,10 @@ class Explainer:
         prompts = as_strings(prompts)
         with self._isolated():
             check_tokenizer(self.clip.tokenizer)
-            directions = self._directions(directions, (len(prompts),))
+            directions = self._as_tensor(directions)
+            shape = (len(prompts), self.image_tower.width)
+            if directions.shape != shape:
+                raise GradeclipError(f"directions must be {shape}, got {tuple(directions.shape)}")
             tower = self._opened_text_tower()
             weight = next(tower.part.parameters())
             directions = directions.to(weight.device, upcast(weight[:0]).dtype)
@@ -844,40 +855,41 @@ class Explainer:
 
         assert tokens.ids is not None
         tower = self._opened_text_tower()
-        has_words = self.words is not None and len(tokens.splits) > 0
-        embedding = torch.empty_like(image_embedding)
+        scorer = self.words if tokens.splits else None
+        graph = None if scorer is None else scorer.graph
+        embed_explained = None if scorer is None else scorer.explained_embedding
         words: list[tuple[Word, ...]] = [()] * len(tokens.names)
-        explained_embedding = None
-        if self.words is not None:
-            explained_embedding = self.words.explained_embedding
-        explained_similarity = torch.empty_like(image_embedding[:, 0])  # (P,)
+        embedding = torch.empty_like(image_embedding)  # (P, E)
+        explained = torch.empty_like(image_embedding)  # by the network that the scorer explains
 
         order = tower.ends(tokens.ids).argsort()  # a batch costs as much as its longest prompt
         for batch in order.split(PROMPT_BATCH):
-            scorer = self.words if has_words else None
-            graph = None if scorer is None else scorer.graph
             trace = self._memory.trace(tower, tokens.ids[batch], graph)
             embedding[batch] = trace.embedding
-            if explained_embedding is not None:
-                explained = explained_embedding(tower, trace)
-                explained_similarity[batch] = (explained * image_embedding[batch]).sum(-1)
-            if has_words:
+            if embed_explained is not None:
+                explained[batch] = embed_explained(tower, trace)
+            if scorer is not None:
                 splits = [tokens.splits[i] for i in batch]
-                scored = self._score_splits(trace, splits, sign * image_embedding[batch])
+                targets = sign * image_embedding[batch]
+                scored = self._score_splits(scorer, trace, splits, targets)
                 for i, scored_words in zip(batch, scored, strict=True):
                     words[i] = scored_words
 
+        explained_similarity = None
+        if embed_explained is not None:
+            explained_similarity = (image_embedding * explained).sum(-1)
         return EncodedPrompts(
             names=tokens.names,
             embedding=embedding,
             similarity=(image_embedding * embedding).sum(-1),
             words=tuple(words),
-            explained_similarity=None if explained_embedding is None else explained_similarity,
+            explained_similarity=explained_similarity,
             unknown=tokens.unknown,
         )
 
     def _score_splits(
         self,
+        scorer: Method,
         trace: Trace,
         splits: list[Split],
         directions: Tensor,
@@ -894,8 +906,7 @@ class Explainer:
             tokenize=lambda prompts: token_ids(self.clip.tokenizer, prompts, tower),
             vocabulary=self.clip.vocabulary,
         )
-        assert self.words is not None
-        scores = self._run(self.words, tower, trace, directions[:, None], options)[:, 0]  # (B, N)
+        scores = self._run(scorer, tower, trace, directions[:, None], options)[:, 0]  # (B, N)
 
         words: list[tuple[Word, ...]] = []
         for split, row, ids in zip(splits, scores.cpu(), word_ids.cpu(), strict=True):
@@ -1022,26 +1033,12 @@ class Explainer:
             return None
         return self.text_tower.forward(self.clip.tokenizer([""]).to(self.text_tower.device))[0]
 
-    def _directions(
-        self,
-        directions: Tensor | np.ndarray | Sequence[Tensor],
-        *shapes: tuple[int | str, ...],
-    ) -> Tensor:
-        """Directions of embedding space as a tensor; `shapes` are those that may stand before E."""
+    def _as_tensor(self, directions: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
+        """Directions of embedding space as a tensor without a graph on the model's device."""
         if not isinstance(directions, (Tensor, np.ndarray)):
             directions = torch.stack([torch.as_tensor(row) for row in directions])
         # a copy, because tensors of the caller's inference mode have no gradients
-        tensor = torch.as_tensor(directions).detach().to(self.image_tower.device, copy=True)
-
-        for shape in shapes:
-            wanted = (*shape, self.image_tower.width)
-            pairs = zip(wanted, tensor.shape, strict=False)
-            if len(wanted) == tensor.ndim and all(size in ("M", got) for size, got in pairs):
-                return tensor
-        rule = " or ".join(
-            f"({', '.join(map(str, shape))}, {self.image_tower.width})" for shape in shapes
-        )
-        raise GradeclipError(f"directions must be {rule}, got {tuple(tensor.shape)}")
+        return torch.as_tensor(directions).detach().to(self.image_tower.device, copy=True)
 
     def _opened_text_tower(self) -> Tower:
         """The text encoder, or the refusal that says why it cannot be opened."""
@@ -1123,7 +1120,7 @@ class Explainer:
             unknown_words=unknown_words,
             is_guess=is_guess,
             explained_similarity=explained_similarity,
-            explained_word_similarity=None if words is None else explained_word_similarity,
+            explained_word_similarity=explained_word_similarity,
         )
 
 
@@ -1141,6 +1138,13 @@ def _words_method(method: Method, words: str | Method | None) -> Method | None:
             f"{', '.join(names)}"
         )
     return words_method
+
+
+def _with_layers(method: Method, tower: Tower) -> str:
+    """A method's title, with the layers that it explains if it looks into any."""
+    if not method.goes_through(tower.name):
+        return method.title
+    return f"{method.title} of the last {tower.layers} of {tower.depth} {tower.name} layers"
 
 
 def _as_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
@@ -1188,22 +1192,6 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     assert trace.grid is not None
     height, width = trace.grid
     return maps[..., -height * width :].unflatten(-1, trace.grid)
-
-
-def _checked_patch(patch: tuple[int, int], trace: Trace) -> tuple[int, int]:
-    """Row and column of a patch on the token grid, or a refusal."""
-    assert trace.grid is not None
-    rows, columns = trace.grid
-    try:
-        row, column = patch
-        is_on_grid = row in range(rows) and column in range(columns)
-    except (TypeError, ValueError):
-        is_on_grid = False
-    if not is_on_grid:
-        raise GradeclipError(
-            f"patch must be a row and a column of the grid of {rows} x {columns}, got {patch!r}"
-        )
-    return row, column
 
 
 def _unknown_words(sides: Sides, rows: slice) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
 """Language: the words of a prompt, their parts of speech and its noun phrases.
 
-Phrases and parts of speech come from nltk (Bird, Klein, Loper, *Natural Language Processing with
-Python*, 2009): its tokenizer, its chunk grammar, and its tagger if the tagger's data is installed.
-Otherwise the lexicon of textblob tags words (De Smedt and Daelemans, "Pattern for Python", JMLR
-2012); it is part of that package, and nothing is downloaded. Both libraries are imported when they
-are first needed, because they are slow to import.
+nltk (Bird, Klein, Loper, *Natural Language Processing with Python*, 2009) has the tokenizer and the
+chunk grammar. The lexicon of textblob (De Smedt and Daelemans, "Pattern for Python", JMLR 2012)
+tags words: it is part of that package, so tags are the same on every machine, and nothing is
+downloaded. Both libraries are imported when they are first needed, because that is slow.
 """
 
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ _PLACES = frozenset(  # "to the left of"
 _MISTAKEN = frozenset(  # nouns that textblob calls adjectives
     "alien cherry dumpling floppy key kimono sled".split()
 )
-_EVERYDAY = (  # all of them with a plural in -s
+EVERYDAY_NOUNS = (  # all of them with a plural in -s
     "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg "
     "elephant flower goat guitar hat horse house key kite lamp lemon mountain onion orange owl "
     "rocket ship shoe star train tree umbrella"
@@ -99,7 +98,7 @@ def tagged_words(prompt: str) -> list[TaggedWord]:
     >>> [(word.text, word.part) for word in tagged_words("a red car")]
     [('a', 'function'), ('red', 'adjective'), ('car', 'noun')]
     """
-    return list(_tag(prompt, _has_nltk_tagger()))
+    return list(_tag(prompt))
 
 
 def phrases(prompt: str) -> list[Phrase]:
@@ -177,7 +176,7 @@ def _other_nouns(
     ending = "s" if is_plural else ""
     has_vowel = noun[:1].lower() in tuple("aeiou")
     nouns: list[str] = []
-    for everyday in _EVERYDAY:
+    for everyday in EVERYDAY_NOUNS:
         if (everyday[0] in "aeiou") == has_vowel and everyday not in prompt.lower():
             nouns.append(everyday + ending)
 
@@ -202,41 +201,20 @@ def _chunker() -> Any:
     return nltk.RegexpParser(_GRAMMAR)
 
 
-@cache
-def _has_nltk_tagger() -> bool:
-    import nltk
-
-    try:
-        nltk.pos_tag(["word"])
-    except LookupError:
-        return False
-    return True
-
-
 @lru_cache(maxsize=50_000)  # training asks for the same captions again
-def _tag(prompt: str, by_nltk: bool) -> tuple[TaggedWord, ...]:
+def _tag(prompt: str) -> tuple[TaggedWord, ...]:
     """The words of a prompt with their tags, sentence by sentence."""
     from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
+    from textblob.en.taggers import PatternTagger
 
-    tag = _nltk_tags if by_nltk else _textblob_tags
     words: list[TaggedWord] = []
     for first, last in PunktSentenceTokenizer().span_tokenize(prompt):
         sentence = prompt[first:last]
         spans = list(NLTKWordTokenizer().span_tokenize(sentence))
         texts = [sentence[start:end] for start, end in spans]
-        for text, label, (start, end) in zip(texts, tag(texts), spans, strict=True):
-            words.append(TaggedWord(text, label, first + start, first + end))
+        tagged = PatternTagger().tag(" ".join(texts), tokenize=False)
+        for text, (_, tag), (start, end) in zip(texts, tagged, spans, strict=True):
+            if text in _MISTAKEN:
+                tag = "NN"
+            words.append(TaggedWord(text, tag, first + start, first + end))
     return tuple(words)
-
-
-def _nltk_tags(texts: list[str]) -> list[str]:
-    import nltk
-
-    return [tag for _, tag in nltk.pos_tag(texts)]
-
-
-def _textblob_tags(texts: list[str]) -> list[str]:
-    from textblob.en.taggers import PatternTagger
-
-    pairs = PatternTagger().tag(" ".join(texts), tokenize=False)
-    return ["NN" if word in _MISTAKEN else tag for word, tag in pairs]

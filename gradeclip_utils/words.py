@@ -54,14 +54,6 @@ class Split:
     unread: tuple[str, ...]  # words cut off by the context length, wholly or in part
     first: int = 1  # how many tokens stand before them: SOT, or none
 
-    def check_read(self) -> None:
-        """Refuse a prompt whose end the model does not read."""
-        if self.unread:
-            unread = " ".join(self.unread)
-            raise GradeclipError(
-                f"the model reads only the beginning of {self.prompt!r}, not {unread!r}: shorten it"
-            )
-
     def words(self, scores: Sequence[float]) -> tuple[Word, ...]:
         """The words that were read, with their scores."""
         pairs = zip(self.spans, scores, strict=True)

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from gradeclip_utils import Explainer
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, without
@@ -154,7 +155,8 @@ def question_directions(
 def _noun_directions(explainer: Explainer, scene: Scene) -> Tensor:
     """The directions (n, E) of the nouns in the scene's caption, in the order of its objects."""
     ((split, directions),) = explainer.word_directions(scene.caption)
-    split.check_read()
+    if split.unread:
+        raise GradeclipError(f"the model reads only the beginning of {scene.caption!r}: shorten it")
     nouns = [span for span in scene.spans if span.kind == "noun"]
     nouns.sort(key=lambda span: span.objects)
     of_nouns = [direction_of(split, directions, noun.start, noun.end) for noun in nouns]

@@ -615,13 +615,6 @@ def test_a_wrapped_frozen_or_training_model_is_explained_as_it_is(change, pictur
         assert_same(explanation, expected, i, i)
 
 
-def test_a_model_made_in_inference_mode_is_refused():
-    with torch.inference_mode():
-        clip = wrap(build())
-    with pytest.raises(UnsupportedModel, match=r"was made in torch.inference_mode"):
-        Explainer(clip)
-
-
 @pytest.mark.parametrize(
     ("dtype", "method"),
     [

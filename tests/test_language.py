@@ -1,23 +1,15 @@
 """Words, parts of speech and phrases of prompts."""
 
-import nltk
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradeclip_utils import language
 from gradeclip_utils.language import phrases, tagged_words, with_other_nouns
 from gradeclip_utils.scenes import concepts, draw_scene
 
 
 def texts(prompt):
     return [phrase.text for phrase in phrases(prompt)]
-
-
-@pytest.fixture
-def without_nltk_data(monkeypatch):
-    """As on a machine where nltk's tagger was never downloaded."""
-    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: False)
 
 
 def test_a_phrase_is_adjectives_numbers_and_nouns_without_the_article():
@@ -50,7 +42,7 @@ def test_tags_are_phrases_and_prepositions_and_verbs_are_none(prompt):
     assert texts(prompt) == PHRASES[prompt]
 
 
-def test_every_noun_of_the_world_heads_its_phrase(without_nltk_data):
+def test_every_noun_of_the_world_heads_its_phrase():
     table = concepts()[["noun", "plural"]]
     for noun, plural in table.itertuples(index=False):
         assert texts(f"a red {noun} and a ball") == [f"red {noun}", "ball"]
@@ -68,24 +60,11 @@ def test_parts_of_speech_of_little_words():
     assert parts["dog"] == "noun"
 
 
-def test_the_head_of_a_group_of_scenes_is_a_noun_of_the_scene(without_nltk_data):
+def test_the_head_of_a_group_of_scenes_is_a_noun_of_the_scene():
     for seed in range(20):
         scene = draw_scene([95, seed], split="development", plain=True)
         heads = [phrase.head for phrase in phrases(scene.caption)]
         assert heads == [noun for noun, _ in scene.words_of("noun")]
-
-
-@pytest.mark.parametrize(
-    ("has_data", "tag"),
-    [
-        (True, "NN"),
-        (False, "RB"),
-    ],
-)
-def test_the_tagger_is_nltks_where_its_data_is_and_textblobs_elsewhere(has_data, tag, monkeypatch):
-    monkeypatch.setattr(nltk, "pos_tag", lambda words: [(word, "NN") for word in words])
-    monkeypatch.setattr(language, "_has_nltk_tagger", lambda: has_data)
-    assert tagged_words("quite unheard-of words")[0].tag == tag
 
 
 def test_other_nouns_take_the_places_of_a_prompts_nouns_and_nothing_else_changes():

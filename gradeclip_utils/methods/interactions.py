@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import GradeclipError
+from ..language import phrases
 from ..towers import Tower, Trace
 from ..words import Split
 from .grad_eclip import spatial_weights
@@ -71,8 +72,6 @@ def word_directions(
 
 def named_things(prompt: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
     """The words that name things: for each noun phrase its nouns, as indices into the words."""
-    from ..language import phrases  # its taggers are slow to import
-
     groups = []
     for phrase in phrases(prompt):
         nouns = [word for word in phrase.words if word.part == "noun"] or [phrase.words[-1]]

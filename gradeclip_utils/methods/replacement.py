@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..language import EVERYDAY_NOUNS, tagged_words
 from ..towers import Tower, Trace
 from .common import zero_maps
 from .options import DEFAULTS, Options
@@ -37,11 +38,7 @@ CONTENT_WORDS = (
     "red green blue yellow black white brown pink orange purple grey",
     "left right top bottom front back",
 )
-NOUNS = (
-    "anchor apple ball bed bell bicycle bird boat book bridge car cat chair cow door drum egg "
-    "elephant flower goat guitar hat horse house key kite lamp lemon mountain onion owl rocket "
-    "ship shoe star train tree umbrella"
-).split()
+NOUNS = [noun for noun in EVERYDAY_NOUNS if noun != "orange"]  # which is a colour here
 VERBS = (
     "burn clean climb cook float follow jump kick lift look open paint play pull roll turn walk"
 ).split()
@@ -137,8 +134,6 @@ def replaced_prompts(
         A list for each word. It is empty for a word of a class that has no other words here, such
         as "of", and for punctuation.
     """
-    from ..language import tagged_words  # its taggers are slow to import
-
     tags = {(word.start, word.end): word.tag for word in tagged_words(prompt)}
     rng = np.random.default_rng(seed)
 

@@ -121,7 +121,7 @@ def _without_wrappers(model: nn.Module) -> nn.Module:
 
 
 def _check_weights(model: nn.Module) -> None:
-    """Refuse weights that have no gradients: quantised ones, and those of inference mode."""
+    """Refuse quantised weights, which have no gradients."""
     for name, module in model.named_modules():
         if ".quantized." in type(module).__module__:
             raise _quantised(name, type(module).__name__)
@@ -129,11 +129,6 @@ def _check_weights(model: nn.Module) -> None:
         library = type(weight).__module__.split(".")[0]
         if not weight.is_floating_point() or library in QUANTISING_LIBRARIES:
             raise _quantised(name, f"{type(weight).__name__}, {weight.dtype}")
-        if weight.is_inference():
-            raise UnsupportedModel(
-                f"the {type(model).__name__} was made in torch.inference_mode, where nothing has "
-                "gradients: make it outside"
-            )
 
 
 def _quantised(name: str, kind: str) -> UnsupportedModel:

@@ -108,10 +108,11 @@ class Tower:
         GradeclipError: there are not so many layers.
     """
 
-    name: str
+    name: Literal["image", "text"]
     causal = False  # no token sees a later one, and the query token comes last
     unit = True
     any_size = False
+    query_tokens = slice(0, 1)  # which tokens of an image read: by default the first, CLS
     width: int
     kind: str
     query_token: str
@@ -138,6 +139,9 @@ class Tower:
                 f"({type(blocks[-1].module).__name__}), the one layer where {self.query_token}, "
                 f"so only this layer can be explained; got {self.name}_layers={layers}"
             )
+
+        if blocks[-1].latent:
+            self.query_tokens = slice(0, 0)  # a latent query is no token
 
         self.model = model
         self.part = part
@@ -174,21 +178,18 @@ class Tower:
         self,
         pixels: Tensor,
         x: Tensor,
-        reads: Sequence[int],
         grid: tuple[int, int],
         positions: Tensor | None = None,
     ) -> Entry:
-        """The entry of images; tokens at `reads` are query tokens, the last h * w are patches."""
+        """The entry of images, of whose tokens (B, N, D) the last h * w are patches."""
         batch, token_count, _ = x.shape
-        query_index = torch.tensor(list(reads), dtype=torch.long, device=x.device)
-        first_patch = token_count - grid[0] * grid[1]
-        is_patch = torch.arange(token_count, device=x.device) >= first_patch
+        place = torch.arange(token_count, device=x.device).expand(batch, -1)  # (B, N)
 
         return Entry(
             inputs=pixels,
             tokens=upcast(x),
-            query_index=query_index.expand(batch, -1),
-            valid_mask=is_patch.expand(batch, -1),
+            query_index=place[:, self.query_tokens],
+            valid_mask=place >= token_count - grid[0] * grid[1],
             heads=self.heads,
             grid=grid,
             positions=positions,

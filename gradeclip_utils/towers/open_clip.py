@@ -16,13 +16,6 @@ from .blocks import Block, apply, packed, separate, upcast, with_parts
 ATTENTION_WEIGHTS = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
 RESNET_PATCH = 32  # pixels: five halvings
 CLIP_VOCABULARY = 49408  # tokens of CLIP's own tokenizer, whose EOT is the largest id
-# by whether the encoder ends in a pool of latent queries, and whether one token reads
-IMAGE_QUERY_TOKENS = {
-    (False, True): "CLS reads",
-    (False, False): "all patches read and are averaged",
-    (True, True): "a latent query reads",
-    (True, False): "latent queries read and are averaged",
-}
 QUERY_TOKENS = {
     "argmax": "EOT reads",
     "eos": "EOT reads",
@@ -53,16 +46,22 @@ class _VisionTower(Tower):
                 f"the image tower pools by {visual.pool_type!r}; only 'tok' and 'avg' are known"
             )
         self.visual = visual
-        self.reads_one = visual.pool_type == "tok"
         self.width = visual.output_dim
         self.image_size = tuple(visual.image_size)
         self.patch_size = tuple(visual.patch_size)
 
         blocks = [_block_of(block, self.name) for block in visual.transformer.resblocks]
-        ends_in_pool = visual.attn_pool is not None
-        if ends_in_pool:
-            blocks.append(_query_pool(visual.attn_pool, self.reads_one))
-        self.query_token = IMAGE_QUERY_TOKENS[ends_in_pool, self.reads_one]
+        one_reads = visual.pool_type == "tok"
+        if visual.attn_pool is not None:
+            blocks.append(_query_pool(visual.attn_pool, one_reads))
+            self.query_token = "a latent query reads"
+            if not one_reads:
+                self.query_token = "latent queries read and are averaged"
+        elif one_reads:
+            self.query_token = "CLS reads"
+        else:
+            self.query_tokens = slice(1, None)
+            self.query_token = "all patches read and are averaged"
         super().__init__(model, visual, blocks, layers, model.encode_image)
 
     def _enter(self, pixels: Tensor) -> Entry:
@@ -76,15 +75,7 @@ class _VisionTower(Tower):
         positions = _resized(visual.positional_embedding, tuple(visual.grid_size), grid)
         x = visual.ln_pre(x + positions.to(x))  # patch dropout belongs to training and is left out
         x = _below(visual.transformer, self.first)(x)
-        return self.image_entry(pixels, x, self._readers(x.shape[1]), grid)
-
-    def _readers(self, token_count: int) -> Sequence[int]:
-        """The places of the tokens that read."""
-        if self.blocks[-1].latent:
-            return ()
-        if self.reads_one:
-            return (0,)
-        return range(1, token_count)
+        return self.image_entry(pixels, x, grid)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         if self.visual.final_ln_after_pool and not self.blocks[-1].latent:
@@ -115,9 +106,9 @@ def _block_of(block: nn.Module, tower: str) -> Block:
     )
 
 
-def _query_pool(pool: nn.Module, reads_one: bool) -> Block:
+def _query_pool(pool: nn.Module, one_reads: bool) -> Block:
     """open_clip's AttentionalPooler (CoCa): latent queries read all tokens; out_proj follows."""
-    queries = slice(0, 1) if reads_one else slice(1, None)
+    queries = slice(0, 1) if one_reads else slice(1, None)
 
     def qkv(x: Tensor, _: Tensor | None) -> Sequence[Tensor]:
         latent = apply([pool.ln_q], upcast(pool.query[queries]))[None]  # (1, R, D)
@@ -183,7 +174,7 @@ class _ResNetTower(Tower):
         height, width = self.image_size
         model_grid = (height // RESNET_PATCH, width // RESNET_PATCH)
         positions = _resized(visual.attnpool.positional_embedding, model_grid, grid)
-        return self.image_entry(pixels, x, (0,), grid, upcast(positions))
+        return self.image_entry(pixels, x, grid, upcast(positions))
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         return x[:, 0]  # the pool ends in c_proj

@@ -70,6 +70,8 @@ class _TrunkTower(Tower):
         elif trunk.global_pool == "token":
             self.query_token = "CLS reads"
         else:
+            with_prefix = getattr(trunk, "pool_include_prefix", False)
+            self.query_tokens = slice(0 if with_prefix else trunk.num_prefix_tokens, None)
             self.query_token = "all patches read and are averaged"
         super().__init__(model, trunk, blocks, layers, encode)
 
@@ -94,17 +96,7 @@ class _TrunkTower(Tower):
         )
         below.dynamic_img_size = True
         x = below.forward_features(self.in_precision(pixels))  # (B, N, D)
-        return self.image_entry(pixels, x, self._readers(x.shape[1]), grid, positions)
-
-    def _readers(self, token_count: int) -> Sequence[int]:
-        """The places of the tokens that read."""
-        if self.blocks[-1].latent:
-            return ()
-        if self.trunk.global_pool == "token":
-            return (0,)
-        if getattr(self.trunk, "pool_include_prefix", False):
-            return range(token_count)
-        return range(self.trunk.num_prefix_tokens, token_count)
+        return self.image_entry(pixels, x, grid, positions)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         pool = self.trunk.attn_pool

@@ -87,10 +87,9 @@ class _TransformersImageTower(Tower):
         below.use_head = False
         x = below(pixels, **ANY_SIZE)[0]  # (B, N, D)
 
-        reads = () if self.blocks[-1].latent else (0,)
         height, width = pixels.shape[-2:]
         grid = (height // self.patch_size[0], width // self.patch_size[1])
-        return self.image_entry(pixels, x, reads, grid)
+        return self.image_entry(pixels, x, grid)
 
     def _embed(self, x: Tensor, entry: Entry) -> Tensor:
         return apply(self.after, x)[:, 0]

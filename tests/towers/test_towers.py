@@ -259,7 +259,7 @@ class LinearTower(Tower):
 
     def _enter(self, pixels):
         x = self.model.patches(pixels).flatten(2).transpose(1, 2)
-        return self.image_entry(pixels, x, [0], (4, 4))
+        return self.image_entry(pixels, x, (4, 4))
 
     def _embed(self, x, entry):
         return self.model.out(x)[:, 0]
