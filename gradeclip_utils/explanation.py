@@ -586,9 +586,11 @@ class Explanation(Result):
         rows = np.concatenate([map_[None], nulls]).reshape(1 + len(nulls), -1)
         with np.errstate(divide="ignore", invalid="ignore"):
             correlation = np.corrcoef(rows)[0, 1:]
-        # a flat map has no correlation, and is like another one of its kind
-        flat = np.ptp(rows, axis=1) == 0
-        correlation = np.where(flat[0] | flat[1:], flat[0] & flat[1:], correlation)
+        # a flat map has no correlation: it is like another flat one, and unlike any other
+        flat, *null_is_flat = np.ptp(rows, axis=1) == 0
+        either_is_flat = np.logical_or(flat, null_is_flat)
+        both_are_flat = np.logical_and(flat, null_is_flat)
+        correlation = np.where(either_is_flat, both_are_flat, correlation)
 
         distances = np.clip(1 - correlation, 0, 2)
         mean = distances.mean()

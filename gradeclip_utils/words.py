@@ -110,9 +110,10 @@ def split_row(prompt: str, tokenizer: Any, row: list[int], end: int) -> Split:
             "it cannot be explained"
         )
 
-    starts, word_ids = _group(cleaned, ranges, _positions_in_prompt(prompt, cleaned, tokenizer))
-    spans: list[tuple[int, int]] = []
-    for start, next_start in zip(starts, [*starts[1:], len(prompt)], strict=True):
+    positions = _positions_in_prompt(prompt, cleaned, tokenizer)
+    starts, word_ids = _group(cleaned, ranges, positions)
+    spans: list[Span] = []
+    for start, next_start in pairwise([*starts, len(prompt)]):
         # what cleaning dropped belongs to the word before it, white space to none
         length = len(prompt[start:next_start].rstrip())
         spans.append((start, start + max(1, length)))
@@ -228,8 +229,13 @@ def _group(
     ranges: list[Span],
     positions: list[int],
 ) -> tuple[list[int], list[int]]:
-    """The start of each word in the prompt, and the word that each token belongs to."""
-    word_starts: dict[int, int] = {}  # of the word at each character of the cleaned prompt
+    """The start of each word in the prompt, and the word that each token belongs to.
+
+    Tokens that share a word, or a character of the prompt, make one group. `positions` are those of
+    the cleaned characters in the prompt.
+    """
+    # the word at each character of the cleaned prompt: where it starts, and its number
+    word_starts: dict[int, int] = {}
     word_numbers: dict[int, int] = {}
     for number, match in enumerate(_WORD.finditer(cleaned)):
         for place in range(*match.span()):
@@ -264,8 +270,10 @@ def _positions_in_prompt(prompt: str, cleaned: str, tokenizer: Any) -> list[int]
 
     positions = [0] * len(cleaned) + [len(prompt)]
     matcher = SequenceMatcher(None, keys, characters, autojunk=False)
-    for _, a, a_end, b, b_end in matcher.get_opcodes():
-        for offset in range(b_end - b):  # what was replaced is shared out from the left
-            unit_number = min(a + offset, max(a_end - 1, a), len(units) - 1)
-            positions[b + offset] = units[unit_number][0]
+    for _, first_unit, unit_end, first, end in matcher.get_opcodes():
+        last_unit = min(max(first_unit, unit_end - 1), len(units) - 1)
+        # of what was replaced, each character takes a unit from the left, the rest the last one
+        for place in range(first, end):
+            unit_start, _ = units[min(first_unit + place - first, last_unit)]
+            positions[place] = unit_start
     return positions

@@ -53,7 +53,7 @@ def integrated_gradients(
     if trace.grid is None:
         words = one_word_per_token(trace) >= 0  # SOT and EOT stay as they are
         change = inputs * words[..., None]
-        points_per_batch = 1
+        points_per_batch = 1  # the masks of the trace are those of its B prompts
     else:
         change = inputs
         points_per_batch = max(1, IMAGES_PER_BATCH // len(inputs))

@@ -90,13 +90,14 @@ def mask_maker(count: int, size: tuple[int, int], seed: int = 0) -> Callable[[Te
     cell_width = -(-width // RISE_CELLS)
 
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(count, 1, RISE_CELLS, RISE_CELLS, generator=generator, dtype=torch.float32)
-    lit = (draws < RISE_LIT).float()
-    draws = torch.rand(count, 2, generator=generator, dtype=torch.float32)
-    shifts = (draws * torch.tensor([cell_height, cell_width])).long()
+    cells = torch.rand(count, 1, RISE_CELLS, RISE_CELLS, generator=generator, dtype=torch.float32)
+    lit = (cells < RISE_LIT).float()
+    parts = torch.rand(count, 2, generator=generator, dtype=torch.float32)  # of a cell
+    shifts = (parts * torch.tensor([cell_height, cell_width])).long()
+    # a cell more than the image has, in which a mask is shifted
+    larger = ((RISE_CELLS + 1) * cell_height, (RISE_CELLS + 1) * cell_width)
 
     def draw_masks(numbers: Tensor) -> Tensor:
-        larger = ((RISE_CELLS + 1) * cell_height, (RISE_CELLS + 1) * cell_width)
         smooth = F.interpolate(lit[numbers], larger, mode="bilinear", align_corners=False)
 
         masks = []

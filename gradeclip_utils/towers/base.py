@@ -439,7 +439,7 @@ class Tower:
                         tokens = block.after_attention(tokens, o_of_all)
                 q = q[queries]  # (B, R, H, C)
 
-            if place > 0:
+            if place > 0:  # the change below has reached the query token, which also reads itself
                 q, changed_k, changed_v = block.project(query_tokens, entry.positions, entry.heads)
                 k = k.index_put(queries, changed_k)
                 v = v.index_put(queries, changed_v)

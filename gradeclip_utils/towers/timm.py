@@ -78,7 +78,9 @@ class _TrunkTower(Tower):
     def _enter(self, pixels: Tensor) -> Entry:
         trunk = self.trunk
         embed = with_parts(trunk.patch_embed)
-        embed.img_size, embed.flatten, embed.output_fmt = None, False, Format.NHWC  # any size
+        embed.img_size = None  # takes images of any size
+        embed.flatten = False
+        embed.output_fmt = Format.NHWC  # as the trunk wants it with `dynamic_img_size`
         grid = tuple(embed.dynamic_feat_size(pixels.shape[-2:]))
 
         rope = getattr(trunk, "rope", None)

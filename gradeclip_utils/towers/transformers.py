@@ -171,16 +171,17 @@ class _TransformersTextTower(Tower):
             valid_mask = valid_mask & is_token
             attention_mask = is_token[:, None, None].expand(-1, -1, len(place), -1)
 
-        if reads == "mean":
-            query_index = place.expand(len(ids), -1)  # (B, N)
-        else:
-            first, last = torch.zeros_like(ends), torch.full_like(ends, len(place) - 1)
-            query_index = {"eos": ends, "first": first, "last": last}[reads][:, None]  # (B, 1)
-
+        places = place.expand(len(ids), -1)  # (B, N)
+        query_index = {
+            "mean": places,
+            "first": places[:, :1],
+            "last": places[:, -1:],
+            "eos": ends[:, None],
+        }
         return Entry(
             inputs=inputs,
             tokens=upcast(x),
-            query_index=query_index,
+            query_index=query_index[reads],
             valid_mask=valid_mask,
             heads=self.heads,
             attention_mask=attention_mask,
