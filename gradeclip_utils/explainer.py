@@ -407,9 +407,11 @@ class Explainer:
             raise GradeclipError(
                 f"interactions are Grad-ECLIP's own, and this method is {self.method.name!r}"
             )
+        if not isinstance(prompt, str):
+            raise GradeclipError(f"interactions are of one prompt, got {short(prompt)}")
         image = self._read_image(image)
         with self._isolated():
-            tower, tokens, text_embedding, directions = self._encode_words(as_strings(prompt))
+            tower, tokens, text_embedding, directions = self._encode_words([prompt])
             directions = directions[:, 0]  # (W, E)
             (view,), trace = self._trace([image])
             maps = self._token_maps(trace, directions[None])  # (1, W, N)

@@ -7,6 +7,7 @@ Only `heatmap` and the plots cut off negative values, scale and resize.
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -487,7 +488,11 @@ class Explanation(Result):
         text = self.prompts[index]
         if self.against is not None:
             text += f" {self.against[index]}"
-        return tuple(word for word in self.provenance.unknown_words if word in text.lower())
+        return tuple(
+            word
+            for word in self.provenance.unknown_words
+            if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text.lower())
+        )
 
     def plot(
         self,

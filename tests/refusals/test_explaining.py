@@ -98,6 +98,11 @@ CALLS = [
         id="interactions of another method",
     ),
     pytest.param(
+        lambda explainer, image: explainer.interactions(image, ["a dog", "a cat"]),
+        "of one prompt, got",
+        id="interactions of two prompts",
+    ),
+    pytest.param(
         lambda explainer, image: Explainer(explainer.clip, method="leave-one-out").maps(image, []),
         "prompts only",
         id="maps of a method of words",

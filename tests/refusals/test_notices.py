@@ -69,6 +69,12 @@ def test_a_result_says_what_its_model_does_not_know(knowing, scene, picture):
     assert explainer.interactions(scene, "a Cat").provenance.unknown_words == ("cat",)
 
 
+def test_a_word_of_another_prompt_is_not_unknown_because_it_holds_one_that_is(knowing, scene):
+    explanation = Explainer(knowing).explain(scene, ["a do", "a dog"])
+    assert explanation["a do"].notes == ("the model does not know: do",)
+    assert explanation["a dog"].notes == ()
+
+
 def test_a_listener_hears_every_warning_of_its_block_and_no_one_else_does(bundled, picture):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ExplanationWarning)
