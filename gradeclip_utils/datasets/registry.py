@@ -82,25 +82,22 @@ def _read_scenes(place: str) -> list[Example]:
     if not count.isdigit():
         raise GradeclipError(f"say how many scenes, as in scenes:development:200; got {place!r}")
     examples = []
-    for i in range(int(count)):
-        scene = draw_scene([50, 0, i], split=split)
-        examples.append(_example_of_scene(f"{split}/{i}", scene, i))
+    for number in range(int(count)):
+        scene = draw_scene([50, 0, number], split=split)
+        rng = np.random.default_rng([51, number])
+        noun = scene.objects[rng.integers(len(scene.objects))].noun
+        members = [i for i, thing in enumerate(scene.objects) if thing.noun == noun]
+        example = Example(
+            key=f"{split}/{number}",
+            prompt=describe([scene.objects[i] for i in members])[0],
+            concept=noun,
+            caption=scene.caption,
+            present=tuple(dict.fromkeys(thing.noun for thing in scene.objects)),
+            image=scene.image,
+            load_mask=partial(_mask_of_scene, scene, members),
+        )
+        examples.append(example)
     return examples
-
-
-def _example_of_scene(key: str, scene: Scene, seed: int) -> Example:
-    rng = np.random.default_rng([51, seed])
-    noun = scene.objects[rng.integers(len(scene.objects))].noun
-    members = [i for i, thing in enumerate(scene.objects) if thing.noun == noun]
-    return Example(
-        key=key,
-        prompt=describe([scene.objects[i] for i in members])[0],
-        concept=noun,
-        caption=scene.caption,
-        present=tuple(dict.fromkeys(thing.noun for thing in scene.objects)),
-        image=scene.image,
-        load_mask=partial(_mask_of_scene, scene, members),
-    )
 
 
 def _mask_of_scene(scene: Scene, members: list[int]) -> np.ndarray:
@@ -117,11 +114,7 @@ def _read_coco(place: str) -> list[Example]:
     return coco(folder, split or "val2017")
 
 
-def _read_photographs(place: str) -> list[Example]:
-    return photographs()
-
-
 register_dataset("scenes", _read_scenes, "development:200")
 register_dataset("coco", _read_coco, "FOLDER")
 register_dataset("folder", _read_folder, "FOLDER")
-register_dataset("photographs", _read_photographs, "all")
+register_dataset("photographs", lambda place: photographs(), "all")

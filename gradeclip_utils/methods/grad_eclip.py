@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..towers import Layer, Tower, Trace
-from .common import zero_maps
 from .options import DEFAULTS, Options
 
 PROMPTS_PER_BATCH = 64  # targets of an input whose channel weights are computed together
@@ -132,25 +131,11 @@ def grad_eclip(
     Returns:
         Signed maps (B, T, N) over the trace's tokens; an image's patches are the last h * w.
     """
-    batches = [
-        grad_eclip_of_batch(tower, trace, batch, spatial)
-        for batch in directions.split(PROMPTS_PER_BATCH, dim=1)
-    ]
-    return torch.cat(batches, dim=1)
-
-
-def grad_eclip_of_batch(tower: Tower, trace: Trace, directions: Tensor, spatial: str) -> Tensor:
-    """Maps (B, T, N) of so few targets that their channel weights fit into memory."""
-    weights = channel_weights(tower, trace, directions)  # (B, T, L, R, D)
-    maps = zero_maps(trace, directions).to(weights)
-
-    for position, layer in enumerate(trace.layers):
-        lam = spatial_weights(layer, trace.valid_mask, spatial)
-        # one target at a time: where all tokens are query tokens, (H, R, N) is large
-        for target in range(directions.shape[1]):
-            relevance = lam * attention_gradient(weights[:, target, position], layer.v)
-            maps[:, target] += relevance.sum(dim=(1, 2))  # (B, H, R, N) -> (B, N)
-    return maps
+    maps = []
+    for batch in directions.split(PROMPTS_PER_BATCH, dim=1):
+        maps_of_heads = grad_eclip_of_heads(tower, trace, batch, options, spatial=spatial)
+        maps.append(maps_of_heads.sum(dim=(2, 3)))  # (B, T, L, H, N) -> (B, T, N)
+    return torch.cat(maps, dim=1)
 
 
 def grad_eclip_of_heads(
@@ -167,6 +152,7 @@ def grad_eclip_of_heads(
     for position, layer in enumerate(trace.layers):
         lam = spatial_weights(layer, trace.valid_mask, spatial)
         targets = []
+        # one at a time: where all tokens are query tokens, (H, R, N) is large
         for target in range(directions.shape[1]):
             relevance = lam * attention_gradient(weights[:, target, position], layer.v)
             targets.append(relevance.sum(dim=2))  # (B, H, R, N) -> (B, H, N)

@@ -114,27 +114,27 @@ class Clip:
         lines = [first]
         if self.training:
             lines.append(f"  trained {self.training}")
-        lines.append(f"  image: {self._describe_image_tower()}")
-        lines.append(f"  text: {self._describe_text_tower()}")
+        lines.append(f"  image: {_describe(open_image_tower, self.model, self.image_layers or 1)}")
+        lines.append(f"  text: {_describe(open_text_tower, self.model, self.text_layers)}")
         return "\n".join(lines)
 
-    def _describe_image_tower(self) -> str:
-        try:
-            tower = open_image_tower(self.model, self.image_layers or 1)
-        except GradeclipError as refusal:
-            return f"cannot be explained: {refusal}"
+
+def _describe(
+    open_tower: Callable[[nn.Module, int | None], Tower],
+    model: nn.Module,
+    layers: int | None,
+) -> str:
+    """An encoder with its explained layers, or why it has none."""
+    try:
+        tower = open_tower(model, layers)
+    except GradeclipError as refusal:
+        return f"cannot be explained: {refusal}"
+
+    if tower.name == "image":
         rows = tower.image_size[0] // tower.patch_size[0]
         columns = tower.image_size[1] // tower.patch_size[1]
-        return _describe(tower, f"{rows} x {columns} patches")
-
-    def _describe_text_tower(self) -> str:
-        try:
-            tower = open_text_tower(self.model, self.text_layers)
-        except GradeclipError as refusal:
-            return f"cannot be explained: {refusal}"
-        return _describe(tower, f"up to {tower.context_length} tokens")
-
-
-def _describe(tower: Tower, size: str) -> str:
-    layers = f"{tower.layers} of {tower.depth} layers explained"
-    return f"{tower.kind}, {layers}, {size}, {tower.query_token}"
+        size = f"{rows} x {columns} patches"
+    else:
+        size = f"up to {tower.context_length} tokens"
+    explained = f"{tower.layers} of {tower.depth} layers explained"
+    return f"{tower.kind}, {explained}, {size}, {tower.query_token}"
