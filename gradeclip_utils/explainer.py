@@ -22,7 +22,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from .errors import GradeclipError, UnsupportedModel, short, warn
@@ -31,6 +30,7 @@ from .files import version
 from .images import DRAWN, Box, ImageLike, View, model_view, native_view, read_image
 from .language import with_other_nouns
 from .methods import METHODS, Method, Options, layers_to_explain
+from .methods.common import word_ids_of
 from .methods.interactions import word_directions, word_masks
 from .methods.registry import Side, find_method
 from .models import Clip
@@ -69,7 +69,6 @@ class EncodedPrompts:
     similarity: Tensor  # (P,), the model's own
     words: tuple[tuple[Word, ...], ...]
     explained_similarity: Tensor | None = None  # (P,), of another network that the method explains
-    unknown: tuple[tuple[str, ...], ...] = ()  # the words of each that the model does not know
 
 
 # prompts, and the other prompts of a contrast
@@ -709,7 +708,7 @@ class Explainer:
                 encoded_by_words[words] = self._encode_sides(
                     tokens, contrast_tokens, image_embedding
                 )
-            sides = encoded, contrast = encoded_by_words[words]
+            encoded, contrast = encoded_by_words[words]
 
             targets = encoded.embedding  # (P, E)
             if contrast is not None:  # the target falls as the other similarity rises
@@ -739,7 +738,7 @@ class Explainer:
                     provenance=self._provenance(
                         self.words if any(encoded.words[rows]) else None,
                         self.text_tower,
-                        unknown_words=_unknown_words(sides, rows),
+                        unknown_words=_unknown_words([tokens, contrast_tokens], rows),
                         is_guess=self._guesses(image),
                         explained_similarity=_as_floats(explained_similarity, rows),
                         explained_word_similarity=_as_floats(encoded.explained_similarity, rows),
@@ -886,7 +885,6 @@ class Explainer:
             similarity=(image_embedding * embedding).sum(-1),
             words=tuple(words),
             explained_similarity=explained_similarity,
-            unknown=tokens.unknown,
         )
 
     def _score_splits(
@@ -898,7 +896,7 @@ class Explainer:
     ) -> list[tuple[Word, ...]]:
         """The words of B prompts in a trace, scored for their directions (B, E)."""
         tower = self._opened_text_tower()
-        word_ids = _word_ids(splits, trace.valid_mask)  # (B, N)
+        word_ids = word_ids_of(splits, trace.valid_mask)  # (B, N)
         options = Options(
             seed=self.seed,
             word_ids=word_ids,
@@ -926,7 +924,7 @@ class Explainer:
         tokens = self._tokenize(list(prompts))
         assert tokens.ids is not None
         trace = tower.trace(tokens.ids)
-        masks = pad_sequence([word_masks(split, trace) for split in tokens.splits])  # (W, B, N)
+        masks = word_masks(tokens.splits, trace)  # (W, B, N)
         return tower, tokens, trace.embedding, word_directions(tower, trace, masks)
 
     def _token_maps(
@@ -1181,14 +1179,6 @@ def _matched(against: Prompts | None, count: int) -> list[str] | Tensor | str | 
     return prompts * (count // len(prompts))
 
 
-def _word_ids(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
-    """The word of every token of B prompts (B, N); -1 for SOT, EOT and padding."""
-    word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
-    for row, split in zip(word_ids, splits, strict=True):
-        row[split.first :][: len(split.word_ids)] = torch.tensor(split.word_ids)
-    return word_ids
-
-
 def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     """Maps over patches (..., h, w) from maps over tokens (..., N)."""
     assert trace.grid is not None
@@ -1196,12 +1186,12 @@ def _on_grid(maps: Tensor, trace: Trace) -> Tensor:
     return maps[..., -height * width :].unflatten(-1, trace.grid)
 
 
-def _unknown_words(sides: Sides, rows: slice) -> tuple[str, ...]:
+def _unknown_words(sides: Sequence[TokenizedPrompts | str | None], rows: slice) -> tuple[str, ...]:
     """The words of some prompts, on both sides of a contrast, that the model does not know."""
     unknown: list[str] = []
-    for encoded in sides:
-        if encoded is not None:
-            unknown += chain(*encoded.unknown[rows])
+    for tokens in sides:
+        if isinstance(tokens, TokenizedPrompts):
+            unknown += chain(*tokens.unknown[rows])
     return tuple(dict.fromkeys(unknown))
 
 

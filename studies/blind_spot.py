@@ -23,10 +23,11 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils import METHODS, Explainer
+from gradeclip_utils.methods.common import word_ids_of
 from gradeclip_utils.methods.options import Options
 from gradeclip_utils.models import Clip
 from gradeclip_utils.towers import Tower, Trace
-from gradeclip_utils.words import Split, split_read
+from gradeclip_utils.words import split_read
 
 from . import rivals  # noqa: F401 # adds CCI and integrated attention to the methods
 from .relevance import AT_ONCE, pixels_of
@@ -197,7 +198,7 @@ def blind_words(
     for i, caption in enumerate(captions):
         split = split_read(caption, tokenizer, deepest)
         whole = deepest.trace(tokenizer([caption]).to(deepest.device))
-        word_ids = _word_ids(split, whole.valid_mask)  # (1, N)
+        word_ids = word_ids_of([split], whole.valid_mask)  # (1, N)
         word_count = len(split.spans)
         hidden = word_ids == word_count - 1
         options = Options(word_ids=word_ids, splits=[split])
@@ -218,11 +219,3 @@ def blind_words(
             }
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _word_ids(split: Split, valid_mask: Tensor) -> Tensor:
-    """The word of every token, (1, N); -1 for SOT, EOT and padding."""
-    word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
-    end = split.first + len(split.word_ids)
-    word_ids[0, split.first : end] = torch.tensor(split.word_ids)
-    return word_ids

@@ -3,6 +3,7 @@
 Shapes: B inputs, T targets, N tokens, P = h * w patches, which are the last tokens of an image.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..towers import Tower, Trace
+from ..words import Split
 
 BAR_DELAY = 1.0  # seconds after which a progress bar is shown
 
@@ -37,6 +39,14 @@ def mean_over_patches(tower: Tower, trace: Trace, values: Tensor) -> Tensor:
     right = columns * patch_width - values.shape[-1]
     whole_patches = F.pad(values, (0, right, 0, bottom))
     return F.avg_pool2d(whole_patches, tower.patch_size).flatten(-2)
+
+
+def word_ids_of(splits: Sequence[Split], valid_mask: Tensor) -> Tensor:
+    """The word of every token of B prompts (B, N); -1 for SOT, EOT and padding."""
+    word_ids = torch.full_like(valid_mask, -1, dtype=torch.long)
+    for row, split in zip(word_ids, splits, strict=True):
+        row[split.first :][: len(split.word_ids)] = torch.tensor(split.word_ids)
+    return word_ids
 
 
 def one_word_per_token(trace: Trace) -> Tensor:

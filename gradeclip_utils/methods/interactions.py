@@ -14,21 +14,23 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..errors import GradeclipError
 from ..language import phrases
 from ..towers import Tower, Trace
 from ..words import Split
+from .common import word_ids_of
 from .grad_eclip import spatial_weights
 
 
-def word_masks(split: Split, trace: Trace) -> Tensor:
-    """The tokens of each word of a prompt, (W, N) bool; SOT, EOT and padding belong to no word."""
-    word_ids = torch.tensor(split.word_ids, device=trace.valid_mask.device)
-    behind = trace.valid_mask.shape[1] - split.first - len(word_ids)
-    members = F.one_hot(word_ids).T.bool()  # (W, tokens of words)
-    return F.pad(members, (split.first, behind))
+def word_masks(splits: Sequence[Split], trace: Trace) -> Tensor:
+    """The tokens of each word of B prompts, (W, B, N) bool, as many as the longest prompt has.
+
+    SOT, EOT and padding belong to no word.
+    """
+    word_ids = word_ids_of(splits, trace.valid_mask)  # (B, N)
+    words = torch.arange(int(word_ids.max()) + 1, device=word_ids.device)
+    return word_ids == words[:, None, None]
 
 
 def word_directions(

@@ -173,7 +173,7 @@ class Learner(nn.Module):
             caption = batch.texts[int(batch.captions[b])]
             trace = tower.trace(self.tokenizer([caption]).to(tower.device))
             split = split_read(caption, self.tokenizer, tower)
-            words = word_masks(split, trace)  # (W, N)
+            words = word_masks([split], trace)[:, 0]  # (W, N)
             starts, ends = torch.tensor(split.spans).T  # (W,), characters
 
             members = []

@@ -71,7 +71,7 @@ def _interactions(
     tower = open_text_tower(clip.model, explainer.text_tower.depth)
     trace = tower.trace(clip.tokenizer([caption]).to(tower.device))
     with torch.no_grad():
-        directions = of_words(tower, trace, word_masks(split, trace))  # (W, E)
+        directions = of_words(tower, trace, word_masks([split], trace)[:, 0])  # (W, E)
 
     rival = Explainer(
         clip,
