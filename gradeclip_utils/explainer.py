@@ -1014,10 +1014,14 @@ class Explainer:
         model = self.image_tower.model
         if getattr(model, "logit_scale", None) is None:
             return None
-        logits = torch.from_numpy(similarity) * model.logit_scale.detach().float().exp().cpu()
-        if getattr(model, "logit_bias", None) is not None:  # SigLIP's, each pair by itself
-            return (logits + model.logit_bias.detach().float().cpu()).sigmoid().numpy()
-        return logits.softmax(0).numpy() if len(similarity) > 1 else None
+        scale = model.logit_scale.detach().float().exp().cpu()
+        logits = torch.from_numpy(similarity) * scale
+        bias = getattr(model, "logit_bias", None)
+        if bias is not None:  # SigLIP's, each pair by itself
+            return (logits + bias.detach().float().cpu()).sigmoid().numpy()
+        if len(similarity) == 1:
+            return None
+        return logits.softmax(0).numpy()
 
     def _embed_by_model(self, prompts: list[str]) -> Tensor:
         """Unit embeddings by a text encoder that cannot be opened."""

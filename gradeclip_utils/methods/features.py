@@ -26,7 +26,7 @@ def grad_cam(
 
     w_c is the mean of dS/dx_ic over the patches.
     """
-    embed = partial(tower.forward_from, trace, tower.depth - tower.layers)
+    embed = partial(tower.forward_from, trace, tower.first)
     patches = trace.valid_mask[..., None]  # (B, N, 1)
 
     maps = []
@@ -58,7 +58,7 @@ def clip_surgery(
     f comes from a second path through the explained layers, of v-v attention alone.
     """
     tokens = surgery = trace.tokens  # the model's own path, and the second one
-    for position, block in enumerate(tower.explained, start=tower.depth - tower.layers):
+    for position, block in enumerate(tower.explained, start=tower.first):
         if block.pools or block.post_norms:
             kind = type(block.module).__name__
             raise UnsupportedModel(

@@ -105,7 +105,7 @@ def _differentiable(
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """A function that embeds pixels (B, 3, H, W) or tokens (B, N, D), and those of the trace."""
     if trace.grid is None:
-        return partial(tower.forward_from, trace, tower.depth - tower.layers), trace.tokens
+        return partial(tower.forward_from, trace, tower.first), trace.tokens
     if not tower.reads(trace.inputs):
         size = tuple(trace.inputs.shape[-2:])
         raise GradeclipError(

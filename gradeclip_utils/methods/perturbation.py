@@ -197,7 +197,6 @@ def fit_bottleneck(
     """Nats (N,) that each token of one input, repeated in `trace`, keeps after optimisation."""
     tokens = trace.tokens[0]  # (N, D)
     counted = (trace.valid_mask | trace.readers)[0]
-    first_explained = tower.depth - tower.layers
 
     openness = torch.full_like(tokens, 5.0).requires_grad_()
     optimizer = torch.optim.Adam([openness], lr=1.0)
@@ -205,7 +204,7 @@ def fit_bottleneck(
         with torch.enable_grad():
             lam = openness.sigmoid()
             mixed = lam * tokens + (1 - lam) * sample
-            embedding = tower.forward_from(trace, first_explained, mixed)
+            embedding = tower.forward_from(trace, tower.first, mixed)
             nats = information(openness, tokens)[counted].mean()
             loss = beta * nats - (embedding @ direction).mean()
             (openness.grad,) = torch.autograd.grad(loss, openness)

@@ -90,11 +90,11 @@ class Tower:
     `open_image_tower` and `open_text_tower` make them.
 
     Attributes: `blocks` (all `depth` layers, the lowest first, an attention pool last), `explained`
-    (the last `layers` of them), `heads` (of the explained layers), `width` (E), `kind` (the
-    encoder's class), `query_token` (which token reads, in words), `causal` and `unit` (whether
-    embeddings have unit length). Image towers have `patch_size` and `image_size`, both (height,
-    width) in pixels, and `any_size` (the model's own forward pass takes other sizes too); text
-    towers have `context_length` and `ends`.
+    (the last `layers` of them, from number `first`), `heads` (of the explained layers), `width`
+    (E), `kind` (the encoder's class), `query_token` (which token reads, in words), `causal` and
+    `unit` (whether embeddings have unit length). Image towers have `patch_size` and `image_size`,
+    both (height, width) in pixels, `any_size` (the model's own forward pass takes other sizes too),
+    and `query_tokens` (which tokens read); text towers have `context_length` and `ends`.
 
     Args:
         model: the whole model.
@@ -112,7 +112,7 @@ class Tower:
     causal = False  # no token sees a later one, and the query token comes last
     unit = True
     any_size = False
-    query_tokens = slice(0, 1)  # which tokens of an image read: by default the first, CLS
+    query_tokens = slice(0, 1)  # by default CLS
     width: int
     kind: str
     query_token: str

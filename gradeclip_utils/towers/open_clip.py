@@ -135,9 +135,11 @@ def _resized(positions: Tensor, model_grid: tuple[int, int], grid: tuple[int, in
     if grid == model_grid:
         return positions
     prefix = len(positions) - model_grid[0] * model_grid[1]
-    square = upcast(positions[prefix:]).reshape(1, *model_grid, -1).permute(0, 3, 1, 2)
+    square = upcast(positions[prefix:]).unflatten(0, model_grid)  # (h, w, D)
+    square = square.permute(2, 0, 1)[None]  # (1, D, h, w)
     square = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([upcast(positions[:prefix]), square.flatten(2)[0].T])  # (prefix + h * w, D)
+    of_patches = square[0].flatten(1).T  # (h * w, D)
+    return torch.cat([upcast(positions[:prefix]), of_patches])
 
 
 # ------------------------------------------------------------------------------ ModifiedResNet
