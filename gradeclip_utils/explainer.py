@@ -41,6 +41,7 @@ from .prompts import (
     captions_of,
     embeddings_as_prompts,
     known_nouns,
+    one_string,
     token_ids,
     tokenize,
 )
@@ -53,6 +54,7 @@ from .words import Split, Word, check_tokenizer
 PROMPT_BATCH = 64  # prompts in one forward pass
 SAME = "same"  # words of a call: by the explainer's own method
 OTHERS = "others"  # the other side of a contrast: all null captions
+_ROUNDING = 1e-6  # of float32, in embeddings of unit length and in the maps of their differences
 _NULLS_AT_ONCE = 32  # null captions in one forward pass, so that a bar can show their number
 _LIBRARIES = ("gradeclip", "torch", "open_clip_torch", "transformers")
 _VERSIONS = {library: version(library) for library in _LIBRARIES}
@@ -149,7 +151,7 @@ class Explainer:
             raise GradeclipError(f"resolution must be 'model' or 'native', got {short(resolution)}")
         if null_captions is None:
             null_captions = default_null_captions(clip.vocabulary)
-        elif len(as_strings(null_captions)) < 2:
+        elif isinstance(null_captions, str) or len(null_captions) < 2:
             raise GradeclipError(
                 f"null_captions must be two captions or more, got {short(null_captions)}"
             )
@@ -404,9 +406,10 @@ class Explainer:
             raise GradeclipError(
                 f"interactions are Grad-ECLIP's own, and this method is {self.method.name!r}"
             )
+        prompt = one_string(prompt)
         image = self._read_image(image)
         with self._isolated():
-            tower, tokens, text_embedding, directions = self._encode_words(as_strings(prompt))
+            tower, tokens, text_embedding, directions = self._encode_words([prompt])
             directions = directions[:, 0]  # (W, E)
             (view,), trace = self._trace([image])
             maps = self._token_maps(trace, directions[None])  # (1, W, N)
@@ -448,10 +451,14 @@ class Explainer:
             against: of the targets, as for `explain`, one prompt or "others".
 
         Raises:
-            GradeclipError: the method has no maps of images; and the reasons of `explain`.
+            GradeclipError: the method has no maps of images, the prompt is not a text, or `count`
+                is below 2; and the reasons of `explain`.
         """
         from .language import with_other_nouns  # its taggers are slow to import
 
+        prompt = one_string(prompt)
+        if count < 2:
+            raise GradeclipError(f"count must be 2 or more, got {count}")
         null_prompts = with_other_nouns(
             prompt, count - 1, known=self.clip.vocabulary, seed=self.seed
         )
@@ -774,8 +781,23 @@ class Explainer:
         if self.method.image is None:
             return None
         maps = self._token_maps(trace, targets, empty)  # (B, T, N)
-        self._warn_of_empty_maps(maps, targets, names)
+        at_peak = self._at_peak(trace, targets, maps)  # (B, T)
+        maps = maps.masked_fill(at_peak[..., None], 0)
+        self._warn_of_empty_maps(maps, targets, at_peak, names)
         return _as_numpy(_on_grid(maps, trace))
+
+    def _at_peak(self, trace: Trace, targets: Tensor, maps: Tensor) -> Tensor:
+        """Which targets (B, T) have no gradient here, so that their map (B, T, N) is rounding.
+
+        A similarity of 1 cannot rise: this is so for an image with its own embedding.
+        """
+        if not self.image_tower.unit:
+            return torch.zeros(maps.shape[:2], dtype=torch.bool, device=maps.device)
+        embedding = trace.embedding[:, None]  # (B, 1, E), of unit length
+        along = (targets * embedding).sum(-1, keepdim=True) * embedding
+        slope = (targets - along).norm(dim=-1)  # (B, T), the gradient's length at the embedding
+        # MaskCLIP, say, compares with the target itself, and its map is no rounding
+        return (slope < _ROUNDING) & (maps.abs().amax(dim=-1) < _ROUNDING)
 
     def _head_maps(self, trace: Trace, targets: Tensor) -> np.ndarray:
         """The part of each layer and head in the maps, (B, T, L, H, h, w)."""
@@ -987,15 +1009,24 @@ class Explainer:
             )
         return maps
 
-    def _warn_of_empty_maps(self, maps: Tensor, targets: Tensor, names: Sequence[str]) -> None:
+    def _warn_of_empty_maps(
+        self,
+        maps: Tensor,
+        targets: Tensor,
+        at_peak: Tensor,
+        names: Sequence[str],
+    ) -> None:
         """Warn if a map (B, T, N) is zero everywhere."""
-        zero = (maps == 0).all(dim=-1).flatten()
-        same = (targets == 0).all(dim=-1).flatten()  # both prompts of a contrast
-        for name, is_zero, is_same in zip(names, zero.tolist(), same.tolist(), strict=True):
+        zero = (maps == 0).all(dim=-1).flatten().tolist()
+        same = (targets.norm(dim=-1) < _ROUNDING).flatten().tolist()  # both prompts of a contrast
+        peak = at_peak.flatten().tolist()
+        for name, is_zero, is_same, is_peak in zip(names, zero, same, peak, strict=True):
             if is_zero:
                 reason = f"{self.method.title} tells no patch from another"
                 if is_same:
                     reason = "the two prompts are the same to the model"
+                elif is_peak:
+                    reason = "the similarity is 1 and cannot rise, so its gradient is zero"
                 elif self.method.name == "grad-eclip":
                     reason = "the keys of all patches fit the query alike, so lambda is 0"
                 warn(f"the map of {short(name, 40)} is zero everywhere: {reason}")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .errors import GradeclipError, hint, short
+from .errors import GradeclipError, first_line, hint, short
 from .files import write_whole
 from .images import DRAWN, Box, onto_image, read_image
 from .language import is_function_word
@@ -357,7 +357,8 @@ class Result:
                 **arrays,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise GradeclipError(f"{path} is no saved {cls.__name__}: {error}") from error
+            reason = first_line(error)
+            raise GradeclipError(f"{path} is no saved {cls.__name__}: {reason}") from error
 
     def plot(self) -> "Figure":
         """A matplotlib figure of the image and its maps."""

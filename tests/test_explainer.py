@@ -214,6 +214,25 @@ def test_a_map_of_zeros_is_said_with_its_reason(explainer, picture):
     assert (explanation.image_maps == 0).all()
 
 
+def test_a_map_of_an_image_by_its_own_embedding_is_zero_and_no_drawn_rounding(explainer, picture):
+    embedding = explainer.embed_images(picture)
+    dog = explainer.embed_texts("a dog")
+    with pytest.warns(ExplanationWarning, match="of 'embedding 0' is zero .* cannot rise"):
+        explanation = explainer.explain(picture, torch.cat([embedding, dog]))
+    assert (explanation.image_maps[0] == 0).all()
+    assert explanation.image_maps[1].any()
+
+    # a map that is no gradient stays
+    assert explainer.explain(picture, embedding, method="maskclip").image_maps.any()
+
+
+def test_one_prompt_of_interactions_may_stand_in_a_list(explainer, picture):
+    expected = explainer.interactions(picture, "a dog")
+    interactions = explainer.interactions(picture, ["a dog"])
+    assert interactions.prompts == ("a dog",)
+    assert_array_equal(interactions.image_maps, expected.image_maps)
+
+
 def test_embeddings_are_explained_like_the_prompts_that_they_come_from(explainer, picture):
     expected = explainer.explain(picture, PROMPTS)
     embeddings = 3 * explainer.embed_texts(PROMPTS)

@@ -486,7 +486,9 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _run_command(options: argparse.Namespace) -> str:
-    methods = options.methods if options.methods == "all" else options.methods.split(",")
+    methods = options.methods
+    if methods != "all":
+        methods = [name.strip() for name in methods.split(",")]
     method_names(methods)  # before a model is loaded, which may take minutes
     clip = load_clip(
         options.model,
