@@ -92,7 +92,7 @@ class Regions:
     rule: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What both results have in common: T prompts, or W words of one prompt."""
 
@@ -121,6 +121,13 @@ class Result:
         """The same with one prompt, or one word."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        prompts = ", ".join(
+            f"{short(prompt)} (similarity {similarity:.2f})"
+            for prompt, similarity in zip(self.prompts, self.similarity, strict=True)
+        )
+        return f"{type(self).__name__} of {prompts}: {self.origin}"
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -137,7 +144,11 @@ class Result:
             if key not in self._names:
                 raise GradeclipError(f"there is no {key!r} here: {hint(key, self._names)}")
             return self._names.index(key)
-        return range(len(self))[key]  # IndexError, as for a list
+        try:
+            return range(len(self))[key]
+        except IndexError:  # as for a list
+            last = len(self) - 1
+            raise IndexError(f"index {key} is out of range: the last one is {last}") from None
 
     @property
     def origin(self) -> str:
@@ -383,7 +394,7 @@ class Result:
         return self.plot()._repr_mimebundle_()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Result):
     """One image and T prompts explained: each prompt's similarity, or its lead over `against`.
 
@@ -597,7 +608,7 @@ class Explanation(Result):
         return float(mean), float(max(mean - half, 0.0)), float(min(mean + half, 2.0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions(Result):
     """Word x region: which part of the image each of the W words of one prompt matches.
 
