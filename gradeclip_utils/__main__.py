@@ -164,10 +164,18 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], str]:
     """Add the arguments of `explain`, and return the function that runs it."""
     parser.add_argument(
-        "--image", metavar="FILE", nargs="+", help="one image or more; by default a drawn scene"
+        "--image",
+        metavar="FILE",
+        nargs="+",
+        action="extend",  # so that `--image a.jpg --image b.jpg` keeps the first
+        help="one image or more; by default a drawn scene",
     )
     parser.add_argument(
-        "--prompt", metavar="TEXT", nargs="+", help="one prompt or more for each image"
+        "--prompt",
+        metavar="TEXT",
+        nargs="+",
+        action="extend",
+        help="one prompt or more for each image",
     )
     parser.add_argument(
         "--against",

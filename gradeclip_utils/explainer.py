@@ -42,6 +42,7 @@ from .prompts import (
     captions_of,
     embeddings_as_prompts,
     known_nouns,
+    one_string,
     token_ids,
     tokenize,
 )
@@ -150,7 +151,7 @@ class Explainer:
             raise GradeclipError(f"resolution must be 'model' or 'native', got {short(resolution)}")
         if null_captions is None:
             null_captions = default_null_captions(clip.vocabulary)
-        elif len(as_strings(null_captions)) < 2:
+        elif isinstance(null_captions, str) or len(null_captions) < 2:
             raise GradeclipError(
                 f"null_captions must be two captions or more, got {short(null_captions)}"
             )
@@ -406,8 +407,7 @@ class Explainer:
             raise GradeclipError(
                 f"interactions are Grad-ECLIP's own, and this method is {self.method.name!r}"
             )
-        if not isinstance(prompt, str):
-            raise GradeclipError(f"interactions are of one prompt, got {short(prompt)}")
+        prompt = one_string(prompt)
         image = self._read_image(image)
         with self._isolated():
             tower, tokens, text_embedding, directions = self._encode_words([prompt])
@@ -452,8 +452,12 @@ class Explainer:
             against: of the targets, as for `explain`, one prompt or "others".
 
         Raises:
-            GradeclipError: the method has no maps of images; and the reasons of `explain`.
+            GradeclipError: the method has no maps of images, the prompt is not a text, or `count`
+                is below 2; and the reasons of `explain`.
         """
+        prompt = one_string(prompt)
+        if count < 2:
+            raise GradeclipError(f"count must be 2 or more, got {count}")
         null_prompts = with_other_nouns(
             prompt, count - 1, known=self.clip.vocabulary, seed=self.seed
         )
@@ -974,8 +978,6 @@ class Explainer:
                 elif self.method.name == "grad-eclip":
                     reason = "the keys of all patches fit the query alike, so lambda is 0"
                 warn(f"the map of {short(name, 40)} is zero everywhere: {reason}")
-
-    # -------------------------------------------------------------------------------- what it needs
 
     def _null_similarity(self, image_embedding: Tensor) -> Tensor | None:
         """Similarities (B, K) of images with the null captions; None if none can be embedded."""

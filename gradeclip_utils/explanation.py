@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .errors import GradeclipError, hint, short
+from .errors import GradeclipError, first_line, hint, short
 from .files import write_whole
 from .images import DRAWN, Box, onto_image, read_image
 from .language import is_function_word
@@ -93,7 +93,7 @@ class Regions:
     rule: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What both results have in common: T prompts, or W words of one prompt."""
 
@@ -122,6 +122,13 @@ class Result:
         """The same with one prompt, or one word."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        prompts = ", ".join(
+            f"{short(prompt)} (similarity {similarity:.2f})"
+            for prompt, similarity in zip(self.prompts, self.similarity, strict=True)
+        )
+        return f"{type(self).__name__} of {prompts}: {self.origin}"
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -138,7 +145,11 @@ class Result:
             if key not in self._names:
                 raise GradeclipError(f"there is no {key!r} here: {hint(key, self._names)}")
             return self._names.index(key)
-        return range(len(self))[key]  # IndexError, as for a list
+        try:
+            return range(len(self))[key]
+        except IndexError:  # as for a list
+            last = len(self) - 1
+            raise IndexError(f"index {key} is out of range: the last one is {last}") from None
 
     @property
     def origin(self) -> str:
@@ -358,7 +369,8 @@ class Result:
                 **arrays,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise GradeclipError(f"{path} is no saved {cls.__name__}: {error}") from error
+            reason = first_line(error)
+            raise GradeclipError(f"{path} is no saved {cls.__name__}: {reason}") from error
 
     def plot(self) -> "Figure":
         """A matplotlib figure of the image and its maps."""
@@ -383,7 +395,7 @@ class Result:
         return self.plot()._repr_mimebundle_()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Result):
     """One image and T prompts explained: each prompt's similarity, or its lead over `against`.
 
@@ -603,7 +615,7 @@ class Explanation(Result):
         return float(mean), float(max(mean - half, 0.0)), float(min(mean + half, 2.0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions(Result):
     """Word x region: which part of the image each of the W words of one prompt matches.
 

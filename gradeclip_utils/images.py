@@ -94,10 +94,14 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise GradeclipError(msg)
     if array.ndim != 3 or array.shape[2] != 3:
         advice = ""
-        if array.ndim == 3 and array.shape[0] == 3:
+        if array.ndim == 2:
+            advice = ": give greys as Image.fromarray(array)"
+        elif array.ndim == 3 and array.shape[0] == 3:
             advice = ": array.transpose(1, 2, 0)"
         msg = f"an array must be (H, W, 3), red, green and blue, this one is {shape}{advice}"
         raise GradeclipError(msg)
+    if array.size == 0:
+        raise GradeclipError(f"an array must have pixels, this one is {shape}")
     return Image.fromarray(array)
 
 
@@ -107,8 +111,10 @@ def _from_tensor(tensor: Tensor) -> Image.Image:
         raise GradeclipError(
             f"a tensor must be floats (3, H, W) in 0 to 1, this one is {tensor.dtype} {shape}"
         )
+    if tensor.numel() == 0:
+        raise GradeclipError(f"a tensor must have pixels, this one is {tuple(tensor.shape)}")
     low, high = tensor.min().item(), tensor.max().item()
-    if low < 0 or high > 1:
+    if not (low >= 0 and high <= 1):  # NaN is not in between either
         raise GradeclipError(
             f"a tensor must run from 0 to 1, this one from {low:.2f} to {high:.2f}: "
             "give it before it is normalised"

@@ -69,12 +69,20 @@ def as_strings(prompts: str | Iterable[str]) -> list[str]:
     if not isinstance(prompts, Iterable):
         raise GradeclipError(f"prompts must be strings, got {short(prompts)}")
     strings = [prompts] if isinstance(prompts, str) else list(prompts)
-    wrong = [prompt for prompt in strings if not isinstance(prompt, str)]
-    if wrong or not strings:
-        raise GradeclipError(
-            f"prompts must be strings, got {short(wrong[0] if wrong else strings)}"
-        )
+    if not strings:
+        raise GradeclipError("there are no prompts: give at least one")
+    for prompt in strings:
+        if not isinstance(prompt, str):
+            raise GradeclipError(f"prompts must be strings, got {short(prompt)}")
     return [str(prompt) for prompt in strings]  # numpy has strings of its own
+
+
+def one_string(prompt: str | Iterable[str]) -> str:
+    """The one prompt of a call that takes one, by itself or in a list."""
+    strings = as_strings(prompt)
+    if len(strings) > 1:
+        raise GradeclipError(f"this call takes one prompt, got {len(strings)}: give one at a time")
+    return strings[0]
 
 
 def embeddings_as_prompts(

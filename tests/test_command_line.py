@@ -92,6 +92,17 @@ def test_each_of_several_images_has_a_figure_of_all_captions_with_its_name(
         assert float(value) == pytest.approx(similarity, abs=1e-4)
 
 
+def test_options_that_are_given_twice_add_up(model, capsys):
+    for image in ("a.png", "b.png"):
+        write_photo(image)
+    images = ["--image", "a.png", "--image", "b.png"]
+    prompts = ["--prompt", "a car", "--prompt", "a red car"]
+    arguments = [*images, *prompts]
+    assert main(["explain", *model, *arguments]) == 0
+    printed = re.findall(r"^(.+), '(.+)':$", capsys.readouterr().out, re.M)
+    assert printed == list(product(["a.png", "b.png"], ["a car", "a red car"]))
+
+
 def test_without_an_image_a_scene_is_explained_and_an_unknown_word_is_a_note(model, capsys):
     assert main(["explain", *model, "--out", "scene.png"]) == 0
     assert "a drawn scene, " in capsys.readouterr().out

@@ -214,6 +214,13 @@ def test_a_map_of_zeros_is_said_with_its_reason(explainer, picture):
     assert (explanation.image_maps == 0).all()
 
 
+def test_one_prompt_of_interactions_may_stand_in_a_list(explainer, picture):
+    expected = explainer.interactions(picture, "a dog")
+    interactions = explainer.interactions(picture, ["a dog"])
+    assert interactions.prompts == ("a dog",)
+    assert_array_equal(interactions.image_maps, expected.image_maps)
+
+
 def test_embeddings_are_explained_like_the_prompts_that_they_come_from(explainer, picture):
     expected = explainer.explain(picture, PROMPTS)
     embeddings = 3 * explainer.embed_texts(PROMPTS)

@@ -165,3 +165,21 @@ def test_dependence_of_a_map_of_zeros_is_none_on_equal_maps_and_whole_on_others(
     assert value == 0
     value, *_ = flat.prompt_dependence(maps[[0, 0, 0]])
     assert value == 1
+
+
+def test_a_result_says_in_one_line_what_it_explains(explainer, picture):
+    explanation = explainer.explain(picture, ["a dog", "a red car"])
+    number = f"{explanation.similarity[0]:.2f}"
+    assert repr(explanation).startswith(
+        f"Explanation of 'a dog' (similarity {number}), 'a red car'"
+    )
+    assert "Grad-ECLIP" in repr(explanation)
+    assert len(repr(explanation)) < 250
+    assert repr(explainer.interactions(picture, "a dog")).startswith("Interactions of 'a dog' (")
+
+
+def test_an_index_beyond_the_last_map_is_refused_as_by_a_list(explainer, picture):
+    explanation = explainer.explain(picture, "a dog")
+    for call in (explanation.heatmap, explanation.__getitem__, explanation.regions):
+        with pytest.raises(IndexError, match="index 3 is out of range: the last one is 0"):
+            call(3)

@@ -118,17 +118,19 @@ def evaluate(
         GradeclipError: an unknown method or data set, no mask or second concept, a folder of
             another run.
     """
-    names = _working_methods(clip) if methods == "all" else method_names(methods)
+    names = method_names(methods)
     examples = load(data, limit)
     protocol = None if faithfulness is None else as_protocol(faithfulness)
     if protocol is None and not any(example.has_mask for example in examples):
         msg = "no example has a mask, so only faithfulness can be measured"
         raise GradeclipError(f"{msg}: ask for it (--faithfulness)")
 
-    plan = Plan(names, REFERENCES if references else (), protocol, seed)
     wrong_prompts = [""] * len(examples)
     if references:
         wrong_prompts = _wrong_prompts(examples, seed)
+    if methods == "all":  # now, because to try them takes longer than to refuse the data
+        names = _working_methods(clip)
+    plan = Plan(names, REFERENCES if references else (), protocol, seed)
 
     with TemporaryDirectory() as scratch:
         settings = {**describe_run(clip, data, examples), **asdict(plan)}
@@ -486,7 +488,9 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
 
 
 def _run_command(options: argparse.Namespace) -> str:
-    methods = options.methods if options.methods == "all" else options.methods.split(",")
+    methods = options.methods
+    if methods != "all":
+        methods = [name.strip() for name in methods.split(",")]
     method_names(methods)  # before a model is loaded, which may take minutes
     clip = load_clip(
         options.model,

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import bootstrap, norm, permutation_test, t
 
-from ..errors import GradeclipError
+from ..errors import GradeclipError, hint
 
 DRAWS = 4000  # bootstrap samples of an interval
 FLIPS = 9999  # random sign flips of a test, where there are too many to try them all
@@ -316,6 +316,12 @@ def _unit_means(
 ) -> pd.DataFrame:
     """One row per group and unit, with the mean of the value and the unit's cluster."""
     keys = list(dict.fromkeys([*by, *unit]))
+    wanted = [value, *keys]
+    if cluster is not None:
+        wanted.append(cluster)
+    for name in wanted:
+        if name not in rows.columns:
+            raise GradeclipError(f"there is no column {name!r}: {hint(name, rows.columns)}")
     rows = rows.astype({value: float})
     broken = rows[~np.isfinite(rows[value])]
     if len(broken):

@@ -161,7 +161,7 @@ def register_method(
             length = trace.layers[-1].v.flatten(2).norm(dim=-1) * trace.valid_mask
             return length[:, None].expand(-1, directions.shape[1], -1)
 
-    `del METHODS[name]` removes it again.
+    `METHODS.pop(name, None)` removes it again, which a cell that is run twice needs.
 
     Args:
         name: a new name.
@@ -178,7 +178,10 @@ def register_method(
         GradeclipError: there is a method of this name; and the reasons of `Method`.
     """
     if name in METHODS:
-        raise GradeclipError(f"there is a method {name!r}: choose another name")
+        raise GradeclipError(
+            f"there is a method {name!r}: choose another name; in a cell that is run again, write "
+            f"METHODS.pop({name!r}, None) before it"
+        )
     if explains is None:
         explains = _MODEL_SIMILARITY if target else "the same for any text or image"
 

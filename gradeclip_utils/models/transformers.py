@@ -19,6 +19,7 @@ from ..towers import open_image_tower, open_text_tower
 from ..towers.transformers import KINDS, kind_of, unwrapped
 
 PREFIX = "transformers:"
+_SAVE_BOTH = "Where the model was saved, save its processor too: processor.save_pretrained(FOLDER)"
 
 
 class _Preprocess:
@@ -65,6 +66,9 @@ def read_processor(model: nn.Module, processor: Any) -> tuple[_Preprocess, _Toke
             f"{kind} needs its processor, for images and for prompts, and got no {missing}: "
             "AutoProcessor.from_pretrained of the same name has both"
         )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers 5 makes one where a folder has no files of a tokenizer: every word is unknown
+        raise GradeclipError(f"the tokenizer of {kind} knows no words. {_SAVE_BOTH}")
 
     preprocess = _Preprocess(image_processor)
     height, width = preprocess(Image.new("RGB", (48, 40))).shape[-2:]
@@ -89,7 +93,12 @@ def load_transformers(name: str, device: str, precision: str) -> tuple[nn.Module
     kind = type(config).__name__.replace("Config", "Model")
     _check_kind(kind)
     model = getattr(transformers, kind).from_pretrained(place)
-    processor = transformers.AutoProcessor.from_pretrained(place)
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise GradeclipError(
+            f"transformers cannot load the processor of {place}: {first_line(error)} {_SAVE_BOTH}"
+        ) from error
     dtype = open_clip.get_input_dtype(precision) or torch.float32
     return model.to(usable_device(device), dtype).eval(), processor
 

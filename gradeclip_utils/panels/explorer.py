@@ -21,13 +21,14 @@ import traitlets
 from anywidget import AnyWidget
 from IPython import get_ipython
 
-from ..errors import GradeclipError, hint
+from ..errors import GradeclipError, hint, short
 from ..files import data_path
 from ..methods import METHODS
 from ..models import BUNDLED_MODELS, Clip, load_clip
 from ..plots.figures import figure_tag
 from ..plots.maps import draw
 from ..plots.page import STYLE, embedded, script
+from ..prompts import one_string
 from ..scenes import arrange, draw_scene, showable
 from ..scenes.emoji import words_by_kind
 from .session import ExplorerView, Session, Source, State
@@ -106,13 +107,17 @@ class Explorer(AnyWidget):
     busy = traitlets.Dict().tag(sync=True)
 
     def __init__(self, image=None, prompt: str | None = None, clip: Clip | None = None):
-        clip = load_clip() if clip is None else clip
+        if clip is None:
+            clip = load_clip()
+        elif not isinstance(clip, Clip):
+            raise GradeclipError(f"clip must be a Clip, as load_clip gives one, got {short(clip)}")
         self.models = _models_beside(clip)
         self._sessions = {clip.name: Session(clip)}
 
         source = Source.of(arrange(["dog", "umbrella"], seed=3) if image is None else image)
         if prompt is None:
             prompt = source.caption or "a photo"
+        prompt = one_string(prompt)
         self.shelf = [replace(source, caption=prompt)]
         if clip.trained_on_drawn_scenes:
             self.shelf += [Source.of(scene) for scene in _development_scenes()]

@@ -389,7 +389,10 @@ def _draw_into(axes: Axes, *drawings: Drawing) -> Figure:
     pairs = [(drawing, panel) for drawing in drawings for panel in drawing.panels]
     if len(pairs) != 1:
         names = ", ".join(repr(panel.name) for _, panel in pairs)
-        raise GradeclipError(f"ax= takes one map, and these are {len(pairs)} ({names}): name one")
+        raise GradeclipError(
+            f"ax= takes one map, and these are {len(pairs)} ({names}): name one, "
+            "by prompts= (of interactions, by words=)"
+        )
     drawing, panel = pairs[0]
 
     figure = axes.get_figure()

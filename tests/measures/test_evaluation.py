@@ -270,6 +270,12 @@ def test_an_evaluation_that_makes_no_sense_is_refused(tiny, options, message):
         evaluate(tiny, **{"data": "scenes:development:2"} | options)
 
 
+def test_data_that_are_missing_are_refused_before_all_methods_are_tried(tiny, monkeypatch):
+    monkeypatch.setattr(evaluation, "_working_methods", pytest.fail)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluate(tiny, "folder:nowhere", "all")
+
+
 def test_all_methods_are_those_that_work_with_the_model_and_a_note_names_the_others(
     tiny, monkeypatch
 ):

@@ -276,6 +276,14 @@ REFUSED = {
         lambda: group_means(ROWS.assign(score=np.nan), "score"),
         "16 of 16 values of 'score' are NaN or infinite, as at method=grad-eclip, image=0",
     ),
+    "a column that is not there": (
+        lambda: paired_differences(ROWS, "scores"),
+        "there is no column 'scores': did you mean score",
+    ),
+    "clusters that are not there": (
+        lambda: group_means(ROWS, "score", cluster="concept"),
+        "there is no column 'concept'",
+    ),
     "an image in two clusters": (
         lambda: paired_differences(ROWS.assign(by=ROWS["method"]), "score", cluster="by"),
         "image = 0 belongs to 2 clusters",

@@ -12,6 +12,7 @@ import torch
 from gradeclip_utils import Clip, Explainer, UnsupportedModel, load_clip
 from gradeclip_utils.errors import GradeclipError
 from tests.tiny_transformers import (
+    NAMES,
     build_tiny,
     images_of,
     processor_of,
@@ -69,6 +70,17 @@ def test_a_processor_that_lacks_a_part_or_makes_other_images_is_refused():
     sizes = "makes images of 24 x 24 pixels, and CLIPModel reads 32 x 32"
     with pytest.raises(GradeclipError, match=sizes):
         Clip.from_transformers(model, processor_of(images_of("CLIP", 24), tokenizer))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_without_a_tokenizer_is_refused(name, tmp_path):
+    model, processor = tiny_clip(name)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(GradeclipError, match=r"save its processor too"):
+        load_clip(tmp_path)
+    processor.image_processor.save_pretrained(tmp_path)
+    with pytest.raises(GradeclipError, match=r"save its processor too"):
+        load_clip(tmp_path)
 
 
 @pytest.mark.parametrize("half", ["Text", "Vision"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradeclip_utils import Explainer
+from gradeclip_utils import Explainer, GradeclipError
 from gradeclip_utils.panels import explore
 from gradeclip_utils.panels.sentences import sentence
 from gradeclip_utils.panels.session import Session, State
@@ -38,6 +38,19 @@ def drawn(tiny):
     """A panel whose model knows few words, on a scene."""
     clip = replace(tiny, vocabulary=KNOWN, trained_on_drawn_scenes=True)
     return explore(arrange(["dog", "umbrella"], seed=3), "a dog", clip)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clip": "ViT-B-32"}, "as load_clip gives one, got 'ViT-B-32'"),
+        ({"prompt": ["a dog", "a cat"]}, "takes one prompt, got 2"),
+        ({"prompt": 3}, "prompts must be strings, got 3"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(tiny, picture, arguments, message):
+    with pytest.raises(GradeclipError, match=message):
+        explore(picture, **{"prompt": CAPTION, "clip": tiny} | arguments)
 
 
 def titles(panel):

@@ -20,6 +20,10 @@ NOT_IMAGES = [
     pytest.param(__file__, "save it as JPEG or PNG", id="a file of text"),
     pytest.param(np.zeros((4, 4, 3)), r"uint8 .*float64.*array \* 255", id="floats"),
     pytest.param(np.zeros((3, 4, 4), np.uint8), r"transpose\(1, 2, 0\)", id="channels first"),
+    pytest.param(np.zeros((4, 4), np.uint8), r"Image.fromarray\(array\)", id="greys"),
+    pytest.param(np.zeros((0, 4, 3), np.uint8), "must have pixels", id="an array without pixels"),
+    pytest.param(torch.zeros(3, 0, 4), "must have pixels", id="a tensor without pixels"),
+    pytest.param(torch.full((3, 4, 4), torch.nan), "from nan to nan", id="a tensor of NaN"),
     pytest.param(Image.new("F", (4, 4)), "8 bits", id="an image of floats"),
 ]
 
@@ -39,7 +43,7 @@ def test_an_image_that_ends_too_early_is_refused_by_its_name(tmp_path):
 
 
 NOT_PROMPTS = [
-    pytest.param([], "prompts", id="none"),
+    pytest.param([], "there are no prompts", id="none"),
     pytest.param(["a dog", 2], "got 2", id="a number"),
     pytest.param("", "word", id="an empty one"),
     pytest.param(torch.ones(1, 3), "48", id="embeddings of another width"),
@@ -60,6 +64,7 @@ OPTIONS = [
     pytest.param({"resolution": 224}, "'model' or 'native'", id="a resolution in pixels"),
     pytest.param({"words": "rise"}, "RISE explains images only", id="words by a method of images"),
     pytest.param({"device": "gpu"}, "device='gpu'", id="a device that torch does not name"),
+    pytest.param({"null_captions": []}, "two captions or more, got \\[\\]", id="no null captions"),
 ]
 
 
@@ -99,8 +104,18 @@ CALLS = [
     ),
     pytest.param(
         lambda explainer, image: explainer.interactions(image, ["a dog", "a cat"]),
-        "of one prompt, got",
+        "takes one prompt, got 2",
         id="interactions of two prompts",
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.null_maps(image, "a dog", count=1),
+        "2 or more, got 1",
+        id="one null map",
+    ),
+    pytest.param(
+        lambda explainer, image: explainer.null_maps(image, ["a dog", "a cat"]),
+        "takes one prompt, got 2",
+        id="null maps of two prompts",
     ),
     pytest.param(
         lambda explainer, image: Explainer(explainer.clip, method="leave-one-out").maps(image, []),
