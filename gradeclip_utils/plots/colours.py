@@ -47,6 +47,12 @@ def to_rgb(values, base=1.0) -> np.ndarray:
     return base * (1 - alpha) + rgba[..., :3] * alpha
 
 
+def ink_on(colour: np.ndarray) -> str:
+    """Black or white, the one with more contrast to red, green and blue (WCAG's luminance)."""
+    luminance = colour**2.2 @ np.array([0.2126, 0.7152, 0.0722])
+    return "white" if luminance < 0.179 else "black"
+
+
 def paint(
     image: Image.Image,
     heat: np.ndarray,
