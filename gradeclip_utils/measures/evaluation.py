@@ -137,19 +137,7 @@ def evaluate(
         for example, wrong_prompt in zip(examples, wrong_prompts, strict=True):
             if any((example.key, name) not in table.rows for name in plan.rows):
                 waiting.append((example, wrong_prompt))
-
-        unreadable: dict[str, str] = {}
-        explainers = _open_explainers(clip, plan) if waiting else {}
-        tasks = (
-            joblib.delayed(_measure_batch)(explainers, plan, waiting[start : start + BATCH_SIZE])
-            for start in range(0, len(waiting), BATCH_SIZE)
-        )
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        with tqdm(total=len(waiting), unit="image", delay=1) as progress:
-            for rows, errors in parallel(tasks):
-                table.add(rows)
-                unreadable |= errors
-                progress.update(len({row["image"] for row in rows}) + len(errors))
+        unreadable = _fill(table, clip, plan, waiting, jobs) if waiting else {}
 
     if unreadable:
         reason = next(iter(unreadable.values()))
@@ -162,6 +150,29 @@ def evaluate(
     measured = [*MEASURES, *(GAMES if protocol else ()), "seconds"]
     frame = pd.DataFrame(rows)[["image", "concept", "prompt", "method", *measured]]
     return frame.astype(dict.fromkeys(measured, float))
+
+
+def _fill(
+    table: Table,
+    clip: Clip,
+    plan: Plan,
+    waiting: Sequence[tuple[Example, str]],
+    jobs: int | None,
+) -> dict[str, str]:
+    """Measure examples with their wrong prompts; errors of unreadable ones by key."""
+    explainers = _open_explainers(clip, plan)
+    tasks = (
+        joblib.delayed(_measure_batch)(explainers, plan, waiting[start : start + BATCH_SIZE])
+        for start in range(0, len(waiting), BATCH_SIZE)
+    )
+    unreadable: dict[str, str] = {}
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    with tqdm(total=len(waiting), unit="image", delay=1) as progress:
+        for rows, errors in parallel(tasks):
+            table.add(rows)
+            unreadable |= errors
+            progress.update(len({row["image"] for row in rows}) + len(errors))
+    return unreadable
 
 
 def describe_run(

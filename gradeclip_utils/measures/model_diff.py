@@ -386,18 +386,19 @@ def _table_of_kinds(shares: pd.DataFrame) -> pd.DataFrame:
     """The mean shares of each kind of word, and how far they moved, with intervals over pairs."""
     images_of_kind = shares.groupby("kind")["image"].transform("nunique")
     shares = shares[images_of_kind >= 2]
-    kinds = pd.DataFrame()
+    columns = {}
     for name in shares.columns:
         if name.startswith(("share", "moved")):
             means = group_means(shares, name, by="kind", unit="pair", cluster="image")
             means = means.set_index("kind")
-            kinds[name] = means["mean"]
+            columns[name] = means["mean"]
             if name.startswith("moved"):
                 suffix = name.removeprefix("moved")  # "" or "_null"
-                kinds[f"low{suffix}"] = means["low"]
-                kinds[f"high{suffix}"] = means["high"]
+                columns[f"low{suffix}"] = means["low"]
+                columns[f"high{suffix}"] = means["high"]
             if name == "moved":
-                kinds["pairs"] = means["n"]
+                columns["pairs"] = means["n"]
+    kinds = pd.DataFrame(columns)
     return kinds.sort_values("pairs", ascending=False, kind="stable").reset_index()
 
 

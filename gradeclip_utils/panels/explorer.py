@@ -296,7 +296,8 @@ class Explorer(AnyWidget):
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
         stem = str(name).strip().removesuffix(".png") or "explanation"
-        figure = self.figure(self._sentence)
+        sentences = self.data["sentences"]
+        figure = self.figure(sentences.get("phrase") or sentences.get("all", ""))
         try:
             path = Path(f"{stem}.png")
             number = 1
@@ -318,12 +319,6 @@ class Explorer(AnyWidget):
         drawing = self.view.drawing(self.beside)
         foot = "\n".join(line for line in (sentence, drawing.origin) if line)
         return draw(replace(drawing, origin=foot))
-
-    @property
-    def _sentence(self) -> str:
-        """The sentence below the maps."""
-        sentences = self.data["sentences"]
-        return sentences.get("phrase") or sentences.get("all", "")
 
     def python(self) -> str:
         """The script that computes what is shown, and then the pinned map."""
@@ -352,6 +347,9 @@ class Explorer(AnyWidget):
             {"text": source.caption or source.name, "chosen": source in chosen}
             for source in self.shelf
         ]
+        heads = None
+        if self._shows_heads and self.view.explanation:
+            heads = self._shown.heads(state)
         data = {
             **self.view.payload(self.beside),
             "message": {"text": text, "kind": text and kind},
@@ -364,7 +362,7 @@ class Explorer(AnyWidget):
             "script": self.python() if self.view.explanation else "",
             "empty": not state.prompt,
             "undoable": bool(self._past),
-            "heads": self._heads(),
+            "heads": heads,
         }
         with self.hold_sync():
             self.thumbnails = [source.thumbnail for source in self.shelf]
@@ -372,12 +370,6 @@ class Explorer(AnyWidget):
             self.vocabulary = words_by_kind(self._shown.clip.vocabulary)
             self.data = data
             self.busy = {}
-
-    def _heads(self) -> dict[str, Any] | None:
-        """The parts of the map, while the browser shows them."""
-        if not self._shows_heads or self.view.explanation is None:
-            return None
-        return self._shown.heads(self.view.state)
 
     def _controls(self) -> list[dict[str, Any]]:
         """The controls, as `desk.js` takes them; one with options is a menu."""

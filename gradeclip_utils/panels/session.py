@@ -235,13 +235,10 @@ class ExplorerView:
         drawing = of_explanation(self.explanation)
         if whole or self.words is None:
             return drawing
-        words = self.words.words[0]
         if self.state.patch:
-            drawing = self._with_patch(drawing, words, *self.state.patch)
+            drawing = self._with_patch(drawing, self.words.words[0], *self.state.patch)
         if self.state.phrase:
-            first, last = self.state.phrase
-            text = self.state.prompt[words[first].start : words[last].end]
-            drawing = self._with_phrase(drawing, text)
+            drawing = self._with_phrase(drawing, self.words.words[0], *self.state.phrase)
         return drawing
 
     def _with_patch(
@@ -257,31 +254,35 @@ class ExplorerView:
         panel = replace(drawing.panels[0], cells=title_of(shaded))
         return replace(drawing, panels=(panel,), word_scale=abs_max(scores))
 
-    def _with_phrase(self, drawing: Drawing, text: str) -> Drawing:
-        """The drawing with the map of the chosen words."""
+    def _with_phrase(
+        self,
+        drawing: Drawing,
+        words: Sequence[Word],
+        first: int,
+        last: int,
+    ) -> Drawing:
+        """The drawing with the map of the chosen words, and the bar of the prompt without them."""
+        text = self.state.prompt[words[first].start : words[last].end]
         map_ = positive_part(self.map, self.state.signed)
         panel = replace(drawing.panels[0], map=map_, scale=abs_max(map_))
+
         if self.without is not None and panel.value is not None:
-            panel = self._without_phrase(panel, text, self.without)
+            before = rounded(panel.value - panel.start)
+            after = rounded(self.without - panel.start)
+            if panel.lead_over:
+                after = f"lead {after}"
+            cells = list(panel.cells)
+            for i in range(first, last + 1):
+                upper, _ = cells[i]
+                cells[i] = (replace(upper, struck=True), None)
+            panel = replace(
+                panel,
+                cells=tuple(cells),
+                value=self.without,
+                note=f"without “{text}”: {after}, not {before}",
+            )
         panel = _with_name(panel, f"“{text}”")
         return replace(drawing, panels=(panel,), signed=self.state.signed)
-
-    def _without_phrase(self, panel: Panel, text: str, similarity: float) -> Panel:
-        """The panel with the chosen words struck out, and the bar of the rest."""
-        assert self.state.phrase is not None
-        assert panel.value is not None
-        first, last = self.state.phrase
-        cells = list(panel.cells)
-        for i in range(first, last + 1):
-            upper, _ = cells[i]
-            cells[i] = (replace(upper, struck=True), None)
-
-        before = rounded(panel.value - panel.start)
-        after = rounded(similarity - panel.start)
-        if panel.lead_over:
-            after = f"lead {after}"
-        note = f"without “{text}”: {after}, not {before}"
-        return replace(panel, cells=tuple(cells), value=similarity, note=note)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
         """This view, a pinned one, and the difference of their maps.
