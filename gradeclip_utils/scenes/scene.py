@@ -71,7 +71,7 @@ class Scene:
     background: int = 0
 
     def image(self, size: int = IMAGE_SIZE) -> Image.Image:
-        """The image, RGB, `size` pixels on a side: a multiple of 96."""
+        """The image, RGB, `size` pixels on a side."""
         image = Image.fromarray(render(self.objects, self.background, size))
         image.info[DRAWN] = "yes"
         return image
