@@ -102,7 +102,7 @@ def plot_interactions(
 
     Args:
         interactions: an `Interactions`.
-        words: "content" draws nouns and adjectives, "all" function words too; or a list of words.
+        words: "content" draws nouns and adjectives, "all" function words too; or some of the words.
         columns: maps in a row, beside the image; fewer where they would be narrow.
         width: inches.
         ax: axes of your own, which take the map of one word.
@@ -114,6 +114,7 @@ def plot_interactions(
         GradeclipError: the caption has no such word, or `ax` is to take several.
     """
     if words not in ("content", "all"):
+        words = [words] if isinstance(words, str) else words
         for word in words:
             _index([word.text for word in interactions.words[0]], word)
     drawing = of_interactions(interactions, words)

@@ -173,6 +173,11 @@ def test_maps_and_word_x_region_are_whole():
     assert_whole(interactions().plot(words="all", columns=2, width=5))
 
 
+def test_one_word_is_drawn_by_its_name():
+    _, *maps = panels(interactions("a red car and a ball").plot(words="ball"))
+    assert len(maps) == 1
+
+
 @pytest.mark.parametrize("size", [(120, 90), (80, 300)])
 def test_each_layer_is_a_row_of_its_heads_and_their_sum(size):
     random = np.random.default_rng(0)
