@@ -144,9 +144,10 @@ def abs_max(values) -> float:
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-    """An image as a light grey background (H, W, 1) of 0.62 to 1."""
-    luminance = image.convert("RGB").convert("L", (0.2126, 0.7152, 0.0722, 0))
-    return 0.62 + 0.38 * np.asarray(luminance, dtype=np.float32)[..., None] / 255
+    """An RGB image as a light grey background (H, W, 1) of 0.62 to 1."""
+    luminance = image.convert("L", (0.2126, 0.7152, 0.0722, 0))
+    values = np.asarray(luminance, dtype=np.float32)[..., None]
+    return 0.62 + 0.38 * values / 255
 
 
 def _panel_sized(image: Image.Image) -> Image.Image:

@@ -59,8 +59,8 @@ def plot_intervals(
         The figure, which pyplot knows. A notebook shows it once.
 
     Raises:
-        GradeclipError: the table lacks a column, has too many groups, or an interval that does not
-            hold its mean.
+        GradeclipError: the table lacks a column, has no row, too many groups, or an interval that
+            does not hold its mean.
     """
     rows = _rows(table, names, group)
     rows["is_control"] = rows["name"].isin([str(name) for name in control])
@@ -99,9 +99,13 @@ def _rows(table: pd.DataFrame, names: Sequence[str] | None, group: str | None) -
             f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}"
         )
         raise GradeclipError(msg)
+    if table.empty:
+        raise GradeclipError("plot_intervals draws a row or more, and the table has none")
     if names is None:
         labels = table.drop(columns=[*_BOUNDS, "n", group], errors="ignore")
-        names = labels.astype(str).agg(" ".join, axis=1) if len(labels.columns) else table.index
+        names = table.index
+        if len(labels.columns):
+            names = labels.astype(str).agg(" ".join, axis=1)
 
     rows = table[_BOUNDS].astype(float).reset_index(drop=True)
     upside_down = rows[(rows["low"] > rows["mean"]) | (rows["mean"] > rows["high"])]

@@ -226,6 +226,7 @@ def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
         (lambda ax: paint(IMAGE, np.arange(4.0)), r"has rows and columns, \(H, W\), got shape"),
         (lambda ax: paint(IMAGE, np.full((4, 4), np.nan)), "16 of 16 values of the map are NaN"),
         (lambda ax: plot_intervals(TABLE.drop(columns="low")), "has no column 'low'"),
+        (lambda ax: plot_intervals(TABLE[:0]), "the table has none"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(plot, message):
