@@ -657,7 +657,7 @@ class Interactions(Result):
             interactions.plot(words=["umbrella"])
 
         Args:
-            words: "content" draws nouns and adjectives, "all" function words too; or a list.
+            words: "content" draws nouns and adjectives, "all" function words too; or some of them.
             columns: maps in a row, beside the image.
             width: inches.
             ax: axes of your own, which take the map of one word.

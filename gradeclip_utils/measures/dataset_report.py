@@ -27,7 +27,7 @@ from ..words import Word
 from .evaluation import describe_run, method_names
 from .localisation import localisation_scores
 from .page import PAGE, render_page, shaded_caption, shorten, sortable, write_thumbnail
-from .table import Table
+from .table import Table, model_title
 
 SAMPLE_SIZE = 64  # images of the data set that every caption is compared with
 OUTLIER = 3.5  # robust deviations from the median (Iglewicz and Hoaglin 1993)
@@ -224,7 +224,7 @@ def _render_page(
     table: pd.DataFrame,
     clip: Clip,
     method: str,
-    words: str | None = None,
+    words: str | None,
 ) -> str:
     """The page of a report, as HTML."""
     columns = [name for name in SHOWN_COLUMNS if name in table and table[name].notna().any()]
@@ -243,11 +243,10 @@ def _render_page(
     for name, meaning in WARNINGS.items():
         if name in ("not explained", *columns):
             counts.append(f"{meaning}: {table['warnings'].str.contains(name).sum()}")
-    model = html.escape(f"{clip.name} ({clip.pretrained or 'weights not named'})")
     about = (
-        f"<p>{model}; {'; '.join(counts)}. Pairs with most warnings come first; a click on a head "
-        "sorts, a click on an image opens its page. Each map has its own scale, from no colour "
-        "(zero or less) to dark (its largest value).</p>"
+        f"<p>{html.escape(model_title(clip))}; {'; '.join(counts)}. Pairs with most warnings come "
+        "first; a click on a head sorts, a click on an image opens its page. Each map has its own "
+        "scale, from no colour (zero or less) to dark (its largest value).</p>"
     )
     if words is not None:
         change = METHODS[words].word_change
@@ -275,7 +274,7 @@ def _thumbnail_cell(row) -> str:
     alt = f"{key}, and its map for: {shorten(row.prompt)}"
     source = html.escape(row.thumbnail)
     image = f'<img src="{source}" loading="lazy" alt="{alt}" title="{key}">'
-    return f'<a href="{html.escape(row.page)}">{image}</a>' if row.page else image
+    return f'<a href="{html.escape(row.page)}">{image}</a>'
 
 
 def _warning_cell(row) -> str:

@@ -45,7 +45,7 @@ from .faithfulness import (
 from .localisation import MEASURES, localisation_scores, reference_baselines
 from .sanity import randomised
 from .statistics import group_means, interpret_interval, paired_differences
-from .table import Table, describe_model
+from .table import Table, describe_model, model_title
 
 PROMPTLESS = ("random", "centre", "area", "random weights")  # references that no prompt changes
 REFERENCES = (*PROMPTLESS, "wrong word", "oracle")
@@ -139,19 +139,7 @@ def evaluate(
         for example, wrong_prompt in zip(examples, wrong_prompts, strict=True):
             if any((example.key, name) not in table.rows for name in plan.rows):
                 waiting.append((example, wrong_prompt))
-
-        unreadable: dict[str, str] = {}
-        explainers = _open_explainers(clip, plan) if waiting else {}
-        tasks = (
-            joblib.delayed(_measure_batch)(explainers, plan, waiting[start : start + BATCH_SIZE])
-            for start in range(0, len(waiting), BATCH_SIZE)
-        )
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        with tqdm(total=len(waiting), unit="image", delay=1) as progress:
-            for rows, errors in parallel(tasks):
-                table.add(rows)
-                unreadable |= errors
-                progress.update(len({row["image"] for row in rows}) + len(errors))
+        unreadable = _fill(table, clip, plan, waiting, jobs) if waiting else {}
 
     if unreadable:
         reason = next(iter(unreadable.values()))
@@ -164,6 +152,29 @@ def evaluate(
     measured = [*MEASURES, *(GAMES if protocol else ()), "seconds"]
     frame = pd.DataFrame(rows)[["image", "concept", "prompt", "method", *measured]]
     return frame.astype(dict.fromkeys(measured, float))
+
+
+def _fill(
+    table: Table,
+    clip: Clip,
+    plan: Plan,
+    waiting: Sequence[tuple[Example, str]],
+    jobs: int | None,
+) -> dict[str, str]:
+    """Measure examples with their wrong prompts; errors of unreadable ones by key."""
+    explainers = _open_explainers(clip, plan)
+    tasks = (
+        joblib.delayed(_measure_batch)(explainers, plan, waiting[start : start + BATCH_SIZE])
+        for start in range(0, len(waiting), BATCH_SIZE)
+    )
+    unreadable: dict[str, str] = {}
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+    with tqdm(total=len(waiting), unit="image", delay=1) as progress:
+        for rows, errors in parallel(tasks):
+            table.add(rows)
+            unreadable |= errors
+            progress.update(len({row["image"] for row in rows}) + len(errors))
+    return unreadable
 
 
 def describe_run(
@@ -225,14 +236,12 @@ def _wrong_prompts(examples: Sequence[Example], seed: int) -> list[str]:
     wrong_prompts = []
     for example in examples:
         start = int(_generator(example, seed).integers(len(concepts)))
-        for step in range(len(concepts)):
-            concept = concepts[(start + step) % len(concepts)]
-            if concept not in example.present:
-                wrong_prompts.append(prompts[concept])
-                break
-        else:
+        from_start = concepts[start:] + concepts[:start]
+        absent = [concept for concept in from_start if concept not in example.present]
+        if not absent:
             msg = f"every prompt names something that {example.key!r} shows: there is no wrong word"
             raise GradeclipError(f"{msg}; add examples, or leave references out (--no-references)")
+        wrong_prompts.append(prompts[absent[0]])
     return wrong_prompts
 
 
@@ -244,13 +253,12 @@ def _generator(example: Example, seed: int) -> np.random.Generator:
 def _open_explainers(clip: Clip, plan: Plan) -> dict[str, Explainer]:
     """An explainer for every row that a model computes."""
     baseline = Explainer(clip, method=plan.baseline, words=None, seed=plan.seed)
-    explainers = {name: baseline.with_method(METHODS[name]) for name in plan.methods}
+    explainers = {name: baseline.with_method(name) for name in plan.methods}
     if plan.references:
         random = randomised(clip, seed=plan.seed)
-        method = METHODS[plan.baseline]
         explainers["random weights"] = Explainer(
             random,
-            method=method,
+            method=plan.baseline,
             words=None,
             seed=plan.seed,
         )
@@ -264,23 +272,18 @@ def _measure_batch(
     batch: Sequence[tuple[Example, str]],
 ) -> tuple[list[dict], dict[str, str]]:
     """The rows of a few examples with their wrong prompts, and errors of unreadable ones by key."""
-    examples: list[Example] = []
-    images: list[Image.Image] = []
-    masks: list[np.ndarray | None] = []
-    wrong_prompts: list[str] = []
+    readable = []
     errors: dict[str, str] = {}
     for example, wrong_prompt in batch:
         try:
             image, mask = example.read()
         except GradeclipError as error:
             errors[example.key] = str(error)
-            continue
-        examples.append(example)
-        images.append(image)
-        masks.append(mask)
-        wrong_prompts.append(wrong_prompt)
-    if not examples:
+        else:
+            readable.append((example, wrong_prompt, image, mask))
+    if not readable:
         return [], errors
+    examples, wrong_prompts, images, masks = zip(*readable, strict=True)
 
     explanations: dict[str, list[Explanation]] = {}
     seconds: dict[str, float] = {}
@@ -293,9 +296,10 @@ def _measure_batch(
         seconds[name] = (time.perf_counter() - begin) / len(examples)
 
     rows = []
-    for i, (example, mask) in enumerate(zip(examples, masks, strict=True)):
-        of_example = {name: batch[i] for name, batch in explanations.items()}
-        measures = _measure_example(explainers[plan.baseline], plan, example, mask, of_example)
+    for i, example in enumerate(examples):
+        of_example = {name: of_batch[i] for name, of_batch in explanations.items()}
+        explainer = explainers[plan.baseline]
+        measures = _measure_example(explainer, plan, example, masks[i], of_example)
         for name in plan.rows:
             row = {
                 "image": example.key,
@@ -318,6 +322,7 @@ def _measure_example(
 ) -> dict[str, dict[str, float]]:
     """The measures of each row of an example."""
     baseline = explanations[plan.baseline]
+    # A method has a map on its token grid; a reference is drawn in the image's pixels.
     maps: dict[str, np.ndarray] = {}
     heats: dict[str, np.ndarray] = {}
     for name, explanation in explanations.items():
@@ -327,10 +332,13 @@ def _measure_example(
 
     references: dict[str, np.ndarray] = {}
     if plan.references:
-        known = np.ones(baseline.image.size[::-1], dtype=bool) if mask is None else mask
-        grid = maps[plan.baseline].shape
-        rng = _generator(example, plan.seed)
-        references = reference_baselines(grid, known, rng, box=baseline.box)
+        whole = np.ones(baseline.image.size[::-1], dtype=bool)
+        references = reference_baselines(
+            maps[plan.baseline].shape,
+            whole if mask is None else mask,
+            _generator(example, plan.seed),
+            box=baseline.box,
+        )
 
     measures: dict[str, dict[str, float]] = {}
     for name, heat in {**heats, **references}.items():
@@ -377,7 +385,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         One row per measure and method: the columns of `group_means` and, with `than`, the best
         method, those of `paired_differences`; all intervals are 95 % intervals.
     """
-    tables = [pd.DataFrame({"measure": [], "method": []})]
+    tables = []
     measures = [name for name in (*MEASURES, *GAMES) if name in rows]
     for measure in tqdm(measures, desc="means and intervals", delay=1, leave=False):
         part = rows.dropna(subset=[measure])
@@ -399,7 +407,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             differences = differences.drop(columns="n")
             table = table.merge(differences, "left", on="method", suffixes=("", "_difference"))
         tables.append(table.assign(measure=measure, than=best))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    if not tables:
+        return pd.DataFrame({"measure": [], "method": []})
+    return pd.concat(tables, ignore_index=True)
 
 
 def report_best(table: pd.DataFrame) -> str:
@@ -418,23 +428,22 @@ def report_best(table: pd.DataFrame) -> str:
         return "Nothing can be compared: no measure is known of two images or more."
 
     title = measure.replace("_", " ")
-    best = part["than"].iloc[0]
-    rivals = part.drop(index=best)
-    methods = rivals[~rivals.index.isin(REFERENCES)]
-    if len(methods):
-        rivals, kind = methods, "the map"
-    else:
-        rivals, kind = rivals[rivals.index.isin(PROMPTLESS)], "the best reference,"
-    first = part.loc[best]
+    best = part.loc[part["than"].iloc[0]]
+    others = part.drop(index=best.name)
+    rivals = others[~others.index.isin(REFERENCES)]
+    kind = "the map"
     if rivals.empty:
-        return f"{best} has a mean {title} of {first['mean']:.3f} on {first['n']} images."
+        rivals = others[others.index.isin(PROMPTLESS)]
+        kind = "the best reference,"
+    if rivals.empty:
+        return f"{best.name} has a mean {title} of {best['mean']:.3f} on {best['n']} images."
 
-    other = rivals["mean"].idxmax()
-    second = part.loc[other]
-    difference = -second["difference"]
-    low, high = -second["high_difference"], -second["low_difference"]
+    # The table has a rival's difference from the best; here it is the best's from the rival.
+    rival = rivals.loc[rivals["mean"].idxmax()]
+    low = -rival["high_difference"]
+    high = -rival["low_difference"]
     answer = interpret_interval(low, high)
-    if answer in ("higher", "lower") and second["p_holm"] > 0.05:
+    if answer in ("higher", "lower") and rival["p_holm"] > 0.05:
         answer = "undecided"  # intervals of few images are too narrow
     verb = {
         "higher": "is better than",
@@ -443,11 +452,11 @@ def report_best(table: pd.DataFrame) -> str:
         "undecided": "is not clearly better than",
     }[answer]
     return (
-        f"Which map: {best} {verb} {kind} {other}, by {title} on {second['n']:.0f} images "
-        f"({first['mean']:.3f} and {second['mean']:.3f}).\n"
-        f"By how much: {difference:+.3f} [{low:+.3f}, {high:+.3f}], 95 % interval of this pair "
-        "alone, without the correction below.\n"
-        f"How sure: {answer}; p = {second['p_holm']:.4f} of a sign-flip test, corrected for "
+        f"Which map: {best.name} {verb} {kind} {rival.name}, by {title} on {rival['n']:.0f} images "
+        f"({best['mean']:.3f} and {rival['mean']:.3f}).\n"
+        f"By how much: {-rival['difference']:+.3f} [{low:+.3f}, {high:+.3f}], 95 % interval of "
+        "this pair alone, without the correction below.\n"
+        f"How sure: {answer}; p = {rival['p_holm']:.4f} of a sign-flip test, corrected for "
         f"{len(part) - 1} comparisons."
     )
 
@@ -512,6 +521,7 @@ def _run_command(options: argparse.Namespace) -> str:
     )
     table = summary(rows)
     table.to_csv(Path(options.out) / "summary.csv", index=False)
-    model = f"{clip.name} ({clip.pretrained or 'weights not named'})"
-    title = f"{model} on {options.data}; rows and means of every measure are in {options.out}"
-    return f"{title}\n{report_best(table)}"
+    return (
+        f"{model_title(clip)} on {options.data}; rows and means of every measure are in "
+        f"{options.out}\n{report_best(table)}"
+    )

@@ -77,8 +77,6 @@ def image_curves(
     protocol: str | Protocol = "published",
     *,
     colours: Colours | None = None,
-    games: Sequence[str] = GAMES,
-    batch: int = 64,
 ) -> pd.DataFrame:
     """Deletion and insertion curves of one image, for one map per method.
 
@@ -99,8 +97,6 @@ def image_curves(
             "mean-colour" or a `Protocol`.
         colours: mean and deviation of the model's normalisation, for "random" and "black"; see
             `colours_of`.
-        games: "deletion", "insertion" or both.
-        batch: how many changed images go through the model at once.
 
     Returns:
         Rows of method, game, fraction (of the pixels that are gone, or back) and score, curve by
@@ -115,35 +111,25 @@ def image_curves(
     fill = _blank(protocol.fill, pixels, colours, protocol.seed)
     canvas = _blank(protocol.canvas, pixels, colours, protocol.seed)
 
-    # the points of all curves, and the changed images that they are about, each once
-    points: list[tuple] = []
-    changes: dict[tuple, tuple[np.ndarray, int, bool]] = {}
     last = round(protocol.span * height * width)
-    steps = np.unique(np.rint(np.linspace(0, last, protocol.points)).astype(int))
+    counts = np.unique(np.rint(np.linspace(0, last, protocol.points)).astype(int))
+    curves = []
     for name, map_ in maps.items():
         order = _order(_in_pixels(name, map_, height, width), protocol.seed)
-        for game in games:
-            for count in steps:
-                is_shared = count in (0, height * width)  # nothing or all: alike for all maps
-                key = ("" if is_shared else name, game, count)
-                changes[key] = order, count, game == "deletion"
-                points.append((name, game, count / order.size, key))
-
-    keys = list(changes)
-    scores: dict[tuple, float] = {}
-    for start in range(0, len(keys), batch):
-        batch_keys = keys[start : start + batch]
-        images = []
-        for order, count, is_deletion in (changes[key] for key in batch_keys):
-            taken = torch.from_numpy(order < count).to(pixels.device)
-            if is_deletion:
-                images.append(torch.where(taken, fill, pixels))
-            else:
-                images.append(torch.where(taken, pixels, canvas))
-        scores.update(zip(batch_keys, score(torch.stack(images)).tolist(), strict=True))
-
-    rows = [(*point, scores[key]) for *point, key in points]
-    return pd.DataFrame(rows, columns=["method", "game", "fraction", "score"])
+        taken = [torch.from_numpy(order < count).to(pixels.device) for count in counts]
+        images_of_game = {
+            "deletion": [torch.where(mask, fill, pixels) for mask in taken],
+            "insertion": [torch.where(mask, pixels, canvas) for mask in taken],
+        }
+        for game, images in images_of_game.items():
+            curve = {
+                "method": name,
+                "game": game,
+                "fraction": counts / order.size,
+                "score": score(torch.stack(images)).tolist(),
+            }
+            curves.append(pd.DataFrame(curve))
+    return pd.concat(curves, ignore_index=True)
 
 
 def colours_of(preprocess: Callable) -> Colours | None:
@@ -159,7 +145,6 @@ def word_curves(
     score: Callable[[list[str]], Tensor],
     prompt: str,
     words: Mapping[str, Sequence[Word]],
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Deletion and insertion curves of a prompt's words; the words that are left keep their order.
 
@@ -174,7 +159,6 @@ def word_curves(
         prompt: whose words are removed.
         words: for each method the prompt's words with their scores, as explanations have them.
             Letters outside of all words always stay.
-        seed: of the order of ties.
 
     Returns:
         Rows of method, game, fraction (of the words that are gone, or back) and score, curve by
@@ -191,7 +175,7 @@ def word_curves(
         if not texts or spans != texts:
             raise GradeclipError(f"{name!r} needs the words of {prompt!r}, got {texts}")
 
-        order = _order(np.array([word.score for word in method_words]), seed)
+        order = _order(np.array([word.score for word in method_words]), seed=0)
         for game in GAMES:
             for count in range(len(texts) + 1):
                 is_gone = order < count if game == "deletion" else order >= count

@@ -35,8 +35,9 @@ from ..prompts import null_captions
 from ..words import Word
 from .dataset_report import add_pairs, load_pairs
 from .evaluation import method_names
-from .page import PAGE, render_page, shorten, sortable, write_thumbnail
+from .page import PAGE, fill_in, render_page, shorten, sortable, write_thumbnail
 from .statistics import group_means, interpret_interval, mean_interval
+from .table import model_title
 
 BATCH_SIZE = 16  # pairs that are read and explained together
 SHOWN_PAIRS = 50
@@ -50,6 +51,36 @@ MEANINGS = {
     "map": "1 minus the correlation of the two maps: 0 if they are the same",
     "word": "the word whose share moved most: its share of all words' scores, by A and by B",
 }
+# Cells of the page, as `fill_in` takes them; a null has columns of its own.
+PAIR_CELLS = {
+    "caption": "{caption}",
+    "image, A, B": '<img src="{source}" loading="lazy" alt="{key}, and its maps by A and by B '
+    'for: {caption}" title="{key}">',
+    "moved": "{moved:+.0f}",
+    "place by A": "{place_a:.0f}",
+    "place by B": "{place_b:.0f}",
+    "as far": "{as_far:.0f} %",
+    "map": "{map:.2f}",
+    "word": "{shares}",
+}
+KIND_CELLS = {
+    "kind": "{kind}",
+    "share by A": "{share_a:.3f}",
+    "share by B": "{share_b:.3f}",
+    "moved": "{moved:+.3f} [{low:+.3f}, {high:+.3f}]",
+    "between trainings of A": "{moved_null:+.3f} [{low_null:+.3f}, {high_null:+.3f}]",
+    "pairs": "{pairs}",
+}
+WORD_CELLS = {
+    "word": "{word}",
+    "kind": "{kind}",
+    "share by A": "{share_a:.3f}",
+    "share by B": "{share_b:.3f}",
+    "moved": "{moved:+.3f}",
+    "between trainings of A": "{moved_null:+.3f}",
+    "pairs": "{pairs}",
+}
+NULL_HEADS = ("as far", "between trainings of A")
 
 
 class Reading(NamedTuple):
@@ -184,10 +215,12 @@ def _read_pairs(explainers: Mapping[str, Explainer], examples: Sequence[Example]
             batch = []
             for example in examples[start : start + BATCH_SIZE]:
                 try:
-                    images.append(example.read()[0])
-                    batch.append(example)
+                    image, _ = example.read()
                 except GradeclipError as error:
                     errors.append(str(error))
+                else:
+                    images.append(image)
+                    batch.append(example)
             if batch:
                 pairs += _read_batch(explainers, batch, images)
             progress.update(len(examples[start : start + BATCH_SIZE]))
@@ -297,10 +330,9 @@ def _most_moved_word(prompt: str, shares_a: Mapping, shares_b: Mapping) -> dict:
 
 def _most_moved_first(pairs: pd.DataFrame) -> pd.DataFrame:
     """Pairs by how far their place moved; of equal moves, by how far the similarity did."""
-    by_similarity = (pairs["similarity_b"] - pairs["similarity_a"]).abs()
-    order = pd.DataFrame({"place": pairs["moved"].abs(), "similarity": by_similarity})
-    order = order.sort_values(["place", "similarity"], ascending=False, kind="stable")
-    return pairs.loc[order.index].reset_index(drop=True)
+    pairs = pairs.assign(rise=pairs["similarity_b"] - pairs["similarity_a"])
+    pairs = pairs.sort_values(["moved", "rise"], ascending=False, key=abs, ignore_index=True)
+    return pairs.drop(columns="rise")
 
 
 def _table_of_shares(pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -347,33 +379,26 @@ def _table_of_words(shares: pd.DataFrame) -> pd.DataFrame:
     numbers = [name for name in shares if name.startswith(("share", "moved"))]
     table = groups[numbers].mean()
     table["pairs"] = groups["pair"].nunique()
-    order = table["moved"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].reset_index()
+    return table.sort_values("moved", ascending=False, key=abs, kind="stable").reset_index()
 
 
 def _table_of_kinds(shares: pd.DataFrame) -> pd.DataFrame:
     """The mean shares of each kind of word, and how far they moved, with intervals over pairs."""
     images_of_kind = shares.groupby("kind")["image"].transform("nunique")
     shares = shares[images_of_kind >= 2]
-    tables = {}
+    columns = {}
     for name in shares.columns:
         if name.startswith(("share", "moved")):
             means = group_means(shares, name, by="kind", unit="pair", cluster="image")
-            tables[name] = means.set_index("kind")
-
-    kinds = pd.DataFrame(
-        {
-            "share_a": tables["share_a"]["mean"],
-            "share_b": tables["share_b"]["mean"],
-            "moved": tables["moved"]["mean"],
-            "low": tables["moved"]["low"],
-            "high": tables["moved"]["high"],
-            "pairs": tables["moved"]["n"],
-        }
-    )
-    if "moved_null" in tables:
-        null = tables["moved_null"].rename(columns={"mean": "moved"}).drop(columns="n")
-        kinds = kinds.join(null.add_suffix("_null"))
+            means = means.set_index("kind")
+            columns[name] = means["mean"]
+            if name.startswith("moved"):
+                suffix = name.removeprefix("moved")  # "" or "_null"
+                columns[f"low{suffix}"] = means["low"]
+                columns[f"high{suffix}"] = means["high"]
+            if name == "moved":
+                columns["pairs"] = means["n"]
+    kinds = pd.DataFrame(columns)
     return kinds.sort_values("pairs", ascending=False, kind="stable").reset_index()
 
 
@@ -441,101 +466,61 @@ def _write_page(
     shown = result.pairs.head(SHOWN_PAIRS)
     sources = []
     for number, key in enumerate(shown["image"]):
-        image, _ = pair_of_key[key].example.read()
         source = f"thumbnails/{number:06d}.jpg"
-        write_thumbnail(folder / source, [image, *_painted(image, pair_of_key[key])])
+        write_thumbnail(folder / source, _image_and_maps(pair_of_key[key]))
         sources.append(source)
+    shown = shown.assign(
+        source=sources,
+        key=shown["image"].map(shorten),
+        caption=shown["prompt"].map(shorten),
+        shares=[_shares_of_word(row) for row in shown.itertuples()],
+    )
+    words = result.words.head(SHOWN_WORDS)
+    words = words.assign(word=words["word"].map(html.escape))
 
     titles = {"a": "A", "b": "B", "null": "second training of A"}
-    models = []
-    for name, clip in clips.items():
-        source = clip.pretrained or "weights not named"
-        models.append(f"{titles[name]}: {clip.name} ({source})")
+    models = [f"{titles[name]}: {model_title(clip)}" for name, clip in clips.items()]
     about = (
         f"<p><strong>{html.escape(result.conclusion)}</strong></p>"
         f"<p>{html.escape('; '.join(models))}. The {len(shown)} pairs whose place moved most come "
         "first; a click on a head sorts. Both maps of a pair have one scale, from no colour (zero "
         "or less) to dark (the largest value of the two).</p>"
     )
+    has_null = "null" in clips
     tables = [
-        sortable(_cells_of_pairs(shown, sources)),
+        sortable(fill_in(shown, _templates(PAIR_CELLS, has_null))),
         "<h2>By kind of word</h2><p>Mean shares, and how far they moved from A to B, with 95 % "
         "intervals over pairs.</p>",
-        sortable(_cells_of_kinds(result.kinds)),
+        sortable(fill_in(result.kinds, _templates(KIND_CELLS, has_null))),
         "<h2>Words that moved most</h2>",
-        sortable(_cells_of_words(result.words.head(SHOWN_WORDS))),
+        sortable(fill_in(words, _templates(WORD_CELLS, has_null))),
     ]
-    meanings = dict(MEANINGS)
-    if "as_far" not in shown:
-        del meanings["as far"]
+    meanings = _templates(MEANINGS, has_null)
     page = render_page(f"Diff of {len(pairs)} pairs", about, meanings, "".join(tables))
     (folder / PAGE).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _painted(image: Image.Image, pair: Pair) -> list[Image.Image]:
-    """The maps of a pair by A and by B, on one scale."""
+def _image_and_maps(pair: Pair) -> list[Image.Image]:
+    """The image of a pair, and its maps by A and by B on one scale."""
+    image, _ = pair.example.read()
     readings = [pair.readings["a"], pair.readings["b"]]
     largest = max(0.0, *(float(reading.map.max()) for reading in readings))
-    return [paint(image, reading.map, box=reading.box, vmax=largest) for reading in readings]
+    painted = [paint(image, reading.map, box=reading.box, vmax=largest) for reading in readings]
+    return [image, *painted]
 
 
-def _cells_of_pairs(shown: pd.DataFrame, sources: Sequence[str]) -> dict[str, list[str]]:
-    images = []
-    words = []
-    for row, source in zip(shown.itertuples(), sources, strict=True):
-        key = shorten(row.image)
-        alt = f"{key}, and its maps by A and by B for: {shorten(row.prompt)}"
-        images.append(f'<img src="{source}" loading="lazy" alt="{alt}" title="{key}">')
-        word = f"{html.escape(row.word)} {row.share_a:.2f} → {row.share_b:.2f}" if row.word else ""
-        words.append(word)
+def _shares_of_word(row) -> str:
+    """The word of a pair that moved most, with its shares, as HTML."""
+    if not row.word:
+        return ""
+    return f"{html.escape(row.word)} {row.share_a:.2f} → {row.share_b:.2f}"
 
-    cells = {
-        "caption": shown["prompt"].map(shorten).tolist(),
-        "image, A, B": images,
-        "moved": shown["moved"].map("{:+.0f}".format).tolist(),
-        "place by A": shown["place_a"].map("{:.0f}".format).tolist(),
-        "place by B": shown["place_b"].map("{:.0f}".format).tolist(),
+
+def _templates(templates: Mapping[str, str], has_null: bool) -> dict[str, str]:
+    """Templates or meanings by head; without a null, without the columns of the null."""
+    return {
+        head: template for head, template in templates.items() if has_null or head not in NULL_HEADS
     }
-    if "as_far" in shown:
-        cells["as far"] = shown["as_far"].map("{:.0f} %".format).tolist()
-    cells["map"] = shown["map"].map("{:.2f}".format).tolist()
-    cells["word"] = words
-    return cells
-
-
-def _cells_of_kinds(kinds: pd.DataFrame) -> dict[str, list[str]]:
-    cells = {
-        "kind": kinds["kind"].tolist(),
-        "share by A": kinds["share_a"].map("{:.3f}".format).tolist(),
-        "share by B": kinds["share_b"].map("{:.3f}".format).tolist(),
-        "moved": _with_intervals(kinds, ""),
-    }
-    if "moved_null" in kinds:
-        cells["between trainings of A"] = _with_intervals(kinds, "_null")
-    cells["pairs"] = kinds["pairs"].map(str).tolist()
-    return cells
-
-
-def _with_intervals(kinds: pd.DataFrame, suffix: str) -> list[str]:
-    """How far each share moved, with its interval."""
-    columns = [kinds[f"{name}{suffix}"] for name in ("moved", "low", "high")]
-    return [
-        f"{moved:+.3f} [{low:+.3f}, {high:+.3f}]" for moved, low, high in zip(*columns, strict=True)
-    ]
-
-
-def _cells_of_words(words: pd.DataFrame) -> dict[str, list[str]]:
-    cells = {
-        "word": words["word"].map(html.escape).tolist(),
-        "kind": words["kind"].tolist(),
-        "share by A": words["share_a"].map("{:.3f}".format).tolist(),
-        "share by B": words["share_b"].map("{:.3f}".format).tolist(),
-        "moved": words["moved"].map("{:+.3f}".format).tolist(),
-    }
-    if "moved_null" in words:
-        cells["between trainings of A"] = words["moved_null"].map("{:+.3f}".format).tolist()
-    cells["pairs"] = words["pairs"].map(str).tolist()
-    return cells
 
 
 # -------------------------------------------------------------------------------- the command
@@ -568,17 +553,12 @@ def _run_command(options: argparse.Namespace) -> str:
     method_names(options.method)  # before models are loaded, which may take minutes
     output(Path(options.out) / PAGE, "--out", overwrite=options.overwrite)
 
-    names = [options.first, options.second, options.null]
-    clips = [_load(name, options) if name else None for name in names]
-    first, second, null = clips
-    assert first is not None
-    assert second is not None
     result = diff(
-        first,
-        second,
+        _load(options.first, options),
+        _load(options.second, options),
         data,
         options.out,
-        null=null,
+        null=_load(options.null, options) if options.null else None,
         method=options.method,
         words=options.words,
         limit=options.limit,

@@ -5,20 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from ..plots.colours import abs_max, to_rgb
+from ..plots.colours import abs_max, ink_on, to_rgb
 
 PAGE = "index.html"
 TEMPLATE = Path(__file__).with_name("report.html")
 THUMBNAIL_HEIGHT = 160  # pixels
 THUMBNAIL_GAP = 4  # pixels between the panels of a thumbnail
 CAPTION_LENGTH = 120  # letters of a caption that a page shows
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (WCAG)
-DARK = 0.179  # luminance below which white is easier to read than black
 
 
 def render_page(title: str, about: str, meanings: Mapping[str, str], tables: str) -> str:
@@ -39,6 +36,15 @@ def sortable(cells: Mapping[str, Sequence]) -> str:
         table = pd.DataFrame(dict(cells)).set_axis(heads, axis=1)
         content = table.to_html(index=False, escape=False, na_rep="", border=0)
     return f'<div class="table">{content}</div>'
+
+
+def fill_in(rows: pd.DataFrame, templates: Mapping[str, str]) -> dict[str, list[str]]:
+    """The cells of `sortable`: each row's values, put into a template of HTML for each head."""
+    records = rows.to_dict("records")
+    cells = {}
+    for head, template in templates.items():
+        cells[head] = [template.format(**record) for record in records]
+    return cells
 
 
 def shorten(caption: str) -> str:
@@ -64,9 +70,7 @@ def shaded_caption(caption: str, words: Sequence[Mapping]) -> str:
         look = ""
         if word["filled"] and scale > 0:
             shade = to_rgb(word["score"] / scale)
-            luminance = shade**2.2 @ LUMINANCE
-            ink = "white" if luminance < DARK else "black"
-            look = f"background: {to_hex(shade)}; color: {ink}"
+            look = f"background: {to_hex(shade)}; color: {ink_on(shade)}"
         title = html.escape(word["sentence"])
         parts.append(html.escape(caption[end : word["start"]]))
         parts.append(f'<span style="{look}" title="{title}">{text}</span>')

@@ -132,7 +132,8 @@ def group_means(
     Raises:
         GradeclipError: values that are not finite, or a unit in two clusters.
     """
-    by, unit = _as_list(by), _as_list(unit)
+    by = [by] if isinstance(by, str) else list(by)
+    unit = [unit] if isinstance(unit, str) else list(unit)
     means = _unit_means(rows, value, by, unit, cluster)
 
     records: list[tuple] = []
@@ -155,7 +156,6 @@ def paired_differences(
     value: str,
     *,
     baseline: str = "grad-eclip",
-    by: str = "method",
     cluster: str | None = None,
 ) -> pd.DataFrame:
     """Every method minus the baseline, image by image: difference, 95 % interval and p-values.
@@ -171,29 +171,26 @@ def paired_differences(
     Args:
         rows: as for `group_means`; every image in every method.
         value: the column to compare.
-        baseline: the value of `by` that the others are compared with.
-        by: the column with the names of the methods.
+        baseline: the method that the others are compared with.
         cluster: a column with one label per image; whole clusters are drawn and flipped.
 
     Returns:
-        One row per method other than the baseline: `by`, difference, low, high, p, p_holm, n.
+        One row per method other than the baseline: method, difference, low, high, p, p_holm, n.
 
     Raises:
         GradeclipError: as `group_means`; also if the baseline or an image of a pair is missing, or
             there are fewer than two images or clusters.
     """
-    means = _unit_means(rows, value, [by], ["image"], cluster)
-    order = list(dict.fromkeys(means[by]))
-    if baseline not in order:
-        raise GradeclipError(f"baseline {baseline!r} is not in column {by!r}, which has {order}")
+    means = _unit_means(rows, value, ["method"], ["image"], cluster)
+    methods = list(dict.fromkeys(means["method"]))
+    if baseline not in methods:
+        raise GradeclipError(f"baseline {baseline!r} is not in column 'method': {methods}")
 
-    wide = means.pivot(index="image", columns=by, values=value)[order]
-    missing = wide.isna()
-    if missing.to_numpy().any():
-        name = missing.sum().idxmax()
-        image = wide.index[missing[name]][0]
-        msg = f"{by} {name!r} has no value for {missing[name].sum()} images, such as {image}"
-        raise GradeclipError(f"{msg}; a paired comparison needs every image in every {by}")
+    wide = means.pivot(index="image", columns="method", values=value)[methods]
+    incomplete = wide.index[wide.isna().any(axis=1)]
+    if len(incomplete):
+        msg = f"a paired comparison needs every image in every method, and {len(incomplete)} images"
+        raise GradeclipError(f"{msg} lack a method, such as {incomplete[0]}")
     labels = None
     if cluster is not None:
         _check_clusters(rows, ["image"], cluster)
@@ -203,7 +200,7 @@ def paired_differences(
     records: list[tuple] = []
     for name, column in differences.items():
         records.append((name, column.mean(), *mean_interval(column, labels)))
-    table = pd.DataFrame(records, columns=[by, "difference", "low", "high"])
+    table = pd.DataFrame(records, columns=["method", "difference", "low", "high"])
 
     sums, _ = _by_cluster(differences.to_numpy(), labels)  # (K, methods)
     p = _sign_flip_p(sums.T)
@@ -270,11 +267,9 @@ def _sign_flip_p(sums: np.ndarray) -> np.ndarray:
 
 def _holm(p: np.ndarray) -> np.ndarray:
     """Holm's correction of the p-values (M,) of one family."""
-    order = p.argsort(kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(p.shape)
-    corrected[order] = steps.clip(max=1)
-    return corrected
+    rising = pd.Series(p).sort_values()
+    corrected = (rising * np.arange(len(p), 0, -1)).cummax().clip(upper=1)
+    return corrected.sort_index().to_numpy()
 
 
 # --------------------------------------------------------------------------- units and clusters
@@ -299,12 +294,6 @@ def _too_few(count: int, clusters: Sequence | None) -> str:
     if clusters is None:
         return f"an interval needs at least two values, got {count}"
     return f"an interval needs at least two clusters, got one of {count} values"
-
-
-def _as_list(names: str | Sequence[str]) -> list[str]:
-    if isinstance(names, str):
-        return [names]
-    return list(names)
 
 
 def _unit_means(

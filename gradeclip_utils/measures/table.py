@@ -60,15 +60,12 @@ class Table:
 
     def _check_settings(self, settings: dict) -> None:
         """Write the settings of a new run, or compare them with those of the stored rows."""
-        if self._settings_file.exists():
-            stored = json.loads(self._settings_file.read_text(encoding="utf-8"))
-        elif self._rows_file.exists():
-            stored = {}
-        else:
+        if not self._settings_file.exists():
             content = json.dumps(settings, ensure_ascii=False, indent=1)
             write_whole({self._settings_file: content.encode()})
             return
 
+        stored = json.loads(self._settings_file.read_text(encoding="utf-8"))
         differences = []
         for name in {**stored, **settings}:
             if stored.get(name) != settings.get(name):
@@ -99,6 +96,11 @@ def describe_model(clip: Clip) -> dict[str, Any]:
         "text_layers": clip.text_layers,
         "gradeclip": version("gradeclip"),
     }
+
+
+def model_title(clip: Clip) -> str:
+    """A model and its weights, for people."""
+    return f"{clip.name} ({clip.pretrained or 'weights not named'})"
 
 
 def _as_json(value: Any) -> Any:

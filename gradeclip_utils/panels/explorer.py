@@ -11,7 +11,8 @@ import signal
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ _STAYS = "The panel still shows the last view"
 
 @dataclass(frozen=True)
 class _Control:
-    """A control: the field of a state that it turns, its place in the panel, its name and help."""
+    """A control: the field of a state that it turns, its place in the panel, its label and help."""
 
-    field: str
+    name: str
     place: str
     label: str
     help: str
@@ -179,6 +180,7 @@ class Explorer(AnyWidget):
         for name in fields:
             if name not in vars(self._start):
                 raise GradeclipError(f"there is no field {name!r}: {hint(name, vars(self._start))}")
+        # What the prompt is compared with, and another caption, imply each other.
         if fields.get("against"):
             fields = {**fields, "compared": "own"}
         elif fields.get("compared", "own") != "own":
@@ -291,15 +293,16 @@ class Explorer(AnyWidget):
             self.busy = {}  # pressed once too often
             return
         state, self.pinned, typed = self._past.pop()
-        count = len(self._past)
+        past = list(self._past)
         self.change(**{**vars(state), "prompt": typed})
-        del self._past[count:]
+        self._past = past  # a step back is no change that can be taken back
         self._say(self.message, "note")
 
     def save(self, name: str = "explanation") -> None:
         """Write what is shown as a PNG file, beside those that are there, and say where."""
         stem = str(name).strip().removesuffix(".png") or "explanation"
-        figure = self.figure(self._sentence)
+        sentences = self.data["sentences"]
+        figure = self.figure(sentences.get("phrase") or sentences.get("all", ""))
         try:
             path = Path(f"{stem}.png")
             number = 1
@@ -320,13 +323,7 @@ class Explorer(AnyWidget):
         """What is shown as a static matplotlib figure, with a sentence at its foot."""
         drawing = self.view.drawing(self.beside)
         foot = "\n".join(line for line in (sentence, drawing.origin) if line)
-        return draw([replace(drawing, origin=foot)])
-
-    @property
-    def _sentence(self) -> str:
-        """The sentence below the maps."""
-        sentences = self.data["sentences"]
-        return sentences.get("phrase") or sentences.get("all", "")
+        return draw(replace(drawing, origin=foot))
 
     def python(self) -> str:
         """The script that computes what is shown, and then the pinned map."""
@@ -355,19 +352,22 @@ class Explorer(AnyWidget):
             {"text": source.caption or source.name, "chosen": source in chosen}
             for source in self.shelf
         ]
+        heads = None
+        if self._shows_heads and self.view.explanation:
+            heads = self._shown.heads(state)
         data = {
             **self.view.payload(self.beside),
             "message": {"text": text, "kind": text and kind},
             "struck": list(self._struck),
             "scenes": scenes,
             "changes": list(self.view.changes),
-            "controls": [self._spec(control) for control in _CONTROLS],
+            "controls": self._controls(),
             "pinned": self.pinned is not None,
             "turn": next(self._turns),
             "script": self.python() if self.view.explanation else "",
             "empty": not state.prompt,
             "undoable": bool(self._past),
-            "heads": self._heads(),
+            "heads": heads,
         }
         with self.hold_sync():
             self.thumbnails = [source.thumbnail for source in self.shelf]
@@ -376,45 +376,35 @@ class Explorer(AnyWidget):
             self.data = data
             self.busy = {}
 
-    def _heads(self) -> dict[str, Any] | None:
-        """The parts of the map, while the browser shows them."""
-        if not self._shows_heads or self.view.explanation is None:
-            return None
-        return self._shown.heads(self.view.state)
-
-    def _spec(self, control: _Control) -> dict[str, Any]:
-        """A control as `desk.js` takes it."""
+    def _controls(self) -> list[dict[str, Any]]:
+        """The controls, as `desk.js` takes them; one with options is a menu."""
         state = self.view.state
-        name = control.field
-        options: dict[str, str] = {}
-        if name == "model":
-            options = {name: name for name in self.models}
-        elif name == "method":
-            options = {method.title: key for key, method in METHODS.items() if method.image}
-        elif name == "compared":
-            options = {
-                "nothing": "nothing",
-                "other captions": "others",
-                "a caption of your own": "own",
-            }
-        elif name == "resolution":
-            options = {"the model's own": "model", "the image's own": "native"}
-        is_unused = (name == "layers" and not state.layered) or (
-            name == "against" and state.compared == "others"
-        )
-        value = getattr(state, name)
-        return {
-            "name": name,
-            "label": control.label,
-            "help": control.help,
-            "place": control.place,
-            "refused": name in self._refused,
-            "value": self._typed if name == "prompt" else value,
-            "hidden": is_unused,
-            "options": list(options.items()),
-            "max": self._shown.depth,
-            "kind": "choice" if options else type(value).__name__,
+        options = {
+            "model": [(name, name) for name in self.models],
+            "method": [(method.title, name) for name, method in METHODS.items() if method.image],
+            "compared": [
+                ("nothing", "nothing"),
+                ("other captions", "others"),
+                ("a caption of your own", "own"),
+            ],
+            "resolution": [("the model's own", "model"), ("the image's own", "native")],
         }
+        is_hidden = {"layers": not state.layered, "against": state.compared == "others"}
+        values = {**vars(state), "prompt": self._typed}
+        controls = []
+        for control in _CONTROLS:
+            name = control.name
+            spec = {
+                **asdict(control),
+                "refused": name in self._refused,
+                "value": values[name],
+                "hidden": is_hidden.get(name, False),
+                "options": options.get(name, []),
+                "max": self._shown.depth,
+                "kind": "choice" if name in options else type(values[name]).__name__,
+            }
+            controls.append(spec)
+        return controls
 
 
 def explore(
@@ -453,14 +443,11 @@ def _models_beside(clip: Clip) -> dict[str, Clip | None]:
 
 def _development_scenes() -> list:
     """The first whole development scenes of one to four things."""
-    scenes: list = []
+    draw_plain = partial(draw_scene, split="development", plain=True)
+    scenes = []
     for n in range(1, 5):
-        seed = 0
-        scene = draw_scene(seed, split="development", n_objects=n, plain=True)
-        while not showable(scene):
-            seed += 1
-            scene = draw_scene(seed, split="development", n_objects=n, plain=True)
-        scenes.append(scene)
+        candidates = (draw_plain(seed, n_objects=n) for seed in count())
+        scenes.append(next(filter(showable, candidates)))
     return scenes
 
 
@@ -469,8 +456,6 @@ def _sentences(*messages: str | Exception) -> str:
     sentences = []
     for message in messages:
         text = str(message)
-        if not text and isinstance(message, Exception):
-            text = type(message).__name__
         if not text:
             continue
         if text.split()[0].isalpha():

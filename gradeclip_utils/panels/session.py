@@ -43,7 +43,6 @@ COMPARED = ("nothing", "others", "own")  # what a similarity can be compared wit
 _GRAD_ECLIP = "grad-eclip"  # methods that begin so have a number of layers to choose
 _LONGEST = 1024  # pixels: a larger image is reduced first, so that every redraw costs the same
 _NEAR = 0.75  # about one edit in four letters
-_MOST_UNKNOWN = 8  # words that are named
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +156,11 @@ class State:
         return {"model": self.model, "method": METHODS[self.method].title, "target": target}
 
     @property
+    def unpicked(self) -> "State":
+        """The state without what a reader picks in its map: one key for what is computed once."""
+        return replace(self, phrase=None, patch=None, signed=False, model="")
+
+    @property
     def layered(self) -> bool:
         """Whether the method has a number of layers to choose."""
         return self.method.startswith(_GRAD_ECLIP)
@@ -231,13 +235,10 @@ class ExplorerView:
         drawing = of_explanation(self.explanation)
         if whole or self.words is None:
             return drawing
-        words = self.words.words[0]
         if self.state.patch:
-            drawing = self._with_patch(drawing, words, *self.state.patch)
+            drawing = self._with_patch(drawing, self.words.words[0], *self.state.patch)
         if self.state.phrase:
-            first, last = self.state.phrase
-            text = self.state.prompt[words[first].start : words[last].end]
-            drawing = self._with_phrase(drawing, text)
+            drawing = self._with_phrase(drawing, self.words.words[0], *self.state.phrase)
         return drawing
 
     def _with_patch(
@@ -253,51 +254,61 @@ class ExplorerView:
         panel = replace(drawing.panels[0], cells=title_of(shaded))
         return replace(drawing, panels=(panel,), word_scale=abs_max(scores))
 
-    def _with_phrase(self, drawing: Drawing, text: str) -> Drawing:
-        """The drawing with the map of the chosen words."""
+    def _with_phrase(
+        self,
+        drawing: Drawing,
+        words: Sequence[Word],
+        first: int,
+        last: int,
+    ) -> Drawing:
+        """The drawing with the map of the chosen words, and the bar of the prompt without them."""
+        text = self.state.prompt[words[first].start : words[last].end]
         map_ = positive_part(self.map, self.state.signed)
         panel = replace(drawing.panels[0], map=map_, scale=abs_max(map_))
+
         if self.without is not None and panel.value is not None:
-            panel = self._without_phrase(panel, text, self.without)
+            before = rounded(panel.value - panel.start)
+            after = rounded(self.without - panel.start)
+            if panel.lead_over:
+                after = f"lead {after}"
+            cells = list(panel.cells)
+            for i in range(first, last + 1):
+                upper, _ = cells[i]
+                cells[i] = (replace(upper, struck=True), None)
+            panel = replace(
+                panel,
+                cells=tuple(cells),
+                value=self.without,
+                note=f"without “{text}”: {after}, not {before}",
+            )
         panel = _with_name(panel, f"“{text}”")
         return replace(drawing, panels=(panel,), signed=self.state.signed)
-
-    def _without_phrase(self, panel: Panel, text: str, similarity: float) -> Panel:
-        """The panel with the chosen words struck out, and the bar of the rest."""
-        assert self.state.phrase is not None
-        assert panel.value is not None
-        first, last = self.state.phrase
-        cells = list(panel.cells)
-        for i in range(first, last + 1):
-            upper, _ = cells[i]
-            cells[i] = (replace(upper, struck=True), None)
-
-        before = rounded(panel.value - panel.start)
-        after = rounded(similarity - panel.start)
-        if panel.lead_over:
-            after = f"lead {after}"
-        note = f"without “{text}”: {after}, not {before}"
-        return replace(panel, cells=tuple(cells), value=similarity, note=note)
 
     def _compared(self, pinned: "ExplorerView") -> Drawing:
         """This view, a pinned one, and the difference of their maps.
 
         Maps of another model or method have other units: each is divided by its maximum.
         """
+        names = self.state.names
+        pinned_names = pinned.state.names
+        different = [kind for kind in names if names[kind] != pinned_names[kind]]
+        has_one_unit = different in ([], ["target"])
+
         drawings = [self.drawing(), pinned.drawing()]
-        both_names = [view.state.names for view in (self, pinned)]
-        first_names, second_names = both_names
-        differs = [name for name in first_names if first_names[name] != second_names[name]]
-        has_one_scale = differs in ([], ["target"])  # and one unit
-        panels = []
-        for names, drawing in zip(both_names, drawings, strict=True):
-            panels.append(_with_name(drawing.panels[0], *(names[name] for name in differs)))
-        units = [1.0 if has_one_scale else panel.scale or 1.0 for panel in panels]
-        first, second = (np.asarray(panel.map) for panel in panels)
-        if first.shape == second.shape:
-            difference = first / units[0] - second / units[1]
-            title = title_of((), "first map minus second")
-            panels.append(Panel("first map minus second", title, difference, abs_max(difference)))
+        (panel,) = drawings[0].panels
+        (pinned_panel,) = drawings[1].panels
+        panels = [
+            _with_name(panel, *(names[kind] for kind in different)),
+            _with_name(pinned_panel, *(pinned_names[kind] for kind in different)),
+        ]
+        map_, pinned_map = (np.asarray(panel.map) for panel in panels)
+        if map_.shape == pinned_map.shape:
+            if not has_one_unit:
+                map_ = map_ / (panel.scale or 1)
+                pinned_map = pinned_map / (pinned_panel.scale or 1)
+            difference = map_ - pinned_map
+            title = "first map minus second"
+            panels.append(Panel(title, title_of((), title), difference, abs_max(difference)))
 
         null_counts = {drawing.null_count for drawing in drawings}
         null_maxima = [drawing.null_max for drawing in drawings if drawing.null_max is not None]
@@ -309,9 +320,9 @@ class ExplorerView:
             null_count=null_counts.pop() if len(null_counts) == 1 else 0,
             origin="; ".join(dict.fromkeys(drawing.origin for drawing in drawings)),
             signed=True,
-            shared=has_one_scale,
+            shared=has_one_unit,
         )
-        return scaled([compared])[0]
+        return scaled(compared)
 
     # -------------------------------------------------------------------------------- a scene
 
@@ -474,7 +485,10 @@ def _with_name(panel: Panel, *names: str) -> Panel:
 class UnknownWords(GradeclipError):
     """A prompt of words that the model does not know; `struck` as in `ExplorerView`."""
 
-    struck: Sequence[dict] = ()
+    def __init__(self, model: str, struck: Sequence[dict]):
+        words = ", ".join(f"“{word['text']}”" for word in struck)
+        super().__init__(f"the model {model!r} does not know {words}")
+        self.struck = struck
 
 
 class Session:
@@ -497,22 +511,18 @@ class Session:
         """
         methods = [name for name, method in METHODS.items() if method.image is not None]
         if state.method not in methods:
-            raise GradeclipError(
-                f"there is no method {state.method!r}: {hint(state.method, methods)}"
-            )
-        if not 1 <= state.layers <= self.depth:
-            raise GradeclipError(f"layers must be from 1 to {self.depth}, got {state.layers}")
+            msg = f"there is no method {state.method!r}: {hint(state.method, methods)}"
+            raise GradeclipError(msg)
 
         prompt, struck = self._known_part(state.prompt)
         _, unknown = self._known_part(state.against)
         if unknown or (struck and not prompt):
-            raise self._unknown(unknown or struck)
+            raise UnknownWords(self.clip.name, unknown or struck)
         state = replace(state, prompt=prompt)
         if not prompt:
             return ExplorerView(state)
 
-        shared = replace(state, phrase=None, patch=None, signed=False, model="")
-        explanation, words, notes = self._answer(shared)
+        explanation, words, notes = self._answer(state.unpicked)
         _check_places(state, words)
         without = self._similarity_without(state, explanation) if state.phrase else None
         return ExplorerView(state, explanation, words, without, struck, notes)
@@ -525,8 +535,7 @@ class Session:
         """
         if METHODS[state.method].heads is None:
             return {"note": f"Maps of {METHODS[state.method].title} are no sum over heads."}
-        shared = replace(state, phrase=None, patch=None, signed=False, model="", layers=self.depth)
-        maps = self._parts(shared)  # (L, H, h, w)
+        maps = self._parts(replace(state.unpicked, layers=self.depth))  # (L, H, h, w)
         sums = maps.sum(axis=1)
         return {
             "maps": as_numbers(maps.reshape(*maps.shape[:2], -1)),
@@ -580,22 +589,8 @@ class Session:
         for start, end in reversed(split.spans):
             if prompt[start:end].lower() in unknown:
                 prompt = prompt[:start] + prompt[end:]
-        struck: list[dict] = [
-            {"text": word, "near": nearest(word, known, cutoff=_NEAR)}
-            for word in unknown[:_MOST_UNKNOWN]
-        ]
-        if len(unknown) > _MOST_UNKNOWN:
-            struck.append({"text": f"and {len(unknown) - _MOST_UNKNOWN} more", "near": None})
+        struck = [{"text": word, "near": nearest(word, known, cutoff=_NEAR)} for word in unknown]
         return " ".join(prompt.split()), struck
-
-    def _unknown(self, struck: Sequence[dict]) -> UnknownWords:
-        """The refusal of words that the model does not know."""
-        names = []
-        for word in struck:
-            names.append(word["text"] if word["near"] is None else f"“{word['text'][:60]}”")
-        error = UnknownWords(f"the model {self.clip.name!r} does not know {', '.join(names)}")
-        error.struck = struck
-        return error
 
     def _explainer_of(self, state: State) -> Explainer:
         """The explainer of a state's method, layers and resolution."""

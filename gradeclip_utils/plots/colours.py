@@ -47,6 +47,12 @@ def to_rgb(values, base=1.0) -> np.ndarray:
     return base * (1 - alpha) + rgba[..., :3] * alpha
 
 
+def ink_on(colour: np.ndarray) -> str:
+    """Black or white, the one with more contrast to red, green and blue (WCAG's luminance)."""
+    luminance = colour**2.2 @ np.array([0.2126, 0.7152, 0.0722])
+    return "white" if luminance < 0.179 else "black"
+
+
 def paint(
     image: Image.Image,
     heat: np.ndarray,
@@ -138,9 +144,10 @@ def abs_max(values) -> float:
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-    """An image as a light grey background (H, W, 1) of 0.62 to 1."""
-    luminance = image.convert("RGB").convert("L", (0.2126, 0.7152, 0.0722, 0))
-    return 0.62 + 0.38 * np.asarray(luminance, dtype=np.float32)[..., None] / 255
+    """An RGB image as a light grey background (H, W, 1) of 0.62 to 1."""
+    luminance = image.convert("L", (0.2126, 0.7152, 0.0722, 0))
+    values = np.asarray(luminance, dtype=np.float32)[..., None]
+    return 0.62 + 0.38 * values / 255
 
 
 def _panel_sized(image: Image.Image) -> Image.Image:

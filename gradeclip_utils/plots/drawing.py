@@ -20,7 +20,6 @@ from PIL import Image
 from ..language import is_function_word
 from .colours import abs_max, is_whole, positive_part
 
-OWN_SCALE = "each map has its own scale"
 MINUS = "\N{MINUS SIGN}"
 LEAD_SHADE = 0.75  # of the colour scale: a lead in a bar
 _BAR_AXIS = 1.45  # length of a bar's axis, in units of the largest similarity
@@ -211,7 +210,7 @@ class Drawing:
             nothing = "zero everywhere" if self.signed else "nowhere above zero"
             lines.append(f"relevance: {nothing}")
         elif len(scales) > 1 and not self.shared:
-            lines.append(OWN_SCALE)
+            lines.append("each map has its own scale")
         elif scales:
             lines.append(f"relevance: darkest {_number(darkest)}")
         if self.word_scale:
@@ -256,11 +255,6 @@ def is_boxed(cell: Cell) -> bool:
     return lower is not None and not (upper.small and lower.small)
 
 
-def is_small(text: str) -> bool:
-    """Whether a word is a function word or a sign."""
-    return is_function_word(text)
-
-
 # ------------------------------------------------------------------------------------- titles
 
 
@@ -275,7 +269,7 @@ def _shade(word, result=None) -> Shade:
     """A word of a title. A function word has no colour under the published scores."""
     if word is None:
         return Shade("")
-    shade = Shade(word.text, float(word.score), is_small(word.text))
+    shade = Shade(word.text, float(word.score), is_function_word(word.text))
     if result is None:
         return shade
     return replace(
@@ -338,12 +332,10 @@ def of_explanation(
         if is_contrast:
             panel = _contrasted(panel, explanation, i)
         elif explanation.against_others:
-            panel = replace(
-                panel,
-                above=None,
-                tick=explanation.null_mean,
-                lead_over=explanation.lead_over,
-            )
+            panel = replace(panel, tick=explanation.null_mean, lead_over=explanation.lead_over)
+        elif explanation.percentile is not None:
+            above = float(explanation.percentile[i])
+            panel = replace(panel, above=above, tick=explanation.null_median)
         panels.append(panel)
 
     return _of_result(
@@ -366,18 +358,14 @@ def bar_values(explanation) -> np.ndarray:
 
 
 def _prompt_panel(explanation, i: int) -> Panel:
-    """Title, map and place among the other captions of one prompt."""
+    """Title and map of one prompt."""
     name = explanation.prompts[i]
     map_ = None
     scale = 0.0
     if explanation.image_maps is not None:
         map_ = positive_part(explanation.image_maps[i], explanation.against is not None)
         scale = abs_max(map_)
-    panel = Panel(name, title_of(explanation.words[i], name, explanation), map_, scale)
-    if explanation.percentile is None:
-        return panel
-    above = float(explanation.percentile[i])
-    return replace(panel, above=above, tick=explanation.null_median)
+    return Panel(name, title_of(explanation.words[i], name, explanation), map_, scale)
 
 
 def _contrasted(panel: Panel, explanation, i: int) -> Panel:
@@ -406,8 +394,6 @@ def _contrasted(panel: Panel, explanation, i: int) -> Panel:
         name=f"{panel.name}, not {against}",
         cells=cells,
         note=f"{verdict} ({similarity}, other {against_similarity})",
-        above=None,
-        tick=None,
     )
 
 
@@ -418,7 +404,7 @@ def of_interactions(interactions, words: str | Sequence[str] = "content") -> Dra
     """
     texts = [word.text for word in interactions.words[0]]
     if words == "content":
-        indices = [i for i, text in enumerate(texts) if not is_small(text)]
+        indices = [i for i, text in enumerate(texts) if not is_function_word(text)]
     elif words == "all":
         indices = []
     else:
@@ -460,7 +446,7 @@ def _of_result(result, panels: Sequence[Panel], **look: Any) -> Drawing:
         origin=result.origin,
         **look,
     )
-    return scaled([drawing])[0]
+    return scaled(drawing)
 
 
 def of_maps(
@@ -477,14 +463,10 @@ def of_maps(
     return Drawing(image, None, tuple(panels), signed)
 
 
-def scaled(drawings: Sequence[Drawing]) -> list[Drawing]:
-    """Drawings with one scale for all maps that share it."""
-    scales = [panel.scale for drawing in drawings if drawing.shared for panel in drawing.panels]
-    top = max(scales, default=0.0)
-    result = []
-    for drawing in drawings:
-        if drawing.shared:
-            panels = tuple(replace(panel, scale=top) for panel in drawing.panels)
-            drawing = replace(drawing, panels=panels)
-        result.append(drawing)
-    return result
+def scaled(drawing: Drawing) -> Drawing:
+    """A drawing with one scale for all its maps, unless each has its own."""
+    if not drawing.shared:
+        return drawing
+    top = max((panel.scale for panel in drawing.panels), default=0.0)
+    panels = tuple(replace(panel, scale=top) for panel in drawing.panels)
+    return replace(drawing, panels=panels)

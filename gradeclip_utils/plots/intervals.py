@@ -99,12 +99,13 @@ def _rows(table: pd.DataFrame, names: Sequence[str] | None, group: str | None) -
             f"the table has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}"
         )
         raise GradeclipError(msg)
+    if table.empty:
+        raise GradeclipError("plot_intervals draws a row or more, and the table has none")
     if names is None:
         labels = table.drop(columns=[*_BOUNDS, "n", group], errors="ignore")
-        names = labels.astype(str).agg(" ".join, axis=1) if len(labels.columns) else table.index
-    if not len(table) or len(names) != len(table):
-        msg = f"plot_intervals needs rows and a name for each, got {len(table)} and {len(names)}"
-        raise GradeclipError(msg)
+        names = table.index
+        if len(labels.columns):
+            names = labels.astype(str).agg(" ".join, axis=1)
 
     rows = table[_BOUNDS].astype(float).reset_index(drop=True)
     upside_down = rows[(rows["low"] > rows["mean"]) | (rows["mean"] > rows["high"])]

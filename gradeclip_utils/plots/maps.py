@@ -3,7 +3,7 @@
     Drawing -> here -> a matplotlib figure
 
 A row of a figure has maps, each with its title above and its bar below. The image stands at the
-left of all rows, with the legend below it.
+left of the first row, with the legend below it.
 """
 
 import math
@@ -18,13 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetImage, TextArea, VPacker
 
-from ..errors import GradeclipError, hint, short
+from ..errors import GradeclipError, hint
 from ..images import read_image
 from .colours import paint, to_rgb
 from .drawing import (
     LEAD_SHADE,
     MINUS,
-    OWN_SCALE,
     Drawing,
     Panel,
     bar_values,
@@ -38,12 +37,12 @@ from .titles import characters, draw_title, type_size, width_of
 
 _MOST = 9  # prompts that are drawn if none are named
 _GAP = 0.22  # inches between panels
-_TALLEST = 3.3  # inches of a panel, and of one in a figure of several images:
-_TALLEST_OF_MANY = 2.4
+_TALLEST = 3.3  # inches of a panel
 _HEAD_GAP = 0.06  # inches between the maps of heads
 _HEAD_IMAGE = 1.15  # inches of the image beside them, and of a map at most
 _HEAD_NAME = 0.35  # inches of the names of layers
 _NARROW = 6  # inches: below, one prompt is in a row
+_NARROWEST = 1.5  # inches of a panel
 _BAR = 0.16  # inches
 _NOTHING = 0.01
 _LINE = 0.16  # of the smallest type
@@ -88,7 +87,7 @@ def plot_explanation(
     drawing = of_explanation(explanation, shared=shared_scale, indices=indices)
     if ax is not None:
         return _draw_into(ax, drawing)
-    return draw([drawing], width=width)
+    return draw(drawing, width=width)
 
 
 def plot_interactions(
@@ -103,7 +102,7 @@ def plot_interactions(
 
     Args:
         interactions: an `Interactions`.
-        words: "content" draws nouns and adjectives, "all" function words too; or a list of words.
+        words: "content" draws nouns and adjectives, "all" function words too; or some of the words.
         columns: maps in a row, beside the image; fewer where they would be narrow.
         width: inches.
         ax: axes of your own, which take the map of one word.
@@ -115,17 +114,18 @@ def plot_interactions(
         GradeclipError: the caption has no such word, or `ax` is to take several.
     """
     if words not in ("content", "all"):
+        words = [words] if isinstance(words, str) else words
         for word in words:
             _index([word.text for word in interactions.words[0]], word)
     drawing = of_interactions(interactions, words)
     if ax is not None:
         return _draw_into(ax, drawing)
-    return draw([drawing], width=width, columns=columns)
+    return draw(drawing, width=width, columns=columns)
 
 
 def plot_maps(
     image,
-    maps,
+    maps: Mapping[str, np.ndarray],
     *,
     signed: bool = False,
     shared_scale: bool = True,
@@ -134,47 +134,31 @@ def plot_maps(
     width: float = FULL_WIDTH,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw maps of one image beside it, or several images, a row each, with their maps.
+    """Draw maps of one image beside it.
 
         plot_maps(image, {"a dog": e.heatmap(0), "a red car": e.heatmap(1)})
-        plot_maps([image, image_2], [{"rollout": a, "LeGrad": b}, {"rollout": c, "LeGrad": d}])
 
     Args:
-        image: the image that was explained, or a list of images.
-        maps: title -> map, (H, W) or (h, w), or pairs of both; for a list of images a list of
-            these, one an image.
+        image: the image that was explained.
+        maps: title -> map, (H, W) or (h, w).
         signed: draw relevance against as well.
         shared_scale: one scale for all maps; else each has its own, and the legend says so.
         columns: maps in a row, beside the image; fewer where they would be narrow.
         upsample: "bilinear" or "nearest", for maps on the token grid.
         width: inches.
-        ax: axes of your own, which take one map of one image.
+        ax: axes of your own, which take one map.
 
     Returns:
         The figure, which pyplot knows. A notebook shows it once.
 
     Raises:
-        GradeclipError: something is not an image or not a map, the lists differ in length, or `ax`
-            is to take several maps.
+        GradeclipError: something is not an image or not a map, or `ax` is to take several maps.
     """
-    several = isinstance(image, (list, tuple))
-    images = list(image) if several else [image]
-    maps_per_image = list(maps) if several else [maps]
-    if len(images) != len(maps_per_image) or not images:
-        msg = (
-            f"each image needs its maps, got {len(images)} images and "
-            f"{len(maps_per_image)} sets of maps"
-        )
-        raise GradeclipError(msg)
-
-    drawings = []
-    for image, titled in zip(images, maps_per_image, strict=True):
-        drawing = of_maps(read_image(image), _pairs(titled), signed=signed)
-        drawings.append(replace(drawing, shared=shared_scale, upsample=upsample))
-    drawings = scaled(drawings)
+    drawing = of_maps(read_image(image), maps.items(), signed=signed)
+    drawing = scaled(replace(drawing, shared=shared_scale, upsample=upsample))
     if ax is not None:
-        return _draw_into(ax, *drawings)
-    return draw(drawings, width=width, columns=columns, compact=several)
+        return _draw_into(ax, drawing)
+    return draw(drawing, width=width, columns=columns)
 
 
 def plot_heads(
@@ -269,8 +253,8 @@ def _draw_columns(
 def _of_parts(explanation, maps: np.ndarray) -> Drawing:
     """The drawing of parts (L, H, h, w) of a map, with a scale of their own."""
     pairs = [("", map_) for layer in maps for map_ in layer]
-    drawing = replace(of_maps(explanation.image, pairs, signed=True), box=explanation.box)
-    return scaled([drawing])[0]
+    drawing = of_maps(explanation.image, pairs, signed=True)
+    return scaled(replace(drawing, box=explanation.box))
 
 
 def _index(names: Sequence[str], name: str) -> int:
@@ -280,88 +264,61 @@ def _index(names: Sequence[str], name: str) -> int:
     return list(names).index(name)
 
 
-def _pairs(maps: Any) -> list[tuple[str, np.ndarray]]:
-    """Titles and maps."""
-    pairs = list(maps.items()) if isinstance(maps, Mapping) else list(maps)
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise GradeclipError(f"maps must be pairs of a title and a map, got {short(pair)}")
-    return pairs
-
-
 # -------------------------------------------------------------------------------- whole figures
 
 
-def draw(
-    drawings: Sequence[Drawing],
-    *,
-    width: float = FULL_WIDTH,
-    columns: int = 3,
-    compact: bool = False,
-) -> InlineFigure:
-    """Draw drawings, each from a new row. `compact` has smaller maps and the legend at the end."""
-    tallest = _TALLEST_OF_MANY if compact else _TALLEST
-    columns = _columns(drawings, width, columns, compact)
-    side = min(width / (columns + 1) - _GAP, tallest)
-    panels = [panel for drawing in drawings for panel in drawing.panels]
+def draw(drawing: Drawing, *, width: float = FULL_WIDTH, columns: int = 3) -> InlineFigure:
+    """Draw a drawing: its image, and rows of at most so many panels beside it."""
+    panels = drawing.panels
+    columns = _columns(len(panels), width, columns)
+    rows = max(1, math.ceil(len(panels) / max(columns, 1)))  # an image alone takes one
+    side = min(width / (columns + 1) - _GAP, _TALLEST)
     has_bars = any(panel.value is not None for panel in panels)
-    legend = _legend_lines(drawings, width if compact else side)
-    heights = []  # inches of the rows of the grid: of maps, then of what stands below them
-    for drawing in drawings:
-        height = min(side * drawing.image.height / drawing.image.width, tallest)
-        heights += [height, _BAR if has_bars else _NOTHING] * _rows(drawing, columns)
+    # Inches of the rows of the grid: of maps, then of what stands below them.
+    height = min(side * drawing.image.height / drawing.image.width, _TALLEST)
+    heights = [height, _BAR if has_bars else _NOTHING] * rows
 
-    alt = ". ".join(drawing.alt for drawing in drawings)
     # The text takes some inches a row, which `fit_height` finds out.
     longest = max((len(panel.name) for panel in panels), default=0)
     lines = longest * _WIDEST_LETTER / side
     total = sum(heights) + len(heights) + lines * _TALLEST_LINE
-    figure = new_figure((columns + 1) * (side + _GAP), total, alt, layout="constrained")
+    figure = new_figure((columns + 1) * (side + _GAP), total, drawing.alt, layout="constrained")
     figure.get_layout_engine().set(w_pad=_GAP / 2, h_pad=0.04, wspace=0, hspace=0)
     fontsize = type_size(panels, side, figure)
 
     grid = figure.add_gridspec(len(heights), columns + 1, height_ratios=heights)
-    first = 0
-    for drawing in drawings:
-        show_image(figure.add_subplot(grid[first, 0]), drawing.image, drawing.box)
-        for i, panel in enumerate(drawing.panels):
-            row, column = divmod(i, columns)
-            axes = figure.add_subplot(grid[first + 2 * row, column + 1])
-            draw_title(axes, panel.cells, drawing.word_scale, side, fontsize)
-            _draw_map(axes, drawing, panel)
-            if panel.value is not None:
-                bar = figure.add_subplot(grid[first + 2 * row + 1, column + 1])
-                _draw_bar(bar, drawing, panel, side)
-        first += 2 * _rows(drawing, columns)
+    show_image(figure.add_subplot(grid[0, 0]), drawing.image, drawing.box)
+    for i, panel in enumerate(panels):
+        row, column = divmod(i, columns)
+        axes = figure.add_subplot(grid[2 * row, column + 1])
+        draw_title(axes, panel.cells, drawing.word_scale, side, fontsize)
+        _draw_map(axes, drawing, panel)
+        if panel.value is not None:
+            bar = figure.add_subplot(grid[2 * row + 1, column + 1])
+            _draw_bar(bar, drawing, panel, side)
 
-    place = grid[-1, :] if compact else grid[1, 0]
-    legend_axes = figure.add_subplot(place)
+    legend_axes = figure.add_subplot(grid[1, 0])
     legend_axes.set_axis_off()
     if panels:
-        legend_box = _draw_legend(legend_axes, drawings[0].both, legend, side)
+        room = characters(side)
+        legend = [part for line in drawing.legend for part in textwrap.wrap(line, room)]
+        legend_box = _draw_legend(legend_axes, drawing.both, legend, side)
         # Further rows leave it room under the image.
         needed = 0.4 + _LINE * len(legend)
-        legend_box.set_in_layout(compact or sum(heights[2:]) < needed)
-    if len(drawings) == 1 and drawings[0].origin:
-        _draw_origin(figure, drawings[0].origin)
+        legend_box.set_in_layout(sum(heights[2:]) < needed)
+    if drawing.origin:
+        _draw_origin(figure, drawing.origin)
     _fit(figure, heights)
     return figure
 
 
-def _rows(drawing: Drawing, columns: int) -> int:
-    """How many rows the panels of a drawing take; an image alone takes one."""
-    return max(1, math.ceil(len(drawing.panels) / max(columns, 1)))
-
-
-def _columns(drawings: Sequence[Drawing], width: float, columns: int, compact: bool) -> int:
-    """How many maps stand in a row, beside the image."""
-    most = max(len(drawing.panels) for drawing in drawings)
-    if width < _NARROW and not compact:
-        columns = 1
-    elif most == 4 and columns == 3:
-        columns = 2  # two rows without a hole
-    narrowest = 0.6 if compact else 1.5  # inches
-    return min(columns, most, max(1, int(width / narrowest) - 1))
+def _columns(count: int, width: float, most: int) -> int:
+    """How many of so many maps stand in a row, beside the image."""
+    if width < _NARROW:
+        most = 1
+    elif count == 4 and most == 3:
+        most = 2  # two rows without a hole
+    return min(most, count, max(1, int(width / _NARROWEST) - 1))
 
 
 def _fit(figure: Figure, heights: Sequence[float]) -> None:
@@ -384,17 +341,16 @@ def _draw_origin(figure: Figure, origin: str, left: float = _GAP / 2) -> None:
 # ------------------------------------------------------------------------------- parts of a figure
 
 
-def _draw_into(axes: Axes, *drawings: Drawing) -> Figure:
+def _draw_into(axes: Axes, drawing: Drawing) -> Figure:
     """Draw the one panel of a drawing into axes, with title and bar around it."""
-    pairs = [(drawing, panel) for drawing in drawings for panel in drawing.panels]
-    if len(pairs) != 1:
-        names = ", ".join(repr(panel.name) for _, panel in pairs)
+    if len(drawing.panels) != 1:
+        names = ", ".join(repr(panel.name) for panel in drawing.panels)
         raise GradeclipError(
-            f"ax= takes one map, and these are {len(pairs)} ({names}): name one, "
+            f"ax= takes one map, and these are {len(drawing.panels)} ({names}): name one, "
             "by prompts= (of interactions, by words=)"
         )
-    drawing, panel = pairs[0]
 
+    (panel,) = drawing.panels
     figure = axes.get_figure()
     inches = axes.get_window_extent().width / figure.dpi
     fontsize = type_size([panel], inches, figure)
@@ -448,18 +404,6 @@ def _draw_bar(axes: Axes, drawing: Drawing, panel: Panel, inches: float) -> None
     fitting = [label for label in panel.labels if width_of(label) <= inches]
     label = fitting[0] if fitting else panel.labels[-1]
     axes.set_xlabel(label, loc="left", labelpad=5, **_NOTE)
-
-
-def _legend_lines(drawings: Sequence[Drawing], inches: float) -> list[str]:
-    """The lines of the legend, folded to a width."""
-    lines = list(dict.fromkeys(line for drawing in drawings for line in drawing.legend))
-    for kind in ("relevance: darkest", "words: "):
-        scales = [line for line in lines if line.startswith(kind)]
-        if len(scales) > 1:
-            lines = [line for line in lines if line not in scales]
-            if OWN_SCALE not in lines:
-                lines = list(dict.fromkeys(["each row has its own scale", *lines]))
-    return [part for line in lines for part in textwrap.wrap(line, characters(inches))]
 
 
 def _draw_legend(

@@ -47,6 +47,7 @@ h1 {{ margin: 0 0 12px; font-size: 1.2rem }}
 
 def script(*files: Path) -> str:
     """One module of the library, the view and further files, which import from each other."""
+    # The library ends with `export{a as h,b as html};`: here its names are what a function returns.
     library = (FRONT / "htm-preact.js").read_text(encoding="utf-8").strip()
     body, exports = library.removesuffix("};").rsplit("export{", 1)
     pairs = [name.split(" as ") for name in exports.split(",")]

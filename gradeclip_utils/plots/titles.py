@@ -6,7 +6,6 @@ Panel -> here -> a box above a map
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetBox, PaddedBox, TextArea, VPacker
 from matplotlib.textpath import text_to_path
 
-from .colours import to_rgb
+from .colours import ink_on, to_rgb
 from .drawing import Cell, Panel, Shade, is_boxed
 from .figures import SMALLEST_TYPE
 
@@ -28,9 +27,9 @@ def characters(inches: float, fontsize: float = SMALLEST_TYPE) -> int:
     return max(1, int(inches * 72 / fontsize / _CHARACTER))
 
 
-def width_of(text: str, fontsize: float = SMALLEST_TYPE) -> float:
-    """The width of a text in inches."""
-    font = FontProperties(size=fontsize)
+def width_of(text: str) -> float:
+    """The width of a text of the smallest type in inches."""
+    font = FontProperties(size=SMALLEST_TYPE)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return width / 72
 
@@ -42,11 +41,10 @@ def shortened(text: str, length: int) -> str:
 
 def type_size(panels: Sequence[Panel], inches: float, figure: Figure) -> float:
     """The largest type in which all titles take at most two lines, or the smallest type."""
+    longest = max((len(word.text) for panel in panels for word in panel.words), default=0)
     for fontsize in _TYPE_SIZES:
-        boxes = [_lines(panel.cells, 0.0, inches, fontsize, figure) for panel in panels]
-        longest = max((len(word.text) for panel in panels for word in panel.words), default=0)
-        fits = longest < characters(inches, fontsize)
-        if fits and all(len(lines) <= 2 for lines in boxes):
+        titles = [_lines(panel.cells, 0.0, inches, fontsize, figure) for panel in panels]
+        if longest < characters(inches, fontsize) and all(len(lines) <= 2 for lines in titles):
             return fontsize
     return SMALLEST_TYPE
 
@@ -139,14 +137,13 @@ class _StruckText(TextArea):
 
 
 def _word_box(word: Shade, word_scale: float, inches: float, fontsize: float) -> TextArea:
-    """A word on its shade, in black or white, the one with more contrast (WCAG's luminance)."""
+    """A word on its shade."""
     size = max(0.82 * fontsize, SMALLEST_TYPE) if word.small else fontsize
     text = shortened(word.text, characters(inches, size))
     look: dict[str, Any] = {"fontsize": size, "parse_math": False}
     if word.shade and word_scale:
         shade = to_rgb(word.shade / word_scale)
-        luminance = np.dot(shade**2.2, (0.2126, 0.7152, 0.0722))
-        look["color"] = "white" if luminance < 0.179 else "black"
+        look["color"] = ink_on(shade)
         if shade.min() < 0.995:
             pad = 0.2 * fontsize / size
             look["bbox"] = {

@@ -75,12 +75,10 @@ def describe(
         colour: for each group whether its colour is written.
 
     Raises:
-        GradeclipError: no object is named, a relation that captions do not have or that has not two
-            groups, or several of what has no plural.
+        GradeclipError: a relation that captions do not have or that has not two groups, or several
+            of what has no plural.
     """
     groups = grouped(objects, unnamed)
-    if not groups:
-        raise GradeclipError("a caption names an object or more, and all of them are in unnamed")
     if relation and relation not in _RELATIONS:
         raise GradeclipError(f"relation must be one of {', '.join(_RELATIONS)}; got {relation!r}")
     if relation and len(groups) != 2:

@@ -109,12 +109,13 @@ def test_random_fill_is_seeded_uniform_in_colour_and_the_same_for_every_map(addi
 
     def filled(seed):
         protocol = Protocol(span=1.0, points=2, seed=seed)
-        return scored_images(pixels, maps, protocol, colours=colours, games=["deletion"])
+        return scored_images(pixels, maps, protocol, colours=colours)
 
     state = torch.get_rng_state()
     images = filled(0)
-    assert len(images) == 2  # all of it and none of it, once for both maps
+    assert len(images) == 8  # all of it and none of it, for two maps in two games
     assert torch.equal(images[0], pixels)
+    assert torch.equal(images[1], images[5])  # both maps, deleted
     assert torch.equal(images, filled(0))
     assert not torch.equal(images, filled(1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -132,9 +133,8 @@ def test_black_is_black_in_the_models_own_colours(tiny, pixels):
         {"m": np.eye(32)},
         Protocol(points=2),
         colours=colours,
-        games=["insertion"],
     )
-    black = denormalised(images[0], colours)
+    black = denormalised(images[2], colours)  # where insertion begins
     assert_close(black, torch.zeros_like(black), atol=1e-6, rtol=0)
 
 
@@ -153,25 +153,6 @@ def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(pixels):
         on_grid = curve(curves, "grid", game)
         in_pixels = curve(curves, "pixels", game)
         assert_allclose(on_grid, in_pixels, rtol=1e-5)
-
-
-def test_batches_make_no_difference_and_images_that_all_maps_share_are_scored_once(additive):
-    score, pixels, parts = additive
-    maps = {"a": parts, "b": -parts}
-    sizes = []
-
-    def counted(images):
-        sizes.append(len(images))
-        return score(images)
-
-    apart = []
-    for name, map_ in maps.items():
-        apart.append(image_curves(score, pixels, {name: map_}, colours=PLAIN))
-    together = image_curves(counted, pixels, maps, colours=PLAIN, batch=7)
-    pd.testing.assert_frame_equal(together, pd.concat(apart, ignore_index=True))
-    shared = 2  # where each of the two games begins
-    assert max(sizes) == 7
-    assert sum(sizes) + shared == len(together) == 44
 
 
 def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():

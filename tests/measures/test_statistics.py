@@ -290,7 +290,7 @@ REFUSED = {
     ),
     "half a pair": (
         lambda: paired_differences(ROWS[:-1], "score"),
-        "'b' has no value for 1 images, such as 7",
+        "1 images lack a method, such as 7",
     ),
 }
 

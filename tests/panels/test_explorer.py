@@ -217,7 +217,7 @@ def test_a_caption_of_unknown_words_alone_is_answered_with_near_ones(drawn):
     drawn.change(prompt=" ".join(f"umbrel{letter}" for letter in "bcdefghijk"))
     assert "does not know “umbrelb”, " in drawn.message
     assert "umbrella" in drawn.data["struck"][0]["near"]
-    assert drawn.data["struck"][8]["text"] == "and 2 more"
+    assert len(drawn.data["struck"]) == 10
 
 
 @pytest.mark.parametrize(

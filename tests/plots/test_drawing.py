@@ -272,12 +272,11 @@ def test_a_caption_has_the_sum_of_its_words_maps():
     np.testing.assert_allclose(panel.map, result.image_maps.sum(0))
 
 
-def test_maps_of_several_images_share_a_scale_whose_end_has_two_digits():
-    large = of_maps(GREY, [("a", np.eye(4))])
-    small = of_maps(GREY, [("a", 0.0923 * np.eye(4))])
-    for drawing in scaled([large, small]):
-        assert drawing.panels[0].scale == 1
-    assert small.legend == ["relevance: darkest 0.092"]
+def test_maps_share_a_scale_whose_end_has_two_digits():
+    maps = [("small", 0.0123 * np.eye(4)), ("large", 0.0923 * np.eye(4))]
+    drawing = scaled(of_maps(GREY, maps))
+    assert [panel.scale for panel in drawing.panels] == pytest.approx([0.0923, 0.0923])
+    assert drawing.legend == ["relevance: darkest 0.092"]
 
 
 def test_the_legend_says_what_is_zero_and_that_the_model_saw_a_part():

@@ -21,7 +21,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.plots import paint, plot_intervals, plot_maps
 from gradeclip_utils.plots.colours import to_rgb
 from gradeclip_utils.plots.drawing import of_explanation
-from gradeclip_utils.plots.figures import PALETTE, bundle, new_figure
+from gradeclip_utils.plots.figures import PALETTE, bundle
 from gradeclip_utils.plots.maps import draw
 
 from .cases import NULLS, OVER_OTHERS, explanation, interactions
@@ -137,7 +137,7 @@ def test_each_bar_has_its_own_tick_where_half_of_the_other_captions_lie():
     dog, piano = drawing.panels
     moved = replace(piano, tick=0.2)
     without = replace(piano, tick=None)
-    figure = draw([replace(drawing, panels=(dog, moved, without))])
+    figure = draw(replace(drawing, panels=(dog, moved, without)))
     ticks = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines]
     assert ticks == pytest.approx([0.34, 0.2])
     assert "0.30, above 33 % of captions" in texts(figure)
@@ -169,9 +169,13 @@ def test_maps_and_word_x_region_are_whole():
     assert_whole(plot_maps(IMAGE, {}))
     six_maps = dict.fromkeys("abcdef", np.eye(5))
     assert_whole(plot_maps(IMAGE, six_maps, columns=99))  # as many as there is room for
-    assert_whole(plot_maps([IMAGE, IMAGE], [MAPS, {"a": np.eye(5)}]))
     assert_whole(interactions().plot())
     assert_whole(interactions().plot(words="all", columns=2, width=5))
+
+
+def test_one_word_is_drawn_by_its_name():
+    _, *maps = panels(interactions("a red car and a ball").plot(words="ball"))
+    assert len(maps) == 1
 
 
 @pytest.mark.parametrize("size", [(120, 90), (80, 300)])
@@ -218,11 +222,11 @@ def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
         (lambda ax: explanation("a dog", "a cat").plot(ax=ax), "ax= takes one map"),
         (lambda ax: explanation("a dog").plot(prompts=["a dgo"]), "did you mean a dog"),
         (lambda ax: explanation("a dog").plot_heads(), 'ask for explain.*heads="separate"'),
-        (lambda ax: plot_maps([IMAGE, IMAGE], [MAPS]), "got 2 images and 1 sets of maps"),
         (lambda ax: plot_maps(IMAGE, MAPS, upsample="x"), "must be 'bilinear' or 'nearest'"),
         (lambda ax: paint(IMAGE, np.arange(4.0)), r"has rows and columns, \(H, W\), got shape"),
         (lambda ax: paint(IMAGE, np.full((4, 4), np.nan)), "16 of 16 values of the map are NaN"),
         (lambda ax: plot_intervals(TABLE.drop(columns="low")), "has no column 'low'"),
+        (lambda ax: plot_intervals(TABLE[:0]), "the table has none"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(plot, message):
@@ -286,13 +290,6 @@ def test_a_palette_keeps_grey_grey_white_white_and_rare_colours():
     assert np.abs(error).mean() < 5
     white = decoded_pixels[:4, 120:]
     assert white.min() == 255  # a figure has no edge on the white page
-
-
-def test_a_figure_of_ones_own_is_described_by_its_titles():
-    figure = new_figure(3, 2)
-    figure.subplots().set(title="Height", xlabel="years", ylabel="metres")
-    data, _ = figure._repr_mimebundle_()
-    assert data["text/plain"] == "Height; metres over years"
 
 
 # --------------------------------------------------------------------------------------- intervals

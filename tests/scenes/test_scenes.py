@@ -108,12 +108,13 @@ def test_a_tint_leaves_one_hue():
         assert cosine > 0.97, colour
 
 
-def test_a_small_image_is_the_large_one_reduced():
+@pytest.mark.parametrize("size", [96, 150])
+def test_a_small_image_is_the_large_one_reduced(size):
     differences = []
     for scene in first_scenes(12):
         large = scene.image(384)
-        reduced = large.resize((96, 96), Image.BICUBIC)
-        difference = ImageChops.difference(reduced, scene.image(96))
+        reduced = large.resize((size, size), Image.BICUBIC)
+        difference = ImageChops.difference(reduced, scene.image(size))
         differences.append(np.mean(difference))
     assert np.mean(differences) < 1.5  # of 255
     assert max(differences) < 5
@@ -338,7 +339,7 @@ def test_relations_are_those_of_the_image():
 # ------------------------------------------------------------------------- scenes of one's own
 
 
-def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():
+def test_words_are_laid_out_by_a_seed_and_an_object_stays_where_it_is():
     words = ["cat", "dog"]
     assert arrange(words) == arrange(words)
     assert arrange(words) != arrange(words, seed=1)
@@ -347,8 +348,6 @@ def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():
     scene = arrange(["cat", sun, "dog"], seed=3)
     assert scene.objects[1] == sun
     assert scene.caption == "a cat, a sun and a dog"
-    hidden = hidden_fractions(scene.objects)
-    assert hidden.max() < 0.1
     artists = {thing.artist for thing in scene.objects}
     assert artists <= set(scenes.TRAINED_ARTISTS)
 
@@ -394,7 +393,6 @@ def test_a_scene_shows_itself_and_says_what_it_shows():
         pytest.param(lambda: Object("dog", colour="mauve"), "red", id="an unknown colour"),
         pytest.param(lambda: arrange(["mauve car"]), "mauve car", id="words of no scene"),
         pytest.param(lambda: draw_scene(1, split="val"), "development", id="an unknown split"),
-        pytest.param(lambda: arrange(["dog"]).masks(150), "multiple of 96", id="pixels between"),
     ],
 )
 def test_what_is_no_scene_is_refused_with_what_is_one(ask, message):
