@@ -334,7 +334,7 @@ API = {  # page -> its title and what it documents, in the order in which a newc
     ),
     "panels": (
         "Panels",
-        ["panels.explorer.explore", "panels.explorer.Explorer"],
+        ["panels.explorer.explore", "panels.explorer.Explorer", "panels.lesson.panel"],
     ),
     "scenes": (
         "Scenes",

@@ -41,7 +41,7 @@ class InlineFigure(Figure):
         display(data, metadata=metadata, raw=True)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return bundle(_rendered(self), self.alt)
+        return bundle(_rendered(self), alternative(self))
 
 
 def new_figure(width: float, height: float, alt: str = "", **options: Any) -> InlineFigure:
@@ -98,18 +98,32 @@ def image_url(image: Image.Image, size: int = _LARGEST_IMAGE) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def figure_tag(figure: InlineFigure) -> str:
+def figure_tag(figure: Figure) -> str:
     """A figure as HTML that holds every pixel."""
-    alt = html.escape(figure.alt)
+    alt = html.escape(alternative(figure))
     url = image_url(_rendered(figure), size=10_000)
     style = "display:block;max-width:100%;height:auto"
     return f'<img class="gradeclip-figure" alt="{alt}" style="{style}" src="{url}">'
 
 
-def _rendered(figure: InlineFigure) -> Image.Image:
+def alternative(figure: Figure) -> str:
+    """What a figure shows in words: its own `alt`, or its titles and the names of its axes."""
+    if getattr(figure, "alt", ""):
+        return figure.alt
+
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        parts += [axes.get_title(place) for place in ("left", "center", "right")]
+        names = [name for name in (axes.get_ylabel(), axes.get_xlabel()) if name]
+        parts.append(" over ".join(names))
+    texts = dict.fromkeys(" ".join(part.split()) for part in parts if part)
+    return "; ".join(texts) or "a figure without a title"
+
+
+def _rendered(figure: Figure) -> Image.Image:
     """A figure as an RGB image. The image is shown in its place, so pyplot forgets the figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi)
+    figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
     return Image.open(buffer).convert("RGB")
 
