@@ -46,6 +46,7 @@ BIG = 42.0
 _Place = tuple[float, float, float]  # x, y, size
 _Group = tuple[str, str | None, int]  # noun, colour, number of like objects
 
+_LAYOUT_ATTEMPTS = 1000
 _PLACE_ATTEMPTS = 24  # for one object of a layout
 _OVERLAP = 0.25  # how much of an object may be hidden, in the scenes in which objects overlap
 # packing tends to leave the middle empty: layouts that do are taken less often than others
@@ -128,39 +129,51 @@ def _one_in_ten(*names: str) -> bool:
 def draw_layout(
     rng: np.random.Generator,
     *,
+    around: Sequence[Object] = (),
     overlapping: bool = False,
     sizes: Sequence[float] = (),
 ) -> list[_Place]:
     """Places (x, y, size) for four objects in random order, or for objects of given sizes.
 
     All four are always laid out, and a scene of fewer takes the first of them: places and sizes do
-    not depend on the number of things.
+    not depend on the number of things. `around` are objects that stay where they are.
     """
     allowed_overlap = _OVERLAP if overlapping else 0.02
-    while True:
+    taken = [(thing.x, thing.y, thing.size) for thing in around]
+
+    for attempt in range(_LAYOUT_ATTEMPTS):
         # a list of numbers from one call is ten times as fast as one call a number
         chance = iter(rng.random(16 + 48 * MAX_OBJECTS).tolist())
         cut = 0.2 if next(chance) < 0.4 else 0.0  # the part of a thing that the border may cut
-        places = _pack(chance, sizes or _draw_sizes(chance), cut, allowed_overlap)
+        new_sizes = list(sizes)
+        if not sizes:
+            new_sizes = _draw_sizes(chance, small=attempt >= _LAYOUT_ATTEMPTS // 2)
+
+        places = _pack(chance, new_sizes, taken, cut, allowed_overlap)
         if places is None:
             continue
-        if not _fills_middle(places) and next(chance) >= _EMPTY_MIDDLE_TAKEN:
+        if not _fills_middle(taken + places) and next(chance) >= _EMPTY_MIDDLE_TAKEN:
             continue
 
         # places are in the order of falling sizes
         if sizes:
-            by_size = np.argsort(-np.array(sizes), kind="stable")
-            order = np.argsort(by_size)  # the rank of each object's size
+            order = np.argsort(np.argsort(-np.array(sizes), kind="stable"))
         else:
             order = rng.permutation(MAX_OBJECTS)
         return [places[i] for i in order]
 
+    raise GradeclipError(
+        f"there is no room for other objects beside these {len(around)}: give all of them a place"
+    )
 
-def _draw_sizes(chance: Iterator[float]) -> list[float]:
-    """Sizes of four objects, of which one may be larger."""
+
+def _draw_sizes(chance: Iterator[float], small: bool) -> list[float]:
+    """Sizes of four objects; around many objects only `small` ones may fit."""
     smallest, middle, largest = SIZES
+    if small:
+        middle = smallest
     sizes = [smallest * (middle / smallest) ** next(chance) for _ in range(MAX_OBJECTS)]
-    if next(chance) < 0.7:
+    if next(chance) < 0.7 and not small:
         sizes[0] = middle + (largest - middle) * next(chance)
     return sizes
 
@@ -168,17 +181,18 @@ def _draw_sizes(chance: Iterator[float]) -> list[float]:
 def _pack(
     chance: Iterator[float],
     sizes: Sequence[float],
+    taken: list[_Place],
     cut: float,
     allowed_overlap: float,
 ) -> list[_Place] | None:
-    """Places for objects, the largest first; None if one has no room."""
+    """Places for objects, the largest first, beside those taken; None if one has no room."""
     places: list[_Place] = []
     for size in sorted(sizes, reverse=True):
         margin = (0.5 - cut) * size
         room = CANVAS - (1 - 2 * cut) * size
         for _ in range(_PLACE_ATTEMPTS):
             place = (margin + room * next(chance), margin + room * next(chance), size)
-            if all(_overlap(place, other) <= allowed_overlap for other in places):
+            if all(_overlap(place, other) <= allowed_overlap for other in taken + places):
                 places.append(place)
                 break
         else:
@@ -215,7 +229,6 @@ def _lay_out(things: Sequence[Object], layout: Sequence[_Place]) -> list[Object]
 def _place_randomly(rng: np.random.Generator, things: Sequence[Object]) -> list[Object]:
     """Give objects random places; nothing hides more than a quarter of another."""
     if rng.random() < 0.35:  # they may overlap
-        # a layout is checked with four objects: others fill the places that are left
         nouns = concepts().index
         fill = [
             _draw_object(rng, nouns[i], None)
@@ -254,7 +267,7 @@ def arrange(
 
     Args:
         objects: the things, in the order of the caption. An `Object` stays where it is; words are
-            laid out as in a random scene, wherever Objects are.
+            laid out as in a random scene.
         seed: decides where the words go, how they are drawn, and the background unless one is
             given.
         background: the number of the background.
@@ -263,8 +276,8 @@ def arrange(
             are useful too.
 
     Raises:
-        GradeclipError: a word that the world does not have, more than four words, or no layout in
-            which a relation holds.
+        GradeclipError: a word that the world does not have, more than four words, or no room for
+            them.
     """
     word_count = sum(isinstance(thing, str) for thing in objects)
     if not objects or word_count > MAX_OBJECTS:
@@ -281,8 +294,9 @@ def arrange(
     if word_count:
         relation = caption.get("relation", "")
         unnamed = caption.get("unnamed", ())
+        fixed = [thing for thing in objects if isinstance(thing, Object)]
         for _ in range(200):
-            layout = iter(draw_layout(rng))
+            layout = iter(draw_layout(rng, around=fixed))
             for i, thing in enumerate(objects):
                 if isinstance(thing, str):
                     x, y, size = next(layout)

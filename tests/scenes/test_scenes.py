@@ -339,7 +339,7 @@ def test_relations_are_those_of_the_image():
 # ------------------------------------------------------------------------- scenes of one's own
 
 
-def test_words_are_laid_out_by_a_seed_and_an_object_stays_where_it_is():
+def test_words_are_laid_out_by_a_seed_around_objects_that_have_a_place():
     words = ["cat", "dog"]
     assert arrange(words) == arrange(words)
     assert arrange(words) != arrange(words, seed=1)
@@ -348,6 +348,8 @@ def test_words_are_laid_out_by_a_seed_and_an_object_stays_where_it_is():
     scene = arrange(["cat", sun, "dog"], seed=3)
     assert scene.objects[1] == sun
     assert scene.caption == "a cat, a sun and a dog"
+    hidden = hidden_fractions(scene.objects)
+    assert hidden.max() < 0.1
     artists = {thing.artist for thing in scene.objects}
     assert artists <= set(scenes.TRAINED_ARTISTS)
 
