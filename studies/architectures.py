@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,10 @@ from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weigh
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.figures import new_figure
-from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
+from gradeclip_utils.scenes import CANVAS, Scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
-from .lesson import SECOND, are_different, results_name
+from .lesson import SECOND, different_things, results_name
 from .pairs import images_of
 
 LABELS = {  # the teacher, and its students
@@ -58,18 +59,7 @@ def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[s
 
 def two_thing_scenes(n: int) -> list[Scene]:
     """The first n test scenes of two untinted things of different kinds."""
-    scenes = []
-    for seed in range(2 * n):
-        scene = draw_scene(
-            [80, seed],
-            split="test",
-            n_objects=2,
-            tint=0,
-            plain=True,
-        )
-        if are_different(scene.objects):
-            scenes.append(scene)
-    return scenes[:n]
+    return list(islice(different_things(80, n_objects=2, tint=0), n))
 
 
 # ------------------------------------------------------------------------------------------- traces
@@ -84,6 +74,7 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
     columns = {}
     for name, explainer in explainers.items():
         tower = explainer.image_tower
+        text_tower = explainer.text_tower
         trace = tower.trace(_pixels(explainer.clip, grey))
         layer = trace.layers[-1]
         height, width = trace.grid
@@ -93,14 +84,9 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
             "query tokens": layer.q.shape[1],
             "key tokens": layer.k.shape[1],
             "map": f"{height} x {width}",
-            "text encoder": "none",
-            "prompt read by": "none",
+            "text encoder": "causal" if text_tower.causal else "not causal",
+            "prompt read by": text_tower.query_token,
         }
-
-        text_tower = explainer.text_tower
-        if text_tower is not None:
-            columns[name]["text encoder"] = "causal" if text_tower.causal else "not causal"
-            columns[name]["prompt read by"] = text_tower.query_token
     return pd.DataFrame(columns)
 
 

@@ -196,7 +196,7 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
                 rows.append(row)
     table = pd.DataFrame(rows)
     lead = table["index"] - 0.5
-    return table.assign(right=(np.sign(lead) + 1) / 2)
+    return table.assign(right=np.heaviside(lead, 0.5))
 
 
 def _index(map_: np.ndarray, thing: np.ndarray, second: np.ndarray) -> float:
@@ -318,7 +318,7 @@ def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
     """
     means = rows.pivot_table("index", ["pair", "side"], "word", sort=False)
     lead = means["true caption"] + means["false caption"] - 1
-    return (np.sign(lead.round(6)) + 1) / 2
+    return np.heaviside(lead.round(6), 0.5)
 
 
 # ----------------------------------------------------------------------------------------- patching

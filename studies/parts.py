@@ -282,8 +282,7 @@ def _is_lower(words: Sequence[Word], caption: str, true_noun: str, false_noun: s
     second = len(caption) - len(false_noun)
     true = sum(word.score for word in words if start <= word.start < end)
     false = sum(word.score for word in words if word.start >= second)
-    lead = true - false
-    return 0.5 * (1 + np.sign(lead))
+    return float(np.heaviside(true - false, 0.5))
 
 
 def _rank_correlation(words: Sequence[Word], left_out: Sequence[Word]) -> float:

@@ -25,7 +25,7 @@ from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 
 from . import FEWEST
-from .lesson import COMMITTED, Claims, claim_cells, results_folder, results_name
+from .lesson import COMMITTED, Claims, claim_cells, read_claims, results_folder, results_name
 from .photographs import add_claims, read_photographs
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -218,9 +218,7 @@ def _put_claims_first(notebook, table: Path) -> None:
 
     head = f"**The text of this lesson describes `{DESCRIBED}`.** Its numbers are folded below."
     if table.exists():
-        rows = pd.read_csv(table, dtype={"lesson": str})
-        model = table.parent.name
-        head = f"{head} Your model:\n\n{_claims_beside(rows, model)}"
+        head = f"{head} Your model:\n\n{_claims_beside(read_claims(table), table.parent.name)}"
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell(head))
 
 
@@ -228,11 +226,8 @@ def _claims_beside(rows: pd.DataFrame, model: str) -> str:
     """The claims of a lesson on a model beside those of the bundled one, as Markdown."""
     lines = [f"| claim | {model} | {DESCRIBED} |", "| --- | --- | --- |"]
     described = {}
-    lesson = rows["lesson"].iloc[0] if len(rows) else ""
-    committed = COMMITTED / DESCRIBED / f"{lesson}.csv"
-    if committed.exists():
-        table = pd.read_csv(committed, dtype={"lesson": str})
-        described = claim_cells(table)
+    for lesson in rows["lesson"].unique():
+        described = claim_cells(read_claims(COMMITTED / DESCRIBED / f"{lesson}.csv"))
 
     for (claim, measured), cell in claim_cells(rows).items():
         name = claim.replace("|", "/")

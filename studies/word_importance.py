@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ from gradeclip_utils.plots.figures import fit_height, new_figure, show_image
 from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
 from gradeclip_utils.words import split_read
 
-from .lesson import FULL_WIDTH, are_different
+from .lesson import FULL_WIDTH, different_things
 from .matching import places_of, shown_scene, two_coloured, word_kinds
 from .pairs import embed_scenes, images_of
 from .relevance import as_array, embedded
@@ -97,11 +97,7 @@ def scores_by(
 
 def two_plain(n: int) -> list[Scene]:
     """The first `n` test scenes of two different things without colours: "a dog and a drum"."""
-    drawn = (
-        draw_scene([82, seed], split="test", n_objects=2, tint=0, plain=True) for seed in count()
-    )
-    different = (scene for scene in drawn if are_different(scene.objects))
-    return list(islice(different, n))
+    return list(islice(different_things(82, n_objects=2, tint=0), n))
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ def false_word_hits(
                 "image": numbers[scene],
                 "kind": caption.kind,
                 "lowest": is_lowest / ties,
-                "below": (np.sign(lead) + 1) / 2,
+                "below": np.heaviside(lead, 0.5),
             }
             rows.append(row)
     return pd.DataFrame(rows)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from gradeclip_utils.scenes import (
     draw_scene,
     phrase,
 )
+from studies.lesson import different_things
 from studies.pairs import draw_pairs, embed_scenes, judge
 from studies.pointing_game import games, play, play_true_masks, question_maps
 from studies.word_importance import agreement, function_word_wins, score_table
@@ -255,14 +257,7 @@ def word_rows(clip: Clip, split: str) -> list[dict]:
 
 def plain_pairs(count: int, split: str) -> list[Scene]:
     """Scenes of two different things without colours: "a dog and a drum"."""
-    scenes: list[Scene] = []
-    seed = 0
-    while len(scenes) < count:
-        scene = draw_scene([96, seed], split=split, n_objects=2, tint=0, plain=True)
-        if len({thing.noun for thing in scene.objects}) == 2:
-            scenes.append(scene)
-        seed += 1
-    return scenes
+    return list(islice(different_things(96, split=split, n_objects=2, tint=0), count))
 
 
 # ------------------------------------------------------------------------------- the figures
