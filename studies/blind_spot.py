@@ -200,7 +200,7 @@ def blind_words(
         word_ids = _word_ids(split, whole.valid_mask)  # (1, N)
         word_count = len(split.spans)
         hidden = word_ids == word_count - 1
-        options = Options(word_ids=word_ids, splits=[split])
+        options = Options(word_ids=word_ids)
 
         for title, name in TEXT_METHODS.items():
             trace = hide(towers[title], whole, hidden)

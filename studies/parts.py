@@ -39,6 +39,7 @@ SPATIAL = {  # spatial weight -> the method that has it
 PROMPT, CONTRAST, LEAD = "prompt", "contrast of two", "lead over others"
 TARGETS = (PROMPT, CONTRAST, LEAD)
 IMAGE, IMAGE_LEAD = "image", "image less mean image"
+LEFT_OUT = "leaving out"  # the scores that the others are compared with
 
 
 def absent_nouns(scenes: Sequence[Scene]) -> list[str]:
@@ -207,25 +208,18 @@ def word_parts(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
         in the image scores below the noun that is, .5 for a tie) and "like leaving out" (the rank
         correlation with leaving each word out, for the same target).
     """
-    explainer = Explainer(clip, words="leave-one-out")
-    images = explainer.embed_images([scene.image(CANVAS) for scene in scenes])
+    images = Explainer(clip).embed_images([scene.image(CANVAS) for scene in scenes])
     targets = {IMAGE: images, IMAGE_LEAD: images - images.mean(0)}
     true, false = _captions(scenes)
-    left_out = {}
-    for name, target in targets.items():
-        of_true = explainer.score_words(true, target)
-        of_false = explainer.score_words(false, target)
-        left_out[name] = (of_true, of_false)
+    scores = {}
+    for (name, target), scorer in _scorers(clip).items():
+        of_true = scorer.score_words(true, targets[target])
+        of_false = scorer.score_words(false, targets[target])
+        scores[name, target] = of_true, of_false
 
     rows = []
-    for (name, target), scorer in _scorers(clip).items():
-        left_out_of_true, _ = left_out[target]
-        if name == "leaving out":
-            of_true, of_false = left_out[target]
-        else:
-            of_true = scorer.score_words(true, targets[target])
-            of_false = scorer.score_words(false, targets[target])
-
+    for (name, target), (of_true, of_false) in scores.items():
+        left_out, _ = scores[LEFT_OUT, target]
         for k, (scene, absent) in enumerate(zip(scenes, absent_nouns(scenes), strict=True)):
             present = scene.objects[0].noun
             row = {
@@ -233,7 +227,7 @@ def word_parts(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
                 "target": target,
                 "scene": k,
                 "false word": _is_lower(of_false[k], false[k], present, absent),
-                "like leaving out": _rank_correlation(of_true[k], left_out_of_true[k]),
+                "like leaving out": _rank_correlation(of_true[k], left_out[k]),
             }
             rows.append(row)
     return pd.DataFrame(rows)
@@ -270,8 +264,9 @@ def _scorers(clip: Clip) -> Mapping[tuple[str, str], Explainer]:
     }
     for name, method in methods.items():
         scorers[name, IMAGE] = of_default.with_method(words=method)
-    scorers["leaving out", IMAGE] = published
-    scorers["leaving out", IMAGE_LEAD] = published
+    leaving_out = of_default.with_method(words="leave-one-out")
+    scorers[LEFT_OUT, IMAGE] = leaving_out
+    scorers[LEFT_OUT, IMAGE_LEAD] = leaving_out
     return scorers
 
 
