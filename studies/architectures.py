@@ -32,6 +32,7 @@ from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
 from .lesson import SECOND, different_things, results_name
 from .pairs import images_of
+from .relevance import pixels_of
 
 LABELS = {  # the teacher, and its students
     "emoji": "CLS",
@@ -75,7 +76,7 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
     for name, explainer in explainers.items():
         tower = explainer.image_tower
         text_tower = explainer.text_tower
-        trace = tower.trace(_pixels(explainer.clip, grey))
+        trace = tower.trace(pixels_of(explainer.clip, [grey]))
         layer = trace.layers[-1]
         height, width = trace.grid
         columns[name] = {
@@ -96,7 +97,7 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
     Each should be zero but for rounding.
     """
     explainer = Explainer(clip)
-    pixels = _pixels(clip, image)
+    pixels = pixels_of(clip, [image])
     embedding = explainer.image_tower.trace(pixels).embedding
     plain = explainer.image_tower.forward(pixels)
 
@@ -143,11 +144,6 @@ def _slope(tower: Tower, trace: Trace, query: int, token: int, direction: Tensor
     more = tower.embed_from_attention(trace, delta)[0] @ direction
     less = tower.embed_from_attention(trace, -delta)[0] @ direction
     return (more - less) / (2 * _STEP)
-
-
-def _pixels(clip: Clip, image: Image.Image) -> Tensor:
-    """What the model sees of the image, (1, 3, H, W), on its device."""
-    return clip.preprocess(image)[None].to(next(clip.model.parameters()).device)
 
 
 def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +47,7 @@ from gradeclip_utils.towers import Tower, open_image_tower
 from .pairs import Embedded, Pair, draw_pairs, images_of, judge, maps_of, right_interval
 from .relevance import AT_ONCE, as_array, direction_of, object_coverage, pixels_of
 
-WORDS = ("true caption", "false caption", "absent colour", "rather than absent", "contrast")
+WORDS = ("true caption", "false caption", "absent colour", "rather than absent")
 TOKEN_SETS = ("both objects", "one object", "background", "random patches", "class token")
 _DRAWS = 1000  # bootstrap samples
 
@@ -88,15 +87,12 @@ def _question(kind: str, pair: Pair, side: int, thing: int) -> Question:
     if kind == "true caption":
         return true
 
-    with_colour = partial(with_word, true.caption, true.start, true.end)
-    if kind == "contrast":
-        (second,) = set(pair.asked) - {thing}
-        second_colour = str(objects[second].colour)
-        repeated, _, _ = with_colour(second_colour)
-        return Question(true.caption, subtracted=(repeated,))
-
     present = {object_.colour for object_ in objects}
-    variants = [with_colour(colour) for colour in COLOURS if colour not in present]
+    variants = [
+        with_word(true.caption, true.start, true.end, absent)
+        for absent in COLOURS
+        if absent not in present
+    ]
     if kind == "rather than absent":
         captions = tuple(caption for caption, _, _ in variants)
         return Question(true.caption, subtracted=captions)
@@ -168,9 +164,8 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     Each of the two things gives its colour word: as the true caption has it, as the false caption
     has it (beside the other thing), and a colour that is nowhere in the image in its place.
     "rather than absent" is the map of the true caption less the mean of those with an absent colour
-    in the word's place, "contrast" that of the true caption less the one that repeats the other
-    thing's colour. `index` is the fraction of the positive relevance on the two things, each per
-    area, that lies on the thing; .5 where there is none.
+    in the word's place. `index` is the fraction of the positive relevance on the two things, each
+    per area, that lies on the thing; .5 where there is none.
     """
     sides = [(pair, side) for pair in pairs for side in (0, 1)]
     scenes = [pair.scenes[side] for pair, side in sides]
@@ -219,8 +214,8 @@ class _Vote(NamedTuple):
     indices: list[float]  # of each map, as in `word_maps`
 
 
-def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> Figure:
-    """Maps of one colour word by the first and the last model, A and B, for `n` pairs.
+def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair]) -> Figure:
+    """Maps of one colour word by the first and the last model, A and B, for two pairs.
 
     They are the first pairs whose things are whole and large, and whose maps are not empty. The bar
     below a map is its index, as in `word_maps`.
@@ -228,11 +223,11 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> F
     first, *_, last = clips.values()
     candidates = [pair for pair in pairs if showable(pair.scenes[0])]
     votes = []
-    for pair in candidates[: 6 * n]:
+    for pair in candidates[:12]:
         vote = _vote((first, last), pair)
         if all((map_ > 0).any() for map_ in vote.maps):
             votes.append(vote)
-        if len(votes) == n:
+        if len(votes) == 2:
             break
 
     side = FULL_WIDTH / 3 - 0.08  # inches of a map, and of the bar below it:
@@ -358,7 +353,7 @@ def _patch_batch(clip: Clip, pairs: Sequence[Pair], rng: np.random.Generator) ->
     contrast = first_texts - second_texts  # (P, E)
 
     tower = _whole_tower(clip)
-    pixels = pixels_of(clip, images_of(clip, scenes)).to(tower.device)
+    pixels = pixels_of(clip, images_of(clip, scenes))
     first_pixels, second_pixels = pixels.split(len(pairs))
     rows = []
     with isolated_torch_state(tower.device), torch.no_grad():

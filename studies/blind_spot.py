@@ -138,8 +138,7 @@ def blind_images(
     for start in range(0, len(images), AT_ONCE):
         batch = images[start : start + AT_ONCE]
         directions = texts[start : start + AT_ONCE]
-        pixels = pixels_of(clip, batch)
-        whole = deepest.trace(pixels.to(deepest.device))
+        whole = deepest.trace(pixels_of(clip, batch))
 
         for side in sides:
             hidden_patches = torch.from_numpy(half(whole.grid, side)).flatten()

@@ -95,8 +95,9 @@ def batches_of(images: Sequence) -> list[slice]:
 
 
 def pixels_of(clip: Clip, images: Sequence[Image.Image]) -> Tensor:
-    """What a model sees of B images, (B, 3, H, W), on the CPU."""
-    return torch.stack([model_view(clip.preprocess, image).pixels for image in images])
+    """What a model sees of B images, (B, 3, H, W), on its device."""
+    pixels = torch.stack([model_view(clip.preprocess, image).pixels for image in images])
+    return pixels.to(next(clip.model.parameters()).device)
 
 
 def _maps_of_batch(
@@ -145,8 +146,7 @@ def layer_maps(
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
 
     for batch in batches_of(images):
-        pixels = pixels_of(clip, images[batch])
-        trace = tower.trace(pixels.to(tower.device), graph=True)
+        trace = tower.trace(pixels_of(clip, images[batch]), graph=True)
         weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
 
         relevances: dict[str, list[Tensor]] = defaultdict(list)
@@ -249,16 +249,12 @@ def on_canvas(map_: np.ndarray) -> np.ndarray:
 def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing.
 
-    (N, T, 3).
+    Masks are those of a scene on its canvas. (N, T, 3).
     """
-    height, width = masks[0].shape[1:]
-    whole = (0, 0, width, height)
-
     fractions = []
     for scene_maps, things in zip(maps, masks, strict=True):
         for i, map_ in enumerate(scene_maps):
-            heat = onto_image(map_, whole, (width, height))
-            place = located(heat, things)[i]
+            place = located(on_canvas(map_), things)[i]
             fractions.append([place.on_thing, place.on_others, place.on_nothing])
     return np.reshape(fractions, (*maps.shape[:2], 3))
 

@@ -21,6 +21,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import model_view, pool, read_image
 from gradeclip_utils.language import Phrase, phrases
 
+PLACES = 4  # for phrases of a caption
 # "a photo of a dog": the first noun names the image itself, and no region of it
 _IMAGE_NOUNS = frozenset(
     "photo photograph picture image drawing painting view scene shot close-up".split()
@@ -103,14 +104,12 @@ class PairBatches(torch.utils.data.Dataset):
         batch: int,
         seed: int,
         *,
-        max_phrases: int = 4,
         grid: tuple[int, int] | None = None,
     ) -> None:
         self.preprocess = preprocess
         self.pairs = pairs
         self.batch = batch
         self.seed = seed
-        self.max_phrases = max_phrases
         self.grid = grid  # of the true masks, if they are needed
 
     def rows(self, number: int) -> list[int]:
@@ -130,13 +129,13 @@ class PairBatches(torch.utils.data.Dataset):
         """Read the images of a batch and cut its captions into phrases."""
         pairs = [self.pairs[row] for row in self.rows(number)]
         views = [model_view(self.preprocess, pair.read()) for pair in pairs]
-        spans = tuple(noun_phrases(pair.caption)[: self.max_phrases] for pair in pairs)
+        spans = tuple(noun_phrases(pair.caption)[:PLACES] for pair in pairs)
 
         texts: dict[str, int] = {}  # to their rows
         for pair in pairs:
             texts.setdefault(pair.caption, len(texts))
 
-        places = (len(pairs), self.max_phrases)  # (B, P)
+        places = (len(pairs), PLACES)  # (B, P)
         phrase_rows = torch.zeros(places, dtype=torch.long)
         phrase_mask = torch.zeros(places, dtype=torch.bool)
         for b, phrases_of_pair in enumerate(spans):

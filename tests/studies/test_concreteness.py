@@ -146,7 +146,7 @@ def test_means_without_noise_are_reliable_and_noise_is_not():
 
 
 def test_agreement_is_spearmans_correlation_within_captions(rows):
-    agreement = study.agreement_in_captions(rows, study.GRAD_ECLIP, study.LEFT_OUT)
+    agreement = study.agreement_in_captions(rows, study.GRAD_ECLIP)
     for image, of_image in rows.groupby("image"):
         correlations = []
         for _, words in of_image.groupby("caption"):
@@ -251,7 +251,7 @@ def test_the_study_runs_on_captions_of_coco(rows):
     assert plain.n >= 8
     assert np.isfinite([*plain, *controlled]).all()
 
-    figure = study.plot_words(table, "grad-eclip")
+    figure = study.plot_words(table)
     (axes,) = figure.axes
     assert "idea" in [text.get_text() for text in axes.texts]
     noun_count = (table["group"] == "noun").sum()
