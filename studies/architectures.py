@@ -6,8 +6,6 @@ The query token of the last layer is CLS, every patch, a latent query, or the me
 Every tower gives the same kind of trace, so one method explains all of them.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

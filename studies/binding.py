@@ -11,8 +11,6 @@ The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a B
 Cross-modally but not Uni-modally", arXiv 2502.03566).
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Mapping, Sequence

@@ -11,8 +11,6 @@ this way.
 Shapes: B inputs, T targets, N tokens, W words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

@@ -12,8 +12,6 @@ anew, with all their captions, which changes each word's mean, and then words (O
 bootstrap", Annals of Applied Statistics 2007).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial

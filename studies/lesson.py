@@ -10,8 +10,6 @@ A claim compares one number with a reference. Its answer is "higher", "lower", "
 whole 95 % interval lies within the margin of the reference) or "undecided".
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -11,8 +11,6 @@ Mitchell and Lapata, "Composition in Distributional Models of Semantics", Cognit
 CLIP: Trager et al., ICCV 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice

@@ -15,8 +15,6 @@ The target of the first two is the similarity or, in columns that end in "(lead)
 mean similarity of null captions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

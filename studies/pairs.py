@@ -10,8 +10,6 @@ et al., "SugarCrepe", NeurIPS 2023, show what such a scorer reaches elsewhere). 
 score of Winoground (Thrush et al., CVPR 2022), one image at a time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -444,7 +442,7 @@ def all_right(rows: pd.DataFrame) -> pd.Series:
     return (lowest.min(axis=1) == 1).astype(float)
 
 
-def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:
+def right_interval(right: ArrayLike, clusters: Sequence | None) -> np.ndarray:
     """The 95 % interval of a fraction of right answers: Wilson's, in which a cluster counts once.
 
     The bootstrap's, if answers are right in parts.

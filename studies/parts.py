@@ -8,8 +8,6 @@ thing of the scene, or the lead over the mean of null captions. For words: the s
 image, or its lead over the mean of all images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import chain
 

@@ -13,8 +13,6 @@ The last three keep their rows in `folder` as they are measured: the same call g
 after a kill as well. One image is in memory at a time.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -8,8 +8,6 @@ The power is the part of simulated studies whose 95 % interval excludes the refe
 lesson's own interval does. All draws come from generators with a fixed seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

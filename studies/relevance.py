@@ -1,7 +1,5 @@
 """Relevance: which part of a map lies on which object, and tensors as arrays."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache

@@ -13,8 +13,6 @@ the claim's reference, with the smallest effect that counts. It is
     open     otherwise
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import sys

@@ -8,8 +8,6 @@ The text of a lesson describes the bundled model. The copy therefore begins with
 model beside those of the bundled one, and folds the paragraphs that state numbers.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -13,8 +13,6 @@ added, of what the word adds to the similarity (Shapley 1953; Lundberg and Lee, 
 caption of n words has 2^n parts, which are few and short, so the values are exact.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr

@@ -5,8 +5,6 @@ there when the same command is given again. `python -m training COMMAND --help` 
 takes.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -54,7 +52,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("names", nargs="*", help=f"of {', '.join(distil.CONFIGS)}; all by default")
     add("--folder", type=Path, default=RUNS / "students", help="for the states")
     add("--out", type=Path, default=data_path(), help="for the weights")
-    add("--teacher", metavar="FILE", help="other weights of emoji's architecture")
     add("--card", action="store_true", help="only measure those in data/, and write their card")
 
     add = command("emoji-fine", run_fine, "ship the model of the fine-tuning experiment")
@@ -96,8 +93,6 @@ def add_model(command, name: str) -> None:
     add("--folder", type=Path, default=RUNS / name, help="for the state")
     add("--out", type=Path, default=out, help="the weights")
     add("--start", default=start, help="weights to begin from")
-    add("--image-layers", type=int, help="that explain it; if not given, measured")
-    add("--rounds", help="only these, such as 2-3; then --start says where they begin")
 
 
 def add_weights(add) -> None:
@@ -111,20 +106,9 @@ def add_weights(add) -> None:
 
 def run_training(options: argparse.Namespace) -> None:
     """Train the rounds of a model, and choose the number of layers that explain it."""
-    rounds = MODELS[options.command]
-    if options.rounds:
-        first, _, last = options.rounds.partition("-")
-        rounds = rounds[int(first) - 1 : int(last or first)]
-    scratch.train_rounds(
-        rounds,
-        options.folder,
-        options.out,
-        start=options.start,
-        image_layers=options.image_layers or scratch.IMAGE_LAYERS,
-    )
-    if options.image_layers is None:
-        table = layers.measure(load_clip("emoji", options.out))
-        layers.write(layers.fewest(table), options.out)
+    scratch.train_rounds(MODELS[options.command], options.folder, options.out, start=options.start)
+    table = layers.measure(load_clip("emoji", options.out))
+    layers.write(layers.fewest(table), options.out)
 
 
 def run_seeds(options: argparse.Namespace) -> None:
@@ -142,7 +126,7 @@ def run_students(options: argparse.Namespace) -> None:
     if options.card:
         distil.write_card(distil.card(), options.out)
     else:
-        distil.make(options.names, options.folder, options.out, options.teacher)
+        distil.make(options.names, options.folder, options.out)
 
 
 def run_fine(options: argparse.Namespace) -> None:

@@ -12,8 +12,6 @@ pointing, the interval resamples images. Classification is zero-shot, among the 
 owl", "bread" of all concepts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
@@ -30,7 +28,6 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import write_whole
 from gradeclip_utils.measures.localisation import localisation_scores
-from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
     CANVAS,
@@ -42,8 +39,9 @@ from gradeclip_utils.scenes import (
     phrase,
 )
 from studies.lesson import different_things
-from studies.pairs import draw_pairs, embed_scenes, judge
+from studies.pairs import draw_pairs, embed_scenes, judge, right_interval
 from studies.pointing_game import games, play, play_true_masks, question_maps
+from studies.relevance import null_mean
 from studies.word_importance import agreement, function_word_wins, score_table
 
 from . import layers
@@ -196,10 +194,9 @@ def target_rows(clip: Clip, split: str) -> list[dict]:
     nouns = [thing.noun for scene in scenes for thing in scene.objects]
     prompts = explainer.embed_texts([phrase(noun) for noun in nouns])
     prompts = prompts.unflatten(0, (-1, 2))  # (B, 2, E)
-    null_mean = explainer.embed_texts(explainer.null_captions).mean(0)
 
     rows = []
-    targets = {"similarity": prompts, "lead over other captions": prompts - null_mean}
+    targets = {"similarity": prompts, "lead over other captions": prompts - null_mean(explainer)}
     for target, directions in targets.items():
         heats = question_maps(explainer, scenes, {target: directions})[target]  # (B, 2, H, W)
         scores = []
@@ -317,9 +314,8 @@ def row(
     Of clusters, n counts these.
     """
     values = np.asarray(values, float)
-    kind = "proportion" if np.isin(values, (0, 0.5, 1)).all() else "mean"
     n = len(values) if clusters is None else len(np.unique(clusters))
-    cells = (figure, values.mean(), *mean_interval(values, clusters, kind=kind), n, chance)
+    cells = (figure, values.mean(), *right_interval(values, clusters), n, chance)
     return dict(zip(COLUMNS, cells, strict=True))
 
 

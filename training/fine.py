@@ -6,8 +6,6 @@ python -m studies.finetuning.experiment --arms before grad-eclip --seeds 1
 python -m training emoji-fine
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recognition: which of all concepts does a model see in an image of one thing?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Tables of figures in Markdown, written into a card between two markers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -12,8 +12,6 @@ was cut short goes on from its last state in --runs. A training takes about two 
 its figures one more. A seed decides the order of the scenes; the scenes are the same for all.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence

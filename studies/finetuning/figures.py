@@ -1,7 +1,5 @@
 """Figures of lesson 08: where the dense features of an image resemble a name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -3,14 +3,12 @@
 images, captions --here--> batches --> maps, regions --> fine-tuned model
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -70,7 +68,7 @@ class Batch:
     # (B, P, h, w), the fraction of each cell that a phrase's mask covers; only for "ground truth"
     ground_truth: Tensor | None
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on another device."""
         tensors = {
             name: value.to(device)
