@@ -50,7 +50,7 @@ ALONE = "something"  # what a caption calls a thing of which it says a hint alon
 NAME = "names a thing"  # the two roles of a word in the captions of the drawn world
 HINT = "hints at a thing"
 CONCEPTS = 120  # that the drawn scenes show
-FEWEST = 3  # images that must hold a word, or its mean says too little
+FEWEST_IMAGES = 3  # that must hold a word, or its mean says too little
 TAGGED = 0.25  # how often the captions of training tag a thing
 NOUNLESS = 0.5  # how often they leave out the noun of such a thing
 _CONTROLS = ("group", "exposure", "drawings", "alone", "frequency", "place", "length")
@@ -260,22 +260,22 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
         by_method.append(scorer.score_words(captions, embeddings))
 
     rows = []
-    for example, *scored_by_method in zip(examples, *by_method, strict=True):
+    for i, example in enumerate(examples):
         parts = _parts(example.caption)
-        words = []  # each by every method; marks are none
-        for scored in zip(*scored_by_method, strict=True):
-            if any(map(str.isalnum, scored[0].text)):
-                words.append(scored)
+        scored = [captions_of_method[i] for captions_of_method in by_method]
+        marks_left_out = [
+            words for words in zip(*scored, strict=True) if any(map(str.isalnum, words[0].text))
+        ]
 
         table = []
-        for number, scored in enumerate(words):
-            word = scored[0]
+        for number, words in enumerate(marks_left_out):  # one word, scored by every method
+            word = words[0]
             row = [
                 word.text.lower(),
                 parts.get(word.start, "function"),
-                number / max(len(words) - 1, 1),  # the place: 0 for the first word, 1 for the last
-                len(words),
-                *[score.score for score in scored],
+                number / max(len(marks_left_out) - 1, 1),  # the place: 0 for the first, 1 the last
+                len(marks_left_out),
+                *[scored_word.score for scored_word in words],
             ]
             table.append(row)
         rows.append({"key": example.key, "asked": example.caption, "words": table})
@@ -341,7 +341,7 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
     else:
         table = table[table["part"].isin(_CONTENT)]
         table = table.assign(group=table["part"])
-    return table[table["captions"] >= FEWEST]
+    return table[table["captions"] >= FEWEST_IMAGES]
 
 
 def _stands_alone(rows: pd.DataFrame) -> pd.Series:
@@ -435,7 +435,7 @@ def hold_constant(
         controlled = partial_spearman(rating[picked], means, columns[picked])
         return [plain, controlled, plain - controlled]
 
-    frequent = np.flatnonzero((sizes > 0).sum(axis=1) >= FEWEST)
+    frequent = np.flatnonzero((sizes > 0).sum(axis=1) >= FEWEST_IMAGES)
     images = sizes.shape[1]
     estimates = estimate(frequent, np.ones(images))
 
@@ -748,6 +748,8 @@ def plot_words(words: pd.DataFrame) -> Figure:
     height = 0.9 + 0.85 * len(names)  # inches
     figure = new_figure(7.6, height, f"Words by rank of relevance: {alt}")
     axes = figure.subplots()
+    state = np.random.get_state()
+    np.random.seed(0)  # seaborn's jitter is drawn from numpy's own generator
     sns.stripplot(
         words,
         x="rank",
@@ -759,6 +761,7 @@ def plot_words(words: pd.DataFrame) -> Figure:
         size=5,
         ax=axes,
     )
+    np.random.set_state(state)
     sns.pointplot(
         words,
         x="rank",

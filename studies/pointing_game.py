@@ -34,13 +34,13 @@ import torch
 from torch import Tensor
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.images import model_view, onto_image, pool
+from gradeclip_utils.images import onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, without
 
 from .lesson import are_different, prompts_of
 from .pairs import images_of
-from .relevance import Located, direction_of, located, on_canvas
+from .relevance import Located, direction_of, located, on_canvas, seen_box
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -173,12 +173,9 @@ def question_maps(
     joined = torch.cat(list(directions.values()), dim=1)  # (B, T, E), T over all questions
     maps = explainer.maps(images, joined).float().cpu().numpy()  # (B, T, h, w)
 
-    heats = []
-    for image, image_maps in zip(images, maps, strict=True):
-        view = model_view(explainer.clip.preprocess, image)
-        box = tuple(np.array(view.box) * CANVAS / image.width)
-        heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in image_maps])
-
+    box = seen_box(explainer.clip.preprocess)
+    size = (CANVAS, CANVAS)
+    heats = [[onto_image(map_, box, size) for map_ in image_maps] for image_maps in maps]
     counts = [part.shape[1] for part in directions.values()]
     ends = np.cumsum(counts)
     parts = np.split(np.array(heats), ends[:-1], axis=1)

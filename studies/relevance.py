@@ -13,7 +13,6 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import as_levels
-from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.grad_eclip import (
     attention_gradient,
     channel_weights,
@@ -63,8 +62,8 @@ def maps_by(
 ) -> dict[str, np.ndarray]:
     """Signed maps (B, T, h, w) by several explainers, each target asked for by itself.
 
-    Explainers of the same model and layers trace an image once between them: most of their time
-    goes into that.
+    Explainers of one model and as many layers share the traces of images: most of their time goes
+    into these.
     """
     groups: dict[tuple[int, int], list[str]] = {}  # by model and number of layers
     for title, explainer in explainers.items():
@@ -76,13 +75,15 @@ def maps_by(
         clip = explainers[titles[0]].clip
         sharing = Explainer(clip, image_layers=layers, keep_trace=True)
         methods = [explainers[title].method for title in titles]
+        together = [method for method in methods if not method.compares_targets]
+        by_method = sharing.maps(images, directions, methods=together)
 
-        batches = [
-            _maps_of_batch(sharing, methods, images[batch], directions[batch])
-            for batch in batches_of(images)
-        ]
         for title, method in zip(titles, methods, strict=True):
-            maps[title] = np.concatenate([by_method[method.name] for by_method in batches])
+            if method.compares_targets:  # those of one call, so that each has a call of its own
+                targets = directions.split(1, dim=1)
+                calls = [sharing.maps(images, target, methods=[method]) for target in targets]
+                by_method[method.name] = torch.cat([call[method.name] for call in calls], dim=1)
+            maps[title] = by_method[method.name].float().cpu().numpy()
     return {title: maps[title] for title in explainers}
 
 
@@ -96,25 +97,6 @@ def pixels_of(clip: Clip, images: Sequence[Image.Image]) -> Tensor:
     """What a model sees of B images, (B, 3, H, W), on its device."""
     pixels = torch.stack([model_view(clip.preprocess, image).pixels for image in images])
     return pixels.to(next(clip.model.parameters()).device)
-
-
-def _maps_of_batch(
-    explainer: Explainer,
-    methods: Sequence[Method],
-    images: Sequence[Image.Image],
-    directions: Tensor,
-) -> dict[str, np.ndarray]:
-    """Maps (B, T, h, w) by name of the method; one that compares targets gets each by itself."""
-    together = [method for method in methods if not method.compares_targets]
-    comparing = [method for method in methods if method.compares_targets]
-    maps = explainer.maps(images, directions, methods=together)
-
-    targets = directions.split(1, dim=1)
-    by_target = [explainer.maps(images, target, methods=comparing) for target in targets]
-    for method in comparing:
-        maps_of_targets = [by_method[method.name] for by_method in by_target]
-        maps[method.name] = torch.cat(maps_of_targets, dim=1)
-    return {name: tensor.float().cpu().numpy() for name, tensor in maps.items()}
 
 
 def layer_maps(
@@ -172,12 +154,12 @@ def layer_maps(
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
     """Which fraction, 0 to 1, of every token each object covers: (objects, h, w)."""
-    box = _seen_box(explainer.clip.preprocess)
+    box = seen_box(explainer.clip.preprocess)
     return np.stack([pool(mask, grid, box) for mask in scene.masks(CANVAS)])
 
 
 @lru_cache(maxsize=4)
-def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
+def seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
     grey = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     view = model_view(preprocess, grey)

@@ -45,7 +45,7 @@ from studies.relevance import null_mean
 from studies.word_importance import agreement, function_word_wins, score_table
 
 from . import layers
-from .recognition import classification, nearest_prompt
+from .recognition import caption_hits, classification
 from .rounds import MODELS
 from .scratch import CONFIG
 from .tables import by_model, markdown_table, write_figures
@@ -125,8 +125,7 @@ def caption_rows(clip: Clip, split: str) -> list[dict]:
                 for i in range(256)
             ]
             captions = [scene.caption for scene in scenes]
-            best = nearest_prompt(explainer, embed_scenes(explainer, scenes), captions).tolist()
-            right += [captions[i] == captions[j] for i, j in enumerate(best)]
+            right += caption_hits(explainer, embed_scenes(explainer, scenes), captions)
         rows.append(row(f"right caption among 256, {things(n)}", right, 1 / 256))
     return rows
 

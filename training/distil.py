@@ -33,17 +33,16 @@ from torch.nn import functional as F
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, weights_digest
-from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip
 from gradeclip_utils.models.bundled import build_model
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 from studies.finetuning.arithmetic import quick_arithmetic
-from studies.pairs import embed_scenes
+from studies.pairs import embed_scenes, right_interval
 
 from .compact import save_compact
 from .loop import train
 from .optimiser import muon_of
-from .recognition import nearest_prompt, recognition_sample
+from .recognition import caption_hits, recognition_sample
 from .rounds import Recipe, SceneBatches
 from .scratch import (
     CONFIG,
@@ -401,8 +400,7 @@ def card() -> pd.DataFrame:
         explainer = Explainer(clip)
         images = embed_scenes(explainer, scenes)
         texts = explainer.embed_texts(captions)
-        best = nearest_prompt(explainer, images, captions).tolist()
-        right = [captions[i] == captions[j] for i, j in enumerate(best)]
+        right = caption_hits(explainer, images, captions)
         recognised = recognition_sample(clip)
 
         image_cosines = (images * teacher_images).sum(-1).numpy()
@@ -414,8 +412,7 @@ def card() -> pd.DataFrame:
             ("recognised, one thing among all", recognised["right"], recognised["noun"]),
         ):
             values = np.asarray(values, float)
-            kind = "mean" if figure.startswith("cosine") else "proportion"
-            low, high = mean_interval(values, clusters, kind=kind)
+            low, high = right_interval(values, clusters)
             rows.append(
                 {
                     "model": name,

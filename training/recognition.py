@@ -106,6 +106,12 @@ def nearest_prompt(explainer: Explainer, images: Tensor, prompts: Sequence[str])
     return (images @ explainer.embed_texts(prompts).cpu().T).argmax(-1)
 
 
+def caption_hits(explainer: Explainer, images: Tensor, captions: Sequence[str]) -> list[bool]:
+    """Whether the caption nearest to each of N images is its own, or one that says the same."""
+    nearest = nearest_prompt(explainer, images, captions).tolist()
+    return [captions[i] == captions[j] for i, j in enumerate(nearest)]
+
+
 def recognition_sample(clip: Clip, n: int = 60) -> pd.DataFrame:
     """Zero-shot answers for some development images of one untinted thing, by trained artists."""
     nouns = np.random.default_rng(0).choice(list(concepts().index), n, replace=False)

@@ -394,3 +394,22 @@ def test_exposure_is_how_often_captions_of_training_say_a_word():
         uses += sum(word in exposures for word, _ in scene.words_of("keyword"))
     expected = 300 * np.exp(exposures).sum()
     assert uses == pytest.approx(expected, rel=0.25)
+
+
+def test_the_figure_of_words_is_the_same_whenever_it_is_drawn():
+    words = pd.DataFrame(
+        {
+            "concreteness": np.linspace(1, 5, 12),
+            study.RELEVANCE: np.linspace(0, 1, 12) ** 2,
+            "group": ["noun", "verb"] * 6,
+        },
+        index=pd.Index([f"w{i}" for i in range(12)], name="word"),
+    )
+    state = np.random.get_state()[1].tolist()
+    places = []
+    for _ in range(2):
+        (axes,) = study.plot_words(words).axes
+        points = [strip.get_offsets().tolist() for strip in axes.collections]
+        places.append(points)
+    assert places[0] == places[1]
+    assert np.random.get_state()[1].tolist() == state
