@@ -30,7 +30,7 @@ from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
 from .lesson import SECOND, different_things, results_name
 from .pairs import images_of
-from .relevance import pixels_of
+from .relevance import part_on, pixels_of
 
 LABELS = {  # the teacher, and its students
     "emoji": "CLS",
@@ -200,26 +200,19 @@ def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
     """
     rows = []
     for i, scene in enumerate(scenes):
-        positive = np.maximum(maps[i], 0)
         coverage = [pool(mask, maps.shape[2:]) for mask in scene.masks(CANVAS)]
         for k, thing in enumerate(scene.objects):
             outline = coverage[k]
             row = {
                 "scene": i,
                 "noun": thing.noun,
-                "own": _fraction_on(positive[k], outline),
-                "other": _fraction_on(positive[1 - k], outline),
-                "area": _fraction_on(np.ones_like(outline), outline),
-                "best": _fraction_on(outline, outline),
+                "own": part_on(maps[i, k], outline),
+                "other": part_on(maps[i, 1 - k], outline),
+                "area": part_on(np.ones_like(outline), outline),
+                "best": part_on(outline, outline),
             }
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _fraction_on(positive: np.ndarray, coverage: np.ndarray) -> float:
-    if not positive.any():
-        return 0.0
-    return float((positive * coverage).sum() / positive.sum())
 
 
 def on_common_grid(maps: np.ndarray) -> np.ndarray:

@@ -87,12 +87,6 @@ def maps_by(
     return {title: maps[title] for title in explainers}
 
 
-def batches_of(images: Sequence) -> list[slice]:
-    """The places of images that are traced together."""
-    starts = range(0, len(images), AT_ONCE)
-    return [slice(start, start + AT_ONCE) for start in starts]
-
-
 def pixels_of(clip: Clip, images: Sequence[Image.Image]) -> Tensor:
     """What a model sees of B images, (B, 3, H, W), on its device."""
     pixels = torch.stack([model_view(clip.preprocess, image).pixels for image in images])
@@ -125,7 +119,8 @@ def layer_maps(
     tower = Explainer(clip, image_layers=layers).image_tower
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
 
-    for batch in batches_of(images):
+    for start in range(0, len(images), AT_ONCE):
+        batch = slice(start, start + AT_ONCE)
         trace = tower.trace(pixels_of(clip, images[batch]), graph=True)
         weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
 
@@ -175,6 +170,17 @@ def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
     if not on_objects.any():
         return 1 / len(coverage)
     return float(on_objects[0] / on_objects.sum())
+
+
+def part_on(map_: np.ndarray, coverage: np.ndarray) -> float:
+    """The fraction of a map's positive relevance that lies where an object covers patches, 0 to 1.
+
+    0 for a map without a positive part.
+    """
+    positive = np.maximum(map_, 0)
+    if not positive.any():
+        return 0.0
+    return float((positive * coverage).sum() / positive.sum())
 
 
 class Located(NamedTuple):

@@ -4,11 +4,11 @@ images, captions --here--> batches --> maps, regions --> fine-tuned model
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -45,14 +45,6 @@ class Pair:
     def read(self) -> Image.Image:
         """The image, RGB."""
         return read_image(self.image() if callable(self.image) else self.image)
-
-
-class Pairs(Protocol):
-    """A list of pairs, or anything that makes a pair when it is asked for one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class PairBatches(torch.utils.data.Dataset):
     def __init__(
         self,
         preprocess: Callable,
-        pairs: Pairs,
+        pairs: Sequence[Pair],
         batch: int,
         seed: int,
         *,

@@ -16,7 +16,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from gradeclip_utils.towers import Tower
 
 from .arithmetic import quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
-from .pairs import Batch, PairBatches, Pairs
+from .pairs import Batch, Pair, PairBatches
 from .state import MAX_LOGIT_SCALE, load_state, save_state
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Tuned:
 
 def fine_tune(
     clip: Clip,
-    pairs: Pairs,
+    pairs: Sequence[Pair],
     tuning: Tuning = Tuning(),
     *,
     checkpoint: str | Path | None = None,
