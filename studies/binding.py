@@ -58,8 +58,8 @@ class Question(NamedTuple):
 
     caption: str
     start: int = 0  # of the word
-    end: int = 0  # 0: the whole caption
-    subtracted: tuple[str, ...] = ()
+    end: int = 0
+    subtracted: tuple[str, ...] = ()  # captions; then the question is about no word
 
 
 def _about_word(caption: str, span: Span) -> Question:
@@ -118,28 +118,28 @@ def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, 
 
 def _directions(explainer: Explainer, questions: Sequence[Question]) -> Tensor:
     """The direction (N, E) of each question; each caption is read once."""
-    whole = []
-    with_words = []
+    captions = []  # in which a word is asked about
+    texts = []  # of differences
     for question in questions:
-        if question.end:
-            with_words.append(question.caption)
+        if question.subtracted:
+            texts += [question.caption, *question.subtracted]
         else:
-            whole += [question.caption, *question.subtracted]
-    whole = list(dict.fromkeys(whole))
-    with_words = list(dict.fromkeys(with_words))
+            captions.append(question.caption)
 
+    captions = list(dict.fromkeys(captions))
+    words = dict(zip(captions, explainer.word_directions(captions), strict=True))
     embeddings: dict[str, Tensor] = {}
-    if whole:
-        embeddings = dict(zip(whole, explainer.embed_texts(whole), strict=True))
-    words = dict(zip(with_words, explainer.word_directions(with_words), strict=True))
+    if texts:
+        texts = list(dict.fromkeys(texts))
+        embeddings = dict(zip(texts, explainer.embed_texts(texts), strict=True))
 
     directions = []
     for caption, start, end, subtracted in questions:
-        if end:
-            direction = direction_of(*words[caption], start, end)
-        else:
+        if subtracted:
             subtrahends = torch.stack([embeddings[text] for text in subtracted])
             direction = embeddings[caption] - subtrahends.mean(0)
+        else:
+            direction = direction_of(*words[caption], start, end)
         directions.append(direction)
     return torch.stack(directions)
 

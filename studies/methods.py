@@ -192,15 +192,15 @@ def measure(
             curves = _curves(explainer, image, targets[k, 1], first_prompt)
 
         for title, method_maps in maps.items():
-            scene_maps = method_maps[k]  # (10, h, w): of the similarity, then of its lead
-            caption = _on_things(scene_maps[0], masks[k])
-            lead_caption = _on_things(scene_maps[5], masks[k])
+            similarity_maps, lead_maps = np.split(method_maps[k], 2)  # (5, h, w) each
+            caption = _on_things(similarity_maps[0], masks[k])
+            lead_caption = _on_things(lead_maps[0], masks[k])
             row = {
                 "model": clip.name,
                 "method": title,
                 "scene": k,
-                "average precision": mean_precision(scene_maps[1:5], masks[k]),
-                "average precision (lead)": mean_precision(scene_maps[6:], masks[k]),
+                "average precision": mean_precision(similarity_maps[1:], masks[k]),
+                "average precision (lead)": mean_precision(lead_maps[1:], masks[k]),
                 "taken out": _agreement(caption, effects[k], NAMED),
                 "taken out (lead)": _agreement(lead_caption, effects_on_lead[k], NAMED),
                 "all four": _agreement(caption, effects[k], 4),

@@ -189,14 +189,15 @@ def _rows(game: Game, heats: Sequence[np.ndarray], question: str) -> Iterator[di
     """
     masks = _masks(game.scene)
     places = [located(heat, masks) for heat in heats]
+    if len(places) == 1:  # one map for all nouns
+        places *= len(masks)
     for i, thing in enumerate(game.scene.objects):
-        place = places[i if len(places) > 1 else 0][i]
         yield {
             "image": game.name,
             "objects": len(masks),
             "noun": thing.noun,
             "area": float(masks[i].mean()),
-            **place._asdict(),
+            **places[i][i]._asdict(),
             "question": question,
         }
 
