@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
@@ -378,6 +379,14 @@ def _is_whole(thing: Object) -> bool:
 def prompts_of(scene: Scene) -> list[str]:
     """One prompt per thing of a scene: "a dog", "cheese"."""
     return [phrase(thing.noun) for thing in scene.objects]
+
+
+def embed_prompts(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
+    """Unit embeddings (B, T, E) of the prompts of the T things of each scene."""
+    prompts: list[str] = []
+    for scene in scenes:
+        prompts += prompts_of(scene)
+    return explainer.embed_texts(prompts).unflatten(0, (len(scenes), -1))
 
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene]) -> Figure:

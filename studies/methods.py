@@ -57,7 +57,7 @@ from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 from gradeclip_utils.towers import Tower, Trace
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
-from .lesson import SECOND, checksum_of, prompts_of, shown_scenes
+from .lesson import SECOND, checksum_of, embed_prompts, prompts_of, shown_scenes
 from .relevance import maps_by, null_mean, on_canvas
 
 PAPER = "Grad-ECLIP (paper)"
@@ -224,13 +224,11 @@ def measure(
 def _targets(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """The caption of three of the four things and the prompt of each thing, (B, 5, E)."""
     captions = []
-    prompts = []
     for scene in scenes:
         caption, _ = describe(scene.objects[:NAMED])
         captions.append(caption)
-        prompts += prompts_of(scene)
     caption_embeddings = explainer.embed_texts(captions)[:, None]  # (B, 1, E)
-    prompt_embeddings = explainer.embed_texts(prompts).unflatten(0, (-1, 4))  # (B, 4, E)
+    prompt_embeddings = embed_prompts(explainer, scenes)  # (B, 4, E)
     return torch.cat([caption_embeddings, prompt_embeddings], dim=1)
 
 
@@ -329,7 +327,7 @@ def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     package = explainer.image_tower.layers
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
-    prompts = _targets(explainer, scenes)[:, 1:]
+    prompts = embed_prompts(explainer, scenes)
 
     rows = []
     for layers in sorted({1, package, depth}):

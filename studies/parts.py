@@ -25,7 +25,7 @@ from gradeclip_utils.plots.figures import FULL_WIDTH, new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, phrase
 from gradeclip_utils.words import Word
 
-from .lesson import prompts_of
+from .lesson import embed_prompts, prompts_of
 from .methods import precision
 from .relevance import layer_maps, located, maps_by, null_mean, on_canvas, on_highest
 
@@ -112,11 +112,7 @@ def measures_of(explainers: Mapping[str, Explainer], scenes: Sequence[Scene]) ->
 
 def _prompts(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """The prompts of both things of each scene and of one that it does not show, (B, 3, E)."""
-    prompts: list[str] = []
-    for scene in scenes:
-        prompts += prompts_of(scene)
-    present = explainer.embed_texts(prompts).unflatten(0, (-1, 2))  # (B, 2, E)
-
+    present = embed_prompts(explainer, scenes)  # (B, 2, E)
     absent_prompts = [phrase(noun) for noun in absent_nouns(scenes)]
     absent = explainer.embed_texts(absent_prompts)  # (B, E)
     return torch.cat([present, absent[:, None]], dim=1)

@@ -38,7 +38,7 @@ from gradeclip_utils.images import onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, without
 
-from .lesson import are_different, prompts_of
+from .lesson import are_different, embed_prompts
 from .pairs import images_of
 from .relevance import Located, direction_of, located, on_canvas, seen_box
 
@@ -131,10 +131,7 @@ def question_directions(
     if "caption" in questions:
         directions["caption"] = embed(captions)
     if "prompt" in questions:
-        prompts = []
-        for scene in scenes:
-            prompts += prompts_of(scene)
-        directions["prompt"] = embed(prompts)
+        directions["prompt"] = embed_prompts(explainer, scenes)
 
     if "contrast" in questions:
         captions_without = []

@@ -36,9 +36,8 @@ from gradeclip_utils.scenes import (
     Scene,
     concepts,
     draw_scene,
-    phrase,
 )
-from studies.lesson import different_things
+from studies.lesson import different_things, embed_prompts
 from studies.pairs import draw_pairs, embed_scenes, judge, right_interval
 from studies.pointing_game import games, play, play_true_masks, question_maps
 from studies.relevance import null_mean
@@ -190,9 +189,7 @@ def target_rows(clip: Clip, split: str) -> list[dict]:
     """
     scenes = [game.scene for game in games(GAMES, split=split, counts=(2,))]
     explainer = Explainer(clip)
-    nouns = [thing.noun for scene in scenes for thing in scene.objects]
-    prompts = explainer.embed_texts([phrase(noun) for noun in nouns])
-    prompts = prompts.unflatten(0, (-1, 2))  # (B, 2, E)
+    prompts = embed_prompts(explainer, scenes)  # (B, 2, E)
 
     rows = []
     targets = {"similarity": prompts, "lead over other captions": prompts - null_mean(explainer)}
