@@ -1,15 +1,18 @@
 """The measurements of the lessons that are too long for a cell. The notebooks are the studies.
 
-    lesson            parts that all lessons share: models, claims, scenes that are shown
-    methods           lesson 03: the maps of many methods, measured in three ways
+    lesson            what all lessons share: models, claims, scenes that are shown
+    relevance         maps of many methods, and where a map lies
+    pairs             two images and two captions that differ in one attribute
+    parts             lesson 02: the parts of Grad-ECLIP; `blind_spot` hides half of an image
+    methods           lesson 03: the maps of many methods, measured in four ways
     pointing_game     several things in one caption
     word_importance   lesson 04: which scores of words to believe
     matching          lesson 05: the parts of a caption
-    binding           lesson 06: which colour belongs to which thing; `pairs` asks
+    binding           lesson 06: which colour belongs to which thing
     concreteness      lesson 07: words and their ratings
     finetuning        lesson 08: arms and seeds of an experiment
     architectures     lesson 09: the same question to other encoders
-    photographs       the lessons' measurements on data sets of photographs
+    photographs       lessons 05 and 06 on photographs; `choices` reads published sets
     rivals            other methods, added to the package from outside
     runs              a lesson on a model of your own
     replication       all lessons on it, and what was predicted; `power` says how much data it takes

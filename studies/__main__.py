@@ -8,8 +8,6 @@ The executed notebook, its page and its table of claims lie in `results/MODEL-WE
 to a table.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

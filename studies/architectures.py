@@ -6,11 +6,10 @@ The query token of the last layer is CLS, every patch, a latent query, or the me
 Every tower gives the same kind of trace, so one method explains all of them.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -26,11 +25,12 @@ from gradeclip_utils.methods.grad_eclip import attention_gradient, channel_weigh
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.plots import paint
 from gradeclip_utils.plots.figures import new_figure
-from gradeclip_utils.scenes import CANVAS, Scene, draw_scene, phrase
+from gradeclip_utils.scenes import CANVAS, Scene, phrase
 from gradeclip_utils.towers import Tower, Trace, open_image_tower
 
-from .lesson import SECOND, are_different, results_name
+from .lesson import SECOND, different_things, results_name
 from .pairs import images_of
+from .relevance import part_on, pixels_of
 
 LABELS = {  # the teacher, and its students
     "emoji": "CLS",
@@ -58,18 +58,7 @@ def student_clips(model: str = "emoji", pretrained: str | None = None) -> dict[s
 
 def two_thing_scenes(n: int) -> list[Scene]:
     """The first n test scenes of two untinted things of different kinds."""
-    scenes = []
-    for seed in range(2 * n):
-        scene = draw_scene(
-            [80, seed],
-            split="test",
-            n_objects=2,
-            tint=0,
-            plain=True,
-        )
-        if are_different(scene.objects):
-            scenes.append(scene)
-    return scenes[:n]
+    return list(islice(different_things(80, n_objects=2, tint=0), n))
 
 
 # ------------------------------------------------------------------------------------------- traces
@@ -84,7 +73,8 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
     columns = {}
     for name, explainer in explainers.items():
         tower = explainer.image_tower
-        trace = tower.trace(_pixels(explainer.clip, grey))
+        text_tower = explainer.text_tower
+        trace = tower.trace(pixels_of(explainer.clip, [grey]))
         layer = trace.layers[-1]
         height, width = trace.grid
         columns[name] = {
@@ -93,14 +83,9 @@ def architecture_table(explainers: Mapping[str, Explainer]) -> pd.DataFrame:
             "query tokens": layer.q.shape[1],
             "key tokens": layer.k.shape[1],
             "map": f"{height} x {width}",
-            "text encoder": "none",
-            "prompt read by": "none",
+            "text encoder": "causal" if text_tower.causal else "not causal",
+            "prompt read by": text_tower.query_token,
         }
-
-        text_tower = explainer.text_tower
-        if text_tower is not None:
-            columns[name]["text encoder"] = "causal" if text_tower.causal else "not causal"
-            columns[name]["prompt read by"] = text_tower.query_token
     return pd.DataFrame(columns)
 
 
@@ -110,7 +95,7 @@ def trace_deviations(clip: Clip, image: Image.Image, prompt: str) -> dict[str, f
     Each should be zero but for rounding.
     """
     explainer = Explainer(clip)
-    pixels = _pixels(clip, image)
+    pixels = pixels_of(clip, [image])
     embedding = explainer.image_tower.trace(pixels).embedding
     plain = explainer.image_tower.forward(pixels)
 
@@ -157,11 +142,6 @@ def _slope(tower: Tower, trace: Trace, query: int, token: int, direction: Tensor
     more = tower.embed_from_attention(trace, delta)[0] @ direction
     less = tower.embed_from_attention(trace, -delta)[0] @ direction
     return (more - less) / (2 * _STEP)
-
-
-def _pixels(clip: Clip, image: Image.Image) -> Tensor:
-    """What the model sees of the image, (1, 3, H, W), on its device."""
-    return clip.preprocess(image)[None].to(next(clip.model.parameters()).device)
 
 
 def maps_by_query(tower: Tower, trace: Trace, direction: Tensor) -> Tensor:
@@ -220,26 +200,19 @@ def on_things(maps: np.ndarray, scenes: Sequence[Scene]) -> pd.DataFrame:
     """
     rows = []
     for i, scene in enumerate(scenes):
-        positive = np.maximum(maps[i], 0)
         coverage = [pool(mask, maps.shape[2:]) for mask in scene.masks(CANVAS)]
         for k, thing in enumerate(scene.objects):
             outline = coverage[k]
             row = {
                 "scene": i,
                 "noun": thing.noun,
-                "own": _fraction_on(positive[k], outline),
-                "other": _fraction_on(positive[1 - k], outline),
-                "area": _fraction_on(np.ones_like(outline), outline),
-                "best": _fraction_on(outline, outline),
+                "own": part_on(maps[i, k], outline),
+                "other": part_on(maps[i, 1 - k], outline),
+                "area": part_on(np.ones_like(outline), outline),
+                "best": part_on(outline, outline),
             }
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _fraction_on(positive: np.ndarray, coverage: np.ndarray) -> float:
-    if not positive.any():
-        return 0.0
-    return float((positive * coverage).sum() / positive.sum())
 
 
 def on_common_grid(maps: np.ndarray) -> np.ndarray:

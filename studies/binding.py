@@ -11,12 +11,9 @@ The linear map is LABCLIP's (Koishigarina, Uselis and Oh, "CLIP Behaves like a B
 Cross-modally but not Uni-modally", arXiv 2502.03566).
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +45,7 @@ from gradeclip_utils.towers import Tower, open_image_tower
 from .pairs import Embedded, Pair, draw_pairs, images_of, judge, maps_of, right_interval
 from .relevance import AT_ONCE, as_array, direction_of, object_coverage, pixels_of
 
-WORDS = ("true caption", "false caption", "absent colour", "rather than absent", "contrast")
+WORDS = ("true caption", "false caption", "absent colour", "rather than absent")
 TOKEN_SETS = ("both objects", "one object", "background", "random patches", "class token")
 _DRAWS = 1000  # bootstrap samples
 
@@ -61,8 +58,8 @@ class Question(NamedTuple):
 
     caption: str
     start: int = 0  # of the word
-    end: int = 0  # 0: the whole caption
-    subtracted: tuple[str, ...] = ()
+    end: int = 0
+    subtracted: tuple[str, ...] = ()  # captions; then the question is about no word
 
 
 def _about_word(caption: str, span: Span) -> Question:
@@ -88,15 +85,12 @@ def _question(kind: str, pair: Pair, side: int, thing: int) -> Question:
     if kind == "true caption":
         return true
 
-    with_colour = partial(with_word, true.caption, true.start, true.end)
-    if kind == "contrast":
-        (second,) = set(pair.asked) - {thing}
-        second_colour = str(objects[second].colour)
-        repeated, _, _ = with_colour(second_colour)
-        return Question(true.caption, subtracted=(repeated,))
-
     present = {object_.colour for object_ in objects}
-    variants = [with_colour(colour) for colour in COLOURS if colour not in present]
+    variants = [
+        with_word(true.caption, true.start, true.end, absent)
+        for absent in COLOURS
+        if absent not in present
+    ]
     if kind == "rather than absent":
         captions = tuple(caption for caption, _, _ in variants)
         return Question(true.caption, subtracted=captions)
@@ -124,28 +118,28 @@ def with_word(caption: str, start: int, end: int, word: str) -> tuple[str, int, 
 
 def _directions(explainer: Explainer, questions: Sequence[Question]) -> Tensor:
     """The direction (N, E) of each question; each caption is read once."""
-    whole = []
-    with_words = []
+    captions = []  # in which a word is asked about
+    texts = []  # of differences
     for question in questions:
-        if question.end:
-            with_words.append(question.caption)
+        if question.subtracted:
+            texts += [question.caption, *question.subtracted]
         else:
-            whole += [question.caption, *question.subtracted]
-    whole = list(dict.fromkeys(whole))
-    with_words = list(dict.fromkeys(with_words))
+            captions.append(question.caption)
 
+    captions = list(dict.fromkeys(captions))
+    words = dict(zip(captions, explainer.word_directions(captions), strict=True))
     embeddings: dict[str, Tensor] = {}
-    if whole:
-        embeddings = dict(zip(whole, explainer.embed_texts(whole), strict=True))
-    words = dict(zip(with_words, explainer.word_directions(with_words), strict=True))
+    if texts:
+        texts = list(dict.fromkeys(texts))
+        embeddings = dict(zip(texts, explainer.embed_texts(texts), strict=True))
 
     directions = []
     for caption, start, end, subtracted in questions:
-        if end:
-            direction = direction_of(*words[caption], start, end)
-        else:
+        if subtracted:
             subtrahends = torch.stack([embeddings[text] for text in subtracted])
             direction = embeddings[caption] - subtrahends.mean(0)
+        else:
+            direction = direction_of(*words[caption], start, end)
         directions.append(direction)
     return torch.stack(directions)
 
@@ -168,9 +162,8 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
     Each of the two things gives its colour word: as the true caption has it, as the false caption
     has it (beside the other thing), and a colour that is nowhere in the image in its place.
     "rather than absent" is the map of the true caption less the mean of those with an absent colour
-    in the word's place, "contrast" that of the true caption less the one that repeats the other
-    thing's colour. `index` is the fraction of the positive relevance on the two things, each per
-    area, that lies on the thing; .5 where there is none.
+    in the word's place. `index` is the fraction of the positive relevance on the two things, each
+    per area, that lies on the thing; .5 where there is none.
     """
     sides = [(pair, side) for pair in pairs for side in (0, 1)]
     scenes = [pair.scenes[side] for pair, side in sides]
@@ -196,7 +189,7 @@ def word_maps(explainer: Explainer, pairs: Sequence[Pair]) -> pd.DataFrame:
                 rows.append(row)
     table = pd.DataFrame(rows)
     lead = table["index"] - 0.5
-    return table.assign(right=(np.sign(lead) + 1) / 2)
+    return table.assign(right=np.heaviside(lead, 0.5))
 
 
 def _index(map_: np.ndarray, thing: np.ndarray, second: np.ndarray) -> float:
@@ -219,8 +212,8 @@ class _Vote(NamedTuple):
     indices: list[float]  # of each map, as in `word_maps`
 
 
-def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> Figure:
-    """Maps of one colour word by the first and the last model, A and B, for `n` pairs.
+def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair]) -> Figure:
+    """Maps of one colour word by the first and the last model, A and B, for two pairs.
 
     They are the first pairs whose things are whole and large, and whose maps are not empty. The bar
     below a map is its index, as in `word_maps`.
@@ -228,11 +221,11 @@ def plot_vote(clips: Mapping[str, Clip], pairs: Sequence[Pair], n: int = 2) -> F
     first, *_, last = clips.values()
     candidates = [pair for pair in pairs if showable(pair.scenes[0])]
     votes = []
-    for pair in candidates[: 6 * n]:
+    for pair in candidates[:12]:
         vote = _vote((first, last), pair)
         if all((map_ > 0).any() for map_ in vote.maps):
             votes.append(vote)
-        if len(votes) == n:
+        if len(votes) == 2:
             break
 
     side = FULL_WIDTH / 3 - 0.08  # inches of a map, and of the bar below it:
@@ -318,7 +311,7 @@ def answers_by_maps(rows: pd.DataFrame) -> pd.Series:
     """
     means = rows.pivot_table("index", ["pair", "side"], "word", sort=False)
     lead = means["true caption"] + means["false caption"] - 1
-    return (np.sign(lead.round(6)) + 1) / 2
+    return np.heaviside(lead.round(6), 0.5)
 
 
 # ----------------------------------------------------------------------------------------- patching
@@ -358,7 +351,7 @@ def _patch_batch(clip: Clip, pairs: Sequence[Pair], rng: np.random.Generator) ->
     contrast = first_texts - second_texts  # (P, E)
 
     tower = _whole_tower(clip)
-    pixels = pixels_of(clip, images_of(clip, scenes)).to(tower.device)
+    pixels = pixels_of(clip, images_of(clip, scenes))
     first_pixels, second_pixels = pixels.split(len(pairs))
     rows = []
     with isolated_torch_state(tower.device), torch.no_grad():

@@ -11,8 +11,6 @@ this way.
 Shapes: B inputs, T targets, N tokens, W words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -139,8 +137,7 @@ def blind_images(
     for start in range(0, len(images), AT_ONCE):
         batch = images[start : start + AT_ONCE]
         directions = texts[start : start + AT_ONCE]
-        pixels = pixels_of(clip, batch)
-        whole = deepest.trace(pixels.to(deepest.device))
+        whole = deepest.trace(pixels_of(clip, batch))
 
         for side in sides:
             hidden_patches = torch.from_numpy(half(whole.grid, side)).flatten()
@@ -201,7 +198,7 @@ def blind_words(
         word_ids = word_ids_of([split], whole.valid_mask)  # (1, N)
         word_count = len(split.spans)
         hidden = word_ids == word_count - 1
-        options = Options(word_ids=word_ids, splits=[split])
+        options = Options(word_ids=word_ids)
 
         for title, name in TEXT_METHODS.items():
             trace = hide(towers[title], whole, hidden)

@@ -12,8 +12,6 @@ Nothing is downloaded: a message says where to get missing files, and names the 
 its form. Images need not be there until they are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

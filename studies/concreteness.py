@@ -12,8 +12,6 @@ anew, with all their captions, which changes each word's mean, and then words (O
 bootstrap", Annals of Applied Statistics 2007).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
@@ -52,7 +50,7 @@ ALONE = "something"  # what a caption calls a thing of which it says a hint alon
 NAME = "names a thing"  # the two roles of a word in the captions of the drawn world
 HINT = "hints at a thing"
 CONCEPTS = 120  # that the drawn scenes show
-FEWEST = 3  # images that must hold a word, or its mean says too little
+FEWEST_IMAGES = 3  # that must hold a word, or its mean says too little
 TAGGED = 0.25  # how often the captions of training tag a thing
 NOUNLESS = 0.5  # how often they leave out the noun of such a thing
 _CONTROLS = ("group", "exposure", "drawings", "alone", "frequency", "place", "length")
@@ -262,22 +260,22 @@ def _scored(clip: Clip, methods: Sequence[str], examples: Sequence[Example]) -> 
         by_method.append(scorer.score_words(captions, embeddings))
 
     rows = []
-    for example, *scored_by_method in zip(examples, *by_method, strict=True):
+    for i, example in enumerate(examples):
         parts = _parts(example.caption)
-        words = []  # each by every method; marks are none
-        for scored in zip(*scored_by_method, strict=True):
-            if any(map(str.isalnum, scored[0].text)):
-                words.append(scored)
+        scored = [captions_of_method[i] for captions_of_method in by_method]
+        marks_left_out = [
+            words for words in zip(*scored, strict=True) if any(map(str.isalnum, words[0].text))
+        ]
 
         table = []
-        for number, scored in enumerate(words):
-            word = scored[0]
+        for number, words in enumerate(marks_left_out):  # one word, scored by every method
+            word = words[0]
             row = [
                 word.text.lower(),
                 parts.get(word.start, "function"),
-                number / max(len(words) - 1, 1),  # the place: 0 for the first word, 1 for the last
-                len(words),
-                *[score.score for score in scored],
+                number / max(len(marks_left_out) - 1, 1),  # the place: 0 for the first, 1 the last
+                len(marks_left_out),
+                *[scored_word.score for scored_word in words],
             ]
             table.append(row)
         rows.append({"key": example.key, "asked": example.caption, "words": table})
@@ -343,7 +341,7 @@ def word_table(rows: pd.DataFrame, *, drawn: bool = True) -> pd.DataFrame:
     else:
         table = table[table["part"].isin(_CONTENT)]
         table = table.assign(group=table["part"])
-    return table[table["captions"] >= FEWEST]
+    return table[table["captions"] >= FEWEST_IMAGES]
 
 
 def _stands_alone(rows: pd.DataFrame) -> pd.Series:
@@ -430,42 +428,31 @@ def hold_constant(
     columns = _numbers(words, constant)
     sums, sizes = _sums(rows, words.index, y)
 
-    def correlations(picked: np.ndarray, weights: np.ndarray) -> list[float]:
+    def estimate(picked: np.ndarray, weights: np.ndarray) -> list[float]:
+        """Plain, controlled and their difference, for numbers of words and weights of images."""
         picked, means = _means(sums, sizes, picked, weights)
         plain = partial_spearman(rating[picked], means)
-        controlled = plain
-        if constant:
-            controlled = partial_spearman(rating[picked], means, columns[picked])
+        controlled = partial_spearman(rating[picked], means, columns[picked])
         return [plain, controlled, plain - controlled]
 
-    frequent = _in_enough_images(sizes)
-    plain, controlled, difference = _with_intervals(correlations, frequent, sizes.shape[1], draws)
-    return plain, controlled, difference
+    frequent = np.flatnonzero((sizes > 0).sum(axis=1) >= FEWEST_IMAGES)
+    images = sizes.shape[1]
+    estimates = estimate(frequent, np.ones(images))
 
-
-def _with_intervals(
-    estimate: Callable,
-    words: np.ndarray,
-    images: int,
-    draws: int,
-) -> list[Correlation]:
-    """What `estimate` gives for words and weights of images, with intervals over draws of both."""
     rng = np.random.default_rng(0)
-    even = np.full(images, 1 / images)
-    estimates = estimate(words, np.ones(images))
     drawn = []
     for _ in range(draws):
-        drawn_words = rng.choice(words, len(words))
-        weights = rng.multinomial(images, even)
-        drawn.append(estimate(drawn_words, weights))
+        picked = rng.choice(frequent, len(frequent))
+        weights = rng.multinomial(images, np.full(images, 1 / images))
+        drawn.append(estimate(picked, weights))
+    shifted = np.array(drawn) + estimates - np.nanmedian(drawn, axis=0)  # (draws, 3)
+    low, high = np.nanquantile(shifted, _CENTRAL, axis=0)
 
-    median = np.nanmedian(drawn, axis=0)
-    shifted = np.array(drawn) + estimates - median  # (draws, estimates)
-    bounds = np.nanquantile(shifted, _CENTRAL, axis=0)  # (2, estimates)
-    return [
-        Correlation(*map(float, numbers), len(words))
-        for numbers in zip(estimates, *bounds, strict=True)
+    plain, controlled, difference = [
+        Correlation(*map(float, numbers), len(frequent))
+        for numbers in zip(estimates, low, high, strict=True)
     ]
+    return plain, controlled, difference
 
 
 def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_array]:
@@ -481,12 +468,6 @@ def _sums(rows: pd.DataFrame, words: pd.Index, y: str) -> tuple[csr_array, csr_a
     sums = csr_array((values, places), shape=shape)
     sizes = csr_array((np.ones_like(values), places), shape=shape)
     return sums, sizes
-
-
-def _in_enough_images(sizes: csr_array) -> np.ndarray:
-    """The numbers of the words that `FEWEST` images or more hold."""
-    images = (sizes > 0).sum(axis=1)  # of each word
-    return np.flatnonzero(images >= FEWEST)
 
 
 def _means(
@@ -700,18 +681,22 @@ def by_assigned_role(table: pd.DataFrame, *, draws: int = 1000) -> pd.DataFrame:
     coins_less_opposite = (relevance["coins"] - relevance["opposite coins"]).to_numpy()
     name_less_hint = np.where(is_name["coins"], coins_less_opposite, -coins_less_opposite)
 
-    def estimates(picked: np.ndarray) -> list[float]:
-        r = {}
-        for name, values in relevance.items():
-            role = is_name[name].to_numpy()[picked, None]
-            r[name] = partial_spearman(ratings[picked], values.to_numpy()[picked], role)
-        return [
-            np.mean(name_less_hint[picked]),
-            (r["coins"] + r["opposite coins"]) / 2,
-            r["english"],
-            r["permuted"],
-            r["english"] - r["permuted"],
-        ]
+    def estimate(picked: np.ndarray) -> dict[str, float]:
+        """Every measure, of these rows of `wide`."""
+        correlations = {}
+        for training, values in relevance.items():
+            role = is_name[training].to_numpy()[picked, None]
+            y = values.to_numpy()[picked]
+            correlations[training] = partial_spearman(ratings[picked], y, role)
+        english = correlations["english"]
+        permuted = correlations["permuted"]
+        return {
+            "names rather than hints": np.mean(name_less_hint[picked]),
+            "coins": (correlations["coins"] + correlations["opposite coins"]) / 2,
+            "english": english,
+            "permuted": permuted,
+            "english less permuted": english - permuted,
+        }
 
     pairs = wide.index.get_level_values("pair")
     rows_of_pair = [np.flatnonzero(pairs == pair) for pair in pairs.unique()]
@@ -719,23 +704,25 @@ def by_assigned_role(table: pd.DataFrame, *, draws: int = 1000) -> pd.DataFrame:
     drawn = []
     for _ in range(draws):
         chosen = rng.integers(len(rows_of_pair), size=len(rows_of_pair))
-        drawn.append(estimates(np.concatenate([rows_of_pair[i] for i in chosen])))
-    low, high = np.quantile(drawn, _CENTRAL, axis=0)
-    value = estimates(np.arange(len(wide)))
-    names = ["names rather than hints", "coins", "english", "permuted", "english less permuted"]
-    return pd.DataFrame({"value": value, "low": low, "high": high, "n": len(wide)}, index=names)
+        drawn.append(estimate(np.concatenate([rows_of_pair[i] for i in chosen])))
+    low, high = pd.DataFrame(drawn).quantile(_CENTRAL).to_numpy()
+    value = pd.Series(estimate(np.arange(len(wide))))
+    return pd.DataFrame({"value": value, "low": low, "high": high, "n": len(wide)})
 
 
-def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.Series:
-    """By image, the rank correlation of two columns over a caption's words, mean over captions."""
+def agreement_in_captions(rows: pd.DataFrame, x: str) -> pd.Series:
+    """By image, how a column orders a caption's words as leaving them out does.
+
+    The rank correlation, mean over captions.
+    """
     captions = rows["caption"]
-    ranks = rows.groupby("caption")[[x, y]].rank()
+    ranks = rows.groupby("caption")[[x, LEFT_OUT]].rank()
     ranks -= ranks.groupby(captions).transform("mean")
     products = ranks**2
-    products["both"] = ranks[x] * ranks[y]
+    products["both"] = ranks[x] * ranks[LEFT_OUT]
 
     sums = products.groupby(captions).sum()
-    spread = np.sqrt(sums[x] * sums[y])
+    spread = np.sqrt(sums[x] * sums[LEFT_OUT])
     correlations = sums["both"] / spread.where(spread > 0)
     images = rows.groupby("caption")["image"].first()
     return correlations.dropna().groupby(images).mean()
@@ -744,14 +731,14 @@ def agreement_in_captions(rows: pd.DataFrame, x: str, y: str = LEFT_OUT) -> pd.S
 # ------------------------------------------------------------------------------------------ figures
 
 
-def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
+def plot_words(words: pd.DataFrame) -> Figure:
     """Draw a point a word by its rank of relevance, a strip a group, darker the more concrete.
 
     The diamond is the group's mean rank with its 95 % interval over words.
     """
-    words = words.dropna(subset=["concreteness", method]).reset_index()
+    words = words.dropna(subset=["concreteness", RELEVANCE]).reset_index()
     names = list(words["group"].value_counts().index)
-    words["rank"] = 100 * words[method].rank() / len(words)
+    words["rank"] = 100 * words[RELEVANCE].rank() / len(words)
     words["rank of concreteness"] = 100 * words["concreteness"].rank() / len(words)
     alt = "; ".join(
         f"{name}: {len(group)} words, mean rank {group['rank'].mean():.0f}"
@@ -761,6 +748,8 @@ def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
     height = 0.9 + 0.85 * len(names)  # inches
     figure = new_figure(7.6, height, f"Words by rank of relevance: {alt}")
     axes = figure.subplots()
+    state = np.random.get_state()
+    np.random.seed(0)  # seaborn's jitter is drawn from numpy's own generator
     sns.stripplot(
         words,
         x="rank",
@@ -772,6 +761,7 @@ def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
         size=5,
         ax=axes,
     )
+    np.random.set_state(state)
     sns.pointplot(
         words,
         x="rank",
@@ -795,7 +785,7 @@ def plot_words(words: pd.DataFrame, method: str = RELEVANCE) -> Figure:
             va="top",
             fontsize=8,
         )
-    axes.set_xlabel(f"rank of relevance by {method}, of 100 (100: the highest)")
+    axes.set_xlabel(f"rank of relevance by {RELEVANCE}, of 100 (100: the highest)")
     axes.set_ylabel("")
     axes.tick_params(axis="y", length=0)
     sns.move_legend(

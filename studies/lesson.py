@@ -10,22 +10,22 @@ A claim compares one number with a reference. Its answer is "higher", "lower", "
 whole 95 % interval lies within the margin of the reference) or "undecided".
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import re
 import textwrap
 import zlib
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
@@ -187,18 +187,8 @@ class Claims:
         if model in ("", self.model):
             name = results_name(self.model, self.pretrained)
 
-        row = (
-            self.lesson,
-            claim,
-            name,
-            float(estimate),
-            low,
-            high,
-            float(than),
-            n,
-            verdict,
-        )
-        self.rows.append(row)
+        numbers_of_row = (float(estimate), low, high, float(than), n)
+        self.rows.append((self.lesson, claim, name, *numbers_of_row, verdict))
 
         comparison = {
             "higher": "higher than",
@@ -303,10 +293,7 @@ def other_trainings(table: pd.DataFrame) -> pd.Series:
 
     "" where no other training was measured.
     """
-    file = data_path(SEEDS)
-    if not file.exists():
-        return pd.Series("", table.index)
-    estimates = pd.read_csv(file, dtype={"lesson": str}).groupby(["lesson", "claim"])["estimate"]
+    estimates = read_claims(data_path(SEEDS)).groupby(["lesson", "claim"])["estimate"]
     spread = estimates.agg(["min", "max"])
     cells = []
     for row in table.itertuples():
@@ -317,6 +304,13 @@ def other_trainings(table: pd.DataFrame) -> pd.Series:
             cell = f"{low:.2f} to {high:.2f}"
         cells.append(cell)
     return pd.Series(cells, table.index)
+
+
+def read_claims(file: Path) -> pd.DataFrame:
+    """A table of claims on disk; none, if there is no such file."""
+    if not file.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(file, dtype={"lesson": str})
 
 
 def result_rows(results: str | Path = COMMITTED) -> pd.DataFrame:
@@ -332,8 +326,7 @@ def result_rows(results: str | Path = COMMITTED) -> pd.DataFrame:
         raise GradeclipError(
             f"{results} has no results: run a lesson first, such as `make lesson NOTEBOOK=06`"
         )
-    tables = [pd.read_csv(file, dtype={"lesson": str}) for file in files]
-    rows = pd.concat(tables, ignore_index=True)
+    rows = pd.concat(map(read_claims, files), ignore_index=True)
     largest_first = rows.sort_values("n", ascending=False, kind="stable")
     largest = largest_first.drop_duplicates(["lesson", "claim", "model"])
     return largest.sort_index()
@@ -351,20 +344,26 @@ def claim_cells(table: pd.DataFrame) -> dict[tuple[str, str], str]:
 # ------------------------------------------------------------------------------------------ scenes
 
 
+def different_things(*seed: int, split: str = "test", **options: Any) -> Iterator[Scene]:
+    """Scenes of different things and plain captions, of seeds (*seed, 0), (*seed, 1), ...
+
+    The options are those of `draw_scene`.
+    """
+    for number in count():
+        scene = draw_scene([*seed, number], split=split, plain=True, **options)
+        if are_different(scene.objects):
+            yield scene
+
+
 def shown_scenes(n: int, n_objects: int = 2, *, whole: bool = True) -> list[Scene]:
     """The first n test scenes of different things.
 
     With `whole`, no thing is cut or below an eighth of the side.
     """
-    scenes: list[Scene] = []
-    for seed in count():
-        if len(scenes) == n:
-            break
-        scene = draw_scene(seed, split="test", n_objects=n_objects, tint=0, plain=True)
-        is_whole = not whole or all(map(_is_whole, scene.objects))
-        if are_different(scene.objects) and is_whole:
-            scenes.append(scene)
-    return scenes
+    scenes = different_things(n_objects=n_objects, tint=0)
+    if whole:
+        scenes = (scene for scene in scenes if all(map(_is_whole, scene.objects)))
+    return list(islice(scenes, n))
 
 
 def are_different(things: Sequence[Object]) -> bool:
@@ -380,6 +379,14 @@ def _is_whole(thing: Object) -> bool:
 def prompts_of(scene: Scene) -> list[str]:
     """One prompt per thing of a scene: "a dog", "cheese"."""
     return [phrase(thing.noun) for thing in scene.objects]
+
+
+def embed_prompts(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
+    """Unit embeddings (B, T, E) of the prompts of the T things of each scene."""
+    prompts: list[str] = []
+    for scene in scenes:
+        prompts += prompts_of(scene)
+    return explainer.embed_texts(prompts).unflatten(0, (len(scenes), -1))
 
 
 def gallery(explainer: Explainer, scenes: Sequence[Scene]) -> Figure:

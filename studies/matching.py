@@ -11,8 +11,6 @@ Mitchell and Lapata, "Composition in Distributional Models of Semantics", Cognit
 CLIP: Trager et al., ICCV 2023.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -46,6 +44,7 @@ from gradeclip_utils.scenes import (
 from gradeclip_utils.scenes.emoji import covered
 from gradeclip_utils.scenes.scene import is_withheld_colour, is_withheld_pair
 
+from .lesson import different_things
 from .pairs import embed_scenes, maps_of
 from .relevance import as_array, embedded, fraction_on_first, object_coverage
 
@@ -56,15 +55,13 @@ LARGE = 40  # units of the canvas, of a thing whose map is shown
 
 def two_coloured(n: int) -> list[Scene]:
     """The first `n` test scenes of two different things whose captions say the colours of both."""
-    scenes = (
-        draw_scene([81, seed], split="test", n_objects=2, tint=1, plain=True) for seed in count()
-    )
-    return list(islice(filter(_differ, scenes), n))
+    scenes = different_things(81, n_objects=2, tint=1)
+    return list(islice(filter(_have_two_colours, scenes), n))
 
 
-def _differ(scene: Scene) -> bool:
+def _have_two_colours(scene: Scene) -> bool:
     first, second = scene.objects
-    return first.noun != second.noun and first.colour != second.colour
+    return first.colour != second.colour
 
 
 def shown_scene(scenes: Sequence[Scene]) -> Scene:

@@ -15,11 +15,8 @@ The target of the first two is the similarity or, in columns that end in "(lead)
 mean similarity of null captions.
 """
 
-from __future__ import annotations
-
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +57,7 @@ from gradeclip_utils.scenes import CANVAS, Scene, describe, without
 from gradeclip_utils.towers import Tower, Trace
 
 from . import rivals  # noqa: F401 # adds FIxLIP to the methods
-from .lesson import SECOND, checksum_of, prompts_of, shown_scenes
+from .lesson import SECOND, checksum_of, embed_prompts, prompts_of, shown_scenes
 from .relevance import maps_by, null_mean, on_canvas
 
 PAPER = "Grad-ECLIP (paper)"
@@ -83,6 +80,7 @@ SLOW = {
     "integrated gradients": "integrated-gradients",
     "M2IB": "m2ib",
 }
+DEPTHS = ["depths"]  # stands for the methods of `SUMMED`, through several depths
 POSITIVE = "Grad-ECLIP, positive parts"
 SAME = "the same everywhere"  # three rows that need no model
 TRUE = "the true masks"
@@ -90,6 +88,10 @@ INDICATOR = "named or not"
 MEASURES = ("average precision", "taken out", "deletion", "insertion")
 LEADS = ("average precision (lead)", "taken out (lead)")
 NAMED = 3  # of the four things, the caption names the first three
+MODELS = ("emoji", SECOND)  # of the table on disk
+SCENES = 200  # of the table: of quick methods,
+SLOW_SCENES = 32  # of slow methods and of deletion,
+DEPTH_SCENES = 50  # and of depths
 CHUNK = 4  # scenes that are measured before the table is written
 LIVE = 8  # where there is no table, one in so many scenes is measured
 CURVED = 4  # and deletion and insertion of so many
@@ -190,15 +192,15 @@ def measure(
             curves = _curves(explainer, image, targets[k, 1], first_prompt)
 
         for title, method_maps in maps.items():
-            scene_maps = method_maps[k]  # (10, h, w): of the similarity, then of its lead
-            caption = _on_things(scene_maps[0], masks[k])
-            lead_caption = _on_things(scene_maps[5], masks[k])
+            similarity_maps, lead_maps = np.split(method_maps[k], 2)  # (5, h, w) each
+            caption = _on_things(similarity_maps[0], masks[k])
+            lead_caption = _on_things(lead_maps[0], masks[k])
             row = {
                 "model": clip.name,
                 "method": title,
                 "scene": k,
-                "average precision": _mean_precision(scene_maps[1:5], masks[k]),
-                "average precision (lead)": _mean_precision(scene_maps[6:], masks[k]),
+                "average precision": mean_precision(similarity_maps[1:], masks[k]),
+                "average precision (lead)": mean_precision(lead_maps[1:], masks[k]),
                 "taken out": _agreement(caption, effects[k], NAMED),
                 "taken out (lead)": _agreement(lead_caption, effects_on_lead[k], NAMED),
                 "all four": _agreement(caption, effects[k], 4),
@@ -222,13 +224,11 @@ def measure(
 def _targets(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """The caption of three of the four things and the prompt of each thing, (B, 5, E)."""
     captions = []
-    prompts = []
     for scene in scenes:
         caption, _ = describe(scene.objects[:NAMED])
         captions.append(caption)
-        prompts += prompts_of(scene)
     caption_embeddings = explainer.embed_texts(captions)[:, None]  # (B, 1, E)
-    prompt_embeddings = explainer.embed_texts(prompts).unflatten(0, (-1, 4))  # (B, 4, E)
+    prompt_embeddings = embed_prompts(explainer, scenes)  # (B, 4, E)
     return torch.cat([caption_embeddings, prompt_embeddings], dim=1)
 
 
@@ -309,7 +309,7 @@ def in_parts(rows: pd.DataFrame) -> pd.DataFrame:
     return parts
 
 
-def _mean_precision(maps: np.ndarray, masks: np.ndarray) -> float:
+def mean_precision(maps: np.ndarray, masks: np.ndarray) -> float:
     """The mean average precision of maps (T, h, w) of T things with masks."""
     scores = []
     for map_, mask in zip(maps, masks, strict=True):
@@ -327,20 +327,20 @@ def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
     package = explainer.image_tower.layers
     images = [scene.image(CANVAS) for scene in scenes]
     masks = [scene.masks(CANVAS) for scene in scenes]
-    prompts = _targets(explainer, scenes)[:, 1:]
+    prompts = embed_prompts(explainer, scenes)
 
     rows = []
     for layers in sorted({1, package, depth}):
         explainers = {title: explainer_of(clip, title, layers) for title in SUMMED}
         maps = maps_by(explainers, images, prompts)
         for title, method_maps in maps.items():
-            for k, score in enumerate(precision_on(method_maps, masks)):
+            for k, scene_maps in enumerate(method_maps):
                 row = {
                     "model": clip.name,
                     "method": title,
                     "layers": layers,
                     "scene": k,
-                    "average precision": score,
+                    "average precision": mean_precision(scene_maps, masks[k]),
                 }
                 rows.append(row)
     return pd.DataFrame(rows)
@@ -349,14 +349,6 @@ def measure_depths(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
 def precision(heat: np.ndarray, mask: np.ndarray) -> float:
     """The average precision of a heat map, read at every second pixel, down and across."""
     return localisation_scores(heat[::2, ::2], mask[::2, ::2])["average_precision"]
-
-
-def precision_on(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """The average precision (N,) of maps (N, T, h, w) of the things of scenes, mean of a scene."""
-    means = []
-    for scene_maps, things in zip(maps, masks, strict=True):
-        means.append(_mean_precision(scene_maps, things))
-    return np.array(means)
 
 
 def passes(clip: Clip, titles: Iterable[str], repeats: int = 3) -> pd.Series:
@@ -522,77 +514,46 @@ def _weights(model: str) -> str:
 def _read(file: Path) -> pd.DataFrame:
     """A table on disk; an empty one where there is none."""
     if file.exists():
-        table = pd.read_csv(file, dtype={"weights": str})
-        if {"weights", "layers"} <= set(table):
-            return table
+        return pd.read_csv(file, dtype={"weights": str})
     return pd.DataFrame(columns=["model", "weights", "method", "layers", "scene", "passes"])
 
 
 def main() -> None:
     """Measure all methods and write their table; rows that are there are not measured again."""
-    parser = argparse.ArgumentParser(prog="python -m studies.methods", description=main.__doc__)
-    parser.add_argument("--models", nargs="+", default=["emoji", SECOND])
-    parser.add_argument("--n", type=int, default=200, help="scenes (%(default)s)")
-    parser.add_argument(
-        "--slow", type=int, default=32, help="scenes of slow methods and deletion (%(default)s)"
-    )
-    parser.add_argument("--depths", type=int, default=50, help="scenes of depths (%(default)s)")
-    parser.add_argument("--out", type=Path, default=data_path("methods.csv"))
-    options = parser.parse_args()
+    file = data_path("methods.csv")
+    table = _read(file)
+    table = table[table["weights"] == table["model"].map(_weights)]
+    scenes = shown_scenes(SCENES, 4, whole=False)
+    tasks: list[tuple[list[str], int]] = [([*QUICK], SCENES), (DEPTHS, DEPTH_SCENES)]
+    tasks += [([title], SLOW_SCENES) for title in SLOW]
 
-    count = max(options.n, options.slow, options.depths)
-    scenes = shown_scenes(count, 4, whole=False)
-    table = _read(options.out)
-    weights = {model: _weights(model) for model in options.models}
-    is_current = table["weights"] == table["model"].map(weights)
-    is_unchanged = ~table["model"].isin(options.models)
-    table = table[is_current | is_unchanged]
-
-    tasks = [([*QUICK], options.n), (["depths"], options.depths)]
-    tasks += [([title], options.slow) for title in SLOW]
-    for clip in map(load_clip, options.models):
+    for clip in map(load_clip, MODELS):
         for titles, count in tasks:
-            first = _first_missing(table, clip, titles)
-            for start in range(first, count, CHUNK):
+            costs = None
+            for start in range(_first_missing(table, clip, titles), count, CHUNK):
                 chunk = scenes[start : min(start + CHUNK, count)]
-                if titles == ["depths"]:
+                if titles == DEPTHS:
                     rows = measure_depths(clip, chunk)
                 else:
-                    rows = _with_costs(clip, titles, chunk, options.slow - start)
+                    if costs is None:
+                        costs = passes(clip, titles, repeats=1).round()
+                    controls = len(titles) > 1
+                    rows = measure(clip, titles, chunk, controls, SLOW_SCENES - start)
+                    rows = rows.assign(passes=rows["method"].map(costs), layers=np.nan)
+
                 rows = rows.assign(scene=rows["scene"] + start, weights=_weights(clip.name))
                 table = pd.concat([table, rows.round(3)])
-                table.to_csv(options.out, index=False)
+                table.to_csv(file, index=False)
 
 
 def _first_missing(table: pd.DataFrame, clip: Clip, titles: Sequence[str]) -> int:
     """The first scene that a table lacks of methods, or of depths."""
-    rows = table[table["model"] == clip.name]
-    if titles == ["depths"]:
-        rows = rows[rows["layers"].notna()]
-    else:
-        rows = rows[rows["layers"].isna()]
-        rows = rows[rows["method"] == titles[0]]
-    if rows.empty:
-        return 0
-    return int(rows["scene"].max()) + 1
-
-
-def _with_costs(
-    clip: Clip,
-    titles: Sequence[str],
-    scenes: Sequence[Scene],
-    deletion: int,
-) -> pd.DataFrame:
-    """The rows of `measure`, with the cost of each method in passes and without layers."""
-    rows = measure(clip, titles, scenes, controls=len(titles) > 1, deletion=deletion)
-    costs = _costs(clip, tuple(titles))
-    return rows.assign(passes=rows["method"].map(costs), layers=np.nan)
-
-
-@cache
-def _costs(clip: Clip, titles: tuple[str, ...]) -> dict[str, float]:
-    """Costs in passes, measured once."""
-    return passes(clip, titles, repeats=1).round().to_dict()
+    of_depths = table["layers"].notna()
+    has_titles = of_depths
+    if titles != DEPTHS:
+        has_titles = ~of_depths & (table["method"] == titles[0])
+    rows = table[has_titles & (table["model"] == clip.name)]
+    return 1 + int(rows["scene"].max()) if len(rows) else 0
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ et al., "SugarCrepe", NeurIPS 2023, show what such a scorer reaches elsewhere). 
 score of Winoground (Thrush et al., CVPR 2022), one image at a time.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import combinations, permutations
@@ -26,7 +24,6 @@ from PIL import Image
 from torch import Tensor
 
 from gradeclip_utils import Explainer
-from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
@@ -67,7 +64,6 @@ KINDS = {
 }
 SWAPPED = ("swapped colours", "swapped sizes")  # both captions hold the same words
 COMPOSITIONS = ("seen", "withheld")
-_ANY_NUMBER = ("object identity", "colour", "size", *SWAPPED)  # of objects; the other kinds fix it
 _BIGGEST = 45.0  # of what pairs call big, so that two of them leave room for two others
 _OF_FOUR = (SIZES[0], 34.0)  # sizes, where three of a kind and another thing find room
 
@@ -101,7 +97,6 @@ def draw_pairs(
     kind: str,
     n: int = 50,
     *,
-    objects: int | None = None,
     composition: str = "seen",
     split: str = "development",
     nouns: int = 64,
@@ -111,23 +106,18 @@ def draw_pairs(
     Args:
         kind: one of `KINDS`.
         n: how many.
-        objects: in each image; the fewest by default, which the kind allows.
         composition: "withheld" for combinations that training never showed.
         split: "development" or "test".
         nouns: how many concepts the objects are drawn from.
     """
-    allowed = _numbers_of_objects(kind)
-    if objects is None:
-        objects = allowed[0]
-    if objects not in allowed:
-        raise GradeclipError(f"pairs of {kind!r} have {allowed} objects, got {objects}")
+    objects = 4 if kind == "count" else 2
     withheld = COMPOSITIONS.index(composition) == 1
     number = list(KINDS).index(kind)
     rng = np.random.default_rng([60, SPLITS[split], 0, number, objects, withheld])
 
     pairs: list[Pair] = []
     while len(pairs) < n:
-        drawn = _DRAWN[kind](rng, _pool(nouns), objects, withheld)
+        drawn = _DRAWN[kind](rng, _pool(nouns), withheld)
         if drawn is None:
             continue
         scenes, asked = drawn
@@ -137,26 +127,17 @@ def draw_pairs(
     return pairs
 
 
-def _numbers_of_objects(kind: str) -> tuple[int, ...]:
-    if kind in _ANY_NUMBER:
-        return (2, 3, 4)
-    return (4,) if kind == "count" else (2,)
-
-
 def _fits(scene: Scene, kind: str, withheld: bool) -> bool:
     """Whether what is withheld in a scene is what should be.
 
     Nothing, a noun with a colour, or two nouns together.
     """
-    nouns = _any_withheld_pair(thing.noun for thing in scene.objects)
-    colours = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
+    nouns = [thing.noun for thing in scene.objects]
+    has_pair = any(is_withheld_pair(*pair) for pair in combinations(nouns, 2))
+    has_colour = any(is_withheld_colour(thing.noun, thing.colour) for thing in scene.objects)
     if KINDS[kind] == "colour":
-        return colours == withheld and not nouns
-    return nouns == withheld and not colours
-
-
-def _any_withheld_pair(nouns: Iterable[str]) -> bool:
-    return any(is_withheld_pair(*pair) for pair in combinations(nouns, 2))
+        return has_colour == withheld and not has_pair
+    return has_pair == withheld and not has_colour
 
 
 @lru_cache(maxsize=4)
@@ -167,9 +148,8 @@ def _pool(nouns: int) -> tuple[str, ...]:
     return tuple(table.index[chosen])
 
 
-# What `_DRAWN` has for each kind: from a generator, a pool of nouns, the number of objects, and
-# whether a combination is withheld, to two scenes and the objects in which they differ; None if
-# the draw does not fit.
+# What `_DRAWN` has for each kind: from a generator, a pool of nouns, and whether a combination is
+# withheld, to two scenes and the objects in which they differ; None if the draw does not fit.
 Drawn = tuple[tuple[Scene, Scene], tuple[int, ...]]
 
 
@@ -190,12 +170,12 @@ def _things(
     ]
 
 
-def _nouns(rng: np.random.Generator, pool: Sequence[str], n: int, withheld: bool) -> list[str]:
-    """`n` different nouns, of which two are withheld from training together, or none."""
+def _nouns(rng: np.random.Generator, pool: Sequence[str], withheld: bool) -> list[str]:
+    """Two different nouns that are withheld from training together, or not."""
     while True:
-        nouns = rng.choice(pool, n, replace=False).tolist()
-        if _any_withheld_pair(nouns) == withheld:
-            return nouns
+        first, second = rng.choice(pool, 2, replace=False).tolist()
+        if is_withheld_pair(first, second) == withheld:
+            return [first, second]
 
 
 def _scenes(
@@ -220,9 +200,9 @@ def _coloured(things: Sequence[Object], colours: dict[int, str]) -> list[Object]
     return coloured
 
 
-def _identity(rng, pool, n, withheld) -> Drawn:
-    things = _things(rng, _nouns(rng, pool, n, withheld))
-    i = int(rng.integers(n))
+def _identity(rng, pool, withheld) -> Drawn:
+    things = _things(rng, _nouns(rng, pool, withheld))
+    i = int(rng.integers(2))
     nouns = {thing.noun for thing in things}
     unused = [noun for noun in pool if noun not in nouns]
     (stranger,) = _things(rng, rng.choice(unused, 1))
@@ -233,9 +213,9 @@ def _identity(rng, pool, n, withheld) -> Drawn:
     return _scenes(rng, things, exchanged), (i,)
 
 
-def _colour(rng, pool, n, withheld) -> Drawn | None:
-    things = _things(rng, _nouns(rng, pool, n, False))
-    i = int(rng.integers(n))
+def _colour(rng, pool, withheld) -> Drawn | None:
+    things = _things(rng, _nouns(rng, pool, False))
+    i = int(rng.integers(2))
     noun = things[i].noun
     fitting = [colour for colour in COLOURS if is_withheld_colour(noun, colour) == withheld]
     if len(fitting) < 2:
@@ -246,9 +226,9 @@ def _colour(rng, pool, n, withheld) -> Drawn | None:
     return _scenes(rng, first, second), (i,)
 
 
-def _swapped_colours(rng, pool, n, withheld) -> Drawn | None:
-    things = _things(rng, _nouns(rng, pool, n, False))
-    i, j = rng.choice(n, 2, replace=False).tolist()
+def _swapped_colours(rng, pool, withheld) -> Drawn | None:
+    things = _things(rng, _nouns(rng, pool, False))
+    i, j = rng.choice(2, 2, replace=False).tolist()
 
     fitting = []
     for a, b in permutations(COLOURS, 2):
@@ -260,9 +240,7 @@ def _swapped_colours(rng, pool, n, withheld) -> Drawn | None:
         return None
 
     a, b = fitting[rng.integers(len(fitting))]
-    spare = [colour for colour in COLOURS if colour not in (a, b)]
-    colours = rng.permutation(spare)[:n].tolist()
-    things = _coloured(things, dict(enumerate(colours)))
+    rng.permutation(len(COLOURS) - 2)  # further things took colours: the pairs stay what they were
     first = _coloured(things, {i: a, j: b})
     second = _coloured(things, {i: b, j: a})
     return _scenes(rng, first, second), (i, j)
@@ -272,7 +250,7 @@ def _withheld_colours(things: Sequence[Object], colours: dict[int, str]) -> bool
     return any(is_withheld_colour(things[k].noun, colour) for k, colour in colours.items())
 
 
-def _sizes(rng, pool, n, withheld, named: Sequence[int]) -> Drawn:
+def _sizes(rng, pool, withheld, named: Sequence[int]) -> Drawn:
     """Small and big things at the places `named`, first so and then the other way round.
 
     The captions say these sizes.
@@ -281,17 +259,16 @@ def _sizes(rng, pool, n, withheld, named: Sequence[int]) -> Drawn:
         "small": float(rng.uniform(SIZES[0], SMALL)),
         "big": float(rng.uniform(BIG, _BIGGEST)),
     }
-    room = rng.uniform(SIZES[0], SMALL, n).tolist()  # of things whose sizes no caption says
+    room = rng.uniform(SIZES[0], SMALL, 2).tolist()  # of a thing whose size no caption says
     for k in named:
         room[k] = sizes["big"]
-    nouns = _nouns(rng, pool, n, withheld)
-    things = _things(rng, nouns, room)
+    things = _things(rng, _nouns(rng, pool, withheld), room)
 
     sides = []
     captions = []
     for words in (("small", "big"), ("big", "small")):
         sized = list(things)
-        sizes_in_caption = [""] * n
+        sizes_in_caption = ["", ""]
         for k, word in zip(named, words, strict=False):  # one thing or two
             sized[k] = replace(things[k], size=sizes[word])
             sizes_in_caption[k] = word
@@ -300,18 +277,18 @@ def _sizes(rng, pool, n, withheld, named: Sequence[int]) -> Drawn:
     return _scenes(rng, *sides, captions), tuple(named)
 
 
-def _one_size(rng, pool, n, withheld) -> Drawn:
-    return _sizes(rng, pool, n, withheld, [int(rng.integers(n))])
+def _one_size(rng, pool, withheld) -> Drawn:
+    return _sizes(rng, pool, withheld, [int(rng.integers(2))])
 
 
-def _swapped_sizes(rng, pool, n, withheld) -> Drawn:
-    named = rng.choice(n, 2, replace=False).tolist()
-    return _sizes(rng, pool, n, withheld, named)
+def _swapped_sizes(rng, pool, withheld) -> Drawn:
+    named = rng.choice(2, 2, replace=False).tolist()
+    return _sizes(rng, pool, withheld, named)
 
 
-def _count(rng, pool, n, withheld) -> Drawn:
+def _count(rng, pool, withheld) -> Drawn:
     """Two things of a kind beside another thing, and then three."""
-    kind, single = _nouns(rng, pool, 2, withheld)
+    kind, single = _nouns(rng, pool, withheld)
     size = float(rng.uniform(*_OF_FOUR))
     group_is_last = bool(rng.integers(2))
     single_size = float(rng.uniform(*_OF_FOUR))
@@ -325,9 +302,9 @@ def _count(rng, pool, n, withheld) -> Drawn:
     return _scenes(rng, [*two, alone], [*three, alone]), (0,)
 
 
-def _position(rng, pool, n, withheld, across: bool) -> Drawn | None:
+def _position(rng, pool, withheld, across: bool) -> Drawn | None:
     """Two things of one size that lie side by side, or one above the other."""
-    nouns = _nouns(rng, pool, 2, withheld)
+    nouns = _nouns(rng, pool, withheld)
     size = float(rng.uniform(SMALL, BIG))
     a, b = _things(rng, nouns, [size, size])
     distance = abs(a.x - b.x)
@@ -344,8 +321,8 @@ def _position(rng, pool, n, withheld, across: bool) -> Drawn | None:
     return _scenes(rng, *sides, captions), (0,)
 
 
-def _comparison(rng, pool, n, withheld) -> Drawn:
-    scenes, _ = _sizes(rng, pool, 2, withheld, [0, 1])
+def _comparison(rng, pool, withheld) -> Drawn:
+    scenes, _ = _sizes(rng, pool, withheld, [0, 1])
     compared = []
     for scene in scenes:
         things = list(scene.objects)
@@ -443,7 +420,6 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
             right_caption = similarity[side, side]
             wrong_caption = similarity[side, 1 - side]
             wrong_image = similarity[1 - side, side]
-            margin = right_caption - wrong_caption
             row = {
                 "pair": pair.name,
                 "kind": pair.kind,
@@ -451,10 +427,10 @@ def answers(pairs: Sequence[Pair], embedded: Embedded) -> pd.DataFrame:
                 "side": side,
                 "similarity": right_caption,
                 "other_similarity": wrong_caption,
-                "margin": margin,
-                "right": _right(margin),
-                "right_image": _right(right_caption - wrong_image),
-                "text_only": _right(prior[side] - prior[1 - side]),
+                "margin": right_caption - wrong_caption,
+                "right": np.heaviside(right_caption - wrong_caption, 0.5),
+                "right_image": np.heaviside(right_caption - wrong_image, 0.5),
+                "text_only": np.heaviside(prior[side] - prior[1 - side], 0.5),
             }
             rows.append(row)
     return pd.DataFrame(rows)
@@ -466,14 +442,10 @@ def all_right(rows: pd.DataFrame) -> pd.Series:
     return (lowest.min(axis=1) == 1).astype(float)
 
 
-def right_interval(right: ArrayLike, clusters: Sequence) -> np.ndarray:
+def right_interval(right: ArrayLike, clusters: Sequence | None) -> np.ndarray:
     """The 95 % interval of a fraction of right answers: Wilson's, in which a cluster counts once.
 
     The bootstrap's, if answers are right in parts.
     """
     kind = "proportion" if np.isin(right, (0, 0.5, 1)).all() else "mean"
     return mean_interval(right, clusters, kind=kind)
-
-
-def _right(margin: float) -> float:
-    return 0.5 if margin == 0 else float(margin > 0)

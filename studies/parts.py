@@ -8,8 +8,6 @@ thing of the scene, or the lead over the mean of null captions. For words: the s
 image, or its lead over the mean of all images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -27,7 +25,7 @@ from gradeclip_utils.plots.figures import FULL_WIDTH, new_figure
 from gradeclip_utils.scenes import CANVAS, Scene, phrase
 from gradeclip_utils.words import Word
 
-from .lesson import prompts_of
+from .lesson import embed_prompts, prompts_of
 from .methods import precision
 from .relevance import layer_maps, located, maps_by, null_mean, on_canvas, on_highest
 
@@ -39,6 +37,7 @@ SPATIAL = {  # spatial weight -> the method that has it
 PROMPT, CONTRAST, LEAD = "prompt", "contrast of two", "lead over others"
 TARGETS = (PROMPT, CONTRAST, LEAD)
 IMAGE, IMAGE_LEAD = "image", "image less mean image"
+LEFT_OUT = "leaving out"  # the scores that the others are compared with
 
 
 def absent_nouns(scenes: Sequence[Scene]) -> list[str]:
@@ -113,11 +112,7 @@ def measures_of(explainers: Mapping[str, Explainer], scenes: Sequence[Scene]) ->
 
 def _prompts(explainer: Explainer, scenes: Sequence[Scene]) -> Tensor:
     """The prompts of both things of each scene and of one that it does not show, (B, 3, E)."""
-    prompts: list[str] = []
-    for scene in scenes:
-        prompts += prompts_of(scene)
-    present = explainer.embed_texts(prompts).unflatten(0, (-1, 2))  # (B, 2, E)
-
+    present = embed_prompts(explainer, scenes)  # (B, 2, E)
     absent_prompts = [phrase(noun) for noun in absent_nouns(scenes)]
     absent = explainer.embed_texts(absent_prompts)  # (B, E)
     return torch.cat([present, absent[:, None]], dim=1)
@@ -207,25 +202,18 @@ def word_parts(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
         in the image scores below the noun that is, .5 for a tie) and "like leaving out" (the rank
         correlation with leaving each word out, for the same target).
     """
-    explainer = Explainer(clip, words="leave-one-out")
-    images = explainer.embed_images([scene.image(CANVAS) for scene in scenes])
+    images = Explainer(clip).embed_images([scene.image(CANVAS) for scene in scenes])
     targets = {IMAGE: images, IMAGE_LEAD: images - images.mean(0)}
     true, false = _captions(scenes)
-    left_out = {}
-    for name, target in targets.items():
-        of_true = explainer.score_words(true, target)
-        of_false = explainer.score_words(false, target)
-        left_out[name] = (of_true, of_false)
+    scores = {}
+    for (name, target), scorer in _scorers(clip).items():
+        of_true = scorer.score_words(true, targets[target])
+        of_false = scorer.score_words(false, targets[target])
+        scores[name, target] = of_true, of_false
 
     rows = []
-    for (name, target), scorer in _scorers(clip).items():
-        left_out_of_true, _ = left_out[target]
-        if name == "leaving out":
-            of_true, of_false = left_out[target]
-        else:
-            of_true = scorer.score_words(true, targets[target])
-            of_false = scorer.score_words(false, targets[target])
-
+    for (name, target), (of_true, of_false) in scores.items():
+        left_out, _ = scores[LEFT_OUT, target]
         for k, (scene, absent) in enumerate(zip(scenes, absent_nouns(scenes), strict=True)):
             present = scene.objects[0].noun
             row = {
@@ -233,7 +221,7 @@ def word_parts(clip: Clip, scenes: Sequence[Scene]) -> pd.DataFrame:
                 "target": target,
                 "scene": k,
                 "false word": _is_lower(of_false[k], false[k], present, absent),
-                "like leaving out": _rank_correlation(of_true[k], left_out_of_true[k]),
+                "like leaving out": _rank_correlation(of_true[k], left_out[k]),
             }
             rows.append(row)
     return pd.DataFrame(rows)
@@ -270,8 +258,9 @@ def _scorers(clip: Clip) -> Mapping[tuple[str, str], Explainer]:
     }
     for name, method in methods.items():
         scorers[name, IMAGE] = of_default.with_method(words=method)
-    scorers["leaving out", IMAGE] = published
-    scorers["leaving out", IMAGE_LEAD] = published
+    leaving_out = of_default.with_method(words="leave-one-out")
+    scorers[LEFT_OUT, IMAGE] = leaving_out
+    scorers[LEFT_OUT, IMAGE_LEAD] = leaving_out
     return scorers
 
 
@@ -282,8 +271,7 @@ def _is_lower(words: Sequence[Word], caption: str, true_noun: str, false_noun: s
     second = len(caption) - len(false_noun)
     true = sum(word.score for word in words if start <= word.start < end)
     false = sum(word.score for word in words if word.start >= second)
-    lead = true - false
-    return 0.5 * (1 + np.sign(lead))
+    return float(np.heaviside(true - false, 0.5))
 
 
 def _rank_correlation(words: Sequence[Word], left_out: Sequence[Word]) -> float:

@@ -13,8 +13,6 @@ The last three keep their rows in `folder` as they are measured: the same call g
 after a kill as well. One image is in memory at a time.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +38,7 @@ from gradeclip_utils.measures.table import Table, describe_model
 from gradeclip_utils.models import Clip
 from gradeclip_utils.plots import plot_intervals
 from gradeclip_utils.scenes import COLOURS
+from gradeclip_utils.scenes.grammar import article
 
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
@@ -92,7 +91,7 @@ def matching_rows(
     explainer = Explainer(clip)
     prompts = {}
     for image, things in pairs.items():
-        prompts[image] = [_with_article(thing.concept) for thing in things]
+        prompts[image] = [f"{article(thing.concept.lower())} {thing.concept}" for thing in things]
 
     def measure(image: str) -> dict | None:
         x, y = pairs[image]
@@ -160,11 +159,6 @@ def _disjoint(prompts: Mapping[str, list[str]], image: str) -> list[str] | None:
 
 def _cosine_with_sum(text: Tensor, parts: Tensor) -> float:
     return float(F.cosine_similarity(text, parts.sum(0), dim=0))
-
-
-def _with_article(noun: str) -> str:
-    article = "an" if noun[0].lower() in "aeiou" else "a"
-    return f"{article} {noun}"
 
 
 # ------------------------------------------------------------------------------------- colour words

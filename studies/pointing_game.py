@@ -35,13 +35,13 @@ from torch import Tensor
 
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.images import model_view, onto_image, pool
+from gradeclip_utils.images import onto_image, pool
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import CANVAS, Scene, arrange, draw_scene, without
 
-from .lesson import are_different, prompts_of
+from .lesson import are_different, embed_prompts
 from .pairs import images_of
-from .relevance import Located, direction_of, located, on_canvas
+from .relevance import Located, direction_of, located, on_canvas, seen_box
 
 COUNTS = (1, 2, 3, 4)  # objects in an image
 QUESTIONS = ("caption", "prompt", "contrast", "word x region", "word x region, centred")
@@ -132,10 +132,7 @@ def question_directions(
     if "caption" in questions:
         directions["caption"] = embed(captions)
     if "prompt" in questions:
-        prompts = []
-        for scene in scenes:
-            prompts += prompts_of(scene)
-        directions["prompt"] = embed(prompts)
+        directions["prompt"] = embed_prompts(explainer, scenes)
 
     if "contrast" in questions:
         captions_without = []
@@ -175,12 +172,9 @@ def question_maps(
     joined = torch.cat(list(directions.values()), dim=1)  # (B, T, E), T over all questions
     maps = explainer.maps(images, joined).float().cpu().numpy()  # (B, T, h, w)
 
-    heats = []
-    for image, image_maps in zip(images, maps, strict=True):
-        view = model_view(explainer.clip.preprocess, image)
-        box = tuple(np.array(view.box) * CANVAS / image.width)
-        heats.append([onto_image(map_, box, (CANVAS, CANVAS)) for map_ in image_maps])
-
+    box = seen_box(explainer.clip.preprocess)
+    size = (CANVAS, CANVAS)
+    heats = [[onto_image(map_, box, size) for map_ in image_maps] for image_maps in maps]
     counts = [part.shape[1] for part in directions.values()]
     ends = np.cumsum(counts)
     parts = np.split(np.array(heats), ends[:-1], axis=1)
@@ -194,14 +188,15 @@ def _rows(game: Game, heats: Sequence[np.ndarray], question: str) -> Iterator[di
     """
     masks = _masks(game.scene)
     places = [located(heat, masks) for heat in heats]
+    if len(places) == 1:  # one map for all nouns
+        places *= len(masks)
     for i, thing in enumerate(game.scene.objects):
-        place = places[i if len(places) > 1 else 0][i]
         yield {
             "image": game.name,
             "objects": len(masks),
             "noun": thing.noun,
             "area": float(masks[i].mean()),
-            **place._asdict(),
+            **places[i][i]._asdict(),
             "question": question,
         }
 

@@ -8,8 +8,6 @@ The power is the part of simulated studies whose 95 % interval excludes the refe
 lesson's own interval does. All draws come from generators with a fixed seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -114,12 +112,11 @@ def pair_agreement(right: Sequence[float], pairs: Sequence) -> float:
     answers = pd.Series(np.asarray(right, dtype=float)).groupby(np.asarray(pairs))
     first = answers.first()
     second = answers.last()
-    pooled = np.concatenate([first, second])
-    if pooled.std() == 0:
+    both = np.concatenate([first, second])
+    both_swapped = np.concatenate([second, first])
+    if both.std() == 0:
         return 0.0
-    mean = pooled.mean()
-    products = (first - mean) * (second - mean)
-    return float(products.mean() / pooled.var())
+    return float(np.corrcoef(both, both_swapped)[0, 1])
 
 
 def images_needed(reliability: float, images: int, wanted: float) -> int:

@@ -1,7 +1,5 @@
 """Relevance: which part of a map lies on which object, and tensors as arrays."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,7 +13,6 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import as_levels
-from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.grad_eclip import (
     attention_gradient,
     channel_weights,
@@ -95,8 +92,9 @@ def batches_of(images: Sequence) -> list[slice]:
 
 
 def pixels_of(clip: Clip, images: Sequence[Image.Image]) -> Tensor:
-    """What a model sees of B images, (B, 3, H, W), on the CPU."""
-    return torch.stack([model_view(clip.preprocess, image).pixels for image in images])
+    """What a model sees of B images, (B, 3, H, W), on its device."""
+    pixels = torch.stack([model_view(clip.preprocess, image).pixels for image in images])
+    return pixels.to(next(clip.model.parameters()).device)
 
 
 def _maps_of_batch(
@@ -143,8 +141,7 @@ def layer_maps(
     maps: dict[str, list[np.ndarray]] = defaultdict(list)
 
     for batch in batches_of(images):
-        pixels = pixels_of(clip, images[batch])
-        trace = tower.trace(pixels.to(tower.device), graph="query_graph")
+        trace = tower.trace(pixels_of(clip, images[batch]), graph="query_graph")
         weights = channel_weights(tower, trace, directions[batch])  # (B, T, L, R, D)
 
         relevances: dict[str, list[Tensor]] = defaultdict(list)
@@ -172,12 +169,12 @@ def layer_maps(
 
 def object_coverage(explainer: Explainer, scene: Scene, grid: tuple[int, int]) -> np.ndarray:
     """Which fraction, 0 to 1, of every token each object covers: (objects, h, w)."""
-    box = _seen_box(explainer.clip.preprocess)
+    box = seen_box(explainer.clip.preprocess)
     return np.stack([pool(mask, grid, box) for mask in scene.masks(CANVAS)])
 
 
 @lru_cache(maxsize=4)
-def _seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
+def seen_box(preprocess: Callable) -> tuple[float, float, float, float]:
     """What a model sees of a scene, in pixels of its masks; all scenes have one size."""
     grey = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     view = model_view(preprocess, grey)
@@ -193,6 +190,17 @@ def fraction_on_first(map_: np.ndarray, coverage: np.ndarray) -> float:
     if not on_objects.any():
         return 1 / len(coverage)
     return float(on_objects[0] / on_objects.sum())
+
+
+def part_on(map_: np.ndarray, coverage: np.ndarray) -> float:
+    """The fraction of a map's positive relevance that lies where an object covers patches, 0 to 1.
+
+    0 for a map without a positive part.
+    """
+    positive = np.maximum(map_, 0)
+    if not positive.any():
+        return 0.0
+    return float((positive * coverage).sum() / positive.sum())
 
 
 class Located(NamedTuple):
@@ -247,16 +255,12 @@ def on_canvas(map_: np.ndarray) -> np.ndarray:
 def on_own(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """How much of the map of each thing (N, T, h, w) lies on it, on other things and on nothing.
 
-    (N, T, 3).
+    Masks are those of a scene on its canvas. (N, T, 3).
     """
-    height, width = masks[0].shape[1:]
-    whole = (0, 0, width, height)
-
     fractions = []
     for scene_maps, things in zip(maps, masks, strict=True):
         for i, map_ in enumerate(scene_maps):
-            heat = onto_image(map_, whole, (width, height))
-            place = located(heat, things)[i]
+            place = located(on_canvas(map_), things)[i]
             fractions.append([place.on_thing, place.on_others, place.on_nothing])
     return np.reshape(fractions, (*maps.shape[:2], 3))
 

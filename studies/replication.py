@@ -13,13 +13,10 @@ the claim's reference, with the smallest effect that counts. It is
     open     otherwise
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +27,15 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, version, weights_digest, write_whole
 
 from .choices import KINDS
-from .lesson import COMMITTED, SECOND, claim_cells, result_rows, results_folder, results_name
+from .lesson import (
+    COMMITTED,
+    SECOND,
+    claim_cells,
+    read_claims,
+    result_rows,
+    results_folder,
+    results_name,
+)
 from .photographs import split_sources
 from .runs import notebook_of, run_lesson, takes
 
@@ -78,13 +83,11 @@ def outcome(row, expected: str, smallest: float) -> str:
 
 def predicted_and_found(
     results: str | Path = COMMITTED,
-    models: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """A row per predicted claim and model that was measured.
 
     Args:
-        results: a folder with a folder per model.
-        models: those to look at; by default each that has a folder, and the lessons' second model.
+        results: a folder with a folder per model; the lessons' second model has none of its own.
 
     Returns:
         lesson, claim, expected, smallest, model, found ("0.40 [0.30, 0.50], undecided"), outcome.
@@ -93,9 +96,7 @@ def predicted_and_found(
         GradeclipError: there are no results.
     """
     rows = result_rows(results)
-    if models is None:
-        models = [SECOND]
-        models += [folder.name for folder in Path(results).iterdir()]
+    models = [SECOND, *[folder.name for folder in Path(results).iterdir()]]
     rows = rows[rows["model"].isin(models)]
     cells = claim_cells(rows)
     table = predictions().merge(rows, on=["lesson", "claim"])
@@ -231,11 +232,8 @@ def _page(name: str, folder: Path, record: dict) -> str:
 
 def _claims_of(name: str, folder: Path) -> pd.DataFrame:
     """The claims of the lessons about a model, with what is predicted of each."""
-    tables = []
-    for lesson in LESSONS:
-        file = folder / f"{lesson}.csv"
-        if file.exists():
-            tables.append(pd.read_csv(file, dtype={"lesson": str}))
+    files = [folder / f"{lesson}.csv" for lesson in LESSONS]
+    tables = [read_claims(file) for file in files if file.exists()]
     if not tables:
         return pd.DataFrame(columns=["lesson", "claim", "model"])
 

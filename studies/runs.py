@@ -8,8 +8,6 @@ The text of a lesson describes the bundled model. The copy therefore begins with
 model beside those of the bundled one, and folds the paragraphs that state numbers.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys
@@ -19,13 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-
 from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 
-from . import FEWEST
-from .lesson import COMMITTED, Claims, claim_cells, results_folder, results_name
+from .lesson import COMMITTED, Claims, claim_cells, read_claims, results_folder, results_name
 from .photographs import add_claims, read_photographs
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -48,8 +43,8 @@ def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: in
     """Execute a lesson on a model, and return the executed notebook, beside which its page lies.
 
     Raises:
-        GradeclipError: an unknown lesson or parameter, fewer than 20 scenes, results of other
-            weights of the same name, or an error in a cell.
+        GradeclipError: an unknown lesson or parameter, results of other weights of the same name,
+            or an error in a cell.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -123,9 +118,6 @@ def _set_parameters(notebook, title: str, parameters: dict) -> None:
         raise GradeclipError(
             f"lesson {title} takes no {unknown[0]}; its parameters are {', '.join(names) or 'none'}"
         )
-    n = parameters.get("N", FEWEST)
-    if n < FEWEST:
-        raise GradeclipError(f"N must be at least {FEWEST}, got {n}")
 
     lines = [f"{name} = {value!r}" for name, value in parameters.items()]
     cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["injected-parameters"]})
@@ -218,30 +210,23 @@ def _put_claims_first(notebook, table: Path) -> None:
 
     head = f"**The text of this lesson describes `{DESCRIBED}`.** Its numbers are folded below."
     if table.exists():
-        rows = pd.read_csv(table, dtype={"lesson": str})
-        model = table.parent.name
-        head = f"{head} Your model:\n\n{_claims_beside(rows, model)}"
+        head = f"{head} Your model:\n\n{_claims_beside(table)}"
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell(head))
 
 
-def _claims_beside(rows: pd.DataFrame, model: str) -> str:
-    """The claims of a lesson on a model beside those of the bundled one, as Markdown."""
+def _claims_beside(table: Path) -> str:
+    """A model's table of claims of a lesson, beside that of the bundled one, as Markdown."""
+    model = table.parent.name
+    described = claim_cells(read_claims(COMMITTED / DESCRIBED / table.name))
     lines = [f"| claim | {model} | {DESCRIBED} |", "| --- | --- | --- |"]
-    described = {}
-    lesson = rows["lesson"].iloc[0] if len(rows) else ""
-    committed = COMMITTED / DESCRIBED / f"{lesson}.csv"
-    if committed.exists():
-        table = pd.read_csv(committed, dtype={"lesson": str})
-        described = claim_cells(table)
-
-    for (claim, measured), cell in claim_cells(rows).items():
+    for (claim, measured), cell in claim_cells(read_claims(table)).items():
         name = claim.replace("|", "/")
-        beside = DESCRIBED
+        counterpart = DESCRIBED
         if measured != model:  # the lesson's second model
             name = f"{name} ({measured})"
-            beside = measured
-        described_cell = described.get((claim, beside), "")
-        lines.append(f"| {name} | {cell} | {described_cell} |")
+            counterpart = measured
+        beside = described.get((claim, counterpart), "")
+        lines.append(f"| {name} | {cell} | {beside} |")
     return "\n".join(lines)
 
 

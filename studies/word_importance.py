@@ -13,19 +13,18 @@ added, of what the word adds to the similarity (Shapley 1953; Lundberg and Lee, 
 caption of n words has 2^n parts, which are few and short, so the values are exact.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from scipy.special import comb
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import (
@@ -39,11 +38,10 @@ from gradeclip_utils.plots.figures import fit_height, new_figure, show_image
 from gradeclip_utils.scenes import COLOURS, Scene, concepts, draw_scene, phrase
 from gradeclip_utils.words import split_read
 
-from .lesson import FULL_WIDTH, are_different
+from .lesson import FULL_WIDTH, different_things
 from .matching import places_of, shown_scene, two_coloured, word_kinds
 from .pairs import embed_scenes, images_of
 from .relevance import as_array, embedded
-from .rivals.metagame import shapley_weights
 
 CONTENT = ("noun", "colour")  # the kinds of words that a caption can be false in
 COMPARED = (
@@ -97,11 +95,7 @@ def scores_by(
 
 def two_plain(n: int) -> list[Scene]:
     """The first `n` test scenes of two different things without colours: "a dog and a drum"."""
-    drawn = (
-        draw_scene([82, seed], split="test", n_objects=2, tint=0, plain=True) for seed in count()
-    )
-    different = (scene for scene in drawn if are_different(scene.objects))
-    return list(islice(different, n))
+    return list(islice(different_things(82, n_objects=2, tint=0), n))
 
 
 @dataclass(frozen=True)
@@ -182,7 +176,7 @@ def false_word_hits(
                 "image": numbers[scene],
                 "kind": caption.kind,
                 "lowest": is_lowest / ties,
-                "below": (np.sign(lead) + 1) / 2,
+                "below": np.heaviside(lead, 0.5),
             }
             rows.append(row)
     return pd.DataFrame(rows)
@@ -208,8 +202,11 @@ def coalition_similarities(explainer: Explainer, caption: str, image: np.ndarray
 def shapley_values(similarities: np.ndarray) -> np.ndarray:
     """Shapley values (n,) of n words from the similarities (2^n,) of all parts of a caption."""
     n = len(similarities).bit_length() - 1
-    _, weights = shapley_weights(n)  # (n, 2^n)
-    return weights.numpy() @ similarities
+    parts = np.arange(2**n)[:, None] >> np.arange(n) & 1  # (2^n, n): which words they hold
+    others = parts.sum(1, keepdims=True) - parts  # how many words a part holds beside each word
+    signs = np.where(parts, 1, -1)
+    weights = signs / (n * comb(n - 1, others))
+    return weights.T @ similarities
 
 
 def _word_table(scene: Scene, number: int) -> pd.DataFrame:

@@ -5,10 +5,9 @@ there when the same command is given again. `python -m training COMMAND --help` 
 takes.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from gradeclip_utils.errors import GradeclipError
@@ -42,11 +41,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name in MODELS:
         add_model(command, name)
 
-    add = command("seeds", run_seeds, "three half-length trainings, and what lessons claim of each")
+    run = use(seeds.make, "folder", "out")
+    add = command("seeds", run, "three half-length trainings, and what lessons claim of each")
     add("--folder", type=Path, default=RUNS / "seeds", help="for states and weights")
     add("--out", type=Path, default=data_path(seeds.TABLE), help="the table")
 
-    add = command("roles", run_roles, "four half-length trainings in which coins exchange words")
+    run = use(roles.make, "folder", "out")
+    add = command("roles", run, "four half-length trainings in which coins exchange words")
     add("--folder", type=Path, default=RUNS / "roles", help="for states and weights")
     add("--out", type=Path, default=data_path(roles.TABLE), help="the table")
 
@@ -54,10 +55,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("names", nargs="*", help=f"of {', '.join(distil.CONFIGS)}; all by default")
     add("--folder", type=Path, default=RUNS / "students", help="for the states")
     add("--out", type=Path, default=data_path(), help="for the weights")
-    add("--teacher", metavar="FILE", help="other weights of emoji's architecture")
     add("--card", action="store_true", help="only measure those in data/, and write their card")
 
-    add = command("emoji-fine", run_fine, "ship the model of the fine-tuning experiment")
+    run = use(fine.ship, "runs", "out")
+    add = command("emoji-fine", run, "ship the model of the fine-tuning experiment")
     add("--runs", type=Path, default=RUNS / "finetuning", help="of the experiment")
     add("--out", type=Path, default=data_path(), help="for weights and card")
 
@@ -71,10 +72,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--parts", nargs="*", default=[], metavar="PART", help=" ".join(card.PARTS))
     add("--write", action="store_true", help="put the figures into data/figures.csv and the card")
 
-    add = command("gallery", run_gallery, "maps of the first test scenes by two models")
+    run = use(gallery.draw, "out")
+    add = command("gallery", run, "maps of the first test scenes by two models")
     add("--out", type=Path, default=data_path("gallery.png"))
 
-    add = command("art", run_art, "make the archive of drawings anew, by npm")
+    add = command("art", use(art.build, "out"), "make the archive of drawings anew, by npm")
     add("--out", type=Path, default=data_path("art.zip"))
     return parser.parse_args(arguments)
 
@@ -96,8 +98,6 @@ def add_model(command, name: str) -> None:
     add("--folder", type=Path, default=RUNS / name, help="for the state")
     add("--out", type=Path, default=out, help="the weights")
     add("--start", default=start, help="weights to begin from")
-    add("--image-layers", type=int, help="that explain it; if not given, measured")
-    add("--rounds", help="only these, such as 2-3; then --start says where they begin")
 
 
 def add_weights(add) -> None:
@@ -109,32 +109,16 @@ def add_weights(add) -> None:
 # ----------------------------------------------------------------------------------- commands
 
 
+def use(function: Callable, *names: str) -> Callable[[argparse.Namespace], None]:
+    """A command that calls a function with these options."""
+    return lambda options: function(*[getattr(options, name) for name in names])
+
+
 def run_training(options: argparse.Namespace) -> None:
     """Train the rounds of a model, and choose the number of layers that explain it."""
-    rounds = MODELS[options.command]
-    if options.rounds:
-        first, _, last = options.rounds.partition("-")
-        rounds = rounds[int(first) - 1 : int(last or first)]
-    scratch.train_rounds(
-        rounds,
-        options.folder,
-        options.out,
-        start=options.start,
-        image_layers=options.image_layers or scratch.IMAGE_LAYERS,
-    )
-    if options.image_layers is None:
-        table = layers.measure(load_clip("emoji", options.out))
-        layers.write(layers.fewest(table), options.out)
-
-
-def run_seeds(options: argparse.Namespace) -> None:
-    """Train from other seeds, and write what the lessons claim of each."""
-    seeds.make(options.folder, options.out)
-
-
-def run_roles(options: argparse.Namespace) -> None:
-    """Train with names and hints exchanged, and write what words count in each training."""
-    roles.make(options.folder, options.out)
+    scratch.train_rounds(MODELS[options.command], options.folder, options.out, start=options.start)
+    table = layers.measure(load_clip("emoji", options.out))
+    layers.write(layers.fewest(table), options.out)
 
 
 def run_students(options: argparse.Namespace) -> None:
@@ -142,12 +126,7 @@ def run_students(options: argparse.Namespace) -> None:
     if options.card:
         distil.write_card(distil.card(), options.out)
     else:
-        distil.make(options.names, options.folder, options.out, options.teacher)
-
-
-def run_fine(options: argparse.Namespace) -> None:
-    """Ship the tuned model."""
-    fine.ship(data_path("finetuning.csv"), options.runs, options.out)
+        distil.make(options.names, options.folder, options.out)
 
 
 def run_layers(options: argparse.Namespace) -> None:
@@ -171,16 +150,6 @@ def run_card(options: argparse.Namespace) -> None:
     print(card.as_markdown(table))
     if options.write:
         card.write(table, data_path())
-
-
-def run_gallery(options: argparse.Namespace) -> None:
-    """Draw the gallery."""
-    gallery.gallery().savefig(options.out, dpi=100)
-
-
-def run_art(options: argparse.Namespace) -> None:
-    """Make the archive of drawings."""
-    art.build(options.out)
 
 
 def trained_clip(options: argparse.Namespace) -> Clip:

@@ -5,8 +5,6 @@
 Iconify repackages the sets for npm, one SVG body an icon.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

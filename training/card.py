@@ -12,10 +12,9 @@ pointing, the interval resamples images. Classification is zero-shot, among the 
 owl", "bread" of all concepts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import write_whole
 from gradeclip_utils.measures.localisation import localisation_scores
-from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import Clip
 from gradeclip_utils.scenes import (
     CANVAS,
@@ -38,14 +36,15 @@ from gradeclip_utils.scenes import (
     Scene,
     concepts,
     draw_scene,
-    phrase,
 )
-from studies.pairs import draw_pairs, embed_scenes, judge
+from studies.lesson import different_things, embed_prompts
+from studies.pairs import draw_pairs, embed_scenes, judge, right_interval
 from studies.pointing_game import games, play, play_true_masks, question_maps
+from studies.relevance import null_mean
 from studies.word_importance import agreement, function_word_wins, score_table
 
 from . import layers
-from .recognition import classification, nearest_prompt
+from .recognition import caption_hits, classification
 from .rounds import MODELS
 from .scratch import CONFIG
 from .tables import by_model, markdown_table, write_figures
@@ -125,8 +124,7 @@ def caption_rows(clip: Clip, split: str) -> list[dict]:
                 for i in range(256)
             ]
             captions = [scene.caption for scene in scenes]
-            best = nearest_prompt(explainer, embed_scenes(explainer, scenes), captions).tolist()
-            right += [captions[i] == captions[j] for i, j in enumerate(best)]
+            right += caption_hits(explainer, embed_scenes(explainer, scenes), captions)
         rows.append(row(f"right caption among 256, {things(n)}", right, 1 / 256))
     return rows
 
@@ -191,13 +189,10 @@ def target_rows(clip: Clip, split: str) -> list[dict]:
     """
     scenes = [game.scene for game in games(GAMES, split=split, counts=(2,))]
     explainer = Explainer(clip)
-    nouns = [thing.noun for scene in scenes for thing in scene.objects]
-    prompts = explainer.embed_texts([phrase(noun) for noun in nouns])
-    prompts = prompts.unflatten(0, (-1, 2))  # (B, 2, E)
-    null_mean = explainer.embed_texts(explainer.null_captions).mean(0)
+    prompts = embed_prompts(explainer, scenes)  # (B, 2, E)
 
     rows = []
-    targets = {"similarity": prompts, "lead over other captions": prompts - null_mean}
+    targets = {"similarity": prompts, "lead over other captions": prompts - null_mean(explainer)}
     for target, directions in targets.items():
         heats = question_maps(explainer, scenes, {target: directions})[target]  # (B, 2, H, W)
         scores = []
@@ -255,14 +250,7 @@ def word_rows(clip: Clip, split: str) -> list[dict]:
 
 def plain_pairs(count: int, split: str) -> list[Scene]:
     """Scenes of two different things without colours: "a dog and a drum"."""
-    scenes: list[Scene] = []
-    seed = 0
-    while len(scenes) < count:
-        scene = draw_scene([96, seed], split=split, n_objects=2, tint=0, plain=True)
-        if len({thing.noun for thing in scene.objects}) == 2:
-            scenes.append(scene)
-        seed += 1
-    return scenes
+    return list(islice(different_things(96, split=split, n_objects=2, tint=0), count))
 
 
 # ------------------------------------------------------------------------------- the figures
@@ -322,9 +310,8 @@ def row(
     Of clusters, n counts these.
     """
     values = np.asarray(values, float)
-    kind = "proportion" if np.isin(values, (0, 0.5, 1)).all() else "mean"
     n = len(values) if clusters is None else len(np.unique(clusters))
-    cells = (figure, values.mean(), *mean_interval(values, clusters, kind=kind), n, chance)
+    cells = (figure, values.mean(), *right_interval(values, clusters), n, chance)
     return dict(zip(COLUMNS, cells, strict=True))
 
 

@@ -17,8 +17,6 @@ Students that are transformers begin with the teacher's layers, and the lower on
 A ResNet begins from nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,17 +33,16 @@ from torch.nn import functional as F
 from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import data_path, weights_digest
-from gradeclip_utils.measures.statistics import mean_interval
 from gradeclip_utils.models import BUNDLED, BUNDLED_MODELS, load_clip
 from gradeclip_utils.models.bundled import build_model
 from gradeclip_utils.scenes import CANVAS, draw_scene, vocabulary
 from studies.finetuning.arithmetic import quick_arithmetic
-from studies.pairs import embed_scenes
+from studies.pairs import embed_scenes, right_interval
 
 from .compact import save_compact
 from .loop import train
 from .optimiser import muon_of
-from .recognition import nearest_prompt, recognition_sample
+from .recognition import caption_hits, recognition_sample
 from .rounds import Recipe, SceneBatches
 from .scratch import (
     CONFIG,
@@ -251,8 +248,6 @@ def teach(
     teacher: nn.Module,
     folder: Path,
     distillation: Distillation,
-    *,
-    save_every: int = 50,
     seen: dict | None = None,
 ) -> Student:
     """Teach a student. Nothing in a step is random but its scenes, which its number decides."""
@@ -277,7 +272,6 @@ def teach(
         weighted_loss,
         folder / f"{name}.pt",
         extra={"teacher": weights_digest(teacher)},
-        save_every=save_every,
         name=name,
     )
     return student.eval()
@@ -348,13 +342,7 @@ def is_matrix(name: str, weight: Tensor) -> bool:
 
 
 def export(
-    name: str,
-    student: Student,
-    teacher: nn.Module,
-    distillation: Distillation,
-    path: Path,
-    *,
-    bundled: bool = True,
+    name: str, student: Student, teacher: nn.Module, distillation: Distillation, path: Path
 ) -> None:
     """Write the whole model as a compact checkpoint with its config: `load_clip` loads it."""
     state = student.state_dict()
@@ -369,36 +357,30 @@ def export(
     model = build_model(CONFIGS[name])
     model.load_state_dict(state)
 
-    teacher_name = BUNDLED if bundled else "another"
-    training = f"to give the embeddings of {teacher_name!r}, its teacher (distilled)"
+    training = f"to give the embeddings of {BUNDLED!r}, its teacher (distilled)"
     save_compact(
         model,
         path,
         words=vocabulary(),
-        metadata={**asdict(distillation), "teacher": teacher_name},
+        metadata={**asdict(distillation), "teacher": BUNDLED},
         config={**config_of(CONFIGS[name], student.size), "training": training},
-        shared=data_path(BUNDLED_MODELS[BUNDLED]) if bundled else None,
+        shared=data_path(BUNDLED_MODELS[BUNDLED]),
     )
 
 
-def make(names: Sequence[str], folder: Path, out: Path, teacher: str | None = None) -> None:
-    """Teach students and write their weights; those of another teacher into another folder."""
-    if teacher and out.resolve() == data_path().resolve():
-        raise GradeclipError(
-            f"students of another teacher would replace the bundled ones in {out}: "
-            "give another --out"
-        )
+def make(names: Sequence[str], folder: Path, out: Path) -> None:
+    """Teach students, all of them by default, and write their weights."""
     for name in names:
         if name not in CONFIGS:
             known = ", ".join(CONFIGS)
             raise GradeclipError(f"there is no student {name!r}: choose from {known}")
-    model = load_clip(BUNDLED, teacher).model
+    model = load_clip(BUNDLED).model
     seen: dict[tuple[int, ...], Any] = {}
     for name in names or CONFIGS:
         recipe = DISTILLATIONS[name]
         print(f"{name}: {recipe.steps} steps, seed {recipe.seed}", flush=True)
-        student = teach(name, model, folder, recipe, seen=seen)
-        export(name, student, model, recipe, out / BUNDLED_MODELS[name], bundled=teacher is None)
+        student = teach(name, model, folder, recipe, seen)
+        export(name, student, model, recipe, out / BUNDLED_MODELS[name])
 
 
 # ---------------------------------------------------------------------------------- the card
@@ -418,8 +400,7 @@ def card() -> pd.DataFrame:
         explainer = Explainer(clip)
         images = embed_scenes(explainer, scenes)
         texts = explainer.embed_texts(captions)
-        best = nearest_prompt(explainer, images, captions).tolist()
-        right = [captions[i] == captions[j] for i, j in enumerate(best)]
+        right = caption_hits(explainer, images, captions)
         recognised = recognition_sample(clip)
 
         image_cosines = (images * teacher_images).sum(-1).numpy()
@@ -431,8 +412,7 @@ def card() -> pd.DataFrame:
             ("recognised, one thing among all", recognised["right"], recognised["noun"]),
         ):
             values = np.asarray(values, float)
-            kind = "mean" if figure.startswith("cosine") else "proportion"
-            low, high = mean_interval(values, clusters, kind=kind)
+            low, high = right_interval(values, clusters)
             rows.append(
                 {
                     "model": name,

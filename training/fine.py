@@ -6,8 +6,6 @@ python -m studies.finetuning.experiment --arms before grad-eclip --seeds 1
 python -m training emoji-fine
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,9 +23,9 @@ CARD = "emoji-fine.md"
 NAMES = {BEFORE: f"`{START}`", OURS: "`emoji-fine`"}
 
 
-def ship(table: Path, runs: Path, out: Path) -> None:
+def ship(runs: Path, out: Path) -> None:
     """Write the tuned weights, and the figures of both models into the card."""
-    rows = read(table)
+    rows = read()
     rows = rows[(rows["seed"] == 0) & rows["arm"].isin(NAMES)]
     tuned_rows = rows[rows["arm"] == OURS]
     first = tuned_rows.iloc[0]

@@ -3,6 +3,8 @@
 python -m training gallery --out data/gallery.png
 """
 
+from pathlib import Path
+
 from matplotlib.figure import Figure
 
 from gradeclip_utils import Explainer
@@ -17,8 +19,8 @@ MODELS = ("emoji", "emoji-aided")
 SIDE = 288  # pixels of a scene in the figure
 
 
-def gallery() -> Figure:
-    """A row per scene: the image, and for each model the maps of its two things."""
+def draw(out: Path) -> None:
+    """Draw a row per scene: the image, and for each model the maps of its two things."""
     columns = 1 + 2 * len(MODELS)
     figure = Figure(figsize=(8.6, 1.95 * SCENES), layout="constrained")
     axes = figure.subplots(SCENES, columns)
@@ -36,4 +38,4 @@ def gallery() -> Figure:
                 show_image(panel, paint(picture, explanation.image_maps[i]))
                 title = f"{prompt}  {explanation.similarity[i]:.2f}"
                 panel.set_title(title, fontsize=9, loc="left", pad=2)
-    return figure
+    figure.savefig(out, dpi=100)

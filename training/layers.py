@@ -8,8 +8,6 @@ to a point. The number is the smallest that comes within .02 of the best, both i
 "a dog" that lies on the dog and in how often the maximum does, in scenes of two and three things.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

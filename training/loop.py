@@ -9,7 +9,6 @@ undisturbed one draws, and ends with the same weights.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import weights_digest, write_whole
+from gradeclip_utils.files import weights_digest
+from studies.finetuning.state import MAX_LOGIT_SCALE, load_state, save_state
 
-MAX_LOGIT_SCALE = math.log(100)  # CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 PREFETCH = 4  # batches that each worker makes ahead
 
 
@@ -56,9 +55,7 @@ def train(
         GradeclipError: the state is of another recipe, or the loss is not finite.
     """
     settings = {**asdict(recipe), **(extra or {}), "begun from": weights_digest(model)}
-    log: list[dict[str, float]] = []
-    if file.is_file():
-        log = load_state(file, settings, model, optimiser)
+    log = load_state(file, settings, model, optimiser)
 
     steps = range(len(log), recipe.steps)
     loader = torch.utils.data.DataLoader(
@@ -92,13 +89,7 @@ def train(
             log.append({"step": step, "loss": loss.item(), **parts})
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if len(log) % save_every == 0 or len(log) == recipe.steps:
-                state = {
-                    "settings": settings,
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "log": log,
-                }
-                write_whole({file: partial(torch.save, state)})
+                save_state(file, settings, model, optimiser, log)
     return log
 
 
@@ -106,27 +97,3 @@ def linear_decay(recipe: Any, step: int) -> float:
     """The learning rate at a step: up over `warmup`, and along a line to zero at `steps`."""
     warmup = (step + 1) / max(1, recipe.warmup)
     return recipe.learning_rate * min(warmup, 1 - step / recipe.steps)
-
-
-def load_state(
-    file: Path,
-    settings: Mapping[str, Any],
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-) -> list[dict[str, float]]:
-    """Load the last state into model and optimiser, and return the log of the steps until then."""
-    state = torch.load(file, weights_only=True, map_location="cpu")
-    stored = state["settings"]
-    differences = [
-        f"{name} is {stored.get(name)!r} there and {value!r} here"
-        for name, value in settings.items()
-        if stored.get(name) != value
-    ]
-    if differences:
-        raise GradeclipError(
-            f"{file} holds a run with a different recipe ({', '.join(differences)}): "
-            "choose another folder, or delete it"
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["log"]

@@ -1,7 +1,5 @@
 """Recognition: which of all concepts does a model see in an image of one thing?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -106,6 +104,12 @@ def names_noun(
 def nearest_prompt(explainer: Explainer, images: Tensor, prompts: Sequence[str]) -> Tensor:
     """The number (N,) of the prompt with the highest similarity to each of N images."""
     return (images @ explainer.embed_texts(prompts).cpu().T).argmax(-1)
+
+
+def caption_hits(explainer: Explainer, images: Tensor, captions: Sequence[str]) -> list[bool]:
+    """Whether the caption nearest to each of N images is its own, or one that says the same."""
+    nearest = nearest_prompt(explainer, images, captions).tolist()
+    return [captions[i] == captions[j] for i, j in enumerate(nearest)]
 
 
 def recognition_sample(clip: Clip, n: int = 60) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradeclip_utils.files import write_whole
-from studies.lesson import results_name
+from studies.lesson import read_claims, results_name
 
 from .rounds import MODELS, Recipe
 from .scratch import train_rounds
@@ -71,7 +71,7 @@ def lesson_claims(lesson: str, weights: Path, results: Path) -> pd.DataFrame:
     if not file.is_file():
         print(f"lesson {lesson} measures {weights}", flush=True)
         run_lesson(lesson, weights, results)
-    claims = pd.read_csv(file, dtype={"lesson": str})
+    claims = read_claims(file)
     return claims[claims["model"] == name].drop(columns="model")
 
 

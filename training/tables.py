@@ -1,7 +1,5 @@
 """Tables of figures in Markdown, written into a card between two markers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,7 +25,9 @@ def by_model(table: pd.DataFrame, digits: int) -> pd.DataFrame:
     """
     cells = []
     for row in table.itertuples():
-        value, low, high = (f"{n:.{digits}f}" for n in (row.value, row.low, row.high))
+        value = f"{row.value:.{digits}f}"
+        low = f"{row.low:.{digits}f}"
+        high = f"{row.high:.{digits}f}"
         cells.append(f"{value} [{low}, {high}]")
     wide = table.assign(cell=cells).pivot(index="figure", columns="model", values="cell")
     figures = table["figure"].drop_duplicates()

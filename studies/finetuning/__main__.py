@@ -21,6 +21,16 @@ from .losses import map_choices
 from .pairs import Pair
 from .run import Tuning, fine_tune
 
+RECIPE = {  # options of the recipe, and what they mean
+    "steps": "updates of the weights",
+    "batch": "pairs in one step, of one GPU",
+    "learning_rate": "of AdamW",
+    "warmup": "steps in which the rate rises",
+    "regions": "weight of the region loss",
+    "maps": f"one of {', '.join(map_choices())}",
+    "seed": "of the order of the pairs",
+}
+
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the command."""
@@ -41,14 +51,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--save-every", type=int, default=50, help="steps between two saved states")
 
     recipe = Tuning()
-    add("--steps", type=int, default=recipe.steps, help="updates of the weights")
-    add("--batch", type=int, default=recipe.batch, help="pairs in one step, of one GPU")
-    add("--learning-rate", type=float, default=recipe.learning_rate, help="of AdamW")
-    add("--warmup", type=int, default=recipe.warmup, help="steps in which the rate rises")
-    add("--regions", type=float, default=recipe.regions, help="weight of the region loss")
-    add("--maps", default=recipe.maps, help=f"one of {', '.join(map_choices())}")
+    for name, meaning in RECIPE.items():
+        default = getattr(recipe, name)
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=type(default), default=default, help=meaning)
     add("--precision", default=recipe.precision, choices=("fp32", "bf16"))
-    add("--seed", type=int, default=recipe.seed, help="of the order of the pairs")
     return parser.parse_args(arguments)
 
 
@@ -75,16 +82,8 @@ def run(options: argparse.Namespace) -> str:
         overwrite=options.overwrite,
         suffixes=(".safetensors",),
     )
-    tuning = Tuning(
-        steps=options.steps,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        warmup=options.warmup,
-        regions=options.regions,
-        maps=options.maps,
-        precision=options.precision,
-        seed=options.seed,
-    )
+    recipe = {name: getattr(options, name) for name in RECIPE}
+    tuning = Tuning(**recipe, precision=options.precision)
     pairs = read_pairs(options.captions, options.images)
     clip = load_clip(options.model, options.pretrained, device=options.device)
 

@@ -6,8 +6,6 @@ map. The learning rate and the weight of the region loss are chosen for each arm
 names those that have the recipe of another arm all the same.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ Fine-tuning is meant to improve the regions. The other figures show what else ch
 are asked about the same scenes, so that two models can be compared figure by figure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -12,8 +12,6 @@ was cut short goes on from its last state in --runs. A training takes about two 
 its figures one more. A seed decides the order of the scenes; the scenes are the same for all.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -158,20 +156,14 @@ def choose(
     require_present_start(table)
     recipes = {}
     for arm in arms:
-        changes = ARMS[arm] or {}
-        if arm in RECIPE_OF:
-            source = RECIPE_OF[arm]
-            shared = choose(table, runs, [source], recipe)[source]
-            recipes[arm] = replace(shared, **changes)
-            continue
-
-        best = replace(recipe, **changes)
-        score = partial(pilot_score, table, runs, arm)
-        if arm != BEFORE:
+        searched = RECIPE_OF.get(arm, arm)
+        best = replace(recipe, **(ARMS[searched] or {}))
+        score = partial(pilot_score, table, runs, searched)
+        if searched != BEFORE:
             best = climb(best, "learning_rate", RATES, score)
-        if arm not in (BEFORE, GLOBAL):
+        if searched not in (BEFORE, GLOBAL):
             best = climb(best, "regions", WEIGHTS, score)
-        recipes[arm] = best
+        recipes[arm] = replace(best, **(ARMS[arm] or {}))
     return recipes
 
 

@@ -1,7 +1,5 @@
 """Figures of lesson 08: where the dense features of an image resemble a name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +12,7 @@ from gradeclip_utils.plots.figures import fit_height, new_figure, show_image
 from gradeclip_utils.scenes import IMAGE_SIZE, Scene, concepts, phrase
 
 from ..lesson import FULL_WIDTH
+from ..relevance import part_on
 from .evaluate import concept_prompts, dense_features
 
 
@@ -33,25 +32,18 @@ def plot_name_maps(clips: Mapping[str, Clip], scene: Scene) -> Figure:
     image = scene.image()
     show_image(image_axes, image)
 
+    mask = scene.masks(IMAGE_SIZE)[0]
     sentences = [scene.caption]
     for axes, (title, map_) in zip(map_axes, maps.items(), strict=True):
         painted = paint(image, map_, vmax=largest)
         show_image(axes, painted)
         axes.set_title(title, fontsize=10, loc="left", pad=3)
-        part = part_on_first(map_, scene)
+        part = part_on(map_, pool(mask, map_.shape))
         sentences.append(f"{title}, {part:.2f} of the positive similarity on the object")
 
     fit_height(figure, [(image_axes, side)])
     figure.alt = "; ".join(sentences)
     return figure
-
-
-def part_on_first(map_: np.ndarray, scene: Scene) -> float:
-    """How much of the positive part of a map lies on the first object of its scene, 0 to 1."""
-    mask = scene.masks(IMAGE_SIZE)[0]
-    inside = pool(mask, map_.shape)
-    positive = np.maximum(map_, 0)
-    return (positive * inside).sum() / max(positive.sum(), 1e-12)
 
 
 def name_map(clip: Clip, scene: Scene, noun: str) -> np.ndarray:

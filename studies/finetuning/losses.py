@@ -40,6 +40,7 @@ WORDS = "word x region"
 UNIFORM = "uniform"
 OTHER = "other image"
 GROUND_TRUTH = "ground truth"
+FOCAL_GAMMA = 2.0
 _TEXT_CHUNKS = 4  # texts are read in so many groups of like length, so that short ones cost little
 
 
@@ -231,11 +232,7 @@ def global_loss(features: Features) -> Tensor:
     return (of_images + of_captions) / 2
 
 
-def region_loss(
-    features: Features,
-    focal_gamma: float = 2.0,
-    weighted: bool = True,
-) -> tuple[Tensor, int]:
+def region_loss(features: Features, weighted: bool = True) -> tuple[Tensor, int]:
     """Focal region-phrase loss, each phrase weighted by w = max(map), and the number R of regions.
 
         loss = sum_t w_t (focal(p_t) + focal(q_t)) / (2 sum_t w_t)
@@ -263,13 +260,11 @@ def region_loss(
 
     log_p = logits.log_softmax(-1).diagonal()  # (R,)
     log_q = logits.T.log_softmax(-1).diagonal()
-    penalties = focal(log_p, focal_gamma) + focal(log_q, focal_gamma)
+    penalties = focal(log_p, FOCAL_GAMMA) + focal(log_q, FOCAL_GAMMA)
     shares = weights / weights.sum()
     return shares @ penalties / 2, len(regions)
 
 
 def focal(log_p: Tensor, gamma: float) -> Tensor:
     """The focal loss (1 - p)^gamma * -log p (Lin et al., arXiv 1708.02002)."""
-    smallest = torch.finfo(log_p.dtype).tiny  # at 0 a root is vertical
-    missed = (1 - log_p.exp()).clamp_min(smallest)
-    return -(missed**gamma) * log_p
+    return -((1 - log_p.exp()) ** gamma) * log_p

@@ -3,14 +3,12 @@
 images, captions --here--> batches --> maps, regions --> fine-tuned model
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import model_view, pool, read_image
 from gradeclip_utils.language import Phrase, phrases
 
+PLACES = 4  # for phrases of a caption
 # "a photo of a dog": the first noun names the image itself, and no region of it
 _IMAGE_NOUNS = frozenset(
     "photo photograph picture image drawing painting view scene shot close-up".split()
@@ -48,14 +47,6 @@ class Pair:
         return read_image(self.image() if callable(self.image) else self.image)
 
 
-class Pairs(Protocol):
-    """A list of pairs, or anything that makes a pair when it is asked for one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int, /) -> Pair: ...
-
-
 @dataclass(frozen=True)
 class Batch:
     """B pairs with room for P phrases each; texts are listed once, and found by their row."""
@@ -69,7 +60,7 @@ class Batch:
     # (B, P, h, w), the fraction of each cell that a phrase's mask covers; only for "ground truth"
     ground_truth: Tensor | None
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on another device."""
         tensors = {
             name: value.to(device)
@@ -99,18 +90,16 @@ class PairBatches(torch.utils.data.Dataset):
     def __init__(
         self,
         preprocess: Callable,
-        pairs: Pairs,
+        pairs: Sequence[Pair],
         batch: int,
         seed: int,
         *,
-        max_phrases: int = 4,
         grid: tuple[int, int] | None = None,
     ) -> None:
         self.preprocess = preprocess
         self.pairs = pairs
         self.batch = batch
         self.seed = seed
-        self.max_phrases = max_phrases
         self.grid = grid  # of the true masks, if they are needed
 
     def rows(self, number: int) -> list[int]:
@@ -130,13 +119,13 @@ class PairBatches(torch.utils.data.Dataset):
         """Read the images of a batch and cut its captions into phrases."""
         pairs = [self.pairs[row] for row in self.rows(number)]
         views = [model_view(self.preprocess, pair.read()) for pair in pairs]
-        spans = tuple(noun_phrases(pair.caption)[: self.max_phrases] for pair in pairs)
+        spans = tuple(noun_phrases(pair.caption)[:PLACES] for pair in pairs)
 
         texts: dict[str, int] = {}  # to their rows
         for pair in pairs:
             texts.setdefault(pair.caption, len(texts))
 
-        places = (len(pairs), self.max_phrases)  # (B, P)
+        places = (len(pairs), PLACES)  # (B, P)
         phrase_rows = torch.zeros(places, dtype=torch.long)
         phrase_mask = torch.zeros(places, dtype=torch.bool)
         for b, phrases_of_pair in enumerate(spans):

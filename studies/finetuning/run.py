@@ -16,7 +16,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,11 @@ from gradeclip_utils.towers import Tower
 
 from .arithmetic import quick_arithmetic
 from .losses import GROUND_TRUTH, Features, Learner, global_loss, region_loss
-from .pairs import Batch, PairBatches, Pairs
+from .pairs import Batch, Pair, PairBatches
+from .state import MAX_LOGIT_SCALE, load_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-MAX_LOGIT_SCALE = math.log(100)  # CLIP bounds its temperature (Radford et al. 2021, section 2.5)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,6 @@ class Tuning:
             region" (the phrase inside its caption), or a reference: "uniform", "other image",
             "ground truth" (needs `Pair.where`).
         weighted: weigh each phrase by w = max(map).
-        focal_gamma: exponent of the focal loss.
-        phrases: the most phrases of a caption that are used.
         precision: "fp32", or "bf16" for autocast where the processor has bfloat16; maps are always
             drawn in float32.
         seed: of the order of the pairs.
@@ -74,8 +71,6 @@ class Tuning:
     regions: float = 1.0
     maps: str = "grad-eclip"
     weighted: bool = True
-    focal_gamma: float = 2.0
-    phrases: int = 4
     precision: str = "bf16"
     seed: int = 0
 
@@ -128,7 +123,7 @@ class Tuned:
 
 def fine_tune(
     clip: Clip,
-    pairs: Pairs,
+    pairs: Sequence[Pair],
     tuning: Tuning = Tuning(),
     *,
     checkpoint: str | Path | None = None,
@@ -170,19 +165,12 @@ def fine_tune(
     grid = None
     if tuning.maps == GROUND_TRUTH:
         grid = patch_grid(learner.image_tower)
-    batches = PairBatches(
-        clip.preprocess,
-        pairs,
-        tuning.batch,
-        tuning.seed,
-        max_phrases=tuning.phrases,
-        grid=grid,
-    )
+    batches = PairBatches(clip.preprocess, pairs, tuning.batch, tuning.seed, grid=grid)
 
     settings = {**asdict(tuning), "pairs": len(pairs), "weights": weights_digest(clip.model)}
     log: list[dict[str, float]] = []
-    if checkpoint is not None and Path(checkpoint).is_file():
-        log = load_checkpoint(Path(checkpoint), settings, model, optimiser)
+    if checkpoint is not None:
+        log = load_state(Path(checkpoint), settings, model, optimiser)
 
     encode: Callable[[Batch], dict[str, Tensor]] = learner
     backward = Tensor.backward
@@ -231,7 +219,7 @@ def fine_tune(
 
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if checkpoint is not None and len(log) % save_every == 0:
-            save_checkpoint(Path(checkpoint), settings, model, optimiser, log)
+            save_state(Path(checkpoint), settings, model, optimiser, log)
 
     tuned = replace(
         clip,
@@ -247,7 +235,7 @@ def losses(features: Features, tuning: Tuning) -> tuple[Tensor, dict[str, float]
     if features.regions is None:
         return contrast, {"contrast": contrast.item(), "regions": 0.0, "phrases": 0}
 
-    regions, count = region_loss(features, tuning.focal_gamma, tuning.weighted)
+    regions, count = region_loss(features, tuning.weighted)
     loss = contrast + tuning.regions * regions
     parts = {"contrast": contrast.item(), "regions": regions.item(), "phrases": count}
     return loss, parts
@@ -275,40 +263,3 @@ def patch_grid(tower: Tower) -> tuple[int, int]:
     height, width = tower.image_size
     patch_height, patch_width = tower.patch_size
     return height // patch_height, width // patch_width
-
-
-def save_checkpoint(
-    file: Path,
-    settings: dict[str, Any],
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    log: list[dict[str, float]],
-) -> None:
-    """Write the state after a step, whole or not at all."""
-    state = {
-        "settings": settings,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "log": log,
-    }
-    write_whole({file: partial(torch.save, state)})
-
-
-def load_checkpoint(
-    file: Path,
-    settings: dict[str, Any],
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-) -> list[dict[str, float]]:
-    """Load the last state into model and optimiser, and return the log of the steps until then."""
-    state = torch.load(file, weights_only=True, map_location="cpu")
-    stored = state["settings"]
-    different = [name for name in settings if stored.get(name) != settings[name]]
-    if different:
-        raise GradeclipError(
-            f"{file} is of a run with other settings ({', '.join(different)}): "
-            "choose another file, or delete it"
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["log"]

@@ -31,7 +31,6 @@ LINEAR = (
     "integrated-gradients",
     "leave-one-out",
     "replace",
-    "metagame",
     "integrated-attention",
     "fixlip",
 )

@@ -28,12 +28,12 @@ from studies.methods import (
     as_table,
     explainer_of,
     in_parts,
+    mean_precision,
     measure,
     measure_depths,
     measured,
     measured_depths,
     plot_methods,
-    precision_on,
 )
 from studies.relevance import layer_maps, maps_by
 
@@ -97,7 +97,7 @@ def test_the_target_of_a_lead_is_the_prompt_less_the_mean_of_null_captions(bundl
     for k, scene in enumerate(scenes):
         leads = explainer.embed_texts(prompts_of(scene)) - mean
         maps = explainer.maps(scene.image(96), leads)
-        (expected,) = precision_on(maps.numpy(), [scene.masks(96)])
+        expected = mean_precision(maps[0].numpy(), scene.masks(96))
         row = rows.loc[PACKAGE, k]
         assert row["average precision (lead)"] == pytest.approx(expected, abs=1e-4)
 
@@ -157,21 +157,19 @@ def table_on_disk(tmp_path, monkeypatch, bundled):
     monkeypatch.setattr(methods, "load_clip", lambda name: bundled)
     monkeypatch.setattr(methods, "QUICK", {PAPER: "grad-eclip", "rollout": "rollout"})
     monkeypatch.setattr(methods, "SLOW", {})
+    monkeypatch.setattr(methods, "MODELS", ["emoji"])
+    monkeypatch.setattr(methods, "SLOW_SCENES", 0)
+    monkeypatch.setattr(methods, "DEPTH_SCENES", 1)
     monkeypatch.setattr(methods, "CURVED", 0)
     return tmp_path
-
-
-def run(folder, monkeypatch, n):
-    arguments = f"methods --models emoji --n {n} --slow 0 --depths 1 --out {folder / 'methods.csv'}"
-    monkeypatch.setattr("sys.argv", arguments.split())
-    methods.main()
 
 
 def test_the_table_goes_on_where_it_was_stopped_and_is_that_of_its_weights(
     table_on_disk, monkeypatch, bundled
 ):
-    run(table_on_disk, monkeypatch, 2)
-    run(table_on_disk, monkeypatch, 3)
+    for count in (2, 3):
+        monkeypatch.setattr(methods, "SCENES", count)
+        methods.main()
     table = pd.read_csv(table_on_disk / "methods.csv")
     of_paper = table[table["method"] == PAPER]
     assert sorted(of_paper["scene"]) == [0, 1, 2]

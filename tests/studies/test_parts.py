@@ -6,7 +6,7 @@ import pytest
 from gradeclip_utils import Explainer
 from gradeclip_utils.scenes import draw_scene, phrase
 from studies.lesson import prompts_of, shown_scenes
-from studies.methods import precision_on
+from studies.methods import mean_precision
 from studies.parts import (
     CONTRAST,
     IMAGE,
@@ -57,8 +57,8 @@ def test_rows_are_those_of_the_package_for_the_same_target(bundled, scenes, maps
         for target, pair in directions.items():
             expected = explainer.maps(scene.image(96), np.stack(pair)).numpy()
             row = maps.loc["loosened", 2, target, k]
-            precisions = precision_on(expected, [scene.masks(96)])
-            assert row["average precision"] == pytest.approx(precisions.item(), abs=1e-4)
+            precision = mean_precision(expected[0], scene.masks(96))
+            assert row["average precision"] == pytest.approx(precision, abs=1e-4)
 
 
 def test_parts_of_the_relevance_are_between_none_and_all(maps):

@@ -59,15 +59,16 @@ def test_a_map_that_knows_nothing_scores_the_areas(two_things):
 
 
 def test_of_each_thing_its_own_map_is_measured_and_how_concentrated_it_is(two_things):
-    on_thing = two_things.astype(float)
-    on_second = on_thing[::-1]
-    maps = np.stack([on_thing, on_second])
-    of_first, of_second = on_own(maps, [two_things, two_things])
+    on_canvas = np.kron(two_things, np.ones((16, 12), bool))  # (2, 96, 96)
+    on_second_thing = on_canvas[::-1]
+    maps = np.stack([on_canvas, on_second_thing]).astype(float)
+    of_first, of_second = on_own(maps, [on_canvas, on_canvas])
     on_own_thing = [1, 0, 0]
     on_other_thing = [0, 1, 0]
     np.testing.assert_allclose(of_first, [on_own_thing] * 2)
     np.testing.assert_allclose(of_second, [on_other_thing] * 2)
 
+    on_thing = two_things.astype(float)
     without_positive_part = -on_thing
     highest = on_highest(np.stack([on_thing, without_positive_part]))
     assert highest == pytest.approx([4 / 6, 4 / 48])

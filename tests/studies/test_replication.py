@@ -85,7 +85,6 @@ def test_predictions_stand_beside_what_each_model_was_found_to_do_and_hits_are_c
     assert outcomes.to_dict() == {"good": "hit", "bad": "missed"}
     counts = hits(table)
     assert counts.loc["good"].tolist() == [1, 0, 0]
-    counts = hits(predicted_and_found(results, ["bad"]))
     assert counts.loc["bad"].tolist() == [0, 1, 0]
 
 

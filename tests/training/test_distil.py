@@ -1,6 +1,5 @@
 """Students: what they take over, what learns, and that what is exported is what was taught."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,8 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from gradeclip_utils import load_clip
-from gradeclip_utils.errors import GradeclipError
-from gradeclip_utils.files import data_path
 from training import distil
 from training.scratch import normalise
 
@@ -92,23 +89,3 @@ def test_an_exported_student_is_the_taught_one(taught, bundled, tmp_path):
 
     weights = load_file(path)
     assert not any(key.startswith("transformer.") for key in weights), "the text is shared"
-
-
-def test_a_teacher_of_another_training_leaves_the_bundled_students_alone(tmp_path, monkeypatch):
-    teacher = tmp_path / "other.safetensors"
-    for ending in (".safetensors", ".json"):
-        shutil.copy(data_path(f"emoji-bag{ending}"), teacher.with_suffix(ending))
-    monkeypatch.setitem(distil.DISTILLATIONS, "emoji-average", short("emoji-average", steps=1))
-    with pytest.raises(GradeclipError, match="would replace the bundled ones .* another --out"):
-        distil.make(["emoji-average"], tmp_path / "states", data_path(), str(teacher))
-
-    distil.make(["emoji-average"], tmp_path / "states", tmp_path, str(teacher))
-    clips = [
-        load_clip("emoji-average", tmp_path / "emoji-average.safetensors"),
-        load_clip("emoji", teacher),
-        load_clip("emoji"),
-    ]
-    for key in ("token_embedding.weight", "visual.transformer.resblocks.0.mlp.c_fc.weight"):
-        taught, of_teacher, of_emoji = [clip.model.get_parameter(key) for clip in clips]
-        assert torch.equal(taught, of_teacher)
-        assert not torch.equal(taught, of_emoji)

@@ -284,11 +284,9 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     assert comparison == pytest.approx(expected | {"n": 2}, rel=1e-4)
 
 
-def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(table, tmp_path):
+def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(tmp_path):
     clip = load_clip(arms.START)
-    rows = arms.read()
-    rows.to_csv(table, index=False)
-    rows = rows.query("seed == 0 and figure == @TUNED_FOR").set_index("arm")
+    rows = arms.read().query("seed == 0 and figure == @TUNED_FOR").set_index("arm")
     ours = rows.loc[OURS]
     recipe = replace(RECIPE, learning_rate=ours["learning_rate"], regions=ours["regions"])
     begin = "<!-- figures: written by python -m training emoji-fine -->"
@@ -298,11 +296,11 @@ def test_the_shipped_model_is_that_of_the_table_and_stands_in_its_card(table, tm
 
     folder = experiment.folder_of(OURS, recipe, tmp_path, clip)
     with pytest.raises(ValueError, match=f"no model tuned from the present {arms.START}"):
-        fine.ship(table, tmp_path, tmp_path)
+        fine.ship(tmp_path, tmp_path)
     folder.mkdir()
     tuned = Tuned(clip, recipe, pd.DataFrame())
     tuned.save(folder / experiment.MODEL)
-    fine.ship(table, tmp_path, tmp_path)
+    fine.ship(tmp_path, tmp_path)
     text = card.read_text()
     assert text.startswith("# A card")
     before = rows.loc[BEFORE, "estimate"]
