@@ -13,6 +13,7 @@ from torch import Tensor
 from gradeclip_utils import Explainer
 from gradeclip_utils.images import model_view, onto_image, pool
 from gradeclip_utils.measures.localisation import as_levels
+from gradeclip_utils.methods import Method
 from gradeclip_utils.methods.grad_eclip import (
     attention_gradient,
     channel_weights,

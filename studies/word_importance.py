@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from scipy.special import comb
 
 from gradeclip_utils import METHODS, Explainer
 from gradeclip_utils.methods.grad_eclip import (
@@ -42,6 +41,7 @@ from .lesson import FULL_WIDTH, different_things
 from .matching import places_of, shown_scene, two_coloured, word_kinds
 from .pairs import embed_scenes, images_of
 from .relevance import as_array, embedded
+from .rivals.metagame import shapley_weights
 
 CONTENT = ("noun", "colour")  # the kinds of words that a caption can be false in
 COMPARED = (
@@ -202,11 +202,8 @@ def coalition_similarities(explainer: Explainer, caption: str, image: np.ndarray
 def shapley_values(similarities: np.ndarray) -> np.ndarray:
     """Shapley values (n,) of n words from the similarities (2^n,) of all parts of a caption."""
     n = len(similarities).bit_length() - 1
-    parts = np.arange(2**n)[:, None] >> np.arange(n) & 1  # (2^n, n): which words they hold
-    others = parts.sum(1, keepdims=True) - parts  # how many words a part holds beside each word
-    signs = np.where(parts, 1, -1)
-    weights = signs / (n * comb(n - 1, others))
-    return weights.T @ similarities
+    _, weights = shapley_weights(n)  # (n, 2^n)
+    return weights.numpy() @ similarities
 
 
 def _word_table(scene: Scene, number: int) -> pd.DataFrame:

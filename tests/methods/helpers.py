@@ -8,13 +8,13 @@ from gradeclip_utils.methods import METHODS, Options, gradients, perturbation
 from gradeclip_utils.methods.registry import layers_to_explain
 from gradeclip_utils.towers import open_image_tower, open_text_tower
 from gradeclip_utils.words import split_read
-from studies.rivals.fixlip import fixlip
+from studies.rivals.second_order import fixlip_of_patches
 from tests import plain
 
 QUICK = {  # slow methods with fewer steps
     "rise": (perturbation.rise, {"masks": 40}),
     "integrated-gradients": (gradients.integrated_gradients, {"steps": 6}),
-    "fixlip": (fixlip, {"masks": 40}),
+    "fixlip": (fixlip_of_patches, {"masks": 40}),
 }
 
 

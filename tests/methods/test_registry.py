@@ -31,6 +31,7 @@ LINEAR = (
     "integrated-gradients",
     "leave-one-out",
     "replace",
+    "metagame",
     "integrated-attention",
     "fixlip",
 )
