@@ -183,6 +183,11 @@ def command(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], s
         help="explain the lead over this prompt; 'others': over all other captions",
     )
     parser.add_argument(
+        "--method",
+        default="grad-eclip",
+        help="the method of the maps, such as game or maskclip; default: %(default)s",
+    )
+    parser.add_argument(
         "--words",
         metavar="METHOD",
         default="leave-one-out",
@@ -223,7 +228,8 @@ def _run_command(options: argparse.Namespace) -> str:
         device=options.device,
         precision=options.precision,
     )
-    explainer = Explainer(clip, words=None if options.words == "none" else options.words)
+    words = None if options.words == "none" else options.words
+    explainer = Explainer(clip, method=options.method, words=words)
     lines = [str(clip)]
     for name, figure in zip(tqdm(images, unit="image", delay=1), figures, strict=True):
         explanation = explainer.explain(images[name], prompts, against=options.against)

@@ -502,6 +502,7 @@ class Explainer:
         if count < 1:
             raise GradeclipError(f"count must be 1 or more, got {count}")
         nouns = known_nouns(self.clip.vocabulary) if vocabulary is None else as_strings(vocabulary)
+
         texts = self.embed_texts(captions_of(nouns, self.clip.vocabulary))  # (K, E)
         with self._isolated():
             _, trace = self._trace([self._read_image(image)], with_graph=False)
@@ -518,6 +519,7 @@ class Explainer:
                 dense = self.image_tower.dense(trace).transpose(1, 2)  # (1, E, N)
                 embedding = _on_grid(dense, trace)[0, :, row, column]
             similarity, indices = (texts @ embedding).topk(min(count, len(nouns)))
+
         words = [nouns[i] for i in indices.tolist()]
         return list(zip(words, similarity.tolist(), strict=True))
 

@@ -66,6 +66,17 @@ def test_a_lead_and_words_by_another_method_are_explained_on_request(model, caps
     assert float(lead) == pytest.approx(explanation.lead[0], abs=1e-4)
 
 
+def test_maps_are_by_another_method_on_request(model, capsys):
+    write_photo("photo.jpg")
+    arguments = ["--image", "photo.jpg", "--prompt", "a red car", "--words", "none"]
+    figures = set()
+    for method in ("grad-eclip", "maskclip"):
+        out = f"{method}.png"
+        assert main(["explain", *model, *arguments, "--method", method, "--out", out]) == 0
+        figures.add(Image.open(out).tobytes())
+    assert len(figures) == 2
+
+
 @pytest.mark.parametrize(("ending", "start"), [(".pdf", b"%PDF"), (".SVG", b"<?xml")])
 def test_each_of_several_images_has_a_figure_of_all_captions_with_its_name(
     model, capsys, ending, start

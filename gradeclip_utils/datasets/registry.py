@@ -81,9 +81,11 @@ def _read_scenes(place: str) -> list[Example]:
     split, _, count = place.partition(":")
     if not count.isdigit():
         raise GradeclipError(f"say how many scenes, as in scenes:development:200; got {place!r}")
+
     examples = []
     for number in range(int(count)):
         scene = draw_scene([50, 0, number], split=split)
+
         rng = np.random.default_rng([51, number])
         noun = scene.objects[rng.integers(len(scene.objects))].noun
         members = [i for i, thing in enumerate(scene.objects) if thing.noun == noun]

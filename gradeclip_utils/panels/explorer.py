@@ -149,6 +149,7 @@ class Explorer(AnyWidget):
         if {"prompt", "source", "resolution", "method", "compared", "against"} & fields.keys():
             # A phrase and a patch belong to the map before.
             fields = {"phrase": None, "patch": None, **fields}
+
         before = (self.view.state, self.pinned, self._typed)
         try:
             state = self._next_state(fields)
@@ -180,6 +181,7 @@ class Explorer(AnyWidget):
         for name in fields:
             if name not in vars(self._start):
                 raise GradeclipError(f"there is no field {name!r}: {hint(name, vars(self._start))}")
+
         # What the prompt is compared with, and another caption, imply each other.
         if fields.get("against"):
             fields = {**fields, "compared": "own"}

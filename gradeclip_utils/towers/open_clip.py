@@ -209,9 +209,9 @@ class TextTransformerTower(Tower):
         text = getattr(model, "text", model)
         if not isinstance(text, (TextTransformer, open_clip.CLIP)):
             raise UnsupportedModel(
-                f"the text tower is a {type(text).__name__}; only open_clip's own text transformer "
-                "and Hugging Face encoders can be opened (embeddings that the model computes can "
-                "be explained instead of prompts)"
+                f"a {type(text).__name__} does not read prompts: only open_clip's own text "
+                "transformer and Hugging Face encoders do. Give embeddings in their place, which "
+                "the model computes (of a classifier, a one-hot vector for each class)"
             )
         self.text = text
         self.pool = _pool_of(text)

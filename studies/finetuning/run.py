@@ -18,13 +18,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -117,7 +116,8 @@ class Tuned:
             token_count = config["text_cfg"].get("vocab_size", 49408)
             state["token_ids"] = torch.arange(token_count, dtype=torch.int32)
 
-        files[path] = partial(save_file, state, metadata=metadata)
+        # as bytes, because save_file makes files that nobody else may read
+        files[path] = as_safetensors(state, metadata=metadata)
         write_whole(files)
 
 

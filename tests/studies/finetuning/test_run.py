@@ -428,6 +428,7 @@ def test_the_command_tunes_a_folder_of_pictures_into_a_model_that_loads(tmp_path
     assert "2 captions without a phrase counted as a whole alone" in printed
     assert f"load_clip('emoji', {str(out)!r})" in printed
     assert not (tmp_path / "mine.checkpoint").exists()
+    assert out.stat().st_mode == (tmp_path / "captions.csv").stat().st_mode  # others may read it
 
     emoji = load_clip("emoji")
     tuned = load_clip("emoji", out)
