@@ -251,7 +251,7 @@ def test_the_study_runs_on_captions_of_coco(rows):
     assert plain.n >= 8
     assert np.isfinite([*plain, *controlled]).all()
 
-    figure = study.plot_words(table)
+    figure = study.plot_words(table.assign(**{study.RELEVANCE: table["grad-eclip"]}))
     (axes,) = figure.axes
     assert "idea" in [text.get_text() for text in axes.texts]
     noun_count = (table["group"] == "noun").sum()
