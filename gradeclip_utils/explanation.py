@@ -22,6 +22,7 @@ from .files import write_whole
 from .images import DRAWN, Box, onto_image, read_image
 from .language import is_function_word
 from .methods.interactions import centred, named_things
+from .models import model_title
 from .words import Word
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Result:
         'emoji (bundled), Grad-ECLIP: explains the model's own similarity, last 3 layers'
         """
         known = self.provenance
-        line = f"{known.model} ({known.pretrained or 'weights not named'}), {known.title}"
+        line = f"{model_title(known.model, known.pretrained)}, {known.title}"
         if known.explained_similarity is None:
             line += f": explains {known.explains}"
             if self.lead_over and "similarity" in known.explains:

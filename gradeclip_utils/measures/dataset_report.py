@@ -21,13 +21,13 @@ from ..errors import GradeclipError
 from ..explainer import Explainer
 from ..explanation import Explanation
 from ..methods import METHODS
-from ..models import Clip, load_clip
+from ..models import Clip, load_clip, model_title
 from ..plots import paint
 from ..words import Word
 from .evaluation import describe_run, method_names
 from .localisation import localisation_scores
 from .page import PAGE, render_page, shaded_caption, shorten, sortable, write_thumbnail
-from .table import Table, model_title
+from .table import Table
 
 SAMPLE_SIZE = 64  # images of the data set that every caption is compared with
 OUTLIER = 3.5  # robust deviations from the median (Iglewicz and Hoaglin 1993)
@@ -243,8 +243,9 @@ def _render_page(
     for name, meaning in WARNINGS.items():
         if name in ("not explained", *columns):
             counts.append(f"{meaning}: {table['warnings'].str.contains(name).sum()}")
+    title = model_title(clip.name, clip.pretrained)
     about = (
-        f"<p>{html.escape(model_title(clip))}; {'; '.join(counts)}. Pairs with most warnings come "
+        f"<p>{html.escape(title)}; {'; '.join(counts)}. Pairs with most warnings come "
         "first; a click on a head sorts, a click on an image opens its page. Each map has its own "
         "scale, from no colour (zero or less) to dark (its largest value).</p>"
     )

@@ -32,7 +32,7 @@ from ..explainer import Explainer
 from ..explanation import Explanation
 from ..images import model_view, pool
 from ..methods import METHODS
-from ..models import Clip, load_clip
+from ..models import Clip, load_clip, model_title
 from .faithfulness import (
     GAMES,
     PROTOCOLS,
@@ -45,7 +45,7 @@ from .faithfulness import (
 from .localisation import MEASURES, localisation_scores, reference_baselines
 from .sanity import randomised
 from .statistics import group_means, interpret_interval, paired_differences
-from .table import Table, describe_model, model_title
+from .table import Table, describe_model
 
 PROMPTLESS = ("random", "centre", "area", "random weights")  # references that no prompt changes
 REFERENCES = (*PROMPTLESS, "wrong word", "oracle")
@@ -521,7 +521,8 @@ def _run_command(options: argparse.Namespace) -> str:
     )
     table = summary(rows)
     table.to_csv(Path(options.out) / "summary.csv", index=False)
+    title = model_title(clip.name, clip.pretrained)
     return (
-        f"{model_title(clip)} on {options.data}; rows and means of every measure are in "
+        f"{title} on {options.data}; rows and means of every measure are in "
         f"{options.out}\n{report_best(table)}"
     )

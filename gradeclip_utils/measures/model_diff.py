@@ -29,7 +29,7 @@ from ..explanation import Explanation
 from ..files import output
 from ..images import Box, onto_image
 from ..language import phrases, tagged_words
-from ..models import Clip, load_clip
+from ..models import Clip, load_clip, model_title
 from ..plots import paint
 from ..prompts import null_captions
 from ..words import Word
@@ -37,7 +37,6 @@ from .dataset_report import add_pairs, load_pairs
 from .evaluation import method_names
 from .page import PAGE, fill_in, render_page, shorten, sortable, write_thumbnail
 from .statistics import group_means, interpret_interval, mean_interval
-from .table import model_title
 
 BATCH_SIZE = 16  # pairs that are read and explained together
 SHOWN_PAIRS = 50
@@ -479,7 +478,9 @@ def _write_page(
     words = words.assign(word=words["word"].map(html.escape))
 
     titles = {"a": "A", "b": "B", "null": "second training of A"}
-    models = [f"{titles[name]}: {model_title(clip)}" for name, clip in clips.items()]
+    models = []
+    for name, clip in clips.items():
+        models.append(f"{titles[name]}: {model_title(clip.name, clip.pretrained)}")
     about = (
         f"<p><strong>{html.escape(result.conclusion)}</strong></p>"
         f"<p>{html.escape('; '.join(models))}. The {len(shown)} pairs whose place moved most come "

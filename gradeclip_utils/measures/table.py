@@ -98,11 +98,6 @@ def describe_model(clip: Clip) -> dict[str, Any]:
     }
 
 
-def model_title(clip: Clip) -> str:
-    """A model and its weights, for people."""
-    return f"{clip.name} ({clip.pretrained or 'weights not named'})"
-
-
 def _as_json(value: Any) -> Any:
     """A value as JSON has it; NaN becomes null."""
     if isinstance(value, np.generic):

@@ -7,7 +7,7 @@ transformers, and `bundled` has the models that the project ships.
 """
 
 from .bundled import BUNDLED, BUNDLED_MODELS
-from .clip import Clip
+from .clip import Clip, model_title
 from .loading import load_clip
 
-__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip"]
+__all__ = ["BUNDLED", "BUNDLED_MODELS", "Clip", "load_clip", "model_title"]

@@ -108,7 +108,7 @@ class Clip:
         return cls(model, preprocess, tokenizer, name, pretrained)
 
     def __repr__(self) -> str:
-        first = f"{self.name} ({self.pretrained or 'weights not named'})"
+        first = model_title(self.name, self.pretrained)
         if self.vocabulary is not None:
             first += f", knows {len(self.vocabulary)} words"
         lines = [first]
@@ -117,6 +117,13 @@ class Clip:
         lines.append(f"  image: {_describe(open_image_tower, self.model, self.image_layers or 1)}")
         lines.append(f"  text: {_describe(open_text_tower, self.model, self.text_layers)}")
         return "\n".join(lines)
+
+
+def model_title(name: str, pretrained: str) -> str:
+    """A model and the source of its weights, for people."""
+    if pretrained == name:  # a folder of transformers, or a name of a hub, is both
+        return name
+    return f"{name} ({pretrained or 'weights not named'})"
 
 
 def _describe(

@@ -45,6 +45,7 @@ def test_a_folder_is_loaded_as_the_model_in_hand_is_explained(folder, picture):
         np.testing.assert_allclose(explanation.image_maps, expected.image_maps, atol=1e-6)
         assert [word.text for word in explanation.words[0]] == ["a", "red", "car"]
         assert clip.name == f"transformers:{folder}"
+        assert str(clip).splitlines()[0] == clip.name  # which is also the source of the weights
         assert not clip.model.training
     assert "up to 16 tokens" in str(clip)
 
