@@ -662,52 +662,54 @@ def by_assigned_role(table: pd.DataFrame, *, draws: int = 1000) -> pd.DataFrame:
     """What a role makes of a word, and what its concreteness, where coins assigned the roles.
 
     Args:
-        table: of trainings in which coins exchanged names and hints (`data/roles.csv`): training,
-            word, pair, role, concreteness, relevance.
+        table: of the two trainings in which coins exchanged names and hints (`data/roles.csv`):
+            training, word, pair, role, concreteness, relevance.
         draws: of pairs of words, for the intervals.
 
     Returns:
         A row a measure: value, low, high, n (words). "names rather than hints" is how much more a
-        word counts in the training in which it names than where it hints. The other rows are rank
-        correlations of concreteness and relevance with the role held constant: of both trainings
-        with random tokens ("coins"), of those whose tokens began as word vectors ("english",
-        "permuted"), and the difference of these.
+        word counts in the training in which it names than in the one in which it hints. What else
+        differs between the trainings cancels: of each pair, one word names in the first and the
+        other in the second. The other rows are rank correlations of concreteness and relevance with
+        the role held constant: of the training whose tokens began as word vectors of English
+        ("english"), of that whose tokens began as those of other words ("permuted"), and the
+        difference.
     """
-    words = table.set_index(["pair", "word", "training"])[["relevance", "concreteness", "role"]]
-    wide = words.unstack("training").dropna()
-    relevance = wide["relevance"]
-    ratings = wide["concreteness"]["coins"].to_numpy()
-    is_name = (wide["role"] == NAME).astype(float)
-    coins_less_opposite = (relevance["coins"] - relevance["opposite coins"]).to_numpy()
-    name_less_hint = np.where(is_name["coins"], coins_less_opposite, -coins_less_opposite)
+    words = in_each_role(table).dropna()
+    names_more = (words[NAME] - words[HINT]).to_numpy()
+    ratings = words["concreteness"].to_numpy()
+    by_training = table.set_index(["word", "training"])[["relevance", "role"]].unstack()
+    by_training = by_training.loc[words.index]
 
     def estimate(picked: np.ndarray) -> dict[str, float]:
-        """Every measure, of these rows of `wide`."""
+        """Every measure, of these rows of `words`."""
         correlations = {}
-        for training, values in relevance.items():
-            role = is_name[training].to_numpy()[picked, None]
+        for training, values in by_training["relevance"].items():
+            is_name = (by_training["role"][training] == NAME).to_numpy(dtype=float)
+            role = is_name[picked, None]
             y = values.to_numpy()[picked]
             correlations[training] = partial_spearman(ratings[picked], y, role)
-        english = correlations["english"]
-        permuted = correlations["permuted"]
         return {
-            "names rather than hints": np.mean(name_less_hint[picked]),
-            "coins": (correlations["coins"] + correlations["opposite coins"]) / 2,
-            "english": english,
-            "permuted": permuted,
-            "english less permuted": english - permuted,
+            "names rather than hints": np.mean(names_more[picked]),
+            **correlations,
+            "english less permuted": correlations["english"] - correlations["permuted"],
         }
 
-    pairs = wide.index.get_level_values("pair")
-    rows_of_pair = [np.flatnonzero(pairs == pair) for pair in pairs.unique()]
+    rows_of_pair = [np.flatnonzero(words["pair"] == pair) for pair in words["pair"].unique()]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(draws):
         chosen = rng.integers(len(rows_of_pair), size=len(rows_of_pair))
         drawn.append(estimate(np.concatenate([rows_of_pair[i] for i in chosen])))
     low, high = pd.DataFrame(drawn).quantile(_CENTRAL).to_numpy()
-    value = pd.Series(estimate(np.arange(len(wide))))
-    return pd.DataFrame({"value": value, "low": low, "high": high, "n": len(wide)})
+    value = pd.Series(estimate(np.arange(len(words))))
+    return pd.DataFrame({"value": value, "low": low, "high": high, "n": len(words)})
+
+
+def in_each_role(table: pd.DataFrame) -> pd.DataFrame:
+    """By word of `data/roles.csv`: pair, concreteness, and its relevance in each of the roles."""
+    words = table.groupby("word")[["pair", "concreteness"]].first()
+    return words.join(table.pivot(index="word", columns="role", values="relevance"))
 
 
 def agreement_in_captions(rows: pd.DataFrame, x: str) -> pd.Series:
@@ -798,6 +800,37 @@ def plot_words(words: pd.DataFrame) -> Figure:
     )
     axes.get_legend().set_title("rank of concreteness (dark: the highest)", prop={"size": 9})
     sns.despine(ax=axes, left=True)
+    return figure
+
+
+def plot_assigned_roles(table: pd.DataFrame) -> Figure:
+    """Draw a point a word: its relevance where it hints, and where it names.
+
+    Args:
+        table: of the two trainings in which coins exchanged names and hints (`data/roles.csv`).
+    """
+    words = in_each_role(table).dropna()
+    more = int((words[NAME] > words[HINT]).sum())
+    alt = f"{more} of {len(words)} words count more where they name a thing"
+    figure = new_figure(5.4, 4.0, alt)
+    axes = figure.subplots()
+    sns.scatterplot(
+        words,
+        x=HINT,
+        y=NAME,
+        hue="concreteness",
+        palette="crest",
+        hue_norm=(1, 5),
+        s=30,
+        ax=axes,
+    )
+    highest = words[[NAME, HINT]].to_numpy().max()
+    axes.plot([0, highest], [0, highest], color="black", linewidth=1, linestyle="--")
+    axes.text(highest, highest, "equal ", ha="right", va="bottom", fontsize=9)
+    axes.set_xlabel("relevance in the training where the word hints at a thing")
+    axes.set_ylabel("relevance where it names one")
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    sns.despine(ax=axes)
     return figure
 
 

@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=data_path(seeds.TABLE), help="the table")
 
     run = use(roles.make, "folder", "out")
-    add = command("roles", run, "four half-length trainings in which coins exchange words")
+    add = command("roles", run, "two trainings in which coins exchange names and hints")
     add("--folder", type=Path, default=RUNS / "roles", help="for states and weights")
     add("--out", type=Path, default=data_path(roles.TABLE), help="the table")
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import open_clip
 import torch
 from torch import Tensor
 
-from gradeclip_utils.scenes import CANVAS, Scene, Span, draw_scene
+from gradeclip_utils.scenes import CANVAS, Object, Scene, Span, draw_scene
 from gradeclip_utils.scenes.emoji import concept, render
 from gradeclip_utils.scenes.grammar import article, grouped
 from gradeclip_utils.scenes.scene import is_withheld_colour
@@ -60,6 +61,8 @@ class Recipe:
         exchanged: pairs of a noun and a hint; where captions would say one they say the other.
         word_vectors: what the embeddings of tokens begin as: "english" for word vectors of
             English, "permuted" for those of other words; random if empty.
+        drawn: scenes of each number of objects that are drawn, of which batches are chosen, without
+            hard negatives; 0 draws new scenes for every batch.
         start: a compact checkpoint to begin from, such as `data/emoji.safetensors`; empty to begin
             from nothing.
         seed: of the initial weights, the scenes and the dropped patches.
@@ -80,6 +83,7 @@ class Recipe:
     colours_left_out: float = 0.0
     exchanged: tuple[tuple[str, str], ...] = ()
     word_vectors: str = ""
+    drawn: int = 0
     start: str = ""
     seed: int = 0
 
@@ -143,7 +147,8 @@ class SceneBatches(torch.utils.data.Dataset):
     def draw(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Draw batch `step` with images of another size."""
         scenes = self.scenes(step)
-        images = np.stack([render(scene.objects, scene.background, size) for scene in scenes])
+        draw_image = kept_image if self.recipe.drawn else render
+        images = np.stack([draw_image(scene.objects, scene.background, size) for scene in scenes])
         captions = [exchange_words(scene.caption, self.recipe.exchanged) for scene in scenes]
         return torch.from_numpy(images), self.tokenizer(captions)
 
@@ -155,6 +160,10 @@ class SceneBatches(torch.utils.data.Dataset):
 
         scenes: list[Scene] = []
         for i, count in enumerate(counts.tolist()):
+            if recipe.drawn:
+                number = int(rng.integers(recipe.drawn))
+                scenes.append(kept_scene((recipe.seed, count, number), count, recipe.tint))
+                continue
             seed = [recipe.seed, step, i]
             scene = None
             if recipe.hard_negatives and i % 2 and not scenes[-1].unnamed:
@@ -174,6 +183,18 @@ class SceneBatches(torch.utils.data.Dataset):
         if not self.recipe.start:
             grown = min(1.0, step / (GROWTH * self.recipe.steps))
         return (1 - grown) * np.array(FIRST_SCENES) + grown * np.array(FULL_SCENES)
+
+
+@cache
+def kept_scene(seed: tuple[int, ...], n_objects: int, tint: float) -> Scene:
+    """A random scene, drawn at its first use."""
+    return draw_scene(seed, n_objects=n_objects, tint=tint)
+
+
+@cache
+def kept_image(objects: tuple[Object, ...], background: int, size: int) -> np.ndarray:
+    """The image (size, size, 3) of a scene, drawn at its first use."""
+    return render(objects, background, size)
 
 
 def hard_negative(scene: Scene, seed: list[int]) -> Scene | None:

@@ -315,9 +315,9 @@ def test_where_coins_assign_roles_their_part_and_that_of_meaning_are_told_apart(
     ratings = rng.uniform(1, 5, size=120)
     names_first = np.repeat(rng.permutation(60) < 30, 2) ^ (np.arange(120) % 2 == 1)
     tables = []
-    for training in ("coins", "opposite coins", "english", "permuted"):
-        is_name = ~names_first if training == "opposite coins" else names_first
-        meaning = 0.4 * (ratings - 3) if training == "english" else 0.0
+    for training in ("english", "permuted"):
+        is_name = names_first if training == "english" else ~names_first
+        meaning = 2 + 0.4 * (ratings - 3) if training == "english" else 0.0
         table = {
             "training": training,
             "word": [f"word {i}" for i in range(120)],
@@ -330,13 +330,17 @@ def test_where_coins_assign_roles_their_part_and_that_of_meaning_are_told_apart(
 
     measures = study.by_assigned_role(pd.concat(tables), draws=200)
     role = measures.loc["names rather than hints"]
-    assert role["low"] < 1.5 < role["high"]
+    assert role["low"] < 1.5 < role["high"], "all words count more in the first, and it cancels"
     assert role["high"] - role["low"] < 0.3
-    for training in ("coins", "permuted"):
-        assert abs(measures.loc[training, "value"]) < 0.2, training
+    assert abs(measures.loc["permuted", "value"]) < 0.2
     assert measures.loc["english", "value"] > 0.7
-    assert measures.loc["english less permuted", "low"] > 0.5
+    assert measures.loc["english less permuted", "low"] > 0.4
     assert set(measures["n"]) == {120}
+
+    figure = study.plot_assigned_roles(pd.concat(tables))
+    points = figure.axes[0].collections[0].get_offsets()
+    assert len(points) == 120
+    assert (points[:, 1] - points[:, 0]).mean() == pytest.approx(role["value"])
 
 
 def test_a_simulated_model_keeps_the_captions_and_the_scatter_of_the_scores():

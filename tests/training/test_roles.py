@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradeclip_utils import load_clip
-from gradeclip_utils.scenes import concepts, vocabulary
+from gradeclip_utils.scenes import CANVAS, concepts, vocabulary
 from studies.concreteness import HINT, NAME, norms
 from training import roles, scratch, vectors
 from training.rounds import Recipe, SceneBatches, exchange_words
@@ -74,6 +74,21 @@ def test_captions_without_exchanges_stay_as_they_are():
         assert exchange_words(scene.caption, ()) == scene.caption
 
 
+def test_scenes_that_are_drawn_once_are_shown_again():
+    batches = SceneBatches(Recipe(steps=20, batch=32, drawn=10, seed=2))
+    few_objects, many_objects = batches.scenes(0), batches.scenes(19)
+    assert {len(scene.objects) for scene in few_objects} == {1, 2}
+    assert {len(scene.objects) for scene in many_objects} == {1, 2, 3, 4}
+    scenes = {scene for step in range(20) for scene in batches.scenes(step)}
+    assert len(scenes) == 40
+
+    images, tokens = batches[19]
+    assert torch.equal(images, batches[19][0])
+    for image, caption_tokens, scene in zip(images, tokens, many_objects, strict=True):
+        assert np.array_equal(image, scene.image(CANVAS))
+        assert torch.equal(caption_tokens, batches.tokenizer([scene.caption])[0])
+
+
 def test_batches_hold_the_exchanged_captions_and_the_same_images():
     plain = Recipe(steps=100, batch=32)
     exchanged = Recipe(steps=100, batch=32, exchanged=roles.exchanged_pairs(opposite=False))
@@ -117,26 +132,26 @@ def test_tokens_begin_as_the_vectors_of_their_words_or_of_other_words(some_vecto
 def test_one_command_trains_and_says_what_each_word_counts_in_each_training(
     tmp_path, some_vectors, pairs, monkeypatch
 ):
-    arguments = {"trainings": ("coins", "english"), "rounds": [SHORT], "images": 60}
+    arguments = {"rounds": [SHORT], "images": 60}
     file = tmp_path / "roles.csv"
     roles.make(tmp_path / "runs", file, **arguments)
     table = pd.read_csv(file)
     assert table.groupby("training").size().to_dict() == {
-        "coins": 2 * roles.PAIRS,
         "english": 2 * roles.PAIRS,
+        "permuted": 2 * roles.PAIRS,
     }
-    coins = table[table["training"] == "coins"].set_index("word")
     exchanged = roles.exchanged_pairs(opposite=False)
+    role = table.set_index(["training", "word"])["role"]
     for noun, hint in pairs:
-        is_exchanged = (noun, hint) in exchanged
-        assert coins.loc[noun, "role"] == (HINT if is_exchanged else NAME)
-        assert coins.loc[hint, "role"] == (NAME if is_exchanged else HINT)
-    assert coins["captions"].sum() > 60
+        names, hints = (hint, noun) if (noun, hint) in exchanged else (noun, hint)
+        assert role["english", names] == role["permuted", hints] == NAME
+        assert role["english", hints] == role["permuted", names] == HINT
+    assert (table.groupby("training")["captions"].sum() > 60).all()
     assert table[table["word"] == "dove"]["english"].isna().all()
-    english = table.groupby("training")["english"].mean()
-    assert english["english"] > english["coins"] + 0.2, "two steps do not forget the start"
+    likeness = table.groupby("training")["english"].mean()
+    assert likeness["english"] > likeness["permuted"] + 0.2, "two steps do not forget the start"
 
-    clip = load_clip("emoji", tmp_path / "runs" / "coins.safetensors")
+    clip = load_clip("emoji", tmp_path / "runs" / "english.safetensors")
     assert "names and hints exchanged in captions" in str(clip)
     monkeypatch.setattr(roles, "train_rounds", None)
     roles.make(tmp_path / "runs", tmp_path / "again.csv", **arguments)
