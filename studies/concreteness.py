@@ -676,21 +676,21 @@ def by_assigned_role(table: pd.DataFrame, *, draws: int = 1000) -> pd.DataFrame:
         difference.
     """
     words = in_each_role(table).dropna()
-    names_more = (words[NAME] - words[HINT]).to_numpy()
+    name_less_hint = (words[NAME] - words[HINT]).to_numpy()
     ratings = words["concreteness"].to_numpy()
-    by_training = table.set_index(["word", "training"])[["relevance", "role"]].unstack()
-    by_training = by_training.loc[words.index]
+    relevance = table.pivot(index="word", columns="training", values="relevance").loc[words.index]
+    roles = table.pivot(index="word", columns="training", values="role").loc[words.index]
+    is_name = (roles == NAME).astype(float)
 
     def estimate(picked: np.ndarray) -> dict[str, float]:
         """Every measure, of these rows of `words`."""
         correlations = {}
-        for training, values in by_training["relevance"].items():
-            is_name = (by_training["role"][training] == NAME).to_numpy(dtype=float)
-            role = is_name[picked, None]
-            y = values.to_numpy()[picked]
+        for training in relevance.columns:
+            y = relevance[training].to_numpy()[picked]
+            role = is_name[training].to_numpy()[picked, None]
             correlations[training] = partial_spearman(ratings[picked], y, role)
         return {
-            "names rather than hints": np.mean(names_more[picked]),
+            "names rather than hints": np.mean(name_less_hint[picked]),
             **correlations,
             "english less permuted": correlations["english"] - correlations["permuted"],
         }

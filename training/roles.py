@@ -48,7 +48,6 @@ TABLE = "roles.csv"
 PAIRS = 60
 IMAGES = 2000  # whose captions are scored
 
-
 # both trainings draw the same scenes, and begin with the same weights but for the tokens
 ROUNDS = (Recipe(steps=2000, warmup=100, tint=0.5, whole_images=0.02, drawn=10_000, seed=31),)
 
@@ -109,7 +108,7 @@ def exchanged_pairs(*, opposite: bool) -> tuple[tuple[str, str], ...]:
     return tuple(pairs[i] for i in chosen)
 
 
-def rounds_of(training: str, rounds: Sequence[Recipe] = ROUNDS) -> list[Recipe]:
+def rounds_of(training: str, rounds: Sequence[Recipe]) -> list[Recipe]:
     """The rounds of a training."""
     opposite, vectors = TRAININGS[training]
     pairs = exchanged_pairs(opposite=opposite)
@@ -120,7 +119,6 @@ def make(
     folder: Path,
     table: Path,
     *,
-    trainings: Sequence[str] = tuple(TRAININGS),
     rounds: Sequence[Recipe] = ROUNDS,
     images: int = IMAGES,
 ) -> None:
@@ -129,7 +127,7 @@ def make(
     What is in `folder` is not made again: the same command goes on after a stop.
     """
     tables = []
-    for training in trainings:
+    for training in TRAININGS:
         weights = folder / f"{training.replace(' ', '-')}.safetensors"
         recipes = rounds_of(training, rounds)
         if not weights.is_file():

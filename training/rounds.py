@@ -160,13 +160,12 @@ class SceneBatches(torch.utils.data.Dataset):
 
         scenes: list[Scene] = []
         for i, count in enumerate(counts.tolist()):
-            if recipe.drawn:
-                number = int(rng.integers(recipe.drawn))
-                scenes.append(kept_scene((recipe.seed, count, number), count, recipe.tint))
-                continue
             seed = [recipe.seed, step, i]
             scene = None
-            if recipe.hard_negatives and i % 2 and not scenes[-1].unnamed:
+            if recipe.drawn:
+                number = int(rng.integers(recipe.drawn))
+                scene = kept_scene((recipe.seed, count, number), count, recipe.tint)
+            elif recipe.hard_negatives and i % 2 and not scenes[-1].unnamed:
                 scene = hard_negative(scenes[-1], seed)
             scenes.append(scene or draw_scene(seed, n_objects=count, tint=recipe.tint))
 
