@@ -10,6 +10,7 @@ of them are `hits`.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import GradeclipError
 from ..images import Box, onto_image, pool
@@ -71,6 +72,42 @@ def localisation_scores(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     return {name: float(score) for name, score in scores.items()}
 
 
+def share_on(
+    map_: ArrayLike, mask: ArrayLike, *, among: ArrayLike | None = None
+) -> float | np.ndarray:
+    """The share of a map's positive relevance that lies on a mask, 0 to 1.
+
+    A map without positive relevance says nothing about places: it counts as uniform, and its share
+    is the mask's share of the area.
+
+    >>> share_on([[3, 1], [0, -5]], [[True, False], [False, False]])
+    0.75
+
+    Args:
+        map_: (..., H, W) relevance, on pixels or on patches; many maps at once.
+        mask: (..., H, W) bool, or how much of each patch the thing covers, 0 to 1.
+        among: (..., H, W), where relevance counts, such as all things; everywhere if left out.
+
+    Returns:
+        A number, or one (...) for each map.
+
+    Raises:
+        GradeclipError: a map that is not finite, or a mask with other sides (H, W).
+    """
+    map_, mask = np.asarray(map_, float), np.asarray(mask, float)
+    if map_.shape[-2:] != mask.shape[-2:]:
+        msg = f"map and mask must have one shape (H, W), got {map_.shape} and {mask.shape}"
+        raise GradeclipError(f"{msg}: resize the map")
+    if not np.isfinite(map_).all():
+        raise GradeclipError("the map must be finite: leave out images whose map is NaN")
+
+    counted = np.ones(map_.shape[-2:]) if among is None else np.asarray(among, float)
+    positive = np.maximum(map_, 0) * counted
+    positive = np.where(positive.any((-2, -1), keepdims=True), positive, counted)
+    on_mask, total = (positive * mask).sum((-2, -1)), positive.sum((-2, -1))
+    return (on_mask / total)[()]
+
+
 def pointing_game(levels: np.ndarray, inside: np.ndarray) -> float:
     """Does the maximum lie on the object? Of several maxima, the fraction that does.
 
@@ -85,10 +122,7 @@ def energy_pointing_game(levels: np.ndarray, inside: np.ndarray) -> float:
 
     Wang et al., "Score-CAM", CVPR Workshops 2020, there with boxes.
     """
-    positive = np.maximum(levels, 0)
-    if not positive.any():
-        return inside.mean()
-    return positive[inside].sum() / positive.sum()
+    return float(share_on(levels[None], inside[None]))
 
 
 def pixel_accuracy(levels: np.ndarray, inside: np.ndarray) -> float:

@@ -12,7 +12,12 @@ from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures import sanity
-from gradeclip_utils.measures.localisation import MEASURES, localisation_scores, reference_baselines
+from gradeclip_utils.measures.localisation import (
+    MEASURES,
+    localisation_scores,
+    reference_baselines,
+    share_on,
+)
 from gradeclip_utils.measures.sanity import randomised, rank_correlation, time_methods
 
 HEIGHT, WIDTH = 36, 48
@@ -214,3 +219,39 @@ def test_cost_is_counted_in_plain_passes_after_a_first_round_that_does_not_count
     assert table["seconds"].tolist() == [2, 10]
     for column in ("passes", "low", "high"):
         assert table[column].tolist() == [1, 5]
+
+
+def test_the_share_on_a_thing_counts_positive_relevance_alone(rng):
+    maps = rng.normal(size=(2, 5, *GRID))
+    thing = rng.random(GRID) < 0.3
+    inside = np.where(thing, maps, 0).clip(0).sum((-2, -1))
+    expected = inside / maps.clip(0).sum((-2, -1))
+    assert share_on(maps, thing) == pytest.approx(expected)
+    assert share_on(maps[0, 0], thing) == pytest.approx(expected[0, 0])
+    assert share_on(maps, thing) + share_on(maps, ~thing) == pytest.approx(1)
+
+
+def test_the_share_among_things_leaves_the_background_out(rng):
+    map_ = rng.random(GRID)
+    first, second = np.zeros((2, *GRID))
+    first[:3], second[3:5] = 0.5, 1
+    both = first + second
+    share = share_on(map_, first, among=both > 0)
+    assert share == pytest.approx(0.5 * map_[:3].sum() / map_[:5].sum())
+
+
+def test_a_map_without_positive_relevance_has_a_share_as_large_as_the_things_area():
+    thing = np.zeros(GRID, bool)
+    thing[:2] = True
+    some = np.zeros(GRID, bool)
+    some[:4] = True
+    below = np.where(some, -1.0, 2)
+    assert share_on(np.zeros(GRID), thing) == pytest.approx(1 / 3)
+    assert share_on(below, thing, among=some) == pytest.approx(1 / 2)
+
+
+def test_a_share_refuses_a_map_of_another_shape_and_one_that_is_not_finite():
+    with pytest.raises(GradeclipError, match=r"\(6, 8\) and \(36, 48\): resize the map"):
+        share_on(np.ones(GRID), np.ones((HEIGHT, WIDTH)))
+    with pytest.raises(GradeclipError, match="must be finite"):
+        share_on(np.full(GRID, np.nan), np.ones(GRID))
