@@ -1,4 +1,4 @@
-"""The command `gradeclip explain | report | evaluate | diff`; `gradeclip COMMAND --help` for more.
+"""The command `gradeclip explain | report | evaluate`; `gradeclip COMMAND --help` for more.
 
     gradeclip explain                      # does the bundled model work here?
     gradeclip explain --image dog.jpg --prompt "a dog" --model ViT-B-16 --pretrained openai
@@ -36,12 +36,11 @@ OVERWRITING = (
 
 
 class Command(NamedTuple):
-    """A command: its purpose, calls to show, the module with `command`, and if it has --model."""
+    """A command: its purpose, calls to show, and the module with `command`."""
 
     purpose: str
     examples: tuple[str, ...]
     module: str
-    has_model: bool = True
 
 
 COMMANDS = {
@@ -63,15 +62,6 @@ COMMANDS = {
         "measure which map is better on a data set, by how much, and how sure that is",
         ("evaluate --data scenes:development:200 --methods grad-eclip,maskclip --jobs 2",),
         "gradeclip_utils.measures.evaluation",
-    ),
-    "diff": Command(
-        "find what changed from one model to another: one page, the pairs that moved most first",
-        (
-            "diff emoji emoji@mine.safetensors --data scenes:development:100 --out mine",
-            "diff ViT-B-16@openai ViT-B-16-quickgelu@mine.pt --data photos",
-        ),
-        "gradeclip_utils.measures.model_diff",
-        has_model=False,
     ),
 }
 
@@ -118,8 +108,7 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in arguments:  # torch takes seconds to import: only for the command that is called
-            if command.has_model:
-                _add_model_arguments(subparser)
+            _add_model_arguments(subparser)
             _add_common_arguments(subparser)
             module = import_module(command.module)
             subparser.set_defaults(run=module.command(subparser))

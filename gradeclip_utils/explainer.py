@@ -39,9 +39,7 @@ from .prompts import (
     TokenizedPrompts,
     as_prompts,
     as_strings,
-    captions_of,
     embeddings_as_prompts,
-    known_nouns,
     one_string,
     token_ids,
     tokenize,
@@ -469,59 +467,6 @@ class Explainer:
         prompts_per_call = 1 if self.method.compares_targets else count
         maps = [self.maps(image, part)[0] for part in embeddings.split(prompts_per_call)]
         return _as_numpy(torch.cat(maps))
-
-    def nearest_words(
-        self,
-        image: ImageLike,
-        patch: tuple[int, int] | None = None,
-        *,
-        vocabulary: Sequence[str] | None = None,
-        count: int = 5,
-    ) -> list[tuple[str, float]]:
-        """The words that are most similar to an image, or to one patch of it, best first.
-
-            explainer.nearest_words("dog.png", patch=(3, 4))
-
-        A patch is read as if it attended to itself alone in the last layer (MaskCLIP's dense
-        features, Zhou et al., ECCV 2022), which the model itself never does: these features name
-        few regions, and a wrong word is no sign that the model misread the image.
-
-        Args:
-            image: as for `explain`.
-            patch: row and column on the token grid.
-            vocabulary: nouns; by default everyday ones that the model knows.
-            count: how many.
-
-        Returns:
-            Words, each with the similarity of "a photo of a ...".
-
-        Raises:
-            GradeclipError: there is no such patch, `count` is below 1, or `vocabulary` has a word
-                that is no string; and the reasons of `explain`.
-        """
-        if count < 1:
-            raise GradeclipError(f"count must be 1 or more, got {count}")
-        nouns = known_nouns(self.clip.vocabulary) if vocabulary is None else as_strings(vocabulary)
-
-        texts = self.embed_texts(captions_of(nouns, self.clip.vocabulary))  # (K, E)
-        with self._isolated():
-            _, trace = self._trace([self._read_image(image)], with_graph=False)
-            embedding = trace.embedding[0]
-            if patch is not None:
-                assert trace.grid is not None
-                rows, columns = trace.grid
-                row, column = patch
-                if row not in range(rows) or column not in range(columns):
-                    raise GradeclipError(
-                        f"patch must be a row and a column of the grid of {rows} x {columns}, "
-                        f"got {patch!r}"
-                    )
-                dense = self.image_tower.dense(trace).transpose(1, 2)  # (1, E, N)
-                embedding = _on_grid(dense, trace)[0, :, row, column]
-            similarity, indices = (texts @ embedding).topk(min(count, len(nouns)))
-
-        words = [nouns[i] for i in indices.tolist()]
-        return list(zip(words, similarity.tolist(), strict=True))
 
     # ------------------------------------------------------------- embeddings, maps and word scores
 

@@ -531,22 +531,6 @@ class Explanation(Result):
             self, prompts=prompts, shared_scale=shared_scale, width=width, ax=ax
         )
 
-    def plot_heads(self, prompt: str | None = None, *, width: float = 8.1) -> "Figure":
-        """Draw the part of each attention head in a map: a row per layer, a column per head.
-
-            explainer.explain(image, "a dog", heads="separate").plot_heads()
-
-        Args:
-            prompt: the one whose map is drawn; by default the first.
-            width: inches.
-
-        Raises:
-            GradeclipError: there are no `head_maps`, or no such prompt.
-        """
-        from . import plots  # matplotlib is slow to import
-
-        return plots.plot_heads(self, prompt=prompt, width=width)
-
     @property
     def percentile_interval(self) -> np.ndarray | None:
         """The 95 % interval of `percentile`, (T, 2), if null captions were drawn from many more.

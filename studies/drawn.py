@@ -1,4 +1,4 @@
-"""Test scenes that lessons draw. Each list has a seed of its own, and begins the same at any length."""
+"""Test scenes that lessons draw: each list has its own seed and begins the same at any length."""
 
 from collections.abc import Iterator
 from itertools import count, islice

@@ -46,7 +46,9 @@ def claim(
         than: the reference, such as .5 for guessing.
         margin: a difference that does not matter, in the unit of the number.
         clusters: one label per value, such as its image; whole clusters are drawn.
-        estimate, bounds, n: instead of `values`, where the number is no mean.
+        estimate: instead of `values`, a number that is no mean, such as a correlation;
+        bounds: its 95 % interval [low, high],
+        n: and of how many.
     """
     if values is not None:
         numbers = pd.Series(np.asarray(values, float))

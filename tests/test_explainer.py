@@ -823,23 +823,6 @@ def test_the_probability_of_siglip_is_that_of_each_pair_alone(picture):
     assert Explainer(clip).explain(picture, "cat").probability == explanation.probability[2:]
 
 
-def test_nearest_words_are_those_of_the_image_or_of_a_dense_feature(explainer, picture):
-    words = ["dog", "owl", "car", "tree"]
-    captions = ["a photo of a dog", "a photo of an owl", "a photo of a car", "a photo of a tree"]
-    similarity = explainer.explain(picture, captions).similarity
-    best = np.argsort(-similarity)[:2]
-    nearest = explainer.nearest_words(picture, vocabulary=words, count=2)
-    assert [word for word, _ in nearest] == [words[i] for i in best]
-    close([value for _, value in nearest], similarity[best])
-
-    maps = explainer.with_method("maskclip").explain(picture, captions).image_maps
-    of_patch = maps[:, 1, 2]
-    ((word, value),) = explainer.nearest_words(picture, (1, 2), vocabulary=words, count=1)
-    assert word == words[of_patch.argmax()]
-    close(value, of_patch.max())
-    assert len(explainer.nearest_words(picture)) == 5
-
-
 def test_an_explainer_says_what_it_explains_and_moves_its_model(tiny):
     explainer = Explainer(replace(tiny, model=copy.deepcopy(tiny.model)), device="cpu")
     maps = "Explainer of tiny: maps by Grad-ECLIP of the last 1 of 3 image layers"

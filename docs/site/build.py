@@ -365,7 +365,6 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "measures.localisation_scores",
             "measures.reference_baselines",
             "measures.image_curves",
-            "measures.word_curves",
             "measures.curve_auc",
             "measures.randomised",
             "measures.rank_correlation",
@@ -378,7 +377,6 @@ API = {  # page -> its title and what it documents, in the order in which a newc
             "measures.summary",
             "measures.report_best",
             "measures.report",
-            "measures.diff",
         ],
     ),
 }

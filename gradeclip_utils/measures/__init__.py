@@ -6,15 +6,13 @@ answer
 
 from .dataset_report import report
 from .evaluation import evaluate, report_best, summary
-from .faithfulness import curve_auc, image_curves, word_curves
+from .faithfulness import curve_auc, image_curves
 from .localisation import localisation_scores, reference_baselines
-from .model_diff import diff
 from .sanity import randomised, rank_correlation, time_methods
 from .statistics import group_means, interpret_interval, mean_interval, paired_differences
 
 __all__ = [
     "curve_auc",
-    "diff",
     "evaluate",
     "group_means",
     "image_curves",
@@ -29,5 +27,4 @@ __all__ = [
     "report_best",
     "summary",
     "time_methods",
-    "word_curves",
 ]

@@ -25,7 +25,6 @@ from torchvision.transforms import Normalize
 
 from ..errors import GradeclipError, hint
 from ..images import onto_image
-from ..words import Word
 from .localisation import as_levels
 
 GAMES = ("deletion", "insertion")
@@ -140,53 +139,6 @@ def colours_of(preprocess: Callable) -> Colours | None:
     return None
 
 
-@torch.no_grad()
-def word_curves(
-    score: Callable[[list[str]], Tensor],
-    prompt: str,
-    words: Mapping[str, Sequence[Word]],
-) -> pd.DataFrame:
-    """Deletion and insertion curves of a prompt's words; the words that are left keep their order.
-
-    Words are removed one by one, from the whole prompt to the empty one.
-
-    >>> image = explainer.embed_images([image])[0]                             # doctest: +SKIP
-    >>> score = lambda texts: explainer.embed_texts(texts) @ image             # doctest: +SKIP
-    >>> word_curves(score, prompt, {"leave-one-out": explanation.words[0]})    # doctest: +SKIP
-
-    Args:
-        score: a list of B prompts -> numbers (B,).
-        prompt: whose words are removed.
-        words: for each method the prompt's words with their scores, as explanations have them.
-            Letters outside of all words always stay.
-
-    Returns:
-        Rows of method, game, fraction (of the words that are gone, or back) and score, curve by
-        curve.
-
-    Raises:
-        GradeclipError: no words, or words of another prompt.
-    """
-    points: list[tuple] = []
-    prompts: list[str] = []
-    for name, method_words in words.items():
-        spans = [prompt[word.start : word.end] for word in method_words]
-        texts = [word.text for word in method_words]
-        if not texts or spans != texts:
-            raise GradeclipError(f"{name!r} needs the words of {prompt!r}, got {texts}")
-
-        order = _order(np.array([word.score for word in method_words]), seed=0)
-        for game in GAMES:
-            for count in range(len(texts) + 1):
-                is_gone = order < count if game == "deletion" else order >= count
-                gone = [word for word, gone in zip(method_words, is_gone, strict=True) if gone]
-                points.append((name, game, count / len(texts)))
-                prompts.append(_without(prompt, gone))
-
-    table = pd.DataFrame(points, columns=["method", "game", "fraction"])
-    return table.assign(score=score(prompts).tolist())
-
-
 def curve_auc(curves: pd.DataFrame) -> pd.DataFrame:
     """Area under each curve over its range, by trapezia: its mean height.
 
@@ -195,7 +147,7 @@ def curve_auc(curves: pd.DataFrame) -> pd.DataFrame:
     [0.75]
 
     Args:
-        curves: as `image_curves` and `word_curves` give them; columns other than fraction and score
+        curves: as `image_curves` gives them; columns other than fraction and score
             tell curves apart.
 
     Returns:
@@ -244,10 +196,3 @@ def _order(values: np.ndarray, seed: int) -> np.ndarray:
     lots = np.random.default_rng(seed).permutation(levels.size)
     order = np.lexsort((lots, -levels))
     return order.argsort().reshape(values.shape)
-
-
-def _without(prompt: str, words: list[Word]) -> str:
-    """A prompt without some of its words, with single spaces."""
-    for word in sorted(words, key=lambda word: word.start, reverse=True):
-        prompt = f"{prompt[: word.start]} {prompt[word.end :]}"
-    return " ".join(prompt.split())

@@ -105,7 +105,8 @@ def share_on(
     positive = np.maximum(map_, 0) * counted
     positive = np.where(positive.any((-2, -1), keepdims=True), positive, counted)
     on_mask, total = (positive * mask).sum((-2, -1)), positive.sum((-2, -1))
-    return (on_mask / total)[()]
+    share = on_mask / total
+    return float(share) if share.ndim == 0 else share
 
 
 def pointing_game(levels: np.ndarray, inside: np.ndarray) -> float:

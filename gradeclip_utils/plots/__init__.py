@@ -6,7 +6,7 @@
 | --- | --- |
 | `colours` | the law of colour, and `paint`: a map on its image |
 | `drawing` | the description of what is drawn, of which there are two backends: |
-| `maps` | matplotlib: `plot_explanation`, `plot_heads`, `plot_interactions`, `plot_maps` |
+| `maps` | matplotlib: `plot_explanation`, `plot_interactions`, `plot_maps` |
 | `titles` | words above a map, for `maps` |
 | `page` | HTML, whose script (`front/`) is the explorer's as well |
 | `intervals` | `plot_intervals`: estimates with their intervals |
@@ -15,12 +15,11 @@
 
 from .colours import paint
 from .intervals import plot_intervals
-from .maps import plot_explanation, plot_heads, plot_interactions, plot_maps
+from .maps import plot_explanation, plot_interactions, plot_maps
 
 __all__ = [
     "paint",
     "plot_explanation",
-    "plot_heads",
     "plot_interactions",
     "plot_intervals",
     "plot_maps",

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 from matplotlib.offsetbox import AnnotationBbox, HPacker, OffsetImage, TextArea, VPacker
 
 from ..errors import GradeclipError, hint
@@ -23,7 +22,6 @@ from ..images import read_image
 from .colours import paint, to_rgb
 from .drawing import (
     LEAD_SHADE,
-    MINUS,
     Drawing,
     Panel,
     bar_values,
@@ -38,9 +36,6 @@ from .titles import characters, draw_title, type_size, width_of
 _MOST = 9  # prompts that are drawn if none are named
 _GAP = 0.22  # inches between panels
 _TALLEST = 3.3  # inches of a panel
-_HEAD_GAP = 0.06  # inches between the maps of heads
-_HEAD_IMAGE = 1.15  # inches of the image beside them, and of a map at most
-_HEAD_NAME = 0.35  # inches of the names of layers
 _NARROW = 6  # inches: below, one prompt is in a row
 _NARROWEST = 1.5  # inches of a panel
 _BAR = 0.16  # inches
@@ -159,102 +154,6 @@ def plot_maps(
     if ax is not None:
         return _draw_into(ax, drawing)
     return draw(drawing, width=width, columns=columns)
-
-
-def plot_heads(
-    explanation,
-    *,
-    prompt: str | None = None,
-    width: float = FULL_WIDTH,
-) -> Figure:
-    """Draw the parts of a map: a row per explained layer, a column per attention head, their sum.
-
-    The parts share one scale, and so do the sums. All sums together are the map of the prompt.
-
-    Args:
-        explanation: an `Explanation` with `head_maps`, from ``explain(..., heads="separate")``.
-        prompt: the one whose map is drawn; by default the first.
-        width: inches.
-
-    Returns:
-        The figure, which pyplot knows. A notebook shows it once.
-
-    Raises:
-        GradeclipError: the explanation has no maps of heads, or no such prompt.
-    """
-    if explanation.head_maps is None:
-        msg = 'this explanation has no maps of heads: ask for explain(..., heads="separate")'
-        raise GradeclipError(msg)
-    index = 0 if prompt is None else _index(explanation.prompts, prompt)
-    maps = explanation.head_maps[index]  # (L, H, h, w)
-    layers, heads = maps.shape[:2]
-    parts = _of_parts(explanation, maps)
-    sums = _of_parts(explanation, maps.sum(axis=1, keepdims=True))
-
-    side = (width - _HEAD_IMAGE - _HEAD_NAME) / (heads + 1) - _HEAD_GAP
-    side = min(side, _HEAD_IMAGE)
-    ratio = explanation.image.height / explanation.image.width
-    widths = [_HEAD_IMAGE, _HEAD_NAME, *[side] * (heads + 1)]
-    heights = [*[side * ratio] * layers, _BAR]
-    across = sum(widths) + _HEAD_GAP * len(widths)
-    down = sum(heights) + _HEAD_GAP * len(heights) + 1  # the titles, legend and foot take an inch
-    alt = f"The map of “{explanation.prompts[index]}” by layer and head, and the sum over heads"
-    figure = new_figure(across, down, alt, layout="constrained")
-    figure.get_layout_engine().set(w_pad=_HEAD_GAP / 2, h_pad=_HEAD_GAP / 2, wspace=0, hspace=0)
-    grid = figure.add_gridspec(
-        len(heights),
-        len(widths),
-        width_ratios=widths,
-        height_ratios=heights,
-    )
-
-    rows_of_image = min(layers, math.ceil(_HEAD_IMAGE / side))
-    show_image(figure.add_subplot(grid[:rows_of_image, 0]), explanation.image, explanation.box)
-    for row in range(layers):
-        axes = figure.add_subplot(grid[row, 1])
-        axes.set_axis_off()
-        below = layers - 1 - row
-        name = f"{MINUS}{below}" if below else "last"
-        look = {"ha": "right", "va": "center", "fontsize": SMALLEST_TYPE}
-        axes.text(1, 0.5, name, transform=axes.transAxes, **look)
-        if row == 0:
-            axes.set_title("layer", loc="right", fontsize=SMALLEST_TYPE, pad=3)
-    names = [f"head {head}" for head in range(1, heads + 1)]
-    _draw_columns(figure, grid, 2, parts, names)
-    _draw_columns(figure, grid, 2 + heads, sums, ["sum"])
-
-    legend = figure.add_subplot(grid[-1, :])
-    legend.set_axis_off()
-    lines = [
-        parts.legend[0].replace("relevance", "heads"),
-        sums.legend[0].replace("relevance", "sum"),
-    ]
-    _draw_legend(legend, True, lines, width)
-    _draw_origin(figure, explanation.origin, left=_HEAD_GAP / 2)
-    return figure
-
-
-def _draw_columns(
-    figure: Figure,
-    grid: GridSpec,
-    first: int,
-    drawing: Drawing,
-    names: Sequence[str],
-) -> None:
-    """Draw the maps of a drawing row by row, with the names of the columns above them."""
-    for number, panel in enumerate(drawing.panels):
-        row, column = divmod(number, len(names))
-        axes = figure.add_subplot(grid[row, first + column])
-        _draw_map(axes, drawing, panel)
-        if row == 0:
-            axes.set_title(names[column], fontsize=SMALLEST_TYPE, pad=3)
-
-
-def _of_parts(explanation, maps: np.ndarray) -> Drawing:
-    """The drawing of parts (L, H, h, w) of a map, with a scale of their own."""
-    pairs = [("", map_) for layer in maps for map_ in layer]
-    drawing = of_maps(explanation.image, pairs, signed=True)
-    return scaled(replace(drawing, box=explanation.box))
 
 
 def _index(names: Sequence[str], name: str) -> int:

@@ -7,7 +7,6 @@ import torch
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from gradeclip_utils import Explainer
 from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.images import onto_image
 from gradeclip_utils.measures.faithfulness import (
@@ -16,10 +15,7 @@ from gradeclip_utils.measures.faithfulness import (
     colours_of,
     curve_auc,
     image_curves,
-    word_curves,
 )
-from gradeclip_utils.words import Word
-from tests import plain
 
 # colours that are not normalised: black is zero
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -153,43 +149,6 @@ def test_a_map_on_the_token_grid_is_resized_as_heat_maps_are(pixels):
         on_grid = curve(curves, "grid", game)
         in_pixels = curve(curves, "pixels", game)
         assert_allclose(on_grid, in_pixels, rtol=1e-5)
-
-
-def test_words_are_deleted_by_score_and_the_rest_keeps_its_order():
-    scored = []
-
-    def score(captions):
-        scored.extend(captions)
-        return torch.zeros(len(captions))
-
-    words = [
-        Word("a", 0.1, 0, 1),
-        Word("dog", 0.9, 2, 5),
-        Word("on", -0.5, 6, 8),
-        Word("grass", 0.3, 9, 14),
-    ]
-    word_curves(score, "a dog on grass", {"m": words})
-    assert scored[:5] == ["a dog on grass", "a on grass", "a on", "on", ""]
-    assert scored[5:] == ["", "dog", "dog grass", "a dog grass", "a dog on grass"]
-    with pytest.raises(GradeclipError, match="'m' needs the words of 'a cat'"):
-        word_curves(score, "a cat", {"m": words})
-
-
-def test_words_of_an_explanation_can_be_deleted_down_to_the_empty_caption(tiny, picture):
-    explainer = Explainer(tiny)
-    caption = "a red car, and a dog"
-    explanation = explainer.explain(picture, caption)
-    image = explainer.embed_images(picture)[0]
-
-    def score(texts):
-        return explainer.embed_texts(texts) @ image
-
-    curves = word_curves(score, caption, {"m": explanation.words[0]})
-    whole, empty = plain.similarities(tiny, picture, [caption, ""])
-    deletion = curve(curves, "m", "deletion")
-    insertion = curve(curves, "m", "insertion")
-    assert_allclose(deletion[[0, -1]], [whole, empty], atol=1e-5)
-    assert_allclose(insertion[[0, -1]], [empty, whole], atol=1e-5)
 
 
 def test_curves_that_cannot_be_drawn_are_refused():

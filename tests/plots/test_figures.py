@@ -178,28 +178,6 @@ def test_one_word_is_drawn_by_its_name():
     assert len(maps) == 1
 
 
-@pytest.mark.parametrize("size", [(120, 90), (80, 300)])
-def test_each_layer_is_a_row_of_its_heads_and_their_sum(size):
-    random = np.random.default_rng(0)
-    head_maps = random.normal(size=(2, 3, 5, 6, 8)).astype(np.float32)  # prompts, layers, heads
-    result = replace(explanation("a dog", "a cat", size=size), head_maps=head_maps)
-    figure = result.plot_heads("a cat")
-    assert_whole(figure)
-    _, *maps = panels(figure)
-    assert rows_and_columns(maps) == (3, 6)
-
-    titles = [axes.get_title() for axes in figure.axes]
-    assert list(filter(None, titles)) == ["head 1", "head 2", "head 3", "head 4", "head 5", "sum"]
-    names_of_rows = {"−2", "−1", "last"}
-    heads_of_cat = head_maps[1]
-    sums = heads_of_cat.sum(axis=1)
-    legend = {
-        f"heads: darkest {np.abs(heads_of_cat).max():.1f}",
-        f"sum: darkest {np.abs(sums).max():.1f}",
-    }
-    assert names_of_rows | legend <= set(texts(figure))
-
-
 # ------------------------------------------------------------------------------- axes of one's own
 
 
@@ -221,7 +199,6 @@ def test_one_prompt_one_word_or_one_map_is_drawn_into_axes_of_ones_own():
     [
         (lambda ax: explanation("a dog", "a cat").plot(ax=ax), "ax= takes one map"),
         (lambda ax: explanation("a dog").plot(prompts=["a dgo"]), "did you mean a dog"),
-        (lambda ax: explanation("a dog").plot_heads(), 'ask for explain.*heads="separate"'),
         (lambda ax: plot_maps(IMAGE, MAPS, upsample="x"), "must be 'bilinear' or 'nearest'"),
         (lambda ax: paint(IMAGE, np.arange(4.0)), r"has rows and columns, \(H, W\), got shape"),
         (lambda ax: paint(IMAGE, np.full((4, 4), np.nan)), "16 of 16 values of the map are NaN"),

@@ -143,11 +143,6 @@ CALLS = [
         id="one method and several",
     ),
     pytest.param(
-        lambda explainer, image: explainer.nearest_words(image, (4, 0)),
-        "grid of 4 x 4",
-        id="a patch beyond the grid",
-    ),
-    pytest.param(
         lambda explainer, image: explainer.to("gpu"),
         "device='gpu'",
         id="a move to a device that is not there",
