@@ -10,7 +10,7 @@
 # make slides  make assignments  make figures  make dist  make audit   see the recipes below
 .DEFAULT_GOAL := run
 .DELETE_ON_ERROR:
-.PHONY: run test quick weekly lesson replicate fuzz lab lint notebooks figures site live slides assignments seal-assignments test-assignments audit dist bench clean
+.PHONY: run test quick weekly lesson replicate fuzz lab lint notebooks figures site live slides assignments test-assignments audit dist bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -118,22 +118,15 @@ $(GRADING)/installed: pyproject.toml $(STAMP)
 
 COURSE ?= build/assignments
 
-# Solutions, which need TEACHERS_KEY, are executed first, so that what is handed out can be solved with the model that is
-# here. nbgrader looks for alembic on the path.
+# Solutions are executed first, so that what is handed out can be solved here. nbgrader looks for alembic on the path.
 assignments: $(GRADING)/installed
-	$(BIN)/python docs/assignments/teachers.py open '$(COURSE)/instructor'
+	@mkdir -p '$(COURSE)'
 	cp docs/assignments/nbgrader_config.py '$(COURSE)'
-	for file in '$(COURSE)'/instructor/*.ipynb; do \
+	for file in docs/assignments/instructor/*.ipynb; do \
 		name=$$(basename "$$file" .ipynb) && \
 		$(NBCONVERT) --to notebook --output-dir '$(COURSE)'/source/$$name "$$file" && \
 		(cd '$(COURSE)' && PATH="$(CURDIR)/$(GRADING)/bin:$$PATH" nbgrader generate_assignment --force $$name) || exit 1; \
 	done
-
-# What a maintainer does who changed a notebook of COURSE/instructor.
-seal-assignments: $(STAMP)
-	$(BIN)/python docs/assignments/teachers.py seal '$(COURSE)/instructor'
-	$(MAKE) assignments
-	cp '$(COURSE)'/release/*/*.ipynb docs/assignments
 
 test-assignments: $(GRADING)/installed
 	$(subst $(BIN),$(GRADING)/bin,$(PYTEST)) tests/test_assignments.py
