@@ -3,7 +3,6 @@
     lesson            what all lessons share: models, claims, scenes that are shown
     relevance         maps of many methods, and where a map lies
     pairs             two images and two captions that differ in one attribute
-    parts             lesson 02: the parts of Grad-ECLIP; `blind_spot` hides half of an image
     methods           lesson 03: the maps of many methods, measured in four ways
     pointing_game     several things in one caption
     word_importance   lesson 04: which scores of words to believe
