@@ -1,7 +1,7 @@
 """Lesson 07: captions, what leaving out and exact Shapley values give each word, and ratings.
 
-    read_examples -> word_rows     a row a word of a caption: two scores
-    word_facts                     a row a word: its group, how often it is said, its ratings
+read_examples -> word_rows     a row a word of a caption: two scores
+word_facts                     a row a word: its group, how often it is said, its ratings
 """
 
 from collections import Counter
