@@ -187,7 +187,7 @@ def _words(caption: str) -> list[str]:
 
 
 def _parts(words: Sequence[str], exact: bool) -> dict[int, str]:
-    """Parts of a caption: all, or those that lack at most one word. Bit j: word j is in the part."""
+    """All parts of a caption, or those that lack at most one word; bit j: word j is in it."""
     n = len(words)
     whole = 2**n - 1
     numbers = range(2**n) if exact else [whole, *(whole - 2**j for j in range(n))]

@@ -132,7 +132,7 @@ def make(
         if not weights.is_file():
             train_rounds(recipes, weights.with_suffix(""), weights)
         clip = load_clip("emoji", weights)
-        words = measure(clip, recipes[0].exchanged, images, weights.with_suffix(".words"))
+        words = measure(clip, recipes[0].exchanged, images)
         tables.append(words.assign(training=training))
 
     rows = pd.concat(tables)
