@@ -90,8 +90,8 @@ def choices(count: int) -> list[Choice]:
 
 
 STUDIES = {  # by the function that runs it
-    "concreteness.word_rows": (
-        "concreteness (lesson 07): five captions: Grad-ECLIP and leaving each word out",
+    "s07_word_concreteness.word_rows": (
+        "concreteness (lesson 07): five captions: leaving words out and exact Shapley values",
         captions,
     ),
     "photographs.matching_rows": ("matching (lesson 05): three maps and masks", examples),

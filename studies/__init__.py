@@ -8,7 +8,7 @@
     word_importance   lesson 04: which scores of words to believe
     matching          lesson 05: the parts of a caption
     binding           lesson 06: which colour belongs to which thing
-    concreteness      lesson 07: words and their ratings
+    s07_word_concreteness  lesson 07: captions, word scores and ratings
     finetuning        lesson 08: arms and seeds of an experiment
     architectures     lesson 09: the same question to other encoders
     photographs       lessons 05 and 06 on photographs; `choices` reads published sets

@@ -42,9 +42,9 @@ from gradeclip_utils.scenes.grammar import article
 
 from .binding import with_word
 from .choices import KINDS, Choice, load_choices
-from .concreteness import check_captions, image_numbers
 from .lesson import Claims, mean_and_interval, readable
 from .relevance import direction_of, located
+from .s07_word_concreteness import check_captions, image_numbers
 
 _COLOURS = {*COLOURS, "black", "white", "grey", "gray"}
 _TYPICAL = 64  # images whose mean stands for no image in particular

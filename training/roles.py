@@ -29,10 +29,9 @@ from gradeclip_utils.files import write_whole
 from gradeclip_utils.models import Clip, load_clip
 from gradeclip_utils.scenes import concepts
 from gradeclip_utils.scenes.grammar import PREFIXES
-from studies.concreteness import (
+from studies.s07_word_concreteness import (
     HINT,
     NAME,
-    RELEVANCE,
     captioned_scenes,
     chosen_nouns,
     drawn_words,
@@ -133,7 +132,7 @@ def make(
         if not weights.is_file():
             train_rounds(recipes, weights.with_suffix(""), weights)
         clip = load_clip("emoji", weights)
-        words = measure(clip, recipes[0].exchanged, images, weights.with_suffix(".words"))
+        words = measure(clip, recipes[0].exchanged, images)
         tables.append(words.assign(training=training))
 
     rows = pd.concat(tables)
@@ -145,7 +144,6 @@ def measure(
     clip: Clip,
     exchanged: Sequence[tuple[str, str]],
     images: int,
-    folder: Path | None = None,
 ) -> pd.DataFrame:
     """What each word of the pairs counts in captions that exchange words as those of training did.
 
@@ -154,8 +152,11 @@ def measure(
     cosines with those of word vectors.
     """
     examples = [exchange_in(example, exchanged) for example in captioned_scenes(images)]
-    rows = word_rows(clip, examples, [RELEVANCE], folder)
-    by_word = rows.groupby("word")[RELEVANCE].agg(["mean", "size"])
+    rows = word_rows(clip, examples, exact=False)
+    positive = rows["left_out"].clip(lower=0)
+    total = positive.groupby(rows["caption"]).transform("sum")
+    rows["relevance"] = positive / total.where(total > 0) * rows["length"]
+    by_word = rows.groupby("word")["relevance"].agg(["mean", "size"])
 
     roles = []
     for number, (noun, hint) in enumerate(matched_pairs()):

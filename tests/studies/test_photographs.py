@@ -16,7 +16,6 @@ from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.scenes import arrange, draw_scene
 from studies.__main__ import main as run_lessons
 from studies.choices import Choice, load_choices
-from studies.concreteness import GRAD_ECLIP, LEFT_OUT, read_examples, word_rows
 from studies.lesson import Claims
 from studies.photographs import (
     add_claims,
@@ -40,15 +39,6 @@ def coco(tmp_path_factory):
 def clip(request, tmp_path_factory):
     """The bundled model, and small ones of random weights with CLIP's own vocabulary."""
     return load_clip(request.param and str(request.param(tmp_path_factory.mktemp("model"))))
-
-
-def test_every_word_of_a_caption_is_scored_by_both_methods(clip, coco):
-    rows = word_rows(clip, read_examples(coco, 5, [clip]))
-    words = rows.groupby("caption")["word"].agg(" ".join)
-    assert words[1] == "the black clock and a yellow banana"
-    assert np.isfinite(rows[[LEFT_OUT, GRAD_ECLIP]]).all(axis=None)
-    deviations = rows.groupby("caption")[GRAD_ECLIP].std()
-    assert (deviations > 0).tolist() == [True] * 5
 
 
 def test_matching_says_where_each_map_lies_and_whether_maps_and_embeddings_add(
@@ -176,9 +166,6 @@ def test_a_table_of_ones_own_does_as_well(bundled, tmp_path):
     assert list(zip(rows["x"], rows["y"], strict=True)) == SHOWN[:2]
     rows = colour_rows(bundled, examples)
     assert rows["key"].tolist() == ["a/0.png (row 2)", "a/1.png (row 4)"]
-    rows = word_rows(bundled, examples)
-    captions = rows.groupby("image")["caption"].nunique()
-    assert captions.tolist() == [2, 2]
 
 
 def test_data_without_a_case_are_refused_before_anything_is_measured():

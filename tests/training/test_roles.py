@@ -8,7 +8,7 @@ import torch
 
 from gradeclip_utils import load_clip
 from gradeclip_utils.scenes import CANVAS, concepts, vocabulary
-from studies.concreteness import HINT, NAME, norms
+from studies.s07_word_concreteness import HINT, NAME, norms
 from training import roles, scratch, vectors
 from training.rounds import Recipe, SceneBatches, exchange_words
 
