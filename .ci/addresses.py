@@ -21,21 +21,13 @@ UNPUBLISHED = "**[Build the live page](docs/site/live.md)**: `make live`, half a
 BADGES_ID = "open"
 SETUP_ID = "setup"
 SETUP = """\
-# Fetches the project where this file is alone, as on Colab; does nothing in a checkout.
 try:
     import studies
-except ModuleNotFoundError:
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    address, tag = "{address}", "{tag}"
-    assert address, "not published yet: open this notebook in a checkout of its project"
-    if not Path("gradeclip").exists():
-        clone = ["git", "-c", "advice.detachedHead=false", "clone", "-q", "--depth=1"]
-        subprocess.run([*clone, "-b", tag, address, "gradeclip"], check=True)
-    %pip install --quiet ./gradeclip[lessons]
-    sys.path.insert(0, "gradeclip")"""
+except ModuleNotFoundError:  # this file is alone, as on Colab: fetch its project
+    assert (address := "{address}"), "not published yet: open this in a checkout"
+    !git clone -q --depth 1 -b {tag} {{address}} gradeclip
+    %pip install -q ./gradeclip[lessons]
+    %cd -q gradeclip"""
 
 
 def published(root: Path) -> tuple[str, str]:

@@ -1,9 +1,9 @@
 """Execute notebooks, top to bottom, each in a fresh kernel.
 
-    python -m studies.execute notebooks/*.ipynb --out build/executed     # `make run`
-    python -m studies.execute notebooks/04*.ipynb                        # in place: `make notebooks`
+    python -m studies.execute notebooks/*.ipynb --out build/executed     # as `make run`
+    python -m studies.execute notebooks/04*.ipynb                        # in place
 
-Figures of seaborn and matplotlib have the alternative text of their cell's metadata: {"alt": "..."}.
+Figures of seaborn and matplotlib have the alternative text of their cell's metadata, "alt".
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def title(file: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Execute the notebooks that a command names, as many at once as there are cores."""
     parser = argparse.ArgumentParser(prog="python -m studies.execute")
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="a folder for the executed notebooks")

@@ -64,7 +64,11 @@ def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: in
         _put_claims_first(notebook, folder / f"{file.name[:2]}.csv")
 
     without_setup = Config(
-        TagRemovePreprocessor={"enabled": True, "remove_cell_tags": {"remove-cell"}}
+        TagRemovePreprocessor={
+            "enabled": True,
+            "remove_cell_tags": {"remove-cell"},
+            "remove_input_tags": {"remove-input"},
+        }
     )
     page, _ = HTMLExporter(config=without_setup).from_notebook_node(notebook)
     folder.mkdir(parents=True, exist_ok=True)

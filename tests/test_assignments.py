@@ -56,7 +56,10 @@ def for_students(path):
             flags=re.M | re.S,
         )
         cell.source = re.sub(
-            r"^ *### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS$", "", cell.source, flags=re.M | re.S
+            r"^ *### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS$",
+            "",
+            cell.source,
+            flags=re.M | re.S,
         ).rstrip("\n")
         if cell.cell_type == "markdown" and marks.solution:
             cell.source = "YOUR ANSWER HERE"

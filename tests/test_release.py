@@ -198,7 +198,9 @@ def test_a_release_writes_its_address_and_its_tag_into_every_notebook_and_the_re
             assert f"(https://colab.research.google.com/github/{opened})" in text
             assert f"(https://kaggle.com/kernels/welcome?src=https://github.com/{opened})" in text
         (setup,) = [cell for cell in cells if cell["id"] == "setup"]
-        assert f'"{ADDRESS}", "{tag}"' in "".join(setup["source"])
+        source = "".join(setup["source"])
+        assert f'"{ADDRESS}"' in source
+        assert f"-b {tag} " in source
 
     written = contents(checkout)
     addresses.main(checkout, ADDRESS)
