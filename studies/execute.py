@@ -9,17 +9,20 @@ Figures of seaborn and matplotlib have the alternative text of their cell's meta
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
+from gradeclip_utils.errors import GradeclipError
 from gradeclip_utils.files import write_whole
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -30,12 +33,9 @@ def execute(notebook: NotebookNode, parameters: Mapping[str, object] | None = No
 
     Raises:
         CellExecutionError: of the first cell that fails; what was executed until then is kept.
+        GradeclipError: the notebook has no such parameter.
     """
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", ()):
-            cell.source += "".join(
-                f"\n{name} = {value!r}" for name, value in (parameters or {}).items()
-            )
+    set_parameters(notebook, parameters or {})
     NotebookClient(
         notebook,
         timeout=None,
@@ -47,18 +47,45 @@ def execute(notebook: NotebookNode, parameters: Mapping[str, object] | None = No
         extra_arguments=["--log-level=ERROR"],  # nothing about encryption on one machine
     ).execute()
     for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            if "alt" in cell.metadata and "image/png" in output.get("data", ()):
-                output.metadata.setdefault("image/png", {}).setdefault("alt", cell.metadata["alt"])
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_finished_bar(output)]
+            for output in cell.outputs:
+                if "alt" in cell.metadata and "image/png" in output.get("data", ()):
+                    of_image = output.metadata.setdefault("image/png", {})
+                    of_image.setdefault("alt", cell.metadata["alt"])
 
 
-def execute_file(file: Path, out: Path) -> float:
-    """Execute a notebook's file and write it; the seconds that it took."""
-    start = time.monotonic()
-    notebook = nbformat.read(file, as_version=4)
-    execute(notebook)
-    write_whole({out: nbformat.writes(notebook).encode()})
-    return time.monotonic() - start
+def parameters_of(notebook: NotebookNode) -> list[str]:
+    """The names that the cell of parameters assigns, also by `MODEL, PRETRAINED = ...`."""
+    names = []
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.append(node.id)
+    return names
+
+
+def set_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) -> None:
+    """Put a cell with these parameters behind the notebook's own, or refuse them."""
+    names = parameters_of(notebook)
+    for name in parameters:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise GradeclipError(f"the notebook takes no {name}: its parameters are {known}")
+    if not parameters:
+        return
+    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
+    tags = {"tags": ["injected-parameters"]}
+    place = next(
+        k for k, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())
+    )
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines), metadata=tags))
+
+
+def _is_finished_bar(output: NotebookNode) -> bool:
+    """Whether this is a progress bar that has cleared itself."""
+    return output.get("name") == "stderr" and not output.text.strip()
 
 
 def title(file: Path) -> str:
@@ -79,16 +106,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a kernel
-    count = len(args.notebooks)
-    with ProcessPoolExecutor(min(args.jobs, count)) as pool:
-        futures = []
-        for file in args.notebooks:
-            target = (args.out or file.parent) / file.name
-            futures.append(pool.submit(execute_file, file, target))
-        for number, (file, future) in enumerate(zip(args.notebooks, futures, strict=True), start=1):
-            print(f"{number} of {count} · {title(file)}", end=" · ", flush=True)
-            print(f"{future.result():.0f} s", flush=True)
-    return 0
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's note, per kernel
+
+    def run(number: int, file: Path) -> bool:
+        """Execute one file and write it; what happens is said in a line."""
+        name = f"{number} of {len(args.notebooks)} · {title(file)}"
+        print(f"{name} …", flush=True)
+        start = time.monotonic()
+        notebook = nbformat.read(file, as_version=4)
+        try:
+            execute(notebook)
+        except (CellExecutionError, DeadKernelError) as error:
+            print(f"{name} · failed\n{error}", flush=True)
+            return False
+        target = (args.out or file.parent) / file.name
+        write_whole({target: nbformat.writes(notebook).encode()})
+        print(f"{name} · {time.monotonic() - start:.0f} s", flush=True)
+        return True
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        numbers = range(1, len(args.notebooks) + 1)
+        succeeded = list(pool.map(run, numbers, args.notebooks))
+    return 0 if all(succeeded) else 1
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The text of a lesson describes the bundled model. The copy therefore begins with
 model beside those of the bundled one, and folds the paragraphs that state numbers.
 """
 
-import ast
 import re
 import sys
 import threading
@@ -17,13 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
+
 from gradeclip_utils import load_clip
 from gradeclip_utils.errors import GradeclipError
 
+from .execute import NOTEBOOKS, parameters_of, set_parameters
 from .lesson import COMMITTED, Claims, claim_cells, read_claims, results_folder, results_name
 from .photographs import add_claims, read_photographs
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 DESCRIBED = "emoji"  # the model that the text of the lessons describes
 SIGN_OF_LIFE = 2  # seconds between the dots of a section
 
@@ -46,7 +47,6 @@ def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: in
         GradeclipError: an unknown lesson or parameter, results of other weights of the same name,
             or an error in a cell.
     """
-    import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -56,7 +56,7 @@ def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: in
     for name, value in (("PRETRAINED", pretrained), ("DATA", data), ("N", n)):
         if value is not None and value != "":
             parameters[name] = value
-    _set_parameters(notebook, file.stem, parameters)
+    set_parameters(notebook, parameters)
     folder = results_folder(model, pretrained)
 
     _execute(notebook, file.stem, results_name(model, pretrained))
@@ -78,21 +78,8 @@ def run_lesson(lesson: str, model: str, pretrained: str | None, data: str, n: in
     return out
 
 
-def parameters_of(notebook) -> list[str]:
-    """The names that the cell of parameters assigns, also by `MODEL, PRETRAINED = ...`."""
-    names = []
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", ()):
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    names.append(node.id)
-    return names
-
-
 def takes(lesson: str, parameter: str) -> bool:
     """Whether a lesson has a parameter, such as "DATA"."""
-    import nbformat
-
     return parameter in parameters_of(nbformat.read(notebook_of(lesson), as_version=4))
 
 
@@ -110,25 +97,6 @@ def measure_photographs(lesson: str, model: str, pretrained: str | None, data: s
 
 
 # --------------------------------------------------------------------------------------- execution
-
-
-def _set_parameters(notebook, title: str, parameters: dict) -> None:
-    """Put a cell with these parameters behind the notebook's own, or refuse them."""
-    import nbformat
-
-    names = parameters_of(notebook)
-    unknown = [name for name in parameters if name not in names]
-    if unknown:
-        raise GradeclipError(
-            f"lesson {title} takes no {unknown[0]}; its parameters are {', '.join(names) or 'none'}"
-        )
-
-    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
-    cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["injected-parameters"]})
-    for place, earlier in enumerate(notebook.cells):
-        if "parameters" in earlier.metadata.get("tags", ()):
-            notebook.cells.insert(place + 1, cell)
-            return
 
 
 def _execute(notebook, title: str, model: str) -> None:
@@ -204,8 +172,6 @@ def _signs_of_life(first_line: str) -> Iterator:
 
 def _put_claims_first(notebook, table: Path) -> None:
     """Begin with the claims of this model beside the bundled one's, and fold its paragraphs."""
-    import nbformat
-
     earlier = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

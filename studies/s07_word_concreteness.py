@@ -159,7 +159,7 @@ def word_rows(clip: Clip, examples: Sequence[Example], *, exact: bool = True) ->
     explainer = Explainer(clip)
     rows = []
     by_image = groupby(enumerate(examples), key=lambda pair: _identity(pair[1].image))
-    images = tqdm([list(pairs) for _, pairs in by_image], desc="images", disable=None)
+    images = tqdm([list(pairs) for _, pairs in by_image], desc="images", delay=2, leave=False)
     for number, pairs in enumerate(images):
         (image,) = explainer.embed_images([pairs[0][1].image()])  # (E,)
         words_of = {caption: _words(example.caption) for caption, example in pairs}
