@@ -28,13 +28,13 @@ CORES = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 # A notebook takes one thread, so that as many run side by side as there are cores. Tables of claims lie beside what is
 # executed: the last digits of the committed ones are those of one processor.
 run: $(STAMP)
-	GRADECLIP_RESULTS='$(CURDIR)/build/results' OMP_NUM_THREADS=1 $(MAKE) --jobs=$(CORES) live $(EXECUTED)
+	@$(MAKE) --no-print-directory live build/executed/done
 	$(BIN)/python docs/site/build.py build $(EXECUTED)
 	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 
-build/executed/%.ipynb: notebooks/%.ipynb $(STAMP) $(SOURCES)
-	@mkdir -p $(@D)
-	$(NBCONVERT) --to notebook --output-dir $(@D) $<
+build/executed/done: $(NOTEBOOKS) $(STAMP) $(SOURCES)
+	@GRADECLIP_RESULTS='$(CURDIR)/build/results' $(BIN)/python -m studies.execute $(NOTEBOOKS) --out $(@D)
+	@touch $@
 
 $(STAMP): pyproject.toml CITATION.cff  # which says that there is a new release, of which pip shall know
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -83,7 +83,7 @@ lint: $(STAMP)
 	$(BANDIT)
 
 notebooks: $(STAMP)
-	$(NBCONVERT) --to notebook --inplace $(NOTEBOOKS)
+	$(BIN)/python -m studies.execute $(NOTEBOOKS)
 
 figures: $(STAMP)
 	$(BIN)/python docs/figures.py

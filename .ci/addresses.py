@@ -130,13 +130,16 @@ def site_of(address: str) -> str:
 
 
 def write_readme(root: Path, address: str, tag: str) -> None:
-    """Write the first link and the column "open" of the table of lessons."""
+    """Write the first link, the address to clone, and the column "open" of the table of lessons."""
     file = root / "README.md"
     text = file.read_text(encoding="utf-8")
     link = UNPUBLISHED
     if site_of(address):
         link = f"**[Try it in your browser]({site_of(address)}/live/)**"
     text = re.sub(r"^\*\*\[(Try it in|Build the live).*?(?= · )", link, text, flags=re.M)
+
+    clone = rf"\g<1>{address or 'ADDRESS'}\2"
+    text = re.sub(r"^(git clone --depth 1 )\S+( gradeclip)", clone, text, flags=re.M)
 
     head, row = (
         "| lesson | the question |",

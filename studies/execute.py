@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name} · failed\n{error}", flush=True)
             return False
         target = (args.out or file.parent) / file.name
-        write_whole({target: nbformat.writes(notebook).encode()})
+        write_whole({target: f"{nbformat.writes(notebook)}\n".encode()})
         print(f"{name} · {time.monotonic() - start:.0f} s", flush=True)
         return True
 

@@ -1,16 +1,19 @@
 """Every notebook runs top to bottom in a fresh kernel, and its prose says what its cells print."""
 
 import re
+import subprocess
 
 import nbformat
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 from pandas.testing import assert_frame_equal
 
+from gradeclip_utils.errors import GradeclipError
+from studies.execute import execute, main, parameters_of
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FEW = 20  # examples, instead of the hundreds of a lesson
 NUMBER = re.compile(
     r"(?<![\w./])[-+−–]?(\d*\.\d+)(?![\w]|\.\d)"
 )  # decimals; versions and arXiv numbers are none
@@ -144,18 +147,52 @@ def test_links_lead_to_files_beside_it(path):
 
 
 @pytest.mark.slow
-def test_a_fresh_kernel_runs_it_and_its_claims_come_out_as_told(path, tmp_path, monkeypatch):
+def test_a_fresh_kernel_runs_every_cell_on_few_examples(path, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADECLIP_RESULTS", str(tmp_path))  # the committed tables stay as they are
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = read(path)
-    NotebookClient(
-        notebook,
-        timeout=1200,
-        kernel_name="python3",
-        allow_errors=True,
-        resources={"metadata": {"path": path.parent}},
-    ).execute()
+    execute(notebook, {"N": FEW} if "N" in parameters_of(notebook) else {})
+    assert all(cell.execution_count for cell in code_cells(notebook))
+    assert "claim" in printed(notebook) or path.stem == "explorer"
+
+
+@pytest.mark.weekly
+def test_a_fresh_kernel_runs_it_in_full_and_its_claims_come_out_as_told(
+    path, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GRADECLIP_RESULTS", str(tmp_path))
+    notebook = read(path)
+    execute(notebook)
     assert not troubles(notebook)
     for table in tmp_path.rglob("*.csv"):
         found = pd.read_csv(table)[["claim", "model", "answer"]]
         committed = pd.read_csv(ROOT / "results" / table.relative_to(tmp_path))
         assert_frame_equal(found, committed[["claim", "model", "answer"]])
+
+
+@pytest.mark.parametrize("given", [{"MODLE": "emoji"}, {"n": 5}])
+def test_a_parameter_that_the_notebook_lacks_is_refused(given):
+    with pytest.raises(GradeclipError, match=f"takes no {next(iter(given))}: its parameters are"):
+        execute(read(NOTEBOOKS[0]), given)
+
+
+def test_a_notebook_that_fails_is_named_and_the_others_are_written(tmp_path, capfd):
+    for name, source in [("01_good", "1 + 1"), ("02_bad_one", "1 / 0")]:
+        cell = nbformat.v4.new_code_cell(source)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    files = [str(file) for file in sorted(tmp_path.glob("*.ipynb"))]
+    assert main([*files, "--out", str(tmp_path / "out")]) == 1
+
+    printed_lines = capfd.readouterr().out
+    assert re.search(r"^1 of 2 · 01 Good · \d+ s$", printed_lines, re.M)
+    assert "2 of 2 · 02 Bad one · failed" in printed_lines and "ZeroDivision" in printed_lines
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["01_good.ipynb"]
+
+
+def test_no_committed_file_is_larger_than_ten_megabytes():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no checkout")
+    for name in listed.stdout.splitlines():
+        file = ROOT / name
+        assert not file.is_file() or file.stat().st_size <= 10_000_000, name

@@ -188,6 +188,7 @@ def test_a_release_writes_its_address_and_its_tag_into_every_notebook_and_the_re
     readme = (checkout / "README.md").read_text()
     assert f"repository-code: {ADDRESS}\n" in (checkout / "CITATION.cff").read_text()
     assert "**[Try it in your browser](https://some.github.io/gradeclip/live/)** · " in readme
+    assert f"git clone --depth 1 {ADDRESS} gradeclip" in readme
 
     notebooks = sorted((checkout / "notebooks").glob("*.ipynb"))
     assert len(notebooks) >= 10
