@@ -5,7 +5,7 @@
     pairs             two images and two captions that differ in one attribute
     methods           lesson 03: the maps of many methods, measured in four ways
     pointing_game     several things in one caption
-    word_importance   lesson 04: which scores of words to believe
+    s04_word_importance  lesson 04: captions with a false word, and word scores
     matching          lesson 05: the parts of a caption
     binding           lesson 06: which colour belongs to which thing
     s07_word_concreteness  lesson 07: captions, word scores and ratings

@@ -41,7 +41,7 @@ from studies.lesson import different_things, embed_prompts
 from studies.pairs import draw_pairs, embed_scenes, judge, right_interval
 from studies.pointing_game import games, play, play_true_masks, question_maps
 from studies.relevance import null_mean
-from studies.word_importance import agreement, function_word_wins, score_table
+from studies.s04_word_importance import word_scores
 
 from . import layers
 from .recognition import caption_hits, classification
@@ -226,25 +226,26 @@ def layer_rows(clip: Clip, split: str) -> list[dict]:
 
 def word_rows(clip: Clip, split: str) -> list[dict]:
     """What word scores say: nouns above zero, agreement with leaving out, function words."""
-    methods = ("grad-eclip", "leave-one-out")
+    methods = ["grad-eclip", "leave-one-out"]
     scenes = [draw_scene([95, i], split=split) for i in range(CAPTIONS)]
-    scores = score_table(clip, scenes, methods)
-    scores = scores[scores["kind"] != "punctuation"]
+    words = word_scores(clip, scenes, methods)
+    words = words[words["kind"] != "punctuation"]
+    nouns = words[words["kind"] == "noun"]
     rows = []
     for method in methods:
-        nouns = scores[(scores["method"] == method) & (scores["kind"] == "noun")]
         figure = f"nouns of a true caption above zero, {method}"
-        rows.append(row(figure, nouns["score"] > 0, clusters=nouns["image"]))
+        rows.append(row(figure, nouns[method] > 0, clusters=nouns["caption"]))
 
-    left_out = scores[scores["method"] == "leave-one-out"].rename(columns={"score": "shapley"})
-    correlations = agreement(scores[scores["method"] == "grad-eclip"], left_out)["correlation"]
+    ranks = words.groupby("caption")[methods].corr("spearman")
+    correlations = ranks["leave-one-out"].unstack()["grad-eclip"]
     figure = "rank correlation of a caption's word scores with leave-one-out"
     rows.append(row(figure, correlations.dropna(), 0.0))
 
-    two_things = score_table(clip, plain_pairs(CAPTIONS, split), methods)
-    for method, wins in function_word_wins(two_things).groupby("method", sort=False):
+    two_things = word_scores(clip, plain_pairs(CAPTIONS, split), methods)
+    for method in methods:
+        darkest = two_things.loc[two_things.groupby("caption")[method].idxmax()]
         figure = f"a function word is the darkest, captions of two things, {method}"
-        rows.append(row(figure, wins["wins"]))
+        rows.append(row(figure, darkest["kind"] == "function"))
     return rows
 
 
