@@ -28,7 +28,7 @@ CORES = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() or 1)')
 # A notebook takes one thread, so that as many run side by side as there are cores. Tables of claims lie beside what is
 # executed: the last digits of the committed ones are those of one processor.
 run: $(STAMP)
-	@$(MAKE) --no-print-directory live build/executed/done
+	@$(MAKE) --no-print-directory --jobs=2 live build/executed/done
 	$(BIN)/python docs/site/build.py build $(EXECUTED)
 	@echo "$(words $(EXECUTED)) notebooks executed; read them in build/: open build/notebooks/README.html"
 

@@ -73,14 +73,12 @@ def set_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) -> 
         if name not in names:
             known = ", ".join(names) or "none"
             raise GradeclipError(f"the notebook takes no {name}: its parameters are {known}")
-    if not parameters:
-        return
     lines = [f"{name} = {value!r}" for name, value in parameters.items()]
-    tags = {"tags": ["injected-parameters"]}
-    place = next(
-        k for k, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())
-    )
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines), metadata=tags))
+    cell = nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["injected-parameters"]})
+    for place, earlier in enumerate(notebook.cells):
+        if lines and "parameters" in earlier.metadata.get("tags", ()):
+            notebook.cells.insert(place + 1, cell)
+            return
 
 
 def _is_finished_bar(output: NotebookNode) -> bool:

@@ -38,8 +38,7 @@ def word_scores(
     rows = []
     for i, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
         words = [word.text for word in tagged_words(caption)]
-        kinds = zip(words, word_kinds(scene), strict=True)
-        rows += [(i, word, kind) for word, kind in kinds]
+        rows += [(i, *word) for word in zip(words, word_kinds(scene), strict=True)]
     table = pd.DataFrame(rows, columns=["caption", "word", "kind"])
 
     explainer = Explainer(clip)
@@ -85,8 +84,5 @@ def tagged_scenes() -> Iterator[tuple[str, str, Scene]]:
     for number, (noun, hints) in enumerate(hints_of_noun.items()):
         if hints:
             hint = min(hints, key=lambda word: nouns_of_hint[word])
-            yield (
-                phrase(noun),
-                hint,
-                draw_scene([83, number], split="test", groups=[(noun, None, 1)]),
-            )
+            scene = draw_scene([83, number], split="test", groups=[(noun, None, 1)])
+            yield phrase(noun), hint, scene
